@@ -9,7 +9,7 @@ from minigpt import assets, report
 from minigpt.arch import shape_of
 from minigpt.config import domain_names, load_domain
 from minigpt.errors import MiniGPTError
-from minigpt.evaluate import suite_for
+from minigpt.evaluate import ItemScores, suite_for
 from minigpt.files import fingerprint, write_json
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.finish import finish, settle
@@ -22,7 +22,7 @@ from minigpt.pipeline.pruning import check_target, plan_for, prune
 from minigpt.pipeline.tuning import Tuned, tuned_parent
 from minigpt.pipeline.workspace import Workspace, finished
 from minigpt.progress import SILENT, Reporter
-from minigpt.types import BuildReport, PrunePlan
+from minigpt.types import BuildReport, PrunePlan, StageReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def plan_only(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanS
         workspace = Workspace(root=options.folder(load_domain(name).name))
         _refuse_foreign(workspace)
         _claim(workspace, options)
-        context = _context(name, options, reporter)
+        context = context_for(name, options, workspace, reporter)
         plan = plan_for(context, *_source(context)[:2]).plan
         found.append(_summary(context, plan))
     return tuple(found)
@@ -70,28 +70,66 @@ def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildRep
         reporter.note(f"{workspace.root} is finished; --force builds it again.")
         return done
     _claim(workspace, options)
-    context = _context(name, options, reporter)
+    context = context_for(name, options, workspace, reporter)
+    controls = measured_controls(context)
+    made = pruned_and_healed(context, controls)
+    return finish(context, made.plan, [*controls.stages, *made.stages], made.model, key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The controls of a build: their stages, their items, and the model that is pruned and taught from."""
+
+    stages: tuple[StageReport, ...]
+    parent: ItemScores
+    tuned: ItemScores | None
+    source: Path
+    source_key: str
+
+
+def measured_controls(context: Context) -> Measured:
+    """Measure the parent and, where the settings want it, tune and measure the control."""
+    seed = context.options.seed
     parent_scores, parent = measure(context, "parent", context.parent.path, context.parent.fingerprint)
-    stages = [with_metrics(parent, parent_scores, seed=options.seed)]
+    stages = [with_metrics(parent, parent_scores, seed=seed)]
     source, source_key, control = _source(context)
     tuned_scores = None
     if control is not None:
         tuned_scores, tuned = measure(context, "parent_tuned", source, source_key)
         seconds, training = control.seconds, control.training
         stages.append(
-            with_metrics(
-                tuned, tuned_scores, parent=parent_scores, seed=options.seed, seconds=seconds, training=training
-            )
+            with_metrics(tuned, tuned_scores, parent=parent_scores, seed=seed, seconds=seconds, training=training)
         )
-    planned = plan_for(context, source, source_key)
-    against = Controls(parent=parent_scores, tuned=tuned_scores, same_vocabulary=planned.plan.tokens is None)
-    pruned_dir, pruned_key, seconds = prune(context, planned, source)
-    scores, pruned = measure(context, "pruned", pruned_dir, pruned_key)
-    stages.append(against.applied(pruned, scores, seed=options.seed, seconds=seconds + planned.seconds))
-    healed = heal(context, pruned_dir, pruned_key, planned.plan, source)
-    scores, final = measure(context, "healed", healed.path, healed.key)
-    stages.append(against.applied(final, scores, seed=options.seed, seconds=healed.seconds, training=healed.training))
-    return finish(context, planned.plan, stages, healed.path, key)
+    return Measured(
+        stages=tuple(stages), parent=parent_scores, tuned=tuned_scores, source=source, source_key=source_key
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specialist:
+    """What pruning and healing made: the plan, a report and the items of each stage, and the last model's folder."""
+
+    plan: PrunePlan
+    stages: tuple[StageReport, ...]
+    scores: tuple[ItemScores, ...]
+    model: Path
+
+
+def pruned_and_healed(context: Context, controls: Measured, *, healing: bool = True) -> Specialist:
+    """Plan, prune, measure and, with `healing`, heal and measure again."""
+    seed = context.options.seed
+    planned = plan_for(context, controls.source, controls.source_key)
+    plan = planned.plan
+    against = Controls(parent=controls.parent, tuned=controls.tuned, same_vocabulary=plan.tokens is None)
+    folder, key, seconds = prune(context, planned, controls.source)
+    before, pruned = measure(context, "pruned", folder, key)
+    stages = (against.applied(pruned, before, seed=seed, seconds=seconds + planned.seconds),)
+    if not healing:
+        return Specialist(plan=plan, stages=stages, scores=(before,), model=folder)
+    healed = heal(context, folder, key, plan, controls.source)
+    after, final = measure(context, "healed", healed.path, healed.key)
+    last = against.applied(final, after, seed=seed, seconds=healed.seconds, training=healed.training)
+    return Specialist(plan=plan, stages=(*stages, last), scores=(before, after), model=healed.path)
 
 
 def _source(context: Context) -> tuple[Path, str, Tuned | None]:
@@ -155,11 +193,10 @@ def _claim(workspace: Workspace, options: BuildOptions) -> None:
     write_json(workspace.marker, _asked(options))
 
 
-def _context(name: str, options: BuildOptions, reporter: Reporter) -> Context:
+def context_for(name: str, options: BuildOptions, workspace: Workspace, reporter: Reporter) -> Context:
     """Resolve everything the stages share: domain, settings, device, corpus, suite, parent."""
     settings, domain = settings_for(options.preset, options.overrides), domain_of(name, online=options.online)
     device = pick_device(options.device)
-    workspace = Workspace(root=options.folder(domain.name))
     control = control_of(domain, settings)
     state = state_of(domain, control, options.base)
     corpus, general = read_text(domain, control, settings, options.seed, workspace, reporter, state)

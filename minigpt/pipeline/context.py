@@ -27,7 +27,10 @@ READABLE = 0o644
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One build: what was asked for, what it works on, where it writes and to whom it reports."""
+    """One build: what was asked for, what it works on, where it writes and to whom it reports.
+
+    `shared` is where the builds of a sweep keep what they have in common; a build of its own has none.
+    """
 
     options: BuildOptions
     settings: Settings
@@ -39,6 +42,12 @@ class Context:
     device: str
     workspace: Workspace
     reporter: Reporter
+    shared: Workspace | None = None
+
+    @property
+    def common(self) -> Workspace:
+        """Where stages go whose result does not depend on method and size."""
+        return self.shared or self.workspace
 
     @property
     def prompt(self) -> str:

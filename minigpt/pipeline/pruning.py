@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from minigpt import assets, stats, vocab
 from minigpt.arch import check_shape, legal_kv_groups, parameters_of, shape_of, unit_costs
+from minigpt.batches import Batch
 from minigpt.errors import PlanError
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.importance import Scores, score, weight_norms
@@ -26,6 +27,7 @@ from minigpt.repair import prune_with_repair
 from minigpt.types import Ints, PrunePlan
 
 PLAN = "plan.json"
+STATISTICS = "stats.safetensors"
 FEWEST_LAYERS = 0.4
 FEWEST_NEURONS = 0.25
 ENTRY_BYTES = 84
@@ -64,18 +66,17 @@ def plan_for(context: Context, source: Path, source_key: str) -> Planned:
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Activation statistics and plan"):
-            write_json(folder / PLAN, _plan(context, source, folder, source_key))
+            write_json(folder / PLAN, _plan(context, source, source_key))
 
     folder, done = context.workspace.stage("plan", key, make)
     return Planned(plan=read_json(folder / PLAN, PrunePlan), key=key, seconds=done.seconds)
 
 
-def _plan(context: Context, source: Path, folder: Path, source_key: str) -> PrunePlan:
+def _plan(context: Context, source: Path, source_key: str) -> PrunePlan:
     chosen, options = context.settings.plan, context.options
     model, tokenizer = context.load(source, training=True), assets.load_tokenizer(source)
     batches = context.calibration(tokenizer, chosen.tokens)
-    found = stats.collect(model, batches, reporter=context.reporter)
-    stats.save(found, folder / "stats.safetensors")
+    found = _statistics(context, model, batches, source_key)
     counts = token_counts(tokenizer, [*context.corpus.calibration, *context.corpus.train])
     kinds = frozenset(options.kinds or ("linear", "activation"))
     norms = weight_norms(model)
@@ -101,6 +102,18 @@ def _plan(context: Context, source: Path, folder: Path, source_key: str) -> Prun
         sensitivity=sensitivity.source,
         fingerprints={"source": source_key, "corpus": context.corpus.fingerprint, "parent": context.parent.fingerprint},
     )
+
+
+def _statistics(context: Context, model: Any, batches: list[Batch], source_key: str) -> stats.ActivationStats:
+    """One pass over the calibration text, shared by all methods and sizes."""
+    settings = context.settings
+    key = fingerprint(source_key, context.corpus.fingerprint, settings.plan.tokens, settings.heal.window)
+
+    def make(folder: Path) -> None:
+        stats.save(stats.collect(model, batches, reporter=context.reporter), folder / STATISTICS)
+
+    folder, _ = context.common.stage("statistics", key, make)
+    return stats.load(folder / STATISTICS)
 
 
 def check_target(context: Context) -> None:
