@@ -81,16 +81,19 @@ def _zeroing(module: nn.Linear, kept: Tensor) -> Callable[[nn.Module, tuple[Tens
     return lambda _module, args: (args[0].masked_fill(removed, 0), *args[1:])
 
 
-def select(scores: Scores, shape: Shape, *, protect: Ints = (0, -1)) -> tuple[Ints, tuple[Ints, ...], tuple[Ints, ...]]:
+def select(
+    scores: Scores, shape: Shape, *, protect: Ints = (0, -1), layers: Ints | None = None
+) -> tuple[Ints, tuple[Ints, ...], tuple[Ints, ...]]:
     """The highest-scoring units of each layer for a shape: (layers, neurons per kept layer, KV groups per kept layer).
 
     Ties keep the lower index. Layers in `protect` (negative: from the end) go last: the first layer and the last FFN
-    are known to carry what no score of hidden states shows.
+    are known to carry what no score of hidden states shows. `layers` given are taken as they are.
     """
-    order = scores.layers.double().clone()
-    if shape.layers >= len({index % len(order) for index in protect}):
-        order[list(protect)] = float("inf")
-    layers = _top(order, shape.layers)
+    if layers is None:
+        order = scores.layers.double().clone()
+        if shape.layers >= len({index % len(order) for index in protect}):
+            order[list(protect)] = float("inf")
+        layers = _top(order, shape.layers)
     ffn = tuple(_top(scores.ffn[index], shape.intermediate_size) for index in layers)
     groups = tuple(_top(scores.kv_groups[index], shape.kv_groups) for index in layers)
     return layers, ffn, groups
@@ -102,10 +105,20 @@ def _top(values: Tensor, count: int) -> Ints:
 
 
 def make_plan(
-    scores: Scores, shape: Shape, *, base_model: str = "", method: str = "", seed: int = 0, protect: Ints = (0, -1)
+    scores: Scores,
+    shape: Shape,
+    *,
+    base_model: str = "",
+    method: str = "",
+    seed: int = 0,
+    protect: Ints = (0, -1),
+    layers: Ints | None = None,
 ) -> PrunePlan:
-    """A plan that keeps the highest-scoring units for `shape`, without sizes, costs or tokens."""
-    layers, ffn, groups = select(scores, shape, protect=protect)
+    """A plan that keeps the highest-scoring units for `shape`, without sizes, costs or tokens.
+
+    `layers`: the layers to keep, where something else than the scores has chosen them.
+    """
+    layers, ffn, groups = select(scores, shape, protect=protect, layers=layers)
     return PrunePlan(
         base_model=base_model, method=method or scores.method, seed=seed, layers=layers, ffn=ffn, kv_groups=groups
     )

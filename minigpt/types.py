@@ -100,7 +100,8 @@ class PrunePlan:
 
     `layers` indexes the parent's layers; `ffn` and `kv_groups` hold one tuple for each *kept* layer; `tokens` are
     the parent's token ids in ascending order (None: vocabulary untouched). `removed_parameters` counts what each
-    kind of pruning takes away.
+    kind of pruning takes away. `target_parameters` is the size asked for, which a method that removes whole layers
+    only meets to within one of them.
     """
 
     base_model: str
@@ -112,6 +113,7 @@ class PrunePlan:
     tokens: Ints | None = None
     parameters_before: int = 0
     parameters_after: int = 0
+    target_parameters: int = 0
     removed_parameters: Mapping[str, int] = field(default_factory=dict)
     predicted_cost: Mapping[str, float] = field(default_factory=dict)
     sensitivity: str = ""

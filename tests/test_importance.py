@@ -132,9 +132,7 @@ def test_overflow_and_unknown_names_are_refused() -> None:
         score("contextal", measured, norms)
 
 
-def test_table_is_complete_and_cheap() -> None:
-    """Every row can be listed, and listing does not load torch."""
-    for name, method in IMPORTANCE.items():
-        assert method.name == name and method.paper and method.loads and method.prunes
+def test_importing_is_cheap() -> None:
+    """The formulas do not load torch before they are used."""
     code = "import sys, minigpt.importance; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

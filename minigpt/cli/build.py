@@ -77,11 +77,10 @@ def check_names(domains: Sequence[str], method: str | None) -> None:
         ConfigError: a domain's file cannot be used.
     """
     from minigpt.config import load_domain
-    from minigpt.errors import UnknownName
-    from minigpt.importance import IMPORTANCE
+    from minigpt.methods import method_named
 
-    if method is not None and method not in IMPORTANCE:
-        raise UnknownName("method", method, IMPORTANCE)
+    if method is not None:
+        method_named(method)
     for name in domains:
         if name != "all":
             load_domain(name)

@@ -11,29 +11,31 @@ from minigpt.cli.common import Session, examples, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.importance import Method
+    from minigpt.methods import Method
 
 
 @click.command(epilog=examples("minigpt methods", "minigpt methods --json", "minigpt build --domain law --method flap"))
 @standard
 def methods(session: Session) -> None:
     """The pruning methods there are: what each prunes, its paper, what its results load in."""
-    from minigpt.importance import IMPORTANCE
+    from minigpt.methods import METHODS
 
-    rows = [
-        {name: getattr(method, name) for name in ("name", "prunes", "paper", "loads", "options")}
-        for method in IMPORTANCE.values()
-    ]
-    session.show({"methods": rows}, lambda: overview(list(IMPORTANCE.values())))
+    session.show({"methods": [row(method) for method in METHODS.values()]}, lambda: overview(list(METHODS.values())))
+
+
+def row(method: Method) -> dict[str, object]:
+    """What `--json` tells of a method; its options say what `--masked` evaluates."""
+    told = {name: getattr(method, name) for name in ("name", "prunes", "paper", "loads")}
+    return {**told, "options": {**method.options, "--masked": method.masked}}
 
 
 def overview(known: list[Method]) -> RenderableType:
     """One row a method."""
-    result = table("method", "prunes", "paper", "loads in")
+    result = table("=method", "prunes", "paper", "loads in", "--masked evaluates")
     for method in known:
-        result.add_row(method.name, ", ".join(method.prunes), method.paper, method.loads)
+        result.add_row(method.name, ", ".join(method.prunes), method.paper, method.loads, method.masked)
     result.caption = (
-        "A method ranks FFN neurons, KV groups and layers. The embedding (vocabulary) is ranked by the domain's token "
-        "counts; the plan of every method cuts it and whole layers too, unless --kinds says otherwise."
+        "The plan cuts only what a method prunes: ffn (neurons), kv_groups, layers, embedding (tokens, ranked by the "
+        "domain's counts). Widths are uniform over the layers, the choice is per layer."
     )
     return result

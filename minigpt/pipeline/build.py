@@ -15,10 +15,11 @@ from minigpt.pipeline.context import Context
 from minigpt.pipeline.finish import finish, settle
 from minigpt.pipeline.healing import heal
 from minigpt.pipeline.inputs import control_of, domain_of, read_text, state_of
+from minigpt.pipeline.limits import check_target
 from minigpt.pipeline.measure import Controls, measure, with_metrics
 from minigpt.pipeline.options import BuildOptions, pick_device
 from minigpt.pipeline.presets import settings_for
-from minigpt.pipeline.pruning import check_target, plan_for, prune
+from minigpt.pipeline.pruning import plan_for, prune
 from minigpt.pipeline.tuning import Tuned, tuned_parent
 from minigpt.pipeline.workspace import Workspace, finished
 from minigpt.progress import SILENT, Reporter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,13 +11,11 @@ from minigpt import vocab
 from minigpt.arch import legal_kv_groups, shape_of
 from minigpt.batches import Batch
 from minigpt.heal import bits_per_byte
-from minigpt.importance import Scores
 from minigpt.pipeline.text import token_text
-from minigpt.plan import Sensitivity
+from minigpt.plan import AXES, Sensitivity
 from minigpt.progress import Reporter
-from minigpt.prune import make_plan
 from minigpt.repair import prune_with_repair
-from minigpt.types import Document, Shape
+from minigpt.types import Document, PrunePlan, Shape
 
 FFN_REMOVED = (0.1, 0.25, 0.5)
 LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35)
@@ -27,37 +25,40 @@ VOCAB_REMOVED = (0.25, 0.5, 0.7, 0.85)
 def measure_sensitivity(
     model: Any,
     tokenizer: Any,
-    scores: Scores,
+    plan_of: Callable[[Shape], PrunePlan],
     batches: Sequence[Batch],
     documents: Sequence[Document],
     counts: Mapping[int, int],
     *,
+    axes: Collection[str] = AXES,
     window: int,
     weights: Mapping[str, float],
     reporter: Reporter,
 ) -> Sensitivity:
-    """The curves of all four axes for a model, on dev text (never on held-out text).
+    """The curves of a model, on dev text (never on held-out text).
 
     Args:
         model: the model that will be pruned; left as it is.
         tokenizer: its tokenizer.
-        scores: importance of its units.
+        plan_of: the method's plan for a shape.
         batches: calibration text for the repair of each probe.
         documents: dev text to read.
         counts: token counts of the domain.
+        axes: which to measure.
         window: longest piece of text.
         weights: which part of each cost healing leaves.
         reporter: told about progress.
     """
     before = bits_per_byte(model, token_text(tokenizer, documents, window))
     curves: dict[str, list[tuple[float, float]]] = {}
-    for axis, removed, shape in reporter.track(_probes(model), title="Measuring sensitivity"):
+    probes = [probe for probe in _probes(model) if probe[0] in axes]
+    for axis, removed, shape in reporter.track(probes, title="Measuring sensitivity"):
         pruned, text_tokenizer = deepcopy(model), tokenizer
         if axis == "vocab":
             trimmed = vocab.trim_tokenizer(tokenizer, vocab.keep_tokens(tokenizer, counts, shape.vocab_size))
             pruned, text_tokenizer = vocab.trim_model(pruned, trimmed), trimmed.tokenizer
         else:
-            prune_with_repair(pruned, make_plan(scores, shape), batches, sequential=False)
+            prune_with_repair(pruned, plan_of(shape), batches, sequential=False)
         after = bits_per_byte(pruned, token_text(text_tokenizer, documents, window))
         curves.setdefault(axis, []).append((removed, math.log2(after / before)))
     return Sensitivity(curves={axis: tuple(points) for axis, points in curves.items()}, weights=weights)

@@ -45,15 +45,18 @@ class Limits:
         yield most
 
 
-def allocate(parent: Shape, costs: UnitCosts, target: int, sensitivity: Sensitivity, limits: Limits) -> Shape:
+def allocate(
+    parent: Shape, costs: UnitCosts, target: int, sensitivity: Sensitivity, limits: Limits, *, slack: int = 0
+) -> Shape:
     """The shape of about `target` parameters with the smallest expected cost.
 
     Every number of layers, KV groups and neurons is tried; the vocabulary takes up what is left, to the nearest 64
     tokens. Costs add up in log2 of bits per byte. Never above the target if one of the shapes within 1 % below it is
-    legal; otherwise the nearest within 1 %.
+    legal; otherwise the nearest within 1 %, or failing that within `slack` parameters, on either side (a method that
+    removes whole layers only cannot do better).
 
     Raises:
-        PlanError: no legal shape is within 1 % of the target; says what the nearest are.
+        PlanError: no legal shape is within 1 % of the target or `slack` parameters; says what the nearest is.
     """
     best: tuple[bool, float, int, Shape] | None = None
     nearest: Shape | None = None
@@ -67,6 +70,8 @@ def allocate(parent: Shape, costs: UnitCosts, target: int, sensitivity: Sensitiv
                 best = key
     if best is not None:
         return best[3]
+    if nearest is not None and abs(costs.total(nearest) - target) <= slack:
+        return nearest
     size = f"{costs.total(nearest):,}" if nearest is not None else "none"
     raise PlanError(
         f"No legal shape has {target:,} parameters within 1 %: the nearest is {size} of {costs.total(parent):,}. "

@@ -1,0 +1,5 @@
+"""Every pruning method there is: the table, and what turns one of its rows into a plan."""
+
+from minigpt.methods.table import METHODS, Method, method_named, resolve
+
+__all__ = ["METHODS", "Method", "method_named", "resolve"]

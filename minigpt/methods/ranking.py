@@ -1,0 +1,50 @@
+"""From a row of the table and its material to a plan."""
+
+from __future__ import annotations
+
+from minigpt.arch import shape_of
+from minigpt.errors import PlanError
+from minigpt.importance import Scores, score
+from minigpt.methods.material import Material
+from minigpt.methods.table import Method, resolve
+from minigpt.prune import make_plan, select
+from minigpt.types import Ints, PrunePlan, Shape
+
+
+def from_statistics(material: Material) -> Scores:
+    """Scores of the methods that need activation statistics and weight norms only."""
+    return score(material.method, material.stats, material.norms, seed=material.seed, kinds=material.kinds)
+
+
+def rank(method: Method, material: Material) -> Scores | None:
+    """The method's scores of units; None where it ranks none."""
+    if method.rank is None:
+        return None
+    found: Scores = resolve(method.rank)(material)
+    return found
+
+
+def choose(method: Method, material: Material, shape: Shape, scores: Scores | None, *, base_model: str) -> PrunePlan:
+    """A plan of exactly `shape` (vocabulary aside) with the units and layers that the method keeps.
+
+    Raises:
+        PlanError: the shape is narrower than the parent on an axis on which the method ranks nothing.
+    """
+    parent = shape_of(material.model)
+    layers: Ints = tuple(range(parent.layers))
+    if method.layers is not None and shape.layers < parent.layers:
+        layers = tuple(resolve(method.layers)(material, shape.layers))
+    elif scores is not None:
+        layers = select(scores, shape)[0]
+    if scores is not None:
+        return make_plan(scores, shape, base_model=base_model, method=method.name, seed=material.seed, layers=layers)
+    if (shape.intermediate_size, shape.kv_groups) != (parent.intermediate_size, parent.kv_groups):
+        raise PlanError(f"{method.name} ranks neither neurons nor KV groups; leave their widths as they are.")
+    return PrunePlan(
+        base_model=base_model,
+        method=method.name,
+        seed=material.seed,
+        layers=layers,
+        ffn=(tuple(range(parent.intermediate_size)),) * len(layers),
+        kv_groups=(tuple(range(parent.kv_groups)),) * len(layers),
+    )

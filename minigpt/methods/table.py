@@ -1,0 +1,115 @@
+"""The table of pruning methods: what each removes, how it decides, and what its results load in.
+
+A method is one row of `METHODS`. Functions are named as "module:function" and imported on use, so that listing the
+table costs nothing. A row may give any of:
+
+`rank`: `(Material) -> Scores`, the importance of units; higher is kept, uniform widths are cut from it.
+`layers`: `(Material, count: int) -> Ints`, which parent layers to keep, ascending; it overrules `rank` for layers.
+`transform`: `(Material, PrunePlan) -> model`, cuts `material.model` to the plan by other means than slicing (merged
+layers, say); the result must have exactly the plan's shape in stock classes.
+`faithful`: `(Material, target: int) -> Masked`, the paper's own form at about `target` parameters, evaluated with
+`--masked` and never exported; without it the shipped form is the faithful one.
+
+A method with `rank` alone lets the planner choose layers by `Scores.layers`; one with `layers` alone removes layers
+only. `axes` are the only ones the planner may cut to reach the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+from minigpt.errors import UnknownName
+from minigpt.plan import AXES
+
+Need = Literal["gradients", "loss search", "transformed model"]
+
+STOCK = "stock transformers classes"
+UNIFORM = f"{STOCK}: uniform widths, units chosen per layer"
+WIDTH = ("ffn", "kv_groups")
+DEPTH = ("layers",)
+EVERYTHING = ("ffn", "kv_groups", "layers", "embedding")
+FROM_STATISTICS = "minigpt.methods.ranking:from_statistics"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A row of the table; the module's docstring says what the function references mean.
+
+    `prunes`, `paper`, `loads` and `options` are what `minigpt methods` tells. `prunes` names `ffn` (neurons),
+    `kv_groups`, `layers`, `embedding` (tokens, ranked by how often the domain uses them) or `hidden`. `loads` starts
+    with "no" if the method has no shipped form. `repair` says whether the least-squares repair is a part of it.
+    `masked` tells what `--masked` evaluates.
+    """
+
+    name: str
+    prunes: tuple[str, ...]
+    paper: str
+    rank: str | None = None
+    layers: str | None = None
+    transform: str | None = None
+    faithful: str | None = None
+    masked: str = "the shipped form, not saved"
+    loads: str = UNIFORM
+    options: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
+    repair: bool = False
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The planner's axes that the method may cut: of `vocab`, `ffn`, `kv_groups`, `layers`."""
+        return frozenset(AXES) & {"vocab" if name == "embedding" else name for name in self.prunes}
+
+    @property
+    def ships(self) -> bool:
+        """Whether the method has a form that plain transformers loads."""
+        return not self.loads.startswith("no")
+
+
+_MINI_GPTS = (
+    "Valicenti et al. 2023, Mini-GPTs: Efficient Large Language Models through Contextual Pruning (arXiv 2312.12682)"
+)
+
+_ROWS = (
+    Method(
+        name="contextual",
+        rank=FROM_STATISTICS,
+        prunes=EVERYTHING,
+        paper=f"{_MINI_GPTS}; Sun et al. 2023, Wanda (2306.11695); Men et al. 2024, ShortGPT (2403.03853)",
+        options={"kinds": "linear, activation: which evidence ranks the FFN neurons"},
+        repair=True,
+    ),
+    Method(name="linear", rank=FROM_STATISTICS, prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
+    Method(name="activation", rank=FROM_STATISTICS, prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
+    Method(name="flap", rank=FROM_STATISTICS, prunes=WIDTH, paper="An et al. 2023, FLAP (arXiv 2312.11983)"),
+    Method(name="magnitude", rank=FROM_STATISTICS, prunes=WIDTH, paper="baseline: weight norms"),
+    Method(
+        name="random",
+        rank=FROM_STATISTICS,
+        prunes=WIDTH,
+        paper="baseline: chance",
+        options={"seed": "seed of the random scores"},
+    ),
+)
+
+METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}
+
+
+def method_named(name: str) -> Method:
+    """The row of a method.
+
+    Raises:
+        UnknownName: no such method; suggests the nearest.
+    """
+    if name not in METHODS:
+        raise UnknownName("method", name, METHODS)
+    return METHODS[name]
+
+
+def resolve(reference: str) -> Callable[..., Any]:
+    """The function behind "module:function"."""
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
