@@ -35,3 +35,11 @@ def report_of(name: str) -> BuildReport:
 def in_catalog(name: str) -> bool:
     """Whether the catalog knows `name` as an id or as a domain."""
     return any(name in (entry.id, entry.domain) for entry in catalog.entries())
+
+
+def domain_of_build(ref: str) -> str | None:
+    """The domain that a build folder or a catalog entry was built for; None for any other model."""
+    path = Path(ref).expanduser()
+    if path.exists():
+        return report.load(path).domain if (path / "report.json").is_file() else None
+    return report_of(ref).domain if in_catalog(ref) else None

@@ -17,9 +17,11 @@ HEAVY = {"torch", "transformers", "datasets", "evaluate", "sentence_transformers
 ONLY_IN = {
     "peft": ("heal",),
     "evaluate": ("evaluate",),
-    "lm_eval": (),
+    "lm_eval": ("export",),
     "onnx": ("export",),
-    "onnxruntime": ("export",),
+    "onnx_ir": ("export",),
+    "onnxruntime": ("export", "runtimes"),
+    "onnxruntime_genai": ("export", "runtimes"),
     "datasketch": ("corpus",),
     "sentence_transformers": ("corpus",),
     "gguf": ("assets", "export"),

@@ -20,6 +20,7 @@ COMMANDS = {
     "catalog": ("minigpt.cli.catalog:catalog", "Finished models: list, show, add, remove, verify."),
     "domains": ("minigpt.cli.domains:domains", "Domain definitions: list, show, validate, new."),
     "corpus": ("minigpt.cli.corpus:corpus", "Where a domain's text comes from, and what is in it."),
+    "export": ("minigpt.cli.export:export", "ONNX and other formats, verified against PyTorch."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
     "methods": ("minigpt.cli.methods:methods", "The pruning methods there are."),
 }

@@ -122,10 +122,10 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def versions() -> dict[str, str]:
-    """Versions of what shapes the result."""
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of what shapes the result; packages that are not installed are left out."""
     found = {"minigpt": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,0 +1,101 @@
+"""`minigpt export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from minigpt.cli.common import Session, examples, standard, table
+from minigpt.export.formats import EXPORTERS
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from minigpt.runtimes import ExportRecord
+
+
+@click.command(
+    epilog=examples(
+        "minigpt export runs/medical --format onnx --output-dir runs/medical-onnx",
+        "minigpt export runs/medical --format onnx --precision int4 --output-dir runs/medical-int4 --json",
+        "minigpt export medical --format onnx --domain medical --quality-bytes 200000 --output-dir medical-onnx",
+    )
+)
+@click.argument("model")
+@click.option("--format", "kind", required=True, metavar="NAME", help=f"{', '.join(EXPORTERS)}.")
+@click.option("--precision", metavar="NAME", help="Of the weights [the format's first: see below].")
+@click.option("--output-dir", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where it goes.")
+@click.option("--domain", metavar="NAME|FILE", help="Held-out text to measure it on [the build's, else general].")
+@click.option(
+    "--quality-bytes", type=click.IntRange(min=1), default=65536, show_default=True, help="At most so much of it."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="lm-eval: at most this many documents and questions [all].")
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the held-out split.")
+@click.option("--force", is_flag=True, help="Write over an earlier export.")
+@standard
+def export(
+    session: Session,
+    *,
+    model: str,
+    kind: str,
+    precision: str | None,
+    output_dir: Path,
+    domain: str | None,
+    quality_bytes: int,
+    limit: int | None,
+    device: str,
+    seed: int,
+    force: bool,
+) -> None:
+    """Write MODEL for another runtime, and prove that it computes the same before it is kept.
+
+    MODEL is a model folder, a build folder, a catalog id, a domain (its latest build), a Hub id, a GGUF file or a
+    pypi: asset. Logits of a prefill, of step-by-step decoding and of a left-padded batch are held against PyTorch's,
+    and bits per byte are measured on held-out text; export.json keeps what was found.
+    """
+    from minigpt import config, references
+    from minigpt.export import ExportRequest, format_of
+    from minigpt.export import export as run
+    from minigpt.pipeline.options import pick_device
+
+    format_of(kind, precision)
+    domain = domain or references.domain_of_build(model) or "general"
+    config.load_domain(domain)
+    with session.reporter.stage(f"Finding {model}"):
+        source = references.find_model(model, reporter=session.reporter)
+    request = ExportRequest(
+        source=source,
+        format=kind,
+        precision=precision,
+        output_dir=output_dir,
+        domain=domain,
+        quality_bytes=quality_bytes,
+        limit=limit,
+        seed=seed,
+        device=pick_device(device),
+        force=force,
+    )
+    record = run(request, reporter=session.reporter)
+    session.show(record, lambda: checks(record))
+    session.reporter.note(f"Exported to {output_dir}")
+
+
+def checks(record: ExportRecord) -> RenderableType:
+    """One row a check."""
+    from minigpt.report.text import size
+
+    result = table("check", "against", ">largest difference", ">allowed")
+    for check in record.checks:
+        allowed = "–" if check.tolerance is None else f"{check.tolerance:g}"
+        result.add_row(check.name, check.against, f"{check.difference:.2g}", allowed)
+    if record.greedy:
+        result.add_row("greedy text", "the source's", f"{record.greedy.agreeing} of {record.greedy.tokens} tokens", "")
+    for quality in record.quality:
+        result.add_row(
+            "bits per byte", f"{quality.domain}, source {quality.source.value:.4f}", f"{quality.ratio - 1:+.2%}", ""
+        )
+    result.caption = f"{record.format} {record.precision}, {size(record.bytes)}"
+    return result

@@ -1,0 +1,57 @@
+"""The formats there are. This table is the registry: a format is a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minigpt.errors import ConfigError, UnknownName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How a format is written.
+
+    `write` is `module:function`, a :class:`minigpt.export.run.Writer`; the first of `precisions` is the default;
+    `needs` are the modules it imports and `extra` the extra of minigpt that installs them; `card` is a paragraph of the
+    model card that tells how to run it. A format that is a model has `runtime` and a row in
+    :data:`minigpt.runtimes.LOADERS`, through which it is verified; another one brings its own checks.
+    """
+
+    write: str
+    precisions: tuple[str, ...]
+    summary: str
+    card: str
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    runtime: bool = True
+
+
+EXPORTERS = {
+    "onnx": Format(
+        write="minigpt.export.onnx:write",
+        precisions=("fp32", "fp16"),
+        summary="one ONNX graph with a KV cache, for ONNX Runtime and everything that reads its names",
+        card=(
+            "`model.onnx` takes `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key/value` "
+            "[batch, KV heads, past, head size] and gives `logits` and `present.N.key/value`; an empty past is a "
+            "prefill. Batch and lengths are free. Run it with ONNX Runtime."
+        ),
+        needs=("onnx", "onnxruntime", "onnxscript"),
+        extra="onnx",
+    ),
+}
+
+
+def format_of(name: str, precision: str | None) -> tuple[Format, str]:
+    """The format called `name` and the precision to write it in (None: its default).
+
+    Raises:
+        UnknownName: no such format.
+        ConfigError: the format does not come in that precision.
+    """
+    if name not in EXPORTERS:
+        raise UnknownName("export format", name, EXPORTERS)
+    found = EXPORTERS[name]
+    if precision is not None and precision not in found.precisions:
+        raise ConfigError(f"{name} comes in {', '.join(found.precisions)}, not in {precision}; choose one of these.")
+    return found, precision or found.precisions[0]

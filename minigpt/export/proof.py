@@ -1,0 +1,54 @@
+"""Hold an export against its source, and refuse it where it differs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from minigpt import runtimes
+from minigpt.errors import ExportError
+from minigpt.export.quality import measure_quality
+from minigpt.export.run import ExportRequest
+from minigpt.export.verify import GREEDY_TOKENS, compare_greedy, compare_logits
+from minigpt.progress import Reporter
+from minigpt.runtimes import ExportRecord
+
+
+def prove(request: ExportRequest, record: ExportRecord, folder: Path, reporter: Reporter) -> ExportRecord:
+    """Run source and export side by side; the record with what was found.
+
+    Raises:
+        ExportError: a check failed: logits differ from the source's (fp32) or from the export's own when it is run in
+            another way, greedy text parts (fp32), or the tokenizers disagree.
+    """
+    with reporter.stage("Verifying against PyTorch"):
+        source = runtimes.load(request.source.path, device=request.device)
+        exported = runtimes.load(folder, device=request.device)
+        checks = compare_logits(source, exported, precision=record.precision)
+        greedy = compare_greedy(source, exported, required=record.precision == "fp32")
+    found = replace(record, checks=(*record.checks, *checks), greedy=greedy)
+    refuse_failures(found)
+    quality = measure_quality(source, exported, request, reporter)
+    return replace(found, quality=(quality,))
+
+
+def refuse_failures(record: ExportRecord) -> None:
+    """Raise unless every check of the record passed.
+
+    Raises:
+        ExportError: names the first that did not.
+    """
+    named = f"The {record.format} export in {record.precision}"
+    for check in record.checks:
+        if not check.passed:
+            raise ExportError(
+                f"{named} failed its check {check.name!r}: its logits differ from {check.against} by "
+                f"{check.difference:.2g}, and {check.tolerance:.2g} is allowed. Nothing was kept; try another format "
+                "or report it with the versions of your packages."
+            )
+    greedy = record.greedy
+    if greedy is not None and greedy.required and greedy.agreeing < greedy.tokens:
+        raise ExportError(
+            f"{named} failed its check 'greedy text': it parts from the source's after {greedy.agreeing} of "
+            f"{GREEDY_TOKENS} tokens. Nothing was kept; try another format."
+        )

@@ -1,0 +1,160 @@
+"""`minigpt export`: write, verify, hand over."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from minigpt.assets import Parent
+from minigpt.errors import ExportError
+from minigpt.export.formats import Format, format_of
+from minigpt.files import atomic_path, file_sha256, write_json
+from minigpt.progress import SILENT, Reporter
+from minigpt.runtimes import RECORD, Check, ExportRecord, Source, is_export
+
+QUALITY_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """What is asked for.
+
+    `precision` None means the format's default. `domain` (a name or file) supplies the held-out text on which the
+    export is measured against its source, at most `quality_bytes` of it (None: all); `seed` is that of the split, so
+    that with a build's seed the text is one the build did not train on. `limit` is for `lm-eval`: at most so many
+    documents and questions. `device` is where the source runs.
+    """
+
+    source: Parent
+    format: str
+    output_dir: Path
+    precision: str | None = None
+    domain: str = "general"
+    quality_bytes: int | None = QUALITY_BYTES
+    limit: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a writer tells: see :class:`minigpt.runtimes.ExportRecord`; `weights` are the files that hold weights.
+
+    `checks` are those of a format that proves itself, for want of a runtime.
+    """
+
+    weights: tuple[str, ...]
+    bytes_per_token: int = 0
+    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+
+
+class Writer(Protocol):
+    """Writes one format."""
+
+    def __call__(self, request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
+        """Write everything but `export.json` and the card into `folder`, which exists and is empty.
+
+        `request.precision` is one of the format's. Tokenizer and config have to lie beside the weights: see
+        :func:`minigpt.export.common.copy_tokenizer`.
+
+        Raises:
+            ExportError: the model cannot be written in this format.
+        """
+
+
+def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportRecord:
+    """Write `request.source` into `request.output_dir` and prove that it computes the same.
+
+    Everything happens in a temporary folder beside `output_dir`; an export that fails its checks leaves nothing.
+
+    Raises:
+        UnknownName: no such format.
+        ConfigError: the format does not come in that precision.
+        ExportError: a package is missing, the target is in use, or the export does not compute what its source does.
+    """
+    row, precision = format_of(request.format, request.precision)
+    request = replace(request, precision=precision)
+    check_packages(request.format, row)
+    check_target(request.output_dir, force=request.force)
+    with atomic_path(request.output_dir) as folder:
+        folder.mkdir()
+        with reporter.stage(f"Writing {request.format} in {precision}"):
+            written = load_writer(row)(request, folder, reporter)
+        record = _record(request, row, written, folder)
+        write_json(folder / RECORD, record)
+        if row.runtime:
+            from minigpt.export.proof import prove
+
+            record = prove(request, record, folder, reporter)
+        from minigpt.export.card import write_card
+
+        write_card(request, row, record, folder)
+        write_json(folder / RECORD, replace(record, files=_hashes(folder)))
+    return replace(record, files=_hashes(request.output_dir))
+
+
+def check_packages(name: str, row: Format) -> None:
+    """Refuse before any work what would fail for want of a package.
+
+    Raises:
+        ExportError: a package is missing.
+    """
+    missing = [package for package in row.needs if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ExportError(f"{name} needs {', '.join(missing)}: pip install 'minigpt[{row.extra}]'.")
+
+
+def check_target(folder: Path, *, force: bool) -> None:
+    """Refuse to write over what is there; with `force`, only over another export.
+
+    Raises:
+        ExportError: the folder is in use.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_export(folder):
+        raise ExportError(f"{folder} exists and is not an export of minigpt; choose another --output-dir.")
+    if not force:
+        raise ExportError(f"{folder} already holds an export; give --force to write it again.")
+
+
+def load_writer(row: Format) -> Writer:
+    """The function that a row of the table names."""
+    module, _, function = row.write.partition(":")
+    writer: Writer = getattr(importlib.import_module(module), function)
+    return writer
+
+
+def _record(request: ExportRequest, row: Format, written: Written, folder: Path) -> ExportRecord:
+    from minigpt.export.common import parameters_of
+    from minigpt.pipeline.finish import PACKAGES, versions
+
+    source = request.source
+    return ExportRecord(
+        format=request.format,
+        precision=str(request.precision),
+        source=Source(
+            ref=source.ref,
+            fingerprint=source.fingerprint,
+            precision=source.precision,
+            parameters=parameters_of(source.path),
+            bytes=sum(path.stat().st_size for path in source.path.glob("*.safetensors")),
+        ),
+        bytes=sum((folder / name).stat().st_size for name in written.weights),
+        bytes_per_token=written.bytes_per_token,
+        settings=written.settings,
+        versions=versions((*PACKAGES, *row.needs)),
+        files={},
+        checks=written.checks,
+    )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

@@ -1,0 +1,24 @@
+"""Models where they run: one small protocol for PyTorch, ONNX Runtime and whatever else an export is made for.
+
+`minigpt eval`, `compare`, `generate` and `bench` know no runtime by name: they call :func:`load` on a folder.
+"""
+
+from __future__ import annotations
+
+from minigpt.runtimes.base import LOADERS, Floats, Runtime, is_export, load
+from minigpt.runtimes.record import RECORD, Check, ExportRecord, Greedy, Quality, Source, read_record
+
+__all__ = [
+    "LOADERS",
+    "RECORD",
+    "Check",
+    "ExportRecord",
+    "Floats",
+    "Greedy",
+    "Quality",
+    "Runtime",
+    "Source",
+    "is_export",
+    "load",
+    "read_record",
+]

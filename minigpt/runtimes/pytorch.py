@@ -1,0 +1,87 @@
+"""PyTorch through stock transformers: the reference every other runtime is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from minigpt import assets
+from minigpt.assets.quiet import quiet_transformers
+from minigpt.errors import AssetError
+from minigpt.runtimes.base import Floats, Ints
+from minigpt.runtimes.record import read_record
+
+
+class TorchRuntime:
+    """A transformers model behind the runtime protocol; `model` is the model itself."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "pytorch", parameters: int | None = None) -> None:
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = model.config
+        self.parameters = parameters or sum(parameter.numel() for parameter in model.parameters())
+        self._cache: Any = None
+
+    def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.logits`."""
+        mask = self._tensor(attention_mask)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            out = self.model(
+                input_ids=self._tensor(input_ids), attention_mask=mask, position_ids=positions, use_cache=False
+            )
+        found: Floats = out.logits.float().cpu().numpy()
+        return found
+
+    def begin(self, tokens: Sequence[int]) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.begin`."""
+        self._cache = None
+        return self._feed(tokens)
+
+    def step(self, token: int) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.step`."""
+        return self._feed([token])
+
+    def _feed(self, tokens: Sequence[int]) -> Floats:
+        with torch.inference_mode():
+            out = self.model(
+                input_ids=self._tensor(np.array([tokens])),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self._cache = out.past_key_values
+        found: Floats = out.logits[0, -1].float().cpu().numpy()
+        return found
+
+    def _tensor(self, values: Ints) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.long, device=self.model.device)
+
+
+def load(folder: Path, device: str, *, dtype: torch.dtype | None = torch.float32) -> TorchRuntime:
+    """Open a plain model folder in fp32 (`dtype` None: as stored)."""
+    return TorchRuntime(assets.load_model(folder, dtype=dtype, device=device), assets.load_tokenizer(folder))
+
+
+def load_quantized(folder: Path, device: str) -> TorchRuntime:
+    """Open a folder whose weights a transformers quantizer packed; the quantizer's own package must be there.
+
+    Raises:
+        AssetError: the folder is damaged or the package is missing.
+    """
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    try:
+        with quiet_transformers():
+            model = loader.from_pretrained(folder, local_files_only=True, device_map={"": device}).eval()
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AssetError(f"Cannot load the 4-bit model in {folder}: {first}") from error
+    record = read_record(folder)
+    return TorchRuntime(model, assets.load_tokenizer(folder), name=record.format, parameters=record.source.parameters)
