@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
 from minigpt.heal.data import epochs, noisy, pad
 from minigpt.heal.forward import logits_at
+from minigpt.heal.fused import fused_kernels, has_fused_kernels
 from minigpt.heal.graphs import Buffers, GraphedSteps, can_capture, causal_attention, weighted_loss
 from minigpt.heal.losses import healing_loss
 from minigpt.heal.recipe import Recipe
@@ -87,3 +90,34 @@ def test_a_graph_gives_the_gradients_of_the_plain_step() -> None:
         assert parameter.grad is not None
         cosine = torch.nn.functional.cosine_similarity(ours.flatten(), parameter.grad.flatten(), dim=0)
         assert float(cosine) > 0.99
+
+
+def test_without_an_accelerator_nothing_is_fused() -> None:
+    """On a CPU the block changes neither the model nor transformers' module."""
+    import transformers.models.llama.modeling_llama as module
+
+    model = tiny_model("llama")
+    before = dict(vars(module))
+    assert not has_fused_kernels(model)
+    with fused_kernels(model):
+        assert vars(module) == before
+
+
+@pytest.mark.gpu
+def test_fused_kernels_compute_the_same_and_leave_no_trace() -> None:
+    """The gradients of a fused copy agree with the plain ones; the library's changes to the module are undone."""
+    import transformers.models.llama.modeling_llama as module
+
+    plain = tiny_model("llama").cuda()
+    if not has_fused_kernels(plain):
+        pytest.skip("liger-kernel is not installed")
+    fused, rotate = deepcopy(plain), module.apply_rotary_pos_emb
+    batch = pad(WINDOWS, multiple=64)
+    ids, places, labels = batch.ids.cuda(), batch.places.cuda(), batch.labels.cuda()
+    with fused_kernels(fused):
+        assert module.apply_rotary_pos_emb is not rotate
+        healing_loss(logits_at(fused, ids, places), labels, None, 0.0, 1.0).backward()  # type: ignore[no-untyped-call]
+    assert module.apply_rotary_pos_emb is rotate
+    healing_loss(logits_at(plain, ids, places), labels, None, 0.0, 1.0).backward()  # type: ignore[no-untyped-call]
+    for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)

@@ -11,7 +11,8 @@ import torch
 from minigpt.errors import ConfigError
 from minigpt.heal import Recipe
 from minigpt.heal.average import Average
-from minigpt.heal.losses import cross_entropy, distillation, healing_loss, restrict
+from minigpt.heal.losses import ROWS, healing_loss
+from minigpt.heal.teacher import restricted_head
 from minigpt.heal.training import schedule
 
 
@@ -35,22 +36,22 @@ def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_distillation_is_the_written_out_divergence(drawn: Any, temperature: float) -> None:
-    student, teacher, _ = drawn
+    student, teacher, labels = drawn
     pairs = list(zip(student.tolist(), teacher.tolist(), strict=True))
     expected = temperature**2 * sum(kl_by_hand(a, b, temperature) for a, b in pairs) / len(pairs)
-    assert float(distillation(student, teacher, temperature)) == pytest.approx(expected, rel=1e-5)
+    assert float(healing_loss(student, labels, teacher, 1.0, temperature)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_distillation_of_equal_logits_is_zero(drawn: Any) -> None:
-    student, _, _ = drawn
-    assert float(distillation(student, student + 3.0)) == pytest.approx(0.0, abs=1e-6)
+    student, _, labels = drawn
+    assert float(healing_loss(student, labels, student + 3.0, 1.0, 1.0)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_cross_entropy_is_the_written_out_one(drawn: Any) -> None:
     student, _, labels = drawn
     rows = zip(student.tolist(), labels.tolist(), strict=True)
     expected = -sum(math.log(softmax(row)[label]) for row, label in rows) / len(labels)
-    assert float(cross_entropy(student, labels)) == pytest.approx(expected, rel=1e-5)
+    assert float(healing_loss(student, labels, None, 0.0, 1.0)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("distill", [0.0, 0.3, 1.0])
@@ -81,27 +82,56 @@ def test_gradients_match_finite_differences(drawn: Any, temperature: float) -> N
 
 def test_no_teacher_means_cross_entropy(drawn: Any) -> None:
     student, _, labels = drawn
-    assert float(healing_loss(student, labels, None, 0.7, 1.0)) == float(cross_entropy(student, labels))
+    expected = torch.nn.functional.cross_entropy(student, labels)
+    assert float(healing_loss(student, labels, None, 0.7, 1.0)) == pytest.approx(float(expected))
 
 
-def test_restricting_picks_columns_and_silences_unknown_tokens(drawn: Any) -> None:
-    _, teacher, _ = drawn
-    before = teacher.clone()
-    picked = restrict(teacher, torch.tensor([4, -1, 0, 10]))
-    torch.testing.assert_close(picked[:, [0, 2, 3]], teacher[:, [4, 0, 10]])
-    assert torch.equal(teacher, before)
+@pytest.mark.parametrize("distill", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_rows_in_parts_and_with_weights_are_those_autograd_finds(distill: float, temperature: float) -> None:
+    """More rows than one part holds, a third of them left out; the outer gradient is passed on."""
+    generator = torch.Generator().manual_seed(7)
+    rows = 2 * ROWS + 17
+    student, teacher = (torch.randn(rows, 13, generator=generator) for _ in range(2))
+    labels = torch.randint(13, (rows,), generator=generator)
+    weights = (torch.arange(rows) % 3 > 0).float()
+    ours, plain = student.clone().requires_grad_(), student.clone().requires_grad_()
+    loss = healing_loss(ours, labels, teacher, distill, temperature, weights=weights)
+    (3 * loss).backward()
+    functional = torch.nn.functional
+    taught = functional.kl_div(
+        (plain / temperature).log_softmax(-1),
+        (teacher / temperature).log_softmax(-1),
+        log_target=True,
+        reduction="none",
+    ).sum(-1)
+    missed = functional.cross_entropy(plain, labels, reduction="none")
+    mixed = distill * temperature**2 * taught + (1 - distill) * missed
+    expected = (mixed * weights).sum() / weights.sum()
+    (3 * expected).backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_restricted_head_picks_rows_and_silences_unknown_tokens() -> None:
+    torch.manual_seed(0)
+    head, hidden = torch.nn.Linear(4, 11), torch.randn(5, 4)
+    before = head(hidden)
+    picked = restricted_head(head, torch.tensor([4, -1, 0, 10]))(hidden)
+    torch.testing.assert_close(picked[:, [0, 2, 3]], before[:, [4, 0, 10]])
     probabilities = picked.softmax(-1)
     assert torch.equal(probabilities[:, 1], torch.zeros(5))
-    renormalized = teacher.softmax(-1)[:, [4, 0, 10]]
+    renormalized = before.softmax(-1)[:, [4, 0, 10]]
     torch.testing.assert_close(probabilities[:, [0, 2, 3]], renormalized / renormalized.sum(-1, keepdim=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_token_the_teacher_lacks_adds_nothing_infinite(drawn: Any, dtype: torch.dtype) -> None:
-    student, teacher, _ = drawn
-    taught = restrict(teacher.to(dtype), torch.tensor([*range(10), -1]))
-    logits = student.clone().requires_grad_()
-    loss = distillation(logits, taught)
+def test_a_token_the_teacher_lacks_adds_nothing_infinite(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(4, 11, bias=False).to(dtype)
+    taught = restricted_head(head, torch.tensor([*range(10), -1]))(torch.randn(5, 4, dtype=dtype))
+    logits = torch.randn(5, 11, dtype=dtype).requires_grad_()
+    loss = healing_loss(logits, torch.zeros(5, dtype=torch.long), taught, 1.0, 1.0)
     loss.backward()
     assert math.isfinite(float(loss.detach()))
     assert logits.grad is not None and torch.isfinite(logits.grad).all()

@@ -12,7 +12,7 @@ import torch
 from minigpt.heal import Teacher, TokenText, train
 from minigpt.heal.data import pad
 from minigpt.heal.forward import logits_at
-from minigpt.heal.losses import distillation
+from minigpt.heal.losses import healing_loss
 from minigpt.vocab import TrimmedTokenizer, encode_parent_ids, keep_tokens, trim_model, trim_tokenizer
 from tests.healing import VOCABULARY, patterned, recipe
 from tests.tiny import FAMILIES, SENTENCES, tiny_model, tiny_tokenizer
@@ -34,7 +34,7 @@ def divergence(student: Any, teacher: Teacher, text: TokenText) -> float:
     batch = pad(text.windows)
     with torch.no_grad():
         logits = logits_at(student, batch.ids, batch.places)
-        return float(distillation(logits, teacher.logits(batch.ids, batch.places)))
+        return float(healing_loss(logits, batch.labels, teacher.logits(batch.ids, batch.places), 1.0, 1.0))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

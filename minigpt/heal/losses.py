@@ -1,48 +1,18 @@
-"""The losses of healing, as pure functions over the tokens of a batch (fp32 softmax, whatever the logits are)."""
+"""The loss of healing: distillation and cross-entropy in one pass over the logits, gradient included.
+
+A vocabulary of 33,000 tokens makes the logits of a step the largest thing in memory. The gradient of both losses is a
+difference of probabilities, so it is computed with the loss, a few hundred rows at a time, and only it is kept: no
+second copy of the logits in fp32.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
-from torch.nn import functional
 
-NEVER = -1e4
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean negative log-likelihood in nats of `labels` [n] under `logits` [n, vocab], weighted by `weights` [n]."""
-    if weights is None:
-        return functional.cross_entropy(logits.float(), labels)
-    losses = functional.cross_entropy(logits.float(), labels, reduction="none")
-    return (losses * weights).sum() / weights.sum()
-
-
-def distillation(
-    logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, weights: Tensor | None = None
-) -> Tensor:
-    """Mean KL(teacher || student) in nats over [n, vocab], times temperature squared (Hinton et al. 2015, eq. 4).
-
-    `weights` [n] weigh the rows; without them all count alike.
-
-    Both sides are renormalized over the columns given, so a teacher with a larger vocabulary is restricted to the
-    student's tokens first (:func:`restrict`).
-    """
-    student = functional.log_softmax(logits.float() / temperature, dim=-1)
-    teacher = functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    if weights is None:
-        return functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
-    losses = (teacher.exp() * (teacher - student)).sum(-1)
-    return (losses * weights).sum() / weights.sum() * temperature**2
-
-
-def restrict(teacher_logits: Tensor, parent_ids: Tensor) -> Tensor:
-    """The teacher's logits of the student's tokens: [n, parent vocab] -> [n, student vocab].
-
-    Args:
-        teacher_logits: logits over the parent's vocabulary.
-        parent_ids: int64 [student vocab]; -1 marks tokens the parent lacks, which the teacher never predicts.
-    """
-    picked = teacher_logits.index_select(-1, parent_ids.clamp_min(0))
-    return picked.masked_fill_(parent_ids < 0, NEVER)
+ROWS = 512
 
 
 def healing_loss(
@@ -54,11 +24,78 @@ def healing_loss(
     *,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """`distill` x KL to the teacher + (1 - `distill`) x cross-entropy; a weight of zero costs nothing.
+    """`distill` x KL(teacher || student) + (1 - `distill`) x cross-entropy, in nats a row, softmax in fp32.
 
-    Without a teacher it is the cross-entropy. `weights` [n] leave rows out (0) or in (1).
+    The divergence is softened by `temperature` on both sides and scaled back by its square (Hinton et al. 2015,
+    eq. 4). Both sides are normalized over the columns given, so a teacher with a larger vocabulary is restricted to
+    the student's tokens first (:class:`minigpt.heal.Teacher`).
+
+    Args:
+        logits: [n, vocab].
+        labels: int64 [n].
+        teacher_logits: [n, vocab]; without them the loss is the cross-entropy.
+        distill: weight of the divergence.
+        temperature: above 0.
+        weights: [n], leave rows out (0) or in (1); without them all count alike.
     """
-    if teacher_logits is None or distill == 0:
-        return cross_entropy(logits, labels, weights)
-    taught = distillation(logits, teacher_logits, temperature, weights)
-    return taught if distill == 1 else distill * taught + (1 - distill) * cross_entropy(logits, labels, weights)
+    counted = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights
+    taught = teacher_logits if distill else None
+    loss: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
+        logits, labels, taught, distill if taught is not None else 0.0, temperature, counted / counted.sum()
+    )
+    return loss
+
+
+class _Loss(torch.autograd.Function):
+    """The loss, and its gradient in the precision of the logits, from one pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        taught: Tensor | None,
+        distill: float,
+        temperature: float,
+        shares: Tensor,
+    ) -> Tensor:
+        gradient = torch.empty_like(logits)
+        total = torch.zeros((), device=logits.device)
+        for start in range(0, len(logits), ROWS):
+            part = slice(start, start + ROWS)
+            told = None if taught is None else taught[part]
+            losses, slope = _rows(logits[part], labels[part], told, distill, temperature)
+            total = total + losses @ shares[part]
+            torch.mul(slope, shares[part, None], out=slope)
+            gradient[part] = slope
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer[0].to(gradient.dtype), None, None, None, None, None
+
+
+def _rows(
+    logits: Tensor, labels: Tensor, taught: Tensor | None, distill: float, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Loss of each row [n] and its gradient with respect to the row's logits [n, vocab], fp32."""
+    losses, slope = torch.zeros((), device=logits.device), torch.zeros((), device=logits.device)
+    if taught is not None:
+        told, said = _log_softmax(taught, temperature), _log_softmax(logits, temperature)
+        odds = told.exp()
+        losses = torch.linalg.vecdot(odds, told.sub_(said)).mul_(distill * temperature**2)
+        slope = said.exp_().sub_(odds).mul_(distill * temperature)
+    if distill < 1:
+        own = _log_softmax(logits, 1.0)
+        losses = losses + own.gather(-1, labels[:, None]).squeeze(-1).mul_(distill - 1)
+        own.exp_().scatter_add_(-1, labels[:, None], torch.full_like(own[:, :1], -1.0)).mul_(1 - distill)
+        slope = own.add_(slope)
+    return losses, slope
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    if temperature == 1:
+        return torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    return torch.log_softmax(logits.float() / temperature, dim=-1)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.heal.data import TokenText
 from minigpt.heal.forward import logits_at
-from minigpt.heal.losses import restrict
+
+NEVER = -1e4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
     """A model to learn from and, for each token of the student, the teacher's id of it (-1: it has none).
 
-    `parent_ids` is int64 [student vocabulary]; None means that both speak the same vocabulary.
+    `parent_ids` is int64 [student vocabulary]; None means that both speak the same vocabulary. Otherwise the teacher
+    answers through a head of its own that has the student's rows only, made when the teacher is.
     """
 
     model: Any
     parent_ids: Tensor | None = None
+    head: nn.Linear | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.model is not None and self.parent_ids is not None:
+            object.__setattr__(self, "head", restricted_head(self.model.get_output_embeddings(), self.parent_ids))
 
     def can_read(self, text: TokenText) -> TokenText:
         """The windows made of tokens that the teacher knows (all but a few with rare control characters).
@@ -45,7 +54,36 @@ class Teacher:
         Returns:
             [n, student vocabulary].
         """
-        if self.parent_ids is None:
+        if self.parent_ids is None or self.head is None:
             return logits_at(self.model, ids, places)
-        parent_ids = self.parent_ids.to(ids.device)
-        return restrict(logits_at(self.model, parent_ids[ids].clamp_min(0), places), parent_ids)
+        with _head(self.model, self.head):
+            return logits_at(self.model, self.parent_ids.to(ids.device)[ids].clamp_min(0), places)
+
+
+def restricted_head(head: nn.Linear, parent_ids: Tensor) -> nn.Linear:
+    """The rows of a language model's head that stand for the student's tokens.
+
+    Args:
+        head: hidden size -> parent vocabulary.
+        parent_ids: int64 [student vocabulary]; -1 marks tokens the parent lacks, which it then never predicts.
+    """
+    weight = head.weight.detach()
+    ids = parent_ids.to(weight.device)
+    known = (ids >= 0).to(weight.dtype)
+    smaller = nn.Linear(weight.shape[1], len(ids), device=weight.device, dtype=weight.dtype)
+    with torch.no_grad():
+        smaller.weight.copy_(weight.index_select(0, ids.clamp_min(0)) * known[:, None])
+        smaller.bias.copy_((1 - known) * NEVER)
+        if head.bias is not None:
+            smaller.bias.add_(head.bias.detach().index_select(0, ids.clamp_min(0)) * known)
+    return smaller.requires_grad_(False)
+
+
+@contextmanager
+def _head(model: Any, head: nn.Linear) -> Iterator[None]:
+    before = model.get_output_embeddings()
+    model.set_output_embeddings(head)
+    try:
+        yield
+    finally:
+        model.set_output_embeddings(before)

@@ -21,6 +21,7 @@ from minigpt.heal.adapters import trainable
 from minigpt.heal.average import Average
 from minigpt.heal.data import MULTIPLE, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
+from minigpt.heal.fused import fused_kernels
 from minigpt.heal.graphs import LENGTH_MULTIPLE, GraphedSteps, can_capture, causal_attention
 from minigpt.heal.losses import healing_loss
 from minigpt.heal.recipe import Recipe
@@ -73,6 +74,7 @@ def train(
         run = _Run(trained, dev, recipe, teacher, seed)
         if run.steps is not None:
             stack.enter_context(causal_attention(*run.models, run.steps.twin))
+            stack.enter_context(fused_kernels(run.steps.twin, *run.models[1:]))
         if checkpoint is not None:
             run.resume(checkpoint, run_id)
         batches = run.batches(text)
