@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from minigpt.arch import arch_of, decoder_layers, head_dim, heads_per_group
 from minigpt.importance import Scores
 from minigpt.slicing import (
+    fold_layer,
     forward_replaced,
     head_columns,
     keep_layers,
     linear,
     plan_shape,
+    refuse_merges,
     slice_attention,
     slice_ffn,
     update_config,
@@ -41,6 +43,8 @@ def apply_plan(model: ModelT, plan: PrunePlan) -> ModelT:
     """
     shape = plan_shape(model, plan)
     layers = decoder_layers(model)
+    for merge in plan.merges:
+        fold_layer(model, merge)
     for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
         slice_ffn(model, layers[index], neurons)
         slice_attention(model, layers[index], groups)
@@ -55,8 +59,12 @@ def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
 
     Costs no copy of the weights and leaves nothing behind. Meant for `use_cache=False`: a bypassed layer writes
     nothing into a key-value cache.
+
+    Raises:
+        PlanError: the plan does not fit the model, or merges layers, which takes other weights.
     """
     plan_shape(model, plan)
+    refuse_merges(plan, "masked")
     spec, layers = arch_of(model), decoder_layers(model)
     width = head_dim(model.config) * heads_per_group(model.config)
     with ExitStack() as stack:

@@ -33,6 +33,7 @@ from minigpt.slicing import (
     keeps_everything,
     linear,
     plan_shape,
+    refuse_merges,
     slice_attention,
     slice_ffn,
     update_config,
@@ -114,11 +115,12 @@ def prune_with_repair(
         The same model, and the errors before and after.
 
     Raises:
-        PlanError: the plan does not fit the model.
+        PlanError: the plan does not fit the model, or merges layers.
         CorpusError: the batches hold no text.
     """
     start = time.perf_counter()
     shape = plan_shape(model, plan)
+    refuse_merges(plan, "repaired")
     fit = _Fit(model, plan, ridge=ridge, sequential=sequential, target=target)
     if not keeps_everything(model, plan):
         with torch.no_grad():

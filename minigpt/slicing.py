@@ -38,6 +38,16 @@ def plan_shape(model_or_config: Any, plan: PrunePlan) -> Shape:
     return shape
 
 
+def refuse_merges(plan: PrunePlan, what: str) -> None:
+    """Refuse plans that merge layers where the dense model's own weights are needed.
+
+    Raises:
+        PlanError: the plan merges layers.
+    """
+    if plan.merges:
+        raise PlanError(f"A plan that merges layers ({plan.method}) cannot be {what}; leave that step out.")
+
+
 def _check_indices(what: str, rows: Sequence[Ints], size: int) -> int:
     widths = {len(row) for row in rows}
     if len(widths) != 1 or widths == {0}:
@@ -138,6 +148,26 @@ def keep_layers(model: Any, kept: Ints) -> None:
         for numbered in layer.modules():
             if hasattr(numbered, "layer_idx"):
                 numbered.layer_idx = index
+
+
+def projections(layer: nn.Module) -> list[nn.Parameter]:
+    """Weights and biases of a layer's linear projections, in order; its norms are not among them."""
+    return [
+        parameter for module in layer.modules() if isinstance(module, nn.Linear) for parameter in module.parameters()
+    ]
+
+
+@torch.no_grad()
+def fold_layer(model: Any, merge: Ints) -> None:
+    """Add to a host layer what the layers folded into it do differently (LaCo, eq. 1); they themselves stay.
+
+    theta_l' = theta_l + sum_k (theta_(l+k) - theta_l), for the projections. `merge` is (host, folded, ...).
+    """
+    layers = decoder_layers(model)
+    host, *followers = (projections(layers[index]) for index in merge)
+    for place, parameter in enumerate(host):
+        difference = torch.stack([follower[place] - parameter for follower in followers]).sum(0)
+        parameter.add_(difference)
 
 
 def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:

@@ -101,7 +101,8 @@ class PrunePlan:
     `layers` indexes the parent's layers; `ffn` and `kv_groups` hold one tuple for each *kept* layer; `tokens` are
     the parent's token ids in ascending order (None: vocabulary untouched). `removed_parameters` counts what each
     kind of pruning takes away. `target_parameters` is the size asked for, which a method that removes whole layers
-    only meets to within one of them.
+    only meets to within one of them. `merges` are folds of whole layers, in order, each the parent indices (host,
+    folded, ...); the folded ones are not kept.
     """
 
     base_model: str
@@ -118,6 +119,7 @@ class PrunePlan:
     predicted_cost: Mapping[str, float] = field(default_factory=dict)
     sensitivity: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    merges: tuple[Ints, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

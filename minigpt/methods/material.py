@@ -22,8 +22,8 @@ class Material:
     `model` is the dense model in float32; methods leave it as it is, except a `transform` and a `faithful` form,
     which own it. `batches` are calibration text, `general` calibration text of the control domain (empty: there is
     none). `counts` says how often the domain uses each token. `contrast` and `epsilon` are the plan's settings of
-    those names, `kinds` the evidence that may rank neurons. `collect` (name, batches) takes the statistics of a text,
-    or finds them where they were taken before.
+    those names, `protect_ends` keeps a search by loss from the first and last layer, `kinds` the evidence that may
+    rank neurons. `collect` (name, batches) takes the statistics of a text, or finds them where they were taken before.
     """
 
     method: str
@@ -35,6 +35,7 @@ class Material:
     kinds: frozenset[str] = frozenset(KINDS)
     contrast: float = 0.0
     epsilon: float | None = None
+    protect_ends: bool = True
     collect: Callable[[str, Sequence[Batch]], ActivationStats] | None = None
     reporter: Reporter = SILENT
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minigpt.arch import shape_of
+from minigpt.depth.collapse import Collapse
 from minigpt.errors import PlanError
 from minigpt.importance import Scores, score
 from minigpt.methods.material import Material
@@ -32,8 +33,10 @@ def choose(method: Method, material: Material, shape: Shape, scores: Scores | No
     """
     parent = shape_of(material.model)
     layers: Ints = tuple(range(parent.layers))
+    merges: tuple[Ints, ...] = ()
     if method.layers is not None and shape.layers < parent.layers:
-        layers = tuple(resolve(method.layers)(material, shape.layers))
+        found = resolve(method.layers)(material, shape.layers)
+        layers, merges = (found.layers, found.merges) if isinstance(found, Collapse) else (tuple(found), ())
     elif scores is not None:
         layers = select(scores, shape)[0]
     if scores is not None:
@@ -47,4 +50,5 @@ def choose(method: Method, material: Material, shape: Shape, scores: Scores | No
         layers=layers,
         ffn=(tuple(range(parent.intermediate_size)),) * len(layers),
         kv_groups=(tuple(range(parent.kv_groups)),) * len(layers),
+        merges=merges,
     )

@@ -4,7 +4,8 @@ A method is one row of `METHODS`. Functions are named as "module:function" and i
 table costs nothing. A row may give any of:
 
 `rank`: `(Material) -> Scores`, the importance of units; higher is kept, uniform widths are cut from it.
-`layers`: `(Material, count: int) -> Ints`, which parent layers to keep, ascending; it overrules `rank` for layers.
+`layers`: `(Material, count: int) -> Ints`, which parent layers to keep, ascending; it overrules `rank` for layers. It
+may return a `Collapse` instead, whose merges the plan then carries and `apply_plan` carries out.
 `transform`: `(Material, PrunePlan) -> model`, cuts `material.model` to the plan by other means than slicing (merged
 layers, say); the result must have exactly the plan's shape in stock classes.
 `faithful`: `(Material, target: int) -> Masked`, the paper's own form at about `target` parameters, evaluated with
@@ -28,6 +29,7 @@ Need = Literal["gradients", "loss search", "transformed model"]
 
 STOCK = "stock transformers classes"
 UNIFORM = f"{STOCK}: uniform widths, units chosen per layer"
+FEWER_LAYERS = f"{STOCK}: fewer layers, widths untouched"
 WIDTH = ("ffn", "kv_groups")
 DEPTH = ("layers",)
 EVERYTHING = ("ffn", "kv_groups", "layers", "embedding")
@@ -72,6 +74,8 @@ _MINI_GPTS = (
     "Valicenti et al. 2023, Mini-GPTs: Efficient Large Language Models through Contextual Pruning (arXiv 2312.12682)"
 )
 
+_DEEPER = "Gromov et al. 2024, The Unreasonable Ineffectiveness of the Deeper Layers (arXiv 2403.17887)"
+
 _ROWS = (
     Method(
         name="contextual",
@@ -91,6 +95,48 @@ _ROWS = (
         prunes=WIDTH,
         paper="baseline: chance",
         options={"seed": "seed of the random scores"},
+    ),
+    Method(
+        name="shortgpt",
+        layers="minigpt.methods.depth:shortgpt",
+        prunes=DEPTH,
+        paper="Men et al. 2024, ShortGPT (arXiv 2403.03853)",
+        loads=FEWER_LAYERS,
+    ),
+    Method(
+        name="deeper-layers",
+        layers="minigpt.methods.depth:deeper_layers",
+        prunes=DEPTH,
+        paper=_DEEPER,
+        loads=FEWER_LAYERS,
+        options={"recipe": "deeper-layers: the paper's QLoRA healing"},
+    ),
+    Method(
+        name="deepest",
+        layers="minigpt.methods.depth:deepest",
+        prunes=DEPTH,
+        paper=f"{_DEEPER}, the simple strategy",
+        loads=FEWER_LAYERS,
+        options={"recipe": "deeper-layers: the paper's QLoRA healing"},
+    ),
+    Method(
+        name="greedy-blocks",
+        layers="minigpt.methods.depth:greedy_blocks",
+        faithful="minigpt.methods.depth:greedy_blocks_faithful",
+        prunes=DEPTH,
+        paper="Song et al. 2024, SLEB (arXiv 2402.09025); Zhong et al. 2024, BlockPruner (2406.10594)",
+        masked="attentions and FFNs removed one by one (BlockPruner) instead of whole layers (SLEB)",
+        loads=FEWER_LAYERS,
+        options={"plan.protect_ends": "keep the first and the last layer [true]"},
+        needs=("loss search",),
+    ),
+    Method(
+        name="laco",
+        layers="minigpt.methods.depth:laco",
+        prunes=DEPTH,
+        paper="Yang et al. 2024, LaCo (arXiv 2402.11187)",
+        loads=FEWER_LAYERS,
+        needs=("loss search",),
     ),
 )
 

@@ -47,6 +47,7 @@ class PlanSettings:
     tokens: int = 65536
     probe_tokens: int = 16384
     sensitivity: Literal["table", "measure"] = "table"
+    protect_ends: bool = True
     healing: Healing = "long"
     layers: int | None = None
     intermediate_size: int | None = None

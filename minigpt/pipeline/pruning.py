@@ -84,6 +84,7 @@ def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) 
         counts=token_counts(tokenizer, [*context.corpus.calibration, *context.corpus.train]),
         seed=options.seed,
         kinds=frozenset(options.kinds or ("linear", "activation")),
+        protect_ends=chosen.protect_ends,
         collect=collect,
         reporter=context.reporter,
     )
