@@ -43,10 +43,10 @@ class ActivationStats:
     With L layers, I neurons, G KV groups and A = heads x head_dim: `gate_abs`, `up_abs` [L, I] mean |output| of the
     gate and up projections; `act_abs` [L, I] mean |output| of the activation function; `ffn_abs`, `ffn_sq`,
     `ffn_mean` [L, I] mean |x|, x^2 and x of the input of down; `head_abs`, `head_sq` [L, G] mean |x| and x^2 of the
-    group's input of o, over its heads and their features; `column_sq` [L, A] mean x^2 of each column of o;
-    `layer_cos` [L] Block Influence, 1 - E[cos(layer input, layer output)] (ShortGPT, eq. 1); `angular` [L+1, L+1]
-    mean angular distance arccos(cos)/pi between the inputs of layers l and m at the last token of each piece
-    (Gromov et al.), index L being the state after the last layer and before the final norm.
+    group's input of o, over its heads and their features; `column_sq`, `column_mean` [L, A] mean x^2 and x of each
+    column of o; `layer_cos` [L] Block Influence, 1 - E[cos(layer input, layer output)] (ShortGPT, eq. 1); `angular`
+    [L+1, L+1] mean angular distance arccos(cos)/pi between the inputs of layers l and m at the last token of each
+    piece (Gromov et al.), index L being the state after the last layer and before the final norm.
     """
 
     tokens: int
@@ -60,6 +60,7 @@ class ActivationStats:
     head_abs: Tensor
     head_sq: Tensor
     column_sq: Tensor
+    column_mean: Tensor
     layer_cos: Tensor
     angular: Tensor
 
@@ -132,6 +133,7 @@ def _down_hook(sums: _Sums, layer: int) -> Callable[..., None]:
 def _output_hook(sums: _Sums, layer: int) -> Callable[..., None]:
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         values = sums.pick(args[0])
+        sums.add("column_mean", layer, values.sum(0))
         sums.add("column_abs", layer, values.abs().sum(0))
         sums.add("column_sq", layer, values.square().sum(0))
 
@@ -194,7 +196,8 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
 
 
 def _means(sums: _Sums, angular: Tensor, groups: int) -> ActivationStats:
-    names = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean", "column_abs", "column_sq", "layer_cos")
+    ffn = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean")
+    names = (*ffn, "column_abs", "column_sq", "column_mean", "layer_cos")
     means = {name: sums.stacked(name).clone() for name in names}
     column_abs = means.pop("column_abs")
     by_group = {

@@ -28,14 +28,17 @@ def hand_made() -> tuple[Any, WeightNorms]:
         ffn_sq=torch.tensor([[4.0, 1, 9]]),
         ffn_mean=torch.tensor([[2.0, 0, 1]]),
         head_abs=torch.tensor([[7.0, 8]]),
-        column_sq=torch.tensor([[1.0, 4, 9, 0]]),
+        column_sq=torch.tensor([[1.0, 4, 9, 4]]),
+        column_mean=torch.tensor([[1.0, 0, 0, 0]]),
         layer_cos=torch.tensor([0.25]),
     )
     norms = WeightNorms(
         rows=torch.tensor([[1.0, 1, 1]]),
         down=torch.tensor([[1.0, 9, 4]]),
-        output=torch.tensor([[4.0, 0, 1, 5]]),
+        output=torch.tensor([[4.0, 0, 1, 0]]),
         group=torch.tensor([[16.0, 25]]),
+        down_abs=torch.tensor([[1.0, 4, 3]]),
+        output_abs=torch.tensor([[3.0, 1, 2, 0]]),
     )
     return measured, norms
 
@@ -47,7 +50,8 @@ def test_golden_scores() -> None:
         "contextual": ([2.0, 3, 6], [2.0, 3], [0.25]),
         "linear": ([0.5, 1, 0.5], [7.0, 8], [0.25]),
         "activation": ([0.5, 0.1, 0.9], [7.0, 8], [0.25]),
-        "flap": ([0.0, 9, 32], [2.0, 3], [0.25]),
+        "wanda": ([2.0, 4, 9], [5.0, 6], [0.25]),
+        "flap": ([gap / (3 * (4902 / 18) ** 0.5) for gap in (-41, -14, 55)], [-0.5, 0.5], [0.25]),
         "magnitude": ([2**0.5, 10**0.5, 5**0.5], [4.0, 5], [(41 + 3 + 14) ** 0.5]),
     }
     for name, expected in golden.items():

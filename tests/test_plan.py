@@ -209,6 +209,18 @@ def test_a_size_out_of_reach_is_refused_with_the_nearest() -> None:
         allocate(SMALL, SMALL_COSTS, 5000, COSTS, SMALL_LIMITS)
 
 
+def test_whole_layers_end_at_the_nearest_size_within_one_of_them() -> None:
+    """4 layers of which only whole ones may go: 80 % is nearer to one layer removed than to none."""
+    one = SMALL_COSTS.total(SMALL) - SMALL_COSTS.total(replace(SMALL, layers=3))
+    limits = Limits(layers=(2, 3, 4), kv_groups=(2,), neurons=(SMALL.intermediate_size,) * 2, vocab=(1000, 1000))
+    target = SMALL_COSTS.total(SMALL) - round(0.7 * one)
+    with pytest.raises(PlanError, match="within 1 %"):
+        allocate(SMALL, SMALL_COSTS, target, COSTS, limits)
+    assert allocate(SMALL, SMALL_COSTS, target, COSTS, limits, slack=one).layers == 3
+    with pytest.raises(PlanError, match="within 1 %"):
+        allocate(SMALL, SMALL_COSTS, SMALL_COSTS.total(SMALL) - 4 * one, COSTS, limits, slack=one)
+
+
 def test_fractions_removed() -> None:
     shape = Shape(layers=3, intermediate_size=64, kv_groups=1, vocab_size=250)
     assert removed_fractions(SMALL, shape) == {"vocab": 0.75, "ffn": 0.75, "kv_groups": 0.5, "layers": 0.25}

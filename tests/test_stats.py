@@ -98,6 +98,7 @@ def reference(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         "head_abs": torch.stack([o[:, :16].abs().mean(), o[:, 16:].abs().mean()]),
         "head_sq": torch.stack([o[:, :16].square().mean(), o[:, 16:].square().mean()]),
         "column_sq": o.square().mean(0),
+        "column_mean": o.mean(0),
         "layer_cos": 1 - cosine.mean(),
         "angular": torch.tensor(angles).mean(),
     }

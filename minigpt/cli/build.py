@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 )
 @online
 @click.option("--plan-only", is_flag=True, help="Show what would be removed and stop.")
+@click.option("--masked", is_flag=True, help="Evaluate the method's own form in memory; a report and no model.")
 @click.option("--force", is_flag=True, help="Start over instead of resuming.")
 @standard
 def build(session: Session, **options: Any) -> None:
@@ -61,6 +62,8 @@ def build(session: Session, **options: Any) -> None:
 
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     chosen = pipeline.BuildOptions(**given)
+    if chosen.plan_only and chosen.masked:
+        raise click.UsageError("--plan-only and --masked exclude each other.")
     if chosen.plan_only:
         plans = pipeline.plan_only(chosen, session.reporter)
         session.show(alone(plans), lambda: stacked(outline(plan) for plan in plans))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from minigpt.errors import ConfigError, UnknownName
 from minigpt.importance import formulas
-from minigpt.importance.formulas import ffn_activation, ffn_linear
+from minigpt.importance.formulas import contrasted, ffn_activation, ffn_linear, standardized
 from minigpt.importance.norms import weight_norms
 from minigpt.importance.records import KINDS, Options, ScoreFunction, Scores, Statistics, WeightNorms
 
@@ -24,9 +24,11 @@ __all__ = [
     "Statistics",
     "WeightNorms",
     "checked",
+    "contrasted",
     "ffn_activation",
     "ffn_linear",
     "score",
+    "standardized",
     "weight_norms",
 ]
 
@@ -34,6 +36,7 @@ IMPORTANCE: Mapping[str, ScoreFunction] = {
     "contextual": formulas.contextual,
     "linear": formulas.linear,
     "activation": formulas.activation,
+    "wanda": formulas.wanda,
     "flap": formulas.flap,
     "magnitude": formulas.magnitude,
     "random": formulas.random,

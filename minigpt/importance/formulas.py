@@ -66,10 +66,46 @@ def activation(stats: Statistics, weights: WeightNorms, options: Options) -> tup
     return ffn_activation(stats), stats.head_abs, stats.layer_cos
 
 
+def wanda(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """Structured Wanda: |W_ij| x ||X_j|| (Sun et al., eq. 1) summed over the columns of down and o a unit owns.
+
+    ||X_j|| is taken as the root mean square over tokens: the number of tokens is the same for all units.
+    """
+    ffn = weights.down_abs * stats.ffn_sq.sqrt()
+    return ffn, _per_group(weights.output_abs * stats.column_sq.sqrt(), weights.groups), stats.layer_cos
+
+
+def fluctuations(stats: Statistics, weights: WeightNorms) -> tuple[Tensor, Tensor]:
+    """FLAP's WIFV (eq. 5): variance of an input x squared norm of its column, for down [L, I] and o [L, A].
+
+    What a constant bias could not replace. The form for o is squared once more, as in the authors' program.
+    """
+    ffn = (stats.ffn_sq - stats.ffn_mean.square()).clamp_min(0) * weights.down
+    columns = (stats.column_sq - stats.column_mean.square()).clamp_min(0) * weights.output
+    return ffn, columns.square()
+
+
 def flap(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Fluctuation x squared column norm: what a bias could not replace (FLAP's WIFV, without its biases)."""
-    variance = (stats.ffn_sq - stats.ffn_mean.square()).clamp_min(0)
-    return variance * weights.down, groups_contribution(stats, weights), stats.layer_cos
+    """Fluctuation, standardized over each layer, so that one ranking can hold all layers; a group is its mean."""
+    ffn, columns = fluctuations(stats, weights)
+    groups = standardized(columns).view(len(columns), weights.groups, -1).mean(-1)
+    return standardized(ffn), groups, stats.layer_cos
+
+
+def standardized(values: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 over each row; a row without differences becomes zero."""
+    centered = values - values.mean(dim=1, keepdim=True)
+    return centered / values.std(dim=1, keepdim=True).clamp_min(1e-30)
+
+
+def contrasted(domain: Tensor, general: Tensor, factor: float) -> Tensor:
+    """Importance for the domain less `factor` x importance for general text, each standardized over its layer.
+
+    [L, units]; a vector is taken as one row. With factor 0 the order is that of the domain alone.
+    """
+    if domain.ndim == 1:
+        return contrasted(domain[None], general[None], factor)[0]
+    return standardized(domain) - factor * standardized(general)
 
 
 def magnitude(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:

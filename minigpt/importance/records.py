@@ -32,21 +32,26 @@ class Statistics(Protocol):
     @property
     def column_sq(self) -> Tensor: ...  # noqa: D102
     @property
+    def column_mean(self) -> Tensor: ...  # noqa: D102
+    @property
     def layer_cos(self) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightNorms:
-    """Squared norms of the weights of each unit, fp32 on the CPU.
+    """Norms of the weights of each unit, fp32 on the CPU.
 
-    `rows` [L, I]: rows of gate and up; `down` [L, I]: column of down; `output` [L, heads x head_dim]: columns of o;
-    `group` [L, G]: everything a KV group owns in q, k, v and o; `groups` is G.
+    Squared: `rows` [L, I]: rows of gate and up; `down` [L, I]: column of down; `output` [L, heads x head_dim]:
+    columns of o; `group` [L, G]: everything a KV group owns in q, k, v and o; `groups` is G. Sums of magnitudes:
+    `down_abs` [L, I] and `output_abs` [L, heads x head_dim] of the columns of down and o.
     """
 
     rows: Tensor
     down: Tensor
     output: Tensor
     group: Tensor
+    down_abs: Tensor
+    output_abs: Tensor
 
     @property
     def groups(self) -> int:

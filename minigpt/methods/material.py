@@ -14,6 +14,8 @@ from minigpt.importance import KINDS, WeightNorms, weight_norms
 from minigpt.progress import SILENT, Reporter
 from minigpt.stats import ActivationStats
 
+DOMAIN, GENERAL = "statistics", "statistics_general"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
@@ -21,9 +23,10 @@ class Material:
 
     `model` is the dense model in float32; methods leave it as it is, except a `transform` and a `faithful` form,
     which own it. `batches` are calibration text, `general` calibration text of the control domain (empty: there is
-    none). `counts` says how often the domain uses each token. `contrast` and `epsilon` are the plan's settings of
-    those names, `protect_ends` keeps a search by loss from the first and last layer, `kinds` the evidence that may
-    rank neurons. `collect` (name, batches) takes the statistics of a text, or finds them where they were taken before.
+    none). `counts` says how often the domain uses each token, `specials` which tokens are never removed. `contrast`,
+    `epsilon` and `epsilon_tokens` are the plan's settings of those names, `protect_ends` keeps a search by loss from
+    the first and last layer, `kinds` the evidence that may rank neurons. `collect` (name, batches) takes the
+    statistics of a text, or finds them where they were taken before.
     """
 
     method: str
@@ -31,10 +34,12 @@ class Material:
     batches: Sequence[Batch]
     general: Sequence[Batch] = ()
     counts: Mapping[int, int] = field(default_factory=dict)
+    specials: frozenset[int] = frozenset()
     seed: int = 0
     kinds: frozenset[str] = frozenset(KINDS)
     contrast: float = 0.0
     epsilon: float | None = None
+    epsilon_tokens: float = 0.0
     protect_ends: bool = True
     collect: Callable[[str, Sequence[Batch]], ActivationStats] | None = None
     reporter: Reporter = SILENT
@@ -47,7 +52,7 @@ class Material:
     @cached_property
     def stats(self) -> ActivationStats:
         """Activation statistics of the calibration text."""
-        return self._statistics("statistics", self.batches)
+        return self._statistics(DOMAIN, self.batches)
 
     @cached_property
     def general_stats(self) -> ActivationStats:
@@ -61,7 +66,7 @@ class Material:
                 "plan.contrast compares with general text, and this build has none; give the domain a control "
                 "(`general:`) and leave evaluation.general on, or set plan.contrast=0."
             )
-        return self._statistics("statistics_general", self.general)
+        return self._statistics(GENERAL, self.general)
 
     @cached_property
     def norms(self) -> WeightNorms:

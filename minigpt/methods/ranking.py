@@ -5,7 +5,7 @@ from __future__ import annotations
 from minigpt.arch import shape_of
 from minigpt.depth.collapse import Collapse
 from minigpt.errors import PlanError
-from minigpt.importance import Scores, score
+from minigpt.importance import Scores, contrasted, score
 from minigpt.methods.material import Material
 from minigpt.methods.table import Method, resolve
 from minigpt.prune import make_plan, select
@@ -15,6 +15,19 @@ from minigpt.types import Ints, PrunePlan, Shape
 def from_statistics(material: Material) -> Scores:
     """Scores of the methods that need activation statistics and weight norms only."""
     return score(material.method, material.stats, material.norms, seed=material.seed, kinds=material.kinds)
+
+
+def contextual(material: Material) -> Scores:
+    """The default's scores, less `plan.contrast` times the same on general text where that is set."""
+    domain = from_statistics(material)
+    if not material.contrast:
+        return domain
+    general = score(material.method, material.general_stats, material.norms, kinds=material.kinds)
+    pairs = {name: (getattr(domain, name), getattr(general, name)) for name in ("ffn", "kv_groups", "layers")}
+    return Scores(
+        method=domain.method,
+        **{name: contrasted(ours, theirs, material.contrast) for name, (ours, theirs) in pairs.items()},
+    )
 
 
 def rank(method: Method, material: Material) -> Scores | None:

@@ -10,6 +10,7 @@ may return a `Collapse` instead, whose merges the plan then carries and `apply_p
 layers, say); the result must have exactly the plan's shape in stock classes.
 `faithful`: `(Material, target: int) -> Masked`, the paper's own form at about `target` parameters, evaluated with
 `--masked` and never exported; without it the shipped form is the faithful one.
+`config`: `(config) -> config`, the parent's config with what the method adds to it (biases); sizes are counted by it.
 
 A method with `rank` alone lets the planner choose layers by `Scores.layers`; one with `layers` alone removes layers
 only. `axes` are the only ones the planner may cut to reach the size.
@@ -53,6 +54,7 @@ class Method:
     layers: str | None = None
     transform: str | None = None
     faithful: str | None = None
+    config: str | None = None
     masked: str = "the shipped form, not saved"
     loads: str = UNIFORM
     options: Mapping[str, str] = field(default_factory=dict)
@@ -75,19 +77,55 @@ _MINI_GPTS = (
 )
 
 _DEEPER = "Gromov et al. 2024, The Unreasonable Ineffectiveness of the Deeper Layers (arXiv 2403.17887)"
+_WHOLE_RANKING = "one ranking over all layers, per-layer widths, bias compensation in any family"
 
 _ROWS = (
     Method(
         name="contextual",
-        rank=FROM_STATISTICS,
+        rank="minigpt.methods.ranking:contextual",
         prunes=EVERYTHING,
         paper=f"{_MINI_GPTS}; Sun et al. 2023, Wanda (2306.11695); Men et al. 2024, ShortGPT (2403.03853)",
-        options={"kinds": "linear, activation: which evidence ranks the FFN neurons"},
+        options={
+            "kinds": "linear, activation: which evidence ranks the FFN neurons",
+            "plan.contrast": "domain importance less this times general importance, standardized by layer [0]",
+        },
         repair=True,
     ),
     Method(name="linear", rank=FROM_STATISTICS, prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
     Method(name="activation", rank=FROM_STATISTICS, prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
-    Method(name="flap", rank=FROM_STATISTICS, prunes=WIDTH, paper="An et al. 2023, FLAP (arXiv 2312.11983)"),
+    Method(
+        name="mini-gpt",
+        rank="minigpt.methods.minigpts:structural",
+        faithful="minigpt.methods.minigpts:masked",
+        prunes=("ffn", "kv_groups", "embedding"),
+        paper=_MINI_GPTS,
+        masked="weights zeroed where mean magnitudes are at most epsilon; size = parameters that are not zero",
+        options={
+            "plan.epsilon": "--masked: threshold on mean magnitudes [the one that reaches the size]",
+            "plan.epsilon_tokens": "--masked: threshold on a token's share of the text, -1 for none [0]",
+        },
+    ),
+    Method(name="wanda", rank=FROM_STATISTICS, prunes=WIDTH, paper="Sun et al. 2023, Wanda (arXiv 2306.11695)"),
+    Method(
+        name="flap",
+        rank=FROM_STATISTICS,
+        transform="minigpt.methods.flap:compensated",
+        faithful="minigpt.methods.flap:masked",
+        config="minigpt.methods.flap:with_biases",
+        prunes=WIDTH,
+        paper="An et al. 2023, FLAP (arXiv 2312.11983)",
+        masked=_WHOLE_RANKING,
+        loads=f"{UNIFORM}; biases where the family's config has them",
+    ),
+    Method(
+        name="llm-pruner",
+        rank="minigpt.methods.taylor:taylor",
+        faithful="minigpt.methods.taylor:masked",
+        prunes=WIDTH,
+        paper="Ma et al. 2023, LLM-Pruner (arXiv 2305.11627)",
+        masked="first four and last two layers whole, the same share from each of the others",
+        needs=("gradients",),
+    ),
     Method(name="magnitude", rank=FROM_STATISTICS, prunes=WIDTH, paper="baseline: weight norms"),
     Method(
         name="random",

@@ -16,6 +16,7 @@ from minigpt.pipeline.finish import finish, settle
 from minigpt.pipeline.healing import heal
 from minigpt.pipeline.inputs import control_of, domain_of, read_text, state_of
 from minigpt.pipeline.limits import check_target
+from minigpt.pipeline.masked import masked_report
 from minigpt.pipeline.measure import Controls, measure, with_metrics
 from minigpt.pipeline.options import BuildOptions, pick_device
 from minigpt.pipeline.presets import settings_for
@@ -67,12 +68,14 @@ def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildRep
     domain = domain_of(name, online=options.online)
     key = fingerprint(state_of(domain, control_of(domain, settings), options.base), settings, _asked(options))
     workspace = Workspace(root=options.folder(domain.name))
-    if (done := _finished(workspace, key, force=options.force)) is not None:
+    if (done := _finished(workspace, key, force=options.force, masked=options.masked)) is not None:
         reporter.note(f"{workspace.root} is finished; --force builds it again.")
         return done
     _claim(workspace, options)
     context = context_for(name, options, workspace, reporter)
     controls = measured_controls(context)
+    if options.masked:
+        return masked_report(context, controls, key)
     made = pruned_and_healed(context, controls)
     return finish(context, made.plan, [*controls.stages, *made.stages], made.model, key)
 
@@ -154,6 +157,7 @@ def _asked(options: BuildOptions) -> dict[str, object]:
         "kinds": options.kinds,
         "overrides": dict(options.overrides),
         "online": options.online,
+        "masked": options.masked,
     }
 
 
@@ -162,7 +166,7 @@ def _domains(options: BuildOptions) -> tuple[str, ...]:
     return domain_names() if "all" in options.domains else options.domains
 
 
-def _finished(workspace: Workspace, key: str, *, force: bool) -> BuildReport | None:
+def _finished(workspace: Workspace, key: str, *, force: bool, masked: bool) -> BuildReport | None:
     """The report of the same build if it is done; makes room for a new one if `force` says so.
 
     Raises:
@@ -175,7 +179,7 @@ def _finished(workspace: Workspace, key: str, *, force: bool) -> BuildReport | N
     if not workspace.report.exists():
         return None
     found = report.load(workspace.report)
-    if found.fingerprints.get("build") != key or not workspace.model.is_dir():
+    if found.fingerprints.get("build") != key or not (masked or workspace.model.is_dir()):
         raise MiniGPTError(
             f"{root} holds a build made with other options. Choose another --output-dir, or start over with --force."
         )

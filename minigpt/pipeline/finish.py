@@ -17,18 +17,23 @@ from minigpt.figures import kept_per_layer
 from minigpt.files import file_sha256, fingerprint, write_json, write_text
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.workspace import Workspace
-from minigpt.types import Attribution, BuildReport, PrunePlan, StageReport
+from minigpt.plan.allocate import TOLERANCE
+from minigpt.types import Attribution, BuildReport, PrunePlan, Shape, StageReport
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "numpy")
 
 
 def finish(context: Context, plan: PrunePlan, stages: Sequence[StageReport], model: Path, key: str) -> BuildReport:
     """Write everything a user keeps. The report comes last, so that its presence means the build is whole."""
+    from transformers import AutoConfig
+
     workspace, domain = context.workspace, context.domain
     with context.reporter.stage("Report, model card and catalog"):
         shutil.rmtree(workspace.model, ignore_errors=True)
         shutil.copytree(model, workspace.model, copy_function=_link)
-        made = build_report(context, plan, stages, key)
+        after = shape_of(AutoConfig.from_pretrained(workspace.model))
+        vocabulary = file_sha256(workspace.model / "tokenizer.json")
+        made = build_report(context, plan, stages, key, after=after, vocabulary=vocabulary)
         write_json(workspace.root / "plan.json", plan)
         write_text(workspace.root / "domain.yaml", resolved_yaml(domain))
         write_card(made, workspace.model)
@@ -51,11 +56,13 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def build_report(context: Context, plan: PrunePlan, stages: Sequence[StageReport], key: str) -> BuildReport:
-    """The record of the build."""
+def build_report(
+    context: Context, plan: PrunePlan, stages: Sequence[StageReport], key: str, *, after: Shape, vocabulary: str
+) -> BuildReport:
+    """The record of the build; `after` is the shape of the last stage's model, `vocabulary` its tokenizer's hash."""
     from transformers import AutoConfig
 
-    options, model = context.options, context.workspace.model
+    options = context.options
     before = shape_of(AutoConfig.from_pretrained(context.parent.path))
     return BuildReport(
         domain=context.domain.name,
@@ -70,23 +77,22 @@ def build_report(context: Context, plan: PrunePlan, stages: Sequence[StageReport
         seconds=sum(stage.seconds for stage in stages),
         stages=tuple(stages),
         shape_before=before,
-        shape_after=shape_of(AutoConfig.from_pretrained(model)),
+        shape_after=after,
         kept_per_layer=kept_per_layer(plan, before),
         removed_parameters=plan.removed_parameters,
         corpus_counts=context.corpus.counts,
         attributions=attributions(context),
         sample_prompt=context.prompt,
         notes=notes(context, plan),
-        fingerprints=fingerprints(context, key),
+        fingerprints=fingerprints(context, key, vocabulary),
     )
 
 
-def fingerprints(context: Context, key: str) -> dict[str, str]:
+def fingerprints(context: Context, key: str, vocabulary: str) -> dict[str, str]:
     """What the numbers were measured on: one hash for each task, the vocabulary's, and the build's own."""
     suite = context.suite
     tasks = {task: fingerprint(documents) for task, documents in suite.texts.items()}
     tasks |= {task: fingerprint(asked) for task, asked in suite.questions.items()}
-    vocabulary = file_sha256(context.workspace.model / "tokenizer.json")
     return {**tasks, "vocabulary": vocabulary, "build": key, "corpus": context.corpus.fingerprint}
 
 
@@ -99,6 +105,7 @@ def attributions(context: Context) -> tuple[Attribution, ...]:
 def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
     """What a reader must know to read the numbers rightly."""
     found = [f"The budget was split by the sensitivity of: {plan.sensitivity}."] if plan.sensitivity else []
+    found += size_note(plan)
     if context.general is not None and context.settings.text.general:
         found.append(
             "General training text was mixed into tuning and healing, from the sources of the general control (other "
@@ -120,6 +127,17 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
             where = " The definitions stand in the training text." if asked.seen else ""
             found.append(f"{asked.name}: {asked.note}{where}")
     return tuple(dict.fromkeys(found))
+
+
+def size_note(plan: PrunePlan) -> list[str]:
+    """Why the size is not the one asked for, where it is not."""
+    asked, removed = plan.target_parameters, plan.parameters_after < plan.parameters_before
+    if not asked or not removed or abs(plan.parameters_after - asked) <= TOLERANCE * asked:
+        return []
+    return [
+        f"{asked:,} parameters were asked for; {plan.parameters_after:,} is the nearest that {plan.method} reaches "
+        "with what it removes."
+    ]
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

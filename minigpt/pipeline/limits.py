@@ -11,7 +11,7 @@ from safetensors import safe_open
 from minigpt import assets, vocab
 from minigpt.arch import UnitCosts, check_shape, legal_kv_groups, parameters_of, shape_of, unit_costs
 from minigpt.errors import PlanError
-from minigpt.methods import Method, method_named
+from minigpt.methods import Method, method_named, resolve
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.presets import PlanSettings
 from minigpt.plan import AXES, Limits, Sensitivity, allocate
@@ -67,7 +67,12 @@ def check_target(context: Context) -> None:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(context.parent.path)
+    config, method = AutoConfig.from_pretrained(context.parent.path), method_named(context.options.method)
+    target_parameters(context, config)
+    if context.options.masked and method.faithful is not None:
+        return
+    if not method.ships:
+        raise PlanError(f"{method.name} makes no model that plain transformers loads; evaluate it with --masked.")
     tokenizer = assets.load_tokenizer(context.parent.path)
     budget_for(context, config, tokenizer).shape(shape_of(config), FREE)
 
@@ -79,17 +84,18 @@ def budget_for(context: Context, config: Any, tokenizer: Any) -> Budget:
         PlanError: nothing is left to remove, or a fixed width does not fit.
     """
     method = method_named(context.options.method)
-    costs, parent = unit_costs(config), shape_of(config)
+    counted = resolve(method.config)(config) if method.config is not None else config
+    costs, parent = unit_costs(counted), shape_of(config)
     one_layer = costs.total(parent) - costs.total(replace(parent, layers=parent.layers - 1))
     return Budget(
-        target=_target(context, config),
+        target=target_parameters(context, config),
         costs=costs,
         limits=_limits(context, method, config, tokenizer),
         slack=0 if method.axes == frozenset(AXES) else one_layer,
     )
 
 
-def _target(context: Context, config: Any) -> int:
+def target_parameters(context: Context, config: Any) -> int:
     """Parameters to keep, the names in the header of the parent's weights allowed for."""
     options, header = context.options, 64
     for path in context.parent.path.glob("*.safetensors"):

@@ -18,7 +18,8 @@ KINDS = ("linear", "activation", "embedding")
 class BuildOptions:
     """Options of `minigpt build`; the contract explains each.
 
-    `kinds` None means everything may go, whole layers included; otherwise only the kinds named.
+    `kinds` None means everything may go, whole layers included; otherwise only the kinds named. `masked` evaluates
+    the method's own form in memory and writes a report without a model.
 
     Raises:
         UnknownName: no such kind or dtype.
@@ -40,6 +41,7 @@ class BuildOptions:
     kinds: tuple[str, ...] | None = None
     online: bool = False
     plan_only: bool = False
+    masked: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:

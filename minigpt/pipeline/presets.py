@@ -42,6 +42,10 @@ class PlanSettings:
     `sensitivity`: "table" uses the shipped table where there is one for the parent, "measure" always measures.
     `healing`: how much training follows, since neurons and layers heal far better than a vocabulary does. Widths
     that are given are not planned but taken.
+
+    `contrast`: lambda of domain importance less lambda x general importance (`contextual`). `epsilon` and
+    `epsilon_tokens`: thresholds of `mini-gpt --masked`, on mean magnitudes (None: the one that reaches the size) and on
+    a token's share of the text (negative: none).
     """
 
     tokens: int = 65536
@@ -49,6 +53,9 @@ class PlanSettings:
     sensitivity: Literal["table", "measure"] = "table"
     protect_ends: bool = True
     healing: Healing = "long"
+    contrast: float = 0.0
+    epsilon: float | None = None
+    epsilon_tokens: float = 0.0
     layers: int | None = None
     intermediate_size: int | None = None
     kv_groups: int | None = None

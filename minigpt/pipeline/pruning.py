@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets, stats, vocab
-from minigpt.arch import shape_of
+from minigpt.arch import parameters_of, shape_of
 from minigpt.batches import Batch, take_tokens
 from minigpt.errors import PlanError
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.importance import Scores
 from minigpt.methods import Method, method_named, resolve
-from minigpt.methods.material import Material
+from minigpt.methods.material import GENERAL, Material
 from minigpt.methods.ranking import choose, rank
 from minigpt.pipeline.attribution import removed_parameters
 from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.limits import FREE, Budget, budget_for
 from minigpt.pipeline.sensitivity import measure_sensitivity
-from minigpt.pipeline.text import dev_sample, token_counts
+from minigpt.pipeline.text import calibration_batches, dev_sample, token_counts
 from minigpt.plan import LEFT_AFTER, Sensitivity, shipped
 from minigpt.plan.allocate import removed_fractions
 from minigpt.prune import apply_plan
@@ -29,6 +29,7 @@ from minigpt.types import Ints, PrunePlan, Shape
 
 PLAN = "plan.json"
 STATISTICS = "stats.safetensors"
+STATISTICS_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,17 @@ def plan_for(context: Context, source: Path, source_key: str) -> Planned:
 
 def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) -> Material:
     """The model and the text that the build's method works with; statistics are shared by all methods and sizes."""
-    chosen, options, settings = context.settings.plan, context.options, context.settings
-    key = fingerprint(source_key, context.corpus.fingerprint, chosen.tokens, settings.heal.window)
+    chosen, options = context.settings.plan, context.options
+    general = general_calibration(context, tokenizer) if chosen.contrast else []
 
     def collect(name: str, batches: Sequence[Batch]) -> stats.ActivationStats:
         def make(folder: Path) -> None:
             stats.save(stats.collect(model, batches, reporter=context.reporter), folder / STATISTICS)
 
+        corpus = context.general if name == GENERAL and context.general is not None else context.corpus
+        key = fingerprint(
+            STATISTICS_VERSION, source_key, corpus.fingerprint, chosen.tokens, context.settings.heal.window
+        )
         folder, _ = context.common.stage(name, key, make)
         return stats.load(folder / STATISTICS)
 
@@ -81,12 +86,30 @@ def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) 
         method=options.method,
         model=model,
         batches=context.calibration(tokenizer, chosen.tokens),
+        general=general,
         counts=token_counts(tokenizer, [*context.corpus.calibration, *context.corpus.train]),
+        specials=frozenset(tokenizer.all_special_ids),
         seed=options.seed,
         kinds=frozenset(options.kinds or ("linear", "activation")),
         protect_ends=chosen.protect_ends,
+        contrast=chosen.contrast,
+        epsilon=chosen.epsilon,
+        epsilon_tokens=chosen.epsilon_tokens,
         collect=collect,
         reporter=context.reporter,
+    )
+
+
+def general_calibration(context: Context, tokenizer: Any) -> list[Batch]:
+    """Calibration text of the control domain, as much as of the domain; none if there is no control."""
+    if context.general is None:
+        return []
+    return calibration_batches(
+        tokenizer,
+        context.general.calibration,
+        window=context.settings.heal.window,
+        tokens=context.settings.plan.tokens,
+        batch_tokens=context.settings.evaluation.batch_tokens,
     )
 
 
@@ -108,7 +131,7 @@ def _plan(context: Context, source: Path, source_key: str) -> PrunePlan:
     return replace(
         plan,
         tokens=tokens,
-        parameters_before=costs.total(parent),
+        parameters_before=parameters_of(model),
         parameters_after=costs.total(shape),
         target_parameters=budget.target,
         removed_parameters=removed,

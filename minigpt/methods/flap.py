@@ -1,0 +1,101 @@
+"""FLAP (An et al. 2023): what a removed unit gave on average is put into a bias.
+
+The shipped form keeps uniform widths and adds biases where the family's config knows them; the faithful form ranks all
+groups and neurons of all layers together and adds the biases in memory, whatever the family.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.arch import ArchSpec, arch_of, decoder_layers, head_dim, heads_per_group, parameters_of, unit_costs
+from minigpt.importance import score
+from minigpt.methods.masking import compensate, ensure_bias, hide, lowest_first
+from minigpt.methods.material import Masked, Material
+from minigpt.prune import apply_plan
+from minigpt.slicing import linear
+from minigpt.types import PrunePlan
+
+
+def with_biases(config: Any) -> Any:
+    """A copy of the config with the biases that compensation needs, as far as the family has them."""
+    config = deepcopy(config)
+    _switch_on(config)
+    return config
+
+
+def _switch_on(config: Any) -> None:
+    spec = arch_of(config)
+    for field in (spec.output_bias, spec.ffn_bias):
+        if isinstance(field, str):
+            setattr(config, field, True)
+
+
+def compensated(material: Material, plan: PrunePlan) -> Any:
+    """Cut the model to the plan, the mean contribution of what is removed written into the biases of o and down.
+
+    A config switches biases of several projections on at once: the others get biases of zero.
+    """
+    model, spec = material.model, arch_of(material.model)
+    for place, index in enumerate(plan.layers):
+        for path, means, kept, field in _places(material, index, plan.kv_groups[place], plan.ffn[place]):
+            if field:
+                compensate(linear(decoder_layers(model)[index], path), means, kept)
+        for path in _silent(spec):
+            ensure_bias(linear(decoder_layers(model)[index], path))
+    _switch_on(model.config)
+    return apply_plan(model, plan)
+
+
+def _places(
+    material: Material, index: int, groups: tuple[int, ...], neurons: tuple[int, ...]
+) -> tuple[tuple[str, Tensor, Tensor, bool | str], ...]:
+    """For o and down of a layer: path, mean inputs, which inputs stay, and the family's word on a bias there."""
+    model, found = material.model, material.stats
+    spec, width = arch_of(model), head_dim(model.config) * heads_per_group(model.config)
+    attention, ffn = (torch.zeros(means.shape[1], dtype=torch.bool) for means in (found.column_mean, found.ffn_mean))
+    attention.view(-1, width)[list(groups)] = True
+    ffn[list(neurons)] = True
+    return (
+        (spec.output, found.column_mean[index], attention, spec.output_bias),
+        (spec.ffn_columns, found.ffn_mean[index], ffn, spec.ffn_bias),
+    )
+
+
+def _silent(spec: ArchSpec) -> tuple[str, ...]:
+    """Projections that get a bias of zero because the same switch rules them."""
+    switches = {field for field in (spec.output_bias, spec.ffn_bias) if isinstance(field, str)}
+    inputs = (spec.query, *spec.key_value) if spec.query_bias in switches else ()
+    return (*inputs, *(spec.ffn_rows if spec.ffn_bias in switches else ()))
+
+
+def masked(material: Material, target: int) -> Masked:
+    """One ranking over all layers: units go by standardized score until about `target` parameters are left.
+
+    A group or a neuron costs what it has in parameters (the paper's 512/3 neurons for a head of 128). What a masked
+    unit gave on average stays as a bias of o or down.
+    """
+    model, costs = material.model, unit_costs(material.model)
+    scores = score("flap", material.stats, material.norms)
+    layers, groups = scores.kv_groups.shape
+    sizes = torch.tensor([costs.per_kv_group] * scores.kv_groups.numel() + [costs.per_neuron] * scores.ffn.numel())
+    before = parameters_of(model)
+    kept = lowest_first(torch.cat([scores.kv_groups.flatten(), scores.ffn.flatten()]), sizes, before - target)
+    kept_groups = kept[: layers * groups].view(layers, groups)
+    kept_neurons = kept[layers * groups :].view(layers, -1)
+    for index, layer in enumerate(decoder_layers(model)):
+        chosen = (tuple(mask[index].nonzero().squeeze(1).tolist()) for mask in (kept_groups, kept_neurons))
+        for path, means, stay, _ in _places(material, index, *chosen):
+            compensate(linear(layer, path), means, stay)
+    hide(model, kept_groups, kept_neurons)
+    return Masked(
+        model=model,
+        parameters=sum(parameter.numel() for parameter in model.parameters()) - int(sizes[~kept].sum()),
+        kept={"ffn": tuple(kept_neurons.sum(1).tolist()), "kv_groups": tuple(kept_groups.sum(1).tolist())},
+        note="FLAP as published: one ranking over all layers, with bias compensation. The parameters of masked units "
+        "are not counted, the biases are; nothing is smaller on disk.",
+    )
