@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from minigpt.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16"]
+FFN = "ffn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +27,12 @@ class Recipe:
         average: decay of the exponential moving average of the weights, which is what is evaluated and kept (0: off).
         evaluate_every: steps between two looks at the dev text.
         patience: stop after this many steps without a better dev loss (0: never).
-        adapter: train all weights, or LoRA adapters that are merged at the end.
-        rank: rank of the adapters; alpha is the same.
-        targets: modules the adapters sit on, as peft takes them.
+        adapter: train all weights, or LoRA adapters that are merged at the end; "qlora" puts them on weights that are
+            frozen in 4 bits (NF4, bitsandbytes), and merges them into what is left of these.
+        rank: rank of the adapters.
+        alpha: the adapters' product is scaled by alpha / rank (None: by 1).
+        dropout: of what goes into the adapters.
+        targets: modules the adapters sit on, as peft takes them, or "ffn": the projections of the FFN.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         precision: of the arithmetic over fp32 weights; "auto" is bf16 where the hardware is faster at it.
@@ -48,8 +53,10 @@ class Recipe:
     average: float = 0.99
     evaluate_every: int = 50
     patience: int = 0
-    adapter: Literal["full", "lora"] = "full"
+    adapter: Literal["full", "lora", "qlora"] = "full"
     rank: int = 8
+    alpha: float | None = None
+    dropout: float = 0.05
     targets: str = "all-linear"
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -69,6 +76,8 @@ class Recipe:
             "evaluate_every": (self.evaluate_every > 0, "1 or more"),
             "patience": (self.patience >= 0, "0 or more"),
             "rank": (self.rank > 0, "1 or more"),
+            "alpha": (self.alpha is None or self.alpha > 0, "above 0"),
+            "dropout": (0 <= self.dropout < 1, "0 or more and below 1"),
             "clip": (self.clip > 0, "above 0"),
         }
         for name, (holds, range_) in allowed.items():
@@ -81,8 +90,32 @@ class Recipe:
 
     def describe(self) -> str:
         """One line for the report."""
-        how = "all weights" if self.adapter == "full" else f"LoRA rank {self.rank}"
+        kinds = {"full": "all weights", "lora": f"LoRA rank {self.rank}", "qlora": f"QLoRA (NF4) rank {self.rank}"}
+        how = kinds[self.adapter] + (f" on {self.targets}" if self.adapter != "full" and self.targets == FFN else "")
         loss = "cross-entropy"
         if self.distill:
             loss = f"{self.distill:g} KL to the teacher + {1 - self.distill:g} cross-entropy"
         return f"{how}, {loss}, AdamW {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "deeper-layers": Recipe(
+        steps=5000,
+        tokens_per_step=16 * 2048,
+        window=2048,
+        learning_rate=3e-4,
+        warmup=100,
+        final=0.0,
+        average=0.0,
+        evaluate_every=250,
+        adapter="qlora",
+        rank=64,
+        targets=FFN,
+    ),
+}
+"""Healing recipes of papers, by name.
+
+"deeper-layers" (Gromov et al. 2024, appendix A): QLoRA on the FFN, alpha = rank, dropout 0.05, 5,000 steps of 16
+sequences of 2,048 tokens, cosine to zero after 100 warm-up steps, 3e-4. Their search for the rank begins at 64; for
+Llama-2-7B, -70B and Mistral-7B they went down to 2, 8 and 4 (70B with 3e-5, Mistral with 3e-6).
+"""

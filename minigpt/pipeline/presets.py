@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from minigpt.config import apply_overrides
 from minigpt.errors import UnknownName
 from minigpt.heal import Recipe
+from minigpt.heal.recipe import RECIPES
 from minigpt.plan import Healing
 
 
@@ -92,7 +93,11 @@ class TextSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a preset fixes. Without `control` the parent is pruned as it is, and no tuned parent is built."""
+    """Everything a preset fixes. Without `control` the parent is pruned as it is, and no tuned parent is built.
+
+    `recipe` names a healing recipe of a paper (`minigpt.heal.recipe.RECIPES`) that takes the place of the preset's;
+    fields of `heal` that are set change it.
+    """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -100,6 +105,7 @@ class Settings:
     repair: RepairSettings = field(default_factory=RepairSettings)
     text: TextSettings = field(default_factory=TextSettings)
     control: bool = True
+    recipe: str = "preset"
     tune: Recipe = field(default_factory=lambda: Recipe(steps=400, learning_rate=1e-4, evaluate_every=25, patience=75))
     heal: Recipe = field(default_factory=lambda: Recipe(steps=800, distill=1.0, evaluate_every=100))
 
@@ -130,9 +136,15 @@ def settings_for(preset: str, overrides: Mapping[str, str]) -> Settings:
     """The preset with the user's `--set` values put in.
 
     Raises:
-        UnknownName: there is no such preset.
+        UnknownName: there is no such preset or healing recipe.
         ConfigError: an override names no field or has a value of the wrong type.
     """
     if preset not in PRESETS:
         raise UnknownName("preset", preset, PRESETS)
-    return apply_overrides(PRESETS[preset], overrides)
+    settings = PRESETS[preset]
+    name = overrides.get("recipe", settings.recipe)
+    if name != settings.recipe:
+        if name not in RECIPES:
+            raise UnknownName("healing recipe", name, {settings.recipe, *RECIPES})
+        settings = replace(settings, heal=RECIPES[name])
+    return apply_overrides(settings, overrides)
