@@ -6,7 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from minigpt.runtimes import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +36,16 @@ class Generation:
 
 
 def load(folder: Path, *, device: str = "auto") -> tuple[Any, Any]:
-    """Model and tokenizer of a Hugging Face folder, on `device` (`auto`: the accelerator if there is one)."""
-    from minigpt import assets
+    """Model and tokenizer of a folder, on `device` (`auto`: the accelerator if there is one).
+
+    Of an exported folder, the model is its :class:`minigpt.runtimes.Runtime`, unless that is PyTorch itself.
+    """
+    from minigpt import assets, runtimes
     from minigpt.pipeline.options import pick_device
 
+    if runtimes.is_export(folder):
+        runtime = runtimes.load(folder, device=pick_device(device))
+        return getattr(runtime, "model", runtime), runtime.tokenizer
     return assets.load_model(folder, device=pick_device(device)), assets.load_tokenizer(folder)
 
 
@@ -44,7 +55,7 @@ def generate(
     """Continue `prompt`, or answer it as a chat turn, handing over each piece of text as soon as it is final.
 
     Args:
-        model: a causal language model in eval mode.
+        model: a causal language model in eval mode, or a runtime that holds one.
         tokenizer: its tokenizer.
         prompt: the text to continue, or the user's turn.
         sampling: how tokens are chosen; the same seed gives the same text.
@@ -53,34 +64,87 @@ def generate(
     """
     import torch
 
+    from minigpt.runtimes import Runtime
+
     torch.manual_seed(sampling.seed)
-    inputs = encode(tokenizer, prompt, chat=chat).to(model.device)
+    inputs = encode(tokenizer, prompt, chat=chat)
     pieces: list[str] = []
 
     def keep(piece: str) -> None:
         pieces.append(piece)
         on_text(piece)
 
-    started = time.perf_counter()
+    out, started = streamer(tokenizer, keep), time.perf_counter()
+    if isinstance(model, Runtime):
+        tokens = len(run(model, inputs["input_ids"][0].tolist(), sampling, out))
+    else:
+        tokens = _generate(model, tokenizer, inputs, sampling, out)
+    return Generation(
+        prompt=prompt,
+        text="".join(pieces),
+        prompt_tokens=inputs["input_ids"].shape[1],
+        tokens=tokens,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, out: Any) -> int:
+    """How many tokens transformers' own loop generated."""
+    import torch
+
     with torch.inference_mode():
         output = model.generate(
-            **inputs,
+            **inputs.to(model.device),
             max_new_tokens=sampling.max_new_tokens,
             do_sample=sampling.temperature > 0,
             temperature=sampling.temperature or None,
             top_p=sampling.top_p if sampling.temperature > 0 else None,
             top_k=None,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            streamer=streamer(tokenizer, keep),
+            streamer=out,
         )
-    length = inputs["input_ids"].shape[1]
-    return Generation(
-        prompt=prompt,
-        text="".join(pieces),
-        prompt_tokens=length,
-        tokens=output.shape[1] - length,
-        seconds=time.perf_counter() - started,
-    )
+    return int(output.shape[1] - inputs["input_ids"].shape[1])
+
+
+def run(runtime: Runtime, prompt: list[int], sampling: Sampling, out: Any) -> list[int]:
+    """Generate token by token in a runtime, by the rules of transformers' own loop; an end token ends the text.
+
+    Args:
+        runtime: the model.
+        prompt: its token ids.
+        sampling: how tokens are chosen; torch's global generator supplies the chance.
+        out: a transformers streamer, given the prompt first and then each token.
+    """
+    import torch
+
+    ends = end_tokens(runtime)
+    out.put(torch.tensor(prompt))
+    logits, found = runtime.begin(prompt), list[int]()
+    while True:
+        found.append(choose(torch.from_numpy(logits), sampling))
+        out.put(torch.tensor(found[-1:]))
+        if found[-1] in ends or len(found) == sampling.max_new_tokens:
+            out.end()
+            return found
+        logits = runtime.step(found[-1])
+
+
+def end_tokens(runtime: Runtime) -> set[int]:
+    """The ids that end a text: the config's, else the tokenizer's."""
+    ends = getattr(runtime.config, "eos_token_id", None)
+    ends = runtime.tokenizer.eos_token_id if ends is None else ends
+    return set(ends) if isinstance(ends, list) else {ends} - {None}
+
+
+def choose(logits: Tensor, sampling: Sampling) -> int:
+    """The next token from its logits [vocabulary]: the likeliest, or one of the nucleus (Holtzman et al. 2020)."""
+    import torch
+
+    if not sampling.temperature:
+        return int(logits.argmax())
+    chances, order = (logits.double() / sampling.temperature).softmax(-1).sort(descending=True)
+    chances[chances.cumsum(-1) - chances >= sampling.top_p] = 0
+    return int(order[torch.multinomial(chances, 1)])
 
 
 def encode(tokenizer: Any, prompt: str, *, chat: bool) -> Any:

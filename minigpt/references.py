@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from minigpt import assets, catalog, report
+from minigpt import assets, catalog, report, runtimes
 from minigpt.assets import Parent
 from minigpt.progress import SILENT, Reporter
+from minigpt.runtimes import Runtime
 from minigpt.types import BuildReport
 
 
@@ -26,9 +28,37 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
     return assets.parent(ref, reporter=reporter)
 
 
+def export_folder(ref: str) -> Path | None:
+    """The folder that `ref` names if `minigpt export` wrote it as a model, else None."""
+    path = Path(ref).expanduser()
+    return path if runtimes.is_export(path) else None
+
+
+def open_model(ref: str, *, device: str, dtype: Any = None, reporter: Reporter = SILENT) -> Runtime:
+    """The model behind `ref` in its runtime: an exported folder in the one it was made for, all else in PyTorch.
+
+    Args:
+        ref: whatever :func:`find_model` knows, or an exported folder.
+        device: a torch device; runtimes for processors alone ignore it.
+        dtype: what PyTorch computes in (None: fp32).
+        reporter: told about downloads and conversions.
+
+    Raises:
+        AssetError: nothing of that name, or a runtime's package is missing.
+    """
+    folder = export_folder(ref)
+    if folder is not None:
+        return runtimes.load(folder, device=device)
+    from minigpt.runtimes import pytorch
+
+    return pytorch.load(find_model(ref, reporter=reporter).path, device, dtype=dtype)
+
+
 def report_of(name: str) -> BuildReport:
-    """The report of a build folder, a report.json, a catalog id or a domain (its latest catalog entry)."""
+    """The report of a build folder, a report.json, an export, a catalog id or a domain (its latest catalog entry)."""
     path = Path(name).expanduser()
+    if runtimes.is_export(path):
+        return runtimes.as_report(runtimes.read_record(path))
     return report.load(path if path.exists() or not in_catalog(name) else catalog.resolve(name))
 
 

@@ -39,3 +39,9 @@ def share_cores() -> None:
     count; on idle cores it makes no difference.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
+def threads() -> int:
+    """Threads for a runtime that would else take every core: `OMP_NUM_THREADS`, as for torch, else all cores."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else os.cpu_count() or 1

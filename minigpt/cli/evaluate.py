@@ -34,13 +34,14 @@ def evaluate(
 ) -> None:
     """Measure MODEL on a domain: bits per byte, perplexity and multiple choice, with 95 % intervals.
 
-    MODEL is a folder, a build folder, a catalog id, a Hub id, a GGUF file or a pypi: asset.
+    MODEL is a folder, a build folder, an export folder, a catalog id, a Hub id, a GGUF file or a pypi: asset.
     """
     from minigpt import config, references
 
     config.load_domain(domain)
     with session.reporter.stage(f"Finding {model}"):
-        references.find_model(model, reporter=session.reporter)
+        if references.export_folder(model) is None:
+            references.find_model(model, reporter=session.reporter)
     from minigpt import pipeline
 
     stage = pipeline.evaluate_ref(

@@ -93,9 +93,8 @@ def checks(record: ExportRecord) -> RenderableType:
         result.add_row(check.name, check.against, f"{check.difference:.2g}", allowed)
     if record.greedy:
         result.add_row("greedy text", "the source's", f"{record.greedy.agreeing} of {record.greedy.tokens} tokens", "")
-    for quality in record.quality:
-        result.add_row(
-            "bits per byte", f"{quality.domain}, source {quality.source.value:.4f}", f"{quality.ratio - 1:+.2%}", ""
-        )
+    if record.quality:
+        value = f"{record.quality.bits_per_byte.value:.4f}"
+        result.add_row(f"bits per byte, {record.quality.domain}", value, f"{record.quality.ratio - 1:+.2%}", "")
     result.caption = f"{record.format} {record.precision}, {size(record.bytes)}"
     return result

@@ -40,8 +40,8 @@ def generate(
 ) -> None:
     """Try MODEL in the terminal; the text streams to stdout.
 
-    MODEL is a folder, a build folder, a catalog id, a domain (its latest build), a Hub id, a GGUF file or a pypi:
-    asset.
+    MODEL is a folder, a build folder, an export folder, a catalog id, a domain (its latest build), a Hub id, a GGUF
+    file or a pypi: asset.
     """
     from minigpt import generation, references
     from minigpt.files import dumps
@@ -51,8 +51,9 @@ def generate(
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
     with session.reporter.stage(f"Loading {model}"):
-        found = references.find_model(model, reporter=session.reporter)
-        network, tokenizer = generation.load(found.path, device=device)
+        exported = references.export_folder(model)
+        folder = exported or references.find_model(model, reporter=session.reporter).path
+        network, tokenizer = generation.load(folder, device=device)
     sampling = generation.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
 
     def write(piece: str) -> None:

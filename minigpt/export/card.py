@@ -39,12 +39,13 @@ def _facts(record: ExportRecord) -> Iterator[str]:
         yield f"- {check.name}: differs from {check.against} by at most {check.difference:.2g}{allowed}."
     if record.greedy:
         yield f"- Greedy text agrees with the source's for {record.greedy.agreeing} of {record.greedy.tokens} tokens."
-    for quality in record.quality:
-        paired = quality.exported.paired_difference_vs_parent
+    if record.quality:
+        found = record.quality.bits_per_byte
+        paired = found.paired_difference_vs_parent
         interval = f", difference {paired.value:+.4f} ({paired.low:+.4f} to {paired.high:+.4f})" if paired else ""
         yield (
-            f"- Held-out text of {quality.domain}: {quality.exported.value:.4f} bits per byte, source "
-            f"{quality.source.value:.4f}{interval}."
+            f"- Held-out text of {record.quality.domain}: {found.value:.4f} bits per byte, source "
+            f"{found.value / record.quality.ratio:.4f}{interval}."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from minigpt.files import atomic_path
 
@@ -16,6 +17,9 @@ BESIDE = (
     "chat_template.jinja",
 )
 """What stands beside the weights in every format, copied byte for byte."""
+VIEWS = {"Reshape", "Transpose", "Identity", "Cast"}
+LOOKUPS = {"Gather": {0}, "GatherBlockQuantized": {0, 2, 3}}
+"""ONNX ops that read only rows of some of their inputs, by index."""
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
@@ -39,3 +43,29 @@ def parameters_of(folder: Path) -> int:
                     size *= side
                 total += size
     return total
+
+
+def weight_bytes(graph: Path) -> int:
+    """Bytes of weights that one token's pass through an ONNX graph reads.
+
+    A matrix that is only looked up in (the input embedding of an untied model) is left out; a tied one counts.
+    """
+    import onnx_ir
+
+    model = onnx_ir.load(str(graph))
+    total = 0
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and _reads_whole(value):
+            total += value.const_value.nbytes
+    return total
+
+
+def _reads_whole(value: Any) -> bool:
+    """Whether any use of a tensor, or of its other view, is more than a lookup."""
+    for node, index in value.uses():
+        if node.op_type in VIEWS:
+            if any(_reads_whole(output) for output in node.outputs):
+                return True
+        elif not (node.op_type in LOOKUPS and index in LOOKUPS[node.op_type]):
+            return True
+    return False

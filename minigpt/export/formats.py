@@ -29,7 +29,7 @@ class Format:
 EXPORTERS = {
     "onnx": Format(
         write="minigpt.export.onnx:write",
-        precisions=("fp32", "fp16"),
+        precisions=("fp32", "fp16", "int8", "int4"),
         summary="one ONNX graph with a KV cache, for ONNX Runtime and everything that reads its names",
         card=(
             "`model.onnx` takes `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key/value` "
@@ -37,6 +37,14 @@ EXPORTERS = {
             "prefill. Batch and lengths are free. Run it with ONNX Runtime."
         ),
         needs=("onnx", "onnxruntime", "onnxscript"),
+        extra="onnx",
+    ),
+    "onnx-genai": Format(
+        write="minigpt.export.onnx_genai:write",
+        precisions=("fp32", "int4"),
+        summary="a folder for ONNX Runtime GenAI: the fast way to generate with ONNX on processors and phones",
+        card="Run it with `onnxruntime_genai`: `Model(folder)`, a `Generator`, `append_tokens`, `generate_next_token`.",
+        needs=("onnxruntime", "onnxruntime_genai", "onnx_ir"),
         extra="onnx",
     ),
 }

@@ -5,22 +5,21 @@ transformers' own exporter traces the model; its names and loose ends are mended
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import ExportError
-from minigpt.export.common import copy_tokenizer
+from minigpt.export.common import copy_tokenizer, weight_bytes
+from minigpt.export.onnx_quantize import SETTINGS, quantize
+from minigpt.export.quiet import silence
 from minigpt.export.run import ExportRequest, Written
 from minigpt.files import atomic_path
 from minigpt.progress import Reporter
 
 GRAPH, DATA = "model.onnx", "model.onnx_data"
+BITS = {"int8": 8, "int4": 4}
 SAMPLE_PAST, SAMPLE_QUERY = 3, 6
 INPUTS = {
     "input_ids": ("batch_size", "sequence_length"),
@@ -40,8 +39,11 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     forget_origin(graph)
     settings: dict[str, Any] = {"opset": graph.opset_imports[""]}
     save(graph, folder)
+    if bits := BITS.get(str(request.precision)):
+        quantize(folder / GRAPH, DATA, bits)
+        settings |= SETTINGS
     copy_tokenizer(request.source.path, folder)
-    return Written(weights=(GRAPH, DATA), settings=settings)
+    return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
 
 
 def traced(model: Any) -> Any:
@@ -107,18 +109,6 @@ def free_axes(layers: int) -> dict[str, Any]:
 
     cache = [free(0, 2) for _ in range(2 * layers)]
     return {**{name: free(0, 1) for name in INPUTS}, "past_key_values": cache}
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keep the exporters' prints off stdout, which is for data, and their remarks on versions out of the log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def rename(graph: Any) -> None:

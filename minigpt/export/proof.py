@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from minigpt import runtimes
-from minigpt.errors import ExportError
+from minigpt.errors import ExportError, MiniGPTError
 from minigpt.export.quality import measure_quality
 from minigpt.export.run import ExportRequest
 from minigpt.export.verify import GREEDY_TOKENS, compare_greedy, compare_logits
@@ -24,12 +26,29 @@ def prove(request: ExportRequest, record: ExportRecord, folder: Path, reporter: 
     with reporter.stage("Verifying against PyTorch"):
         source = runtimes.load(request.source.path, device=request.device)
         exported = runtimes.load(folder, device=request.device)
-        checks = compare_logits(source, exported, precision=record.precision)
-        greedy = compare_greedy(source, exported, required=record.precision == "fp32")
+        with running(record):
+            checks = compare_logits(source, exported, precision=record.precision)
+            greedy = compare_greedy(source, exported, required=record.precision == "fp32")
     found = replace(record, checks=(*record.checks, *checks), greedy=greedy)
     refuse_failures(found)
-    quality = measure_quality(source, exported, request, reporter)
-    return replace(found, quality=(quality,))
+    with running(record):
+        return replace(found, quality=measure_quality(source, exported, request, reporter))
+
+
+@contextmanager
+def running(record: ExportRecord) -> Iterator[None]:
+    """Say which format it was whose runtime failed; what runtimes raise is of every type.
+
+    Raises:
+        ExportError: the runtime cannot run what was written.
+    """
+    try:
+        yield
+    except MiniGPTError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"The {record.format} runtime cannot run it ({first}); try another format.") from error
 
 
 def refuse_failures(record: ExportRecord) -> None:

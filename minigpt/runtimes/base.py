@@ -29,14 +29,15 @@ class Runtime(Protocol):
     """A causal language model loaded in some runtime.
 
     `name` says which, for tables; `tokenizer` and `config` are the transformers ones saved beside the weights;
-    `parameters` counts the source's parameters, tied ones once. A runtime holds one sequence at a time between `begin`
-    and `step`; `logits` neither reads nor changes it.
+    `parameters` counts the source's parameters, tied ones once, `bytes` its files of weights. A runtime holds one
+    sequence at a time between `begin` and `step`; `logits` neither reads nor changes it.
     """
 
     name: str
     tokenizer: Any
     config: Any
     parameters: int
+    bytes: int
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """Logits of a whole batch at once.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minigpt import assets
+from minigpt import assets, settings
 from minigpt.errors import AssetError
 from minigpt.runtimes.base import Floats, Ints
-from minigpt.runtimes.record import read_record
+from minigpt.runtimes.record import ExportRecord, read_record
 
 ERRORS_ONLY = 3
 
@@ -20,11 +20,12 @@ ERRORS_ONLY = 3
 class OnnxRuntime:
     """One session and the cache of the sequence it holds."""
 
-    def __init__(self, session: Any, tokenizer: Any, config: Any, *, name: str, parameters: int) -> None:
-        self.name = name
+    def __init__(self, session: Any, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
+        self.name = f"{record.format} {record.precision}"
         self.tokenizer = tokenizer
         self.config = config
-        self.parameters = parameters
+        self.parameters = record.source.parameters
+        self.bytes = record.bytes
         self._session = session
         self._inputs = {each.name: each for each in session.get_inputs()}
         self._outputs = [each.name for each in session.get_outputs()]
@@ -86,6 +87,7 @@ def load(folder: Path, device: str) -> OnnxRuntime:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = settings.threads()
     wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
@@ -94,8 +96,5 @@ def load(folder: Path, device: str) -> OnnxRuntime:
         )
     except Exception as error:
         raise AssetError(f"ONNX Runtime cannot read {folder / 'model.onnx'}: {str(error).splitlines()[0]}") from error
-    record = read_record(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return OnnxRuntime(
-        session, assets.load_tokenizer(folder), config, name=record.format, parameters=record.source.parameters
-    )
+    return OnnxRuntime(session, assets.load_tokenizer(folder), config, record=read_record(folder))

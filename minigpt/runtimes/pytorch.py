@@ -10,21 +10,28 @@ import numpy as np
 import torch
 
 from minigpt import assets
+from minigpt.assets.parents import model_folder
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import AssetError
-from minigpt.runtimes.base import Floats, Ints
+from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
+
+DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 class TorchRuntime:
     """A transformers model behind the runtime protocol; `model` is the model itself."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "pytorch", parameters: int | None = None) -> None:
-        self.name = name
+    def __init__(self, model: Any, tokenizer: Any, *, folder: Path) -> None:
+        record = read_record(folder) if is_export(folder) else None
+        self.name = f"{record.format} {record.precision}" if record else f"pytorch {DTYPES[model.dtype]}"
         self.model = model
         self.tokenizer = tokenizer
         self.config = model.config
-        self.parameters = parameters or sum(parameter.numel() for parameter in model.parameters())
+        self.bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        self.parameters = (
+            record.source.parameters if record else sum(parameter.numel() for parameter in model.parameters())
+        )
         self._cache: Any = None
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
@@ -63,9 +70,10 @@ class TorchRuntime:
         return torch.as_tensor(values, dtype=torch.long, device=self.model.device)
 
 
-def load(folder: Path, device: str, *, dtype: torch.dtype | None = torch.float32) -> TorchRuntime:
-    """Open a plain model folder in fp32 (`dtype` None: as stored)."""
-    return TorchRuntime(assets.load_model(folder, dtype=dtype, device=device), assets.load_tokenizer(folder))
+def load(folder: Path, device: str, *, dtype: torch.dtype | None = None) -> TorchRuntime:
+    """Open a plain model folder, in fp32 unless told otherwise."""
+    model = assets.load_model(folder, dtype=dtype or torch.float32, device=device)
+    return TorchRuntime(model, assets.load_tokenizer(folder), folder=model_folder(folder))
 
 
 def load_quantized(folder: Path, device: str) -> TorchRuntime:
@@ -83,5 +91,4 @@ def load_quantized(folder: Path, device: str) -> TorchRuntime:
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(f"Cannot load the 4-bit model in {folder}: {first}") from error
-    record = read_record(folder)
-    return TorchRuntime(model, assets.load_tokenizer(folder), name=record.format, parameters=record.source.parameters)
+    return TorchRuntime(model, assets.load_tokenizer(folder), folder=folder)

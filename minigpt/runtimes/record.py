@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt.errors import MiniGPTError
 from minigpt.files import read_json
-from minigpt.types import MetricResult
+from minigpt.types import BuildReport, MetricResult, Shape, StageReport
 
 RECORD = "export.json"
 SCHEMA_VERSION = 1
@@ -22,6 +23,7 @@ class Source:
     precision: str
     parameters: int
     bytes: int
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +57,24 @@ class Greedy:
 class Quality:
     """Held-out text through source and export, measured in pairs.
 
-    `exported.paired_difference_vs_parent` is export - source with its 95 % interval.
+    The `paired_difference_vs_parent` of `exported` is export - source with its 95 % interval; `fingerprint` names the
+    text, as in a build's report.
     """
 
     domain: str
-    source: MetricResult
-    exported: MetricResult
+    fingerprint: str
+    source: tuple[MetricResult, ...]
+    exported: tuple[MetricResult, ...]
 
     @property
     def ratio(self) -> float:
         """Bits per byte of the export over those of its source."""
-        return self.exported.value / self.source.value
+        return self.bits_per_byte.value / headline(self.source).value
+
+    @property
+    def bits_per_byte(self) -> MetricResult:
+        """The export's headline."""
+        return headline(self.exported)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +83,7 @@ class ExportRecord:
 
     `bytes` counts every file that the runtime reads weights from; `bytes_per_token` those of them that decoding one
     token reads (an embedding that is not the output projection is a lookup, so it does not count). `settings` says how
-    the format was written, `files` maps names to SHA-256.
+    the format was written, `files` maps names to SHA-256, `seconds` is the time that writing and proving took.
     """
 
     format: str
@@ -87,7 +96,9 @@ class ExportRecord:
     files: Mapping[str, str]
     checks: tuple[Check, ...] = ()
     greedy: Greedy | None = None
-    quality: tuple[Quality, ...] = field(default_factory=tuple)
+    quality: Quality | None = None
+    seed: int = 0
+    seconds: float = 0.0
     schema_version: int = SCHEMA_VERSION
 
 
@@ -98,3 +109,47 @@ def read_record(folder: Path) -> ExportRecord:
         MiniGPTError: there is none, or it is damaged.
     """
     return read_json(folder / RECORD, ExportRecord)
+
+
+def headline(metrics: tuple[MetricResult, ...]) -> MetricResult:
+    """Bits per byte among the metrics of a text."""
+    return next(result for result in metrics if result.metric == "bits_per_byte")
+
+
+def as_report(record: ExportRecord) -> BuildReport:
+    """The record as a report that `compare` lines up with others: the source stands as the parent.
+
+    Raises:
+        MiniGPTError: nothing was measured on this export, because its format is no model.
+    """
+    if record.quality is None:
+        raise MiniGPTError(f"An export in {record.format} has no figures of its own; compare the model.")
+    source, quality = record.source, record.quality
+    stages = (
+        StageReport(
+            stage="parent", parameters=source.parameters, bytes=source.bytes, seconds=0.0, metrics=quality.source
+        ),
+        StageReport(
+            stage="exported",
+            parameters=source.parameters,
+            bytes=record.bytes,
+            seconds=record.seconds,
+            metrics=quality.exported,
+        ),
+    )
+    return BuildReport(
+        domain=quality.domain,
+        base_model=source.ref,
+        base_precision=source.precision,
+        method=f"export {record.format}",
+        preset=record.precision,
+        target="",
+        seed=record.seed,
+        versions=record.versions,
+        device="",
+        seconds=record.seconds,
+        stages=stages,
+        shape_before=source.shape,
+        shape_after=source.shape,
+        fingerprints={quality.domain: quality.fingerprint},
+    )

@@ -1,0 +1,95 @@
+"""ONNX Runtime GenAI, through its own generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigpt import assets
+from minigpt.errors import AssetError
+from minigpt.runtimes.base import Floats, Ints
+from minigpt.runtimes.record import ExportRecord, read_record
+
+ROOM = 512
+"""Tokens a generator's cache has room for beyond its prompt; it is allocated whole, and rebuilt when it is full."""
+
+
+class GenaiRuntime:
+    """A GenAI model and the generator of the sequence it holds."""
+
+    def __init__(self, library: Any, model: Any, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
+        self.name = f"{record.format} {record.precision}"
+        self.tokenizer = tokenizer
+        self.config = config
+        self.parameters = record.source.parameters
+        self.bytes = record.bytes
+        self._library = library
+        self._model = model
+        self._generator: Any = None
+        self._held: list[int] = []
+        self._room = 0
+
+    def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.logits`; GenAI pads by rules of its own, so rows are read one by one."""
+        found = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
+        for index, (row, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
+            real = mask.astype(bool)
+            generator = self._open(row[real], room=0)
+            found[index, real] = np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
+        return found
+
+    def begin(self, tokens: Sequence[int]) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.begin`."""
+        self._held, self._room = list(tokens), ROOM
+        self._generator = self._open(self._held, room=ROOM)
+        return self._last()
+
+    def step(self, token: int) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.step`."""
+        self._held.append(token)
+        if self._room == 0:
+            return self.begin(self._held)
+        self._room -= 1
+        self._generator.append_tokens(np.array([token], dtype=np.int32))
+        return self._last()
+
+    def _open(self, tokens: Sequence[int], *, room: int) -> Any:
+        limit = getattr(self.config, "max_position_embeddings", None) or len(tokens) + room
+        parameters = self._library.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=max(len(tokens), min(limit, len(tokens) + room)), do_sample=False)
+        generator = self._library.Generator(self._model, parameters)
+        generator.append_tokens(np.asarray(tokens, dtype=np.int32))
+        return generator
+
+    def _last(self) -> Floats:
+        found: Floats = np.asarray(self._generator.get_logits(), dtype=np.float32)
+        last: Floats = found.reshape(-1, self.config.vocab_size)[-1]
+        return last
+
+
+def load(folder: Path, _device: str) -> GenaiRuntime:
+    """Open a folder with a `genai_config.json`.
+
+    Raises:
+        AssetError: ONNX Runtime GenAI is not installed or cannot read the folder.
+    """
+    try:
+        import onnxruntime_genai
+    except ImportError:
+        raise AssetError(f"{folder} needs ONNX Runtime GenAI: pip install 'minigpt[onnx]'.") from None
+    from transformers import AutoConfig
+
+    try:
+        model = onnxruntime_genai.Model(str(folder))
+    except Exception as error:
+        raise AssetError(f"ONNX Runtime GenAI cannot read {folder}: {str(error).splitlines()[0]}") from error
+    return GenaiRuntime(
+        onnxruntime_genai,
+        model,
+        assets.load_tokenizer(folder),
+        AutoConfig.from_pretrained(folder, local_files_only=True),
+        record=read_record(folder),
+    )
