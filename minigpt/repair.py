@@ -165,7 +165,7 @@ class _Fit:
         for batch in batches:
             rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(self.model.device)
             if len(rows):
-                states, arguments = _layer_arguments(self.model, self.layers, batch)
+                states, arguments = layer_arguments(self.model, self.layers, batch)
                 self.chunks.append(_Chunk(parent=states, pruned=states, rows=rows, arguments=arguments))
         if not self.chunks:
             raise CorpusError("The calibration batches hold no text; give the domain more documents.")
@@ -288,7 +288,7 @@ def _call(layer: nn.Module, states: Tensor, arguments: dict[str, Any]) -> Tensor
     return output
 
 
-def _layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:
+def layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:
     """The embedded text and the keyword arguments of every layer, asked from the decoder itself: it knows best."""
     states: list[Tensor] = []
     arguments: list[dict[str, Any]] = []

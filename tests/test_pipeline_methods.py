@@ -135,3 +135,10 @@ def test_kinds_that_a_method_does_not_prune_are_refused(world: World) -> None:
         build(options(world, "refused", "wanda", kinds=("embedding",)))
     with pytest.raises(PlanError, match=r"plan.vocab_size=1024: method wanda removes ffn, kv_groups"):
         build(options(world, "refused", "wanda", overrides={"plan.vocab_size": "1024"}))
+
+
+def test_slicegpt_is_evaluated_and_never_built(world: World) -> None:
+    with pytest.raises(PlanError, match="slicegpt makes no model that plain transformers loads; evaluate it with"):
+        build(options(world, "sliced", "slicegpt"))
+    made = build(options(world, "sliced", "slicegpt", masked=True))
+    assert pruned(made).parameters <= 0.9 * BEFORE and "directions of the hidden state" in made.notes[1]

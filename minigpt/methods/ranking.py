@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minigpt.arch import shape_of
 from minigpt.depth.collapse import Collapse
 from minigpt.errors import PlanError
@@ -14,7 +16,18 @@ from minigpt.types import Ints, PrunePlan, Shape
 
 def from_statistics(material: Material) -> Scores:
     """Scores of the methods that need activation statistics and weight norms only."""
-    return score(material.method, material.stats, material.norms, seed=material.seed, kinds=material.kinds)
+    stats: Any = _WhenAsked(material)
+    return score(material.method, stats, material.norms, seed=material.seed, kinds=material.kinds)
+
+
+class _WhenAsked:
+    """The statistics, not taken unless a score reads them: weight norms and chance need no text."""
+
+    def __init__(self, material: Material) -> None:
+        self._material = material
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._material.stats, name)
 
 
 def contextual(material: Material) -> Scores:

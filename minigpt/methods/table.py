@@ -126,6 +126,15 @@ _ROWS = (
         masked="first four and last two layers whole, the same share from each of the others",
         needs=("gradients",),
     ),
+    Method(
+        name="slicegpt",
+        faithful="minigpt.methods.sliced:masked",
+        prunes=("hidden",),
+        paper="Ashkboos et al. 2024, SliceGPT (arXiv 2401.15024)",
+        masked="rotated to principal components and sliced, matrices on the residual connections",
+        loads="no: the residual connections need matrices; evaluate it with --masked",
+        needs=("transformed model",),
+    ),
     Method(name="magnitude", rank=FROM_STATISTICS, prunes=WIDTH, paper="baseline: weight norms"),
     Method(
         name="random",

@@ -1,0 +1,159 @@
+"""What each method's scoring costs: time and peak memory as ratios to one plain forward pass over the same tokens.
+
+All in one process and side by side: a warm-up, the forward pass without and with the head, then every method with
+nothing shared between them, each repeated; the median counts. Scoring is what it takes to know which units or layers
+go (a quarter of the layers for depth methods); repair, cutting and healing are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from minigpt import assets
+from minigpt.arch import parameters_of, shape_of
+from minigpt.batches import run_decoder
+from minigpt.config import load_domain
+from minigpt.corpus import build_corpus
+from minigpt.methods import METHODS, Method, resolve
+from minigpt.methods.material import Material
+from minigpt.pipeline.finish import device_name
+from minigpt.pipeline.text import calibration_batches, token_counts
+
+KEPT = 0.75
+PAGE = 4096
+
+
+class Peak:
+    """The most memory in use while the block ran: what the allocator held on a GPU, the process's pages on a CPU."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.bytes = device, 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch from here to the end of the block, after what earlier jobs left behind is given back."""
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            yield
+            torch.cuda.synchronize()
+            self.bytes = torch.cuda.max_memory_allocated()
+            return
+        ctypes.CDLL(None).malloc_trim(0)
+        done = threading.Event()
+        thread = threading.Thread(target=self._sample, args=(done,))
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _sample(self, done: threading.Event) -> None:
+        while not done.wait(0.005):
+            self.bytes = max(self.bytes, int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
+
+
+def measured(job: Callable[[], object], device: str, repeats: int) -> tuple[float, int]:
+    """Median seconds and the highest peak of `repeats` runs."""
+    seconds, highest = [], 0
+    for _ in range(repeats):
+        peak = Peak(device)
+        with peak.watched():
+            start = time.perf_counter()
+            job()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        highest = max(highest, peak.bytes)
+    return median(seconds), highest
+
+
+def forward(model: Any, batches: list[Any], *, head: bool) -> None:
+    """A pass over the text; with `head` the logits are made and dropped."""
+    with torch.inference_mode():
+        for batch in batches:
+            states = run_decoder(model, batch)
+            if head:
+                for part in states.flatten(0, 1).split(1024):
+                    model.get_output_embeddings()(part)
+
+
+def scoring(method: Method, make: Callable[[str], Material]) -> Callable[[], object] | None:
+    """What finds out which units go; None for a method that has only a form to be evaluated."""
+    if method.rank is not None:
+        return lambda: resolve(method.rank or "")(make(method.name))
+    if method.layers is not None:
+        return lambda: resolve(method.layers or "")(
+            material := make(method.name), round(KEPT * shape_of(material.model).layers)
+        )
+    return None
+
+
+def main() -> None:
+    """Print and append one JSON line a method."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--domain", default="medical")
+    parser.add_argument("--base", default=assets.DEFAULT_BASE)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--results", type=Path)
+    chosen = parser.parse_args()
+    folder = assets.parent(chosen.base).path
+    model, tokenizer = (
+        assets.load_model(folder, dtype=torch.float32, device=chosen.device),
+        assets.load_tokenizer(folder),
+    )
+    text = build_corpus(load_domain(chosen.domain)).calibration
+    batches = calibration_batches(
+        tokenizer, text, window=chosen.window, tokens=chosen.tokens, batch_tokens=chosen.batch_tokens
+    )
+    counts = token_counts(tokenizer, text)
+
+    def make(name: str) -> Material:
+        return Material(method=name, model=model, batches=batches, counts=counts)
+
+    forward(model, batches[:1], head=True)
+    plain, memory = measured(lambda: forward(model, batches, head=False), chosen.device, chosen.repeats)
+    rows = {"(forward)": (plain, memory)}
+    rows["(forward and head)"] = measured(lambda: forward(model, batches, head=True), chosen.device, chosen.repeats)
+    for name in chosen.methods.split(","):
+        if (job := scoring(METHODS[name], make)) is not None:
+            rows[name] = measured(job, chosen.device, chosen.repeats)
+    for name, (seconds, peak) in rows.items():
+        row = {
+            "method": name,
+            "seconds": round(seconds, 3),
+            "time_ratio": round(seconds / plain, 2),
+            "peak_bytes": peak,
+            "memory_ratio": round(peak / memory, 2),
+            "tokens": sum(batch.tokens for batch in batches),
+            "parameters": parameters_of(model),
+            "device": device_name(chosen.device),
+            "domain": chosen.domain,
+        }
+        print(json.dumps(row), flush=True)
+        if chosen.results:
+            with chosen.results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
