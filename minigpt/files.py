@@ -109,3 +109,22 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps(to_plain(row), ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The documents of a file with one JSON document a line, empty lines left out.
+
+    Raises:
+        MiniGPTError: the file is missing or a line is not JSON; the sentence names the line.
+    """
+    found = []
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise MiniGPTError(f"No such file: {path}.") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise MiniGPTError(f"{path}, line {number}, is not JSON ({error}); mend or remove it.") from None
+    return found

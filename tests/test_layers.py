@@ -13,11 +13,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "minigpt"
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "corpora").rglob("*.py")])
-HEAVY = {"torch", "transformers", "datasets", "evaluate", "sentence_transformers", "peft", "pydantic", "rich"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "sentence_transformers",
+    "peft",
+    "pydantic",
+    "rich",
+    "matplotlib",
+}
 ONLY_IN = {
     "peft": ("heal",),
     "evaluate": ("evaluate",),
     "lm_eval": ("export",),
+    "matplotlib": ("sweep",),
     "onnx": ("export",),
     "onnx_ir": ("export",),
     "onnxruntime": ("export", "runtimes"),

@@ -22,6 +22,7 @@ COMMANDS = {
     "corpus": ("minigpt.cli.corpus:corpus", "Where a domain's text comes from, and what is in it."),
     "export": ("minigpt.cli.export:export", "ONNX and other formats, verified against PyTorch."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
+    "sweep": ("minigpt.cli.sweep:sweep", "Methods against sizes: points, Pareto set, pictures."),
     "methods": ("minigpt.cli.methods:methods", "The pruning methods there are."),
     "estimate": ("minigpt.cli.estimate:estimate", "Memory and arithmetic from a config alone."),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from minigpt.cli.common import Session, examples, standard
@@ -11,19 +13,54 @@ from minigpt.cli.common import Session, examples, standard
     epilog=examples(
         "minigpt compare runs/medical runs/medical-half",
         "minigpt compare medical law finance",
+        "minigpt compare medical law finance --matrix --output-dir runs/matrix",
         'minigpt compare runs/medical --fail-if "bits_per_byte>1.02x"',
         'minigpt compare runs/new runs/old --fail-if "accuracy@glossary<0.4" --json',
     )
 )
 @click.argument("builds", nargs=-1, required=True, metavar="A [B ...]")
 @click.option("--fail-if", "gates", multiple=True, metavar="EXPR", help="Exit 3 if EXPR is true; repeats.")
+@click.option("--matrix", is_flag=True, help="Measure each on the held-out text of every one's domain.")
+@click.option("--limit", type=click.IntRange(min=1), help="With --matrix: at most this many passages a domain [all].")
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="With --matrix: where to measure.")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/matrix"),
+    help="With --matrix: where items, matrix.json and the picture go [runs/matrix].",
+)
+@click.option("--pictures/--no-pictures", default=True, help="With --matrix: draw it (needs matplotlib) [yes].")
 @standard
-def compare(session: Session, *, builds: tuple[str, ...], gates: tuple[str, ...]) -> None:
+def compare(
+    session: Session,
+    *,
+    builds: tuple[str, ...],
+    gates: tuple[str, ...],
+    matrix: bool,
+    limit: int | None,
+    device: str,
+    output_dir: Path,
+    pictures: bool,
+) -> None:
     """Reports side by side: build folders, report.json files, catalog ids or domains (their latest build).
 
     EXPR is METRIC[@TASK] OP NUMBER[x]. With x the number multiplies the value of A, or for a single report that of
     its parent.
+
+    With --matrix the models are measured again, all on the same text: bits per byte of every specialist on every
+    domain and control, as ratios to its parent with paired 95 % intervals.
     """
+    if matrix:
+        if gates:
+            raise click.UsageError("--fail-if reads reports and --matrix measures anew: give one of them.")
+        from minigpt.sweep.chart import render_matrix
+        from minigpt.sweep.matrix import cross_domain
+
+        found = cross_domain(
+            builds, output_dir=output_dir, device=device, limit=limit, pictures=pictures, reporter=session.reporter
+        )
+        session.show(found, lambda: render_matrix(found))
+        return
     from minigpt import references, report
 
     reports = [(name, references.report_of(name)) for name in builds]

@@ -57,6 +57,32 @@ class Fraction(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return number
 
 
+class Words(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Comma-separated names, repeats left out."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse to a tuple with at least one name."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        return names or self.fail("name at least one.", param, ctx)
+
+
+class Fractions(Words):
+    """Comma-separated fractions of parameters to keep: `0.9,0.75` or `90%,75%`."""
+
+    name = "fractions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse to a tuple of numbers above 0 and at most 1."""
+        if isinstance(value, tuple):
+            return value
+        one = Fraction()
+        return tuple(one.convert(part, param, ctx) for part in super().convert(value, param, ctx))
+
+
 class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Comma-separated names from a fixed set."""
 

@@ -53,7 +53,7 @@ def _results(task: str, items: Items, parent: Items | None, *, seed: int, resamp
     from minigpt.evaluate.metrics import measure
 
     names = TEXT_METRICS if isinstance(items, TextItems) else QUESTION_METRICS
-    columns = [_columns(each, names) for each in (items, parent) if each is not None]
+    columns = [columns_of(each, names) for each in (items, parent) if each is not None]
     drawn = resampled_sums(np.concatenate(columns, axis=1), seed=seed, resamples=resamples)
     for index, name in enumerate(names):
         value, values = measure(name, items), _values(name, drawn, index)
@@ -80,7 +80,7 @@ def _values(name: str, sums: Array, index: int) -> Array:
     return RATIOS[name].value(sums[:, 2 * index], sums[:, 2 * index + 1])
 
 
-def _columns(items: Items, names: Sequence[str]) -> Array:
+def columns_of(items: Items, names: Sequence[str]) -> Array:
     """Numerator and denominator of each metric side by side, [items, 2 * metrics]."""
     columns = []
     for name in names:

@@ -58,6 +58,7 @@ def plan_only(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanS
         _refuse_foreign(workspace)
         _claim(workspace, options)
         context = context_for(name, options, workspace, reporter)
+        check_target(context)
         plan = plan_for(context, *_source(context)[:2]).plan
         found.append(_summary(context, plan))
     return tuple(found)
@@ -73,6 +74,7 @@ def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildRep
         return done
     _claim(workspace, options)
     context = context_for(name, options, workspace, reporter)
+    check_target(context)
     controls = measured_controls(context)
     if options.masked:
         return masked_report(context, controls, key)
@@ -214,7 +216,7 @@ def context_for(name: str, options: BuildOptions, workspace: Workspace, reporter
     )
     with reporter.stage(f"Parent {options.base}"):
         parent = assets.parent(options.base, reporter=reporter)
-    context = Context(
+    return Context(
         options=options,
         settings=settings,
         domain=domain,
@@ -226,8 +228,6 @@ def context_for(name: str, options: BuildOptions, workspace: Workspace, reporter
         workspace=workspace,
         reporter=reporter,
     )
-    check_target(context)
-    return context
 
 
 def _summary(context: Context, plan: PrunePlan) -> PlanSummary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from minigpt.files import fingerprint
 from minigpt.heal import TokenText
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.presets import Settings
-from minigpt.pipeline.text import calibration_batches, dev_sample, token_text, training_documents
+from minigpt.pipeline.text import calibration_batches, dev_sample, token_counts, token_text, training_documents
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
 from minigpt.types import Corpus
@@ -71,6 +72,10 @@ class Context:
             tokens=tokens,
             batch_tokens=self.settings.evaluation.batch_tokens,
         )
+
+    def token_counts(self, tokenizer: Any) -> Counter[int]:
+        """How often the domain's own text, held-out and dev text aside, uses each token."""
+        return token_counts(tokenizer, [*self.corpus.calibration, *self.corpus.train])
 
     @property
     def text_key(self) -> str:

@@ -54,10 +54,14 @@ def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, sourc
 
 
 def _teacher(context: Context, source: Path, plan: PrunePlan, student: Any) -> Teacher:
-    """The unpruned model, and the parent's id of every token of the student (-1: the parent lacks it)."""
+    """The unpruned model as a teacher of the pruned one."""
+    return teacher_of(context.load(source), plan, student)
+
+
+def teacher_of(model: Any, plan: PrunePlan, student: Any) -> Teacher:
+    """`model` and its id of every token of the student (-1: the parent lacks it)."""
     import torch
 
-    model = context.load(source)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if plan.tokens is None:

@@ -20,7 +20,7 @@ from minigpt.pipeline.attribution import removed_parameters
 from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.limits import FREE, Budget, budget_for
 from minigpt.pipeline.sensitivity import measure_sensitivity
-from minigpt.pipeline.text import calibration_batches, dev_sample, token_counts
+from minigpt.pipeline.text import calibration_batches, dev_sample
 from minigpt.plan import LEFT_AFTER, Sensitivity, shipped
 from minigpt.plan.allocate import removed_fractions
 from minigpt.prune import apply_plan
@@ -87,7 +87,7 @@ def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) 
         model=model,
         batches=context.calibration(tokenizer, chosen.tokens),
         general=general,
-        counts=token_counts(tokenizer, [*context.corpus.calibration, *context.corpus.train]),
+        counts=context.token_counts(tokenizer),
         specials=frozenset(tokenizer.all_special_ids),
         seed=options.seed,
         kinds=frozenset(options.kinds or ("linear", "activation")),
@@ -114,8 +114,14 @@ def general_calibration(context: Context, tokenizer: Any) -> list[Batch]:
 
 
 def _plan(context: Context, source: Path, source_key: str) -> PrunePlan:
+    made = plan_of(context, context.load(source, training=True), assets.load_tokenizer(source), source_key)
+    release()
+    return made
+
+
+def plan_of(context: Context, model: Any, tokenizer: Any, source_key: str) -> PrunePlan:
+    """The plan for a model in memory (float32 weights), which stays as it is."""
     options, method = context.options, method_named(context.options.method)
-    model, tokenizer = context.load(source, training=True), assets.load_tokenizer(source)
     material = material_for(context, model, tokenizer, source_key)
     scores = rank(method, material)
     parent, budget = shape_of(model), budget_for(context, model.config, tokenizer)
@@ -127,7 +133,6 @@ def _plan(context: Context, source: Path, source_key: str) -> PrunePlan:
     plan = choose(method, material, shape, scores, base_model=options.base)
     costs = budget.costs
     removed = removed_parameters(plan, parent, shape, costs, material.stats, material.norms, options.kinds)
-    release()
     return replace(
         plan,
         tokens=tokens,

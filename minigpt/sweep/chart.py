@@ -1,0 +1,154 @@
+"""The terminal view of a sweep: a chart of quality against size, a table of cells, what is worth having."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from minigpt.figures import HEADLINE
+from minigpt.report.text import clean, count, interval, number, percent
+from minigpt.sweep.plots import drawn_keys
+from minigpt.sweep.records import Cell, Matrix, Score, SweepReport, Swept
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
+WIDTH, HEIGHT = 56, 14
+
+
+def render_sweep(found: SweepReport) -> RenderableType:
+    """Each domain's chart, table and verdict."""
+    return Group(*(part for swept in found.domains for part in _domain(swept)), *_files(found.files))
+
+
+def _domain(swept: Swept) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(f"\n{clean(swept.domain)}", style="bold")]
+    last = _last_stage(swept.cells)
+    shown = [cell for cell in swept.cells if cell.stage == last]
+    if shown:
+        parts += [_chart(shown), Text(), _table(swept, last), *(Text(line) for line in sentences(swept))]
+    parts += [Text(clean(f"skipped {name}: {reason}"), style="dim") for name, reason in swept.skipped.items()]
+    return parts
+
+
+def _last_stage(cells: Sequence[Cell]) -> str:
+    return "healed" if any(cell.stage == "healed" for cell in cells) else "pruned"
+
+
+def _ratio(cell: Cell) -> Score:
+    score = cell.score(cell.domain, HEADLINE)
+    assert score is not None and score.ratio is not None
+    return score
+
+
+def _chart(cells: Sequence[Cell]) -> Text:
+    """Ratio of bits per byte to the parent (logarithmic) against parameters kept; a letter a method."""
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    heights = [math.log2(_value(cell)) for cell in cells]
+    low, high = min(0.0, *heights), max(0.0, *heights)
+    high = high if high - low > 1e-6 else low + 0.1
+    left, right = min(cell.kept for cell in cells), 1.0
+    left = left if right - left > 1e-6 else 0.0
+    grid: list[list[tuple[str, str]]] = [[(" ", "")] * WIDTH for _ in range(HEIGHT)]
+
+    def line(height: float) -> int:
+        return round((high - height) / (high - low) * (HEIGHT - 1))
+
+    grid[line(0.0)] = [("·", "dim")] * WIDTH
+    for cell, height in sorted(zip(cells, heights, strict=True), key=lambda pair: -pair[1]):
+        place = methods.index(cell.method)
+        column = round((cell.kept - left) / (right - left) * (WIDTH - 1))
+        grid[line(height)][column] = (LETTERS[place % len(LETTERS)], STYLES[place % len(STYLES)])
+    text = Text("  bits per byte / parent\n", style="dim")
+    for row, marks in enumerate(grid):
+        value = 2 ** (high - (high - low) * row / (HEIGHT - 1))
+        label = f"{value:8.3f}" if row % 4 == 0 or row in (HEIGHT - 1, line(0.0)) else " " * 8
+        text.append(f"{'1.000':>8}" if row == line(0.0) else label, style="dim")
+        text.append(" │", style="dim")
+        for mark, style in marks:
+            text.append(mark, style=style)
+        text.append("\n")
+    text.append(f"{'':9}└{'─' * WIDTH}\n{'':10}", style="dim")
+    text.append(f"{percent(left)} kept".ljust(WIDTH - 6) + "100 %\n", style="dim")
+    for place, method in enumerate(methods):
+        mark, style = LETTERS[place % len(LETTERS)], STYLES[place % len(STYLES)]
+        text.append(f"{mark} ", style=style).append(f"{clean(method)}   ")
+    return text
+
+
+def _value(cell: Cell) -> float:
+    ratio = _ratio(cell).ratio
+    assert ratio is not None
+    return ratio.value
+
+
+def _table(swept: Swept, stage: str) -> Table:
+    """One row a cell, small sizes last; ★ marks the Pareto set."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    others = [key for key in drawn_keys(swept) if key != (swept.domain, HEADLINE)]
+    table.add_column("")
+    table.add_column("method", no_wrap=True)
+    for title in ("kept", "parameters", "bits per byte", "/ parent", "95 % interval"):
+        table.add_column(title, justify="right")
+    for task, metric in others:
+        table.add_column(Text(clean(f"{task} {'bpb' if metric == HEADLINE else ''}".rstrip())), justify="right")
+    for place, cell in enumerate(swept.cells):
+        if cell.stage != stage:
+            continue
+        own = _ratio(cell)
+        ratio = own.ratio
+        assert ratio is not None
+        found = (cell.score(*key) for key in others)
+        table.add_row(
+            Text("★" if place in swept.pareto.front else "", style="yellow"),
+            clean(cell.method),
+            percent(cell.kept),
+            count(cell.parameters),
+            number(own.value.value),
+            f"{ratio.value:.3f}×",
+            interval(ratio.low, ratio.high),
+            *(number(score.value.value) if score else "–" for score in found),
+        )
+    table.caption = Text("★ no smaller or equal size is significantly better (paired bootstrap over documents)")
+    return table
+
+
+def sentences(swept: Swept) -> tuple[str, ...]:
+    """What the Pareto set says, in words."""
+    names = {"parent": "the parent", "parent_tuned": "the tuned parent", "best": "the best of this sweep"}
+    found = []
+    for name, place in swept.pareto.smallest.items():
+        if place is None:
+            found.append(f"Every point is significantly worse than {names[name]} on {swept.domain} text.")
+        else:
+            cell = swept.cells[place]
+            found.append(
+                f"Smallest not significantly worse than {names[name]}: {cell.name} ({percent(cell.kept)} kept, "
+                f"{_value(cell):.3f}× the parent's bits per byte)."
+            )
+    return tuple(found)
+
+
+def _files(files: Sequence[str]) -> list[RenderableType]:
+    pages = [name for name in files if name.endswith(".html")]
+    return [Text(f"\nPictures: {pages[0]} and plots/", style="dim")] if pages else []
+
+
+def render_matrix(found: Matrix) -> RenderableType:
+    """Ratio to the parent with its interval, a row a specialist, a column a domain; the own domain is bold."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("bits per byte / parent")
+    for domain in found.domains:
+        table.add_column(Text(clean(domain)), justify="right")
+    for model in found.models:
+        row = [Text(clean(model))]
+        for domain in found.domains:
+            cell = found.at(model, domain)
+            style = "green" if cell.ratio.high < 1 else "red" if cell.ratio.low > 1 else ""
+            text = Text(f"{cell.ratio.value:.3f}×", style=f"{style} bold" if cell.own else style)
+            row.append(text.append(f"\n{interval(cell.ratio.low, cell.ratio.high)}", style="dim not bold"))
+        table.add_row(*row)
+    return table
