@@ -15,21 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reading import WINDOW, Reader, device_name, ratios
 
 from minigpt import assets, stats, vocab
 from minigpt.arch import shape_of, unit_costs
-from minigpt.config import apply_overrides, load_domain
-from minigpt.corpus import build_corpus
-from minigpt.evaluate import question_scores
-from minigpt.heal import Recipe, Teacher, TokenText, bits_per_byte, train
+from minigpt.config import apply_overrides
+from minigpt.heal import Recipe, Teacher, train
 from minigpt.importance import score, weight_norms
-from minigpt.pipeline.inputs import separated
-from minigpt.pipeline.text import calibration_batches, token_counts, token_text, training_documents
+from minigpt.pipeline.text import token_counts, token_text, training_documents
 from minigpt.plan import LEFT_AFTER, Limits, Sensitivity, allocate
 from minigpt.prune import make_plan
 from minigpt.repair import prune_with_repair
 
-WINDOW = 512
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")
 
 
@@ -46,47 +43,21 @@ class Variant:
     heal: dict[str, str] = field(default_factory=dict)
 
 
-class Bench:
+class Bench(Reader):
     """The parent, its tuned form and the texts, loaded once."""
 
     def __init__(self, domain: str, base: str, device: str, tune: dict[str, str]) -> None:
-        definition = load_domain(domain)
-        own, control = build_corpus(definition), build_corpus(load_domain(definition.general))
-        self.corpus, self.control = separated(own, control)
-        self.folder, self.device = assets.parent(base).path, device
-        self.tokenizer = assets.load_tokenizer(self.folder)
-        self.parent = assets.load_model(self.folder, dtype=torch.float32, device=device)
-        self.tuned = assets.load_model(self.folder, dtype=torch.float32, device=device)
+        super().__init__(domain, base, device)
+        self.parent, self.tuned = self.model(), self.model()
         texts = self.texts(self.tokenizer)
         recipe = apply_overrides(Recipe(steps=1000, learning_rate=2e-4, evaluate_every=25, patience=75), tune)
         train(self.tuned, token_text(self.tokenizer, self.corpus.train, WINDOW), texts["dev"], recipe)
         self.before = {"parent": self.read(self.parent, texts), "tuned": self.read(self.tuned, texts)}
         teacher: Any = deepcopy(self.tuned)
         self.teacher = teacher.to(torch.bfloat16)
-        self.batches = calibration_batches(
-            self.tokenizer, self.corpus.calibration, window=WINDOW, tokens=65536, batch_tokens=16384
-        )
+        self.batches = self.calibration(65536)
         self.scores = score("contextual", stats.collect(self.tuned, self.batches), weight_norms(self.tuned))
         self.counts = token_counts(self.tokenizer, [*self.corpus.calibration, *self.corpus.train])
-
-    def texts(self, tokenizer: Any) -> dict[str, TokenText]:
-        """Dev, held-out and general held-out text for one vocabulary."""
-        named = {"dev": self.corpus.dev, "heldout": self.corpus.heldout, "general": self.control.heldout}
-        return {name: token_text(tokenizer, documents, WINDOW) for name, documents in named.items()}
-
-    def read(self, model: Any, texts: dict[str, TokenText]) -> dict[str, float]:
-        """Bits per byte on each text."""
-        return {name: bits_per_byte(model, text) for name, text in texts.items()}
-
-    def ask(self, model: Any, tokenizer: Any) -> dict[str, float]:
-        """Accuracy on every test set of domain and control."""
-        found = {}
-        for corpus in (self.corpus, self.control):
-            for asked in corpus.questions:
-                if asked.role == "test" and asked.questions:
-                    items = question_scores(model, tokenizer, asked.questions, batch_tokens=16384)
-                    found[f"{corpus.domain}/{asked.name}"] = sum(items.correct) / len(items.correct)
-        return found
 
     def run(self, variant: Variant) -> dict[str, Any]:
         """Prune, heal and measure one variant."""
@@ -132,11 +103,6 @@ class Bench:
         }
 
 
-def ratios(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
-    """Each text's bits per byte over the other model's."""
-    return {name: round(value / theirs[name], 4) for name, value in ours.items()}
-
-
 def main() -> None:
     """Run every variant and append a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -148,7 +114,6 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
     bench = Bench(chosen.domain, chosen.base, chosen.device, chosen.tune)
-    device = torch.cuda.get_device_name() if chosen.device.startswith("cuda") else "CPU"
     questions = {
         "parent": bench.ask(bench.parent, bench.tokenizer),
         "tuned": bench.ask(bench.tuned, bench.tokenizer),
@@ -156,7 +121,7 @@ def main() -> None:
     with chosen.results.open("a", encoding="utf-8") as stream:
         for line in chosen.variants.read_text("utf-8").splitlines():
             result = bench.run(Variant(**json.loads(line)))
-            row = {"domain": chosen.domain, "device": device, "controls": questions, **result}
+            row = {"domain": chosen.domain, "device": device_name(chosen.device), "controls": questions, **result}
             stream.write(json.dumps(row) + "\n")
             stream.flush()
 

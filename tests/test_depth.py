@@ -14,8 +14,8 @@ from minigpt import stats
 from minigpt.arch import decoder_layers
 from minigpt.batches import Batch
 from minigpt.depth.greedy import greedy_halves, greedy_layers
-from minigpt.depth.loss import layers_skipped, next_token_loss
-from minigpt.depth.similarity import deepest_block, distance_map, least_influential, most_similar_block
+from minigpt.depth.loss import trial_losses
+from minigpt.depth.similarity import deepest_block, distances, least_influential, most_similar_block
 from minigpt.errors import CorpusError, PlanError
 from tests.archsuite import model_of, random_batch
 
@@ -82,14 +82,12 @@ def test_angular_distance_golden(family: str) -> None:
     model, batch = model_of(family, layers=LAYERS), random_batch()
     ends = [[state[-1] for state in states] for states in states_of(model, batch)]
     found = stats.collect(model, [batch]).angular
-    rows = distance_map(found)
-    assert [len(row) for row in rows] == [6, 5, 4, 3, 2, 1]
     for block in range(1, LAYERS):
         expected = []
         for start in range(LAYERS + 1 - block):
             angles = [np.arccos(cosine(states[start], states[start + block])) / np.pi for states in ends]
             expected.append(sum(angles) / len(angles))
-        assert rows[block - 1] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert distances(found, block) == pytest.approx(expected, rel=1e-4, abs=1e-5)
         start = int(np.argmin(expected))
         assert most_similar_block(found, block) == tuple(range(start, start + block))
 
@@ -152,7 +150,6 @@ def plain_loss(model: Any, batch: Batch) -> float:
 def test_greedy_layers_golden(family: str) -> None:
     """SLEB: at every step the layer goes whose deletion gives the lowest loss."""
     model, batch = model_of(family, layers=LAYERS), random_batch()
-    assert next_token_loss(model, [batch]) == pytest.approx(plain_loss(model, batch), rel=1e-4)
     gone: tuple[int, ...] = ()
     steps = greedy_layers(model, [batch], 3)
     for step in steps:
@@ -161,9 +158,9 @@ def test_greedy_layers_golden(family: str) -> None:
             for layer in range(1, LAYERS - 1)
             if layer not in gone
         }
-        assert step.loss == pytest.approx(losses[step.unit], rel=1e-4)
-        assert losses[step.unit] == pytest.approx(min(losses.values()), rel=1e-5)
-        gone = (*gone, step.unit)
+        assert step.loss == pytest.approx(losses[step.part[0]], rel=1e-4)
+        assert losses[step.part[0]] == pytest.approx(min(losses.values()), rel=1e-5)
+        gone = (*gone, step.part[0])
     assert len(gone) == 3
 
 
@@ -179,13 +176,25 @@ def test_greedy_halves_golden(family: str) -> None:
             for parameter in child.model.layers[layer].get_submodule(path).parameters():
                 parameter.data.zero_()
             losses[layer, half] = plain_loss(child, batch)
-    assert step.unit == min(losses, key=lambda unit: losses[unit])
-    assert step.loss == pytest.approx(losses[step.unit], rel=1e-4)
+    assert step.part == min(losses, key=lambda part: losses[part])
+    assert step.loss == pytest.approx(losses[step.part], rel=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trials_start_in_the_middle_and_see_the_same(family: str) -> None:
+    """What is shared between trials is what each would compute from the beginning, in batches of any shape."""
+    model, batch = model_of(family, layers=LAYERS), random_batch(rows=3)
+    halves = [Batch(**{k: getattr(batch, k)[part] for k in batch.__slots__}) for part in (slice(0, 1), slice(1, 3))]
+    for gone in ((), (1,), (3, 1)):
+        trials = [layer for layer in range(LAYERS) if layer not in gone]
+        found = trial_losses(model, halves, [(g, "layer") for g in gone], [(layer, "layer") for layer in trials])
+        expected = [plain_loss(without(model, (*gone, layer)), batch) for layer in trials]
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_greedy_protects_the_ends_and_stops_in_time() -> None:
     model, batch = model_of("llama", layers=LAYERS), random_batch()
-    assert {step.unit for step in greedy_layers(model, [batch], 4)} == {1, 2, 3, 4}
+    assert {step.part[0] for step in greedy_layers(model, [batch], 4)} == {1, 2, 3, 4}
     with pytest.raises(PlanError, match="All 4 parts"):
         greedy_layers(model, [batch], 5)
     assert len(greedy_layers(model, [batch], 5, protect=())) == 5
@@ -194,15 +203,13 @@ def test_greedy_protects_the_ends_and_stops_in_time() -> None:
 
 def test_a_loss_that_overflows_is_the_worst() -> None:
     model, batch = model_of("llama"), random_batch()
-    with layers_skipped(model, (1,)):
-        assert np.isfinite(next_token_loss(model, [batch]))
     with torch.no_grad():
         model.model.layers[2].mlp.down_proj.weight.fill_(float("inf"))
-    assert greedy_layers(model, [batch], 1)[0].unit == 2
+    assert greedy_layers(model, [batch], 1)[0].part == (2, "layer")
 
 
 def test_padding_alone_is_refused() -> None:
     batch = random_batch()
     empty = Batch(input_ids=batch.input_ids, position_ids=batch.position_ids, segment_ids=batch.segment_ids * 0)
     with pytest.raises(CorpusError, match="no text"):
-        next_token_loss(model_of("llama"), [empty])
+        trial_losses(model_of("llama"), [empty], (), [(1, "layer")])

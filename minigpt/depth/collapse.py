@@ -1,7 +1,7 @@
 """Layer collapse (Yang et al. 2024, LaCo): fold the layers behind a layer into it instead of dropping them.
 
 theta_l' = theta_l + sum_k (theta_(l+k) - theta_l): the host takes up what its followers do differently. A fold is
-kept while the output for a little calibration text stays similar to the dense model's.
+kept while the output for a little calibration text (the paper reads ten sentences) stays similar to the dense model's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from minigpt.arch import decoder_layers
 from minigpt.batches import Batch, run_decoder
-from minigpt.depth.loss import layers_skipped
+from minigpt.depth.loss import parts_skipped
 from minigpt.errors import CorpusError, PlanError
 from minigpt.progress import SILENT, Reporter
 from minigpt.slicing import fold_layer, projections
@@ -27,6 +27,7 @@ COMBINED = 4
 INTERVAL = 2
 LOWEST = 1
 BISECTIONS = 7
+TEXT_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +156,7 @@ def collapsed(model: Any, merges: Sequence[Ints]) -> Iterator[None]:
         with torch.no_grad():
             for merge in merges:
                 fold_layer(model, merge)
-        with layers_skipped(model, folded(merges)):
+        with parts_skipped(model, [(layer, "layer") for layer in folded(merges)]):
             yield
     finally:
         with torch.no_grad():

@@ -7,15 +7,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from minigpt.arch import arch_of, decoder_layers
-from minigpt.batches import Batch, attention_mask, take_tokens
+from minigpt.batches import Batch, attention_mask, run_decoder, take_tokens
 from minigpt.errors import CorpusError
 from minigpt.slicing import forward_replaced
 
-Half = tuple[int, Literal["attention", "ffn"]]
+Part = tuple[int, Literal["layer", "attention", "ffn"]]
 CHUNK_TOKENS = 4096
 SEARCH_TOKENS = {"cuda": 32768}
 SEARCH_TOKENS_CPU = 2048
@@ -26,23 +26,59 @@ def search_text(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
     return list(take_tokens(batches, SEARCH_TOKENS.get(device.type, SEARCH_TOKENS_CPU)))
 
 
-@torch.no_grad()
-def next_token_loss(model: Any, batches: Sequence[Batch]) -> float:
-    """Mean cross-entropy in nats of the tokens of the batches, the pieces of a window kept apart.
+def trial_losses(model: Any, batches: Sequence[Batch], gone: Sequence[Part], trials: Sequence[Part]) -> list[float]:
+    """Mean cross-entropy in nats a token without `gone` and one more part, for every part on trial.
+
+    What lies below a trial's layer is the same for all of them and computed once, which halves the work. The pieces
+    of a window are kept apart, and the model is left as it was.
 
     Raises:
         CorpusError: the batches hold no token to predict.
     """
-    total, count = 0.0, 0
-    for batch in (part for whole in batches for part in _rows(whole)):
-        places, labels = _targets(batch)
-        if len(places):
-            logits = _logits_at(model, batch, places)
-            total += float(functional.cross_entropy(logits.float(), labels.to(logits.device), reduction="sum"))
+    totals, count = [0.0] * len(trials), 0
+    with torch.inference_mode():
+        for batch in (part for whole in batches for part in _rows(whole)):
+            places, labels = _targets(batch)
+            if not len(places):
+                continue
             count += len(places)
+            inputs = _layer_inputs(model, batch, gone)
+            for index, trial in enumerate(trials):
+                above = [part for part in (*gone, trial) if part[0] >= trial[0]]
+                with _started_at(model, trial[0], inputs[trial[0]]), parts_skipped(model, above):
+                    totals[index] += _summed_loss(model, batch, places, labels)
     if not count:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
-    return total / count
+    return [total / count for total in totals]
+
+
+def _summed_loss(model: Any, batch: Batch, places: Tensor, labels: Tensor) -> float:
+    logits = _logits_at(model, batch, places)
+    return float(functional.cross_entropy(logits.float(), labels.to(logits.device), reduction="sum"))
+
+
+def _layer_inputs(model: Any, batch: Batch, gone: Sequence[Part]) -> list[Tensor]:
+    """The hidden states that enter every layer of the model without `gone`."""
+    found: list[Tensor] = []
+
+    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(args[0] if args else kwargs["hidden_states"])
+
+    with ExitStack() as stack:
+        for layer in decoder_layers(model):
+            stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
+        stack.enter_context(parts_skipped(model, gone))
+        run_decoder(model, batch)
+    return found
+
+
+@contextmanager
+def _started_at(model: Any, layer: int, states: Tensor) -> Iterator[None]:
+    """Inside the block the layers below are not run: `states` enter this one."""
+    with ExitStack() as stack:
+        for below in decoder_layers(model)[:layer]:
+            stack.enter_context(forward_replaced(below, lambda *_args, **_kwargs: states))
+        yield
 
 
 def _rows(batch: Batch) -> Iterator[Batch]:
@@ -87,30 +123,23 @@ def _logits_at(model: Any, batch: Batch, places: Tensor) -> Tensor:
 
 
 @contextmanager
-def layers_skipped(model: Any, skipped: Iterable[int]) -> Iterator[None]:
-    """Inside the block these layers hand on what they are given; nothing is left behind. Not for use with a cache."""
-    layers = decoder_layers(model)
+def parts_skipped(model: Any, parts: Iterable[Part]) -> Iterator[None]:
+    """Inside the block these layers hand on what they are given, these attentions and FFNs add nothing.
+
+    Nothing is left behind. Not for use with a cache.
+    """
+    answers = {"layer": _handed_on, "attention": no_attention, "ffn": no_ffn}
     with ExitStack() as stack:
-        for index in skipped:
-            stack.enter_context(forward_replaced(layers[index], _handed_on))
+        for index, kind in parts:
+            stack.enter_context(forward_replaced(module_of(model, index, kind), answers[kind]))
         yield
 
 
-@contextmanager
-def halves_skipped(model: Any, skipped: Iterable[Half]) -> Iterator[None]:
-    """Inside the block these attentions and FFNs add nothing to the residual stream (BlockPruner's minimal blocks)."""
-    with ExitStack() as stack:
-        for index, half in skipped:
-            replacement = no_attention if half == "attention" else no_ffn
-            stack.enter_context(forward_replaced(half_of(model, index, half), replacement))
-        yield
-
-
-def half_of(model: Any, index: int, half: str) -> Any:
-    """The attention or FFN module of a layer."""
-    spec = arch_of(model)
-    path = spec.output if half == "attention" else spec.ffn_columns
-    return decoder_layers(model)[index].get_submodule(path.rpartition(".")[0])
+def module_of(model: Any, index: int, kind: str) -> Any:
+    """A layer, its attention or its FFN."""
+    spec, layer = arch_of(model), decoder_layers(model)[index]
+    paths = {"layer": "", "attention": spec.output.rpartition(".")[0], "ffn": spec.ffn_columns.rpartition(".")[0]}
+    return layer.get_submodule(paths[kind])
 
 
 def _handed_on(hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:

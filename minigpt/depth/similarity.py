@@ -43,11 +43,6 @@ def distances(angular: Tensor, block: int) -> list[float]:
     return [float(value) for value in angular.diagonal(block)]
 
 
-def distance_map(angular: Tensor) -> list[list[float]]:
-    """Row n - 1 holds the distances over blocks of n layers, n = 1 .. L: the heat map of the paper's figure 4."""
-    return [distances(angular, block) for block in range(1, len(angular))]
-
-
 def most_similar_block(angular: Tensor, removed: int) -> Ints:
     """The block of `removed` neighboring layers whose input and output are closest (Gromov et al., steps 1-3).
 

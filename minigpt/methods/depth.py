@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from minigpt.arch import arch_of, decoder_layers, parameters_of
-from minigpt.depth.collapse import Collapse, search
+from minigpt.batches import take_tokens
+from minigpt.depth.collapse import TEXT_TOKENS, Collapse, search
 from minigpt.depth.greedy import ENDS, greedy_halves, greedy_layers
-from minigpt.depth.loss import Half, half_of, no_attention, no_ffn, search_text
+from minigpt.depth.loss import Part, module_of, no_attention, no_ffn, search_text
 from minigpt.depth.similarity import complement, deepest_block, least_influential, most_similar_block
 from minigpt.methods.material import Masked, Material
 from minigpt.types import Ints
@@ -38,12 +39,12 @@ def greedy_blocks(material: Material, count: int) -> Ints:
     layers, model = _layers(material), material.model
     text = search_text(material.batches, model.device)
     steps = greedy_layers(model, text, layers - count, protect=_ends(material), reporter=material.reporter)
-    return complement(layers, tuple(step.unit for step in steps))
+    return complement(layers, tuple(step.part[0] for step in steps))
 
 
 def laco(material: Material, count: int) -> Collapse:
     """Fold layers into the one below them, at the highest threshold that leaves `count`."""
-    text = search_text(material.batches, material.model.device)
+    text = list(take_tokens(material.batches, TEXT_TOKENS))
     return search(material.model, text, _layers(material) - count, reporter=material.reporter)
 
 
@@ -54,14 +55,14 @@ def greedy_blocks_faithful(material: Material, target: int) -> Masked:
     """
     model = material.model
     total = parameters_of(model)
-    sizes = {half: _parameters(half_of(model, 0, half)) for half in ("attention", "ffn")}
+    sizes = {half: _parameters(module_of(model, 0, half)) for half in ("attention", "ffn")}
 
-    def enough(gone: tuple[Half, ...]) -> bool:
+    def enough(gone: tuple[Part, ...]) -> bool:
         return total - sum(sizes[half] for _, half in gone) <= target
 
     text = search_text(material.batches, model.device)
     steps = greedy_halves(model, text, enough, protect=_ends(material), reporter=material.reporter)
-    gone = {step.unit for step in steps}
+    gone = {step.part for step in steps}
     for index, half in gone:
         _remove(model, index, half)
     config, layers = model.config, range(_layers(material))

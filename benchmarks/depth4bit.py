@@ -1,0 +1,139 @@
+"""Layers removed and weights held in 4 bits, together, in both orders, before and after healing.
+
+"prune, quantize" chooses layers on the full-precision parent; "quantize, prune" chooses them on the parent whose
+projections went through NF4 first. NF4 needs no data and treats every matrix by itself, so that for the same layers
+both orders give the same weights: only the choice can differ, and for `deepest` not even that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from reading import WINDOW, Reader, device_name, ratios
+
+from minigpt import assets, stats
+from minigpt.arch import parameters_of, shape_of
+from minigpt.config import apply_overrides
+from minigpt.fourbit import PLAIN_BYTES, four_bit
+from minigpt.heal import Recipe, train
+from minigpt.heal.recipe import RECIPES
+from minigpt.methods import method_named
+from minigpt.methods.material import Material
+from minigpt.methods.ranking import choose
+from minigpt.pipeline.text import token_text
+from minigpt.prune import apply_plan
+from minigpt.types import PrunePlan
+
+ORDERS = ("prune, quantize", "quantize, prune")
+
+
+class Bench(Reader):
+    """The parent as it is and in 4 bits, and what every method chooses on each."""
+
+    def __init__(self, domain: str, base: str, device: str, tokens: int, limit: int | None) -> None:
+        super().__init__(domain, base, device, limit)
+        self.parent, self.batches = self.model(), self.calibration(tokens)
+        self.read_texts = self.texts(self.tokenizer)
+        self.statistics: dict[str, stats.ActivationStats] = {}
+        self.before = self.read(self.parent, self.read_texts)
+
+    def plan(self, method: str, order: str, layers: int) -> tuple[PrunePlan, float]:
+        """The layers a method keeps, chosen in this order, and the seconds that took (statistics are taken once)."""
+        started = time.perf_counter()
+        with four_bit(self.parent) if order == ORDERS[1] else nullcontext():
+            material = Material(
+                method=method, model=self.parent, batches=self.batches, collect=lambda *_: self.statistics_of(order)
+            )
+            shape = replace(shape_of(self.parent), layers=layers)
+            plan = choose(method_named(method), material, shape, None, base_model="")
+        return plan, time.perf_counter() - started
+
+    def statistics_of(self, order: str) -> stats.ActivationStats:
+        """Those of the parent as it is while the layers are chosen."""
+        if order not in self.statistics:
+            self.statistics[order] = stats.collect(self.parent, self.batches)
+        return self.statistics[order]
+
+    def measured(self, model: Any) -> Iterator[dict[str, Any]]:
+        """The model in 16 bits, then with its projections in 4."""
+        parameters = parameters_of(model)
+        yield self.row(model, weights="bf16", bytes=PLAIN_BYTES * parameters, parameters=parameters)
+        with four_bit(model) as size:
+            yield self.row(model, weights="nf4", bytes=size.bytes, parameters=parameters)
+
+    def row(self, model: Any, **facts: Any) -> dict[str, Any]:
+        """Bits per byte and accuracies."""
+        bits = self.read(model, self.read_texts)
+        return {
+            **facts,
+            "bits": bits,
+            "vs_parent": ratios(bits, self.before),
+            "accuracy": self.ask(model, self.tokenizer),
+        }
+
+    def rows(self, method: str, order: str, fraction: float, recipe: Recipe | None) -> Iterator[dict[str, Any]]:
+        """One method at one size in one order: pruned and, with a recipe, healed."""
+        layers = shape_of(self.parent).layers
+        plan, seconds = self.plan(method, order, layers - round(fraction * layers))
+        facts = {
+            "method": method,
+            "order": order,
+            "fraction": fraction,
+            "removed": [layer for layer in range(layers) if layer not in plan.layers],
+            "merges": plan.merges,
+            "choice_seconds": round(seconds, 3),
+        }
+        model = apply_plan(deepcopy(self.parent), plan)
+        for row in self.measured(model):
+            yield {**facts, "state": "pruned", **row}
+        if recipe is None:
+            return
+        text = token_text(self.tokenizer, self.corpus.train, WINDOW)
+        training = train(model, text, self.read_texts["dev"], recipe)
+        healing = {"recipe": training.recipe, "best_step": training.best_step, "seconds": training.seconds}
+        for row in self.measured(model):
+            yield {**facts, "state": "healed", "healing": healing, **row}
+
+
+def main() -> None:
+    """Measure the parent and every combination, and append a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--domain", required=True)
+    parser.add_argument("--base", default=assets.DEFAULT_BASE)
+    parser.add_argument("--methods", default="shortgpt,deeper-layers,deepest")
+    parser.add_argument("--fractions", default="0.1,0.25,0.4", help="of the layers, removed")
+    parser.add_argument("--heal", type=json.loads, help='fields of the deeper-layers recipe: {"steps": "600"}')
+    parser.add_argument("--tokens", type=int, default=65536, help="of calibration text")
+    parser.add_argument("--limit", type=int, help="bytes of each text that is read, for a trial [all]")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    chosen = parser.parse_args()
+    bench = Bench(chosen.domain, chosen.base, chosen.device, chosen.tokens, chosen.limit)
+    recipe = None if chosen.heal is None else apply_overrides(RECIPES["deeper-layers"], chosen.heal)
+    common = {"domain": chosen.domain, "base": chosen.base, "device": device_name(chosen.device)}
+    with chosen.results.open("a", encoding="utf-8") as stream:
+
+        def write(row: dict[str, Any]) -> None:
+            stream.write(json.dumps({**common, **row}) + "\n")
+            stream.flush()
+
+        for row in bench.measured(bench.parent):
+            write({"method": "parent", "order": None, "fraction": 0.0, "removed": [], "state": "parent", **row})
+        for method in chosen.methods.split(","):
+            for fraction in map(float, chosen.fractions.split(",")):
+                for order in ORDERS:
+                    for row in bench.rows(method, order, fraction, recipe):
+                        write(row)
+
+
+if __name__ == "__main__":
+    main()
