@@ -6,6 +6,7 @@ with the default parent: 73.6 ms a distillation step of 8,192 tokens without the
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def fused_kernels(*models: Any) -> Iterator[None]:
         return
     from transformers.integrations import liger
 
+    logging.getLogger("liger_kernel").setLevel(logging.ERROR)
     apply: Any = liger.apply_liger_kernel
     modules = {sys.modules[type(model).__module__] for model in models}
     before = {module: dict(vars(module)) for module in modules}

@@ -102,7 +102,7 @@ class GraphedSteps:
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch.enable_grad():
-            for _ in range(WARM_UP):
+            for _ in range(1 if self.graphs else WARM_UP):
                 self._step(buffers)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()

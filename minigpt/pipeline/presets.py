@@ -40,7 +40,8 @@ class EvaluationSettings:
 class PlanSettings:
     """`tokens` of calibration text for the statistics, `probe_tokens` of dev text for measuring sensitivity.
 
-    `sensitivity`: "table" uses the shipped table where there is one for the parent, "measure" always measures.
+    `sensitivity`: "table" uses the shipped table where there is one for the parent, "measure" always measures, "auto"
+    measures on an accelerator, where it takes seconds.
     `healing`: how much training follows, since neurons and layers heal far better than a vocabulary does. Widths
     that are given are not planned but taken.
 
@@ -51,7 +52,7 @@ class PlanSettings:
 
     tokens: int = 65536
     probe_tokens: int = 16384
-    sensitivity: Literal["table", "measure"] = "table"
+    sensitivity: Literal["auto", "table", "measure"] = "auto"
     protect_ends: bool = True
     healing: Healing = "long"
     contrast: float = 0.0
@@ -106,8 +107,10 @@ class Settings:
     text: TextSettings = field(default_factory=TextSettings)
     control: bool = True
     recipe: str = "preset"
-    tune: Recipe = field(default_factory=lambda: Recipe(steps=400, learning_rate=1e-4, evaluate_every=25, patience=75))
-    heal: Recipe = field(default_factory=lambda: Recipe(steps=800, distill=1.0, evaluate_every=100))
+    tune: Recipe = field(default_factory=lambda: Recipe(steps=300, learning_rate=1e-4, evaluate_every=25, patience=75))
+    heal: Recipe = field(
+        default_factory=lambda: Recipe(steps=1200, learning_rate=1e-3, distill=1.0, evaluate_every=200)
+    )
 
 
 PRESETS: Mapping[str, Settings] = {
@@ -125,7 +128,7 @@ PRESETS: Mapping[str, Settings] = {
     "thorough": Settings(
         corpus=CorpusSettings(relevance=True),
         text=TextSettings(general=1.0),
-        heal=Recipe(steps=2500, distill=1.0, evaluate_every=100, average=0.995),
+        heal=Recipe(steps=2500, learning_rate=1e-3, distill=1.0, evaluate_every=100, average=0.995),
     ),
 }
 

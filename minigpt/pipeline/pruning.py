@@ -21,7 +21,7 @@ from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.limits import FREE, Budget, budget_for
 from minigpt.pipeline.sensitivity import measure_sensitivity
 from minigpt.pipeline.text import calibration_batches, dev_sample
-from minigpt.plan import LEFT_AFTER, Sensitivity, shipped
+from minigpt.plan import LEFT_AFTER, Curve, Sensitivity, shipped
 from minigpt.plan.allocate import removed_fractions
 from minigpt.prune import apply_plan
 from minigpt.repair import prune_with_repair
@@ -29,6 +29,7 @@ from minigpt.types import Ints, PrunePlan, Shape
 
 PLAN = "plan.json"
 STATISTICS = "stats.safetensors"
+CURVES = "curves.json"
 STATISTICS_VERSION = 2
 
 
@@ -125,7 +126,7 @@ def plan_of(context: Context, model: Any, tokenizer: Any, source_key: str) -> Pr
     material = material_for(context, model, tokenizer, source_key)
     scores = rank(method, material)
     parent, budget = shape_of(model), budget_for(context, model.config, tokenizer)
-    sensitivity = _sensitivity(context, method, material, tokenizer, scores, budget)
+    sensitivity = _sensitivity(context, method, material, tokenizer, scores, budget, source_key)
     shape = budget.shape(parent, sensitivity)
     tokens: Ints | None = None
     if shape.vocab_size < parent.vocab_size:
@@ -147,28 +148,47 @@ def plan_of(context: Context, model: Any, tokenizer: Any, source_key: str) -> Pr
 
 
 def _sensitivity(
-    context: Context, method: Method, material: Material, tokenizer: Any, scores: Scores | None, budget: Budget
+    context: Context,
+    method: Method,
+    material: Material,
+    tokenizer: Any,
+    scores: Scores | None,
+    budget: Budget,
+    source_key: str,
 ) -> Sensitivity:
     """The curves that decide between the method's axes; free ones where the size alone decides."""
     if budget.choices < 2:
         return FREE
     chosen, model = context.settings.plan, material.model
     table = shipped(str(model.config.model_type), int(model.config.hidden_size), shape_of(model), chosen.healing)
-    if table is not None and chosen.sensitivity == "table":
+    measured = chosen.sensitivity == "measure" or (chosen.sensitivity == "auto" and context.device != "cpu")
+    if table is not None and not measured:
         return table
-    documents = dev_sample(context.corpus.dev, 4 * chosen.probe_tokens)
-    return measure_sensitivity(
-        model,
-        tokenizer,
-        _planner(method, material, scores),
-        list(take_tokens(material.batches, chosen.probe_tokens)),
-        documents,
-        material.counts,
-        axes=method.axes,
-        window=context.settings.heal.window,
-        weights=LEFT_AFTER[chosen.healing],
-        reporter=context.reporter,
+    plan_of = _planner(method, material, scores)
+
+    def make(folder: Path) -> None:
+        curves = measure_sensitivity(
+            model,
+            tokenizer,
+            plan_of,
+            list(take_tokens(material.batches, chosen.probe_tokens)),
+            dev_sample(context.corpus.dev, 4 * chosen.probe_tokens),
+            material.counts,
+            axes=method.axes,
+            window=context.settings.heal.window,
+            reporter=context.reporter,
+        )
+        write_json(folder / CURVES, curves)
+
+    key = fingerprint(
+        STATISTICS_VERSION,
+        source_key,
+        context.corpus.fingerprint,
+        (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),
+        (method.name, sorted(material.kinds), material.seed, chosen.contrast),
     )
+    folder, _ = context.common.stage("sensitivity", key, make)
+    return Sensitivity(curves=read_json(folder / CURVES, dict[str, Curve]), weights=LEFT_AFTER[chosen.healing])
 
 
 def _planner(method: Method, material: Material, scores: Scores | None) -> Callable[[Shape], PrunePlan]:

@@ -12,7 +12,7 @@ from minigpt.arch import legal_kv_groups, shape_of
 from minigpt.batches import Batch
 from minigpt.heal import bits_per_byte
 from minigpt.pipeline.text import token_text
-from minigpt.plan import AXES, Sensitivity
+from minigpt.plan import AXES, Curve
 from minigpt.progress import Reporter
 from minigpt.repair import prune_with_repair
 from minigpt.types import Document, PrunePlan, Shape
@@ -32,10 +32,9 @@ def measure_sensitivity(
     *,
     axes: Collection[str] = AXES,
     window: int,
-    weights: Mapping[str, float],
     reporter: Reporter,
-) -> Sensitivity:
-    """The curves of a model, on dev text (never on held-out text).
+) -> dict[str, Curve]:
+    """The curves of a model, on dev text (never on held-out text): log2 of the ratio of bits per byte.
 
     Args:
         model: the model that will be pruned; left as it is.
@@ -46,7 +45,6 @@ def measure_sensitivity(
         counts: token counts of the domain.
         axes: which to measure.
         window: longest piece of text.
-        weights: which part of each cost healing leaves.
         reporter: told about progress.
     """
     before = bits_per_byte(model, token_text(tokenizer, documents, window))
@@ -58,10 +56,10 @@ def measure_sensitivity(
             trimmed = vocab.trim_tokenizer(tokenizer, vocab.keep_tokens(tokenizer, counts, shape.vocab_size))
             pruned, text_tokenizer = vocab.trim_model(pruned, trimmed), trimmed.tokenizer
         else:
-            prune_with_repair(pruned, plan_of(shape), batches, sequential=False)
+            prune_with_repair(pruned, plan_of(shape), batches)
         after = bits_per_byte(pruned, token_text(text_tokenizer, documents, window))
         curves.setdefault(axis, []).append((removed, math.log2(after / before)))
-    return Sensitivity(curves={axis: tuple(points) for axis, points in curves.items()}, weights=weights)
+    return {axis: tuple(points) for axis, points in curves.items()}
 
 
 def _probes(model: Any) -> list[tuple[str, float, Shape]]:
