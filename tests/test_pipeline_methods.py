@@ -67,11 +67,12 @@ def test_mini_gpt_cuts_the_vocabulary_too_and_never_layers(world: World) -> None
 
 
 def test_flap_builds_a_model_with_biases_that_counts_them(world: World) -> None:
-    made = build(options(world, "flap", "flap"))
+    made = build(options(world, "flap", "flap", overrides={"heal.steps": "2"}))
     folder = world.root / "flap" / "model"
     config = json.loads((folder / "config.json").read_text())
     assert config["attention_bias"] and config["mlp_bias"]
     shape, stage = made.shape_after, pruned(made)
+    assert "The pruned model was not repaired by least squares." in made.notes
     heads = 16 * shape.kv_groups + 2 * 8 * shape.kv_groups
     biases = 4 * (heads + 32 + 2 * shape.intermediate_size + 32)
     gone = 4 * ((256 - shape.intermediate_size) * NEURON + (2 - shape.kv_groups) * GROUP)

@@ -16,6 +16,7 @@ from minigpt.config import resolved_yaml
 from minigpt.figures import kept_per_layer
 from minigpt.files import file_sha256, fingerprint, write_json, write_text
 from minigpt.pipeline.context import Context
+from minigpt.pipeline.pruning import repairs
 from minigpt.pipeline.workspace import Workspace
 from minigpt.plan.allocate import TOLERANCE
 from minigpt.types import Attribution, BuildReport, PrunePlan, Shape, StageReport
@@ -106,6 +107,8 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
     """What a reader must know to read the numbers rightly."""
     found = [f"The budget was split by the sensitivity of: {plan.sensitivity}."] if plan.sensitivity else []
     found += size_note(plan)
+    if not repairs(context) and plan.parameters_after < plan.parameters_before:
+        found.append("The pruned model was not repaired by least squares.")
     if context.general is not None and context.settings.text.general:
         found.append(
             "General training text was mixed into tuning and healing, from the sources of the general control (other "

@@ -214,9 +214,13 @@ def prune(context: Context, planned: Planned, source: Path) -> tuple[Path, str, 
 
 
 def repairs(context: Context) -> bool:
-    """Whether the least-squares repair runs: where it belongs to the method, or where `--set repair...` asks for it."""
+    """Whether the least-squares repair runs: where it belongs to the method, or where `--set repair...` asks for it.
+
+    A method with a transformation of its own has no place for it.
+    """
+    method = method_named(context.options.method)
     asked = any(name.startswith("repair.") for name in context.options.overrides)
-    return (method_named(context.options.method).repair or asked) and context.settings.repair.tokens > 0
+    return (method.repair or asked) and method.transform is None and context.settings.repair.tokens > 0
 
 
 def cut(
