@@ -151,6 +151,18 @@ def quantize_projections(model: Any, compute: torch.dtype, *, double: bool = Tru
     return originals
 
 
+def mend_cpu_layers(model: Any) -> None:
+    """Give the NF4 layers of a loaded model a forward that is right on a CPU, whatever their width.
+
+    See :func:`_restored`; layers on an accelerator stay as they are.
+    """
+    for layer in model.modules():
+        if isinstance(layer, library().nn.Linear4bit) and layer.weight.device.type == "cpu":
+            layer.support_avx512bf16_for_cpu = False
+            if layer.in_features % BLOCK:
+                layer.forward = partial(_any_width, layer)
+
+
 def _any_width(layer: Any, states: Tensor) -> Tensor:
     """An NF4 layer's forward on a CPU for rows that are not whole blocks; see :func:`_restored`."""
     bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)

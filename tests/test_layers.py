@@ -29,6 +29,7 @@ ONLY_IN = {
     "evaluate": ("evaluate",),
     "lm_eval": ("export",),
     "matplotlib": ("sweep",),
+    "bitsandbytes": ("fourbit",),
     "onnx": ("export",),
     "onnx_ir": ("export",),
     "onnxruntime": ("export", "runtimes"),

@@ -21,6 +21,7 @@ COMMANDS = {
     "domains": ("minigpt.cli.domains:domains", "Domain definitions: list, show, validate, new."),
     "corpus": ("minigpt.cli.corpus:corpus", "Where a domain's text comes from, and what is in it."),
     "export": ("minigpt.cli.export:export", "ONNX and other formats, verified against PyTorch."),
+    "bench": ("minigpt.cli.bench:bench", "Speed, memory and size of models side by side."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
     "sweep": ("minigpt.cli.sweep:sweep", "Methods against sizes: points, Pareto set, pictures."),
     "methods": ("minigpt.cli.methods:methods", "The pruning methods there are."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ LOOKUPS = {"Gather": {0}, "GatherBlockQuantized": {0, 2, 3}}
 """ONNX ops that read only rows of some of their inputs, by index."""
 
 
-def copy_tokenizer(source: Path, folder: Path) -> None:
+def copy_tokenizer(source: Path, folder: Path, *, skip: Collection[str] = ()) -> None:
     """Copy config, generation config, tokenizer and chat template of a model folder, those that exist."""
     for name in BESIDE:
-        if (source / name).exists():
+        if name not in skip and (source / name).exists():
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(source / name, temporary)
 

@@ -12,7 +12,8 @@ from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import ExportError
 from minigpt.export.common import copy_tokenizer, weight_bytes
-from minigpt.export.onnx_quantize import SETTINGS, quantize
+from minigpt.export.onnx_quantize import quantize
+from minigpt.export.onnx_quantize import settings as quantizer_settings
 from minigpt.export.quiet import silence
 from minigpt.export.run import ExportRequest, Written
 from minigpt.files import atomic_path
@@ -41,7 +42,7 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     save(graph, folder)
     if bits := BITS.get(str(request.precision)):
         quantize(folder / GRAPH, DATA, bits)
-        settings |= SETTINGS
+        settings |= quantizer_settings(bits)
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
 

@@ -16,7 +16,7 @@ from minigpt.progress import Reporter
 GRAPH, DATA = "model.onnx", "model.onnx.data"
 OPTIONS: dict[str, dict[str, str | int]] = {
     "fp32": {},
-    "int4": {"algo_config": "k_quant", "block_size": 32, "is_symmetric": "false"},
+    "int4": {"algo_config": "k_quant", "block_size": 32, "is_symmetric": "false", "accuracy_level": 1},
 }
 """What the builder is asked for. `k_quant` searches the scale of every block (llama.cpp's rule) where plain rounding
 takes it from the extremes; zero points cost 1/8 bit a weight."""

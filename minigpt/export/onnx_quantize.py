@@ -1,9 +1,9 @@
 """Weights of a portable ONNX graph in 8 or 4 bits, by ONNX Runtime's own quantizer.
 
 Every matrix is cut into blocks of 32 weights with a scale and a zero point each, which a search fits to the block
-(llama.cpp's k-quant rule) rather than its extremes alone. Weights only: activations are rounded row by row inside the
-kernel, so that a result depends neither on padding nor on what else is in the batch, as it does with ONNX's dynamic
-quantization, where one scale serves the whole batch.
+(llama.cpp's k-quant rule) rather than its extremes alone. Only weights are stored rounded; where activations are, it is
+row by row inside the kernel. A result therefore depends neither on padding nor on what else is in the batch, as it
+does with ONNX's dynamic quantization, where one scale serves the whole batch.
 """
 
 from __future__ import annotations
@@ -17,19 +17,26 @@ from minigpt.export.quiet import silence
 
 BLOCK = 32
 TURNED = ".transposed"
-INT8_ACTIVATIONS = 4
-"""ONNX Runtime's `accuracy_level` for kernels that multiply in int8."""
-SETTINGS: Mapping[str, str | int | float | bool] = {
-    "quantizer": "onnxruntime MatMulNBits, k_quant",
-    "block_size": BLOCK,
-    "accuracy_level": INT8_ACTIVATIONS,
-}
+ACTIVATIONS = {8: 4, 4: 1}
+"""ONNX Runtime's `accuracy_level` by bits: 1 multiplies in fp32, 4 rounds activations to int8 as well.
+
+On an AVX-512 processor 4-bit weights decode as fast with either, and with fp32 activations exactly as they prefill; for
+8-bit weights ONNX Runtime (1.31) has a fast kernel only with int8 activations.
+"""
+
+
+def settings(bits: int) -> dict[str, str | int | float | bool]:
+    """What :func:`quantize` does, for the record."""
+    quantizer = f"onnxruntime MatMulNBits {bits} bits, k_quant"
+    return {"quantizer": quantizer, "block_size": BLOCK, "accuracy_level": ACTIVATIONS[bits]}
 
 
 def quantize(graph: Path, data: str, bits: int) -> None:
     """Rewrite a graph in place: MatMuls with constant weights as `MatMulNBits`, the embedding likewise.
 
-    A tied embedding is stored once: `GatherBlockQuantized` looks up rows of the output projection's own blocks.
+    The search of ONNX Runtime 1.31 packs the zero points of an odd number of blocks wrongly; such matrices are rounded
+    from their extremes. A tied embedding is stored once: `GatherBlockQuantized` looks up rows of the output
+    projection's own blocks.
 
     Args:
         graph: the .onnx file; its folder holds the weights.
@@ -40,19 +47,29 @@ def quantize(graph: Path, data: str, bits: int) -> None:
         ExportError: the quantizer found no weights.
     """
     import onnx
-    from onnxruntime.quantization.matmul_nbits_quantizer import KQuantWeightOnlyQuantConfig, MatMulNBitsQuantizer
+    from onnxruntime.quantization.matmul_nbits_quantizer import (
+        DefaultWeightOnlyQuantConfig,
+        KQuantWeightOnlyQuantConfig,
+        MatMulNBitsQuantizer,
+    )
 
     model = onnx.load(str(graph))
     unfold_transposes(model.graph)
-    nodes = {node.name: {"bits": bits} for node in matmuls(model.graph)}
-    if not nodes:
+    blocks = {node.name: -(-_rows(model.graph, node) // BLOCK) for node in matmuls(model.graph)}
+    if not blocks:
         raise ExportError("The traced graph has no matrix products with constant weights; nothing to quantize.")
-    algorithm = KQuantWeightOnlyQuantConfig(customized_weight_config=nodes)
+    odd = [name for name, count in blocks.items() if bits == 4 and count % 2]
+    level = {"accuracy_level": ACTIVATIONS[bits], "block_size": BLOCK}
+    searched = KQuantWeightOnlyQuantConfig(customized_weight_config={name: {"bits": bits} for name in blocks})
+    plain = DefaultWeightOnlyQuantConfig(**level, bits=bits)
     with silence():
-        quantizer = MatMulNBitsQuantizer(
-            model, block_size=BLOCK, accuracy_level=INT8_ACTIVATIONS, algo_config=algorithm
-        )
+        quantizer = MatMulNBitsQuantizer(model, **level, nodes_to_exclude=odd, algo_config=searched)
         quantizer.process()
+        if odd:
+            quantizer = MatMulNBitsQuantizer(
+                quantizer.model.model, nodes_to_include=odd, bits=bits, **level, algo_config=plain
+            )
+            quantizer.process()
     found = quantizer.model.model
     tie_embedding(found.graph)
     drop_unused(found.graph)
@@ -69,6 +86,11 @@ def matmuls(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in constants:
             yield node
+
+
+def _rows(graph: Any, node: Any) -> int:
+    """Length of the inner dimension of a MatMul with a constant."""
+    return int(next(tensor.dims[0] for tensor in graph.initializer if tensor.name == node.input[1]))
 
 
 def unfold_transposes(graph: Any) -> None:

@@ -15,13 +15,16 @@ from minigpt.export.verify import GREEDY_TOKENS, compare_greedy, compare_logits
 from minigpt.progress import Reporter
 from minigpt.runtimes import ExportRecord
 
+WORST_RATIO = 1.25
+"""Bits per byte of an export over its source's beyond which rounding is not a loss but a defect."""
+
 
 def prove(request: ExportRequest, record: ExportRecord, folder: Path, reporter: Reporter) -> ExportRecord:
     """Run source and export side by side; the record with what was found.
 
     Raises:
         ExportError: a check failed: logits differ from the source's (fp32) or from the export's own when it is run in
-            another way, greedy text parts (fp32), or the tokenizers disagree.
+            another way, greedy text parts (fp32), the tokenizers disagree, or bits per byte rise by over a quarter.
     """
     with reporter.stage("Verifying against PyTorch"):
         source = runtimes.load(request.source.path, device=request.device)
@@ -32,7 +35,13 @@ def prove(request: ExportRequest, record: ExportRecord, folder: Path, reporter: 
     found = replace(record, checks=(*record.checks, *checks), greedy=greedy)
     refuse_failures(found)
     with running(record):
-        return replace(found, quality=measure_quality(source, exported, request, reporter))
+        quality = measure_quality(source, exported, request, reporter)
+    if quality.ratio > WORST_RATIO:
+        raise ExportError(
+            f"The {record.format} export in {record.precision} needs {quality.ratio:.2f} times its source's bits per "
+            f"byte of {quality.domain}; beyond {WORST_RATIO} it is another model. Choose a higher precision."
+        )
+    return replace(found, quality=quality)
 
 
 @contextmanager

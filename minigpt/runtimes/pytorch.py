@@ -13,6 +13,7 @@ from minigpt import assets
 from minigpt.assets.parents import model_folder
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import AssetError
+from minigpt.fourbit import mend_cpu_layers
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
 
@@ -91,4 +92,5 @@ def load_quantized(folder: Path, device: str) -> TorchRuntime:
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(f"Cannot load the 4-bit model in {folder}: {first}") from error
+    mend_cpu_layers(model)
     return TorchRuntime(model, assets.load_tokenizer(folder), folder=folder)
