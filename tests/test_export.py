@@ -1,0 +1,143 @@
+"""An export is handed over only if it computes what its source computes, and says so in export.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigpt import report, runtimes
+from minigpt.errors import ConfigError, ExportError, GateFailed, MiniGPTError, UnknownName
+from minigpt.export import EXPORTERS, Format, export, format_of
+from minigpt.export.card import render_card
+from minigpt.references import report_of
+from minigpt.runtimes import LOADERS, read_record
+from tests import exports
+from tests.exports import Shop, make_shop
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return make_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture
+def copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format called `copy` in both tables."""
+    row = Format(write="tests.exports:write_copy", precisions=("fp32", "int4"), summary="a copy", card="Copy it.")
+    monkeypatch.setitem(EXPORTERS, "copy", row)
+    monkeypatch.setitem(LOADERS, "copy", "tests.exports:load_lying")
+    monkeypatch.setitem(exports.LIE, "is", "")
+
+
+@pytest.mark.usefixtures("copy")
+def test_the_record_holds_proof_and_origin(shop: Shop) -> None:
+    record = export(shop.request("copy", "honest"))
+    folder = shop.root / "honest"
+    assert read_record(folder) == record
+    assert {check.name for check in record.checks} == {"prefill", "decode", "left-padded"}
+    assert all(check.passed for check in record.checks)
+    assert record.greedy and record.greedy.agreeing == record.greedy.tokens == 64
+    assert record.quality and record.quality.domain == "mixed" and record.quality.ratio == 1.0
+    assert {name for name in record.files} == {path.name for path in folder.iterdir()} - {"export.json"}
+    for name, found in record.files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == found
+        assert (folder / name).stat().st_mode & 0o777 == 0o644
+    assert record.source.parameters == 2 * 32 * (2 * 64 + 2 * 32 + 3 * 64) + 512 * 32 + 5 * 32
+    assert record.source.fingerprint and record.versions["minigpt"]
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize(
+    ("lie", "said"), [("weights", "prefill"), ("mask", "left-padded"), ("cache", "decode"), ("infinite", "not finite")]
+)
+def test_an_export_that_computes_something_else_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, lie: str, said: str
+) -> None:
+    monkeypatch.setitem(exports.LIE, "is", lie)
+    with pytest.raises(ExportError, match=said):
+        export(shop.request("copy", f"liar-{lie}"))
+    assert not (shop.root / f"liar-{lie}").exists()
+
+
+@pytest.mark.usefixtures("copy")
+def test_rounded_weights_may_differ_from_the_source_but_not_from_themselves(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(exports.LIE, "is", "weights")
+    record = export(shop.request("copy", "rounded", precision="int4"))
+    prefill = next(check for check in record.checks if check.name == "prefill")
+    assert prefill.tolerance is None and prefill.difference == pytest.approx(0.01, rel=1e-3)
+    monkeypatch.setitem(exports.LIE, "is", "cache")
+    with pytest.raises(ExportError, match="its own prefill"):
+        export(shop.request("copy", "rounded2", precision="int4"))
+
+
+@pytest.mark.usefixtures("copy")
+def test_what_is_there_is_not_written_over(shop: Shop) -> None:
+    target = shop.root / "taken"
+    target.mkdir()
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match="not an export"):
+        export(shop.request("copy", "taken", force=True))
+    assert (target / "notes.txt").read_text() == "mine"
+    (target / "notes.txt").unlink()
+    export(shop.request("copy", "taken"))
+    with pytest.raises(ExportError, match="--force"):
+        export(shop.request("copy", "taken"))
+    assert export(shop.request("copy", "taken", force=True)).format == "copy"
+
+
+@pytest.mark.usefixtures("copy")
+def test_an_export_stands_in_a_comparison_beside_its_source(shop: Shop) -> None:
+    export(shop.request("copy", "one"))
+    export(shop.request("copy", "two", precision="int4"))
+    found = [(name, report_of(str(shop.root / name))) for name in ("one", "two")]
+    assert [each.stages[-1].stage for _, each in found] == ["exported", "exported"]
+    row = next(row for row in report.compare(found).rows if row.metric == "bits_per_byte")
+    assert row.cells[1] and row.cells[1].ratio == 1.0 and row.cells[1].vs_parent == 1.0
+    report.check_gate("bits_per_byte>1.001x", found)
+    with pytest.raises(GateFailed):
+        report.check_gate("bits_per_byte>0.999x", found)
+
+
+def test_names_and_precisions_are_checked_before_any_work() -> None:
+    assert format_of("onnx", None)[1] == "fp32"
+    with pytest.raises(UnknownName, match="onnx-genai"):
+        format_of("onnx-gena", None)
+    with pytest.raises(ConfigError, match="fp32, int4"):
+        format_of("onnx-genai", "fp16")
+
+
+def test_a_missing_package_is_named_with_its_extra(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPORTERS, "onnx", replace(EXPORTERS["onnx"], needs=("onnx", "no_such_package")))
+    with pytest.raises(ExportError, match=r"no_such_package: pip install 'minigpt\[onnx\]'"):
+        export(shop.request("onnx", "never"))
+
+
+def test_every_model_format_has_a_runtime() -> None:
+    assert {name for name, row in EXPORTERS.items() if row.runtime} <= set(LOADERS)
+
+
+def test_a_folder_of_an_unknown_format_is_refused(shop: Shop, tmp_path: Path) -> None:
+    source: dict[str, Any] = {"ref": "x", "fingerprint": "y", "precision": "float32", "parameters": 1, "bytes": 1}
+    source["shape"] = {"layers": 1, "intermediate_size": 1, "kv_groups": 1, "vocab_size": 1}
+    record = {"format": "stone", "precision": "fp32", "source": source, "bytes": 1, "bytes_per_token": 1}
+    empty: dict[str, Any] = {"settings": {}, "versions": {}, "files": {}}
+    (tmp_path / "export.json").write_text(json.dumps(record | empty))
+    with pytest.raises(UnknownName, match="stone"):
+        runtimes.load(tmp_path)
+    with pytest.raises(MiniGPTError, match="no figures"):
+        report_of(str(tmp_path))
+
+
+@pytest.mark.usefixtures("copy")
+def test_the_card_keeps_the_license_of_its_source(shop: Shop) -> None:
+    record = export(shop.request("copy", "carded"))
+    card = render_card(EXPORTERS["copy"], record, "---\nlicense: apache-2.0\n---\n\n# Medicine\n\nIt knows hearts.\n")
+    assert card.startswith("---\nlicense: apache-2.0\n---\n")
+    assert "It knows hearts." in card and "Copy it." in card and record.source.fingerprint in card

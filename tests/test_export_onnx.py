@@ -1,0 +1,166 @@
+"""The ONNX formats in their real runtimes: names, parity, and one stored matrix where a model has one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minigpt import runtimes
+from minigpt.export import export
+from tests.exports import Shop, make_shop
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return make_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def portable(shop: Shop) -> Path:
+    record = export(shop.request("onnx", "portable"))
+    assert record.greedy and record.greedy.agreeing == 64
+    return shop.root / "portable"
+
+
+@pytest.fixture(scope="module")
+def int4(portable: Path) -> Path:
+    from minigpt.export.onnx_quantize import quantize
+
+    folder = portable.with_name("int4")
+    shutil.copytree(portable, folder)
+    quantize(folder / "model.onnx", "model.onnx_data", 4)
+    return folder
+
+
+def names(values: Any) -> dict[str, list[Any]]:
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
+    }
+
+
+def test_one_graph_in_plain_onnx_with_the_names_that_runtimes_know(portable: Path) -> None:
+    graph = onnx.load(str(portable / "model.onnx"), load_external_data=False).graph
+    past = ["batch_size", 2, "past_sequence_length", 16]
+    assert names(graph.input) == {
+        "input_ids": ["batch_size", "sequence_length"],
+        "attention_mask": ["batch_size", "total_sequence_length"],
+        "position_ids": ["batch_size", "sequence_length"],
+        **{f"past_key_values.{layer}.{part}": past for layer in range(2) for part in ("key", "value")},
+    }
+    present = ["batch_size", 2, "total_sequence_length", 16]
+    assert names(graph.output) == {
+        "logits": ["batch_size", "sequence_length", 512],
+        **{f"present.{layer}.{part}": present for layer in range(2) for part in ("key", "value")},
+    }
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+    assert sorted(path.name for path in portable.glob("model*")) == ["model.onnx", "model.onnx_data"]
+    assert b"site-packages" not in (portable / "model.onnx").read_bytes()
+    onnx.checker.check_model(str(portable / "model.onnx"))
+
+
+def test_batches_and_lengths_that_were_not_traced(shop: Shop, portable: Path) -> None:
+    """Against transformers itself, three rows padded on the left by 0, 3 and 9 tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    ids = np.random.default_rng(0).integers(3, 512, size=(3, 13))
+    mask = np.ones_like(ids)
+    mask[1, :3] = mask[2, :9] = 0
+    with torch.no_grad():
+        model = AutoModelForCausalLM.from_pretrained(shop.model)
+        want = [
+            model(torch.from_numpy(row[None, keep.astype(bool)])).logits[0] for row, keep in zip(ids, mask, strict=True)
+        ]
+    found = runtimes.load(portable).logits(ids, mask)
+    for row, keep, expected in zip(found, mask, want, strict=True):
+        np.testing.assert_allclose(row[keep.astype(bool)], expected.numpy(), atol=1e-4)
+
+
+def test_steps_continue_what_was_begun(portable: Path) -> None:
+    runtime = runtimes.load(portable)
+    ids = list(range(5, 25))
+    whole = runtime.logits(np.array([ids]), np.ones((1, 20), dtype=np.int64))[0]
+    runtime.begin([9, 9, 9])
+    steps = [runtime.begin(ids[:7]), *(runtime.step(token) for token in ids[7:])]
+    np.testing.assert_allclose(np.stack(steps), whole[6:], atol=1e-4)
+
+
+def test_a_tied_matrix_is_stored_once_and_read_back_as_itself(shop: Shop, int4: Path) -> None:
+    """Dequantized by hand from the bytes: (q - zero) * scale, low nibble first, blocks of 32 along the hidden size."""
+    from safetensors.numpy import load_file
+
+    model = onnx.load(str(int4 / "model.onnx"))
+    tensors = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    lookup = next(node for node in model.graph.node if node.op_type == "GatherBlockQuantized")
+    head = next(node for node in model.graph.node if node.op_type == "MatMulNBits" and node.output[0] == "logits")
+    view = next(node for node in model.graph.node if node.output[0] == lookup.input[0])
+    assert view.input[0] == head.input[1] and list(lookup.input[2:]) == list(head.input[2:])
+    packed, scale, zero = (tensors[name] for name in head.input[1:4])
+    nibbles = np.stack([packed & 15, packed >> 4], axis=-1).reshape(512, 1, 32).astype(np.float32)
+    values = (nibbles - (zero & 15).reshape(512, 1, 1)) * scale.reshape(512, 1, 1)
+    weight = load_file(shop.model / "model.safetensors")["model.embed_tokens.weight"]
+    assert np.abs(values.reshape(512, 32) - weight).max() <= 0.51 * scale.max()
+    assert not [name for name, tensor in tensors.items() if tensor.shape in {(512, 32), (32, 512)}]
+    assert not [
+        node for node in model.graph.node if node.op_type in {"Gather", "MatMul"} and 512 in _sizes(node, tensors)
+    ]
+
+
+def _sizes(node: Any, tensors: dict[str, Any]) -> set[int]:
+    return {side for name in node.input if name in tensors for side in tensors[name].shape}
+
+
+def test_four_bits_stay_near_and_agree_with_themselves(portable: Path, int4: Path) -> None:
+    ids = np.arange(3, 33)[None]
+    rounded, exact = runtimes.load(int4), runtimes.load(portable)
+    found, want = (each.logits(ids, np.ones_like(ids))[0] for each in (rounded, exact))
+    assert 0 < np.abs(found - want).mean() < 0.35 * want.std()
+    steps = [rounded.begin(ids[0, :10].tolist()), *(rounded.step(int(token)) for token in ids[0, 10:])]
+    np.testing.assert_allclose(np.stack(steps), found[9:], atol=1e-3)
+    assert (int4 / "model.onnx_data").stat().st_size < 0.25 * (portable / "model.onnx_data").stat().st_size
+
+
+def test_bytes_per_token_count_a_tied_matrix_once_and_a_lookup_not_at_all(portable: Path, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    from minigpt.export.common import weight_bytes
+
+    matrices = 4 * (2 * 32 * (2 * 64 + 2 * 32 + 3 * 64) + 512 * 32)
+    assert matrices <= weight_bytes(portable / "model.onnx") < matrices + 1024
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "head"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "untied",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
+        [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in _TABLES.items()],
+    )
+    onnx.save(helper.make_model(graph), str(tmp_path / "untied.onnx"))
+    assert weight_bytes(tmp_path / "untied.onnx") == 4 * 3 * 5
+
+
+_TABLES = {"table": (7, 3), "head": (3, 5)}
+
+
+def test_genai_reads_its_folder_and_agrees(shop: Shop) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    record = export(shop.request("onnx-genai", "genai"))
+    assert record.greedy and record.greedy.agreeing == 64 and all(check.passed for check in record.checks)
+    assert record.quality and record.quality.ratio == pytest.approx(1, abs=1e-5)
+    runtime = runtimes.load(shop.root / "genai")
+    runtime._room = 0  # type: ignore[attr-defined]
+    first = runtime.begin([5, 6, 7])
+    runtime._room = 0  # type: ignore[attr-defined]
+    whole = runtime.logits(np.array([[5, 6, 7, 8]]), np.ones((1, 4), dtype=np.int64))[0]
+    np.testing.assert_allclose(np.stack([first, runtime.step(8)]), whole[2:], atol=1e-4)
