@@ -20,6 +20,11 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
+def llama_python() -> str | None:
+    """Interpreter with llama-cpp-python, where that is not our own: `MINIGPT_LLAMA_PYTHON`."""
+    return os.environ.get("MINIGPT_LLAMA_PYTHON") or None
+
+
 def silence_libraries() -> None:
     """Ask the Hugging Face libraries for no bars and no warnings; what the user has set stays.
 

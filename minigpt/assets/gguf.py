@@ -123,6 +123,15 @@ def _save(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
         raise AssetError(f"Converting to {folder.name} changed the logits by {difference:.2g}; report this file.")
 
 
+def read_gguf(path: Path) -> PreTrainedModel:
+    """The model of a GGUF file in fp32, dequantized, without a copy in the cache.
+
+    Raises:
+        AssetError: not a GGUF file, or an architecture that transformers cannot convert.
+    """
+    return _load(path, read_metadata(path)[0])
+
+
 def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
     import torch
     import transformers

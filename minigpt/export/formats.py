@@ -64,6 +64,16 @@ EXPORTERS = {
         extra="lm-eval",
         runtime=False,
     ),
+    "gguf": Format(
+        write="minigpt.export.gguf:write",
+        precisions=("fp16", "int8", "int4", "fp32"),
+        summary="one GGUF file (F16, Q8_0, Q4_0 or F32), for llama.cpp and everything built on it",
+        card=(
+            "`model.gguf` holds weights, tokenizer and chat template. Run it with llama.cpp "
+            "(`llama-cli -m model.gguf`), with llama-cpp-python, or with anything else that reads GGUF."
+        ),
+        needs=("gguf",),
+    ),
 }
 
 

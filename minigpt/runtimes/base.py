@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 LOADERS = {
     "onnx": "minigpt.runtimes.onnx:load",
     "onnx-genai": "minigpt.runtimes.onnx_genai:load",
+    "gguf": "minigpt.runtimes.gguf:load",
     "torch-4bit": "minigpt.runtimes.pytorch:load_quantized",
 }
 """Export format → `module:function` that opens a folder of it: called as `function(folder, device)`."""

@@ -1,0 +1,53 @@
+"""GGUF for llama.cpp: one file with weights, tokenizer and chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from minigpt import assets
+from minigpt.export.common import copy_tokenizer
+from minigpt.export.gguf_int4 import CALIBRATION_TOKENS, CompensatedRounding, calibration_grams
+from minigpt.export.gguf_write import GgufType, write_gguf
+from minigpt.export.run import ExportRequest, Written
+from minigpt.progress import Reporter
+from minigpt.runtimes.gguf import FILE
+
+TYPES: dict[str, GgufType] = {"fp32": "F32", "fp16": "F16", "int8": "Q8_0", "int4": "Q4_0"}
+INT4_EMBEDDING: GgufType = "Q8_0"
+"""The token embedding is the head too: see docs/deploy.md for what four bits there would cost."""
+
+
+def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
+    """Write `model.gguf` as F32, F16, Q8_0 or Q4_0, the last with error compensation on calibration text."""
+    import torch
+
+    kind = TYPES[str(request.precision)]
+    model: Any = assets.load_model(request.source.path, dtype=torch.float32, device=request.device)
+    tokenizer = assets.load_tokenizer(request.source.path)
+    settings: dict[str, Any] = {"type": kind}
+    options: dict[str, Any] = {}
+    if kind == "Q4_0":
+        encode = CompensatedRounding(calibration_grams(model, tokenizer, request, reporter))
+        options = {"embedding": INT4_EMBEDDING, "encode": encode}
+    write_gguf(model, tokenizer, folder / FILE, kind=kind, name=request.source.path.parent.name, **options)
+    if kind == "Q4_0":
+        settings |= {
+            "embedding": INT4_EMBEDDING,
+            "rounding": "compensated",
+            "calibration_domain": request.domain,
+            "calibration_tokens": CALIBRATION_TOKENS,
+            "output_error_over_plain_rounding": encode.error / max(encode.plain_error, 1e-30),
+        }
+    copy_tokenizer(request.source.path, folder)
+    return Written(weights=(FILE,), bytes_per_token=bytes_per_token(folder / FILE), settings=settings)
+
+
+def bytes_per_token(path: Path) -> int:
+    """Bytes of weights that decoding a token reads: all; of an embedding that is not the head too, one row."""
+    from gguf import GGUFReader
+
+    sizes = {tensor.name: (int(tensor.n_bytes), int(tensor.shape[-1])) for tensor in GGUFReader(path).tensors}
+    table, rows = sizes["token_embd.weight"]
+    total = sum(size for size, _ in sizes.values())
+    return total - (table - table // rows if "output.weight" in sizes else 0)

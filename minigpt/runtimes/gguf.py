@@ -1,0 +1,178 @@
+"""GGUF files: in llama.cpp where it is installed, else read back into PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn, cast
+
+import numpy as np
+
+from minigpt import assets, settings
+from minigpt.assets.gguf import read_gguf
+from minigpt.errors import AssetError
+from minigpt.runtimes import llama_worker
+from minigpt.runtimes.base import Floats, Ints, Runtime
+from minigpt.runtimes.pytorch import TorchRuntime
+from minigpt.runtimes.record import ExportRecord, read_record
+
+FILE = "model.gguf"
+ROOM = 2048
+"""Tokens the cache has room for; it grows to the model's limit when more are read."""
+PACKAGE = "llama_cpp"
+READ_BACK = ("llama", "mistral", "qwen2")
+"""Families whose every setting transformers takes from the file (seen: equal logits)."""
+
+
+class LlamaRuntime:
+    """llama.cpp in a process of its own, so that a crash of native code is an error message here."""
+
+    def __init__(self, file: Path, python: str, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
+        """Start the worker; an fp32 export gets a cache in 32 bits, where llama.cpp's default is 16."""
+        self.name = f"{record.format} {record.precision}"
+        self.tokenizer = tokenizer
+        self.config = config
+        self.parameters = record.source.parameters
+        self.bytes = record.bytes
+        self._file = file
+        self._python = python
+        self._cache = "f32" if record.precision == "fp32" else "f16"
+        self._limit = int(getattr(config, "max_position_embeddings", None) or ROOM)
+        self._room = min(ROOM, self._limit)
+        self._held: list[int] = []
+        self._stop: Callable[[], Any] = lambda: None
+        self._start()
+
+    @property
+    def process_id(self) -> int:
+        """Where llama.cpp runs: its memory is not the caller's."""
+        return int(self._process.pid)
+
+    def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.logits`; rows are read one by one, without their padding."""
+        found = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
+        held = self._held
+        for index, (row, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
+            real = mask.astype(bool)
+            found[index, real] = self._read(row[real].tolist(), reset=True, every=True)
+        self._held = []
+        if held:
+            self.begin(held)
+        return found
+
+    def begin(self, tokens: Sequence[int]) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.begin`."""
+        self._held = list(tokens)
+        last: Floats = self._read(self._held, reset=True, every=False)[0]
+        return last
+
+    def step(self, token: int) -> Floats:
+        """See :meth:`minigpt.runtimes.Runtime.step`."""
+        if len(self._held) >= self._room:
+            return self.begin([*self._held, token])
+        self._held.append(token)
+        last: Floats = self._read([token], reset=False, every=False)[0]
+        return last
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids as llama.cpp's own tokenizer gives them, control tokens recognized, nothing added."""
+        self._send({"text": text})
+        return [int(each) for each in json.loads(self._line())]
+
+    def _read(self, tokens: list[int], *, reset: bool, every: bool) -> Floats:
+        if reset and len(tokens) > self._room:
+            self._room = min(self._limit, max(2 * self._room, len(tokens)))
+            self._start()
+        self._send({"tokens": tokens, "reset": reset, "all": every})
+        rows, size = len(tokens) if every else 1, self.config.vocab_size
+        data = self._out.read(rows * size * np.dtype(np.float32).itemsize)
+        if len(data) < rows * size * np.dtype(np.float32).itemsize:
+            self._fail()
+        return np.frombuffer(data, dtype=np.float32).reshape(rows, size)
+
+    def _start(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        arguments = [
+            llama_worker.__file__,
+            str(self._file),
+            str(self._room),
+            str(settings.threads() or os.cpu_count() or 1),
+            self._cache,
+        ]
+        process = subprocess.Popen(
+            [self._python, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        self._stop()
+        self._process, self._stop = process, weakref.finalize(self, _stop, process)
+        self._in, self._out = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+        size = json.loads(self._line())["vocabulary"]
+        if size != self.config.vocab_size:
+            raise AssetError(
+                f"{self._file} has {size} tokens and its config {self.config.vocab_size}; export it again."
+            )
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._in.write(json.dumps(message).encode() + b"\n")
+            self._in.flush()
+        except BrokenPipeError:
+            self._fail()
+
+    def _line(self) -> bytes:
+        line = self._out.readline()
+        if not line:
+            self._fail()
+        return line
+
+    def _fail(self) -> NoReturn:
+        status = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        reason = f" ({said[-1]})" if said else ""
+        raise AssetError(
+            f"llama.cpp stopped with status {status} on {self._file}{reason}. If it was built with native code for "
+            "this processor, build it as docs/deploy.md says."
+        )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Let the worker end by itself: it reads to the end of its input."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+    process.wait()
+
+
+def interpreter() -> str | None:
+    """The Python that has llama-cpp-python: `MINIGPT_LLAMA_PYTHON`, else this one if it has it, else None."""
+    return settings.llama_python() or (sys.executable if importlib.util.find_spec(PACKAGE) else None)
+
+
+def load(folder: Path, device: str) -> Runtime:
+    """Open an exported folder in llama.cpp, or in PyTorch (weights dequantized) where llama.cpp is not installed.
+
+    Raises:
+        AssetError: the file is damaged, or transformers cannot read this architecture back.
+    """
+    from transformers import AutoConfig
+
+    record = read_record(folder)
+    tokenizer = assets.load_tokenizer(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    python = interpreter()
+    if python is not None:
+        return LlamaRuntime(folder / FILE, python, tokenizer, config, record=record)
+    if config.model_type not in READ_BACK:
+        raise AssetError(
+            f"GGUF files of {config.model_type} models need llama.cpp: transformers reads back {', '.join(READ_BACK)}. "
+            "pip install 'minigpt[gguf-runtime]', or name an interpreter that has it with MINIGPT_LLAMA_PYTHON."
+        )
+    model: Any = read_gguf(folder / FILE)
+    return TorchRuntime(model.to(device), tokenizer, folder=folder)
