@@ -1,0 +1,126 @@
+"""What the points of a benchmark share, held in memory: the parent, a domain's text, and the controls' items."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minigpt.evaluate import ItemScores, Suite, evaluate
+from minigpt.files import fingerprint
+from minigpt.heal import train
+from minigpt.pipeline import BuildOptions
+from minigpt.pipeline.build import context_for
+from minigpt.pipeline.context import Context, measuring_dtype
+from minigpt.pipeline.workspace import Workspace
+from minigpt.progress import SILENT
+
+BASICS = {"control": "false", "corpus.relevance": "false", "evaluation.sample_tokens": "0"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held(Context):
+    """A context that tokenizes calibration text and counts tokens once, since the tokenizer stays the parent's."""
+
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+    def calibration(self, tokenizer: Any, tokens: int) -> list[Any]:
+        """See :class:`Context`."""
+        if tokens not in self.cache:
+            self.cache[tokens] = [batch.to(self.device) for batch in super().calibration(tokenizer, tokens)]
+        found: list[Any] = self.cache[tokens]
+        return found
+
+    def token_counts(self, tokenizer: Any) -> Counter[int]:
+        """See :class:`Context`."""
+        if "counts" not in self.cache:
+            self.cache["counts"] = super().token_counts(tokenizer)
+        found: Counter[int] = self.cache["counts"]
+        return found
+
+
+class Domain:
+    """A domain's text, the model that is pruned and taught from, and the controls' items."""
+
+    def __init__(
+        self,
+        name: str,
+        parent: Any,
+        tokenizer: Any,
+        *,
+        base: str,
+        device: str,
+        work: Path,
+        overrides: Mapping[str, str],
+        question_sets: Collection[str],
+        tune_steps: int = 0,
+    ) -> None:
+        batch = {"evaluation.batch_tokens": "1024" if device == "cpu" else "16384"}
+        options = BuildOptions(
+            domains=(name,),
+            base=base,
+            preset="standard",
+            device=device,
+            overrides={**BASICS, **batch, **overrides},
+        )
+        made = context_for(name, options, Workspace(root=work / Path(name).stem), SILENT)
+        self.name = made.domain.name
+        wanted = {f"{self.name}/{each}" for each in question_sets}
+        asked = {task: found for task, found in made.suite.questions.items() if task in wanted}
+        suite = Suite(texts=made.suite.texts, questions=asked)
+        self.context = Held(**{**{each.name: getattr(made, each.name) for each in fields(made)}, "suite": suite})
+        self.tokenizer, self.source, self.source_key = tokenizer, parent, made.parent.fingerprint
+        self.key = fingerprint(self.source_key, suite, self.context.corpus.fingerprint, tune_steps, device)
+        self.parent = measured(self.context, deepcopy(parent), tokenizer)
+        self.tuned: ItemScores | None = None
+        if tune_steps:
+            self._tune(tune_steps)
+        self.teacher = cast(deepcopy(self.source), measuring_dtype(device))
+
+    def _tune(self, steps: int) -> None:
+        settings = self.context.settings
+        recipe = replace(settings.tune, steps=steps)
+        text, dev = self.context.training_text(self.tokenizer, recipe.window)
+        trained = deepcopy(self.source)
+        train(trained, text, dev, recipe)
+        self.source = deepcopy(self.source)  # training may leave fused kernels in a model, so its weights move out
+        self.source.load_state_dict(trained.state_dict())
+        cast(cast(self.source, torch.bfloat16), torch.float32)
+        self.source_key = fingerprint(self.source_key, self.key, recipe)
+        self.tuned = measured(self.context, deepcopy(self.source), self.tokenizer)
+
+
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """Cast weights, not buffers: the rotary frequencies stay in float32, as when a saved model is loaded."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def measured(context: Context, model: Any, tokenizer: Any) -> ItemScores:
+    """Items of a model as it would be saved (bfloat16), in the device's measuring precision; leaves it so."""
+    cast(cast(model, torch.bfloat16), measuring_dtype(context.device))
+    chosen = context.settings.evaluation
+    return evaluate(model, tokenizer, context.suite, batch_tokens=chosen.batch_tokens, window=chosen.window)
+
+
+def compact(scores: ItemScores) -> dict[str, Any]:
+    """What differs from the parent's items: bits of each document and choices taken, so that models can be paired."""
+    return {
+        "texts": {task: [round(bits, 2) for bits in items.bits] for task, items in scores.texts.items()},
+        "questions": {task: [items.picks, items.picks_norm] for task, items in scores.questions.items()},
+    }
+
+
+def summary(scores: ItemScores, parent: ItemScores, domain: str) -> dict[str, float]:
+    """The few numbers a person reads in the file; the tables are made from the items."""
+    found = {"bits_per_byte": round(scores.texts[domain].bits_per_byte, 4)}
+    found["ratio"] = round(found["bits_per_byte"] / parent.texts[domain].bits_per_byte, 4)
+    for task, items in scores.questions.items():
+        found[task] = round(sum(items.correct) / len(items.correct), 4)
+    return found

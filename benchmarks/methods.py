@@ -1,0 +1,279 @@
+"""Every method at every size on every domain, before healing and after one fixed healing budget.
+
+One process loads the parent once and each domain's text once, prunes copies in memory, and appends one JSON line a
+point; points that stand in the file are skipped, so that the table grows over runs. `benchmarks/tables.py` draws it.
+The numbers are those of `minigpt build --preset standard` without the relevance filter: the same text, plans, repair
+where it belongs to the method, weights rounded to bfloat16 before they are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from held import Domain, cast, compact, measured, summary
+
+from minigpt import assets
+from minigpt.arch import shape_of
+from minigpt.errors import PlanError
+from minigpt.files import fingerprint, to_plain
+from minigpt.heal import train
+from minigpt.methods import METHODS, method_named, resolve
+from minigpt.methods.material import Masked
+from minigpt.pipeline.context import Context, release
+from minigpt.pipeline.finish import device_name, versions
+from minigpt.pipeline.healing import teacher_of
+from minigpt.pipeline.limits import target_parameters
+from minigpt.pipeline.pruning import cut, material_for, plan_of
+from minigpt.types import PrunePlan, Training
+
+SIZES = (0.9, 0.75, 0.6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One line of the results."""
+
+    method: str
+    size: float
+    seed: int
+    heal_steps: int
+    masked: bool
+
+
+class Clock:
+    """Whether there is time for one more point as long as the longest so far."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.started, self.limit, self.longest = time.perf_counter(), limit, 0.0
+
+    def allows(self) -> bool:
+        """Compare what is left with the longest point, and a tenth more."""
+        return self.limit is None or time.perf_counter() - self.started + 1.1 * self.longest < self.limit
+
+    def took(self, seconds: float) -> None:
+        """Remember how long a point took."""
+        self.longest = max(self.longest, seconds)
+
+
+def run(domain: Domain, point: Point) -> dict[str, Any]:
+    """Prune a copy, measure it, and with a budget heal it and measure it again."""
+    context = domain.context
+    options = replace(context.options, method=point.method, target_size=point.size, seed=point.seed)
+    planning = replace(context.settings.plan, healing="long" if point.heal_steps else "short")
+    recipe = replace(context.settings.heal, steps=point.heal_steps)
+    context = replace(context, options=options, settings=replace(context.settings, plan=planning, heal=recipe))
+    seconds: dict[str, float] = {}
+    make = _masked if point.masked else _shipped
+    model, tokenizer, plan, parameters, note = make(domain, context, seconds)
+    shape = shape_of(model)
+    with timed(seconds, "evaluate"):
+        items = {"pruned": measured(context, model, tokenizer)}
+    training: Training | None = None
+    if point.heal_steps:
+        with timed(seconds, "heal"):
+            cast(model, torch.float32)
+            text, dev = context.training_text(tokenizer, recipe.window)
+            teacher = teacher_of(deepcopy(domain.teacher), plan, model)
+            training = train(model, text, dev, recipe, teacher=teacher, seed=point.seed)
+        items["healed"] = measured(context, model, tokenizer)
+    before = shape_of(domain.source)
+    del model
+    release()
+    return {
+        "parameters": parameters,
+        "kept": parameters / plan.parameters_before,
+        "shape": to_plain(shape),
+        "layers_removed": 1 - shape.layers / before.layers,
+        "removed": dict(plan.removed_parameters),
+        "note": note,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "training": to_plain(training),
+        "items": {stage: compact(found) for stage, found in items.items()},
+        **{stage: summary(found, domain.parent, domain.name) for stage, found in items.items()},
+    }
+
+
+def _shipped(domain: Domain, context: Context, seconds: dict[str, float]) -> tuple[Any, Any, PrunePlan, int, str]:
+    """The model that a build would save."""
+    with timed(seconds, "plan"):
+        plan = plan_of(context, domain.source, domain.tokenizer, domain.source_key)
+    with timed(seconds, "cut"):
+        model, tokenizer, _ = cut(context, deepcopy(domain.source), domain.tokenizer, plan, domain.source_key)
+    return model, tokenizer, plan, plan.parameters_after, ""
+
+
+def _masked(domain: Domain, context: Context, seconds: dict[str, float]) -> tuple[Any, Any, PrunePlan, int, str]:
+    """The method's own form, at the size that is not masked.
+
+    Raises:
+        PlanError: the method has no form of its own.
+    """
+    method = method_named(context.options.method)
+    if method.faithful is None:
+        raise PlanError(f"{method.name} is shipped in its own form; leave --masked out.")
+    shape = shape_of(domain.source)
+    with timed(seconds, "cut"):
+        model = deepcopy(domain.source)
+        target = target_parameters(context, model.config)
+        form: Masked = resolve(method.faithful)(
+            material_for(context, model, domain.tokenizer, domain.source_key), target
+        )
+    size = sum(parameter.numel() for parameter in domain.source.parameters())
+    plan = PrunePlan(
+        base_model="",
+        method=method.name,
+        seed=0,
+        layers=tuple(range(shape.layers)),
+        ffn=(),
+        kv_groups=(),
+        parameters_before=size,
+        parameters_after=form.parameters,
+    )
+    return form.model, domain.tokenizer, plan, form.parameters, form.note
+
+
+class timed:
+    """Put the seconds of a block into a dict; waits for the GPU."""
+
+    def __init__(self, into: dict[str, float], name: str) -> None:
+        self.into, self.name = into, name
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, *_error: object) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.into[self.name] = time.perf_counter() - self.started
+
+
+def points(chosen: argparse.Namespace) -> Iterator[Point]:
+    """Mild sizes first, without healing before with it."""
+    for steps in chosen.heal_steps:
+        for size in sorted(chosen.sizes, reverse=True):
+            for method in chosen.methods:
+                for seed in range(chosen.seeds if "seed" in METHODS[method].options or steps else 1):
+                    yield Point(method=method, size=size, seed=seed, heal_steps=steps, masked=chosen.masked)
+
+
+class Results:
+    """The file of results: what is in it is not computed again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        self.keys = {json.loads(line)["key"] for line in lines if line.strip()}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a line at once, so that a killed run loses nothing finished."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        self.keys.add(row["key"])
+
+
+def controls(domain: Domain, results: Results, common: dict[str, Any]) -> None:
+    """A line for the parent, with all that its items are, and one for the tuned parent."""
+    for name, items in (("parent", domain.parent), ("parent_tuned", domain.tuned)):
+        key = fingerprint(domain.key, name)
+        if items is None or key in results.keys:
+            continue
+        row = {"key": key, "suite": domain.key, "domain": domain.name, "method": name, "control": to_plain(items)}
+        results.add({**row, **common, "summary": summary(items, domain.parent, domain.name)})
+
+
+def main() -> None:
+    """Run what is not in the file yet, domain by domain, as long as there is time."""
+    chosen = _arguments()
+    clock, results = Clock(chosen.limit_seconds), Results(chosen.results)
+    common = {"base": chosen.base, "device": device_name(chosen.device), "versions": versions()}
+    common |= {"settings": chosen.overrides, "label": chosen.label, "tune_steps": chosen.tune_steps}
+    folder = assets.parent(chosen.base).path
+    parent = assets.load_model(folder, dtype=torch.float32, device=chosen.device)
+    tokenizer = assets.load_tokenizer(folder)
+    left = 0
+    for name in chosen.domain:
+        if not clock.allows():
+            left += 1
+            continue
+        started = time.perf_counter()
+        domain = Domain(
+            name,
+            parent,
+            tokenizer,
+            base=chosen.base,
+            device=chosen.device,
+            work=chosen.work,
+            overrides=chosen.overrides,
+            question_sets=chosen.question_set or ("glossary",),
+            tune_steps=chosen.tune_steps,
+        )
+        print(f"{domain.name}: text and controls {time.perf_counter() - started:.1f} s", flush=True)
+        controls(domain, results, common)
+        for point in points(chosen):
+            key = fingerprint(domain.key, point, chosen.overrides, chosen.label)
+            if key in results.keys:
+                continue
+            if not clock.allows():
+                left += 1
+                continue
+            started = time.perf_counter()
+            row = {"key": key, "suite": domain.key, "domain": domain.name, **to_plain(point), **common}
+            try:
+                found = run(domain, point)
+            except PlanError as error:
+                found = {"skipped": str(error)}
+            except Exception:
+                traceback.print_exc()
+                print(f"{domain.name} {point}: failed, tried again by the next run", file=sys.stderr, flush=True)
+                release()
+                continue
+            clock.took(time.perf_counter() - started)
+            results.add({**row, **found})
+            last = found.get("healed", found.get("pruned", found.get("skipped")))
+            print(
+                f"{domain.name} {point.method} {point.size:g} heal {point.heal_steps} seed {point.seed}: {last} "
+                f"({time.perf_counter() - started:.1f} s)",
+                flush=True,
+            )
+    print(f"{left} points or domains left: run it again." if left else "All points are there.")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--domain", action="append", required=True, help="name or file; repeats")
+    parser.add_argument("--methods", default=",".join(name for name, row in METHODS.items() if row.ships))
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="fractions of parameters to keep")
+    parser.add_argument("--heal-steps", default="0", help="steps of the healing budget, comma-separated; 0: none")
+    parser.add_argument("--seeds", type=int, default=1, help="repeat what is random")
+    parser.add_argument("--tune-steps", type=int, default=0, help="tune the parent first; it is pruned and teaches")
+    parser.add_argument("--masked", action="store_true", help="the methods' own forms, never healed")
+    parser.add_argument("--question-set", action="append", default=[], help="repeats; default glossary")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in minigpt build; repeats")
+    parser.add_argument("--label", default="", help="names a variant of the settings in the tables")
+    parser.add_argument("--base", default=assets.DEFAULT_BASE)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="text and statistics [beside the results]")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--limit-seconds", type=float, help="start no point that would end later")
+    chosen = parser.parse_args()
+    chosen.methods = [method_named(name).name for name in chosen.methods.split(",")]
+    chosen.sizes = [float(size) for size in chosen.sizes.split(",")]
+    chosen.heal_steps = [0] if chosen.masked else [int(steps) for steps in chosen.heal_steps.split(",")]
+    chosen.overrides = dict(item.split("=", 1) for item in chosen.set)
+    chosen.work = chosen.work or chosen.results.with_suffix(".work")
+    return chosen
+
+
+if __name__ == "__main__":
+    main()
