@@ -236,3 +236,18 @@ def test_compare_matrix_prints_it(builds: tuple[str, str], tmp_path: Path) -> No
 def test_the_matrix_needs_builds(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no build folder"):
         cross_domain([str(world.base)], output_dir=tmp_path, pictures=False)
+
+
+def test_own_forms_are_swept_masked(world: World) -> None:
+    """With --masked all methods, and without it those that make no model that loads."""
+    found = sweep(options(world, "masked", masked=True))
+    lines = read_jsonl(world.root / "masked" / "points.jsonl")
+    assert [line["id"] for line in lines] == ["flap-0.9-s0-none-masked", "random-0.9-s0-none-masked"]
+    assert {cell.stage for cell in found.domains[0].cells} == {"pruned"}
+    made = report.load(world.root / "masked" / lines[0]["report"])
+    assert "FLAP as published" in made.notes[1] and made.stages[-1].parameters == lines[0]["parameters"]
+    sweep(options(world, "sliced", methods=("slicegpt", "random")))
+    lines = read_jsonl(world.root / "sliced" / "points.jsonl")
+    assert [line["id"] for line in lines] == ["slicegpt-0.9-s0-none-masked", "random-0.9-s0-none"]
+    with pytest.raises(ConfigError, match="cannot be healed"):
+        options(world, "both", masked=True, healing="preset")

@@ -35,6 +35,7 @@ from minigpt.cli.params import Fractions, Words, pairs
 @click.option(
     "--set", "overrides", multiple=True, callback=pairs, metavar="KEY=VALUE", help="E.g. heal.steps=50; repeats."
 )
+@click.option("--masked", is_flag=True, help="Evaluate the methods' own forms in memory, without healing.")
 @click.option("--pictures/--no-pictures", default=True, help="Draw plots and a page (needs matplotlib) [yes].")
 @online
 @standard

@@ -16,7 +16,7 @@ from minigpt.pipeline.finish import finish, settle
 from minigpt.pipeline.healing import heal
 from minigpt.pipeline.inputs import control_of, domain_of, read_text, state_of
 from minigpt.pipeline.limits import check_target
-from minigpt.pipeline.masked import masked_report
+from minigpt.pipeline.masked import Form, masked_report, masked_stage
 from minigpt.pipeline.measure import Controls, measure, with_metrics
 from minigpt.pipeline.options import BuildOptions, pick_device
 from minigpt.pipeline.presets import settings_for
@@ -76,9 +76,12 @@ def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildRep
     context = context_for(name, options, workspace, reporter)
     check_target(context)
     controls = measured_controls(context)
-    if options.masked:
-        return masked_report(context, controls, key)
     made = pruned_and_healed(context, controls)
+    if made.form is not None:
+        found = masked_report(context, [*controls.stages, *made.stages], made.form, controls.source, key)
+        report.save(found, workspace.report)
+        workspace.slim()
+        return found
     return finish(context, made.plan, [*controls.stages, *made.stages], made.model, key)
 
 
@@ -113,16 +116,23 @@ def measured_controls(context: Context) -> Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specialist:
-    """What pruning and healing made: the plan, a report and the items of each stage, and the last model's folder."""
+    """What pruning and healing made: the plan, a report and the items of each stage, and the last model's folder.
+
+    With `form` it was evaluated in memory only, and `model` is what was masked.
+    """
 
     plan: PrunePlan
     stages: tuple[StageReport, ...]
     scores: tuple[ItemScores, ...]
     model: Path
+    form: Form | None = None
 
 
 def pruned_and_healed(context: Context, controls: Measured, *, healing: bool = True) -> Specialist:
-    """Plan, prune, measure and, with `healing`, heal and measure again."""
+    """Plan, prune, measure and, with `healing`, heal and measure again; a masked form is only evaluated."""
+    if context.options.masked:
+        form, stage, items = masked_stage(context, controls)
+        return Specialist(plan=form.plan, stages=(stage,), scores=(items,), model=controls.source, form=form)
     seed = context.options.seed
     planned = plan_for(context, controls.source, controls.source_key)
     plan = planned.plan

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigpt import assets, report
+from minigpt import assets
 from minigpt.arch import parameters_of, shape_of
-from minigpt.evaluate import evaluate, load_scores, save_scores
+from minigpt.evaluate import ItemScores, evaluate, load_scores, save_scores
 from minigpt.figures import kept_per_layer
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.methods import method_named, resolve
@@ -44,22 +45,18 @@ class Form:
     kept: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def masked_report(context: Context, controls: Measured, key: str) -> BuildReport:
-    """Evaluate the method's own form on the model that would be pruned and write the report."""
-    form, stage = masked_stage(context, controls)
+def masked_report(context: Context, stages: Sequence[StageReport], form: Form, source: Path, key: str) -> BuildReport:
+    """The report of a form; `stages` are the controls' and the form's own, `source` is what was masked."""
     vocabulary = fingerprint(form.plan.tokens)
     if form.plan.tokens is None:
-        vocabulary = file_sha256(controls.source / "tokenizer.json")
-    made = build_report(context, form.plan, [*controls.stages, stage], key, after=form.shape, vocabulary=vocabulary)
+        vocabulary = file_sha256(source / "tokenizer.json")
+    made = build_report(context, form.plan, stages, key, after=form.shape, vocabulary=vocabulary)
     notes = (HEAD, *([form.note] if form.note else []), *made.notes)
-    made = replace(made, kept_per_layer=form.kept or made.kept_per_layer, notes=notes)
-    report.save(made, context.workspace.report)
-    context.workspace.slim()
-    return made
+    return replace(made, kept_per_layer=form.kept or made.kept_per_layer, notes=notes)
 
 
-def masked_stage(context: Context, controls: Measured) -> tuple[Form, StageReport]:
-    """The form and its stage of the report; scores are kept, weights are not."""
+def masked_stage(context: Context, controls: Measured) -> tuple[Form, StageReport, ItemScores]:
+    """Evaluate the method's own form of the model that would be pruned; scores are kept, weights are not."""
     options, settings = context.options, context.settings
     asked = (options.method, options.target, options.kinds, options.seed, options.dtype, repairs(context))
     measured = (context.suite, settings.evaluation, context.prompt)
@@ -82,7 +79,8 @@ def masked_stage(context: Context, controls: Measured) -> tuple[Form, StageRepor
         metrics=(),
         sample=form.sample,
     )
-    return form, against.applied(stage, load_scores(folder / SCORES), seed=options.seed)
+    scores = load_scores(folder / SCORES)
+    return form, against.applied(stage, scores, seed=options.seed), scores
 
 
 def _evaluate(context: Context, controls: Measured, folder: Path) -> None:

@@ -16,6 +16,7 @@ from minigpt.pipeline.context import Context
 from minigpt.pipeline.finish import build_report, device_name, versions
 from minigpt.pipeline.inputs import domain_of
 from minigpt.pipeline.limits import check_target
+from minigpt.pipeline.masked import masked_report
 from minigpt.pipeline.pruning import STATISTICS
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
@@ -111,7 +112,7 @@ def _folder(context: Context, point: Point) -> Path:
 def _built(context: Context, controls: Measured, point: Point, key: str) -> Built:
     """The point from its folder, or built into it."""
     workspace = Workspace(root=_folder(context, point))
-    chosen = replace(context.options, method=point.method, target_size=point.size, seed=point.seed)
+    chosen = replace(context.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
     own = replace(context, workspace=workspace, options=chosen)
     mine = fingerprint(key, point)
     stages: tuple[StageName, ...] = ("pruned",) if point.healing == "none" else ("pruned", "healed")
@@ -133,6 +134,8 @@ def _reported(context: Context, controls: Measured, made: Specialist, key: str) 
     """The report of a point, whose model is still there."""
     from transformers import AutoConfig
 
+    if made.form is not None:
+        return masked_report(context, [*controls.stages, *made.stages], made.form, made.model, key)
     after = shape_of(AutoConfig.from_pretrained(made.model))
     vocabulary = file_sha256(made.model / "tokenizer.json")
     return build_report(context, made.plan, [*controls.stages, *made.stages], key, after=after, vocabulary=vocabulary)
