@@ -87,7 +87,9 @@ class Context:
     def training_text(self, tokenizer: Any, window: int) -> tuple[TokenText, TokenText]:
         """Training and dev text, tokenized: the same documents for the control and for the specialist."""
         chosen = self.settings.text
-        documents = training_documents(self.corpus, self.general, chosen.general)
+        documents = training_documents(
+            self.corpus, self.general, chosen.general, definitions=chosen.definitions, seed=self.options.seed
+        )
         dev = dev_sample(self.corpus.dev, chosen.dev_bytes)
         return token_text(tokenizer, documents, window), token_text(tokenizer, dev, window)
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 from minigpt.batches import Batch, take_tokens, to_batches
 from minigpt.corpus import pack, tokenize
+from minigpt.corpus.definitions import Definition
+from minigpt.corpus.definitions import definitions as defined_in
+from minigpt.evaluate.mcq import TEMPLATE
 from minigpt.heal import TokenText
 from minigpt.types import Corpus, Document
+
+ASK_MEANING = ("What is {term}?", "What does the term {term} mean?", "How is {term} defined?", "Define {term}.")
+ASK_TERM = (
+    "What is the term for {meaning}?",
+    "Which term means {meaning}?",
+    "What do we call {meaning}?",
+    "Which word or phrase fits this definition: {meaning}?",
+)
+_ARTICLES = frozenset({"The", "A", "An", "Any"})
 
 
 def token_text(tokenizer: Any, documents: Sequence[Document], window: int) -> TokenText:
@@ -29,13 +42,39 @@ def dev_sample(documents: Sequence[Document], limit: int | None) -> list[Documen
     return taken
 
 
-def training_documents(domain: Corpus, general: Corpus | None, share: float) -> list[Document]:
-    """The domain's training text and, behind it, general text of `share` times its bytes (as far as there is some)."""
+def training_documents(
+    domain: Corpus, general: Corpus | None, share: float, *, definitions: int = 0, seed: int = 0
+) -> list[Document]:
+    """The domain's training text and, behind it, general text of `share` times its bytes (as far as there is some).
+
+    With `definitions` the definitions that this text holds follow as questions, that many times over.
+    """
     found = list(domain.train)
     if general is not None and share > 0:
         size = sum(len(document.text.encode()) for document in found)
         found += dev_sample(general.train, int(share * size))
-    return found
+    defined = defined_in(found) if definitions else []
+    return found + [each for time in range(definitions) for each in asked_and_answered(defined, seed + time)]
+
+
+def asked_and_answered(found: Sequence[Definition], seed: int) -> list[Document]:
+    """Each definition as two questions in the form in which questions are scored: what a term means, and its reverse.
+
+    The wording is drawn from a few plain ones, so that no single one is learnt.
+    """
+    drawn = Random(seed)
+    documents = []
+    for each in found:
+        meaning = each.meaning[0].lower() + each.meaning[1:] if each.meaning.split()[0] in _ARTICLES else each.meaning
+        pairs = (
+            (drawn.choice(ASK_MEANING).format(term=each.term), f"{meaning[0].upper()}{meaning[1:]}."),
+            (drawn.choice(ASK_TERM).format(meaning=meaning), each.term),
+        )
+        documents += [
+            Document(text=f"{TEMPLATE.format(question=question)} {answer}", source=each.source, license=each.license)
+            for question, answer in pairs
+        ]
+    return documents
 
 
 def calibration_batches(
