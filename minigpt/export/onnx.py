@@ -5,22 +5,25 @@ transformers' own exporter traces the model; its names and loose ends are mended
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import ExportError
 from minigpt.export.common import copy_tokenizer, weight_bytes
+from minigpt.export.onnx_int4 import rounded_matrices
 from minigpt.export.onnx_quantize import quantize
-from minigpt.export.onnx_quantize import settings as quantizer_settings
 from minigpt.export.quiet import silence
 from minigpt.export.run import ExportRequest, Written
 from minigpt.files import atomic_path
 from minigpt.progress import Reporter
 
+if TYPE_CHECKING:
+    from minigpt.quantize import Rounded
+
 GRAPH, DATA = "model.onnx", "model.onnx_data"
-BITS = {"int8": 8, "int4": 4}
 SAMPLE_PAST, SAMPLE_QUERY = 3, 6
 INPUTS = {
     "input_ids": ("batch_size", "sequence_length"),
@@ -40,9 +43,12 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     forget_origin(graph)
     settings: dict[str, Any] = {"opset": graph.opset_imports[""]}
     save(graph, folder)
-    if bits := BITS.get(str(request.precision)):
-        quantize(folder / GRAPH, DATA, bits)
-        settings |= quantizer_settings(bits)
+    if request.precision in {"int8", "int4"}:
+        rounded: Mapping[str, Rounded] = {}
+        if request.precision == "int4":
+            rounded = rounded_matrices(model, assets.load_tokenizer(request.source.path), request, reporter)
+            settings |= {"rounding": "compensated", "calibration_domain": request.domain}
+        settings |= quantize(folder / GRAPH, DATA, rounded)
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
 

@@ -1,75 +1,64 @@
-"""Weights of a portable ONNX graph in 8 or 4 bits, by ONNX Runtime's own quantizer.
+"""Weights of a portable ONNX graph in 8 or 4 bits, in ONNX Runtime's block format.
 
-Every matrix is cut into blocks of 32 weights with a scale and a zero point each, which a search fits to the block
-(llama.cpp's k-quant rule) rather than its extremes alone. Only weights are stored rounded; where activations are, it is
-row by row inside the kernel. A result therefore depends neither on padding nor on what else is in the batch, as it
-does with ONNX's dynamic quantization, where one scale serves the whole batch.
+Every matrix is cut into blocks of 32 weights with a scale each. In 4 bits the matrices of the decoder layers are
+rounded with error compensation on calibration text (see :mod:`minigpt.export.onnx_int4`); everything else, which in 8
+bits is everything, goes through ONNX Runtime's own quantizer, with zero points and a search for each block's scale
+(llama.cpp's k-quant rule). Only weights are stored rounded; where activations are, it is row by row inside the kernel.
+A result therefore depends neither on padding nor on what else is in the batch, as it does with ONNX's dynamic
+quantization, where one scale serves the whole batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minigpt.errors import ExportError
+from minigpt.export.onnx_int4 import encode_matmuls
 from minigpt.export.quiet import silence
+
+if TYPE_CHECKING:
+    from minigpt.quantize import Rounded
 
 BLOCK = 32
 TURNED = ".transposed"
-ACTIVATIONS = {8: 4, 4: 1}
-"""ONNX Runtime's `accuracy_level` by bits: 1 multiplies in fp32, 4 rounds activations to int8 as well.
-
-On an AVX-512 processor 4-bit weights decode as fast with either, and with fp32 activations exactly as they prefill; for
-8-bit weights ONNX Runtime (1.31) has a fast kernel only with int8 activations.
-"""
+INT8_ACTIVATIONS = 4
+"""ONNX Runtime's `accuracy_level` at which activations are rounded to int8: its only fast kernel for 8-bit weights."""
 
 
-def settings(bits: int) -> dict[str, str | int | float | bool]:
-    """What :func:`quantize` does, for the record."""
-    quantizer = f"onnxruntime MatMulNBits {bits} bits, k_quant"
-    return {"quantizer": quantizer, "block_size": BLOCK, "accuracy_level": ACTIVATIONS[bits]}
-
-
-def quantize(graph: Path, data: str, bits: int) -> None:
+def quantize(graph: Path, data: str, rounded: Mapping[str, Rounded]) -> dict[str, str | int | float | bool]:
     """Rewrite a graph in place: MatMuls with constant weights as `MatMulNBits`, the embedding likewise.
 
-    The search of ONNX Runtime 1.31 packs the zero points of an odd number of blocks wrongly; such matrices are rounded
-    from their extremes. A tied embedding is stored once: `GatherBlockQuantized` looks up rows of the output
-    projection's own blocks.
+    A tied embedding is stored once: `GatherBlockQuantized` looks up rows of the output projection's own blocks. The
+    embedding of an untied model stays in fp32.
 
     Args:
         graph: the .onnx file; its folder holds the weights.
         data: name of the file of weights beside it.
-        bits: 8 or 4.
+        rounded: the matrices that get 4 bits, see :func:`minigpt.export.onnx_int4.rounded_matrices`.
+
+    Returns:
+        What was done, for the record.
 
     Raises:
-        ExportError: the quantizer found no weights.
+        ExportError: no weights were found, or not all that have 4-bit forms.
     """
     import onnx
-    from onnxruntime.quantization.matmul_nbits_quantizer import (
-        DefaultWeightOnlyQuantConfig,
-        KQuantWeightOnlyQuantConfig,
-        MatMulNBitsQuantizer,
-    )
+    from onnxruntime.quantization.matmul_nbits_quantizer import KQuantWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     model = onnx.load(str(graph))
     unfold_transposes(model.graph)
-    blocks = {node.name: -(-_rows(model.graph, node) // BLOCK) for node in matmuls(model.graph)}
-    if not blocks:
-        raise ExportError("The traced graph has no matrix products with constant weights; nothing to quantize.")
-    odd = [name for name, count in blocks.items() if bits == 4 and count % 2]
-    level = {"accuracy_level": ACTIVATIONS[bits], "block_size": BLOCK}
-    searched = KQuantWeightOnlyQuantConfig(customized_weight_config={name: {"bits": bits} for name in blocks})
-    plain = DefaultWeightOnlyQuantConfig(**level, bits=bits)
+    four = encode_matmuls(model.graph, rounded)
+    rest = {node.name: {"bits": 8} for node in matmuls(model.graph)}
+    if four < len(rounded) or not rest:
+        raise ExportError("The traced graph does not hold the model's matrices as they are; export it in fp32 or fp16.")
+    level = {"accuracy_level": INT8_ACTIVATIONS, "block_size": BLOCK}
     with silence():
-        quantizer = MatMulNBitsQuantizer(model, **level, nodes_to_exclude=odd, algo_config=searched)
+        quantizer = MatMulNBitsQuantizer(
+            model, **level, algo_config=KQuantWeightOnlyQuantConfig(customized_weight_config=rest)
+        )
         quantizer.process()
-        if odd:
-            quantizer = MatMulNBitsQuantizer(
-                quantizer.model.model, nodes_to_include=odd, bits=bits, **level, algo_config=plain
-            )
-            quantizer.process()
     found = quantizer.model.model
     tie_embedding(found.graph)
     drop_unused(found.graph)
@@ -78,6 +67,12 @@ def quantize(graph: Path, data: str, bits: int) -> None:
     for path in (graph, graph.with_name(data)):
         path.unlink()
     onnx.save(found, str(graph), save_as_external_data=True, all_tensors_to_one_file=True, location=data)
+    return {
+        "block_size": BLOCK,
+        "matrices_in_4_bits": four,
+        "matrices_in_8_bits": len(rest),
+        "int8_rounding": "k_quant",
+    }
 
 
 def matmuls(graph: Any) -> Iterator[Any]:
@@ -86,11 +81,6 @@ def matmuls(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in constants:
             yield node
-
-
-def _rows(graph: Any, node: Any) -> int:
-    """Length of the inner dimension of a MatMul with a constant."""
-    return int(next(tensor.dims[0] for tensor in graph.initializer if tensor.name == node.input[1]))
 
 
 def unfold_transposes(graph: Any) -> None:
