@@ -49,7 +49,7 @@ EXPORTERS = {
     ),
     "torch-4bit": Format(
         write="minigpt.export.torch4bit:write",
-        precisions=("nf4",),
+        precisions=("int4",),
         summary="a transformers folder with 4-bit linear layers, for GPUs",
         card="`AutoModelForCausalLM.from_pretrained(folder)` loads it as it is, with `bitsandbytes` installed.",
         needs=("bitsandbytes",),
@@ -57,7 +57,7 @@ EXPORTERS = {
     ),
     "lm-eval": Format(
         write="minigpt.export.lm_eval:write",
-        precisions=("data",),
+        precisions=("fp32",),
         summary="a domain's held-out text and questions as tasks of lm-evaluation-harness",
         card="`run.sh` holds the command that scores a model with `lm_eval`; `tasks.txt` names the tasks.",
         needs=("lm_eval",),

@@ -1,0 +1,120 @@
+"""Every format of several models: size, parity, bits per byte, and decoding speed against bytes read per token.
+
+The first model is the parent. Speeds are compared within a format only, by turns in one run. A format whose package is
+missing, or that refuses a model, is reported and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from minigpt import bench, references
+from minigpt.errors import MiniGPTError
+from minigpt.export import EXPORTERS, ExportRequest, export
+from minigpt.files import to_plain
+from minigpt.runtimes import RECORD, ExportRecord, read_record
+
+
+def main() -> None:
+    """Export, then time, then print one JSON line for each model and format."""
+    options = parse()
+    for kind, precision in wanted(options.formats):
+        folders: list[Path] = []
+        for name in options.models:
+            target = options.output / f"{Path(name).name}-{kind}-{precision}"
+            try:
+                if not (target / RECORD).is_file():
+                    make(name, kind, precision, target, options)
+                folders.append(target)
+            except MiniGPTError as error:
+                tell(options.results, {"model": name, "format": kind, "precision": precision, "refused": str(error)})
+        if folders:
+            work = bench.Workload(prompt=options.prompt, decode=options.decode, repeats=options.repeats)
+            timed = bench.bench([str(folder) for folder in folders], device=options.device, workload=work)
+            for folder, timing in zip(folders, timed.models, strict=True):
+                first = read_record(folders[0])
+                tell(options.results, line(folder, read_record(folder), first, timing, timed))
+
+
+def make(name: str, kind: str, precision: str, target: Path, options: argparse.Namespace) -> None:
+    """One verified export."""
+    request = ExportRequest(
+        source=references.find_model(name),
+        format=kind,
+        precision=precision,
+        output_dir=target,
+        domain=options.domain,
+        quality_bytes=options.quality_bytes,
+        device=options.device,
+    )
+    export(request)
+
+
+def line(
+    folder: Path, record: ExportRecord, first: ExportRecord, timing: bench.Timing, timed: bench.Bench
+) -> dict[str, Any]:
+    """What the table of the documentation shows, and what is behind it."""
+    reads = record.bytes_per_token / first.bytes_per_token
+    speed = timing.ratios.get("decode", 1.0)
+    return {
+        "model": record.source.ref,
+        "folder": folder.name,
+        "format": record.format,
+        "precision": record.precision,
+        "bytes": record.bytes,
+        "bytes_per_token": record.bytes_per_token,
+        "checks": to_plain(record.checks),
+        "greedy": to_plain(record.greedy),
+        "quality": to_plain(record.quality),
+        "quality_ratio": record.quality.ratio if record.quality else None,
+        "prefill": timing.prefill,
+        "decode": timing.decode,
+        "load_seconds": timing.load_seconds,
+        "peak_memory": timing.peak_memory,
+        "decode_ratio": speed,
+        "bytes_read_ratio": reads,
+        "share_of_bandwidth_gain": speed * reads,
+        "machine": timed.machine,
+        "threads": timed.threads,
+        "versions": dict(record.versions),
+    }
+
+
+def wanted(names: str) -> list[tuple[str, str]]:
+    """`onnx:int4,gguf` as pairs; a bare format means all of its precisions."""
+    pairs = []
+    for item in names.split(",") if names else [name for name, row in EXPORTERS.items() if row.runtime]:
+        kind, _, precision = item.partition(":")
+        pairs += [(kind, precision)] if precision else [(kind, each) for each in EXPORTERS[kind].precisions]
+    return pairs
+
+
+def tell(results: Path, row: dict[str, Any]) -> None:
+    """Append a line to the results and show it."""
+    text = json.dumps(row)
+    with results.open("a", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+    print(text, flush=True)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="+", help="the parent, then specialists: anything minigpt export takes")
+    parser.add_argument("--domain", required=True, help="whose held-out text to measure on")
+    parser.add_argument("--formats", default="", help="e.g. onnx:int4,onnx-genai,gguf [all]")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the exports; those there are reused")
+    parser.add_argument("--results", type=Path, required=True, help="JSON lines, appended to")
+    parser.add_argument("--quality-bytes", type=int, default=65536)
+    parser.add_argument("--prompt", type=int, default=256)
+    parser.add_argument("--decode", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
