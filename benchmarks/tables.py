@@ -63,7 +63,7 @@ class Entry:
             parameters=round(sum(row["parameters"] for row in self.rows) / count),
             kept=sum(row["kept"] for row in self.rows) / count,
             layers_removed=first["layers_removed"],
-            only_layers={kind for kind, removed in first["removed"].items() if removed} <= {"layers"},
+            only_layers={kind for kind, removed in first["removed"].items() if removed} == {"layers"},
             points=tuple(row["key"] for row in self.rows),
             spread=tuple(run.texts[domain].bits_per_byte for run in self.runs),
             scores=self.scores,

@@ -108,7 +108,7 @@ def _cell(stage: StageName, group: Sequence[Built], parent: ItemScores) -> Cell:
         parameters=round(sum(sizes) / count),
         kept=sum(sizes) / count / before.parameters,
         layers_removed=1 - report.shape_after.layers / report.shape_before.layers,
-        only_layers=removed <= {"layers"},
+        only_layers=removed == {"layers"},
         points=tuple(built.point.id for built in group),
         spread=tuple(run.texts[report.domain].bits_per_byte for run in runs),
         scores=scores_of(stage, runs, parent),
