@@ -25,14 +25,14 @@ BASICS = {"control": "false", "corpus.relevance": "false", "evaluation.sample_to
 
 @dataclass(frozen=True, kw_only=True)
 class Held(Context):
-    """A context that tokenizes calibration text and counts tokens once, since the tokenizer stays the parent's."""
+    """A context that tokenizes each text once with the parent's tokenizer, `cache["tokenizer"]`."""
 
     cache: dict[Any, Any] = field(default_factory=dict)
 
     def calibration(self, tokenizer: Any, tokens: int) -> list[Any]:
         """See :class:`Context`."""
         if tokens not in self.cache:
-            self.cache[tokens] = [batch.to(self.device) for batch in super().calibration(tokenizer, tokens)]
+            self.cache[tokens] = super().calibration(tokenizer, tokens)
         found: list[Any] = self.cache[tokens]
         return found
 
@@ -41,6 +41,15 @@ class Held(Context):
         if "counts" not in self.cache:
             self.cache["counts"] = super().token_counts(tokenizer)
         found: Counter[int] = self.cache["counts"]
+        return found
+
+    def training_text(self, tokenizer: Any, window: int) -> tuple[Any, Any]:
+        """See :class:`Context`; a trimmed tokenizer reads the text anew."""
+        if tokenizer is not self.cache["tokenizer"]:
+            return super().training_text(tokenizer, window)
+        if ("training", window) not in self.cache:
+            self.cache["training", window] = super().training_text(tokenizer, window)
+        found: tuple[Any, Any] = self.cache["training", window]
         return found
 
 
@@ -74,6 +83,7 @@ class Domain:
         asked = {task: found for task, found in made.suite.questions.items() if task in wanted}
         suite = Suite(texts=made.suite.texts, questions=asked)
         self.context = Held(**{**{each.name: getattr(made, each.name) for each in fields(made)}, "suite": suite})
+        self.context.cache["tokenizer"] = tokenizer
         self.tokenizer, self.source, self.source_key = tokenizer, parent, made.parent.fingerprint
         self.key = fingerprint(self.source_key, suite, self.context.corpus.fingerprint, tune_steps, device)
         self.parent = measured(self.context, deepcopy(parent), tokenizer)

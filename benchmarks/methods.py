@@ -51,18 +51,20 @@ class Point:
 
 
 class Clock:
-    """Whether there is time for one more point as long as the longest so far."""
+    """Whether there is time for one more point of a kind, as long as the longest so far (`first` for the first)."""
 
-    def __init__(self, limit: float | None) -> None:
-        self.started, self.limit, self.longest = time.perf_counter(), limit, 0.0
+    def __init__(self, limit: float | None, first: float) -> None:
+        self.started, self.limit, self.first = time.perf_counter(), limit, first
+        self.longest: dict[int, float] = {}
 
-    def allows(self) -> bool:
-        """Compare what is left with the longest point, and a tenth more."""
-        return self.limit is None or time.perf_counter() - self.started + 1.1 * self.longest < self.limit
+    def allows(self, kind: int = 0) -> bool:
+        """Compare what is left with the longest point of `kind`, and a tenth more."""
+        expected = 1.1 * self.longest.get(kind, self.first)
+        return self.limit is None or time.perf_counter() - self.started + expected < self.limit
 
-    def took(self, seconds: float) -> None:
+    def took(self, kind: int, seconds: float) -> None:
         """Remember how long a point took."""
-        self.longest = max(self.longest, seconds)
+        self.longest[kind] = max(self.longest.get(kind, 0.0), seconds)
 
 
 def run(domain: Domain, point: Point) -> dict[str, Any]:
@@ -195,7 +197,7 @@ def controls(domain: Domain, results: Results, common: dict[str, Any]) -> None:
 def main() -> None:
     """Run what is not in the file yet, domain by domain, as long as there is time."""
     chosen = _arguments()
-    clock, results = Clock(chosen.limit_seconds), Results(chosen.results)
+    clock, results = Clock(chosen.limit_seconds, chosen.first_seconds), Results(chosen.results)
     common = {"base": chosen.base, "device": device_name(chosen.device), "versions": versions()}
     common |= {"settings": chosen.overrides, "label": chosen.label, "tune_steps": chosen.tune_steps}
     folder = assets.parent(chosen.base).path
@@ -224,7 +226,7 @@ def main() -> None:
             key = fingerprint(domain.key, point, chosen.overrides, chosen.label)
             if key in results.keys:
                 continue
-            if not clock.allows():
+            if not clock.allows(point.heal_steps):
                 left += 1
                 continue
             started = time.perf_counter()
@@ -238,7 +240,7 @@ def main() -> None:
                 print(f"{domain.name} {point}: failed, tried again by the next run", file=sys.stderr, flush=True)
                 release()
                 continue
-            clock.took(time.perf_counter() - started)
+            clock.took(point.heal_steps, time.perf_counter() - started)
             results.add({**row, **found})
             last = found.get("healed", found.get("pruned", found.get("skipped")))
             print(
@@ -266,6 +268,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="text and statistics [beside the results]")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--limit-seconds", type=float, help="start no point that would end later")
+    parser.add_argument("--first-seconds", type=float, default=60.0, help="expected of the first point of a budget")
     chosen = parser.parse_args()
     chosen.methods = [method_named(name).name for name in chosen.methods.split(",")]
     chosen.sizes = [float(size) for size in chosen.sizes.split(",")]
