@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minigpt import report, stats
 from minigpt.arch import shape_of
-from minigpt.errors import MiniGPTError, PlanError
+from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
 from minigpt.evaluate import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_jsonl, to_plain, write_json, write_jsonl
 from minigpt.pipeline.build import Measured, Specialist, context_for, measured_controls, pruned_and_healed
@@ -94,7 +94,7 @@ def _sweep_domain(options: SweepOptions, context: Context) -> Swept:
     for point in context.reporter.track(options.points, title=f"Points of {context.domain.name}"):
         try:
             built = _built(context, controls, point, key)
-        except PlanError as error:
+        except (PlanError, UnsupportedModel) as error:
             skipped[point.id] = str(error)
             context.reporter.note(f"{point.id} skipped: {error}")
             continue
