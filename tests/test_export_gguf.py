@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,20 @@ from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from tokenizers import Regex, pre_tokenizers
 
+from minigpt import runtimes
 from minigpt.assets.gguf import read_gguf, read_metadata
 from minigpt.assets.gguf_tokenizer import PRE_TOKENIZERS, byte_level_tokenizer
-from minigpt.errors import ExportError
+from minigpt.errors import AssetError, ExportError
+from minigpt.export import export
 from minigpt.export.gguf import bytes_per_token
 from minigpt.export.gguf_arch import rope_factors
 from minigpt.export.gguf_int4 import CompensatedRounding, q4_0_bytes
 from minigpt.export.gguf_vocab import pre_tokenizer_name, vocabulary_of
 from minigpt.export.gguf_write import write_gguf
 from minigpt.quantize import compensated, nearest
+from minigpt.runtimes.gguf import LlamaRuntime, load
+from minigpt.runtimes.pytorch import TorchRuntime
+from tests.exports import make_shop
 from tests.tiny import tiny_config, tiny_model, tiny_tokenizer
 
 TEXT = "The heart pumps 1999 times.\n\n  Naïve café, 東京 🙂 and\ttabs \x04 <|im_end|>"
@@ -215,3 +221,38 @@ def test_llama3_scaling_is_that_of_transformers():
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     plain = 1 / 500000.0 ** (torch.arange(0, 64, 2) / 64)
     assert np.allclose(rope_factors(config), plain / scaled, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_without_llama_cpp_an_export_is_verified_through_pytorch(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("minigpt.runtimes.gguf.interpreter", lambda: None)
+    shop = make_shop(tmp_path)
+    record = export(shop.request("gguf", "out", precision=precision))
+    loaded = runtimes.load(tmp_path / "out")
+    assert isinstance(loaded, TorchRuntime) and loaded.name == f"gguf {precision}"
+    assert all(check.passed for check in record.checks) and record.quality
+    if precision == "fp32":
+        assert record.greedy and record.greedy.agreeing == 64
+    else:
+        assert 0 < record.settings["output_error_over_plain_rounding"] < 1
+        assert kinds(tmp_path / "out" / "model.gguf")["token_embd.weight"] == "Q8_0"
+
+
+def test_families_that_transformers_misreads_need_llama_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("minigpt.runtimes.gguf.interpreter", lambda: None)
+    monkeypatch.setattr("minigpt.runtimes.gguf.read_record", lambda folder: None)
+    tiny_config("qwen3").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(AssetError, match=r"need llama\.cpp"):
+        load(tmp_path, "cpu")
+
+
+def test_a_crash_of_llama_cpp_is_an_error(tmp_path: Path):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho Illegal instruction >&2\nexit 132\n")
+    script.chmod(0o755)
+    record: Any = SimpleNamespace(format="gguf", precision="fp16", bytes=1, source=SimpleNamespace(parameters=1))
+    with pytest.raises(AssetError, match=r"status 132 .* \(Illegal instruction\)"):
+        LlamaRuntime(tmp_path / "m.gguf", str(script), tiny_tokenizer(), tiny_config("llama"), record=record)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from minigpt.quantize import Rounded
 
-CALIBRATION_TOKENS = 8192
+CALIBRATION_TOKENS = 4096
 WINDOW = 256
 BATCH_TOKENS = 1024
 

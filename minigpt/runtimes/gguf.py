@@ -50,11 +50,6 @@ class LlamaRuntime:
         self._stop: Callable[[], Any] = lambda: None
         self._start()
 
-    @property
-    def process_id(self) -> int:
-        """Where llama.cpp runs: its memory is not the caller's."""
-        return int(self._process.pid)
-
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """See :meth:`minigpt.runtimes.Runtime.logits`; rows are read one by one, without their padding."""
         found = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
@@ -86,6 +81,11 @@ class LlamaRuntime:
         self._send({"text": text})
         return [int(each) for each in json.loads(self._line())]
 
+    def peak_memory(self) -> int:
+        """Peak of resident memory of the process that holds the model, in bytes."""
+        self._send({"memory": True})
+        return int(json.loads(self._line()))
+
     def _read(self, tokens: list[int], *, reset: bool, every: bool) -> Floats:
         if reset and len(tokens) > self._room:
             self._room = min(self._limit, max(2 * self._room, len(tokens)))
@@ -95,7 +95,7 @@ class LlamaRuntime:
         data = self._out.read(rows * size * np.dtype(np.float32).itemsize)
         if len(data) < rows * size * np.dtype(np.float32).itemsize:
             self._fail()
-        return np.frombuffer(data, dtype=np.float32).reshape(rows, size)
+        return np.frombuffer(data, dtype=np.float32).reshape(rows, size).copy()
 
     def _start(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)

@@ -8,7 +8,8 @@ Started as `python llama_worker.py FILE CONTEXT THREADS CACHE` (type of the cach
 
 * `{"tokens": [...], "reset": true, "all": true}` reads the tokens behind those already held (behind none after a
   reset) and answers with float32 logits, [vocabulary] of what follows the last token, with "all" of what follows each;
-* `{"text": "..."}` answers with a line of JSON, the text's token ids.
+* `{"text": "..."}` answers with a line of JSON, the text's token ids;
+* `{"memory": true}` answers with a line of JSON, the peak of resident memory in bytes.
 """
 
 from __future__ import annotations
@@ -92,6 +93,14 @@ class Llama:
         return list(ids[:count])
 
 
+def peak_memory() -> int:
+    """The most memory this process ever held, in bytes."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def main(file: str, context: str, threads: str, cache: str) -> None:
     """Answer until stdin ends; what native code prints goes to stderr."""
     out = os.fdopen(os.dup(1), "wb")
@@ -101,7 +110,9 @@ def main(file: str, context: str, threads: str, cache: str) -> None:
     out.flush()
     for line in sys.stdin:
         asked = json.loads(line)
-        if "text" in asked:
+        if "memory" in asked:
+            out.write(json.dumps(peak_memory()).encode() + b"\n")
+        elif "text" in asked:
             out.write(json.dumps(llama.tokenize(asked["text"])).encode() + b"\n")
         else:
             out.write(llama.read(asked["tokens"], reset=asked["reset"], every=asked["all"]).tobytes())
