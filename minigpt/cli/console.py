@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import warnings
@@ -181,3 +182,4 @@ def silence_libraries() -> None:
     settings.silence_libraries()
     settings.share_cores()
     warnings.filterwarnings("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -26,8 +26,8 @@ from minigpt.types import Ints
 COMBINED = 4
 INTERVAL = 2
 LOWEST = 1
-BISECTIONS = 7
-TEXT_TOKENS = 1024
+BISECTIONS = 5
+TEXT_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +113,11 @@ def search(
         found = walk(count, trials, threshold, removed=removed, combined=combined, interval=interval, lowest=lowest)
         return found if len(folded(found)) == removed else None
 
-    low, high = -1.0, 1.0
+    low, high = 0.0, 1.0
     best = attempt(low)
+    if best is None:
+        low, high = -1.0, 0.0
+        best = attempt(low)
     if best is None:
         raise PlanError(f"laco cannot fold {removed} of {count} layers; ask for a larger target or another method.")
     for _ in reporter.track(range(BISECTIONS), title="Search for the threshold", total=BISECTIONS):
