@@ -37,17 +37,13 @@ def build(options: BuildOptions) -> BuildReport:
     return made
 
 
-def options(world: World, folder: str, method: str, **changes: Any) -> BuildOptions:
-    overrides = FAST | changes.pop("overrides", {})
-    found = world.options(folder, overrides=overrides, method=method, target_size=0.9, **changes)
+def options(
+    world: World, folder: str, method: str, *, overrides: dict[str, str] | None = None, **changes: Any
+) -> BuildOptions:
+    """A small build to 90 % that says nothing of repair unless `overrides` does."""
+    found = world.options(folder, overrides=FAST, method=method, target_size=0.9, **changes)
     kept = {name: value for name, value in found.overrides.items() if name != "repair.tokens"}
-    return replace(found, overrides=kept | changes.get("extra", {}))
-
-
-def pruned(made: BuildReport) -> StageReport:
-    stage = made.stage("pruned")
-    assert stage is not None
-    return stage
+    return replace(found, overrides=kept | (overrides or {}))
 
 
 @pytest.mark.parametrize("method", ["wanda", "llm-pruner", "magnitude", "random"])
@@ -98,7 +94,7 @@ def test_masked_writes_a_report_and_no_model(world: World, method: str) -> None:
 
 def test_masked_without_a_form_of_its_own_is_the_pruned_model(world: World) -> None:
     """`contextual` evaluated in memory gives the numbers of the pruned model that a build saves."""
-    asked = {"evaluation.sample_tokens": "3"}
+    asked = {"evaluation.sample_tokens": "3", "repair.tokens": "512"}
     shipped, masked = (
         build(options(world, f"contextual-{flag}", "contextual", masked=flag, overrides=asked))
         for flag in (False, True)
@@ -143,3 +139,14 @@ def test_slicegpt_is_evaluated_and_never_built(world: World) -> None:
         build(options(world, "sliced", "slicegpt"))
     made = build(options(world, "sliced", "slicegpt", masked=True))
     assert pruned(made).parameters <= 0.9 * BEFORE and "directions of the hidden state" in made.notes[1]
+
+
+def test_whole_layers_miss_the_size_and_say_so(world: World) -> None:
+    made = build(options(world, "layers", "shortgpt"))
+    assert made.shape_after.layers == 3 and made.shape_after.vocab_size == made.shape_before.vocab_size
+    kept = pruned(made).parameters
+    assert abs(kept - 0.9 * BEFORE) < BEFORE - kept
+    assert (
+        f"158,774 parameters were asked for; {kept:,} is the nearest that shortgpt reaches with what it removes."
+        in (made.notes)
+    )

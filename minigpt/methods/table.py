@@ -72,9 +72,7 @@ class Method:
         return not self.loads.startswith("no")
 
 
-_MINI_GPTS = (
-    "Valicenti et al. 2023, Mini-GPTs: Efficient Large Language Models through Contextual Pruning (arXiv 2312.12682)"
-)
+_MINI_GPTS = "Valicenti et al. 2023, Mini-GPTs (arXiv 2312.12682)"
 
 _DEEPER = "Gromov et al. 2024, The Unreasonable Ineffectiveness of the Deeper Layers (arXiv 2403.17887)"
 _WHOLE_RANKING = "one ranking over all layers, per-layer widths, bias compensation in any family"
