@@ -90,6 +90,12 @@ class GraphedSteps:
             graph.replay()
             torch._foreach_copy_(_gradients(self.parameters), _gradients(self.weights))
 
+    def refreshed(self) -> Any:
+        """The twin with the parameters' present values, to evaluate: what is saved in bf16 is what is measured."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.weights, self.parameters)
+        return self.twin
+
     def _step(self, buffers: Buffers) -> None:
         torch._foreach_zero_(_gradients(self.weights))
         loss = weighted_loss(self.twin, self.teacher, buffers, self.recipe)

@@ -173,7 +173,8 @@ class _Run:
 
     def _evaluate(self) -> None:
         with self.average.applied():
-            loss = bits_per_byte(self.model, self.dev, precision=self.recipe.precision)
+            model = self.model if self.steps is None else self.steps.refreshed()
+            loss = bits_per_byte(model, self.dev, precision=self.recipe.precision)
             if loss < self.best_loss:
                 self.best_loss, self.best_step = loss, self.step
                 torch._foreach_copy_(self.best, [p.detach() for p in self.parameters])

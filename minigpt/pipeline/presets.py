@@ -110,7 +110,7 @@ class Settings:
     text: TextSettings = field(default_factory=TextSettings)
     control: bool = True
     recipe: str = "preset"
-    tune: Recipe = field(default_factory=lambda: Recipe(steps=300, learning_rate=1e-4, evaluate_every=25, patience=75))
+    tune: Recipe = field(default_factory=lambda: Recipe(steps=300, learning_rate=1e-4, evaluate_every=50, patience=100))
     heal: Recipe = field(
         default_factory=lambda: Recipe(steps=1200, learning_rate=1e-3, distill=1.0, evaluate_every=200)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from minigpt.heal import Recipe, TokenText, train
 from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.presets import TUNE_LEARNING_RATES
 from minigpt.types import Training
+
+MARGIN = 1.1
+"""Steps of the control beyond the healing's own: batches are padded to different shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +33,11 @@ def tuned_parent(context: Context) -> Tuned:
     """The parent after tuning on the healing text, at the best of three learning rates by dev loss.
 
     The runs at the three rates stop when the dev loss stops falling; the best is repeated without patience, on the
-    same schedule, for as many steps as tuning and healing together, so that it has seen at least the tokens of the
-    healing and every chance to use them. Its best dev step is the control.
+    same schedule, for at least as many tokens as healing takes, so that it has had every chance to use them. Its best
+    dev step is the control.
     """
     recipe, heal = context.settings.tune, context.settings.heal
-    longest = recipe.steps + -(-heal.steps * heal.tokens_per_step // recipe.tokens_per_step)
+    longest = max(recipe.steps, math.ceil(MARGIN * heal.steps * heal.tokens_per_step / recipe.tokens_per_step))
     key = fingerprint(
         context.parent.fingerprint,
         context.text_key,
