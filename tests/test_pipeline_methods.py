@@ -46,6 +46,12 @@ def options(
     return replace(found, overrides=kept | (overrides or {}))
 
 
+def pruned(made: BuildReport) -> StageReport:
+    stage = made.stage("pruned")
+    assert stage is not None
+    return stage
+
+
 @pytest.mark.parametrize("method", ["wanda", "llm-pruner", "magnitude", "random"])
 def test_width_methods_reach_the_size_with_neurons_and_groups_alone(world: World, method: str) -> None:
     (plan,) = pipeline.plan_only(options(world, f"plan-{method}", method, plan_only=True))
