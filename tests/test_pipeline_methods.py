@@ -12,7 +12,7 @@ import pytest
 from minigpt import pipeline, report
 from minigpt.errors import MiniGPTError, PlanError
 from minigpt.pipeline import BuildOptions
-from minigpt.types import BuildReport
+from minigpt.types import BuildReport, StageReport
 from tests.worlds import World, make_world
 
 FAST = {"heal.steps": "0", "evaluation.sample_tokens": "0", "evaluation.general": "false"}
