@@ -124,6 +124,8 @@ def pareto_of(
 ) -> Pareto:
     """The front among the cells of the last `stage`, and the smallest cell as good as each reference.
 
+    With too few documents for a verdict every cell is in the front, and no smallest is named.
+
     Args:
         cells: of one domain.
         builds: the points behind them.
@@ -141,8 +143,7 @@ def pareto_of(
 
     def worse(place: int, theirs: Array) -> bool:
         """Whether the cell needs significantly more bits than `theirs`."""
-        ours = columns[place]
-        return len(ours) >= ENOUGH_ITEMS and paired(ours, theirs, HEADLINE).low > 0
+        return paired(columns[place], theirs, HEADLINE).low > 0
 
     def dominated(place: int) -> bool:
         limit = cells[place].parameters * (1 + SAME_SIZE)
@@ -153,6 +154,8 @@ def pareto_of(
     compared: dict[str, Array] = {
         name: averaged([items.texts[cells[0].domain]], HEADLINE) for name, items in references.items()
     }
+    if any(len(items) < ENOUGH_ITEMS for items in columns.values()):
+        return Pareto(front=tuple(places), smallest={})
     compared["best"] = columns[min(places, key=lambda place: columns[place][:, 0].sum())]
     return Pareto(
         front=tuple(place for place in places if not dominated(place)),

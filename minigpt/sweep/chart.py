@@ -119,6 +119,8 @@ def _table(swept: Swept, stage: str) -> Table:
 def sentences(swept: Swept) -> tuple[str, ...]:
     """What the Pareto set says, in words."""
     names = {"parent": "the parent", "parent_tuned": "the tuned parent", "best": "the best of this sweep"}
+    if not swept.pareto.smallest:
+        return (f"Too few held-out documents of {swept.domain} to call a point worse: raise evaluation.heldout_bytes.",)
     found = []
     for name, place in swept.pareto.smallest.items():
         if place is None:

@@ -84,6 +84,9 @@ def quality(swept: Swept) -> Any:
             if not row:
                 axis.set_title(TITLES[stage], fontsize=10)
         axes[row][0].set_ylabel(f"{task}\n" + ("bits per byte / parent" if metric == HEADLINE else metric))
+    smallest = min((cell.kept for cell in swept.cells), default=0.0)
+    for axis in (axis for row in axes for axis in row):
+        axis.set_xlim(100 * smallest - 3, 101)
     for axis in axes[-1]:
         axis.set_xlabel("parameters kept, %")
     _share_rows(axes)
@@ -145,7 +148,7 @@ def _controls(axis: Any, swept: Swept, task: str, metric: str) -> None:
         if score.chance is not None:
             axis.axhline(score.chance, color="#888888", linewidth=1, linestyle=":")
             axis.annotate(
-                "chance", (0.995, score.chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7
+                "chance", (0.005, score.chance), xycoords=("axes fraction", "data"), ha="left", va="bottom", fontsize=7
             )
 
 
@@ -227,14 +230,19 @@ def influence(domains: Sequence[Swept]) -> Any | None:
 
     rows = [[max(value, 1e-6) for value in swept.block_influence] for swept in shown]
     flat = [value for row in rows for value in row]
-    figure, axes = _figure(1, 1, max(5.0, 0.24 * len(rows[0])), 0.9 + 0.4 * len(rows))
+    figure, axes = _figure(1, 1, max(5.0, 0.24 * len(rows[0])), 1.2 + 0.4 * len(rows))
     axis = axes[0][0]
     axis.grid(visible=False)
-    image = axis.imshow(rows, aspect="auto", cmap="viridis", norm=LogNorm(min(flat), max(*flat, 1.01 * min(flat))))
+    low, high = min(flat), max(*flat, 1.01 * min(flat))
+    image = axis.imshow(rows, aspect="auto", cmap="viridis", norm=LogNorm(low, high))
     axis.set_yticks(range(len(shown)), [swept.domain for swept in shown])
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("layer")
-    figure.colorbar(image, ax=axis, label="Block Influence")
+    bar = figure.colorbar(
+        image, ax=axis, label="Block\nInfluence", format="%.2g", ticks=(low, math.sqrt(low * high), high)
+    )
+    bar.ax.minorticks_off()
+    bar.ax.yaxis.label.set_fontsize(8)
     return figure
 
 

@@ -76,7 +76,7 @@ class Pareto:
 
     `front` are the cells to which no other, at most 1 % larger, is significantly better. `smallest` names the smallest
     cell that is not significantly worse than the `parent`, the `parent_tuned` and the `best` cell of the sweep; None
-    where there is none. Values are positions in `Swept.cells`.
+    where there is none, empty with too few documents for verdicts. Values are positions in `Swept.cells`.
     """
 
     front: tuple[int, ...]
