@@ -92,11 +92,14 @@ def group(windows: Windows, tokens: int, *, multiple: int = MULTIPLE) -> list[li
     return batches
 
 
-def epochs(windows: Windows, tokens: int, seed: int, *, multiple: int = MULTIPLE) -> Iterator[Padded]:
+def epochs(
+    windows: Windows, tokens: int, seed: int, *, multiple: int = MULTIPLE, bare: float = 0.0
+) -> Iterator[Padded]:
     """Batches for ever: every epoch sees each window once, in an order that depends on seed and epoch alone.
 
     Windows are shuffled, sorted by length within pools of about `POOL` batches, and the batches shuffled again.
-    Windows of fewer than `SHORTEST` tokens teach next to nothing and are left out.
+    Windows of fewer than `SHORTEST` tokens teach next to nothing and are left out. A share `bare` of the windows,
+    others in every epoch, is shown without its opening token: runtimes that add none then meet nothing new.
 
     Raises:
         CorpusError: no window is long enough to learn from.
@@ -109,7 +112,7 @@ def epochs(windows: Windows, tokens: int, seed: int, *, multiple: int = MULTIPLE
     epoch = 0
     while True:
         order = Random(f"{seed}/{epoch}")
-        shuffled = order.sample(usable, len(usable))
+        shuffled = [w[1:] if bare and order.random() < bare else w for w in order.sample(usable, len(usable))]
         batches = [
             batch
             for start in range(0, len(shuffled), pool)

@@ -22,6 +22,7 @@ class Recipe:
         window: longest piece of a document, in tokens.
         learning_rate: peak, after `warmup` steps, falling to `final` times it.
         distill: weight of the KL divergence to the teacher; the rest is cross-entropy to the text.
+        bare: share of the windows learnt without their opening token, which not every runtime puts there.
         noise: share of the tokens replaced by others while learning from a teacher alone (`distill` 1).
         temperature: softens both sides of the KL divergence, whose gradient is scaled back by its square.
         average: decay of the exponential moving average of the weights, which is what is evaluated and kept (0: off).
@@ -48,6 +49,7 @@ class Recipe:
     warmup: int = 30
     final: float = 0.1
     distill: float = 0.0
+    bare: float = 0.2
     noise: float = 0.0
     temperature: float = 1.0
     average: float = 0.99
@@ -70,6 +72,7 @@ class Recipe:
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "warmup": (self.warmup >= 0, "0 or more"),
             "distill": (0 <= self.distill <= 1, "between 0 and 1"),
+            "bare": (0 <= self.bare < 1, "0 or more and below 1"),
             "noise": (0 <= self.noise < 1, "0 or more and below 1"),
             "temperature": (self.temperature > 0, "above 0"),
             "average": (0 <= self.average < 1, "0 or more and below 1"),

@@ -117,7 +117,7 @@ class _Run:
         """What is left to train on, from the current step."""
         readable = self.teacher.can_read(text) if self.teacher is not None else text
         recipe, seed = self.recipe, self.seed
-        ordered = epochs(readable.windows, recipe.tokens_per_step, seed, multiple=self.multiple)
+        ordered = epochs(readable.windows, recipe.tokens_per_step, seed, multiple=self.multiple, bare=recipe.bare)
         left = islice(ordered, self.step, None)
         return noisy(left, recipe.noise, seed, self.step) if recipe.noise and recipe.distill == 1 else left
 
