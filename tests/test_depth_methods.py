@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from minigpt import arch
 from minigpt.arch import shape_of
 from minigpt.depth.collapse import collapsed, folded, mean_cosine, outputs, search, walk
+from minigpt.depth.greedy import Searches
 from minigpt.errors import PlanError
 from minigpt.methods import METHODS, resolve
 from minigpt.methods.material import Material
@@ -211,3 +212,37 @@ def test_blockpruner_in_memory(family: str) -> None:
     assert plain_loss(masked.model, random_batch()) == pytest.approx(plain_loss(twin, random_batch()), rel=1e-5)
     kwargs = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     assert torch.equal(masked.model.generate(IDS[:1], **kwargs), twin.generate(IDS[:1], **kwargs))
+
+
+@pytest.mark.parametrize("form", ["layers", "halves"])
+def test_a_search_goes_on_where_a_larger_size_stopped(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of removal does not depend on the size: a smaller one adds steps, a larger one needs none."""
+    from minigpt.depth import greedy
+
+    original, trials = greedy.trial_losses, list[int]()
+
+    def counted(model: Any, batches: Any, gone: Any, parts: Any) -> list[float]:
+        trials.append(len(parts))
+        return original(model, batches, gone, parts)
+
+    monkeypatch.setattr(greedy, "trial_losses", counted)
+    before = arch.parameters_of(model_of("llama", layers=LAYERS))
+
+    def removed(share: float, searches: Searches) -> Any:
+        asked = material("greedy-blocks", model_of("llama", layers=LAYERS), searches=searches)
+        if form == "layers":
+            return resolve(METHODS["greedy-blocks"].layers or "")(asked, round(LAYERS * (1 - share)))
+        return resolve(METHODS["greedy-blocks"].faithful or "")(asked, round(before * (1 - share))).kept
+
+    fresh = {share: removed(share, Searches()) for share in (1 / 6, 0.5)}
+    trials.clear()
+    searches = Searches(tmp_path / "searches")
+    assert removed(1 / 6, searches) == fresh[1 / 6]
+    first = len(trials)
+    assert removed(0.5, searches) == fresh[0.5]
+    assert len(trials) > first and trials == sorted(trials, reverse=True) and len(set(trials)) == len(trials)
+    done = len(trials)
+    assert removed(1 / 6, searches) == fresh[1 / 6] and removed(0.5, searches) == fresh[0.5]
+    assert len(trials) == done

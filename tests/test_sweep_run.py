@@ -128,6 +128,19 @@ def test_a_sweep_grows_and_shares_what_it_can(
     assert len(grown.domains[0].rows) == 4
 
 
+def test_sensitivity_is_measured_once_a_method(world: World, made: Counter[str]) -> None:
+    """Points alternate between methods, and what one measured stays for its next size and seed."""
+    overrides = {name: value for name, value in FAST.items() if name != "plan.kv_groups"}
+    overrides |= {"plan.sensitivity": "measure", "plan.probe_tokens": "64"}
+    chosen = options(world, "measured", methods=("wanda", "random"), sizes=(0.9, 0.85), overrides=overrides)
+    sweep(chosen)
+    assert made["pruned"] == 4
+    assert {name: times for name, times in made.items() if name.startswith("sensitivity")} == {
+        "sensitivity-wanda-s0": 1,
+        "sensitivity-random-s0": 1,
+    }
+
+
 def test_a_killed_sweep_loses_at_most_the_point_it_was_at(
     world: World, made: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

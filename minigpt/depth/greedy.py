@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from minigpt.batches import Batch
 from minigpt.depth.loss import Part, trial_losses
 from minigpt.errors import PlanError
+from minigpt.files import read_json, write_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Ints
 
@@ -30,11 +32,33 @@ class Removal:
     loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class Searches:
+    """How far searches went in one model and text, so that a smaller size goes on where a larger one stopped.
+
+    `folder` holds a file for each kind of search; without one nothing is remembered.
+    """
+
+    folder: Path | None = None
+
+    def known(self, kind: str) -> tuple[Removal, ...]:
+        """The steps done before."""
+        if self.folder is None or not (path := self.folder / f"{kind}.json").exists():
+            return ()
+        return read_json(path, tuple[Removal, ...])
+
+    def remember(self, kind: str, steps: Sequence[Removal]) -> None:
+        """Keep the steps, if they are more than those before."""
+        if self.folder is not None and len(steps) > len(self.known(kind)):
+            write_json(self.folder / f"{kind}.json", list(steps))
+
+
 def greedy(
     parts: Sequence[Part],
     losses: Callable[[Parts, Sequence[Part]], Sequence[float]],
     enough: Callable[[Parts], bool],
     *,
+    known: Sequence[Removal] = (),
     reporter: Reporter = SILENT,
 ) -> tuple[Removal, ...]:
     """Remove the cheapest part until `enough(removed)`, in the order of removal.
@@ -43,6 +67,7 @@ def greedy(
         parts: what may go; ties go to the first.
         losses: (gone, trials) to the loss of the model without `gone` and each of the trials.
         enough: whether these removals reach the size asked for.
+        known: the first steps of the same search, if it went some way before: the order does not depend on the size.
         reporter: told about every step.
 
     Raises:
@@ -53,6 +78,10 @@ def greedy(
     for _ in reporter.track(range(len(parts)), title="Search by loss"):
         if enough(gone):
             break
+        if len(steps) < len(known):
+            steps.append(known[len(steps)])
+            gone = (*gone, steps[-1].part)
+            continue
         left = [part for part in parts if part not in gone]
         ranked = [loss if math.isfinite(loss) else math.inf for loss in losses(gone, left)]
         best = min(range(len(left)), key=ranked.__getitem__)
@@ -64,17 +93,24 @@ def greedy(
 
 
 def greedy_layers(
-    model: Any, batches: Sequence[Batch], removed: int, *, protect: Ints = ENDS, reporter: Reporter = SILENT
+    model: Any,
+    batches: Sequence[Batch],
+    removed: int,
+    *,
+    protect: Ints = ENDS,
+    known: Sequence[Removal] = (),
+    reporter: Reporter = SILENT,
 ) -> tuple[Removal, ...]:
     """SLEB: whole layers in the order in which they go; layers in `protect` (negative: from the end) stay.
 
-    The model is left as it was.
+    `known` are the first steps, where they are known from before. The model is left as it was.
     """
     free: list[Part] = [(layer, "layer") for layer in _free(model, protect)]
     return greedy(
         free,
         lambda gone, trials: trial_losses(model, batches, gone, trials),
         lambda gone: len(gone) >= removed,
+        known=known,
         reporter=reporter,
     )
 
@@ -85,13 +121,20 @@ def greedy_halves(
     enough: Callable[[Parts], bool],
     *,
     protect: Ints = ENDS,
+    known: Sequence[Removal] = (),
     reporter: Reporter = SILENT,
 ) -> tuple[Removal, ...]:
-    """BlockPruner: attentions and FFNs in the order in which they go. The model is left as it was."""
+    """BlockPruner: attentions and FFNs in the order in which they go, `known` first. The model is left as it was."""
     free: list[Part] = []
     for layer in _free(model, protect):
         free += [(layer, "attention"), (layer, "ffn")]
-    return greedy(free, lambda gone, trials: trial_losses(model, batches, gone, trials), enough, reporter=reporter)
+    return greedy(
+        free,
+        lambda gone, trials: trial_losses(model, batches, gone, trials),
+        enough,
+        known=known,
+        reporter=reporter,
+    )
 
 
 def _free(model: Any, protect: Ints) -> list[int]:

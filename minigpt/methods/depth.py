@@ -38,7 +38,15 @@ def greedy_blocks(material: Material, count: int) -> Ints:
     """Drop layer after layer, each time the one whose absence costs the least loss."""
     layers, model = _layers(material), material.model
     text = search_text(material.batches, model.device)
-    steps = greedy_layers(model, text, layers - count, protect=_ends(material), reporter=material.reporter)
+    steps = greedy_layers(
+        model,
+        text,
+        layers - count,
+        protect=_ends(material),
+        known=material.searches.known("layers"),
+        reporter=material.reporter,
+    )
+    material.searches.remember("layers", steps)
     return complement(layers, tuple(step.part[0] for step in steps))
 
 
@@ -61,7 +69,15 @@ def greedy_blocks_faithful(material: Material, target: int) -> Masked:
         return total - sum(sizes[half] for _, half in gone) <= target
 
     text = search_text(material.batches, model.device)
-    steps = greedy_halves(model, text, enough, protect=_ends(material), reporter=material.reporter)
+    steps = greedy_halves(
+        model,
+        text,
+        enough,
+        protect=_ends(material),
+        known=material.searches.known("halves"),
+        reporter=material.reporter,
+    )
+    material.searches.remember("halves", steps)
     gone = {step.part for step in steps}
     for index, half in gone:
         _remove(model, index, half)

@@ -9,6 +9,7 @@ from typing import Any
 
 from minigpt import stats
 from minigpt.batches import Batch
+from minigpt.depth.greedy import Searches
 from minigpt.errors import ConfigError
 from minigpt.importance import KINDS, WeightNorms, weight_norms
 from minigpt.progress import SILENT, Reporter
@@ -25,8 +26,8 @@ class Material:
     which own it. `batches` are calibration text, `general` calibration text of the control domain (empty: there is
     none). `counts` says how often the domain uses each token, `specials` which tokens are never removed. `contrast`,
     `epsilon` and `epsilon_tokens` are the plan's settings of those names, `protect_ends` keeps a search by loss from
-    the first and last layer, `kinds` the evidence that may rank neurons. `collect` (name, batches) takes the
-    statistics of a text, or finds them where they were taken before.
+    the first and last layer, `searches` remembers how far such a search went, `kinds` is the evidence that may rank
+    neurons. `collect` (name, batches) takes the statistics of a text, or finds them where they were taken before.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Material:
     epsilon: float | None = None
     epsilon_tokens: float = 0.0
     protect_ends: bool = True
+    searches: Searches = field(default_factory=Searches)
     collect: Callable[[str, Sequence[Batch]], ActivationStats] | None = None
     reporter: Reporter = SILENT
 

@@ -10,6 +10,7 @@ from typing import Any
 from minigpt import assets, stats, vocab
 from minigpt.arch import parameters_of, shape_of
 from minigpt.batches import Batch, take_tokens
+from minigpt.depth.greedy import Searches
 from minigpt.errors import PlanError
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.importance import Scores
@@ -93,12 +94,23 @@ def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) 
         seed=options.seed,
         kinds=frozenset(options.kinds or ("linear", "activation")),
         protect_ends=chosen.protect_ends,
+        searches=_searches(context, source_key),
         contrast=chosen.contrast,
         epsilon=chosen.epsilon,
         epsilon_tokens=chosen.epsilon_tokens,
         collect=collect,
         reporter=context.reporter,
     )
+
+
+def _searches(context: Context, source_key: str) -> Searches:
+    """Where searches by loss over this model and text are kept, for all sizes."""
+    chosen = context.settings
+    key = fingerprint(
+        (STATISTICS_VERSION, source_key, context.corpus.fingerprint, context.device.partition(":")[0]),
+        (chosen.plan.tokens, chosen.plan.protect_ends, chosen.heal.window),
+    )
+    return Searches(context.common.work / "searches" / key)
 
 
 def general_calibration(context: Context, tokenizer: Any) -> list[Batch]:
@@ -165,6 +177,7 @@ def _sensitivity(
     if table is not None and not measured:
         return table
     plan_of = _planner(method, material, scores)
+    seed = material.seed if "seed" in method.options else 0
 
     def make(folder: Path) -> None:
         curves = measure_sensitivity(
@@ -185,9 +198,9 @@ def _sensitivity(
         source_key,
         context.corpus.fingerprint,
         (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),
-        (method.name, sorted(material.kinds), material.seed, chosen.contrast),
+        (method.name, sorted(material.kinds), seed, chosen.contrast),
     )
-    folder, _ = context.common.stage("sensitivity", key, make)
+    folder, _ = context.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
     return Sensitivity(curves=read_json(folder / CURVES, dict[str, Curve]), weights=LEFT_AFTER[chosen.healing])
 
 
@@ -216,7 +229,7 @@ def prune(context: Context, planned: Planned, source: Path) -> tuple[Path, str, 
 def repairs(context: Context) -> bool:
     """Whether the least-squares repair runs: where it belongs to the method, or where `--set repair...` asks for it.
 
-    A method with a transformation of its own has no place for it.
+    A method with a transformation of its own has no place for it, nor has one that merges layers.
     """
     method = method_named(context.options.method)
     asked = any(name.startswith("repair.") for name in context.options.overrides)
@@ -235,7 +248,7 @@ def cut(
     chosen = context.settings.repair
     if method.transform is not None:
         model = resolve(method.transform)(material_for(context, model, tokenizer, source_key), plan)
-    elif repairs(context):
+    elif repairs(context) and not plan.merges:
         model, told = prune_with_repair(
             model,
             plan,
