@@ -54,7 +54,14 @@ class Held(Context):
 
 
 class Domain:
-    """A domain's text, the model that is pruned and taught from, and the controls' items."""
+    """A domain's text, the model that is pruned and taught from, and the controls' items.
+
+    `key` is known at once; what takes a model is there after :meth:`measure`.
+    """
+
+    parent: ItemScores
+    tuned: ItemScores | None = None
+    teacher: Any
 
     def __init__(
         self,
@@ -85,12 +92,15 @@ class Domain:
         self.context = Held(**{**{each.name: getattr(made, each.name) for each in fields(made)}, "suite": suite})
         self.context.cache["tokenizer"] = tokenizer
         self.tokenizer, self.source, self.source_key = tokenizer, parent, made.parent.fingerprint
+        self.tune_steps = tune_steps
         self.key = fingerprint(self.source_key, suite, self.context.corpus.fingerprint, tune_steps, device)
-        self.parent = measured(self.context, deepcopy(parent), tokenizer)
-        self.tuned: ItemScores | None = None
-        if tune_steps:
-            self._tune(tune_steps)
-        self.teacher = cast(deepcopy(self.source), measuring_dtype(device))
+
+    def measure(self) -> None:
+        """Measure the parent and, with `tune_steps`, tune it and measure that."""
+        self.parent = measured(self.context, deepcopy(self.source), self.tokenizer)
+        if self.tune_steps:
+            self._tune(self.tune_steps)
+        self.teacher = cast(deepcopy(self.source), measuring_dtype(self.context.device))
 
     def _tune(self, steps: int) -> None:
         settings = self.context.settings

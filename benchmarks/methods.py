@@ -25,7 +25,7 @@ from held import Domain, cast, compact, measured, summary
 from minigpt import assets
 from minigpt.arch import shape_of
 from minigpt.errors import PlanError
-from minigpt.files import fingerprint, to_plain
+from minigpt.files import fingerprint, read_jsonl, to_plain
 from minigpt.heal import train
 from minigpt.methods import METHODS, method_named, resolve
 from minigpt.methods.material import Masked
@@ -37,6 +37,7 @@ from minigpt.pipeline.pruning import cut, material_for, plan_of
 from minigpt.types import PrunePlan, Training
 
 SIZES = (0.9, 0.75, 0.6)
+DOMAIN = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +52,22 @@ class Point:
 
 
 class Clock:
-    """Whether there is time for one more point of a kind, as long as the longest so far (`first` for the first)."""
+    """Whether there is time for one more job of a kind, as long as the longest so far (`first` for the first).
+
+    Points are of the kind of their healing steps, reading and measuring a domain is `DOMAIN`.
+    """
 
     def __init__(self, limit: float | None, first: float) -> None:
         self.started, self.limit, self.first = time.perf_counter(), limit, first
         self.longest: dict[int, float] = {}
 
-    def allows(self, kind: int = 0) -> bool:
-        """Compare what is left with the longest point of `kind`, and a tenth more."""
+    def allows(self, kind: int) -> bool:
+        """Compare what is left with the longest job of `kind`, and a tenth more."""
         expected = 1.1 * self.longest.get(kind, self.first)
         return self.limit is None or time.perf_counter() - self.started + expected < self.limit
 
     def took(self, kind: int, seconds: float) -> None:
-        """Remember how long a point took."""
+        """Remember how long a job took."""
         self.longest[kind] = max(self.longest.get(kind, 0.0), seconds)
 
 
@@ -173,8 +177,9 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        self.keys = {json.loads(line)["key"] for line in lines if line.strip()}
+        if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])  # what a killed run left of its last line
+        self.keys = {row["key"] for row in read_jsonl(path)} if path.exists() else set()
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a line at once, so that a killed run loses nothing finished."""
@@ -205,7 +210,7 @@ def main() -> None:
     tokenizer = assets.load_tokenizer(folder)
     left = 0
     for name in chosen.domain:
-        if not clock.allows():
+        if not clock.allows(DOMAIN):
             left += 1
             continue
         started = time.perf_counter()
@@ -220,35 +225,42 @@ def main() -> None:
             question_sets=chosen.question_set or ("glossary",),
             tune_steps=chosen.tune_steps,
         )
+        keys = {point: fingerprint(domain.key, point, chosen.overrides, chosen.label) for point in points(chosen)}
+        missing = {point: key for point, key in keys.items() if key not in results.keys}
+        if not missing:
+            continue
+        domain.measure()
+        clock.took(DOMAIN, time.perf_counter() - started)
         print(f"{domain.name}: text and controls {time.perf_counter() - started:.1f} s", flush=True)
         controls(domain, results, common)
-        for point in points(chosen):
-            key = fingerprint(domain.key, point, chosen.overrides, chosen.label)
-            if key in results.keys:
-                continue
-            if not clock.allows(point.heal_steps):
-                left += 1
-                continue
-            started = time.perf_counter()
-            row = {"key": key, "suite": domain.key, "domain": domain.name, **to_plain(point), **common}
-            try:
-                found = run(domain, point)
-            except PlanError as error:
-                found = {"skipped": str(error)}
-            except Exception:
-                traceback.print_exc()
-                print(f"{domain.name} {point}: failed, tried again by the next run", file=sys.stderr, flush=True)
-                release()
-                continue
-            clock.took(point.heal_steps, time.perf_counter() - started)
-            results.add({**row, **found})
-            last = found.get("healed", found.get("pruned", found.get("skipped")))
-            print(
-                f"{domain.name} {point.method} {point.size:g} heal {point.heal_steps} seed {point.seed}: {last} "
-                f"({time.perf_counter() - started:.1f} s)",
-                flush=True,
-            )
+        left += sum(not work(domain, point, key, clock, results, common) for point, key in missing.items())
     print(f"{left} points or domains left: run it again." if left else "All points are there.")
+
+
+def work(domain: Domain, point: Point, key: str, clock: Clock, results: Results, common: dict[str, Any]) -> bool:
+    """Add a point's line to the results, if there is time for it and it does not fail; whether it is there."""
+    if not clock.allows(point.heal_steps):
+        return False
+    started = time.perf_counter()
+    try:
+        found = run(domain, point)
+    except PlanError as error:
+        found = {"skipped": str(error)}
+    except Exception:
+        traceback.print_exc()
+        print(f"{domain.name} {point}: failed, tried again by the next run", file=sys.stderr, flush=True)
+        release()
+        return False
+    seconds = time.perf_counter() - started
+    clock.took(point.heal_steps, seconds)
+    results.add({"key": key, "suite": domain.key, "domain": domain.name, **to_plain(point), **common, **found})
+    last = found.get("healed", found.get("pruned", found.get("skipped")))
+    print(
+        f"{domain.name} {point.method} {point.size:g} heal {point.heal_steps} seed {point.seed}: {last} "
+        f"({seconds:.1f} s)",
+        flush=True,
+    )
+    return True
 
 
 def _arguments() -> argparse.Namespace:

@@ -72,9 +72,14 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What was measured on one domain's documents: controls, and entries by budget and (method, size)."""
+    """What was measured on one domain's documents: controls, and entries by budget and (method, size).
 
+    `name` tells suites of one domain apart: other parents, tuned or not, other documents.
+    """
+
+    name: str
     domain: str
+    base: str
     parent: ItemScores
     tuned: ItemScores | None
     parameters: int
@@ -96,7 +101,7 @@ def suites(path: Path) -> list[Suite]:
     """The lines of the results, by domain.
 
     Raises:
-        MiniGPTError: points whose parent's line is missing.
+        MiniGPTError: points whose parent's line is missing, or one point with two settings under one label.
     """
     lines = [row for row in read_jsonl(path)]
     controls = {(row["suite"], row["method"]): row for row in lines if "control" in row}
@@ -106,11 +111,23 @@ def suites(path: Path) -> list[Suite]:
             if (row["suite"], "parent") not in controls:
                 raise MiniGPTError(f"{path} has points of {row['domain']} without its parent's line; run it again.")
             name = " ".join(part for part in (row["method"], row["label"], "(masked)" * row["masked"]) if part)
-            groups[row["suite"]][row["heal_steps"]][name, row["size"]].append(row)
-    return [_suite(suite, groups[suite], controls) for (suite, name) in controls if name == "parent"]
+            same = groups[row["suite"]][row["heal_steps"]][name, row["size"]]
+            if row["seed"] in {each["seed"] for each in same}:
+                raise MiniGPTError(
+                    f"{path} holds {name} at {row['size']:g} on {row['domain']} twice with seed {row['seed']}: give "
+                    "runs with other settings a --label of their own."
+                )
+            same.append(row)
+    found: list[Suite] = []
+    for suite, kind in controls:
+        if kind == "parent":
+            domain = controls[suite, kind]["domain"]
+            earlier = sum(each.domain == domain for each in found)
+            found.append(_suite(suite, f"{domain}-{earlier + 1}" if earlier else domain, groups[suite], controls))
+    return found
 
 
-def _suite(suite: str, group: Mapping[int, Mapping[Key, list[Any]]], controls: Mapping[Any, Any]) -> Suite:
+def _suite(suite: str, name: str, group: Mapping[int, Mapping[Key, list[Any]]], controls: Mapping[Any, Any]) -> Suite:
     line, tuned = controls[suite, "parent"], controls.get((suite, "parent_tuned"))
     parent = ITEMS.validate_python(line["control"])
     entries: dict[int, dict[Key, Entry]] = {}
@@ -126,7 +143,9 @@ def _suite(suite: str, group: Mapping[int, Mapping[Key, list[Any]]], controls: M
     some = next((each for found in entries.values() for each in found.values()), None)
     size = round(some.rows[0]["parameters"] / some.rows[0]["kept"]) if some else 0
     return Suite(
+        name=name,
         domain=line["domain"],
+        base=line["base"],
         parent=parent,
         tuned=ITEMS.validate_python(tuned["control"]) if tuned else None,
         parameters=size,
@@ -205,7 +224,7 @@ def standing(found: Sequence[Suite], focus: str) -> str:
                     lost += bool(better)
                     if better:
                         when = f"after {steps} steps" if steps else "before healing"
-                        lines.append(f"- {suite.domain}, {size:.0%} kept, {when}, {task}: {', '.join(better)}")
+                        lines.append(f"- {suite.name}, {size:.0%} kept, {when}, {task}: {', '.join(better)}")
     head = f"`{focus}` is significantly beaten in {lost} of {total} cells" + (":" if lines else ".")
     return "\n".join([head, "", *lines]).rstrip()
 
@@ -245,9 +264,9 @@ def document(found: Sequence[Suite], focus: str, pictures: Mapping[str, Sequence
         standing(found, focus),
     ]
     for suite in found:
-        parts.append(f"## {suite.domain}")
+        parts.append(f"## {suite.name}")
         parent = ", ".join(_control(score) for score in scores_of("parent", [suite.parent], None) if _shown(score))
-        parts.append(f"Parent: {parent}.")
+        parts.append(f"Parent `{suite.base}`: {parent}.")
         if suite.tuned is not None:
             tuned = scores_of("parent_tuned", [suite.tuned], suite.parent)
             parts.append(
@@ -258,7 +277,7 @@ def document(found: Sequence[Suite], focus: str, pictures: Mapping[str, Sequence
             for task, metric in [*_measures(suite), *(_general(suite))]:
                 what = "bits per byte / parent" if metric == HEADLINE else metric
                 parts += [f"### {task}, {what}, {when}", table(entries, task, metric)]
-        parts += [f"![{suite.domain}]({name})" for name in pictures.get(suite.domain, ())]
+        parts += [f"![{suite.name}]({name})" for name in pictures.get(suite.name, ())]
         parts += [
             f"Not possible: {method} at {size:g} ({reason})"
             for each in suite.skipped.values()
@@ -294,9 +313,9 @@ def main() -> None:
         drawn = swept(suite, max(suite.entries, default=0))
         for name, draw in (("quality", quality), ("collapse", collapse)):
             if drawn.cells and (figure := draw(drawn)) is not None:
-                stem = f"{chosen.output.stem}-{suite.domain}-{name}"
+                stem = f"{chosen.output.stem}-{suite.name}-{name}"
                 save_figure(figure, chosen.output.parent, stem)
-                pictures.setdefault(suite.domain, []).append(f"{stem}.svg")
+                pictures.setdefault(suite.name, []).append(f"{stem}.svg")
     write_text(chosen.output, document(found, chosen.focus, pictures, chosen.results.name))
     print(standing(found, chosen.focus))
 

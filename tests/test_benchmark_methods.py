@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from minigpt import pipeline
+from minigpt.errors import MiniGPTError
 from minigpt.evaluate import ItemScores
 from minigpt.files import read_jsonl, to_plain, write_jsonl
 from tests.sweeping import items
@@ -114,13 +115,43 @@ def test_what_is_there_is_skipped_and_the_limit_holds(
     copy.write_bytes(first.read_bytes())
     before = len(read_jsonl(copy))
     more = ("--sizes", "0.75", "--heal-steps", "0,2", "--tune-steps", "2")
-    rows = benchmark(modules, world, copy, monkeypatch, "--methods", "shortgpt,deepest", *more)
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("a model was measured or tuned again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("held.evaluate", fail)
+        patch.setattr("held.train", fail)
+        rows = benchmark(modules, world, copy, monkeypatch, "--methods", "shortgpt,deepest", *more)
     assert len(rows) == before
     assert "All points are there." in capsys.readouterr().out
     late = ("--methods", "deepest", "--sizes", "0.5", "--limit-seconds", "0")
     benchmark(modules, world, tmp_path / "x.jsonl", monkeypatch, *late)
     assert not (tmp_path / "x.jsonl").exists()
     assert "left" in capsys.readouterr().out
+
+
+def test_half_a_last_line_is_computed_again(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"key": "a"}\n{"key": "b", "ite')
+    results = modules[0].Results(path)
+    assert results.keys == {"a"}
+    results.add({"key": "b"})
+    assert [row["key"] for row in read_jsonl(path)] == ["a", "b"]
+
+
+def test_time_is_left_for_what_took_longest(
+    modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 s in all, 60 s gone: a job of 30 s fits, one of 40 s does not, nor one of a kind that took 50 s before."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = modules[0].Clock(100.0, 30.0)
+    now[0] = 60.0
+    assert clock.allows(0)
+    clock.took(modules[0].DOMAIN, 50.0)
+    clock.took(600, 40.0)
+    assert clock.allows(0) and not clock.allows(600) and not clock.allows(modules[0].DOMAIN)
 
 
 def test_a_size_that_cannot_be_met_is_a_line_too(
@@ -137,7 +168,7 @@ def lines(modules: tuple[ModuleType, ModuleType], levels: dict[str, tuple[float,
     compact = modules[0].compact
     parent = items(1.0, noise=0.1, right=12)
     rows: list[dict[str, Any]] = [
-        {"key": "p", "suite": "s", "domain": "medical", "method": "parent", "control": to_plain(parent)}
+        {"key": "p", "suite": "s", "domain": "medical", "method": "parent", "base": "b", "control": to_plain(parent)}
     ]
     for method, (level, right) in levels.items():
         found: ItemScores = items(level, noise=0.1, right=right)
@@ -163,6 +194,25 @@ def test_the_table_marks_the_best_and_what_is_tied(modules: tuple[ModuleType, Mo
     assert "=" not in rows["random"]
     asked = tables.table(suite.entries[0], "medical/glossary", "accuracy")
     assert "**0.600" in asked and "−0.500 (" in asked
+
+
+def test_one_label_with_two_settings_is_refused(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    """Averaged like seeds they would be a number of no setting at all."""
+    lines(modules, {"flap": (1.2, 11)}, tmp_path / "r.jsonl")
+    rows = read_jsonl(tmp_path / "r.jsonl")
+    write_jsonl(tmp_path / "r.jsonl", [*rows, rows[-1] | {"key": "other"}])
+    with pytest.raises(MiniGPTError, match="--label"):
+        modules[1].suites(tmp_path / "r.jsonl")
+
+
+def test_suites_of_one_domain_are_told_apart(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    lines(modules, {"flap": (1.2, 11)}, tmp_path / "r.jsonl")
+    rows = read_jsonl(tmp_path / "r.jsonl")
+    write_jsonl(tmp_path / "r.jsonl", [*rows, *(row | {"suite": "other"} for row in rows)])
+    found = modules[1].suites(tmp_path / "r.jsonl")
+    assert [suite.name for suite in found] == ["medical", "medical-2"]
+    page = modules[1].document(found, "flap", {"medical": ["a.svg"], "medical-2": ["b.svg"]}, "r.jsonl")
+    assert page.index("a.svg") < page.index("## medical-2") < page.index("b.svg")
 
 
 def test_lost_cells_are_listed(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
