@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 
 from minigpt.evaluate import ItemScores, Suite, evaluate
-from minigpt.files import fingerprint
+from minigpt.files import atomic_path, fingerprint
 from minigpt.heal import train
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.build import context_for
@@ -103,15 +104,24 @@ class Domain:
         self.teacher = cast(deepcopy(self.source), measuring_dtype(self.context.device))
 
     def _tune(self, steps: int) -> None:
-        settings = self.context.settings
-        recipe = replace(settings.tune, steps=steps)
-        text, dev = self.context.training_text(self.tokenizer, recipe.window)
-        trained = deepcopy(self.source)
-        train(trained, text, dev, recipe)
-        self.source = deepcopy(self.source)  # training may leave fused kernels in a model, so its weights move out
-        self.source.load_state_dict(trained.state_dict())
-        cast(cast(self.source, torch.bfloat16), torch.float32)
+        """Prune and teach with the tuned parent, the same weights in every run: no two trainings on a GPU are alike."""
+        recipe = replace(self.context.settings.tune, steps=steps)
         self.source_key = fingerprint(self.source_key, self.key, recipe)
+        self.source = deepcopy(self.source)
+        kept = self.context.workspace.root / f"tuned-{self.source_key}.safetensors"
+        if kept.exists():
+            cast(self.source, torch.bfloat16)
+            load_model(self.source, kept)
+        else:
+            text, dev = self.context.training_text(self.tokenizer, recipe.window)
+            trained = deepcopy(self.source)
+            train(trained, text, dev, recipe)
+            # Training may leave fused kernels in a model, so its weights move out.
+            self.source.load_state_dict(trained.state_dict())
+            cast(self.source, torch.bfloat16)
+            with atomic_path(kept) as temporary:
+                save_model(self.source, str(temporary))
+        cast(self.source, torch.float32)
         self.tuned = measured(self.context, deepcopy(self.source), self.tokenizer)
 
 

@@ -131,6 +131,23 @@ def test_what_is_there_is_skipped_and_the_limit_holds(
     assert "left" in capsys.readouterr().out
 
 
+def test_a_later_run_prunes_the_same_tuned_parent(
+    modules: tuple[ModuleType, ModuleType], world: World, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tuned once and kept: the control's line and points of other runs speak of the same weights."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("tuned again")
+
+    monkeypatch.setattr("held.train", fail)
+    more = ("--methods", "deepest", "--sizes", "0.75", "--tune-steps", "2")
+    rows = benchmark(modules, world, tmp_path / "r.jsonl", monkeypatch, *more)
+    before = {row["key"]: row for row in read_jsonl(first)}
+    assert [row["method"] for row in rows] == ["parent", "parent_tuned", "deepest"]
+    assert rows[1]["control"] == before[rows[1]["key"]]["control"]
+    assert rows[2]["items"] == before[rows[2]["key"]]["items"]
+
+
 def test_half_a_last_line_is_computed_again(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"key": "a"}\n{"key": "b", "ite')
