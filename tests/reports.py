@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+
+from minigpt.report import render
 from minigpt.types import Attribution, BuildReport, Interval, MetricResult, Shape, StageName, StageReport, Training
 
 
@@ -140,3 +144,16 @@ def make_report(domain: str = "medical", *, healed: float = 0.7014, tuned: bool 
         fingerprints={domain: "aaaa", "general": "gggg", f"{domain}/glossary": "bbbb", "vocabulary": "vvvv"},
     )
     return replace(report, **changes)
+
+
+def with_metrics(report: BuildReport, **by_stage: tuple[MetricResult, ...]) -> BuildReport:
+    """The report with the metrics of some stages replaced."""
+    stages = tuple(replace(stage, metrics=by_stage.get(stage.stage, stage.metrics)) for stage in report.stages)
+    return replace(report, stages=stages)
+
+
+def shown(report: BuildReport, width: int = 100) -> str:
+    """What a terminal of that width shows."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None, force_terminal=False).print(render(report))
+    return stream.getvalue()

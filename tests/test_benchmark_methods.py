@@ -15,7 +15,7 @@ from minigpt.errors import MiniGPTError
 from minigpt.evaluate import ItemScores
 from minigpt.files import read_jsonl, to_plain, write_jsonl
 from tests.sweeping import items
-from tests.worlds import SMALL, World, make_world
+from tests.worlds import SMALL, World
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SETTINGS = {name: SMALL[name] for name in ("plan.tokens", "plan.probe_tokens", "text.dev_bytes", "heal.window")}
@@ -40,11 +40,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINIGPT_HOME", str(tmp_path_factory.mktemp("home")))
         yield
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def benchmark(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +12,12 @@ from minigpt import pipeline
 from minigpt.files import read_json
 from minigpt.pipeline import BuildOptions
 from minigpt.types import BuildReport, PrunePlan
-from tests.worlds import World, make_world
+from tests.worlds import World
+
+pytestmark = pytest.mark.usefixtures("home")
 
 FAST = {"heal.steps": "0", "evaluation.sample_tokens": "0", "evaluation.general": "false"}
 LAYER = 256 * 96 + 2 * 1536 + 64
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINIGPT_HOME", str(tmp_path / "home"))
 
 
 def options(world: World, folder: str, method: str, **changes: Any) -> BuildOptions:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,23 +12,15 @@ from minigpt import pipeline, report
 from minigpt.errors import MiniGPTError, PlanError
 from minigpt.pipeline import BuildOptions
 from minigpt.types import BuildReport, StageReport
-from tests.worlds import World, make_world
+from tests.worlds import World
+
+pytestmark = pytest.mark.usefixtures("home")
 
 FAST = {"heal.steps": "0", "evaluation.sample_tokens": "0", "evaluation.general": "false"}
 BEFORE = 176_416
 NEURON, GROUP = 96, 1536
 ZERO = 32
 """The parent's embedding of the padding token is zero from the start."""
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINIGPT_HOME", str(tmp_path / "home"))
 
 
 def build(options: BuildOptions) -> BuildReport:

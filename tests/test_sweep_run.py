@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from minigpt import pipeline, report
 from minigpt.cli import cli
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import read_json, read_jsonl
-from minigpt.pipeline.workspace import Workspace
 from minigpt.sweep import Matrix, SweepOptions, SweepReport, sweep
 from minigpt.sweep.matrix import cross_domain
-from tests.worlds import SMALL, World, make_world
+from tests.worlds import SMALL, World
 
 FAST = {
     **SMALL,
@@ -36,11 +34,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINIGPT_HOME", str(tmp_path_factory.mktemp("home")))
         yield
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def options(world: World, folder: str, **changes: Any) -> SweepOptions:
@@ -61,23 +54,6 @@ def options(world: World, folder: str, **changes: Any) -> SweepOptions:
 def done(world: World) -> tuple[SweepOptions, SweepReport]:
     chosen = options(world, "healed", healing="preset", pictures=True)
     return chosen, sweep(chosen)
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each stage was made."""
-    counted: Counter[str] = Counter()
-    original = Workspace.stage
-
-    def stage(self: Workspace, name: str, key: str, make: Callable[[Path], None]) -> Any:
-        def counting(folder: Path) -> None:
-            make(folder)
-            counted[name] += 1
-
-        return original(self, name, key, counting)
-
-    monkeypatch.setattr(Workspace, "stage", stage)
-    return counted
 
 
 def test_a_sweep_leaves_reports_lines_pictures_and_no_weights(done: tuple[SweepOptions, SweepReport]) -> None:
