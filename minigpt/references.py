@@ -72,6 +72,8 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
         source = path
     elif path.is_dir():
         source = path if (path / "config.json").exists() else path / "model"
+        if not source.is_dir():
+            raise AssetError(f"{ref} holds neither config.json nor a model folder; give a model, a build or a config.")
     elif isinstance(hub := parse_ref(ref), HubRef):
         source, options = hub.repo, {"revision": hub.revision}
     else:

@@ -91,6 +91,9 @@ def test_impossible_questions(llama: Path, tmp_path: Path) -> None:
     for name in (str(tmp_path / "odd.json"), "nobody/no-such-model"):
         with pytest.raises(AssetError, match="no config that can be read"):
             find_config(name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AssetError, match="holds neither"):
+        find_config(str(tmp_path / "empty"))
 
 
 def test_the_command(llama: Path) -> None:
