@@ -14,15 +14,17 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from reading import WINDOW, Reader, device_name, ratios
+from reading import Reader, device_name, ratios
 
 from minigpt import assets, stats
 from minigpt.arch import parameters_of, shape_of
 from minigpt.config import apply_overrides
+from minigpt.files import read_jsonl
 from minigpt.fourbit import PLAIN_BYTES, four_bit
 from minigpt.heal import Recipe, train
 from minigpt.heal.recipe import RECIPES
@@ -45,6 +47,7 @@ class Bench(Reader):
         self.read_texts = self.texts(self.tokenizer)
         self.statistics: dict[str, stats.ActivationStats] = {}
         self.before = self.read(self.parent, self.read_texts)
+        self.known: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
 
     def plan(self, method: str, order: str, layers: int) -> tuple[PrunePlan, float]:
         """The layers a method keeps, chosen in this order, and the seconds that took (statistics are taken once)."""
@@ -92,16 +95,38 @@ class Bench(Reader):
             "merges": plan.merges,
             "choice_seconds": round(seconds, 3),
         }
+        same = (plan.layers, plan.merges)
+        if same not in self.known:
+            found = self.known.setdefault(same, [])
+            for row in self.outcomes(plan, recipe):
+                found.append(row)
+                yield {**facts, **row}
+        else:
+            yield from ({**facts, **row} for row in self.known[same])
+
+    def outcomes(self, plan: PrunePlan, recipe: Recipe | None) -> Iterator[dict[str, Any]]:
+        """What a choice of layers gives: the same whoever made it, so that no choice is healed twice."""
         model = apply_plan(deepcopy(self.parent), plan)
         for row in self.measured(model):
-            yield {**facts, "state": "pruned", **row}
+            yield {"state": "pruned", **row}
         if recipe is None:
             return
-        text = token_text(self.tokenizer, self.corpus.train, WINDOW)
+        text = token_text(self.tokenizer, self.corpus.train, recipe.window)
         training = train(model, text, self.read_texts["dev"], recipe)
         healing = {"recipe": training.recipe, "best_step": training.best_step, "seconds": training.seconds}
         for row in self.measured(model):
-            yield {**facts, "state": "healed", "healing": healing, **row}
+            yield {"state": "healed", "healing": healing, **row}
+
+
+def finished(path: Path, common: dict[str, Any], recipe: Recipe | None) -> set[tuple[str, str | None, float]]:
+    """Method, order and fraction of what stands in the results to its last row."""
+    last = "pruned" if recipe is None else "healed"
+    rows = read_jsonl(path) if path.exists() else []
+    return {
+        (row["method"], row["order"], row["fraction"])
+        for row in rows
+        if common.items() <= row.items() and row["weights"] == "nf4" and row["state"] in ("parent", last)
+    }
 
 
 def main() -> None:
@@ -119,20 +144,22 @@ def main() -> None:
     chosen = parser.parse_args()
     bench = Bench(chosen.domain, chosen.base, chosen.device, chosen.tokens, chosen.limit)
     recipe = None if chosen.heal is None else apply_overrides(RECIPES["deeper-layers"], chosen.heal)
-    common = {"domain": chosen.domain, "base": chosen.base, "device": device_name(chosen.device)}
+    common = {"domain": chosen.domain, "base": chosen.base, "device": device_name(chosen.device), "heal": chosen.heal}
+    done = finished(chosen.results, common, recipe)
     with chosen.results.open("a", encoding="utf-8") as stream:
 
         def write(row: dict[str, Any]) -> None:
             stream.write(json.dumps({**common, **row}) + "\n")
             stream.flush()
 
-        for row in bench.measured(bench.parent):
-            write({"method": "parent", "order": None, "fraction": 0.0, "removed": [], "state": "parent", **row})
-        for method in chosen.methods.split(","):
-            for fraction in map(float, chosen.fractions.split(",")):
-                for order in ORDERS:
-                    for row in bench.rows(method, order, fraction, recipe):
-                        write(row)
+        if ("parent", None, 0.0) not in done:
+            for row in bench.measured(bench.parent):
+                write({"method": "parent", "order": None, "fraction": 0.0, "removed": [], "state": "parent", **row})
+        asked = product(chosen.methods.split(","), map(float, chosen.fractions.split(",")), ORDERS)
+        for method, fraction, order in asked:
+            if (method, order, fraction) not in done:
+                for row in bench.rows(method, order, fraction, recipe):
+                    write(row)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,7 @@ def command(world: World, folder: str) -> list[str]:
 def start(world: World, folder: str) -> subprocess.Popen[bytes]:
     """A build in a process of its own."""
     environment = {**os.environ, "MINIGPT_HOME": str(world.root / f"home-{folder}"), "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        command(world, folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    )
+    return subprocess.Popen(command(world, folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
 
 
 def killed_when(path: Path, build: subprocess.Popen[bytes]) -> None:
