@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_model, save_model
 
-from minigpt.evaluate import ItemScores, Suite, evaluate
+from minigpt.evaluate import ItemScores, Suite
 from minigpt.files import atomic_path, fingerprint
 from minigpt.heal import train
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.build import context_for
 from minigpt.pipeline.context import Context, measuring_dtype
+from minigpt.pipeline.measure import scored
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT
 
@@ -135,8 +136,7 @@ def cast(model: Any, dtype: torch.dtype) -> Any:
 def measured(context: Context, model: Any, tokenizer: Any) -> ItemScores:
     """Items of a model as it would be saved (bfloat16), in the device's measuring precision; leaves it so."""
     cast(cast(model, torch.bfloat16), measuring_dtype(context.device))
-    chosen = context.settings.evaluation
-    return evaluate(model, tokenizer, context.suite, batch_tokens=chosen.batch_tokens, window=chosen.window)
+    return scored(context, model, tokenizer)
 
 
 def compact(scores: ItemScores) -> dict[str, Any]:

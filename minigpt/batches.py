@@ -81,6 +81,18 @@ def take_tokens(batches: Iterable[Batch], max_tokens: int | None) -> Iterator[Ba
             return
 
 
+def split_rows(batch: Batch, tokens: int) -> Iterator[Batch]:
+    """The windows of a batch in batches of about `tokens` tokens, padding included, at least one window each."""
+    rows = max(1, tokens // batch.input_ids.shape[1])
+    for start in range(0, len(batch.input_ids), rows):
+        part = slice(start, start + rows)
+        yield Batch(
+            input_ids=batch.input_ids[part],
+            position_ids=batch.position_ids[part],
+            segment_ids=batch.segment_ids[part],
+        )
+
+
 def block_mask(segment_ids: Tensor, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
     """A causal attention mask [batch, 1, length, length] in which no piece of a document sees another.
 

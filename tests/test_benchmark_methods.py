@@ -115,7 +115,7 @@ def test_what_is_there_is_skipped_and_the_limit_holds(
         raise AssertionError("a model was measured or tuned again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("held.evaluate", fail)
+        patch.setattr("held.scored", fail)
         patch.setattr("held.train", fail)
         rows = benchmark(modules, world, copy, monkeypatch, "--methods", "shortgpt,deepest", *more)
     assert len(rows) == before

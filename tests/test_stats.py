@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from minigpt import stats
-from minigpt.batches import Batch, attention_mask, block_mask, run_decoder, take_tokens, to_batches
+from minigpt.batches import Batch, attention_mask, block_mask, run_decoder, split_rows, take_tokens, to_batches
 from minigpt.errors import CorpusError, MiniGPTError
 from tests.archsuite import FAMILIES, model_of, random_batch
 
@@ -192,3 +192,14 @@ def test_batches_are_cut_by_tokens() -> None:
     assert sum(batch.tokens for batch in batches) == packed.tokens == 105
     assert [batch.tokens for batch in take_tokens(batches, 60)] == [42, 21]
     assert sum(batch.tokens for batch in take_tokens(batches, None)) == 105
+
+
+def test_split_rows_keeps_every_window_in_order() -> None:
+    """5 windows of 4 tokens in parts of 8: two, two, one; a window longer than the part is a part of its own."""
+    ids = torch.arange(20).view(5, 4)
+    batch = Batch(input_ids=ids, position_ids=ids + 100, segment_ids=ids + 200)
+    parts = list(split_rows(batch, 8))
+    assert [len(part.input_ids) for part in parts] == [2, 2, 1]
+    assert len(list(split_rows(batch, 3))) == 5
+    for name in ("input_ids", "position_ids", "segment_ids"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from minigpt.arch import arch_of, decoder_layers
-from minigpt.batches import Batch, attention_mask, run_decoder, take_tokens
+from minigpt.batches import Batch, attention_mask, run_decoder, split_rows, take_tokens
 from minigpt.errors import CorpusError
 from minigpt.slicing import forward_replaced
 
 Part = tuple[int, Literal["layer", "attention", "ffn"]]
 CHUNK_TOKENS = 4096
+"""Of one forward pass, so that its logits stay small."""
 SEARCH_TOKENS = {"cuda": 32768}
 SEARCH_TOKENS_CPU = 2048
 
@@ -37,7 +38,7 @@ def trial_losses(model: Any, batches: Sequence[Batch], gone: Sequence[Part], tri
     """
     totals, count = [0.0] * len(trials), 0
     with torch.inference_mode():
-        for batch in (part for whole in batches for part in _rows(whole)):
+        for batch in (part for whole in batches for part in split_rows(whole, CHUNK_TOKENS)):
             places, labels = _targets(batch)
             if not len(places):
                 continue
@@ -79,18 +80,6 @@ def _started_at(model: Any, layer: int, states: Tensor) -> Iterator[None]:
         for below in decoder_layers(model)[:layer]:
             stack.enter_context(forward_replaced(below, lambda *_args, **_kwargs: states))
         yield
-
-
-def _rows(batch: Batch) -> Iterator[Batch]:
-    """Cut a batch so that the logits of one part stay small."""
-    rows = max(1, CHUNK_TOKENS // batch.input_ids.shape[1])
-    for start in range(0, len(batch.input_ids), rows):
-        part = slice(start, start + rows)
-        yield Batch(
-            input_ids=batch.input_ids[part],
-            position_ids=batch.position_ids[part],
-            segment_ids=batch.segment_ids[part],
-        )
 
 
 def _targets(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from math import floor
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.arch import arch_of, decoder_layers, head_dim, heads_per_group, parameters_of, shape_of, unit_costs
-from minigpt.batches import Batch, attention_mask
+from minigpt.batches import Batch, attention_mask, split_rows
 from minigpt.errors import CorpusError
 from minigpt.importance import Scores, checked
 from minigpt.methods.masking import hide
@@ -21,6 +20,7 @@ from minigpt.methods.material import Masked, Material
 from minigpt.slicing import linear
 
 PASS_TOKENS = 2048
+"""Of one backward pass, which keeps every activation."""
 FIRST_DENSE, LAST_DENSE = 4, 2
 
 
@@ -66,7 +66,7 @@ def gradient_products(model: Any, batches: Iterable[Batch]) -> list[dict[str, Te
     sums = {key: torch.zeros_like(weight, dtype=torch.float32) for key, weight in weights.items()}
     counted = 0
     with _only_trained(model, weights.values()):
-        for batch in _small(batches):
+        for batch in (part for whole in batches for part in split_rows(whole, PASS_TOKENS)):
             loss, tokens = _loss(model, batch)
             if tokens:
                 grads = torch.autograd.grad(loss, list(weights.values()))
@@ -93,20 +93,6 @@ def _loss(model: Any, batch: Batch) -> tuple[Tensor, int]:
     inside = (batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]) & (batch.segment_ids[:, 1:] != 0)
     losses = functional.cross_entropy(logits[inside].float(), batch.input_ids[:, 1:][inside], reduction="sum")
     return losses, int(inside.sum())
-
-
-def _small(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same windows in batches of at most `PASS_TOKENS` tokens: a backward pass keeps every activation."""
-    for batch in batches:
-        rows = max(1, PASS_TOKENS // batch.input_ids.shape[1])
-        for start in range(0, len(batch.input_ids), rows):
-            part = slice(start, start + rows)
-            yield replace(
-                batch,
-                input_ids=batch.input_ids[part],
-                position_ids=batch.position_ids[part],
-                segment_ids=batch.segment_ids[part],
-            )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt import assets
 from minigpt.arch import parameters_of, shape_of
-from minigpt.evaluate import ItemScores, evaluate, load_scores, save_scores
+from minigpt.evaluate import ItemScores, load_scores, save_scores
 from minigpt.figures import kept_per_layer
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.methods import method_named, resolve
@@ -17,7 +17,7 @@ from minigpt.methods.material import Masked
 from minigpt.pipeline.context import Context, measuring_dtype, release
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.limits import target_parameters
-from minigpt.pipeline.measure import SCORES, Controls, greedy
+from minigpt.pipeline.measure import SCORES, Controls, greedy, scored
 from minigpt.pipeline.pruning import cut, material_for, plan_for, repairs
 from minigpt.plan.target import DTYPE_BYTES
 from minigpt.types import BuildReport, PrunePlan, Shape, StageReport
@@ -86,24 +86,16 @@ def masked_stage(context: Context, controls: Measured) -> tuple[Form, StageRepor
 def _evaluate(context: Context, controls: Measured, folder: Path) -> None:
     import torch
 
-    chosen, dtype = context.settings.evaluation, context.options.dtype
+    dtype = context.options.dtype
     masked, plan, tokenizer = _form(context, controls)
     model = masked.model.eval()
     for parameter in model.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype)).to(measuring_dtype(context.device))
-    scores = evaluate(
-        model,
-        tokenizer,
-        context.suite,
-        batch_tokens=chosen.batch_tokens,
-        window=chosen.window,
-        reporter=context.reporter,
-    )
-    save_scores(scores, folder / SCORES)
+    save_scores(scored(context, model, tokenizer), folder / SCORES)
     form = Form(
         parameters=masked.parameters,
         bytes=sum(parameter.numel() for parameter in model.parameters()) * DTYPE_BYTES[dtype],
-        sample=greedy(model, tokenizer, context.prompt, chosen.sample_tokens),
+        sample=greedy(model, tokenizer, context.prompt, context.settings.evaluation.sample_tokens),
         note=masked.note,
         shape=shape_of(model),
         plan=plan,

@@ -31,22 +31,26 @@ class Facts:
     sample: str
 
 
+def scored(context: Context, model: Any, tokenizer: Any) -> ItemScores:
+    """The items of a model in memory on the build's texts and questions."""
+    chosen = context.settings.evaluation
+    return evaluate(
+        model,
+        tokenizer,
+        context.suite,
+        batch_tokens=chosen.batch_tokens,
+        window=chosen.window,
+        reporter=context.reporter,
+    )
+
+
 def measure(context: Context, stage: StageName, model_dir: Path, key: str) -> tuple[ItemScores, StageReport]:
     """Evaluate the model saved in `model_dir` (never one in memory: what is shipped is what is measured)."""
 
     def make(folder: Path) -> None:
         with context.reporter.stage(TITLES[stage]):
             model, tokenizer = context.load(model_dir), assets.load_tokenizer(model_dir)
-            chosen = context.settings.evaluation
-            scores = evaluate(
-                model,
-                tokenizer,
-                context.suite,
-                batch_tokens=chosen.batch_tokens,
-                window=chosen.window,
-                reporter=context.reporter,
-            )
-            save_scores(scores, folder / SCORES)
+            save_scores(scored(context, model, tokenizer), folder / SCORES)
             write_json(folder / FACTS, facts(model, tokenizer, model_dir, context))
 
     name = fingerprint(key, context.suite, context.settings.evaluation, context.prompt, context.options.dtype)
