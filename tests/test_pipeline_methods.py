@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from minigpt import pipeline, report
 from minigpt.errors import MiniGPTError, PlanError
 from minigpt.pipeline import BuildOptions
 from minigpt.types import BuildReport, StageReport
-from tests.worlds import World
+from tests.worlds import World, make_world
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -122,6 +124,19 @@ def test_contrast_needs_general_text(world: World) -> None:
         build(options(world, "no-general", "contextual", overrides={"plan.contrast": "0.5"}))
     general = {"plan.contrast": "0.5", "evaluation.general": "true"}
     assert pipeline.plan_only(options(world, "contrast", "contextual", overrides=general, plan_only=True))
+
+
+def test_a_contrasted_plan_is_made_again_when_the_general_text_changes(tmp_path: Path, made: Counter[str]) -> None:
+    world = make_world(tmp_path)
+    general = {"plan.contrast": "0.5", "evaluation.general": "true"}
+    asked = options(world, "contrast", "contextual", overrides=general, plan_only=True)
+    pipeline.plan_only(asked)
+    pipeline.plan_only(asked)
+    assert made["plan"] == 1
+    for path in (tmp_path / "general").iterdir():
+        path.write_text(path.read_text().upper())
+    pipeline.plan_only(asked)
+    assert made["plan"] == 2
 
 
 def test_kinds_that_a_method_does_not_prune_are_refused(world: World) -> None:

@@ -58,6 +58,7 @@ def plan_for(context: Context, source: Path, source_key: str) -> Planned:
         options.seed,
         options.dtype,
         context.settings.heal.window,
+        *_contrasted_with(context),
     )
 
     def make(folder: Path) -> None:
@@ -101,6 +102,11 @@ def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) 
         collect=collect,
         reporter=context.reporter,
     )
+
+
+def _contrasted_with(context: Context) -> tuple[str, ...]:
+    """What a plan depends on besides the domain's text: the general text, where importance is compared with it."""
+    return (context.general.fingerprint,) if context.settings.plan.contrast and context.general is not None else ()
 
 
 def _searches(context: Context, source_key: str) -> Searches:
@@ -199,6 +205,7 @@ def _sensitivity(
         context.corpus.fingerprint,
         (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),
         (method.name, sorted(material.kinds), seed, chosen.contrast),
+        *_contrasted_with(context),
     )
     folder, _ = context.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
     return Sensitivity(curves=read_json(folder / CURVES, dict[str, Curve]), weights=LEFT_AFTER[chosen.healing])
