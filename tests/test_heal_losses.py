@@ -12,8 +12,8 @@ from minigpt.errors import ConfigError
 from minigpt.heal import Recipe
 from minigpt.heal.average import Average
 from minigpt.heal.losses import ROWS, healing_loss
+from minigpt.heal.run import schedule
 from minigpt.heal.teacher import restricted_head
-from minigpt.heal.training import schedule
 
 
 def kl_by_hand(student: list[float], teacher: list[float], temperature: float) -> float:

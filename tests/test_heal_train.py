@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from minigpt.errors import MiniGPTError
-from minigpt.heal import Teacher, TokenText, bits_per_byte, train, training
+from minigpt.heal import Teacher, TokenText, bits_per_byte, run, train, train_best
 from minigpt.types import Training
 from tests.healing import VOCABULARY, Killed, Killer, Notes, patterned, recipe
 from tests.tiny import tiny_model
@@ -92,7 +93,7 @@ def test_runs_repeat_bit_by_bit_and_the_seed_matters() -> None:
 def test_a_killed_run_goes_on_bit_by_bit(
     changes: dict[str, Any], killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
     path, chosen = tmp_path / "work" / "healing.safetensors", recipe(**changes)
     teacher = Teacher(model=tiny_model(vocab_size=VOCABULARY, layers=2, seed=5)) if chosen.distill else None
     model, whole = fresh(), fresh()
@@ -117,7 +118,7 @@ class Counted(Notes):
 
 
 def test_a_run_killed_after_its_patience_ran_out_stops_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
     chosen = recipe(steps=100, average=0.0, learning_rate=1e-1, patience=4, evaluate_every=2)
     expected = train(fresh(), TEXT, DEV, chosen)
     assert expected.steps < 60
@@ -129,7 +130,7 @@ def test_a_run_killed_after_its_patience_ran_out_stops_again(tmp_path: Path, mon
 @pytest.fixture
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a run killed after five steps."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
     path = tmp_path / "healing.safetensors"
     with pytest.raises(Killed):
         train(fresh(), TEXT, DEV, recipe(), checkpoint=path, reporter=Killer(5))
@@ -200,7 +201,7 @@ def test_a_checkpoint_with_missing_tensors_changes_nothing(left: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
     notes = Notes()
     monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     result = train(fresh(), TEXT, DEV, recipe(), checkpoint=tmp_path / "c.safetensors", reporter=notes)
@@ -264,3 +265,19 @@ def test_without_a_teacher_the_report_does_not_speak_of_one() -> None:
 def test_reading_a_recipe_does_not_load_torch() -> None:
     code = "import sys; from minigpt.heal import Recipe; Recipe(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_the_best_of_three_rates_goes_on_as_if_it_had_run_alone(adapter: str) -> None:
+    """The searches stop early, the smallest dev loss wins, and its weights are those of one run without patience."""
+    chosen = recipe(steps=24, patience=4, average=0.0, adapter=adapter)
+    rates = (1e-6, 3e-3 if adapter == "full" else 3e-2, 1e3)
+    model, result, tried = train_best(fresh, TEXT, DEV, chosen, rates, seed=3)
+    best = [min(loss for _, loss in each.dev_losses) for each in tried]
+    assert [each.learning_rate for each in tried] == list(rates)
+    assert best.index(min(best)) == 1 and result.learning_rate == rates[1] and result.steps == 24
+    assert tried[2].steps < 24, "a rate that blows up is left at once"
+    alone = fresh()
+    expected = train(alone, TEXT, DEV, replace(chosen.at(rates[1]), patience=0), seed=3)
+    assert essence(result) == essence(expected)
+    assert same(weights(model), weights(alone))

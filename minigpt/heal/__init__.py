@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from minigpt.heal.forward import bits_per_byte
     from minigpt.heal.recipe import Recipe
     from minigpt.heal.teacher import Teacher
-    from minigpt.heal.training import train
+    from minigpt.heal.training import train, train_best
 
 _HOMES = {
     "Recipe": "minigpt.heal.recipe",
@@ -21,9 +21,10 @@ _HOMES = {
     "TokenText": "minigpt.heal.data",
     "bits_per_byte": "minigpt.heal.forward",
     "train": "minigpt.heal.training",
+    "train_best": "minigpt.heal.training",
 }
 
-__all__ = ["Recipe", "Teacher", "TokenText", "bits_per_byte", "train"]
+__all__ = ["Recipe", "Teacher", "TokenText", "bits_per_byte", "train", "train_best"]
 
 
 def __getattr__(name: str) -> Any:

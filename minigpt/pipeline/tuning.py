@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from minigpt import assets
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.heal import Recipe, TokenText, train
+from minigpt.heal import train_best
 from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.presets import TUNE_LEARNING_RATES
 from minigpt.types import Training
@@ -32,9 +31,8 @@ class Tuned:
 def tuned_parent(context: Context) -> Tuned:
     """The parent after tuning on the healing text, at the best of three learning rates by dev loss.
 
-    The runs at the three rates stop when the dev loss stops falling; the best is repeated without patience, on the
-    same schedule, for at least as many tokens as healing takes, so that it has had every chance to use them. Its best
-    dev step is the control.
+    The runs at the three rates stop when the dev loss stops falling; the best goes on without patience for at least as
+    many tokens as healing takes, so that it has had every chance to use them. Its best dev step is the control.
     """
     recipe, heal = context.settings.tune, context.settings.heal
     longest = max(recipe.steps, math.ceil(MARGIN * heal.steps * heal.tokens_per_step / recipe.tokens_per_step))
@@ -52,10 +50,16 @@ def tuned_parent(context: Context) -> Tuned:
         tokenizer = assets.load_tokenizer(context.parent.path)
         text, dev = context.training_text(tokenizer, recipe.window)
         with context.reporter.stage("Tuning the parent (the control)"):
-            searched = replace(recipe, steps=longest)
-            tried = tuple(_run(context, searched.at(rate), text, dev)[1] for rate in TUNE_LEARNING_RATES)
-            best = min(tried, key=best_loss)
-            model, final = _run(context, replace(searched.at(best.learning_rate), patience=0), text, dev)
+            model, final, tried = train_best(
+                lambda: context.load(context.parent.path, training=True),
+                text,
+                dev,
+                replace(recipe, steps=longest),
+                TUNE_LEARNING_RATES,
+                seed=context.options.seed,
+                title="Tuning",
+                reporter=context.reporter,
+            )
             save_model(model, tokenizer, folder / "model", context.options.dtype)
             del model
             release()
@@ -70,16 +74,3 @@ def tuned_parent(context: Context) -> Tuned:
         key=key,
         seconds=done.seconds,
     )
-
-
-def best_loss(training: Training) -> float:
-    """The smallest dev loss of a run, bits per byte."""
-    return min(loss for _, loss in training.dev_losses)
-
-
-def _run(context: Context, recipe: Recipe, text: TokenText, dev: TokenText) -> tuple[Any, Training]:
-    model = context.load(context.parent.path, training=True)
-    title = f"Tuning at {recipe.learning_rate:g}"
-    training = train(model, text, dev, recipe, seed=context.options.seed, title=title, reporter=context.reporter)
-    release()
-    return model, training

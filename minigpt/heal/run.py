@@ -1,0 +1,196 @@
+"""One training run, step by step: its state, its looks at the dev text, its checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import MiniGPTError
+from minigpt.heal import checkpoint as checkpoints
+from minigpt.heal.average import Average
+from minigpt.heal.data import MULTIPLE, Padded, TokenText, epochs, noisy
+from minigpt.heal.forward import autocast, bits_per_byte, logits_at
+from minigpt.heal.fused import fused_kernels
+from minigpt.heal.graphs import LENGTH_MULTIPLE, GraphedSteps, can_capture, causal_attention
+from minigpt.heal.losses import healing_loss
+from minigpt.heal.recipe import Recipe
+from minigpt.heal.teacher import Teacher
+from minigpt.progress import Reporter
+from minigpt.types import Training
+
+CHECKPOINT_SECONDS = 300.0
+
+
+class Run:
+    """The state of one run."""
+
+    def __init__(self, model: Any, dev: TokenText, recipe: Recipe, teacher: Teacher | None, seed: int) -> None:
+        self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
+        self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
+        )
+        self.average = Average(self.parameters, recipe.average)
+        self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        self.best_loss, self.best_step, self.step, self.tokens = math.inf, 0, 0, 0
+        self.losses: list[tuple[int, float]] = []
+        self.diverged = False
+        self.started = self.saved = time.perf_counter()
+        if teacher is not None:
+            teacher.model.eval()
+        self.steps: GraphedSteps | None = None
+        if all(can_capture(each, recipe, self.device) for each in self.models):
+            self.steps = GraphedSteps(model, teacher, recipe, self.parameters)
+
+    def go(
+        self, text: TokenText, title: str, reporter: Reporter, checkpoint: Path | None = None, run_id: str = ""
+    ) -> None:
+        """Train until the steps are done or patience ends."""
+        batches = self.batches(text)
+        with ExitStack() as stack:
+            if self.steps is not None:
+                stack.enter_context(causal_attention(*self.models, self.steps.twin))
+                stack.enter_context(fused_kernels(self.steps.twin, *self.models[1:]))
+            left = self.recipe.steps - self.step
+            for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
+                if self.look():
+                    return
+                self.advance(next(batches))
+                if checkpoint is not None and time.perf_counter() - self.saved >= CHECKPOINT_SECONDS:
+                    self.save(checkpoint, run_id, reporter)
+            self.look(last=True)
+
+    def batches(self, text: TokenText) -> Iterator[Padded]:
+        """What is left to train on, from the current step."""
+        readable = self.teacher.can_read(text) if self.teacher is not None else text
+        recipe, seed = self.recipe, self.seed
+        ordered = epochs(readable.windows, recipe.tokens_per_step, seed, multiple=self.multiple, bare=recipe.bare)
+        left = islice(ordered, self.step, None)
+        return noisy(left, recipe.noise, seed, self.step) if recipe.noise and recipe.distill == 1 else left
+
+    @property
+    def models(self) -> list[Any]:
+        """Student and teacher."""
+        return [self.model] if self.teacher is None else [self.model, self.teacher.model]
+
+    @property
+    def multiple(self) -> int:
+        """Batches are padded to a multiple of this."""
+        return MULTIPLE if self.steps is None else LENGTH_MULTIPLE
+
+    @property
+    def _state(self) -> checkpoints.State:
+        return checkpoints.State(
+            parameters=self.parameters, optimizer=self.optimizer, average=self.average, best=self.best
+        )
+
+    def resume(self, path: Path, run_id: str) -> None:
+        """Take up a checkpoint of the same run, if there is one."""
+        found = checkpoints.load(path, run_id, self._state)
+        if found is None:
+            return
+        self.step, self.tokens, self.losses = found.step, found.tokens, list(found.losses)
+        self.best_step, self.best_loss = found.best_step, found.best_loss
+        self.started = time.perf_counter() - found.seconds
+
+    def save(self, path: Path, run_id: str, reporter: Reporter) -> None:
+        """Write a checkpoint; where that fails the run goes on without."""
+        progress = checkpoints.Progress(
+            fingerprint=run_id,
+            step=self.step,
+            tokens=self.tokens,
+            best_step=self.best_step,
+            best_loss=self.best_loss,
+            averaged=self.average.updates,
+            seconds=time.perf_counter() - self.started,
+            losses=tuple(self.losses),
+        )
+        try:
+            checkpoints.save(path, progress, self._state)
+        except MiniGPTError as error:
+            reporter.note(f"No checkpoint: {error}")
+        self.saved = time.perf_counter()
+
+    def look(self, *, last: bool = False) -> bool:
+        """Evaluate on the dev text when it is time; say whether to stop: no progress for long, or no way back."""
+        due = last or self.step % self.recipe.evaluate_every == 0
+        if due and not self.diverged and (not self.losses or self.losses[-1][0] != self.step):
+            self._evaluate()
+        return self.diverged or (due and 0 < self.recipe.patience <= self.step - self.best_step)
+
+    def _evaluate(self) -> None:
+        with self.average.applied():
+            model = self.model if self.steps is None else self.steps.refreshed()
+            loss = bits_per_byte(model, self.dev, precision=self.recipe.precision)
+            if loss < self.best_loss:
+                self.best_loss, self.best_step = loss, self.step
+                torch._foreach_copy_(self.best, [p.detach() for p in self.parameters])
+        if math.isfinite(loss):
+            self.losses.append((self.step, loss))
+            return
+        self.diverged = True
+        if not self.losses:
+            raise MiniGPTError("The model gives no finite probabilities on the dev text; its weights are damaged.")
+
+    def advance(self, batch: Padded) -> None:
+        """One optimizer step. Its dropout depends on seed and step alone, so that a resumed run draws the same."""
+        self.model.train()
+        torch.manual_seed(self.seed + self.step)
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = self.recipe.learning_rate * schedule(self.step, self.recipe)
+        if self.steps is not None:
+            self.steps.gradients(batch)
+        else:
+            self._gradients(batch)
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.tokens += int((batch.lengths - 1).sum())
+        self.average.update()
+
+    def _gradients(self, batch: Padded) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        ids, places = batch.ids.to(self.device), batch.places.to(self.device)
+        with autocast(self.device, self.recipe.precision):
+            logits = logits_at(self.model, ids, places)
+            taught = self.teacher.logits(ids, places) if self.teacher is not None else None
+        labels = batch.labels.to(self.device)
+        loss = healing_loss(logits, labels, taught, self.recipe.distill, self.recipe.temperature)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def finish(self) -> Training:
+        """Put the best weights in place and say what was done."""
+        with torch.no_grad():
+            torch._foreach_copy_([p.data for p in self.parameters], self.best)
+        self.steps = None
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.told()
+
+    def told(self) -> Training:
+        """What was done so far."""
+        return Training(
+            tokens=self.tokens,
+            steps=self.step,
+            learning_rate=self.recipe.learning_rate,
+            best_step=self.best_step,
+            seconds=time.perf_counter() - self.started,
+            recipe=self.recipe.describe(),
+            dev_losses=tuple(self.losses),
+        )
+
+
+def schedule(step: int, recipe: Recipe) -> float:
+    """Fraction of the peak learning rate: linear warm-up, then a cosine down to `recipe.final` at the last step."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.final + (1 - recipe.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
