@@ -12,7 +12,7 @@ import pytest
 
 from minigpt import report, runtimes
 from minigpt.errors import ConfigError, ExportError, GateFailed, MiniGPTError, UnknownName
-from minigpt.export import EXPORTERS, Format, export, format_of
+from minigpt.export import EXPORTERS, Format, export, format_of, rounding_of
 from minigpt.export.card import render_card
 from minigpt.references import report_of
 from minigpt.runtimes import LOADERS, read_record
@@ -111,6 +111,18 @@ def test_names_and_precisions_are_checked_before_any_work() -> None:
         format_of("onnx-gena", None)
     with pytest.raises(ConfigError, match="fp32, int4"):
         format_of("onnx-genai", "fp16")
+
+
+def test_rounding_is_chosen_only_where_there_is_a_choice() -> None:
+    assert [rounding_of(*asked) for asked in (("gguf", "int4", None), ("onnx", "int4", "nearest"))] == [
+        "compensated",
+        "nearest",
+    ]
+    assert rounding_of("gguf", "fp16", None) is None and rounding_of("torch-4bit", "int4", None) is None
+    with pytest.raises(ConfigError, match="has no choice of rounding"):
+        rounding_of("gguf", "int8", "nearest")
+    with pytest.raises(ConfigError, match="compensated and nearest"):
+        rounding_of("onnx", "int4", "up")
 
 
 def test_a_missing_package_is_named_with_its_extra(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,10 +38,14 @@ def rounded(shop: Shop) -> Any:
     import torch
 
     from minigpt import assets
-    from minigpt.export.onnx_int4 import rounded_matrices
+    from minigpt.export.int4 import rounded_matrices
+    from minigpt.export.onnx_int4 import by_content
 
     model = assets.load_model(shop.model, dtype=torch.float32)
-    return rounded_matrices(model, assets.load_tokenizer(shop.model), shop.request("onnx", "unused"), SILENT)
+    request = shop.request("onnx", "unused", rounding="compensated")
+    named, how = rounded_matrices(model, assets.load_tokenizer(shop.model), request, SILENT)
+    assert how["rounding"] == "compensated" and 0 < how["output_error_over_plain_rounding"] < 1
+    return by_content(model, named)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def test_four_bit_blocks_hold_the_codes_chosen_for_them(shop: Shop, int4: Path, 
     model = onnx.load(str(int4 / "model.onnx"))
     tensors = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "MatMulNBits" and len(node.input) == 3]
-    assert len(nodes) == len(rounded) == 14
+    assert len(nodes) == 14
     found = []
     for node in nodes:
         packed, scale = (tensors[name] for name in node.input[1:])
@@ -189,3 +193,25 @@ def test_genai_reads_its_folder_and_agrees(shop: Shop) -> None:
     runtime._room = 0  # type: ignore[attr-defined]
     whole = runtime.logits(np.array([[5, 6, 7, 8]]), np.ones((1, 4), dtype=np.int64))[0]
     np.testing.assert_allclose(np.stack([first, runtime.step(8)]), whole[2:], atol=1e-4)
+
+
+@pytest.mark.parametrize("rounding", [None, "nearest"])
+def test_genai_takes_the_codes_of_error_compensation(shop: Shop, rounding: str | None) -> None:
+    """All matrices of the layers in 4 bits, queries, keys and values as one; the tied embedding once, in 8 bits."""
+    pytest.importorskip("onnxruntime_genai")
+    name = f"genai-{rounding}"
+    record = export(shop.request("onnx-genai", name, precision="int4", rounding=rounding))
+    assert record.settings["rounding"] == (rounding or "compensated")
+    graph = onnx.load(str(shop.root / name / "model.onnx")).graph
+    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    bits = [next(each.i for each in node.attribute if each.name == "bits") for node in products]
+    assert sorted(bits) == [4] * 10 + [8] and not [node for node in graph.node if node.op_type == "MatMul"]
+    tensors = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    fused = next(node for node in products if "qkv" in node.name)
+    codes, scales = tensors[fused.input[1]], tensors[fused.input[2]]
+    steps = np.stack([codes & 15, codes >> 4], axis=-1).reshape(128, 32).astype(np.float32) - 8
+    weights = load_file(shop.model / "model.safetensors")
+    parts = [weights[f"model.layers.0.self_attn.{part}_proj.weight"] for part in "qkv"]
+    gap = np.abs(steps * scales - np.concatenate(parts))
+    assert (gap <= np.abs(scales) * (0.51 if rounding else 4)).mean() > (0.95 if rounding else 0.99)
+    assert not [name for name, tensor in tensors.items() if tensor.shape in {(512, 32), (32, 512)}]

@@ -10,7 +10,7 @@ from gguf.quants import dequantize, quantize
 
 from minigpt.batches import Batch
 from minigpt.errors import CorpusError
-from minigpt.quantize import compensated, gram_matrices, nearest, row_errors, searched
+from minigpt.quantize import compensated, gram_matrices, nearest, round_together, row_errors, searched
 from tests.tiny import tiny_model
 
 Q4 = GGMLQuantizationType.Q4_0
@@ -107,6 +107,39 @@ def test_gram_matrices_are_those_of_the_inputs(family: str):
         assert torch.allclose(grams[f"model.layers.1.{name}.weight"], rows.T @ rows / 20, atol=1e-4), name
     matrices = {name for name, each in model.named_parameters() if each.ndim == 2 and "embed" not in name}
     assert set(grams) == matrices
+
+
+def test_matrices_with_one_input_are_rounded_as_if_alone():
+    (first, gram), (second, other) = correlated(), correlated(seed=1)
+    weights = {"a": first, "b": second[:16], "c": second}
+    grams = {"a": gram, "b": gram, "c": other}
+    threads = torch.get_num_threads()
+    found, gain = round_together(weights, grams)
+    assert torch.get_num_threads() == threads
+    errors = {"found": 0.0, "plain": 0.0}
+    for name, weight in weights.items():
+        alone = compensated(weight, grams[name])
+        assert torch.equal(found[name].scales, alone.scales) and torch.equal(found[name].codes, alone.codes)
+    for names in (("a", "b"), ("c",)):
+        whole, shared = torch.cat([weights[name] for name in names]), grams[names[0]]
+        outputs = torch.einsum("ri,ij,rj->", whole, shared, whole)
+        for kind, values in (
+            ("found", torch.cat([found[name].values() for name in names])),
+            ("plain", nearest(whole).values()),
+        ):
+            gap = whole - values
+            errors[kind] += float(torch.einsum("ri,ij,rj->", gap, shared, gap) / outputs)
+    assert gain == pytest.approx(errors["found"] / errors["plain"], rel=1e-3)
+
+
+def test_many_rows_in_parts_are_as_one():
+    torch.manual_seed(0)
+    weight, (_, gram) = torch.randn(1000, 64), correlated(columns=64)
+    errors = [
+        row_errors(weight[rows], compensated(weight[rows], gram), gram) for rows in (slice(None), slice(950, None))
+    ]
+    assert len(errors[0]) == 1000
+    assert torch.allclose(errors[0][950:].mean(), errors[1].mean(), rtol=0.02)
 
 
 def test_no_text_is_an_error():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.common import Session, examples, standard, table
-from minigpt.export.formats import EXPORTERS
+from minigpt.export.formats import EXPORTERS, ROUNDINGS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--format", "kind", required=True, metavar="NAME", help=f"{', '.join(EXPORTERS)}.")
 @click.option("--precision", metavar="NAME", help="Of the weights [the format's first: see below].")
+@click.option("--rounding", metavar="NAME", help=f"Of int4: {' or '.join(ROUNDINGS)} [the first].")
 @click.option("--output-dir", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where it goes.")
 @click.option("--domain", metavar="NAME|FILE", help="Held-out text to measure it on [the build's, else general].")
 @click.option(
@@ -42,6 +43,7 @@ def export(
     model: str,
     kind: str,
     precision: str | None,
+    rounding: str | None,
     output_dir: Path,
     domain: str | None,
     quality_bytes: int,
@@ -57,11 +59,11 @@ def export(
     and bits per byte are measured on held-out text; export.json keeps what was found.
     """
     from minigpt import config, references
-    from minigpt.export import ExportRequest, format_of
+    from minigpt.export import ExportRequest, format_of, rounding_of
     from minigpt.export import export as run
     from minigpt.pipeline.options import pick_device
 
-    format_of(kind, precision)
+    rounding_of(kind, format_of(kind, precision)[1], rounding)
     domain = domain or references.domain_of_build(model) or "general"
     config.load_domain(domain)
     with session.reporter.stage(f"Finding {model}"):
@@ -70,6 +72,7 @@ def export(
         source=source,
         format=kind,
         precision=precision,
+        rounding=rounding,
         output_dir=output_dir,
         domain=domain,
         quality_bytes=quality_bytes,

@@ -14,7 +14,8 @@ class Format:
     `write` is `module:function`, a :class:`minigpt.export.run.Writer`; the first of `precisions` is the default;
     `needs` are the modules it imports and `extra` the extra of minigpt that installs them; `card` is a paragraph of the
     model card that tells how to run it. A format that is a model has `runtime` and a row in
-    :data:`minigpt.runtimes.LOADERS`, through which it is verified; another one brings its own checks.
+    :data:`minigpt.runtimes.LOADERS`, through which it is verified; another one brings its own checks. `roundings` are
+    the ways its int4 can choose codes, the default first.
     """
 
     write: str
@@ -23,8 +24,12 @@ class Format:
     card: str
     needs: tuple[str, ...] = ()
     extra: str = ""
+    roundings: tuple[str, ...] = ()
     runtime: bool = True
 
+
+ROUNDINGS = ("compensated", "nearest")
+"""With error compensation on the domain's calibration text (GPTQ), or each weight to the nearest point of its grid."""
 
 EXPORTERS = {
     "onnx": Format(
@@ -37,6 +42,7 @@ EXPORTERS = {
             "prefill. Batch and lengths are free. Run it with ONNX Runtime."
         ),
         needs=("onnx", "onnxruntime", "onnxscript"),
+        roundings=ROUNDINGS,
         extra="onnx",
     ),
     "onnx-genai": Format(
@@ -44,7 +50,8 @@ EXPORTERS = {
         precisions=("fp32", "int4"),
         summary="a folder for ONNX Runtime GenAI: the fast way to generate with ONNX on processors and phones",
         card="Run it with `onnxruntime_genai`: `Model(folder)`, a `Generator`, `append_tokens`, `generate_next_token`.",
-        needs=("onnxruntime", "onnxruntime_genai", "onnx_ir"),
+        needs=("onnx", "onnxruntime", "onnxruntime_genai", "onnx_ir"),
+        roundings=ROUNDINGS,
         extra="onnx",
     ),
     "torch-4bit": Format(
@@ -73,6 +80,7 @@ EXPORTERS = {
             "(`llama-cli -m model.gguf`), with llama-cpp-python, or with anything else that reads GGUF."
         ),
         needs=("gguf",),
+        roundings=ROUNDINGS,
     ),
 }
 
@@ -90,3 +98,16 @@ def format_of(name: str, precision: str | None) -> tuple[Format, str]:
     if precision is not None and precision not in found.precisions:
         raise ConfigError(f"{name} comes in {', '.join(found.precisions)}, not in {precision}; choose one of these.")
     return found, precision or found.precisions[0]
+
+
+def rounding_of(name: str, precision: str, rounding: str | None) -> str | None:
+    """How int4 weights of a format are rounded (None asks for its default); None where there is no choice.
+
+    Raises:
+        ConfigError: a way to round was asked for that the format does not have in this precision.
+    """
+    ways = EXPORTERS[name].roundings if precision == "int4" else ()
+    if rounding is not None and rounding not in ways:
+        known = f"knows {' and '.join(ways)}" if ways else "has no choice of rounding"
+        raise ConfigError(f"{name} in {precision} {known}; leave --rounding {rounding} out.")
+    return rounding or next(iter(ways), None)

@@ -7,8 +7,8 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.export.common import copy_tokenizer
-from minigpt.export.gguf_int4 import CALIBRATION_TOKENS, CompensatedRounding, calibration_grams
-from minigpt.export.gguf_write import GgufType, write_gguf
+from minigpt.export.gguf_write import GgufType, q4_0_bytes, write_gguf
+from minigpt.export.int4 import rounded_matrices
 from minigpt.export.run import ExportRequest, Written
 from minigpt.progress import Reporter
 from minigpt.runtimes.gguf import FILE
@@ -19,7 +19,7 @@ INT4_EMBEDDING: GgufType = "Q8_0"
 
 
 def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
-    """Write `model.gguf` as F32, F16, Q8_0 or Q4_0, the last with error compensation on calibration text."""
+    """Write `model.gguf` as F32, F16, Q8_0 or Q4_0, the last rounded as the request says."""
     import torch
 
     kind = TYPES[str(request.precision)]
@@ -28,17 +28,10 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     settings: dict[str, Any] = {"type": kind}
     options: dict[str, Any] = {}
     if kind == "Q4_0":
-        encode = CompensatedRounding(calibration_grams(model, tokenizer, request, reporter))
-        options = {"embedding": INT4_EMBEDDING, "encode": encode}
+        rounded, how = rounded_matrices(model, tokenizer, request, reporter)
+        settings |= {"embedding": INT4_EMBEDDING, **how}
+        options = {"embedding": INT4_EMBEDDING, "rounded": {name: q4_0_bytes(each) for name, each in rounded.items()}}
     write_gguf(model, tokenizer, folder / FILE, kind=kind, name=request.source.path.parent.name, **options)
-    if kind == "Q4_0":
-        settings |= {
-            "embedding": INT4_EMBEDDING,
-            "rounding": "compensated",
-            "calibration_domain": request.domain,
-            "calibration_tokens": CALIBRATION_TOKENS,
-            "output_error_over_plain_rounding": encode.error / max(encode.plain_error, 1e-30),
-        }
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(FILE,), bytes_per_token=bytes_per_token(folder / FILE), settings=settings)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from minigpt.arch import head_dim
@@ -14,11 +15,13 @@ from minigpt.files import atomic_path
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
+    from numpy import uint8
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from minigpt.quantize import Rounded
+
 GgufType = Literal["F32", "F16", "Q8_0", "Q4_0"]
-Encoder = Callable[[str, "Tensor"], "NDArray[Any] | None"]
 FILE_TYPES: Mapping[GgufType, str] = {
     "F32": "ALL_F32",
     "F16": "MOSTLY_F16",
@@ -26,6 +29,7 @@ FILE_TYPES: Mapping[GgufType, str] = {
     "Q4_0": "MOSTLY_Q4_0",
 }
 BLOCK = 32
+NOTHING: Mapping[str, NDArray[uint8]] = MappingProxyType({})
 LARGEST_HALF = 65504.0
 
 
@@ -37,7 +41,7 @@ def write_gguf(
     kind: GgufType,
     name: str,
     embedding: GgufType | None = None,
-    encode: Encoder | None = None,
+    rounded: Mapping[str, NDArray[uint8]] = NOTHING,
 ) -> None:
     """Write a causal model with its tokenizer as one GGUF file.
 
@@ -51,8 +55,8 @@ def write_gguf(
         kind: the type of the matrices.
         name: `general.name`.
         embedding: another type for the token embedding (and the head, if it is not tied).
-        encode: gives a matrix, by its `transformers` name, as Q4_0 bytes [rows, row bytes]; None for one that is to
-            be rounded plainly.
+        rounded: matrices, by their names in `transformers`, as Q4_0 bytes [rows, row bytes]; others are
+            rounded plainly.
 
     Raises:
         ExportError: something that llama.cpp does not compute or read, or a weight too large for F16.
@@ -73,7 +77,7 @@ def write_gguf(
         add_vocabulary(writer, vocabulary)
         for target, source, tensor in _tensors(model, family):
             wanted = (embedding or kind) if target in ("token_embd.weight", "output.weight") else kind
-            stored, data = _encoded(source, tensor, wanted, encode)
+            stored, data = _encoded(source, tensor, wanted, rounded.get(source))
             writer.add_tensor(target, data[_row_order(source, config, family)], raw_dtype=stored)
         if (factors := rope_factors(config)) is not None:
             writer.add_tensor("rope_freqs.weight", factors)
@@ -98,7 +102,7 @@ def _tensors(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tensor]
 
 
 def _encoded(
-    source: str, tensor: Tensor, kind: GgufType, encode: Encoder | None
+    source: str, tensor: Tensor, kind: GgufType, given: NDArray[uint8] | None
 ) -> tuple[GGMLQuantizationType, NDArray[Any]]:
     """The type a tensor is stored in, and its bytes or numbers, one row of the matrix a row."""
     from gguf import GGMLQuantizationType
@@ -109,9 +113,22 @@ def _encoded(
     stored = "F16" if kind.startswith("Q") and tensor.shape[-1] % BLOCK else kind
     if stored == "F16" and float(tensor.abs().max()) > LARGEST_HALF:
         raise ExportError(f"{source} holds weights too large for F16; export with --precision fp32.")
-    given = encode(source, tensor) if encode is not None and stored == "Q4_0" else None
     type_ = GGMLQuantizationType[stored]
-    return type_, quantize(tensor.numpy(), type_) if given is None else given
+    return type_, quantize(tensor.numpy(), type_) if given is None or stored != "Q4_0" else given
+
+
+def q4_0_bytes(rounded: Rounded) -> NDArray[uint8]:
+    """Bytes as ggml lays them out, [rows, columns / 32 x 18].
+
+    A block is its scale, then 16 bytes with weights 0-15 in the low and 16-31 in the high bits.
+    """
+    import numpy as np
+
+    codes = rounded.codes.cpu().numpy().reshape(len(rounded.codes), -1, 2, 16)
+    scales = rounded.scales.contiguous().cpu().numpy().view(np.uint8).reshape(*codes.shape[:2], 2)
+    packed = codes[:, :, 0] | (codes[:, :, 1] << np.uint8(4))
+    layout: NDArray[uint8] = np.concatenate([scales, packed], axis=-1).reshape(len(codes), -1)
+    return layout
 
 
 def _row_order(source: str, config: Any, family: GgufFamily) -> slice | NDArray[Any]:

@@ -13,7 +13,8 @@ from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import ExportError
 from minigpt.export.common import copy_tokenizer, weight_bytes
-from minigpt.export.onnx_int4 import rounded_matrices
+from minigpt.export.int4 import rounded_matrices
+from minigpt.export.onnx_int4 import by_content
 from minigpt.export.onnx_quantize import quantize
 from minigpt.export.quiet import silence
 from minigpt.export.run import ExportRequest, Written
@@ -45,10 +46,12 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     save(graph, folder)
     if request.precision in {"int8", "int4"}:
         rounded: Mapping[str, Rounded] = {}
+        weights = 0
         if request.precision == "int4":
-            rounded = rounded_matrices(model, assets.load_tokenizer(request.source.path), request, reporter)
-            settings |= {"rounding": "compensated", "calibration_domain": request.domain}
-        settings |= quantize(folder / GRAPH, DATA, rounded)
+            named, how = rounded_matrices(model, assets.load_tokenizer(request.source.path), request, reporter)
+            rounded, settings = by_content(model, named), settings | how
+            weights = sum(each.codes.numel() for each in named.values())
+        settings |= quantize(folder / GRAPH, DATA, rounded, weights=weights)
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
 

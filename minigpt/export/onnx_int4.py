@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from minigpt.export.gguf_int4 import calibration_grams
-from minigpt.export.run import ExportRequest
-from minigpt.progress import Reporter
+import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,23 +16,20 @@ if TYPE_CHECKING:
 FP32_ACTIVATIONS = 1
 
 
-def rounded_matrices(model: Any, tokenizer: Any, request: ExportRequest, reporter: Reporter) -> Mapping[str, Rounded]:
-    """Every matrix of the decoder layers with error compensation (GPTQ), by the digest of its transpose.
+def by_content(model: Any, rounded: Mapping[str, Rounded]) -> dict[str, Rounded]:
+    """Rounded matrices by the digest of the transpose of what they were, alone and below others with the same input.
 
-    The exporter gives the matrices of its graph names of its own; what they hold tells which is which. A matrix whose
-    inner dimension is no whole number of blocks is left out.
+    Exporters give the matrices of a graph names of their own, and some fuse those of queries, keys and values; what
+    they hold tells which is which.
     """
-    from minigpt.quantize import BLOCK, compensated
+    from minigpt.quantize import matrices_of, stacked
 
-    grams = calibration_grams(model, tokenizer, request, reporter)
-    parameters = dict(model.named_parameters())
-    named = reporter.track(grams.items(), title="Rounding to 4 bits", total=len(grams))
-    found = {}
-    for name, gram in named:
-        weight = parameters[name].detach()
-        if weight.shape[1] % BLOCK:
-            continue
-        found[digest(weight.T.contiguous().cpu().numpy())] = compensated(weight, gram)
+    weights = {name: model.get_parameter(name).detach().T.cpu().numpy() for name in rounded}
+    found = {digest(weights[name]): each for name, each in rounded.items()}
+    for names in matrices_of(model).values():
+        if len(names) > 1 and all(name in rounded for name in names):
+            whole = np.concatenate([weights[name] for name in names], axis=1)
+            found[digest(whole)] = stacked([rounded[name] for name in names])
     return found
 
 
@@ -43,15 +38,16 @@ def digest(array: NDArray[Any]) -> str:
     return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
-def encode_matmuls(graph: Any, rounded: Mapping[str, Rounded]) -> int:
-    """Replace the products with known matrices by `MatMulNBits`, in place; how many there were.
+def encode_matmuls(graph: Any, rounded: Mapping[str, Rounded]) -> list[Rounded]:
+    """Replace the products with known matrices by `MatMulNBits`, in place; the matrix of each.
 
     Blocks run along the inner dimension. The grid w' = scale x (code - 8) is the operator's own without zero points.
     """
     import onnx
 
     arrays = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
-    replaced, added = 0, set[str]()
+    replaced: list[Rounded] = []
+    added = set[str]()
     for position, node in enumerate(graph.node):
         tensor = arrays.get(node.input[1]) if node.op_type == "MatMul" else None
         known = rounded.get(digest(onnx.numpy_helper.to_array(tensor))) if tensor is not None else None
@@ -76,7 +72,7 @@ def encode_matmuls(graph: Any, rounded: Mapping[str, Rounded]) -> int:
             accuracy_level=FP32_ACTIVATIONS,
         )
         graph.node[position].CopyFrom(made)
-        replaced += 1
+        replaced.append(known)
     return replaced
 
 

@@ -27,7 +27,9 @@ INT8_ACTIVATIONS = 4
 """ONNX Runtime's `accuracy_level` at which activations are rounded to int8: its only fast kernel for 8-bit weights."""
 
 
-def quantize(graph: Path, data: str, rounded: Mapping[str, Rounded]) -> dict[str, str | int | float | bool]:
+def quantize(
+    graph: Path, data: str, rounded: Mapping[str, Rounded], *, weights: int = 0
+) -> dict[str, str | int | float | bool]:
     """Rewrite a graph in place: MatMuls with constant weights as `MatMulNBits`, the embedding likewise.
 
     A tied embedding is stored once: `GatherBlockQuantized` looks up rows of the output projection's own blocks. The
@@ -36,22 +38,24 @@ def quantize(graph: Path, data: str, rounded: Mapping[str, Rounded]) -> dict[str
     Args:
         graph: the .onnx file; its folder holds the weights.
         data: name of the file of weights beside it.
-        rounded: the matrices that get 4 bits, see :func:`minigpt.export.onnx_int4.rounded_matrices`.
+        rounded: the matrices that get 4 bits, see :func:`minigpt.export.onnx_int4.by_content`.
+        weights: how many weights have to get 4 bits.
 
     Returns:
         What was done, for the record.
 
     Raises:
-        ExportError: no weights were found, or not all that have 4-bit forms.
+        ExportError: no weights were found, or fewer than have to get 4 bits.
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import KQuantWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     model = onnx.load(str(graph))
     unfold_transposes(model.graph)
+    unfold_lookups(model.graph)
     four = encode_matmuls(model.graph, rounded)
     rest = {node.name: {"bits": 8} for node in matmuls(model.graph)}
-    if four < len(rounded) or not rest:
+    if sum(each.codes.numel() for each in four) < weights or not rest:
         raise ExportError("The traced graph does not hold the model's matrices as they are; export it in fp32 or fp16.")
     level = {"accuracy_level": INT8_ACTIVATIONS, "block_size": BLOCK}
     with silence():
@@ -69,7 +73,7 @@ def quantize(graph: Path, data: str, rounded: Mapping[str, Rounded]) -> dict[str
     onnx.save(found, str(graph), save_as_external_data=True, all_tensors_to_one_file=True, location=data)
     return {
         "block_size": BLOCK,
-        "matrices_in_4_bits": four,
+        "matrices_in_4_bits": len(four),
         "matrices_in_8_bits": len(rest),
         "int8_rounding": "k_quant",
     }
@@ -100,6 +104,23 @@ def unfold_transposes(graph: Any) -> None:
             graph.node.remove(node)
             for other in graph.node:
                 replace_inputs(other, node.output[0], turned.name)
+
+
+def unfold_lookups(graph: Any) -> None:
+    """The same the other way round: GenAI's builder looks tokens up in `Transpose(output projection)`."""
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    for node in [each for each in graph.node if each.op_type == "Transpose"]:
+        if node.input[0] in constants and node.output[0] in looked_up:
+            tensor, name = constants[node.input[0]], f"{node.input[0]}.rows"
+            graph.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).T.copy(), name))
+            graph.node.remove(node)
+            for other in graph.node:
+                replace_inputs(other, node.output[0], name)
+                replace_inputs(other, tensor.name, f"{name}{TURNED}")
+            tensor.name = f"{name}{TURNED}"
 
 
 def replace_inputs(node: Any, old: str, new: str) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from minigpt.assets import Parent
 from minigpt.errors import ExportError
-from minigpt.export.formats import Format, format_of
+from minigpt.export.formats import Format, format_of, rounding_of
 from minigpt.files import atomic_path, file_sha256, write_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import RECORD, Check, ExportRecord, Source, is_export
@@ -25,16 +25,18 @@ READABLE, READABLE_FOLDER = 0o644, 0o755
 class ExportRequest:
     """What is asked for.
 
-    `precision` None means the format's default. `domain` (a name or file) supplies the held-out text on which the
-    export is measured against its source, at most `quality_bytes` of it (None: all); `seed` is that of the split, so
-    that with a build's seed the text is one the build did not train on. `limit` is for `lm-eval`: at most so many
-    documents and questions. `device` is where the source runs.
+    `precision` None means the format's default, `rounding` likewise (see :class:`Format`). `domain` (a name or file)
+    supplies the calibration text of compensated rounding and the held-out text on which the export is measured against
+    its source, at most `quality_bytes` of the latter (None: all); `seed` is that of the split, so that with a build's
+    seed the text is one the build did not train on. `limit` is for `lm-eval`: at most so many documents and questions.
+    `device` is where the source runs.
     """
 
     source: Parent
     format: str
     output_dir: Path
     precision: str | None = None
+    rounding: str | None = None
     domain: str = "general"
     quality_bytes: int | None = QUALITY_BYTES
     limit: int | None = None
@@ -81,7 +83,7 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
         ExportError: a package is missing, the target is in use, or the export does not compute what its source does.
     """
     row, precision = format_of(request.format, request.precision)
-    request = replace(request, precision=precision)
+    request = replace(request, precision=precision, rounding=rounding_of(request.format, precision, request.rounding))
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
     started = time.perf_counter()

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from minigpt.quantize.grams import gram_matrices
-from minigpt.quantize.rounding import BLOCK, Rounded, compensated, nearest, row_errors, searched
+from minigpt.quantize.grams import gram_matrices, matrices_of
+from minigpt.quantize.rounding import BLOCK, Rounded, compensated, nearest, row_errors, searched, stacked
+from minigpt.quantize.together import round_together
 
-__all__ = ["BLOCK", "Rounded", "compensated", "gram_matrices", "nearest", "row_errors", "searched"]
+__all__ = [
+    "BLOCK",
+    "Rounded",
+    "compensated",
+    "gram_matrices",
+    "matrices_of",
+    "nearest",
+    "round_together",
+    "row_errors",
+    "searched",
+    "stacked",
+]
