@@ -13,6 +13,7 @@ import torch
 
 from minigpt import bench, generation, runtimes
 from minigpt.evaluate import Suite, evaluate
+from minigpt.pipeline.finish import processor_name
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.scoring import ScoringModel, scoring_model
 from minigpt.types import Document, Question, QuestionSet
@@ -154,3 +155,13 @@ def test_four_bit_folders_load_with_plain_transformers(tmp_path_factory: pytest.
         want = dense(torch.from_numpy(ids)).logits[0].float().numpy()
     np.testing.assert_allclose(found.logits(ids, np.ones_like(ids))[0], want, atol=0.2)
     assert record.bytes < 0.5 * record.source.bytes
+
+
+def test_the_processor_goes_by_its_makers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("platform.processor", lambda: "x86_64")
+    known, arm = tmp_path / "known", tmp_path / "arm"
+    known.write_text("processor\t: 0\nmodel name\t: Maker Chip 9 @ 3.1GHz\nmodel\t\t: 2\n\nmodel name\t: other\n")
+    arm.write_text("processor\t: 0\nCPU part\t: 0xd0c\n")
+    assert processor_name(known) == "Maker Chip 9 @ 3.1GHz (x86_64)"
+    assert processor_name(arm) == processor_name(tmp_path / "none") == "x86_64 CPU"

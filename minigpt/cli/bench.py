@@ -59,7 +59,6 @@ def render(found: Bench) -> RenderableType:
         )
     work = found.workload
     result.caption = (
-        f"{found.machine}, {found.threads} threads; {work.prompt} tokens read, {work.decode} generated, median of "
-        f"{work.repeats} turns"
+        f"{found.machine}; {work.prompt} tokens read, {work.decode} generated, median of {work.repeats} turns"
     )
     return result

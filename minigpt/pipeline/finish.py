@@ -160,4 +160,19 @@ def device_name(device: str) -> str:
 
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor as its maker calls it and its architecture, e.g. `AMD EPYC (x86_64)`.
+
+    Python's own `platform` knows it on macOS and Windows only; Linux keeps it in `/proc/cpuinfo`, under "model name"
+    except on ARM.
+    """
+    architecture = platform.machine()
+    named = ""
+    if cpuinfo.is_file():
+        facts = (line.partition(":") for line in cpuinfo.read_text("utf-8", errors="replace").splitlines())
+        named = next((value.strip() for key, _, value in facts if key.strip() == "model name"), "")
+    named = named or platform.processor()
+    return f"{named} ({architecture})" if named not in {"", architecture} else f"{architecture} CPU"
