@@ -118,6 +118,7 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
 
 SENDS_ITSELF = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from minigpt import catalog
 catalog.entries = lambda domain=None: (os.kill(os.getpid(), signal.{name}), time.sleep(60))
 from minigpt.cli import main
@@ -128,6 +129,7 @@ main()
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_signals_end_a_real_process_without_a_traceback(name: str, code: int) -> None:
+    """A shell that starts this in the background has SIGINT ignored; the script takes it back first."""
     done = subprocess.run(
         [sys.executable, "-c", SENDS_ITSELF.format(name=name)], cwd=ROOT, capture_output=True, text=True, check=False
     )
