@@ -51,9 +51,9 @@ def open_model(ref: str, *, device: str, dtype: Any = None, reporter: Reporter =
     folder = export_folder(ref)
     if folder is not None:
         return runtimes.load(folder, device=device)
-    from minigpt.runtimes import pytorch
+    from minigpt.runtimes.pytorch import load as in_torch
 
-    return pytorch.load(find_model(ref, reporter=reporter).path, device, dtype=dtype)
+    return in_torch(find_model(ref, reporter=reporter).path, device, dtype=dtype)
 
 
 def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:

@@ -195,6 +195,12 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(
     assert not (tmp_path / "m.gguf").exists()
 
 
+def test_a_head_that_the_format_has_no_name_for_is_refused(tmp_path: Path):
+    with pytest.raises(ExportError, match=r"no name for the tensor lm_head\.weight"):
+        write_gguf(tiny_model("gemma", tied=False), tiny_tokenizer(), tmp_path / "m.gguf", kind="F32", name="tiny")
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_beyond_half_precision_are_refused(tmp_path: Path):
     model = tiny_model(layers=1)
     with torch.no_grad():

@@ -109,8 +109,7 @@ def test_fused_kernels_compute_the_same_and_leave_no_trace() -> None:
     import transformers.models.llama.modeling_llama as module
 
     plain = tiny_model("llama").cuda()
-    if not has_fused_kernels(plain):
-        pytest.skip("liger-kernel is not installed")
+    assert has_fused_kernels(plain), "the tests for accelerators need the gpu extra"
     fused, rotate = deepcopy(plain), module.apply_rotary_pos_emb
     batch = pad(WINDOWS, multiple=64)
     ids, places, labels = batch.ids.cuda(), batch.places.cuda(), batch.labels.cuda()

@@ -144,7 +144,7 @@ def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
             model: PreTrainedModel = auto.from_pretrained(
                 path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True, **options
             )
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:
         kind = metadata["general.architecture"]
         raise AssetError(
             f"transformers cannot convert the GGUF architecture {kind!r} of {path.name} ({_first_line(error)}). "
@@ -165,7 +165,7 @@ def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 path.parent, gguf_file=path.name, local_files_only=True
             )
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:
         raise AssetError(f"Cannot rebuild the tokenizer of {path.name} ({_first_line(error)}).") from error
     return tokenizer
 
