@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minigpt.runtimes import Runtime
 
 SCHEMA_VERSION = 1
+COMPARED = ("bytes", "load_seconds", "peak_memory", "prefill", "decode")
 TEXT = (
     "The heart is a muscular organ that pumps blood through the vessels of the body, and the law of supply says that a "
     "higher price brings more of a good to the market, other things being equal. "
@@ -116,25 +117,21 @@ def _timing(
     ref: str, model: Runtime, start: Loaded, speeds: Sequence[tuple[float, float]], first: Timing | None
 ) -> Timing:
     """Medians of one model, and their ratios to the first's."""
-    figures = {
-        "bytes": model.bytes,
-        "load_seconds": start.seconds,
-        "peak_memory": start.peak,
-        "prefill": median(prefill for prefill, _ in speeds),
-        "decode": median(decode for _, decode in speeds),
-    }
-    return Timing(
+    timing = Timing(
         name=ref,
         runtime=model.name,
         parameters=model.parameters,
         bytes=model.bytes,
         load_seconds=start.seconds,
         peak_memory=start.peak,
-        prefill=figures["prefill"],
-        decode=figures["decode"],
+        prefill=median(prefill for prefill, _ in speeds),
+        decode=median(decode for _, decode in speeds),
         samples=tuple(decode for _, decode in speeds),
-        ratios={name: value / getattr(first, name) for name, value in figures.items()} if first else {},
+        ratios={},
     )
+    if first is None:
+        return timing
+    return replace(timing, ratios={name: getattr(timing, name) / getattr(first, name) for name in COMPARED})
 
 
 def pace(model: Runtime, work: Workload) -> tuple[float, float]:

@@ -6,6 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says of its failure, without its full stop; its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 class MiniGPTError(Exception):
     """Base of every error with a message meant for the user; the command line turns it into exit code 1."""
 

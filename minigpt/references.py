@@ -8,7 +8,7 @@ from typing import Any
 from minigpt import assets, catalog, report, runtimes, settings
 from minigpt.assets import Parent
 from minigpt.assets.refs import HubRef, parse_ref
-from minigpt.errors import AssetError
+from minigpt.errors import AssetError, first_line
 from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import Runtime
 from minigpt.types import BuildReport
@@ -81,8 +81,7 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
     try:
         return AutoConfig.from_pretrained(source, local_files_only=settings.offline(), **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"{ref} has no config that can be read here: {reason}") from None
+        raise AssetError(f"{ref} has no config that can be read here: {first_line(error)}") from None
 
 
 def report_of(name: str) -> BuildReport:

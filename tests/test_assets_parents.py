@@ -205,4 +205,5 @@ def test_hub_errors_become_sentences(name: str, words: str, monkeypatch: pytest.
 def test_the_public_names() -> None:
     assert set(assets.__all__) == {
         "DEFAULT_BASE", "Parent", "encoder", "fetch_member", "load_model", "load_tokenizer", "parent", "resolve",
+        "weights_by_type",
     }  # fmt: skip

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from minigpt.assets.parents import DEFAULT_BASE, Parent, encoder, load_model, load_tokenizer, parent, resolve
+from minigpt.assets.parents import (
+    DEFAULT_BASE,
+    Parent,
+    encoder,
+    load_model,
+    load_tokenizer,
+    parent,
+    resolve,
+    weights_by_type,
+)
 from minigpt.assets.wheels import fetch_member
 
 __all__ = [
@@ -14,4 +23,5 @@ __all__ = [
     "load_tokenizer",
     "parent",
     "resolve",
+    "weights_by_type",
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minigpt import settings
 from minigpt.assets.gguf_tokenizer import Metadata, byte_level_tokenizer
 from minigpt.assets.quiet import quiet_gguf
-from minigpt.errors import AssetError
+from minigpt.errors import AssetError, first_line
 from minigpt.files import atomic_path, file_sha256, write_json
 from minigpt.progress import SILENT, Reporter
 
@@ -113,7 +113,7 @@ def _save(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
         try:
             plain.save_pretrained(folder)
         except SafetensorError as error:
-            raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, _first_line(error)) from error
+            raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, first_line(error)) from error
         tokenizer.save_pretrained(folder)
         again = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
     ids = tokenizer(PROBE, return_tensors="pt").input_ids
@@ -147,7 +147,7 @@ def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
     except (ValueError, KeyError, RuntimeError) as error:
         kind = metadata["general.architecture"]
         raise AssetError(
-            f"transformers cannot convert the GGUF architecture {kind!r} of {path.name} ({_first_line(error)}). "
+            f"transformers cannot convert the GGUF architecture {kind!r} of {path.name} ({first_line(error)}). "
             "Use the original model's folder or Hub id instead."
         ) from error
     model.train(False)
@@ -166,7 +166,7 @@ def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
                 path.parent, gguf_file=path.name, local_files_only=True
             )
     except (ValueError, KeyError, RuntimeError) as error:
-        raise AssetError(f"Cannot rebuild the tokenizer of {path.name} ({_first_line(error)}).") from error
+        raise AssetError(f"Cannot rebuild the tokenizer of {path.name} ({first_line(error)}).") from error
     return tokenizer
 
 
@@ -178,7 +178,3 @@ def lossless_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
         if all(torch.equal(tensor.to(dtype).to(tensor.dtype), tensor) for tensor in state.values()):
             return dtype
     return torch.float32
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

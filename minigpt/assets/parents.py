@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from minigpt.assets.hub import snapshot
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.assets.refs import HubRef, PathRef, parse_ref
 from minigpt.assets.wheels import fetch_member
-from minigpt.errors import AssetError, UnsupportedModel
+from minigpt.errors import AssetError, UnsupportedModel, first_line
 from minigpt.files import file_sha256, fingerprint
 from minigpt.progress import SILENT, Reporter
 
@@ -123,8 +124,7 @@ def load_model(
                 folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"Cannot load the model in {folder}: {first}") from error
+        raise AssetError(f"Cannot load the model in {folder}: {first_line(error)}") from error
     if missing := sorted(info["missing_keys"]):
         raise AssetError(f"{folder} is incomplete: its weights lack {', '.join(missing[:3])}. Fetch or save it again.")
     loaded: PreTrainedModel = model.to(device).eval()
@@ -179,7 +179,18 @@ def _check_stock(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _precision(folder: Path) -> str:
-    """The type that most weights are stored in, read from the safetensors headers alone."""
+    """The type that most weights are stored in."""
+    sizes = weights_by_type(folder)
+    kind = max(sizes, key=lambda name: sizes[name])
+    return PRECISIONS.get(kind, kind)
+
+
+def weights_by_type(folder: Path) -> dict[str, int]:
+    """How many weights a model folder stores in each type (tied ones once), from the safetensors headers alone.
+
+    Raises:
+        AssetError: a file of weights is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     sizes: dict[str, int] = {}
@@ -188,18 +199,10 @@ def _precision(folder: Path) -> str:
             with safe_open(path, framework="numpy") as weights:
                 for name in weights.keys():  # noqa: SIM118 (not a mapping)
                     part = weights.get_slice(name)
-                    sizes[part.get_dtype()] = sizes.get(part.get_dtype(), 0) + _elements(part.get_shape())
+                    sizes[part.get_dtype()] = sizes.get(part.get_dtype(), 0) + math.prod(part.get_shape())
         except SafetensorError as error:
             raise AssetError(f"{path} is damaged ({error}). Fetch or save it again.") from error
-    kind = max(sizes, key=lambda name: sizes[name])
-    return PRECISIONS.get(kind, kind)
-
-
-def _elements(shape: list[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
+    return sizes
 
 
 def _fingerprint(folder: Path) -> str:

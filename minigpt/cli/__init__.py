@@ -5,13 +5,13 @@ A command's module is imported when the command runs, so that `minigpt --help` c
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from minigpt.cli.failures import failing_well
+from minigpt.lazy import resolve
 
 COMMANDS = {
     "build": ("minigpt.cli.build:build", "Build a smaller specialist for one or more domains."),
@@ -40,8 +40,7 @@ class LazyGroup(click.Group):
         """Import the module that holds `cmd_name`."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = resolve(COMMANDS[cmd_name][0])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from minigpt.errors import CorpusError
+from minigpt.errors import CorpusError, first_line
 
 TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIXES = (".jsonl", ".parquet")
@@ -100,9 +100,8 @@ def hub_rows(
             if number == limit:
                 return
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorpusError(
-            f"Cannot load {name} from the Hugging Face Hub: {reason}. "
+            f"Cannot load {name} from the Hugging Face Hub: {first_line(error)}. "
             "Check its name, subset and split, go online, or leave this source out."
         ) from None
 

@@ -31,21 +31,6 @@ def copy_tokenizer(source: Path, folder: Path, *, skip: Collection[str] = ()) ->
                 shutil.copyfile(source / name, temporary)
 
 
-def parameters_of(folder: Path) -> int:
-    """Parameters of a model folder, tied ones once: read from the headers of its safetensors files."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as weights:
-            for name in weights.keys():  # noqa: SIM118 (not a mapping)
-                size = 1
-                for side in weights.get_slice(name).get_shape():
-                    size *= side
-                total += size
-    return total
-
-
 def weight_bytes(graph: Path) -> int:
     """Bytes of weights that one token's pass through an ONNX graph reads.
 

@@ -50,13 +50,10 @@ def rounded_matrices(
 
 def calibration_grams(model: Any, tokenizer: Any, request: ExportRequest, reporter: Reporter) -> Mapping[str, Tensor]:
     """Gram matrices of the inputs of every matrix, on calibration text of `request.domain`; never held-out text."""
-    from minigpt.config import load_domain
-    from minigpt.corpus import build_corpus
     from minigpt.pipeline.text import calibration_batches
     from minigpt.quantize import gram_matrices
 
-    corpus = build_corpus(load_domain(request.domain), seed=request.seed, reporter=reporter)
     batches = calibration_batches(
-        tokenizer, corpus.calibration, window=WINDOW, tokens=CALIBRATION_TOKENS, batch_tokens=BATCH_TOKENS
+        tokenizer, request.corpus.calibration, window=WINDOW, tokens=CALIBRATION_TOKENS, batch_tokens=BATCH_TOKENS
     )
     return gram_matrices(model, batches, reporter=reporter)

@@ -18,7 +18,6 @@ from transformers import AutoConfig
 
 from minigpt import assets
 from minigpt.config import load_domain
-from minigpt.corpus import build_corpus
 from minigpt.errors import ExportError
 from minigpt.evaluate import Suite, evaluate, summarize
 from minigpt.evaluate.lm import window_limit
@@ -26,7 +25,7 @@ from minigpt.evaluate.mcq import TEMPLATE
 from minigpt.export.quiet import silence
 from minigpt.export.run import ExportRequest, Written
 from minigpt.files import write_jsonl, write_text
-from minigpt.pipeline.evaluation import limited
+from minigpt.pipeline.evaluation import suite_of
 from minigpt.progress import Reporter
 from minigpt.runtimes import Check
 from minigpt.types import Document, MetricResult, QuestionSet
@@ -35,7 +34,15 @@ WINDOW = 1024
 SLICE = 3
 TOLERANCE = 1e-4
 """Largest difference between our figures and lm-eval's on the slice that is checked; both sum float32 logarithms."""
-KIND = 'kind=hf; dtype=,dtype=float32\n[ -f "$model/genai_config.json" ] && kind=onnxruntime-genai && dtype=\n'
+SCRIPT = """\
+#!/bin/sh
+# sh run.sh MODEL_FOLDER [more options of lm_eval]
+model="$(realpath "$1")"; shift; cd "$(dirname "$0")" || exit 1
+kind=hf; dtype=,dtype=float32
+[ -f "$model/genai_config.json" ] && kind=onnxruntime-genai && dtype=
+set -- --model_args "pretrained=$model,max_length={window}$dtype" "$@"
+exec lm_eval --model "$kind" --include_path . --tasks {tag} "$@"
+"""
 METRICS = {"bits_per_byte": "bits_per_byte,none", "accuracy": "acc,none", "accuracy_norm": "acc_bytes,none"}
 
 
@@ -46,11 +53,7 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         ExportError: lm-eval's figures differ from ours.
     """
     domain = load_domain(request.domain)
-    corpus = build_corpus(domain, seed=request.seed, reporter=reporter)
-    general = None
-    if domain.general != domain.name:
-        general = build_corpus(load_domain(domain.general), seed=request.seed, reporter=reporter)
-    suite = limited(corpus, general, request.seed, request.limit)
+    suite = suite_of(domain, seed=request.seed, limit=request.limit, reporter=reporter)
     tag = f"minigpt_{slug(domain.name)}"
     names = write_tasks(suite, folder, tag)
     positions = AutoConfig.from_pretrained(request.source.path, local_files_only=True).max_position_embeddings
@@ -69,12 +72,7 @@ def script(window: int, tag: str) -> str:
 
     The path is taken before the folder changes to the script's own, where the data files are.
     """
-    return (
-        "#!/bin/sh\n# sh run.sh MODEL_FOLDER [more options of lm_eval]\n"
-        'model="$(realpath "$1")"; shift; cd "$(dirname "$0")" || exit 1\n'
-        f'set -- --model_args "pretrained=$model,max_length={window}$dtype" "$@"\n'
-        f'exec lm_eval --model "$kind" --include_path . --tasks {tag} "$@"\n'
-    ).replace("set --", KIND + "set --")
+    return SCRIPT.format(window=window, tag=tag)
 
 
 def write_tasks(suite: Suite, folder: Path, tag: str) -> dict[str, str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigpt import assets
+from minigpt.arch import head_dim
 from minigpt.assets.quiet import quiet_transformers
-from minigpt.errors import ExportError
+from minigpt.errors import ExportError, first_line
 from minigpt.export.common import copy_tokenizer, weight_bytes
 from minigpt.export.int4 import rounded_matrices
 from minigpt.export.onnx_int4 import by_content
@@ -75,10 +76,9 @@ def traced(model: Any) -> Any:
             exporter: Any = OnnxExporter
             found = exporter().export_program(model, sample(model), config)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(
-            f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({first}); try --format "
-            "onnx-genai or gguf."
+            f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({first_line(error)}); try "
+            "--format onnx-genai or gguf."
         ) from error
     # A tuple with metadata since transformers 5.2x, an ONNXProgram before.
     return found[0] if isinstance(found, tuple) else found.model
@@ -90,7 +90,7 @@ def sample(model: Any) -> dict[str, Any]:
     from transformers import DynamicCache
 
     config = model.config
-    heads, size = config.num_key_value_heads, head_size(config)
+    heads, size = config.num_key_value_heads, head_dim(config)
     cache: Any = DynamicCache(config=config)
     for layer in range(config.num_hidden_layers):
         past = torch.randn(2, 2, heads, SAMPLE_PAST, size, dtype=model.dtype)
@@ -103,11 +103,6 @@ def sample(model: Any) -> dict[str, Any]:
         "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)[:, SAMPLE_PAST:],
         "past_key_values": cache,
     }
-
-
-def head_size(config: Any) -> int:
-    """Width of one attention head."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def free_axes(layers: int) -> dict[str, Any]:

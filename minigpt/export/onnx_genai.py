@@ -8,7 +8,7 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
-from minigpt.errors import ExportError
+from minigpt.errors import ExportError, first_line
 from minigpt.export.common import copy_tokenizer, weight_bytes
 from minigpt.export.int4 import Settings, rounded_matrices
 from minigpt.export.onnx_int4 import by_content
@@ -38,8 +38,9 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
             parsed: dict[str, Any] = builder.parse_extra_options("", source, target, "fp32", "cpu", cache, given)
             builder.create_model("", source, target, "fp32", "cpu", cache, **parsed)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"ONNX Runtime GenAI's builder cannot write it ({first}); try --format onnx.") from error
+        raise ExportError(
+            f"ONNX Runtime GenAI's builder cannot write it ({first_line(error)}); try --format onnx."
+        ) from error
     settings = four_bits(request, folder, reporter) if request.precision == "int4" else {}
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minigpt import runtimes
-from minigpt.errors import ExportError, MiniGPTError
+from minigpt.errors import ExportError, MiniGPTError, first_line
 from minigpt.export.quality import measure_quality
 from minigpt.export.run import ExportRequest
 from minigpt.export.verify import GREEDY_TOKENS, compare_greedy, compare_logits
@@ -56,8 +56,9 @@ def running(record: ExportRecord) -> Iterator[None]:
     except MiniGPTError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"The {record.format} runtime cannot run it ({first}); try another format.") from error
+        raise ExportError(
+            f"The {record.format} runtime cannot run it ({first_line(error)}); try another format."
+        ) from error
 
 
 def refuse_failures(record: ExportRecord) -> None:

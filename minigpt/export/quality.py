@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from minigpt.config import load_domain
-from minigpt.corpus import build_corpus
 from minigpt.evaluate import ItemScores, summarize, text_bits
 from minigpt.evaluate.suite import sample_documents
 from minigpt.export.run import ExportRequest
@@ -21,18 +19,17 @@ def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, 
     Raises:
         CorpusError: the domain has no held-out text.
     """
-    domain = load_domain(request.domain)
-    corpus = build_corpus(domain, seed=request.seed, reporter=reporter)
-    documents = sample_documents(corpus.heldout, request.quality_bytes, seed=request.seed)
+    domain = request.corpus.domain
+    documents = sample_documents(request.corpus.heldout, request.quality_bytes, seed=request.seed)
     before, after = (
         ItemScores(
             texts={
-                domain.name: text_bits(
+                domain: text_bits(
                     scoring_model(runtime),
                     runtime.tokenizer,
                     documents,
                     batch_tokens=BATCH_TOKENS,
-                    title=f"Reading {domain.name} with {runtime.name}",
+                    title=f"Reading {domain} with {runtime.name}",
                     reporter=reporter,
                 )
             }
@@ -40,7 +37,7 @@ def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, 
         for runtime in (source, exported)
     )
     return Quality(
-        domain=domain.name,
+        domain=domain,
         fingerprint=fingerprint(documents),
         source=summarize(before, seed=request.seed),
         exported=summarize(after, parent=before, seed=request.seed),

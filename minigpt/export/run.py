@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from minigpt import assets
 from minigpt.assets import Parent
 from minigpt.errors import ExportError
 from minigpt.export.formats import Format, format_of, rounding_of
 from minigpt.files import atomic_path, file_sha256, write_json
+from minigpt.lazy import resolve
 from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import RECORD, Check, ExportRecord, Source, is_export
+from minigpt.types import Corpus
 
 QUALITY_BYTES = 65536
 READABLE, READABLE_FOLDER = 0o644, 0o755
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportRequest:
     """What is asked for.
 
@@ -29,7 +32,7 @@ class ExportRequest:
     supplies the calibration text of compensated rounding and the held-out text on which the export is measured against
     its source, at most `quality_bytes` of the latter (None: all); `seed` is that of the split, so that with a build's
     seed the text is one the build did not train on. `limit` is for `lm-eval`: at most so many documents and questions.
-    `device` is where the source runs.
+    `device` is where the source runs; `reporter` is told while the domain's text is read.
     """
 
     source: Parent
@@ -43,6 +46,15 @@ class ExportRequest:
     seed: int = 0
     device: str = "cpu"
     force: bool = False
+    reporter: Reporter = SILENT
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The domain's text, read once for calibration and for measuring."""
+        from minigpt.config import load_domain
+        from minigpt.corpus import build_corpus
+
+        return build_corpus(load_domain(self.domain), seed=self.seed, reporter=self.reporter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +95,16 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
         ExportError: a package is missing, the target is in use, or the export does not compute what its source does.
     """
     row, precision = format_of(request.format, request.precision)
-    request = replace(request, precision=precision, rounding=rounding_of(request.format, precision, request.rounding))
+    rounding = rounding_of(request.format, precision, request.rounding)
+    request = replace(request, precision=precision, rounding=rounding, reporter=reporter)
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
     started = time.perf_counter()
     with atomic_path(request.output_dir) as folder:
         folder.mkdir()
         with reporter.stage(f"Writing {request.format} in {precision}"):
-            written = load_writer(row)(request, folder, reporter)
+            writer: Writer = resolve(row.write)
+            written = writer(request, folder, reporter)
         record = _record(request, row, written, folder)
         write_json(folder / RECORD, record)
         if row.runtime:
@@ -132,18 +146,10 @@ def check_target(folder: Path, *, force: bool) -> None:
         raise ExportError(f"{folder} already holds an export; give --force to write it again.")
 
 
-def load_writer(row: Format) -> Writer:
-    """The function that a row of the table names."""
-    module, _, function = row.write.partition(":")
-    writer: Writer = getattr(importlib.import_module(module), function)
-    return writer
-
-
 def _record(request: ExportRequest, row: Format, written: Written, folder: Path) -> ExportRecord:
     from transformers import AutoConfig
 
     from minigpt.arch import shape_of
-    from minigpt.export.common import parameters_of
     from minigpt.pipeline.finish import PACKAGES, versions
 
     source = request.source
@@ -154,7 +160,7 @@ def _record(request: ExportRequest, row: Format, written: Written, folder: Path)
             ref=source.ref,
             fingerprint=source.fingerprint,
             precision=source.precision,
-            parameters=parameters_of(source.path),
+            parameters=sum(assets.weights_by_type(source.path).values()),
             bytes=sum(path.stat().st_size for path in source.path.glob("*.safetensors")),
             shape=shape_of(AutoConfig.from_pretrained(source.path, local_files_only=True)),
         ),

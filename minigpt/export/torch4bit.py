@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.assets.quiet import quiet_transformers
-from minigpt.errors import ExportError
+from minigpt.errors import ExportError, first_line
 from minigpt.export.common import copy_tokenizer
 from minigpt.export.quiet import silence
 from minigpt.export.run import ExportRequest, Written
@@ -44,8 +44,7 @@ def write(request: ExportRequest, folder: Path, _reporter: Reporter) -> Written:
             )
             model.save_pretrained(folder)
     except (ImportError, ValueError, RuntimeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"bitsandbytes cannot pack this model on {request.device}: {first}") from error
+        raise ExportError(f"bitsandbytes cannot pack this model on {request.device}: {first_line(error)}") from error
     copy_tokenizer(request.source.path, folder, skip=("config.json", "generation_config.json"))
     weights = tuple(path.name for path in sorted(folder.glob("*.safetensors")))
     return Written(

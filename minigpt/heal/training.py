@@ -20,8 +20,6 @@ from minigpt.heal.teacher import Teacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Training
 
-CHECKPOINT_SECONDS = 300.0
-
 
 def train(
     model: Any,

@@ -8,8 +8,9 @@ from minigpt.arch import shape_of
 from minigpt.depth.collapse import Collapse
 from minigpt.errors import PlanError
 from minigpt.importance import Scores, contrasted, score
+from minigpt.lazy import resolve
 from minigpt.methods.material import Material
-from minigpt.methods.table import Method, resolve
+from minigpt.methods.table import Method
 from minigpt.prune import make_plan, select
 from minigpt.types import Ints, PrunePlan, Shape
 

@@ -18,10 +18,9 @@ only. `axes` are the only ones the planner may cut to reach the size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 from minigpt.errors import UnknownName
 from minigpt.plan import AXES
@@ -197,10 +196,3 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         raise UnknownName("method", name, METHODS)
     return METHODS[name]
-
-
-def resolve(reference: str) -> Callable[..., Any]:
-    """The function behind "module:function"."""
-    module, _, name = reference.partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
-    return function

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from minigpt.config import load_domain
+from minigpt.config import DomainConfig, load_domain
 from minigpt.corpus import build_corpus
 from minigpt.evaluate import Suite, evaluate, suite_for, summarize
 from minigpt.pipeline.context import measuring_dtype
@@ -12,7 +12,7 @@ from minigpt.pipeline.inputs import domain_of
 from minigpt.pipeline.options import pick_device
 from minigpt.progress import SILENT, Reporter
 from minigpt.references import export_folder, open_model
-from minigpt.types import Corpus, StageReport
+from minigpt.types import StageReport
 
 
 def evaluate_ref(
@@ -39,12 +39,7 @@ def evaluate_ref(
     from minigpt.runtimes.scoring import scoring_model
 
     started = time.perf_counter()
-    chosen = domain_of(domain, online=online)
-    corpus = build_corpus(chosen, seed=seed, reporter=reporter)
-    general = None
-    if chosen.general != chosen.name:
-        general = build_corpus(load_domain(chosen.general), seed=seed, reporter=reporter)
-    suite = limited(corpus, general, seed, limit)
+    suite = suite_of(domain_of(domain, online=online), seed=seed, limit=limit, reporter=reporter)
     target = pick_device(device)
     runtime = open_model(ref, device=target, dtype=measuring_dtype(target), reporter=reporter)
     model, batch = scoring_model(runtime), 16384 if target != "cpu" else 1024
@@ -58,8 +53,12 @@ def evaluate_ref(
     )
 
 
-def limited(corpus: Corpus, general: Corpus | None, seed: int, limit: int | None) -> Suite:
-    """The whole suite, or one cut to `limit` documents and questions a task."""
+def suite_of(domain: DomainConfig, *, seed: int, limit: int | None, reporter: Reporter = SILENT) -> Suite:
+    """What a domain and its general control are measured on, cut to `limit` documents and questions a task."""
+    corpus = build_corpus(domain, seed=seed, reporter=reporter)
+    general = None
+    if domain.general != domain.name:
+        general = build_corpus(load_domain(domain.general), seed=seed, reporter=reporter)
     suite = suite_for(corpus, general, max_questions=limit, seed=seed)
     if limit is None:
         return suite

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
-from minigpt.errors import ConfigError, UnknownName
+from minigpt.errors import ConfigError, UnknownName, first_line
 from minigpt.plan import Target
 from minigpt.plan.target import DEFAULT_SIZE, DTYPE_BYTES
 
@@ -82,6 +82,5 @@ def pick_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"Device {name!r} cannot be used here ({reason}); use --device auto.") from None
+        raise ConfigError(f"Device {name!r} cannot be used here ({first_line(error)}); use --device auto.") from None
     return name

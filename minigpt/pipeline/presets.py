@@ -85,7 +85,8 @@ class TextSettings:
     It costs the domain nothing (law, 24 % removed: 1.037 instead of 1.041 times the tuned parent on dev text) and
     saves part of what is general (1.130 instead of 1.199 bits per byte).
 
-    `definitions` adds the definitions that stand in this text as questions and answers, so many times over.
+    `definitions` adds the definitions that stand in this text as questions and answers, so many times over (off: its
+    effect is not measured).
 
     `dev_bytes` limits the dev text that decides when to stop (None: all of it).
     """

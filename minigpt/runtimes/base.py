@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigpt.errors import UnknownName
+from minigpt.lazy import resolve
 from minigpt.runtimes.record import RECORD, read_record
 
 Floats = NDArray[np.float32]
@@ -77,6 +77,5 @@ def load(folder: Path, *, device: str = "cpu") -> Runtime:
     kind = read_record(folder).format if is_export(folder) else None
     if kind is not None and kind not in LOADERS:
         raise UnknownName("format with a runtime", kind, LOADERS)
-    module, _, function = (LOADERS[kind] if kind else "minigpt.runtimes.pytorch:load").partition(":")
-    runtime: Runtime = getattr(importlib.import_module(module), function)(folder, device)
-    return runtime
+    opened: Runtime = resolve(LOADERS[kind] if kind else "minigpt.runtimes.pytorch:load")(folder, device)
+    return opened

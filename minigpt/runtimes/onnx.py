@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigpt import assets, settings
-from minigpt.errors import AssetError
+from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Floats, Ints
 from minigpt.runtimes.record import ExportRecord, read_record
 
@@ -95,6 +95,6 @@ def load(folder: Path, device: str) -> OnnxRuntime:
             folder / "model.onnx", options, providers=[*providers, "CPUExecutionProvider"]
         )
     except Exception as error:
-        raise AssetError(f"ONNX Runtime cannot read {folder / 'model.onnx'}: {str(error).splitlines()[0]}") from error
+        raise AssetError(f"ONNX Runtime cannot read {folder / 'model.onnx'}: {first_line(error)}") from error
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     return OnnxRuntime(session, assets.load_tokenizer(folder), config, record=read_record(folder))

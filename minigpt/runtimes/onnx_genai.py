@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigpt import assets
-from minigpt.errors import AssetError
+from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Floats, Ints
 from minigpt.runtimes.record import ExportRecord, read_record
 
@@ -85,7 +85,7 @@ def load(folder: Path, _device: str) -> GenaiRuntime:
     try:
         model = onnxruntime_genai.Model(str(folder))
     except Exception as error:
-        raise AssetError(f"ONNX Runtime GenAI cannot read {folder}: {str(error).splitlines()[0]}") from error
+        raise AssetError(f"ONNX Runtime GenAI cannot read {folder}: {first_line(error)}") from error
     return GenaiRuntime(
         onnxruntime_genai,
         model,

@@ -12,7 +12,7 @@ import torch
 from minigpt import assets
 from minigpt.assets.parents import model_folder
 from minigpt.assets.quiet import quiet_transformers
-from minigpt.errors import AssetError
+from minigpt.errors import AssetError, first_line
 from minigpt.fourbit import mend_cpu_layers
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
@@ -90,7 +90,6 @@ def load_quantized(folder: Path, device: str) -> TorchRuntime:
         with quiet_transformers():
             model = loader.from_pretrained(folder, local_files_only=True, device_map={"": device}).eval()
     except (ImportError, OSError, ValueError, RuntimeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"Cannot load the 4-bit model in {folder}: {first}") from error
+        raise AssetError(f"Cannot load the 4-bit model in {folder}: {first_line(error)}") from error
     mend_cpu_layers(model)
     return TorchRuntime(model, assets.load_tokenizer(folder), folder=folder)
