@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reading import Reader, device_name, ratios
+from reading import Reader, ratios
 
 from minigpt import assets, stats
 from minigpt.arch import parameters_of, shape_of
@@ -31,6 +31,7 @@ from minigpt.heal.recipe import RECIPES
 from minigpt.methods import method_named
 from minigpt.methods.material import Material
 from minigpt.methods.ranking import choose
+from minigpt.pipeline.finish import device_name
 from minigpt.pipeline.text import token_text
 from minigpt.prune import apply_plan
 from minigpt.types import PrunePlan

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reading import WINDOW, Reader, device_name, ratios
+from reading import WINDOW, Reader, ratios
 
 from minigpt import assets, stats, vocab
 from minigpt.arch import shape_of, unit_costs
 from minigpt.config import apply_overrides
 from minigpt.heal import Recipe, Teacher, train
 from minigpt.importance import score, weight_norms
+from minigpt.pipeline.finish import device_name
 from minigpt.pipeline.text import token_counts, token_text, training_documents
 from minigpt.plan import LEFT_AFTER, Limits, Sensitivity, allocate
 from minigpt.prune import make_plan

@@ -78,8 +78,3 @@ class Reader:
 def ratios(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
     """Each text's bits per byte over the other model's."""
     return {name: round(value / theirs[name], 4) for name, value in ours.items()}
-
-
-def device_name(device: str) -> str:
-    """What goes into a row: the card, or that there was none."""
-    return torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
