@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minigpt.errors import UnknownName
 from minigpt.lazy import resolve
-from minigpt.runtimes.record import RECORD, read_record
+from minigpt.runtimes.record import RECORD, ExportRecord, read_record
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -56,6 +56,17 @@ class Runtime(Protocol):
 
     def step(self, token: int) -> Floats:
         """Append one token to the sequence held, reading only that token; logits [vocabulary] of what follows it."""
+
+
+class Exported:
+    """What every runtime of an exported folder says of itself, read from the folder's record."""
+
+    def __init__(self, tokenizer: Any, config: Any, record: ExportRecord) -> None:
+        self.name = f"{record.format} {record.precision}"
+        self.tokenizer = tokenizer
+        self.config = config
+        self.parameters = record.source.parameters
+        self.bytes = record.bytes
 
 
 def is_export(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from minigpt import assets, settings
 from minigpt.assets.gguf import read_gguf
 from minigpt.errors import AssetError
 from minigpt.runtimes import llama_worker
-from minigpt.runtimes.base import Floats, Ints, Runtime
+from minigpt.runtimes.base import Exported, Floats, Ints, Runtime
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.record import ExportRecord, read_record
 
@@ -31,16 +31,12 @@ READ_BACK = ("llama", "mistral", "qwen2")
 """Families whose every setting transformers takes from the file (seen: equal logits)."""
 
 
-class LlamaRuntime:
+class LlamaRuntime(Exported):
     """llama.cpp in a process of its own, so that a crash of native code is an error message here."""
 
     def __init__(self, file: Path, python: str, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
         """Start the worker; an fp32 export gets a cache in 32 bits, where llama.cpp's default is 16."""
-        self.name = f"{record.format} {record.precision}"
-        self.tokenizer = tokenizer
-        self.config = config
-        self.parameters = record.source.parameters
-        self.bytes = record.bytes
+        super().__init__(tokenizer, config, record)
         self._file = file
         self._python = python
         self._cache = "f32" if record.precision == "fp32" else "f16"

@@ -11,21 +11,17 @@ from numpy.typing import NDArray
 
 from minigpt import assets, settings
 from minigpt.errors import AssetError, first_line
-from minigpt.runtimes.base import Floats, Ints
+from minigpt.runtimes.base import Exported, Floats, Ints
 from minigpt.runtimes.record import ExportRecord, read_record
 
 ERRORS_ONLY = 3
 
 
-class OnnxRuntime:
+class OnnxRuntime(Exported):
     """One session and the cache of the sequence it holds."""
 
     def __init__(self, session: Any, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
-        self.name = f"{record.format} {record.precision}"
-        self.tokenizer = tokenizer
-        self.config = config
-        self.parameters = record.source.parameters
-        self.bytes = record.bytes
+        super().__init__(tokenizer, config, record)
         self._session = session
         self._inputs = {each.name: each for each in session.get_inputs()}
         self._outputs = [each.name for each in session.get_outputs()]

@@ -10,22 +10,18 @@ import numpy as np
 
 from minigpt import assets
 from minigpt.errors import AssetError, first_line
-from minigpt.runtimes.base import Floats, Ints
+from minigpt.runtimes.base import Exported, Floats, Ints
 from minigpt.runtimes.record import ExportRecord, read_record
 
 ROOM = 512
 """Tokens a generator's cache has room for beyond its prompt; it is allocated whole, and rebuilt when it is full."""
 
 
-class GenaiRuntime:
+class GenaiRuntime(Exported):
     """A GenAI model and the generator of the sequence it holds."""
 
     def __init__(self, library: Any, model: Any, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
-        self.name = f"{record.format} {record.precision}"
-        self.tokenizer = tokenizer
-        self.config = config
-        self.parameters = record.source.parameters
-        self.bytes = record.bytes
+        super().__init__(tokenizer, config, record)
         self._library = library
         self._model = model
         self._generator: Any = None
