@@ -146,10 +146,13 @@ def _controls(axis: Any, swept: Swept, task: str, metric: str) -> None:
             ha="right", va="bottom", fontsize=7,
         )  # fmt: skip
         if score.chance is not None:
-            axis.axhline(score.chance, color="#888888", linewidth=1, linestyle=":")
-            axis.annotate(
-                "chance", (0.005, score.chance), xycoords=("axes fraction", "data"), ha="left", va="bottom", fontsize=7
-            )
+            _chance_line(axis, score.chance)
+
+
+def _chance_line(axis: Any, height: float) -> None:
+    """Where guessing stands, named on the left: the controls' names are on the right."""
+    axis.axhline(height, color="#888888", linewidth=1, linestyle=":")
+    axis.annotate("chance", (0.005, height), xycoords=("axes fraction", "data"), ha="left", va="bottom", fontsize=7)
 
 
 def _share_rows(axes: Sequence[Sequence[Any]]) -> None:
@@ -217,8 +220,7 @@ def _curve(
 def _chance(axis: Any, swept: Swept, task: str, metric: str) -> None:
     for score in swept.controls:
         if (score.task, score.metric, score.stage) == (task, metric, "parent") and score.chance is not None:
-            axis.axhline(score.chance, color="#888888", linewidth=1, linestyle=":")
-            axis.annotate("chance", (0.995, score.chance), xycoords=("axes fraction", "data"), ha="right", fontsize=7)
+            _chance_line(axis, score.chance)
 
 
 def influence(domains: Sequence[Swept]) -> Any | None:
