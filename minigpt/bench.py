@@ -27,10 +27,15 @@ TEXT = (
     "The heart is a muscular organ that pumps blood through the vessels of the body, and the law of supply says that a "
     "higher price brings more of a good to the market, other things being equal. "
 )
-PROBE = (
-    "import sys; from minigpt import bench, files; ref, device, prompt = sys.argv[1:]; "
-    "sys.stdout.write(files.dumps(bench.probe(ref, device, int(prompt))).replace(chr(10), ' ') + chr(10))"
-)
+PROBE = """import sys
+from minigpt import bench, errors, files
+ref, device, prompt = sys.argv[1:]
+try:
+    found = bench.probe(ref, device, int(prompt))
+except errors.MiniGPTError as error:
+    sys.exit(str(error))
+sys.stdout.write(files.dumps(found).replace(chr(10), " ") + chr(10))
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

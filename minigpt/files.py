@@ -61,10 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_dir():
-            old = holder / ".replaced"
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
+            _swap(temporary, path, holder / ".replaced")
         else:
             os.replace(temporary, path)
     except OSError as error:
@@ -73,6 +70,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path, aside: Path) -> None:
+    """Put a folder in another's place; whatever happens in between, one of the two stands there afterwards."""
+    try:
+        if path.exists():
+            os.replace(path, aside)
+        os.replace(new, path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -107,7 +107,9 @@ def _generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, out: 
 
 
 def run(runtime: Runtime, prompt: list[int], sampling: Sampling, out: Any) -> list[int]:
-    """Generate token by token in a runtime, by the rules of transformers' own loop; an end token ends the text.
+    """Generate token by token in a runtime, by the rules of transformers' own loop.
+
+    An end token ends the text, and so does the end of the model's window, beyond which some runtimes stop.
 
     Args:
         runtime: the model.
@@ -118,12 +120,14 @@ def run(runtime: Runtime, prompt: list[int], sampling: Sampling, out: Any) -> li
     import torch
 
     ends = end_tokens(runtime)
+    window = getattr(runtime.config, "max_position_embeddings", None) or len(prompt) + sampling.max_new_tokens
+    most = max(1, min(sampling.max_new_tokens, window - len(prompt) + 1))
     out.put(torch.tensor(prompt))
     logits, found = runtime.begin(prompt), list[int]()
     while True:
         found.append(choose(torch.from_numpy(logits), sampling))
         out.put(torch.tensor(found[-1:]))
-        if found[-1] in ends or len(found) == sampling.max_new_tokens:
+        if found[-1] in ends or len(found) == most:
             out.end()
             return found
         logits = runtime.step(found[-1])

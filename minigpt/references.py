@@ -23,8 +23,15 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
         reporter: told about downloads and conversions.
 
     Raises:
-        AssetError: nothing of that name, or a folder without a model.
+        AssetError: nothing of that name, a folder without a model, or an export, whose weights were written for one
+            runtime.
     """
+    if (folder := export_folder(ref)) is not None:
+        record = runtimes.read_record(folder)
+        raise AssetError(
+            f"{ref} is an export ({record.format} {record.precision}) of {record.source.ref}, not a model that can be "
+            f"converted; give {record.source.ref} instead."
+        )
     if not Path(ref).expanduser().exists() and in_catalog(ref):
         ref = str(catalog.resolve(ref))
     return assets.parent(ref, reporter=reporter)

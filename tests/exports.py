@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from minigpt.assets import parent
+from minigpt.errors import AssetError
 from minigpt.export import ExportRequest
 from minigpt.export.common import copy_tokenizer
 from minigpt.export.run import Written
@@ -56,6 +57,11 @@ def make_shop(root: Path) -> Shop:
     domain = {"name": "mixed", "control": True, "corpus": [{"name": "texts", "file": "texts", "license": "CC0"}]}
     (root / "mixed.yaml").write_text(yaml.safe_dump(domain))
     return Shop(root=root, model=root / "model", domain=str(root / "mixed.yaml"))
+
+
+def load_nothing(_folder: Path, _device: str) -> Any:
+    """A loader whose package is not there."""
+    raise AssetError("A package is missing.")
 
 
 def write_copy(request: ExportRequest, folder: Path, _reporter: Any) -> Written:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from minigpt import report, runtimes
-from minigpt.errors import ConfigError, ExportError, GateFailed, MiniGPTError, UnknownName
+from minigpt.errors import AssetError, ConfigError, ExportError, GateFailed, MiniGPTError, UnknownName
 from minigpt.export import EXPORTERS, Format, export, format_of, rounding_of
 from minigpt.export.card import render_card
-from minigpt.references import report_of
+from minigpt.references import find_model, report_of
 from minigpt.runtimes import LOADERS, read_record
 from tests import exports
 from tests.exports import Shop, make_shop
@@ -93,6 +93,53 @@ def test_what_is_there_is_not_written_over(shop: Shop) -> None:
 
 
 @pytest.mark.usefixtures("copy")
+def test_the_current_folder_is_no_target(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match="the folder you are in"):
+        export(replace(shop.request("copy", "never"), output_dir=Path(".")))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("copy")
+def test_an_export_that_fails_leaves_the_earlier_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = export(shop.request("copy", "kept"))
+    monkeypatch.setitem(exports.LIE, "is", "weights")
+    with pytest.raises(ExportError, match="prefill"):
+        export(shop.request("copy", "kept", force=True))
+    assert read_record(shop.root / "kept") == before
+    assert not [path for path in shop.root.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.usefixtures("copy")
+def test_an_export_is_not_exported_again(shop: Shop) -> None:
+    export(shop.request("copy", "first"))
+    with pytest.raises(AssetError, match=f"is an export .* give {shop.model} instead"):
+        find_model(str(shop.root / "first"))
+
+
+@pytest.mark.usefixtures("copy")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_damaged_export_names_the_file(shop: Shop, name: str) -> None:
+    """A file cut short, then one that is missing."""
+    folder = shop.root / f"damaged-{name}"
+    export(shop.request("copy", folder.name))
+    runtimes.load(folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    for _ in range(2):
+        with pytest.raises(AssetError, match=f"{name} is not the file that was exported"):
+            runtimes.load(folder)
+        (folder / name).unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("copy")
+def test_a_failure_of_a_sound_export_is_told_as_it_is(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(shop.request("copy", "sound"))
+    monkeypatch.setitem(LOADERS, "copy", "tests.exports:load_nothing")
+    with pytest.raises(AssetError, match="package is missing"):
+        runtimes.load(shop.root / "sound")
+
+
+@pytest.mark.usefixtures("copy")
 def test_an_export_stands_in_a_comparison_beside_its_source(shop: Shop) -> None:
     export(shop.request("copy", "one"))
     export(shop.request("copy", "two", precision="int4"))
@@ -141,7 +188,7 @@ def test_a_folder_of_an_unknown_format_is_refused(shop: Shop, tmp_path: Path) ->
     record = {"format": "stone", "precision": "fp32", "source": source, "bytes": 1, "bytes_per_token": 1}
     empty: dict[str, Any] = {"settings": {}, "versions": {}, "files": {}}
     (tmp_path / "export.json").write_text(json.dumps(record | empty))
-    with pytest.raises(UnknownName, match="stone"):
+    with pytest.raises(AssetError, match="stone, not a model to run"):
         runtimes.load(tmp_path)
     with pytest.raises(MiniGPTError, match="no figures"):
         report_of(str(tmp_path))

@@ -254,6 +254,19 @@ def test_families_that_transformers_misreads_need_llama_cpp(tmp_path: Path, monk
         load(tmp_path, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("script", "said"), [(None, "cannot be started"), ("echo 'ModuleNotFoundError: llama_cpp' >&2", "ModuleNotFound")]
+)
+def test_an_interpreter_without_llama_cpp_is_named(script: str | None, said: str, tmp_path: Path):
+    python = tmp_path / "python"
+    if script:
+        python.write_text(f"#!/bin/sh\n{script}\nexit 1\n")
+        python.chmod(0o755)
+    record: Any = SimpleNamespace(format="gguf", precision="fp16", bytes=1, source=SimpleNamespace(parameters=1))
+    with pytest.raises(AssetError, match=f"{python} .*{said}.* MINIGPT_LLAMA_PYTHON"):
+        LlamaRuntime(tmp_path / "m.gguf", str(python), tiny_tokenizer(), tiny_config("llama"), record=record)
+
+
 def test_a_crash_of_llama_cpp_is_an_error(tmp_path: Path):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho Illegal instruction >&2\nexit 132\n")

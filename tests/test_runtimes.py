@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,11 @@ import pytest
 import torch
 
 from minigpt import bench, generation, runtimes
+from minigpt.errors import AssetError, MiniGPTError
 from minigpt.evaluate import Suite, evaluate
+from minigpt.files import atomic_path
 from minigpt.pipeline.finish import processor_name
+from minigpt.runtimes.base import Exported
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.scoring import ScoringModel, scoring_model
 from minigpt.types import Document, Question, QuestionSet
@@ -130,6 +134,50 @@ def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest
 def test_a_fresh_process_tells_its_time_and_memory(folder: Path) -> None:
     found = bench._fresh(str(folder), "cpu", bench.Workload(prompt=4))
     assert found.seconds > 0 and found.peak > 50e6
+
+
+def test_what_a_fresh_process_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(MiniGPTError) as caught:
+        bench._fresh(str(tmp_path), "cpu", bench.Workload(prompt=4))
+    assert str(caught.value).startswith(f"{tmp_path} cannot be loaded in a process of its own: {tmp_path} is not a")
+
+
+def test_a_text_ends_with_the_window(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.config, "max_position_embeddings", 10)
+    monkeypatch.setattr(generation, "end_tokens", lambda _runtime: set())
+    out = generation.streamer(runtime.tokenizer, lambda _text: None)
+    lengths = {
+        prompt: len(generation.run(runtime, [5] * prompt, generation.Sampling(max_new_tokens=6), out))
+        for prompt in (2, 7, 10)
+    }
+    assert lengths == {2: 6, 7: 4, 10: 1}
+
+
+def test_a_runtime_with_a_window_refuses_what_is_longer() -> None:
+    record: Any = SimpleNamespace(format="gguf", precision="fp16", bytes=1, source=SimpleNamespace(parameters=1))
+    found = Exported(None, SimpleNamespace(max_position_embeddings=8), record)
+    found.check_window(8)
+    with pytest.raises(AssetError, match="at most 8 tokens and was given 9"):
+        found.check_window(9)
+    Exported(None, SimpleNamespace(), record).check_window(10**6)
+
+
+def test_a_folder_put_in_anothers_place_leaves_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").touch()
+    real, moves = os.replace, list[Path]()
+
+    def interrupted(source: Path, goal: Path) -> None:
+        moves.append(goal)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        real(source, goal)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as folder:
+        folder.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (target / "old").exists() and len(moves) == 3
 
 
 def test_four_bit_folders_load_with_plain_transformers(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -22,7 +22,7 @@ from minigpt.errors import ExportError
 from minigpt.evaluate import Suite, evaluate, summarize
 from minigpt.evaluate.lm import window_limit
 from minigpt.evaluate.mcq import TEMPLATE
-from minigpt.export.quiet import silence
+from minigpt.export.quiet import silence, silence_children
 from minigpt.export.run import ExportRequest, Written
 from minigpt.files import write_jsonl, write_text
 from minigpt.pipeline.evaluation import suite_of
@@ -161,7 +161,7 @@ def lm_eval_figures(model: Any, tokenizer: Any, folder: Path, tasks: list[str]) 
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    with silence(), contextlib.chdir(folder):
+    with silence(), silence_children(), contextlib.chdir(folder):
         found = lm_eval.simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, max_length=window_limit(model, WINDOW), batch_size=1),
             tasks=tasks,

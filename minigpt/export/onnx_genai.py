@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
             parsed: dict[str, Any] = builder.parse_extra_options("", source, target, "fp32", "cpu", cache, given)
             builder.create_model("", source, target, "fp32", "cpu", cache, **parsed)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise ExportError(
             f"ONNX Runtime GenAI's builder cannot write it ({first_line(error)}); try --format onnx."
         ) from error

@@ -136,8 +136,10 @@ def check_target(folder: Path, *, force: bool) -> None:
     """Refuse to write over what is there; with `force`, only over another export.
 
     Raises:
-        ExportError: the folder is in use.
+        ExportError: the folder is in use, or is the current one, which a finished export could not take the place of.
     """
+    if folder.resolve() == Path.cwd():
+        raise ExportError(f"--output-dir {folder} is the folder you are in; name a new one below it.")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not is_export(folder):

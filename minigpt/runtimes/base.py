@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from minigpt.errors import UnknownName
+from minigpt.errors import AssetError
 from minigpt.lazy import resolve
-from minigpt.runtimes.record import RECORD, ExportRecord, read_record
+from minigpt.runtimes.record import RECORD, ExportRecord, changed_file, read_record
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -68,6 +68,19 @@ class Exported:
         self.parameters = record.source.parameters
         self.bytes = record.bytes
 
+    def check_window(self, tokens: int) -> None:
+        """Refuse a sequence beyond the model's window before native code stops at it.
+
+        Raises:
+            AssetError: the sequence is too long.
+        """
+        limit = getattr(self.config, "max_position_embeddings", None) or tokens
+        if tokens > limit:
+            raise AssetError(
+                f"The {self.name} model reads at most {limit} tokens and was given {tokens}; shorten the prompt or "
+                "generate fewer tokens."
+            )
+
 
 def is_export(folder: Path) -> bool:
     """Whether `folder` is one that `minigpt export` wrote for a runtime to read."""
@@ -82,11 +95,23 @@ def load(folder: Path, *, device: str = "cpu") -> Runtime:
         device: a torch device; runtimes that know only processors ignore it.
 
     Raises:
-        MiniGPTError: the folder or the runtime's package is missing or damaged.
-        UnknownName: a format that no runtime of this version reads.
+        MiniGPTError: the folder or the runtime's package is missing or damaged, or the format is none that this
+            version can run.
     """
-    kind = read_record(folder).format if is_export(folder) else None
-    if kind is not None and kind not in LOADERS:
-        raise UnknownName("format with a runtime", kind, LOADERS)
-    opened: Runtime = resolve(LOADERS[kind] if kind else "minigpt.runtimes.pytorch:load")(folder, device)
-    return opened
+    if not is_export(folder):
+        model: Runtime = resolve("minigpt.runtimes.pytorch:load")(folder, device)
+        return model
+    record = read_record(folder)
+    if record.format not in LOADERS:
+        raise AssetError(
+            f"{folder} is an export in {record.format}, not a model to run; what runs: {', '.join(LOADERS)}."
+        )
+    try:
+        exported: Runtime = resolve(LOADERS[record.format])(folder, device)
+    except Exception as error:
+        if (name := changed_file(folder, record)) is None:
+            raise
+        raise AssetError(
+            f"{folder / name} is not the file that was exported: it is missing, cut off or changed; export again."
+        ) from error
+    return exported

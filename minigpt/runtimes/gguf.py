@@ -27,6 +27,7 @@ FILE = "model.gguf"
 ROOM = 2048
 """Tokens the cache has room for; it grows to the model's limit when more are read."""
 PACKAGE = "llama_cpp"
+OTHER_PYTHON = "install llama-cpp-python there, or name another interpreter with MINIGPT_LLAMA_PYTHON."
 READ_BACK = ("llama", "mistral", "qwen2")
 """Families whose every setting transformers takes from the file (seen: equal logits)."""
 
@@ -83,6 +84,8 @@ class LlamaRuntime(Exported):
         return int(json.loads(self._line()))
 
     def _read(self, tokens: list[int], *, reset: bool, every: bool) -> Floats:
+        if reset:
+            self.check_window(len(tokens))
         if reset and len(tokens) > self._room:
             self._room = min(self._limit, max(2 * self._room, len(tokens)))
             self._start()
@@ -102,9 +105,12 @@ class LlamaRuntime(Exported):
             str(settings.threads() or os.cpu_count() or 1),
             self._cache,
         ]
-        process = subprocess.Popen(
-            [self._python, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-        )
+        try:
+            process = subprocess.Popen(
+                [self._python, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            )
+        except OSError as error:
+            raise AssetError(f"{self._python} cannot be started ({error.strerror}); {OTHER_PYTHON}") from error
         self._stop()
         self._process, self._stop = process, weakref.finalize(self, _stop, process)
         self._in, self._out = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
@@ -131,6 +137,8 @@ class LlamaRuntime(Exported):
         status = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
+        if said and said[-1].startswith("ModuleNotFoundError"):
+            raise AssetError(f"{self._python} cannot run llama.cpp ({said[-1]}); {OTHER_PYTHON}")
         reason = f" ({said[-1]})" if said else ""
         raise AssetError(
             f"llama.cpp stopped with status {status} on {self._file}{reason}. If it was built with native code for "

@@ -46,6 +46,7 @@ class GenaiRuntime(Exported):
     def step(self, token: int) -> Floats:
         """See :meth:`minigpt.runtimes.Runtime.step`."""
         self._held.append(token)
+        self.check_window(len(self._held))
         if self._room == 0:
             return self.begin(self._held)
         self._room -= 1
@@ -53,6 +54,7 @@ class GenaiRuntime(Exported):
         return self._last()
 
     def _open(self, tokens: Sequence[int], *, room: int) -> Any:
+        self.check_window(len(tokens))
         limit = getattr(self.config, "max_position_embeddings", None) or len(tokens) + room
         parameters = self._library.GeneratorParams(self._model)
         parameters.set_search_options(max_length=max(len(tokens), min(limit, len(tokens) + room)), do_sample=False)

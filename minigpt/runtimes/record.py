@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import MiniGPTError
-from minigpt.files import read_json
+from minigpt.files import file_sha256, read_json
 from minigpt.types import BuildReport, MetricResult, Shape, StageReport
 
 RECORD = "export.json"
@@ -109,6 +109,15 @@ def read_record(folder: Path) -> ExportRecord:
         MiniGPTError: there is none, or it is damaged.
     """
     return read_json(folder / RECORD, ExportRecord)
+
+
+def changed_file(folder: Path, record: ExportRecord) -> str | None:
+    """The first of the recorded files that is missing or holds something else now; None if all are as exported."""
+    for name, known in record.files.items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != known:
+            return name
+    return None
 
 
 def headline(metrics: tuple[MetricResult, ...]) -> MetricResult:
