@@ -87,8 +87,8 @@ def test_runs_repeat_bit_by_bit_and_the_seed_matters() -> None:
 @pytest.mark.parametrize("killed_at", [1, 4, 7, 8])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"average": 0.0}, {"adapter": "lora", "rank": 2}, {"distill": 0.5}],
-    ids=["average", "plain", "lora", "distill"],
+    [{}, {"average": 0.0}, {"adapter": "lora", "rank": 2}, {"distill": 0.5}, {"optimizer": "muon"}],
+    ids=["average", "plain", "lora", "distill", "muon"],
 )
 def test_a_killed_run_goes_on_bit_by_bit(
     changes: dict[str, Any], killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

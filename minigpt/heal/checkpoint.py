@@ -16,7 +16,7 @@ from minigpt.files import atomic_path
 from minigpt.heal.average import Average
 
 SAMPLES = 64
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,8 @@ class Recipe:
         alpha: the adapters' product is scaled by alpha / rank (None: by 1).
         dropout: of what goes into the adapters.
         targets: modules the adapters sit on, as peft takes them, or "ffn": the projections of the FFN.
-        weight_decay: of AdamW.
+        weight_decay: of the optimizer.
+        optimizer: "adamw", or "muon" for the matrices of the decoder and AdamW for the rest (all weights only).
         clip: largest norm of the gradient.
         precision: of the arithmetic over fp32 weights; "auto" is bf16 where the hardware is faster at it.
 
@@ -61,6 +62,7 @@ class Recipe:
     dropout: float = 0.05
     targets: str = "all-linear"
     weight_decay: float = 0.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     clip: float = 1.0
     precision: Precision = "auto"
 
@@ -81,6 +83,7 @@ class Recipe:
             "rank": (self.rank > 0, "1 or more"),
             "alpha": (self.alpha is None or self.alpha > 0, "above 0"),
             "dropout": (0 <= self.dropout < 1, "0 or more and below 1"),
+            "optimizer": (self.optimizer == "adamw" or self.adapter == "full", "adamw for adapters"),
             "clip": (self.clip > 0, "above 0"),
         }
         for name, (holds, range_) in allowed.items():
@@ -98,7 +101,8 @@ class Recipe:
         loss = "cross-entropy"
         if self.distill:
             loss = f"{self.distill:g} KL to the teacher + {1 - self.distill:g} cross-entropy"
-        return f"{how}, {loss}, AdamW {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"
+        name = {"adamw": "AdamW", "muon": "Muon"}[self.optimizer]
+        return f"{how}, {loss}, {name} {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"
 
 
 RECIPES: Mapping[str, Recipe] = {

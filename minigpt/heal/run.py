@@ -21,6 +21,7 @@ from minigpt.heal.forward import autocast, bits_per_byte, logits_at
 from minigpt.heal.fused import fused_kernels
 from minigpt.heal.graphs import LENGTH_MULTIPLE, GraphedSteps, can_capture, causal_attention
 from minigpt.heal.losses import healing_loss
+from minigpt.heal.muon import optimizer_for
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
 from minigpt.progress import Reporter
@@ -36,9 +37,7 @@ class Run:
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimizer = optimizer_for(model, self.parameters, recipe)
         self.average = Average(self.parameters, recipe.average)
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.best_loss, self.best_step, self.step, self.tokens = math.inf, 0, 0, 0
