@@ -86,7 +86,9 @@ class Lying(TorchRuntime):
     def step(self, token: int) -> Any:
         if LIE["is"] == "cache":
             self._cache.crop(-1)
-        return super().step(token)
+        found = super().step(token)
+        found[3] += {"rough": 1.5, "broken": 2.5}.get(LIE["is"], 0.0)
+        return found
 
 
 LIE = {"is": ""}

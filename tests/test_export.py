@@ -78,6 +78,16 @@ def test_rounded_weights_may_differ_from_the_source_but_not_from_themselves(
 
 
 @pytest.mark.usefixtures("copy")
+def test_arithmetic_in_eight_bits_has_room_and_no_more(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's int8 of the default parent decodes 1.1 of a logit beside its own prefill."""
+    monkeypatch.setitem(exports.LIE, "is", "rough")
+    assert export(shop.request("copy", "rough", precision="int4")).checks
+    monkeypatch.setitem(exports.LIE, "is", "broken")
+    with pytest.raises(ExportError, match=r"by 2\.5, and 2 is allowed"):
+        export(shop.request("copy", "broken", precision="int4"))
+
+
+@pytest.mark.usefixtures("copy")
 def test_what_is_there_is_not_written_over(shop: Shop) -> None:
     target = shop.root / "taken"
     target.mkdir()

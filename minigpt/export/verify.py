@@ -18,11 +18,13 @@ PROMPTS = (
 GREEDY_TOKENS = 64
 TO_SOURCE = {"fp32": 1e-3}
 """Largest difference of a logit from the source's; precisions that are not listed are told, not judged."""
-TO_ITSELF = {"fp32": 1e-3, "fp16": 0.25, "int8": 1.0, "int4": 1.0}
+TO_ITSELF = {"fp32": 1e-3, "fp16": 0.25, "int8": 2.0, "int4": 2.0}
 """Largest difference between one export's own prefill, decode and padded batch.
 
-Whatever rounding did to the weights, these three must agree but for the rounding of activations; a wrong position, mask
-or cache moves logits by whole units.
+Whatever rounding did to the weights, these three must agree but for the rounding of activations: up to 1.1 where a
+runtime multiplies in eight bits (ONNX Runtime, the default parent), 0.9 in bfloat16 (NF4). A mask that is ignored, a
+position that does not move or a token missing in the cache shift a logit of the default parent and its specialists by 4
+to 38; a position off by one (0.6 to 3.7) is for the same graph in fp32 to show.
 """
 
 
