@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import bench, references
+from minigpt.arch import head_dim
 from minigpt.errors import MiniGPTError
 from minigpt.export import EXPORTERS, ExportRequest, export
 from minigpt.files import to_plain
@@ -36,7 +37,9 @@ def main() -> None:
             timed = bench.bench([str(folder) for folder in folders], device=options.device, workload=work)
             for folder, timing in zip(folders, timed.models, strict=True):
                 first = read_record(folders[0])
-                tell(options.results, line(folder, read_record(folder), first, timing, timed))
+                row = line(folder, read_record(folder), first, timing, timed)
+                row["share_with_cache"] = row["decode_ratio"] * all_bytes(folder, work) / all_bytes(folders[0], work)
+                tell(options.results, row)
 
 
 def make(name: str, kind: str, precision: str, target: Path, options: argparse.Namespace) -> None:
@@ -81,6 +84,20 @@ def line(
         "threads": timed.threads,
         "versions": dict(record.versions),
     }
+
+
+def all_bytes(folder: Path, work: bench.Workload) -> float:
+    """Bytes that a token reads halfway through decoding: the weights, and the keys and values of all tokens before it.
+
+    llama.cpp caches in 16 bits, unless the weights have 32; the others in the precision they compute in.
+    """
+    from transformers import AutoConfig
+
+    record = read_record(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    halves = record.precision == "fp16" or (record.format == "gguf" and record.precision != "fp32")
+    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim(config)
+    return record.bytes_per_token + (work.prompt + work.decode / 2) * numbers * (2 if halves else 4)
 
 
 def wanted(names: str) -> list[tuple[str, str]]:

@@ -155,6 +155,7 @@ def pace(model: Runtime, work: Workload) -> tuple[float, float]:
 def probe(ref: str, device: str, prompt: int) -> Loaded:
     """Load a model and read one prompt in this process, which has done nothing else, and tell what it took."""
     from minigpt.references import open_model
+    from minigpt.runtimes.llama_worker import peak_memory
 
     started = time.perf_counter()
     model = open_model(ref, device=device)
@@ -162,14 +163,6 @@ def probe(ref: str, device: str, prompt: int) -> Loaded:
     pace(model, Workload(prompt=prompt, decode=1))
     elsewhere = getattr(model, "peak_memory", None)  # of a runtime that keeps the model in a process of its own
     return Loaded(seconds=loaded, peak=(elsewhere or peak_memory)())
-
-
-def peak_memory() -> int:
-    """The most memory this process ever held, in bytes: what Linux and macOS count as its peak resident set."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _fresh(ref: str, device: str, work: Workload) -> Loaded:

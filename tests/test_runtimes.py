@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from minigpt.errors import AssetError, MiniGPTError
 from minigpt.evaluate import Suite, evaluate
 from minigpt.files import atomic_path
 from minigpt.pipeline.finish import processor_name
+from minigpt.runtimes import llama_worker
 from minigpt.runtimes.base import Exported
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.scoring import ScoringModel, scoring_model
@@ -134,6 +137,14 @@ def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest
 def test_a_fresh_process_tells_its_time_and_memory(folder: Path) -> None:
     found = bench._fresh(str(folder), "cpu", bench.Workload(prompt=4))
     assert found.seconds > 0 and found.peak > 50e6
+
+
+def test_memory_is_a_processs_own() -> None:
+    """A process that holds much starts one that holds little."""
+    ballast = np.ones(400 * 2**17)
+    code = f"import runpy; print(runpy.run_path({llama_worker.__file__!r})['peak_memory']())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 5e6 < int(found.stdout) < 200e6 < llama_worker.peak_memory() and ballast.nbytes > 4e8
 
 
 def test_what_a_fresh_process_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,18 @@ class Llama:
 
 
 def peak_memory() -> int:
-    """The most memory this process ever held, in bytes."""
+    """The most memory this process ever held, in bytes: its high water mark.
+
+    Linux counts in a process's largest resident set what the process that it was forked from held, so that a small
+    model in a worker of a large one would seem large; the mark of its own memory starts anew.
+    """
     import resource
 
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
