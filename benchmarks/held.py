@@ -22,7 +22,12 @@ from minigpt.pipeline.measure import scored
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT
 
-BASICS = {"control": "false", "corpus.relevance": "false", "evaluation.sample_tokens": "0"}
+BASICS = {
+    "control": "false",
+    "corpus.relevance": "false",
+    "evaluation.sample_tokens": "0",
+    "text.sampled": "0",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,9 @@ def test_a_point_is_what_a_build_of_it_gives(
     rows = benchmark(modules, world, tmp_path / "r.jsonl", monkeypatch, "--methods", "shortgpt", "--sizes", "0.75")
     overrides = {**SETTINGS, "heal.steps": "1", "control": "false", "corpus.relevance": "false"}
     chosen = world.options("built", overrides=None, method="shortgpt", target_size=0.75, preset="standard")
-    (made,) = pipeline.build(replace(chosen, overrides={**overrides, "evaluation.sample_tokens": "0"}))
+    (made,) = pipeline.build(
+        replace(chosen, overrides={**overrides, "evaluation.sample_tokens": "0", "text.sampled": "0"})
+    )
     pruned = made.stage("pruned")
     assert pruned is not None
     wanted = next(each for each in pruned.metrics if (each.task, each.metric) == ("words", "bits_per_byte"))

@@ -6,7 +6,7 @@ import pytest
 
 from minigpt.corpus.definitions import definitions
 from minigpt.evaluate.mcq import TEMPLATE
-from minigpt.pipeline.text import ASK_MEANING, ASK_TERM, asked_and_answered, training_documents
+from minigpt.pipeline.text import ASK_MEANING, ASK_TERM, asked_and_answered, definition_documents, training_documents
 from minigpt.types import Corpus, Document
 
 
@@ -79,5 +79,6 @@ def test_only_training_text_is_asked_about() -> None:
     swap = document("A swap is a financial contract under which two parties exchange payments.", "held")
     corpus = Corpus(domain="d", calibration=(swap,), train=(bond,), dev=(swap,), heldout=(swap,))
     assert training_documents(corpus, None, 0.0) == [bond]
-    texts = [each.text for each in training_documents(corpus, None, 0.0, definitions=3)]
-    assert len(texts) == 7 and not any("swap" in text for text in texts)
+    asked = definition_documents(training_documents(corpus, None, 0.0), 3, seed=0)
+    assert len(asked) == 6 and not any("swap" in each.text for each in asked)
+    assert definition_documents([bond], 0, seed=0) == []

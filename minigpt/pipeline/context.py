@@ -17,10 +17,18 @@ from minigpt.files import fingerprint
 from minigpt.heal import TokenText
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.presets import Settings
-from minigpt.pipeline.text import calibration_batches, dev_sample, token_counts, token_text, training_documents
+from minigpt.pipeline.sampled import sampled_documents
+from minigpt.pipeline.text import (
+    calibration_batches,
+    definition_documents,
+    dev_sample,
+    token_counts,
+    token_text,
+    training_documents,
+)
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
-from minigpt.types import Corpus
+from minigpt.types import Corpus, Document
 
 NEUTRAL_PROMPT = "In short,"
 READABLE = 0o644
@@ -80,17 +88,26 @@ class Context:
     @property
     def text_key(self) -> str:
         """Names the text that is trained and decided on."""
-        return fingerprint(
-            self.corpus.fingerprint, self.general.fingerprint if self.general else "", self.settings.text
-        )
+        general = self.general.fingerprint if self.general else ""
+        sampled = (self.parent.fingerprint, self.settings.tune) if self.settings.text.sampled else ()
+        return fingerprint(self.corpus.fingerprint, general, self.settings.text, sampled)
+
+    def read_documents(self) -> list[Document]:
+        """The training documents: the domain's and the general text mixed in."""
+        return training_documents(self.corpus, self.general, self.settings.text.general)
+
+    def asked_documents(self) -> list[Document]:
+        """The definitions that stand in them, as questions and answers."""
+        return definition_documents(self.read_documents(), self.settings.text.definitions, self.options.seed)
+
+    def real_documents(self) -> list[Document]:
+        """What is trained on and was not sampled from a model."""
+        return [*self.read_documents(), *self.asked_documents()]
 
     def training_text(self, tokenizer: Any, window: int) -> tuple[TokenText, TokenText]:
         """Training and dev text, tokenized: the same documents for the control and for the specialist."""
-        chosen = self.settings.text
-        documents = training_documents(
-            self.corpus, self.general, chosen.general, definitions=chosen.definitions, seed=self.options.seed
-        )
-        dev = dev_sample(self.corpus.dev, chosen.dev_bytes)
+        documents = [*self.real_documents(), *sampled_documents(self)]
+        dev = dev_sample(self.corpus.dev, self.settings.text.dev_bytes)
         return token_text(tokenizer, documents, window), token_text(tokenizer, dev, window)
 
 

@@ -17,6 +17,7 @@ from minigpt.figures import kept_per_layer
 from minigpt.files import file_sha256, fingerprint, write_json, write_text
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.pruning import repairs
+from minigpt.pipeline.sampled import sampled_documents
 from minigpt.pipeline.workspace import Workspace
 from minigpt.plan.allocate import TOLERANCE
 from minigpt.types import Attribution, BuildReport, PrunePlan, Shape, StageReport
@@ -114,6 +115,7 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
             "General training text was mixed into tuning and healing, from the sources of the general control (other "
             "documents): the general rows show what is kept with that help, and the untuned parent did not have it."
         )
+    found += made_text_notes(context)
     found += [
         f"The license of {each.name} is not known." for each in attributions(context) if each.license == "unknown"
     ]
@@ -130,6 +132,23 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
             where = " The definitions stand in the training text." if asked.seen else ""
             found.append(f"{asked.name}: {asked.note}{where}")
     return tuple(dict.fromkeys(found))
+
+
+def made_text_notes(context: Context) -> list[str]:
+    """What was trained on that nobody wrote so."""
+    found = []
+    if asked := context.asked_documents():
+        found.append(
+            f"Definitions that stand in the training text were put as {len(asked):,} questions and answers in the form "
+            "in which questions are scored. The untuned parent never saw that form; on questions the tuned parent, "
+            "which did, is the fair one to compare with."
+        )
+    if sampled := sampled_documents(context):
+        found.append(
+            f"{len(sampled):,} passages of the training text were sampled from the parent after tuning on the real "
+            "text; a tuned parent was trained on them too."
+        )
+    return found
 
 
 def size_note(plan: PrunePlan) -> list[str]:

@@ -16,7 +16,7 @@ from minigpt.files import fingerprint
 from minigpt.pipeline.presets import Settings
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
-from minigpt.types import Corpus, Document
+from minigpt.types import Corpus, Document, QuestionSet
 
 TEXT = "corpus"
 
@@ -87,16 +87,13 @@ def separated(own: Corpus, control: Corpus) -> tuple[Corpus, Corpus]:
     """Both corpora without training text that overlaps what either is tested or decided on.
 
     General text is trained on too, so that no held-out or dev document of the domain may stand in it, nor one of the
-    control's held-out documents in the domain's training text. Questions whose definitions are meant to stand in the
-    training text (`seen`) guard nothing.
+    control's held-out documents in the domain's training text.
 
     Raises:
         CorpusError: nothing is left to train or calibrate on.
     """
     tally: Counter[str] = Counter()
-    guarded = [*own.heldout, *own.dev, *control.heldout, *control.dev]
-    asked = [each for corpus in (own, control) for each in corpus.questions]
-    questions = [each for each in asked if each.role == "test" and not each.seen]
+    guarded, questions = guarded_by(own, control)
     sources = {document.source for document in guarded}
 
     def clean(documents: tuple[Document, ...]) -> tuple[Document, ...]:
@@ -113,6 +110,17 @@ def separated(own: Corpus, control: Corpus) -> tuple[Corpus, Corpus]:
         )
     counts = {**own.counts, **{f"control_{name.removeprefix('control_')}": count for name, count in tally.items()}}
     return replace(own, counts=counts), control
+
+
+def guarded_by(own: Corpus, control: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:
+    """What no training text may hold: held-out and dev text of domain and control, and their test questions.
+
+    Questions whose definitions are meant to stand in the training text (`seen`) guard nothing.
+    """
+    both = [own] if control is None else [own, control]
+    documents = [document for corpus in both for document in (*corpus.heldout, *corpus.dev)]
+    asked = [each for corpus in both for each in corpus.questions]
+    return documents, [each for each in asked if each.role == "test" and not each.seen]
 
 
 def _with(corpus: Corpus, *, train: tuple[Document, ...], calibration: tuple[Document, ...]) -> Corpus:

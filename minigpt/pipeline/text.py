@@ -42,19 +42,19 @@ def dev_sample(documents: Sequence[Document], limit: int | None) -> list[Documen
     return taken
 
 
-def training_documents(
-    domain: Corpus, general: Corpus | None, share: float, *, definitions: int = 0, seed: int = 0
-) -> list[Document]:
-    """The domain's training text and, behind it, general text of `share` times its bytes (as far as there is some).
-
-    With `definitions` the definitions that this text holds follow as questions, that many times over.
-    """
+def training_documents(domain: Corpus, general: Corpus | None, share: float) -> list[Document]:
+    """The domain's training text and, behind it, general text of `share` times its bytes (as far as there is some)."""
     found = list(domain.train)
     if general is not None and share > 0:
         size = sum(len(document.text.encode()) for document in found)
         found += dev_sample(general.train, int(share * size))
-    defined = defined_in(found) if definitions else []
-    return found + [each for time in range(definitions) for each in asked_and_answered(defined, seed + time)]
+    return found
+
+
+def definition_documents(documents: Sequence[Document], times: int, seed: int) -> list[Document]:
+    """The definitions that stand in this text as questions and answers, `times` times over, in changing words."""
+    defined = defined_in(documents) if times else []
+    return [each for time in range(times) for each in asked_and_answered(defined, seed + time)]
 
 
 def asked_and_answered(found: Sequence[Definition], seed: int) -> list[Document]:

@@ -15,6 +15,7 @@ from minigpt.types import BuildReport
 DONE = "done.json"
 BUILD = "build.json"
 HEAVY = ("tuned", "pruned", "healed")
+TEXTS = ("corpus", "sampled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,8 @@ class Workspace:
             (self.work / name / DONE).unlink(missing_ok=True)
             for weights in (self.work / name).rglob("*.safetensors"):
                 weights.unlink()
-        shutil.rmtree(self.work / "corpus", ignore_errors=True)
+        for name in TEXTS:
+            shutil.rmtree(self.work / name, ignore_errors=True)
         for stale in self.work.glob(".*"):
             shutil.rmtree(stale, ignore_errors=True)
 

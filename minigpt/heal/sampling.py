@@ -1,0 +1,175 @@
+"""Text sampled from a model, thousands of pieces at once: what a teacher can say that its corpus does not.
+
+Decoding goes token by token over key and value buffers of a fixed size, so that one step is one CUDA graph (a small
+model spends nearly all of a step on launching kernels otherwise). Prompts are read in the same way: while a text's
+prompt lasts, its next token is given instead of drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.progress import SILENT, Reporter
+
+CACHED = "minigpt_cached"
+WARM_UP = 3
+ROWS_CPU, ROWS = 32, 2048
+
+Prompts = Sequence[Sequence[int]]
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Prompts,
+    *,
+    length: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    rows: int | None = None,
+    reporter: Reporter = SILENT,
+) -> list[list[int]]:
+    """Continue each prompt up to `length` tokens by sampling from the model's whole distribution.
+
+    Args:
+        model: a causal language model of a family whose attention is plainly causal (:func:`can_sample`); in the
+            precision it is to run in.
+        prompts: token ids, each of 1 to `length` tokens.
+        length: tokens of every text, its prompt included. Nothing stops at an end token: cut the texts as they need.
+        temperature: divides the logits.
+        seed: of the draws.
+        rows: texts decoded together (default: by device).
+        reporter: told about progress.
+
+    Returns:
+        Token ids of every text, prompt included, in the order of the prompts.
+    """
+    device = next(model.parameters()).device
+    size = min(len(prompts), rows or (ROWS if device.type == "cuda" else ROWS_CPU))
+    if not prompts:
+        return []
+    torch.manual_seed(seed)
+    texts: list[list[int]] = []
+    model.eval()
+    buffers = _Buffers.empty(size, length, device)
+    with _attending(model, buffers):
+        step = _stepper(model, buffers, temperature)
+        starts = range(0, len(prompts), size)
+        for start in reporter.track(starts, title="Sampling", total=len(starts)):
+            chosen = list(prompts[start : start + size])
+            buffers.fill(chosen)
+            for _ in range(length - 1):
+                step()
+            texts += buffers.tokens[: len(chosen)].tolist()
+    return texts
+
+
+def can_sample(config: Any, length: int) -> bool:
+    """Whether a family's attention sees all `length` tokens before it and does nothing else to its scores."""
+    window = getattr(config, "sliding_window", None)
+    return getattr(config, "attn_logit_softcapping", None) is None and (window is None or window >= length)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Buffers:
+    """What a step reads and writes: `tokens` and `given` [rows, length], `place` [1], keys and values by layer."""
+
+    tokens: Tensor
+    given: Tensor
+    place: Tensor
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, rows: int, length: int, device: torch.device) -> _Buffers:
+        """All zeros."""
+        return cls(
+            tokens=torch.zeros(rows, length, dtype=torch.long, device=device),
+            given=torch.zeros(rows, length, dtype=torch.bool, device=device),
+            place=torch.zeros(1, dtype=torch.long, device=device),
+        )
+
+    def fill(self, prompts: Prompts) -> None:
+        """Start over with these prompts. Old keys need no cleaning: nothing looks at places not yet written."""
+        rows, length = self.tokens.shape
+        tokens, given = torch.zeros(rows, length, dtype=torch.long), torch.zeros(rows, length, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            kept = torch.tensor(list(prompt[:length]))
+            tokens[row, : len(kept)], given[row, : len(kept)] = kept, True
+        self.tokens.copy_(tokens)
+        self.given.copy_(given)
+        self.place.zero_()
+
+    def remember(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one place's key and value, [rows, groups, 1, head]; returns all, [rows, groups, length, head]."""
+        if layer not in self.keys:
+            shape = (*key.shape[:2], self.tokens.shape[1], key.shape[3])
+            self.keys[layer], self.values[layer] = key.new_zeros(shape), value.new_zeros(shape)
+        self.keys[layer].index_copy_(2, self.place, key)
+        self.values[layer].index_copy_(2, self.place, value)
+        return self.keys[layer], self.values[layer]
+
+
+@contextmanager
+def _attending(model: Any, buffers: _Buffers) -> Iterator[None]:
+    """Inside the block the model's attention reads the buffers; transformers builds no mask and no cache for it."""
+    from transformers import AttentionInterface
+
+    def attend(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, scaling: float | None = None, **_: Any
+    ) -> tuple[Tensor, None]:
+        keys, values = buffers.remember(module.layer_idx, key, value)
+        rows, heads, _one, size = query.shape
+        grouped = query.view(rows, keys.shape[1], heads // keys.shape[1], size)
+        scores = (grouped @ keys.transpose(-1, -2)).float() * (size**-0.5 if scaling is None else scaling)
+        later = torch.arange(scores.shape[-1], device=scores.device) > buffers.place
+        weights = scores.masked_fill(later, float("-inf")).softmax(-1).to(values.dtype)
+        return (weights @ values).view(rows, 1, heads, size), None
+
+    AttentionInterface.register(CACHED, attend)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(CACHED)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _stepper(model: Any, buffers: _Buffers, temperature: float) -> Callable[[], None]:
+    """A function that reads one place of every text and writes the next."""
+
+    def step() -> None:
+        rows = buffers.tokens.shape[0]
+        ids = buffers.tokens.index_select(1, buffers.place)
+        logits = model(input_ids=ids, position_ids=buffers.place.expand(rows, 1), use_cache=False).logits[:, -1]
+        odds = (logits.float() / temperature).softmax(-1)
+        drawn = (odds / torch.empty_like(odds).exponential_(1)).argmax(-1, keepdim=True)
+        buffers.place += 1
+        told = buffers.given.index_select(1, buffers.place)
+        kept = torch.where(told, buffers.tokens.index_select(1, buffers.place), drawn)
+        buffers.tokens.index_copy_(1, buffers.place, kept)
+
+    if buffers.tokens.device.type != "cuda":
+        return step
+    return _graphed(step, buffers)
+
+
+def _graphed(step: Callable[[], None], buffers: _Buffers) -> Callable[[], None]:
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(min(WARM_UP, buffers.tokens.shape[1] - 1)):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    buffers.place.zero_()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    replay: Callable[[], None] = graph.replay
+    return replay

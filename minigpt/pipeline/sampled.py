@@ -1,0 +1,104 @@
+"""Text that the parent itself writes about the domain, once it has read the domain's own: more to heal on.
+
+A corpus of a few megabytes is read ten times over by a healing that is long enough. Distillation does not need true
+text, it needs places at which the teacher's distribution is worth learning, and those the teacher can make.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from minigpt import assets
+from minigpt.corpus import prefix_token
+from minigpt.corpus.guard import without_overlap
+from minigpt.files import fingerprint, read_jsonl, write_jsonl
+from minigpt.heal import train
+from minigpt.heal.sampling import can_sample, sample
+from minigpt.pipeline.inputs import guarded_by
+from minigpt.pipeline.text import dev_sample, token_text
+from minigpt.types import Document
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from minigpt.pipeline.context import Context
+
+LENGTH = 384
+OPENING = (4, 32)
+SOURCE, LICENSE = "sampled from the tuned parent", "generated"
+
+
+def sampled_documents(context: Context) -> list[Document]:
+    """`text.sampled` passages, sampled once a build from the parent tuned on the real training text.
+
+    Each goes on from a few tokens of a training document of the domain, at temperature 1, to 384 tokens or the model's
+    own end. Passages that overlap held-out text, dev text or test questions are dropped. A parent whose attention the
+    sampler does not compute gives none, which is noted.
+    """
+    count = context.settings.text.sampled
+    if not count:
+        return []
+    key = fingerprint(
+        context.parent.fingerprint, context.real_documents(), context.settings.tune, count, LENGTH, context.options.seed
+    )
+
+    def make(folder: Path) -> None:
+        with context.reporter.stage("Sampling text from the tuned parent"):
+            write_jsonl(folder / "documents.jsonl", _sampled(context, count))
+
+    folder, _ = context.common.stage("sampled", key, make)
+    return [Document(**row) for row in read_jsonl(folder / "documents.jsonl")]
+
+
+def _sampled(context: Context, count: int) -> list[Document]:
+    from minigpt.pipeline.context import release
+
+    seed, tokenizer = context.options.seed, assets.load_tokenizer(context.parent.path)
+    window = context.settings.tune.window
+    own = token_text(tokenizer, context.corpus.train, window).windows
+    prompts = openings(own, count, prefix=prefix_token(tokenizer), seed=seed)
+    model = context.load(context.parent.path, training=True)
+    if not can_sample(model.config, LENGTH):
+        context.reporter.note(f"No text is sampled: the attention of {model.config.model_type} is not plainly causal.")
+        return []
+    _tune(context, model, tokenizer)
+    texts = sample(model, prompts, length=LENGTH, seed=seed, reporter=context.reporter)
+    del model
+    release()
+    end = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    told = tokenizer.batch_decode([until(text, end) for text in texts], skip_special_tokens=True)
+    documents = [Document(text=text, source=SOURCE, license=LICENSE) for text in told if text.strip()]
+    guarded, questions = guarded_by(context.corpus, context.general)
+    return without_overlap(documents, guarded, questions, Counter())
+
+
+def _tune(context: Context, model: Any, tokenizer: Any) -> None:
+    """Tune the model that will write, at the rate of the settings, in place and in the precision to sample in."""
+    from minigpt.pipeline.context import measuring_dtype
+
+    recipe = context.settings.tune
+    text = token_text(tokenizer, context.real_documents(), recipe.window)
+    dev = token_text(tokenizer, dev_sample(context.corpus.dev, context.settings.text.dev_bytes), recipe.window)
+    train(model, text, dev, recipe, seed=context.options.seed, title="Tuning the writer", reporter=context.reporter)
+    model.to(measuring_dtype(context.device))
+
+
+def openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed: int) -> list[list[int]]:
+    """`count` short runs of tokens from anywhere in the text, each behind the token that opens a text."""
+    draw, (shortest, longest) = Random(seed), OPENING
+    usable = [window for window in windows if len(window) > longest + 1] or list(windows)
+    found = []
+    for _ in range(count):
+        window, size = draw.choice(usable), draw.randrange(shortest, longest)
+        start = draw.randrange(1, max(2, len(window) - size))
+        found.append([prefix, *window[start : start + size]])
+    return found
+
+
+def until(text: Sequence[int], ends: set[int]) -> list[int]:
+    """A sampled text without its opening token, up to where the model ended it."""
+    stop = next((place for place in range(1, len(text)) if text[place] in ends), len(text))
+    return list(text[1:stop])

@@ -1,0 +1,58 @@
+"""Sampling must draw from the model's own distribution, whatever the prompt lengths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minigpt.heal.sampling import can_sample, sample
+from tests.tiny import FAMILIES, tiny_config, tiny_model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cold_sampling_is_greedy_decoding(family: str) -> None:
+    """At a temperature near zero the texts are those of `generate`, for prompts of unequal length and odd rows."""
+    model = tiny_model(family)
+    prompts = [[1, 7, 300, 41], [1, 9], [5, 6, 7, 8, 9, 10, 11], [1], [1, 100, 101]]
+    found = sample(model, prompts, length=20, temperature=1e-5, rows=2)
+    for prompt, text in zip(prompts, found, strict=True):
+        ids = torch.tensor([prompt])
+        expected = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            min_length=20,
+            max_length=20,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        assert text == expected[0].tolist()
+
+
+def test_draws_follow_the_distribution() -> None:
+    """The frequencies of 4,000 first tokens agree with the softmax within five standard errors."""
+    model = tiny_model("llama", vocab_size=512)
+    model.get_output_embeddings().weight.data.mul_(3)
+    texts = sample(model, [[1, 2]] * 4000, length=3, rows=1000)
+    with torch.no_grad():
+        odds = model(torch.tensor([[1, 2]])).logits[0, -1].softmax(-1)
+    drawn = torch.bincount(torch.tensor([text[2] for text in texts]), minlength=512) / 4000
+    error = (odds * (1 - odds) / 4000).sqrt()
+    assert ((drawn - odds).abs() <= 5 * error + 1e-3).all()
+
+
+def test_seed_decides() -> None:
+    """The same seed gives the same texts, another seed others; the attention is put back afterwards."""
+    model = tiny_model("llama")
+    before = model.config._attn_implementation
+    first, again, other = (sample(model, [[1, 5]] * 3, length=24, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert model.config._attn_implementation == before
+    assert sample(model, [], length=8) == []
+
+
+def test_families_it_would_be_wrong_for_are_told() -> None:
+    """A window shorter than the texts, or capped scores, are not what the buffers compute."""
+    assert can_sample(tiny_config("llama"), 1000)
+    assert not can_sample(tiny_config("gemma3_text"), 65)
+    assert not can_sample(tiny_config("gemma2"), 8)

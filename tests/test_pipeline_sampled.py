@@ -1,0 +1,105 @@
+"""Healing on text that the tuned parent writes: what it goes on from, what it must not hold, who reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from minigpt.files import read_jsonl
+from minigpt.pipeline import BuildOptions, sampled
+from minigpt.pipeline.build import context_for
+from minigpt.pipeline.context import Context
+from minigpt.pipeline.workspace import Workspace
+from minigpt.progress import SILENT
+from tests.building import FAST, build, folder_of
+from tests.healing import Notes
+from tests.worlds import CONTROL, World
+
+pytestmark = pytest.mark.usefixtures("home")
+
+SAMPLED = {**CONTROL, "tune.steps": "1", "text.sampled": "5"}
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampled, "LENGTH", 40)
+
+
+def context_of(world: World, folder: str, **overrides: str) -> Context:
+    options = world.options(folder, overrides={**SAMPLED, **overrides})
+    return context_for(str(world.domain), options, Workspace(root=folder_of(options)), SILENT)
+
+
+def test_openings_are_pieces_of_the_text_behind_its_opening_token() -> None:
+    windows = [list(range(100, 160)), list(range(200, 260)), [1, 2, 3]]
+    found = sampled.openings(windows, 200, prefix=7, seed=0)
+    assert {opening[0] for opening in found} == {7}
+    pieces = [opening[1:] for opening in found]
+    assert {len(piece) for piece in pieces} == set(range(4, 32))
+    assert all(piece == list(range(piece[0], piece[0] + len(piece))) for piece in pieces)
+    assert all(any(piece[0] in window[1:] and piece[-1] in window for window in windows[:2]) for piece in pieces)
+    assert sampled.openings(windows, 200, prefix=7, seed=0) == found != sampled.openings(windows, 200, prefix=7, seed=1)
+    assert sampled.openings([[1, 2, 3]], 1, prefix=7, seed=0)[0][1:] in ([2, 3], [1, 2, 3], [3])
+
+
+@pytest.mark.parametrize(("text", "kept"), [([7, 1, 2, 9, 3], [1, 2]), ([9, 1, 2], [1, 2]), ([7, 9], []), ([7], [])])
+def test_a_text_ends_where_the_model_ended_it(text: list[int], kept: list[int]) -> None:
+    assert sampled.until(text, {9}) == kept
+
+
+def test_control_and_specialist_read_it_and_it_is_made_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Counter[str]()
+    real = sampled.sample
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        written["calls"] += 1
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sampled, "sample", counted)
+    context = context_of(world, "sampled-once")
+    before, _ = context_of(world, "sampled-none", **{"text.sampled": "0"}).training_text(tokenizer_of(context), 64)
+    first, _ = context.training_text(tokenizer_of(context), 64)
+    again, _ = context.training_text(tokenizer_of(context), 64)
+    assert first == again and written["calls"] == 1
+    rows = read_jsonl(context.workspace.work / "sampled" / "documents.jsonl")
+    assert 0 < len(rows) <= 5 and {row["license"] for row in rows} == {"generated"}
+    assert first.windows[: len(before.windows)] == before.windows
+    assert first.bytes - before.bytes == sum(len(row["text"].encode()) for row in rows)
+
+
+def tokenizer_of(context: Context) -> Any:
+    from minigpt import assets
+
+    return assets.load_tokenizer(context.parent.path)
+
+
+def test_held_out_text_that_the_model_writes_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = context_of(world, "sampled-leak")
+    tokenizer = tokenizer_of(context)
+    leaks = [*context.corpus.heldout[:2], *context.corpus.dev[:1]]
+    texts = [[0, *tokenizer.encode(each.text, add_special_tokens=False)] for each in (*leaks, context.corpus.train[0])]
+    monkeypatch.setattr(sampled, "sample", lambda *_a, **_o: texts)
+    found = [each.text for each in sampled.sampled_documents(context)]
+    assert len(found) == 1 and found[0].strip() == context.corpus.train[0].text.strip()
+
+
+def test_a_family_the_sampler_does_not_compute_gives_none_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampled, "can_sample", lambda *_: False)
+    notes = Notes()
+    context = replace(context_of(world, "sampled-family"), reporter=notes)
+    assert sampled.sampled_documents(context) == []
+    assert any("No text is sampled" in note for note in notes.notes)
+
+
+def test_the_report_tells_of_it_and_the_text_is_dropped_at_the_end(world: World) -> None:
+    options: BuildOptions = world.options(
+        "sampled-build", overrides={**FAST, **SAMPLED, "heal.steps": "1", "text.definitions": "1"}
+    )
+    made = build(options)
+    assert any("sampled from the parent" in note for note in made.notes)
+    assert not (folder_of(options) / "work" / "sampled").exists()
