@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 @click.option("--method", metavar="NAME", help="How units are ranked, see `minigpt methods` [contextual].")
 @click.option("--preset", type=click.Choice(["quick", "standard", "thorough"]), help="How much work [quick].")
 @click.option(
+    "--keep-general",
+    type=click.FloatRange(min=1, min_open=True),
+    metavar="X",
+    help="General text may cost X times the parent's bits per byte; exit 3 beyond.",
+)
+@click.option(
     "--kinds",
     type=Names("linear", "activation", "embedding"),
     help="What may be removed [everything, whole layers too].",
@@ -58,8 +64,11 @@ def build(session: Session, **options: Any) -> None:
     at_most_one(**{name: options[name] for name in ("target_size", "target_params", "target_bytes")})
     check_names(options["domains"], options["method"])
     from minigpt import pipeline
-    from minigpt.report import render
+    from minigpt.report import check_gate, render
 
+    kept = options.pop("keep_general")
+    if kept is not None:
+        options["overrides"] = {**options["overrides"], "keep_general": f"{kept:g}"}
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     chosen = pipeline.BuildOptions(**given)
     if chosen.plan_only and chosen.masked:
@@ -70,6 +79,9 @@ def build(session: Session, **options: Any) -> None:
         return
     reports = pipeline.build(chosen, session.reporter)
     session.show(alone(reports), lambda: stacked(render(report) for report in reports))
+    if kept is not None:
+        for made in reports:
+            check_gate(f"bits_per_byte@general>{kept:g}x", [(made.domain, made)])
 
 
 def check_names(domains: Sequence[str], method: str | None) -> None:

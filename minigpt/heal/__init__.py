@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minigpt.heal.data import TokenText
+    from minigpt.heal.data import Bound, TokenText
     from minigpt.heal.forward import bits_per_byte
     from minigpt.heal.recipe import Recipe
     from minigpt.heal.teacher import Teacher
     from minigpt.heal.training import train, train_best
 
 _HOMES = {
+    "Bound": "minigpt.heal.data",
     "Recipe": "minigpt.heal.recipe",
     "Teacher": "minigpt.heal.teacher",
     "TokenText": "minigpt.heal.data",
@@ -24,7 +25,7 @@ _HOMES = {
     "train_best": "minigpt.heal.training",
 }
 
-__all__ = ["Recipe", "Teacher", "TokenText", "bits_per_byte", "train", "train_best"]
+__all__ = ["Bound", "Recipe", "Teacher", "TokenText", "bits_per_byte", "train", "train_best"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,10 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run stands: `step` steps are done, `tokens` seen, `losses` are (step, dev bits per byte)."""
+    """Where a run stands: `step` steps are done, `tokens` seen, `losses` are (step, dev bits per byte).
+
+    `best_excess`: bits per byte by which the best weights miss the bound.
+    """
 
     fingerprint: str
     step: int
@@ -31,6 +34,7 @@ class Progress:
     averaged: int
     seconds: float
     losses: tuple[tuple[int, float], ...]
+    best_excess: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

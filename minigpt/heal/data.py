@@ -45,6 +45,14 @@ class TokenText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Dev text of another kind, tokenized for the model that is trained, and the bits per byte it may cost at most."""
+
+    text: TokenText
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Padded:
     """A batch on the CPU: `ids` int64 [rows, length], `lengths` int64 [rows]."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minigpt.errors import MiniGPTError
 from minigpt.heal import checkpoint as checkpoints
 from minigpt.heal.average import Average
-from minigpt.heal.data import MULTIPLE, Padded, TokenText, epochs, noisy
+from minigpt.heal.data import MULTIPLE, Bound, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
 from minigpt.heal.fused import fused_kernels
 from minigpt.heal.graphs import LENGTH_MULTIPLE, GraphedSteps, can_capture, causal_attention
@@ -33,8 +33,17 @@ CHECKPOINT_SECONDS = 300.0
 class Run:
     """The state of one run."""
 
-    def __init__(self, model: Any, dev: TokenText, recipe: Recipe, teacher: Teacher | None, seed: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        dev: TokenText,
+        recipe: Recipe,
+        teacher: Teacher | None,
+        seed: int,
+        bound: Bound | None = None,
+    ) -> None:
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
+        self.bound, self.best_excess = bound, math.inf
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = optimizer_for(model, self.parameters, recipe)
@@ -98,7 +107,7 @@ class Run:
         if found is None:
             return
         self.step, self.tokens, self.losses = found.step, found.tokens, list(found.losses)
-        self.best_step, self.best_loss = found.best_step, found.best_loss
+        self.best_step, self.best_loss, self.best_excess = found.best_step, found.best_loss, found.best_excess
         self.started = time.perf_counter() - found.seconds
 
     def save(self, path: Path, run_id: str, reporter: Reporter) -> None:
@@ -112,6 +121,7 @@ class Run:
             averaged=self.average.updates,
             seconds=time.perf_counter() - self.started,
             losses=tuple(self.losses),
+            best_excess=self.best_excess,
         )
         try:
             checkpoints.save(path, progress, self._state)
@@ -130,8 +140,9 @@ class Run:
         with self.average.applied():
             model = self.model if self.steps is None else self.steps.refreshed()
             loss = bits_per_byte(model, self.dev, precision=self.recipe.precision)
-            if loss < self.best_loss:
-                self.best_loss, self.best_step = loss, self.step
+            excess = self._excess(model)
+            if (excess, loss) < (self.best_excess, self.best_loss):
+                self.best_excess, self.best_loss, self.best_step = excess, loss, self.step
                 torch._foreach_copy_(self.best, [p.detach() for p in self.parameters])
         if math.isfinite(loss):
             self.losses.append((self.step, loss))
@@ -139,6 +150,13 @@ class Run:
         self.diverged = True
         if not self.losses:
             raise MiniGPTError("The model gives no finite probabilities on the dev text; its weights are damaged.")
+
+    def _excess(self, model: Any) -> float:
+        """Bits per byte above the bound: 0 within it, or without one."""
+        if self.bound is None:
+            return 0.0
+        cost = bits_per_byte(model, self.bound.text, precision=self.recipe.precision)
+        return max(0.0, cost - self.bound.limit) if math.isfinite(cost) else math.inf
 
     def advance(self, batch: Padded) -> None:
         """One optimizer step. Its dropout depends on seed and step alone, so that a resumed run draws the same."""

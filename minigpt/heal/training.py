@@ -13,7 +13,7 @@ import torch
 from minigpt.files import fingerprint
 from minigpt.heal import checkpoint as checkpoints
 from minigpt.heal.adapters import trainable
-from minigpt.heal.data import TokenText
+from minigpt.heal.data import Bound, TokenText
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.run import Run
 from minigpt.heal.teacher import Teacher
@@ -28,6 +28,7 @@ def train(
     recipe: Recipe,
     *,
     teacher: Teacher | None = None,
+    bound: Bound | None = None,
     seed: int = 0,
     checkpoint: Path | None = None,
     title: str = "Healing",
@@ -41,6 +42,7 @@ def train(
         dev: text that decides when to stop; never the held-out text.
         recipe: steps, learning rate, losses.
         teacher: distilled from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
+        bound: what other text may cost; weights within it are kept before better ones beyond it.
         seed: order of the text, initial values and dropout of adapters; sets torch's random generator.
         checkpoint: file to resume from; written at most every five minutes, removed when the run is done. A damaged
             one, or one of another model, text, recipe or seed, is ignored.
@@ -56,8 +58,8 @@ def train(
     """
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
-    run_id = _identity(model, text, dev, recipe, teacher, seed) if checkpoint is not None else ""
-    with _started(model, dev, recipe, teacher, seed) as run:
+    run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
+    with _started(model, dev, recipe, teacher, seed, bound) as run:
         if checkpoint is not None:
             run.resume(checkpoint, run_id)
         run.go(text, title, reporter, checkpoint, run_id)
@@ -119,17 +121,28 @@ def train_best(
 
 
 @contextmanager
-def _started(model: Any, dev: TokenText, recipe: Recipe, teacher: Teacher | None, seed: int) -> Iterator[Run]:
+def _started(
+    model: Any, dev: TokenText, recipe: Recipe, teacher: Teacher | None, seed: int, bound: Bound | None = None
+) -> Iterator[Run]:
     """A run of the model, which is a plain model again after the block."""
     torch.manual_seed(seed)
     with trainable(model, recipe) as trained:
-        yield Run(trained, dev, recipe, teacher, seed)
+        yield Run(trained, dev, recipe, teacher, seed, bound)
 
 
-def _identity(model: Any, text: TokenText, dev: TokenText, recipe: Recipe, teacher: Teacher | None, seed: int) -> str:
+def _identity(
+    model: Any,
+    text: TokenText,
+    dev: TokenText,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    bound: Bound | None,
+    seed: int,
+) -> str:
     """Names a run by all that its result depends on."""
     taught: tuple[Any, ...] = ()
     if teacher is not None:
         ids = None if teacher.parent_ids is None else teacher.parent_ids.tolist()
         taught = (checkpoints.weights_digest(teacher.model), ids)
-    return fingerprint(recipe, seed, text.digest, dev.digest, checkpoints.weights_digest(model), taught)
+    kept = None if bound is None else (bound.text.digest, bound.limit)
+    return fingerprint(recipe, seed, text.digest, dev.digest, checkpoints.weights_digest(model), taught, kept)

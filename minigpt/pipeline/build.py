@@ -14,7 +14,7 @@ from minigpt.files import fingerprint, write_json
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.finish import finish, settle
 from minigpt.pipeline.healing import heal
-from minigpt.pipeline.inputs import control_of, domain_of, read_text, state_of
+from minigpt.pipeline.inputs import check_bound, control_of, domain_of, read_text, state_of
 from minigpt.pipeline.limits import check_target
 from minigpt.pipeline.masked import Form, masked_report, masked_stage
 from minigpt.pipeline.measure import Controls, measure, with_metrics
@@ -217,6 +217,7 @@ def context_for(name: str, options: BuildOptions, workspace: Workspace, reporter
     control = control_of(domain, settings)
     state = state_of(domain, control, options.base)
     corpus, general = read_text(domain, control, settings, options.seed, workspace, reporter, state)
+    check_bound(domain, general, settings)
     suite = suite_for(
         corpus,
         general,

@@ -22,6 +22,7 @@ from minigpt.pipeline.text import (
     calibration_batches,
     definition_documents,
     dev_sample,
+    in_turns,
     token_counts,
     token_text,
     training_documents,
@@ -71,30 +72,60 @@ class Context:
             path, dtype=torch.float32 if training else measuring_dtype(self.device), device=self.device
         )
 
+    @property
+    def bounded(self) -> Corpus | None:
+        """The general text, if its loss is bounded."""
+        return self.general if self.settings.keep_general is not None else None
+
+    @property
+    def plan_text_key(self) -> str:
+        """Names the text that decides what is kept."""
+        return (
+            self.corpus.fingerprint
+            if self.bounded is None
+            else fingerprint(self.corpus.fingerprint, self.bounded.fingerprint)
+        )
+
+    def probe_documents(self, limit: int) -> list[Document]:
+        """About `limit` bytes of dev text, half of them general where its loss is bounded."""
+        own = dev_sample(self.corpus.dev, limit if self.bounded is None else limit // 2)
+        return own if self.bounded is None else [*own, *dev_sample(self.bounded.dev, limit // 2)]
+
     def calibration(self, tokenizer: Any, tokens: int) -> list[Batch]:
-        """Packed calibration text of about `tokens` tokens."""
+        """Packed calibration text of about `tokens` tokens, half of it general where its loss is bounded."""
+        documents = list(self.corpus.calibration)
+        if self.bounded is not None:
+            documents = in_turns(documents, self.bounded.calibration)
         return calibration_batches(
             tokenizer,
-            self.corpus.calibration,
+            documents,
             window=self.settings.heal.window,
             tokens=tokens,
             batch_tokens=self.settings.evaluation.batch_tokens,
         )
 
     def token_counts(self, tokenizer: Any) -> Counter[int]:
-        """How often the domain's own text, held-out and dev text aside, uses each token."""
-        return token_counts(tokenizer, [*self.corpus.calibration, *self.corpus.train])
+        """How often the domain's own text, held-out and dev text aside, uses each token.
+
+        Where general loss is bounded, as much general text is counted along.
+        """
+        documents = [*self.corpus.calibration, *self.corpus.train]
+        if self.bounded is not None:
+            size = sum(len(document.text.encode()) for document in documents)
+            documents += dev_sample([*self.bounded.calibration, *self.bounded.train], size)
+        return token_counts(tokenizer, documents)
 
     @property
     def text_key(self) -> str:
         """Names the text that is trained and decided on."""
         general = self.general.fingerprint if self.general else ""
         sampled = (self.parent.fingerprint, self.settings.tune) if self.settings.text.sampled else ()
-        return fingerprint(self.corpus.fingerprint, general, self.settings.text, sampled)
+        return fingerprint(self.corpus.fingerprint, general, self.settings.text, sampled, self.bounded is not None)
 
     def read_documents(self) -> list[Document]:
         """The training documents: the domain's and the general text mixed in."""
-        return training_documents(self.corpus, self.general, self.settings.text.general)
+        share = self.settings.text.general if self.bounded is None else max(1.0, self.settings.text.general)
+        return training_documents(self.corpus, self.general, share)
 
     def asked_documents(self) -> list[Document]:
         """The definitions that stand in them, as questions and answers."""

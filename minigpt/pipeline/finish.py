@@ -115,6 +115,11 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
             "General training text was mixed into tuning and healing, from the sources of the general control (other "
             "documents): the general rows show what is kept with that help, and the untuned parent did not have it."
         )
+    if context.settings.keep_general is not None:
+        found.append(
+            f"General text was to cost at most {context.settings.keep_general:g} times what it costs the parent: it "
+            "counted as much as the domain's in statistics, plan, repair, vocabulary and healing."
+        )
     found += made_text_notes(context)
     found += [
         f"The license of {each.name} is not known." for each in attributions(context) if each.license == "unknown"

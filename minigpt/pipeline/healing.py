@@ -8,8 +8,9 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.heal import Teacher, train
+from minigpt.heal import Bound, Teacher, bits_per_byte, train
 from minigpt.pipeline.context import Context, release, save_model
+from minigpt.pipeline.text import token_text
 from minigpt.types import PrunePlan, Training
 
 
@@ -26,19 +27,21 @@ class Healed:
 def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, source: Path) -> Healed:
     """Train the model in `pruned`; with `heal.distill` above 0 the model in `source` is its teacher."""
     recipe, options = context.settings.heal, context.options
-    key = fingerprint(pruned_key, recipe, context.text_key, options.seed)
+    key = fingerprint(pruned_key, recipe, context.text_key, context.settings.keep_general, options.seed)
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Healing"):
             model, tokenizer = context.load(pruned, training=True), assets.load_tokenizer(pruned)
             text, dev = context.training_text(tokenizer, recipe.window)
             teacher = _teacher(context, source, plan, model) if recipe.distill else None
+            bound = _bound(context, tokenizer)
             training = train(
                 model,
                 text,
                 dev,
                 recipe,
                 teacher=teacher,
+                bound=bound,
                 seed=options.seed,
                 reporter=context.reporter,
                 checkpoint=context.workspace.work / "healing.safetensors",
@@ -51,6 +54,18 @@ def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, sourc
     folder, done = context.workspace.stage("healed", key, make)
     training = read_json(folder / "training.json", Training)
     return Healed(path=folder / "model", training=training, key=key, seconds=done.seconds)
+
+
+def _bound(context: Context, tokenizer: Any) -> Bound | None:
+    """What the general dev text may cost the specialist, if that is bounded: a multiple of what it costs the parent."""
+    if context.bounded is None or context.settings.keep_general is None:
+        return None
+    documents, window = context.bounded.dev, context.settings.heal.window
+    parent, own = context.load(context.parent.path), assets.load_tokenizer(context.parent.path)
+    cost = bits_per_byte(parent, token_text(own, documents, window))
+    del parent
+    release()
+    return Bound(text=token_text(tokenizer, documents, window), limit=context.settings.keep_general * cost)
 
 
 def _teacher(context: Context, source: Path, plan: PrunePlan, student: Any) -> Teacher:

@@ -11,7 +11,7 @@ from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.config import DomainConfig, load_domain, resolved_yaml, with_online
 from minigpt.corpus import build_corpus, load_corpus, save_corpus
 from minigpt.corpus.guard import without_overlap
-from minigpt.errors import CorpusError
+from minigpt.errors import ConfigError, CorpusError
 from minigpt.files import fingerprint
 from minigpt.pipeline.presets import Settings
 from minigpt.pipeline.workspace import Workspace
@@ -110,6 +110,23 @@ def separated(own: Corpus, control: Corpus) -> tuple[Corpus, Corpus]:
         )
     counts = {**own.counts, **{f"control_{name.removeprefix('control_')}": count for name, count in tally.items()}}
     return replace(own, counts=counts), control
+
+
+def check_bound(domain: DomainConfig, general: Corpus | None, settings: Settings) -> None:
+    """Refuse a bound on general text that cannot be kept or measured.
+
+    Raises:
+        ConfigError: it is not above 1, or there is no general text.
+    """
+    if settings.keep_general is None:
+        return
+    if not settings.keep_general > 1:
+        raise ConfigError(f"--keep-general must be above 1, not {settings.keep_general:g}: pruning costs something.")
+    if general is None or not (general.train and general.dev and general.calibration):
+        raise ConfigError(
+            f"--keep-general needs general text, and {domain.name} is measured against none; name a control as "
+            "`general` in its domain file."
+        )
 
 
 def guarded_by(own: Corpus, control: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:

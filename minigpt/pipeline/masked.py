@@ -61,7 +61,7 @@ def masked_stage(context: Context, controls: Measured) -> tuple[Form, StageRepor
     asked = (options.method, options.target, options.kinds, options.seed, options.dtype, repairs(context))
     measured = (context.suite, settings.evaluation, context.prompt)
     name = fingerprint(
-        "masked", controls.source_key, context.corpus.fingerprint, settings.plan, settings.repair, asked, measured
+        "masked", controls.source_key, context.plan_text_key, settings.plan, settings.repair, asked, measured
     )
 
     def make(folder: Path) -> None:

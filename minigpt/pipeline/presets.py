@@ -107,6 +107,10 @@ class Settings:
 
     `recipe` names a healing recipe of a paper (`minigpt.heal.recipe.RECIPES`) that takes the place of the preset's;
     fields of `heal` that are set change it.
+
+    `keep_general` bounds what general text may cost, as a multiple of the parent's bits per byte on it: general text
+    then counts as much as the domain's in statistics, plan, repair, vocabulary and healing, and of the healed weights
+    those are kept that are best on the domain among those within the bound.
     """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
@@ -116,6 +120,7 @@ class Settings:
     text: TextSettings = field(default_factory=TextSettings)
     control: bool = True
     recipe: str = "preset"
+    keep_general: float | None = None
     tune: Recipe = field(default_factory=lambda: Recipe(steps=300, learning_rate=2e-4, evaluate_every=50, patience=100))
     heal: Recipe = field(
         default_factory=lambda: Recipe(

@@ -21,7 +21,7 @@ from minigpt.pipeline.attribution import removed_parameters
 from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.limits import FREE, Budget, budget_for
 from minigpt.pipeline.sensitivity import measure_sensitivity
-from minigpt.pipeline.text import calibration_batches, dev_sample
+from minigpt.pipeline.text import calibration_batches
 from minigpt.plan import LEFT_AFTER, Curve, Sensitivity, shipped
 from minigpt.plan.allocate import removed_fractions
 from minigpt.prune import apply_plan
@@ -50,7 +50,7 @@ def plan_for(context: Context, source: Path, source_key: str) -> Planned:
     options = context.options
     key = fingerprint(
         source_key,
-        context.corpus.fingerprint,
+        context.plan_text_key,
         chosen,
         options.target,
         options.method,
@@ -78,10 +78,9 @@ def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) 
         def make(folder: Path) -> None:
             stats.save(stats.collect(model, batches, reporter=context.reporter), folder / STATISTICS)
 
-        corpus = context.general if name == GENERAL and context.general is not None else context.corpus
-        key = fingerprint(
-            STATISTICS_VERSION, source_key, corpus.fingerprint, chosen.tokens, context.settings.heal.window
-        )
+        contrasted = context.general if name == GENERAL else None
+        text = context.plan_text_key if contrasted is None else contrasted.fingerprint
+        key = fingerprint(STATISTICS_VERSION, source_key, text, chosen.tokens, context.settings.heal.window)
         folder, _ = context.common.stage(name, key, make)
         return stats.load(folder / STATISTICS)
 
@@ -113,7 +112,7 @@ def _searches(context: Context, source_key: str) -> Searches:
     """Where searches by loss over this model and text are kept, for all sizes."""
     chosen = context.settings
     key = fingerprint(
-        (STATISTICS_VERSION, source_key, context.corpus.fingerprint, context.device.partition(":")[0]),
+        (STATISTICS_VERSION, source_key, context.plan_text_key, context.device.partition(":")[0]),
         (chosen.plan.tokens, chosen.plan.protect_ends, chosen.heal.window),
     )
     return Searches(context.common.work / "searches" / key)
@@ -191,7 +190,7 @@ def _sensitivity(
             tokenizer,
             plan_of,
             list(take_tokens(material.batches, chosen.probe_tokens)),
-            dev_sample(context.corpus.dev, 4 * chosen.probe_tokens),
+            context.probe_documents(4 * chosen.probe_tokens),
             material.counts,
             axes=method.axes,
             window=context.settings.heal.window,
@@ -202,7 +201,7 @@ def _sensitivity(
     key = fingerprint(
         STATISTICS_VERSION,
         source_key,
-        context.corpus.fingerprint,
+        context.plan_text_key,
         (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),
         (method.name, sorted(material.kinds), seed, chosen.contrast),
         *_contrasted_with(context),

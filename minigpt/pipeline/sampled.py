@@ -34,9 +34,9 @@ SOURCE, LICENSE = "sampled from the tuned parent", "generated"
 def sampled_documents(context: Context) -> list[Document]:
     """`text.sampled` passages, sampled once a build from the parent tuned on the real training text.
 
-    Each goes on from a few tokens of a training document of the domain, at temperature 1, to 384 tokens or the model's
-    own end. Passages that overlap held-out text, dev text or test questions are dropped. A parent whose attention the
-    sampler does not compute gives none, which is noted.
+    Each goes on from a few tokens of a training document of the domain (or of the general text whose loss is bounded),
+    at temperature 1, to 384 tokens or the model's own end. Passages that overlap held-out text, dev text or test
+    questions are dropped. A parent whose attention the sampler does not compute gives none, which is noted.
     """
     count = context.settings.text.sampled
     if not count:
@@ -58,8 +58,8 @@ def _sampled(context: Context, count: int) -> list[Document]:
 
     seed, tokenizer = context.options.seed, assets.load_tokenizer(context.parent.path)
     window = context.settings.tune.window
-    own = token_text(tokenizer, context.corpus.train, window).windows
-    prompts = openings(own, count, prefix=prefix_token(tokenizer), seed=seed)
+    read = context.corpus.train if context.bounded is None else context.read_documents()
+    prompts = openings(token_text(tokenizer, read, window).windows, count, prefix=prefix_token(tokenizer), seed=seed)
     model = context.load(context.parent.path, training=True)
     if not can_sample(model.config, LENGTH):
         context.reporter.note(f"No text is sampled: the attention of {model.config.model_type} is not plainly causal.")

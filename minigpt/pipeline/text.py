@@ -42,6 +42,20 @@ def dev_sample(documents: Sequence[Document], limit: int | None) -> list[Documen
     return taken
 
 
+def in_turns(first: Sequence[Document], second: Sequence[Document]) -> list[Document]:
+    """Documents of both so that at any point about as many bytes of each have been read, to the end of the shorter."""
+    taken: list[Document] = []
+    left, right, sizes = iter(first), iter(second), [0, 0]
+    for _ in range(len(first) + len(second)):
+        side = int(sizes[0] > sizes[1])
+        document = next(right if side else left, None)
+        if document is None:
+            break
+        taken.append(document)
+        sizes[side] += len(document.text.encode())
+    return taken
+
+
 def training_documents(domain: Corpus, general: Corpus | None, share: float) -> list[Document]:
     """The domain's training text and, behind it, general text of `share` times its bytes (as far as there is some)."""
     found = list(domain.train)
