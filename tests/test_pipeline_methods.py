@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minigpt import pipeline, report
+from minigpt import pipeline, repair, report
 from minigpt.errors import MiniGPTError, PlanError
-from minigpt.pipeline import BuildOptions
+from minigpt.methods import flap
+from minigpt.pipeline import BuildOptions, pruning
 from minigpt.types import BuildReport, StageReport
 from tests.worlds import World, make_world
 
@@ -162,3 +164,31 @@ def test_whole_layers_miss_the_size_and_say_so(world: World) -> None:
         f"158,774 parameters were asked for; {kept:,} is the nearest that shortgpt reaches with what it removes."
         in (made.notes)
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "repaired"),
+    [("contextual", {}, True), ("wanda", {}, False), ("flap", {}, False), ("wanda", {"repair.ridge": "0.01"}, True)],
+)
+def test_probes_are_cut_as_the_method_cuts(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str, asked: dict[str, str], repaired: bool
+) -> None:
+    """A repair that will not follow must not make a unit look cheap to the planner, nor must biases that will."""
+    ridges, biased = [], []
+
+    def watched(job: Any, seen: list[Any], told: Callable[..., Any]) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            seen.append(told(*arguments, **options))
+            return job(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(
+        pruning, "prune_with_repair", watched(repair.prune_with_repair, ridges, lambda *_, **o: o["ridge"])
+    )
+    monkeypatch.setattr(flap, "compensated", watched(flap.compensated, biased, lambda material, plan: plan.ffn))
+    name = f"probed-{method}-{len(asked)}"
+    overrides = {"plan.sensitivity": "measure", **asked}
+    pipeline.plan_only(options(world, name, method, overrides=overrides, plan_only=True))
+    assert bool(ridges) == repaired and bool(biased) == (method == "flap")
+    assert set(ridges) <= {0.01 if asked else None}

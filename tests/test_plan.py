@@ -188,7 +188,24 @@ def test_fixed_widths_are_taken_as_they_are() -> None:
     assert DEFAULT_COSTS.total(shape) <= 100_000_000
 
 
-def test_a_size_is_exceeded_only_where_nothing_fits_below() -> None:
+@pytest.mark.parametrize(("size", "width"), [(0.9, 1280), (0.75, 896), (0.6, 512)])
+def test_no_dear_unit_goes_for_a_fraction_of_a_percent(size: float, width: int) -> None:
+    """Neurons or a KV group, nothing finer: widths are 1.23 % of the parent apart, and with two of three groups one
+    lies within 1 % below each of these sizes. It costs far more than the nearest width with all groups."""
+    limits = replace(DEFAULT_LIMITS, layers=(30,), neurons=(32, 1536), vocab=(49152, 49152))
+    shape = allocate(DEFAULT, DEFAULT_COSTS, round(size * 134_515_008), default_table(), limits)
+    assert (shape.kv_groups, shape.intermediate_size) == (3, width)
+    assert abs(DEFAULT_COSTS.total(shape) / 134_515_008 - size) < 0.0062
+
+
+def test_a_cheap_group_still_goes_before_dear_neurons() -> None:
+    limits = replace(DEFAULT_LIMITS, layers=(30,), neurons=(32, 1536), vocab=(49152, 49152))
+    curves = {"ffn": ((0.1, 1.0),), "kv_groups": ((0.4, 0.01),)}
+    shape = allocate(DEFAULT, DEFAULT_COSTS, 121_000_000, Sensitivity(curves=curves, weights={}), limits)
+    assert shape.kv_groups < 3
+
+
+def test_a_size_may_be_exceeded_where_only_widths_are_left() -> None:
     """Vocabulary and depth fixed: widths are 32 neurons apart, and the nearest is 0.2 % above."""
     limits = replace(SMALL_LIMITS, layers=(4,), kv_groups=(2,), vocab=(1000, 1000))
     nearest = SMALL_COSTS.total(replace(SMALL, intermediate_size=160))

@@ -24,9 +24,10 @@ from minigpt.pipeline.sensitivity import measure_sensitivity
 from minigpt.pipeline.text import calibration_batches
 from minigpt.plan import LEFT_AFTER, Curve, Sensitivity, shipped
 from minigpt.plan.allocate import removed_fractions
+from minigpt.progress import SILENT, Reporter
 from minigpt.prune import apply_plan
 from minigpt.repair import prune_with_repair
-from minigpt.types import Ints, PrunePlan, Shape
+from minigpt.types import Ints, PrunePlan
 
 PLAN = "plan.json"
 STATISTICS = "stats.safetensors"
@@ -58,6 +59,7 @@ def plan_for(context: Context, source: Path, source_key: str) -> Planned:
         options.seed,
         options.dtype,
         context.settings.heal.window,
+        context.settings.repair if repairs(context) else None,
         *_contrasted_with(context),
     )
 
@@ -181,15 +183,20 @@ def _sensitivity(
     measured = chosen.sensitivity == "measure" or (chosen.sensitivity == "auto" and context.device != "cpu")
     if table is not None and not measured:
         return table
-    plan_of = _planner(method, material, scores)
+    probed = list(take_tokens(material.batches, chosen.probe_tokens))
     seed = material.seed if "seed" in method.options else 0
 
     def make(folder: Path) -> None:
         curves = measure_sensitivity(
             model,
             tokenizer,
-            plan_of,
-            list(take_tokens(material.batches, chosen.probe_tokens)),
+            lambda copy, shape: _applied(
+                context,
+                copy,
+                choose(method, material, shape, scores, base_model=""),
+                batches=lambda: probed,
+                material=lambda: replace(material, model=copy),
+            )[0],
             context.probe_documents(4 * chosen.probe_tokens),
             material.counts,
             axes=method.axes,
@@ -204,14 +211,11 @@ def _sensitivity(
         context.plan_text_key,
         (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),
         (method.name, sorted(material.kinds), seed, chosen.contrast),
+        context.settings.repair if repairs(context) else None,
         *_contrasted_with(context),
     )
     folder, _ = context.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
     return Sensitivity(curves=read_json(folder / CURVES, dict[str, Curve]), weights=LEFT_AFTER[chosen.healing])
-
-
-def _planner(method: Method, material: Material, scores: Scores | None) -> Callable[[Shape], PrunePlan]:
-    return lambda shape: choose(method, material, shape, scores, base_model="")
 
 
 def prune(context: Context, planned: Planned, source: Path) -> tuple[Path, str, float]:
@@ -250,25 +254,47 @@ def cut(
     Raises:
         PlanError: the result is not of the plan's size.
     """
-    method, told = method_named(context.options.method), None
-    chosen = context.settings.repair
-    if method.transform is not None:
-        model = resolve(method.transform)(material_for(context, model, tokenizer, source_key), plan)
-    elif repairs(context) and not plan.merges:
-        model, told = prune_with_repair(
-            model,
-            plan,
-            context.calibration(tokenizer, chosen.tokens),
-            ridge=chosen.ridge,
-            sequential=chosen.sequential,
-            target=chosen.target,
-            reporter=context.reporter,
-        )
-    else:
-        apply_plan(model, plan)
+    model, told = _applied(
+        context,
+        model,
+        plan,
+        batches=lambda: context.calibration(tokenizer, context.settings.repair.tokens),
+        material=lambda: material_for(context, model, tokenizer, source_key),
+        reporter=context.reporter,
+    )
     model, tokenizer = _trimmed(model, tokenizer, plan)
     _check_size(model, plan)
     return model, tokenizer, told
+
+
+def _applied(
+    context: Context,
+    model: Any,
+    plan: PrunePlan,
+    *,
+    batches: Callable[[], Sequence[Batch]],
+    material: Callable[[], Material],
+    reporter: Reporter = SILENT,
+) -> tuple[Any, object | None]:
+    """The model without the plan's units and layers, cut by the method's own means, and what the repair has to tell.
+
+    `batches` are for the repair, `material` holds the model for a transformation.
+    """
+    method, chosen = method_named(context.options.method), context.settings.repair
+    if method.transform is not None:
+        return resolve(method.transform)(material(), plan), None
+    if repairs(context) and not plan.merges:
+        repaired, told = prune_with_repair(
+            model,
+            plan,
+            batches(),
+            ridge=chosen.ridge,
+            sequential=chosen.sequential,
+            target=chosen.target,
+            reporter=reporter,
+        )
+        return repaired, told
+    return apply_plan(model, plan), None
 
 
 def _trimmed(model: Any, tokenizer: Any, plan: PrunePlan) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Measure what each axis costs on its own: prune a copy, repair it, read the dev text, once for each probe."""
+"""Measure what each axis costs on its own: cut a copy as the method does, read the dev text, once for each probe."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 
 from minigpt import vocab
 from minigpt.arch import legal_kv_groups, shape_of
-from minigpt.batches import Batch
 from minigpt.heal import bits_per_byte
 from minigpt.pipeline.text import token_text
 from minigpt.plan import AXES, Curve
 from minigpt.progress import Reporter
-from minigpt.repair import prune_with_repair
-from minigpt.types import Document, PrunePlan, Shape
+from minigpt.types import Document, Shape
 
 FFN_REMOVED = (0.1, 0.25, 0.5)
 LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35)
@@ -25,8 +23,7 @@ VOCAB_REMOVED = (0.25, 0.5, 0.7, 0.85)
 def measure_sensitivity(
     model: Any,
     tokenizer: Any,
-    plan_of: Callable[[Shape], PrunePlan],
-    batches: Sequence[Batch],
+    cut: Callable[[Any, Shape], Any],
     documents: Sequence[Document],
     counts: Mapping[int, int],
     *,
@@ -39,8 +36,8 @@ def measure_sensitivity(
     Args:
         model: the model that will be pruned; left as it is.
         tokenizer: its tokenizer.
-        plan_of: the method's plan for a shape.
-        batches: calibration text for the repair of each probe.
+        cut: makes a copy of the model of a shape, vocabulary aside, by the method's own means: repaired only if the
+            method repairs, or the planner would think cheap what the method pays for.
         documents: dev text to read.
         counts: token counts of the domain.
         axes: which to measure.
@@ -56,7 +53,7 @@ def measure_sensitivity(
             trimmed = vocab.trim_tokenizer(tokenizer, vocab.keep_tokens(tokenizer, counts, shape.vocab_size))
             pruned, text_tokenizer = vocab.trim_model(pruned, trimmed), trimmed.tokenizer
         else:
-            prune_with_repair(pruned, plan_of(shape), batches)
+            pruned = cut(pruned, shape)
         after = bits_per_byte(pruned, token_text(text_tokenizer, documents, window))
         curves.setdefault(axis, []).append((removed, math.log2(after / before)))
     return {axis: tuple(points) for axis, points in curves.items()}

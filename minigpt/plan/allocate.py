@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from minigpt.arch import UnitCosts
 from minigpt.errors import PlanError
@@ -55,17 +56,23 @@ def allocate(
     legal; otherwise the nearest within 1 %, or failing that within `slack` parameters, on either side (a method that
     removes whole layers only cannot do better).
 
+    Where the vocabulary stays, a step of the neurons is coarse (1.2 % of the default parent). Then every number of
+    layers and KV groups is tried with its nearest width, 1 % of the parent on either side is near enough, and cost
+    decides: else a KV group, the dearest unit there is, would go for a fraction of a percent.
+
     Raises:
         PlanError: no legal shape is within 1 % of the target or `slack` parameters; says what the nearest is.
     """
     best: tuple[bool, float, int, Shape] | None = None
     nearest: Shape | None = None
-    for shape in _candidates(costs, target, limits):
+    fine = limits.vocab[0] < limits.vocab[1]
+    tolerance = TOLERANCE * (target if fine else costs.total(parent))
+    for shape in _candidates(costs, target, limits) if fine else _nearest(costs, target, limits):
         gap = costs.total(shape) - target
         if nearest is None or abs(gap) < abs(costs.total(nearest) - target):
             nearest = shape
-        if abs(gap) <= TOLERANCE * target:
-            key = (gap > 0, expected_cost(parent, shape, sensitivity), abs(gap), shape)
+        if abs(gap) <= tolerance:
+            key = (fine and gap > 0, expected_cost(parent, shape, sensitivity), abs(gap), shape)
             if best is None or key[:3] < best[:3]:
                 best = key
     if best is not None:
@@ -101,3 +108,9 @@ def _candidates(costs: UnitCosts, target: int, limits: Limits) -> Iterator[Shape
                 bare = Shape(layers=layers, intermediate_size=neurons, kv_groups=groups, vocab_size=0)
                 room = (target - costs.total(bare)) // costs.per_token
                 yield replace(bare, vocab_size=limits.vocab_size(room))
+
+
+def _nearest(costs: UnitCosts, target: int, limits: Limits) -> Iterator[Shape]:
+    """Of each number of layers and KV groups the width that is nearest to the target, the larger of two."""
+    for _, shapes in groupby(_candidates(costs, target, limits), key=lambda shape: (shape.layers, shape.kv_groups)):
+        yield min(shapes, key=lambda shape: (abs(costs.total(shape) - target), -shape.intermediate_size))
