@@ -1,7 +1,8 @@
 """Prune a parent to several shapes and heal each with several recipes, side by side in one run.
 
-The parent is tuned once on the domain; every variant is cut from it, taught by it and compared with it. Dev text
-decides (when to stop, and which variant to take); held-out text and test questions are only reported.
+The parent is tuned once on the domain; a variant is cut from the parent or from its tuned form, taught by either, and
+compared with both. Dev text decides (when to stop, and which variant to take); held-out text and test questions are
+only reported. `recipes.jsonl` is the list that compares recipes on one shape at equal tokens.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from reading import WINDOW, Reader, ratios
+from safetensors.torch import load_model, save_model
 
 from minigpt import assets, stats, vocab
 from minigpt.arch import shape_of, unit_costs
 from minigpt.config import apply_overrides
+from minigpt.errors import ConfigError
+from minigpt.files import atomic_path, fingerprint, read_jsonl
 from minigpt.heal import Recipe, Teacher, train
-from minigpt.importance import score, weight_norms
+from minigpt.importance import Scores, score, weight_norms
+from minigpt.pipeline.context import release
 from minigpt.pipeline.finish import device_name
 from minigpt.pipeline.text import token_counts, token_text, training_documents
 from minigpt.plan import LEFT_AFTER, Limits, Sensitivity, allocate
@@ -29,40 +36,102 @@ from minigpt.prune import make_plan
 from minigpt.repair import prune_with_repair
 
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")
+Form = Literal["parent", "tuned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One row of the table; `kept` is the fraction of parameters, `general` the share of general text mixed in."""
+    """One row of the table; `kept` is the fraction of parameters, `general` the share of general text mixed in.
+
+    `source` is what is cut and `teacher` what is learnt from: the parent as it is, or tuned on the domain.
+    """
 
     tag: str
     vocab_size: int
     layers: int
     kept: float = 0.75
     general: float = 0.0
+    source: Form = "tuned"
+    teacher: Form = "tuned"
     repair: dict[str, Any] = field(default_factory=dict)
     heal: dict[str, str] = field(default_factory=dict)
 
+    def recipe(self) -> Recipe:
+        """The healing recipe: pure distillation unless `heal` says otherwise.
+
+        Raises:
+            ConfigError: `heal` names no field or has a value outside its range.
+        """
+        return apply_overrides(Recipe(distill=1.0, evaluate_every=100), self.heal)
+
+
+def variants_in(path: Path) -> list[Variant]:
+    """The variants of a file, each checked before anything is computed.
+
+    Raises:
+        ConfigError: a field is unknown, a recipe is not valid, a form is neither parent nor tuned, or a tag is there
+            twice.
+    """
+    known, found = {each.name for each in fields(Variant)}, []
+    for row in read_jsonl(path):
+        if strange := row.keys() - known:
+            raise ConfigError(
+                f"{path}: a variant has no {', '.join(sorted(strange))}; it has {', '.join(sorted(known))}."
+            )
+        found.append(variant := Variant(**row))
+        variant.recipe()
+        if not {variant.source, variant.teacher} <= {"parent", "tuned"}:
+            raise ConfigError(f'{path}: source and teacher of {variant.tag} must be "parent" or "tuned".')
+    if len({variant.tag for variant in found}) < len(found):
+        raise ConfigError(f"{path} has a tag twice; results are known by their tags.")
+    return found
+
 
 class Bench(Reader):
-    """The parent, its tuned form and the texts, loaded once."""
+    """The parent, its tuned form and the texts, loaded once.
 
-    def __init__(self, domain: str, base: str, device: str, tune: dict[str, str]) -> None:
-        super().__init__(domain, base, device)
-        self.parent, self.tuned = self.model(), self.model()
+    Args:
+        tune: fields of the tuning recipe.
+        tokens: of calibration text.
+        kept: file of the tuned weights: read if it is there, else written. No two trainings on a GPU are alike, so
+            runs that are compared must share it.
+        limit: see :class:`Reader`.
+    """
+
+    def __init__(
+        self, domain: str, base: str, device: str, tune: dict[str, str], tokens: int, kept: Path, limit: int | None
+    ) -> None:
+        super().__init__(domain, base, device, limit)
+        self.models = {"parent": self.model(), "tuned": self.model()}
         texts = self.texts(self.tokenizer)
-        recipe = apply_overrides(Recipe(steps=1000, learning_rate=2e-4, evaluate_every=25, patience=75), tune)
-        train(self.tuned, token_text(self.tokenizer, self.corpus.train, WINDOW), texts["dev"], recipe)
-        self.before = {"parent": self.read(self.parent, texts), "tuned": self.read(self.tuned, texts)}
-        teacher: Any = deepcopy(self.tuned)
-        self.teacher = teacher.to(torch.bfloat16)
-        self.batches = self.calibration(65536)
-        self.scores = score("contextual", stats.collect(self.tuned, self.batches), weight_norms(self.tuned))
+        self._tune(texts["dev"], tune, kept)
+        self.before = {name: self.read(model, texts) for name, model in self.models.items()}
+        self.batches = self.calibration(tokens)
         self.counts = token_counts(self.tokenizer, [*self.corpus.calibration, *self.corpus.train])
+        self.scores: dict[str, Scores] = {}
 
-    def run(self, variant: Variant) -> dict[str, Any]:
-        """Prune, heal and measure one variant."""
-        full, costs = shape_of(self.parent), unit_costs(self.parent)
+    def _tune(self, dev: Any, fields: dict[str, str], kept: Path) -> None:
+        tuned: Any = self.models["tuned"]
+        if not kept.exists():
+            recipe = apply_overrides(Recipe(steps=1000, learning_rate=2e-4, evaluate_every=25, patience=75), fields)
+            trained = self.model()
+            train(trained, token_text(self.tokenizer, self.corpus.train, WINDOW), dev, recipe)
+            tuned.load_state_dict(trained.state_dict())  # training may leave fused kernels in a model
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(kept) as temporary:
+                save_model(tuned, str(temporary))
+        load_model(tuned, kept)
+
+    @cached_property
+    def controls(self) -> dict[str, Any]:
+        """Bits per byte and accuracies of the two unpruned models."""
+        asked = {name: self.ask(model, self.tokenizer) for name, model in self.models.items()}
+        return {name: {"bits": self.before[name], "accuracy": asked[name]} for name in self.models}
+
+    def cut(self, variant: Variant) -> tuple[Any, Any, Any]:
+        """The variant before healing, its tokenizer, and the parent's id of each of its tokens (None: all)."""
+        source: Any = self.models[variant.source]
+        full, costs = shape_of(source), unit_costs(source)
         limits = Limits(
             layers=(variant.layers,),
             kv_groups=(full.kv_groups,),
@@ -70,61 +139,96 @@ class Bench(Reader):
             vocab=(variant.vocab_size, variant.vocab_size),
         )
         shape = allocate(full, costs, round(variant.kept * costs.total(full)), FLAT, limits)
-        model = deepcopy(self.tuned)
-        prune_with_repair(model, make_plan(self.scores, shape), self.batches, **variant.repair)
-        tokenizer, ids = self.tokenizer, None
-        if shape.vocab_size < full.vocab_size:
-            trimmed = vocab.trim_tokenizer(self.tokenizer, vocab.keep_tokens(tokenizer, self.counts, shape.vocab_size))
-            model, tokenizer = vocab.trim_model(model, trimmed), trimmed.tokenizer
-            ids = torch.tensor(trimmed.old_ids, device=self.device)
-        texts = self.texts(tokenizer)
+        if variant.source not in self.scores:
+            found = stats.collect(source, self.batches)
+            self.scores[variant.source] = score("contextual", found, weight_norms(source))
+        model = deepcopy(source)
+        prune_with_repair(model, make_plan(self.scores[variant.source], shape), self.batches, **variant.repair)
+        if shape.vocab_size == full.vocab_size:
+            return model, self.tokenizer, None
+        kept = vocab.keep_tokens(self.tokenizer, self.counts, shape.vocab_size)
+        trimmed = vocab.trim_tokenizer(self.tokenizer, kept)
+        ids = torch.tensor(trimmed.old_ids, device=self.device)
+        return vocab.trim_model(model, trimmed), trimmed.tokenizer, ids
+
+    def run(self, variant: Variant) -> dict[str, Any]:
+        """Prune, heal and measure one variant."""
+        model, tokenizer, ids = self.cut(variant)
+        shape, texts, recipe = shape_of(model), self.texts(tokenizer), variant.recipe()
         pruned = self.read(model, texts)
         documents = training_documents(self.corpus, self.control, variant.general)
-        recipe = apply_overrides(Recipe(distill=1.0, evaluate_every=100), variant.heal)
+        teacher = None
+        if recipe.distill:
+            told: Any = deepcopy(self.models[variant.teacher])
+            teacher = Teacher(model=told.to(torch.bfloat16).requires_grad_(False), parent_ids=ids)
         started = time.perf_counter()
-        training = train(
-            model,
-            token_text(tokenizer, documents, WINDOW),
-            texts["dev"],
-            recipe,
-            teacher=Teacher(model=self.teacher, parent_ids=ids) if recipe.distill else None,
-        )
+        training = train(model, token_text(tokenizer, documents, WINDOW), texts["dev"], recipe, teacher=teacher)
         seconds = time.perf_counter() - started
         healed = self.read(model, texts)
         return {
             "tag": variant.tag,
+            "variant": asdict(variant),
+            "recipe": recipe.describe(),
             "shape": [shape.layers, shape.intermediate_size, shape.kv_groups, shape.vocab_size],
             "pruned_vs_tuned": ratios(pruned, self.before["tuned"]),
             "healed_vs_tuned": ratios(healed, self.before["tuned"]),
             "healed_vs_parent": ratios(healed, self.before["parent"]),
             "accuracy": self.ask(model, tokenizer),
             "best_step": training.best_step,
+            "tokens": training.tokens,
             "seconds": seconds,
             "tokens_per_second": training.tokens / seconds,
         }
 
 
+def missing(variants: list[Variant], results: Path, common: dict[str, Any]) -> dict[str, Variant]:
+    """The variants without a line under these circumstances, by the key that their line gets."""
+    done = {row["key"] for row in read_jsonl(results)} if results.exists() else set()
+    keys = {fingerprint(common, asdict(variant)): variant for variant in variants}
+    return {key: variant for key, variant in keys.items() if key not in done}
+
+
+def run_all(wanted: dict[str, Variant], bench: Callable[[], Bench], results: Path, common: dict[str, Any]) -> None:
+    """Append a line for each variant as soon as it is measured; nothing is loaded where nothing is missing."""
+    if not wanted:
+        print("All variants are there.")
+        return
+    made = bench()
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a", encoding="utf-8") as stream:
+        for key, variant in wanted.items():
+            row = {"key": key, **common, "controls": made.controls, **made.run(variant)}
+            release()
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
+            print(f"{variant.tag}: {row['healed_vs_tuned']} {row['seconds']:.0f} s", flush=True)
+
+
 def main() -> None:
-    """Run every variant and append a line for each."""
+    """Run every variant that has no line in the results yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--domain", required=True)
     parser.add_argument("--base", default=assets.DEFAULT_BASE)
-    parser.add_argument("--variants", type=Path, required=True)
+    parser.add_argument("--variants", type=Path, default=Path(__file__).with_name("recipes.jsonl"))
+    parser.add_argument("--tags", help="only these of the file, comma-separated [all]")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--tune", type=json.loads, default={}, help='fields of the tuning recipe: {"steps": "100"}')
+    parser.add_argument("--tuned", type=Path, help="weights of the tuned parent, shared by runs [beside the results]")
+    parser.add_argument("--tokens", type=int, default=65536, help="of calibration text")
+    parser.add_argument("--limit", type=int, help="bytes of each text that is read, for a trial [all]")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
-    bench = Bench(chosen.domain, chosen.base, chosen.device, chosen.tune)
-    questions = {
-        "parent": bench.ask(bench.parent, bench.tokenizer),
-        "tuned": bench.ask(bench.tuned, bench.tokenizer),
-    }
-    with chosen.results.open("a", encoding="utf-8") as stream:
-        for line in chosen.variants.read_text("utf-8").splitlines():
-            result = bench.run(Variant(**json.loads(line)))
-            row = {"domain": chosen.domain, "device": device_name(chosen.device), "controls": questions, **result}
-            stream.write(json.dumps(row) + "\n")
-            stream.flush()
+    variants = variants_in(chosen.variants)
+    if chosen.tags is not None:
+        variants = [variant for variant in variants if variant.tag in chosen.tags.split(",")]
+    common = {"domain": Path(chosen.domain).stem, "base": chosen.base, "device": device_name(chosen.device)}
+    common |= {"tune": chosen.tune, "limit": chosen.limit}
+    kept = chosen.tuned or chosen.results.with_suffix(f".{fingerprint(common)}.safetensors")
+
+    def bench() -> Bench:
+        return Bench(chosen.domain, chosen.base, chosen.device, chosen.tune, chosen.tokens, kept, chosen.limit)
+
+    run_all(missing(variants, chosen.results, common), bench, chosen.results, common)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def modules() -> Any:
         import tables
 
         yield methods, tables
-        for name in ("methods", "tables", "held"):
+        for name in ("methods", "tables", "held", "digest", "entries"):
             sys.modules.pop(name, None)
 
 
@@ -225,7 +225,7 @@ def test_suites_of_one_domain_are_told_apart(modules: tuple[ModuleType, ModuleTy
     write_jsonl(tmp_path / "r.jsonl", [*rows, *(row | {"suite": "other"} for row in rows)])
     found = modules[1].suites(tmp_path / "r.jsonl")
     assert [suite.name for suite in found] == ["medical", "medical-2"]
-    page = modules[1].document(found, "flap", {"medical": ["a.svg"], "medical-2": ["b.svg"]}, "r.jsonl")
+    page = modules[1].document(found, "flap", {"medical": ["a.svg"], "medical-2": ["b.svg"]})
     assert page.index("a.svg") < page.index("## medical-2") < page.index("b.svg")
 
 

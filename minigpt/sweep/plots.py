@@ -17,6 +17,8 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#66
 """Okabe and Ito's palette, told apart by color-blind readers too; markers repeat the distinction."""
 MARKERS = "osD^vPX*<>hp"
 TITLES: Mapping[str, str] = {"pruned": "before healing", "healed": "after healing"}
+DODGE = 1.6
+"""How far points of one size are drawn apart at most, in percent of the parent's size."""
 LOG_FROM = 2.5
 """Ratios above this are drawn on a logarithmic axis."""
 
@@ -74,8 +76,9 @@ def quality(swept: Swept) -> Any:
     """
     stages = [name for name in ("pruned", "healed") if any(cell.stage == name for cell in swept.cells)]
     keys = drawn_keys(swept)
-    figure, axes = _figure(len(keys), len(stages), 4.6, 2.9)
     styles = _styles(cell.method for cell in swept.cells)
+    crowded = len(styles) > len(COLORS)
+    figure, axes = _figure(len(keys), len(stages), 6.4 if crowded else 4.6, 3.6 if crowded else 2.9)
     for row, (task, metric) in enumerate(keys):
         for column, stage in enumerate(stages):
             axis = axes[row][column]
@@ -108,7 +111,7 @@ def _lines(axis: Any, cells: Sequence[Cell], task: str, metric: str, styles: Map
         found = [(cell, score) for cell in mine if (score := cell.score(task, metric)) is not None]
         if not found:
             continue
-        shift = (place - (len(styles) - 1) / 2) * 0.25
+        shift = (place - (len(styles) - 1) / 2) * min(0.25, DODGE / len(styles))
         values = [score.ratio if metric == HEADLINE and score.ratio else score.value for _, score in found]
         axis.errorbar(
             [100 * cell.kept + shift for cell, _ in found],
@@ -117,7 +120,8 @@ def _lines(axis: Any, cells: Sequence[Cell], task: str, metric: str, styles: Map
             label=method,
             capsize=2,
             linewidth=1.2,
-            elinewidth=0.8,
+            elinewidth=0.7,
+            linestyle="-" if place < len(COLORS) else "--",
             **style,
         )
         if metric == HEADLINE and max(value.value for value in values) > LOG_FROM:
@@ -128,7 +132,7 @@ def _logarithmic(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     axis.set_yscale("log", base=2)
-    axis.yaxis.set_major_locator(LogLocator(base=2))
+    axis.yaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
 
 
