@@ -96,7 +96,7 @@ def suites(*paths: Path) -> list[Suite]:
     Raises:
         MiniGPTError: points whose parent's line is missing, or one point with two settings under one label.
     """
-    lines = list({row["key"]: row for path in paths for row in read_jsonl(path)}.values())
+    lines = list({(row["suite"], row["key"]): row for path in paths for row in read_jsonl(path)}.values())
     files = ", ".join(map(str, paths))
     controls = {(row["suite"], row["method"]): row for row in lines if "control" in row}
     groups: dict[str, dict[int, dict[Key, list[Any]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,58 @@ def test_suites_of_one_domain_are_told_apart(modules: tuple[ModuleType, ModuleTy
     assert [suite.name for suite in found] == ["medical", "medical-2"]
     page = modules[1].document(found, "flap", {"medical": ["a.svg"], "medical-2": ["b.svg"]})
     assert page.index("a.svg") < page.index("## medical-2") < page.index("b.svg")
+
+
+def test_a_later_file_overrules_an_earlier_one(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    """Points measured again stand beside those they replace, and the rest of both files counts."""
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    lines(modules, {"contextual": (1.2, 12), "flap": (2.4, 3)}, old)
+    lines(modules, {"flap": (1.3, 9), "random": (1.6, 2)}, new)
+    (suite,) = modules[1].suites(old, new)
+    assert {method for method, _ in suite.entries[0]} == {"contextual", "flap", "random"}
+    score = suite.entries[0]["flap", 0.75].score("medical", "bits_per_byte")
+    assert score is not None and score.value.value == pytest.approx(1.3, abs=0.05)
+
+
+def test_all_domains_stand_in_one_table(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    """The overview has the best of a column in bold, marks what the notes explain, and leaves gaps where nothing is."""
+    lines(modules, {"contextual": (1.2, 12), "flap": (1.4, 11)}, tmp_path / "one.jsonl")
+    lines(modules, {"contextual": (1.5, 12)}, tmp_path / "two.jsonl")
+    rows = read_jsonl(tmp_path / "two.jsonl")
+    write_jsonl(tmp_path / "two.jsonl", [row | {"suite": "other", "size": 0.9} for row in rows])
+    found = modules[1].suites(tmp_path / "one.jsonl", tmp_path / "two.jsonl")
+    page = modules[1].document(found, "contextual", {}, notes="What to know.", stale=["flap"])
+    head, _, ours, theirs = page[page.index("| method |") :].splitlines()[:4]
+    assert head == "| method | medical 75% | medical-2 90% |"
+    ratio = items(1.2, noise=0.1, right=12).texts["medical"].bits_per_byte
+    ratio /= items(1.0, noise=0.1, right=12).texts["medical"].bits_per_byte
+    assert ours.startswith(f"| contextual | **{ratio:.3f}** | **")
+    assert theirs.startswith("| flap † | 1.") and theirs.endswith("| – |")
+    assert page.index("What to know.") < page.index("| method |")
+
+
+def test_every_number_is_in_the_csv(
+    modules: tuple[ModuleType, ModuleType], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "methods.md"
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--results", str(first), "--output", str(output)])
+    modules[1].main()
+    with output.with_suffix(".csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    points = [row for row in read_jsonl(first) if "items" in row]
+    assert {(row["method"], int(row["heal_steps"])) for row in rows} == {
+        (row["method"], row["heal_steps"]) for row in points
+    }
+    point = points[0]
+    (found,) = [
+        row
+        for row in rows
+        if (row["method"], row["heal_steps"], row["task"], row["metric"])
+        == (point["method"], "0", "words", "bits_per_byte")
+    ]
+    assert float(found["value"]) == pytest.approx(point["pruned"]["bits_per_byte"], abs=1e-4)
+    assert float(found["low"]) <= float(found["value"]) <= float(found["high"])
+    assert int(found["layers"]) == point["shape"]["layers"] and int(found["parameters"]) == point["parameters"]
 
 
 def test_lost_cells_are_listed(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
