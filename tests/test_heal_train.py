@@ -268,16 +268,39 @@ def test_reading_a_recipe_does_not_load_torch() -> None:
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])
-def test_the_best_of_three_rates_goes_on_as_if_it_had_run_alone(adapter: str) -> None:
-    """The searches stop early, the smallest dev loss wins, and its weights are those of one run without patience."""
-    chosen = recipe(steps=24, patience=4, average=0.0, adapter=adapter)
+def test_the_best_of_three_rates_gets_a_long_run(adapter: str) -> None:
+    """The short runs stop early, the best rate gets a long one, and the weights are those of the best of all runs."""
+    chosen = recipe(steps=8, patience=4, average=0.0, adapter=adapter)
     rates = (1e-6, 3e-3 if adapter == "full" else 3e-2, 1e3)
-    model, result, tried = train_best(fresh, TEXT, DEV, chosen, rates, seed=3)
+    model, result, tried = train_best(fresh, TEXT, DEV, chosen, rates, steps=24, seed=3)
     best = [min(loss for _, loss in each.dev_losses) for each in tried]
-    assert [each.learning_rate for each in tried] == list(rates)
-    assert best.index(min(best)) == 1 and result.learning_rate == rates[1] and result.steps == 24
-    assert tried[2].steps < 24, "a rate that blows up is left at once"
+    assert [each.learning_rate for each in tried] == [*rates, rates[1]]
+    assert best.index(min(best)) == 3 and result == tried[3] and result.steps == 24
+    assert tried[2].steps <= 4, "a rate that blows up is left at once"
     alone = fresh()
-    expected = train(alone, TEXT, DEV, replace(chosen.at(rates[1]), patience=0), seed=3)
+    expected = train(alone, TEXT, DEV, replace(chosen.at(rates[1]), steps=24, patience=0), seed=3)
     assert essence(result) == essence(expected)
     assert same(weights(model), weights(alone))
+
+
+def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
+    """Text that contradicts the dev text: the longer, the worse; the long run's tokens count, since it was tried."""
+    learnt = fresh()
+    train(learnt, TEXT, DEV, recipe(steps=24))
+    start = weights(learnt)
+
+    def taught() -> Any:
+        model = fresh()
+        model.load_state_dict(start)
+        return model
+
+    chosen = recipe(steps=1, average=0.0, learning_rate=1e-4, evaluate_every=1)
+    model, _, tried = train_best(taught, TEXT, DEV, chosen, (1e-4, 1e-5), steps=6, seed=3)
+    losses = [min(loss for _, loss in each.dev_losses) for each in tried]
+    assert bits_per_byte(model, DEV, precision="fp32") == pytest.approx(min(losses), rel=1e-6)
+    noisy, kept, all_tried = train_best(taught, NOISE, DEV, chosen, (1e-2,), steps=6, seed=3)
+    assert [each.steps for each in all_tried] == [1, 6]
+    assert kept.steps == 6 and kept.tokens == all_tried[1].tokens and kept.best_step == 0
+    assert "1 steps, which beat 6 on dev text" in kept.recipe
+    assert same(weights(noisy), start)
+    assert len(train_best(taught, TEXT, DEV, chosen, (1e-4,), steps=1, seed=3)[2]) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from minigpt.heal.run import Run
 from minigpt.heal.teacher import Teacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Training
+
+LOOKS = 12
+"""At the dev text, in the long run of a search."""
 
 
 def train(
@@ -76,48 +79,57 @@ def train_best(
     recipe: Recipe,
     rates: Sequence[float],
     *,
+    steps: int,
     seed: int = 0,
     title: str = "Training",
     reporter: Reporter = SILENT,
 ) -> tuple[Any, Training, tuple[Training, ...]]:
-    """Train at several peak rates, each for as long as the dev loss falls; then go on with the best one to the end.
+    """Train at several peak rates, then once more at the best of them for `steps` steps; keep what dev text likes best.
 
-    Going on gives what a run at that rate without patience gives, since the schedule is the same.
+    A short run that anneals fully often beats a long one, which overfits; a long one sees all of a longer text. So
+    both have their chance, and nothing stops the long one.
 
     Args:
         fresh: a new copy of the model to train.
         text: training text.
         dev: text that decides.
-        recipe: its patience ends the search at a rate; its own learning rate is not used.
+        recipe: of the short runs; its own learning rate is not used.
         rates: peak learning rates.
+        steps: of the long run; there is none if the recipe's own runs are as long.
         seed: see :func:`train`.
         title: what the progress bar says before the rate.
         reporter: told about progress.
 
     Returns:
-        The model with its best weights, its training, and the searches, in the order of the rates.
+        The model with its best weights, on the CPU, its training, and every run. The training is that of the run with
+        the best dev loss; tokens and steps are the longest run's, and the recipe says so where the two differ.
     """
-    best: tuple[float, Any, Run, ExitStack] | None = None
+    best: tuple[float, Training, Any] | None = None
     tried: list[Training] = []
+
+    def attempt(chosen: Recipe, name: str) -> None:
+        nonlocal best
+        model = fresh()
+        done = train(model, text, dev, replace(chosen, distill=0.0), seed=seed, title=name, reporter=reporter)
+        tried.append(done)
+        loss = min((loss for _, loss in done.dev_losses), default=float("inf"))
+        if best is None or loss < best[0]:
+            best = (loss, done, model.to("cpu"))
+
     for rate in rates:
-        model, stack = fresh(), ExitStack()
-        run = stack.enter_context(_started(model, dev, replace(recipe.at(rate), distill=0.0), None, seed))
-        run.go(text, f"{title} at {rate:g}", reporter)
-        tried.append(run.told())
-        if best is None or run.best_loss < best[0]:
-            loser, best = best[3] if best is not None else None, (run.best_loss, model, run, stack)
-        else:
-            loser = stack
-        if loser is not None:
-            loser.close()
-        del model, run, stack, loser
+        attempt(recipe.at(rate), f"{title} at {rate:g}")
     assert best is not None
-    _, model, run, stack = best
-    with stack:
-        run.recipe = replace(run.recipe, patience=0)
-        run.go(text, f"{title} at {run.recipe.learning_rate:g}, to the end", reporter)
-        result = run.finish()
-    return model, result, tuple(tried)
+    if steps > recipe.steps:
+        rate = best[1].learning_rate
+        every = max(recipe.evaluate_every, steps // LOOKS)
+        long = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
+        attempt(long, f"{title} at {rate:g}, {steps:,} steps")
+    _, chosen, model = best
+    longest = max(tried, key=lambda each: each.tokens)
+    if chosen is not longest:
+        said = f"{chosen.recipe}; {chosen.steps} steps, which beat {longest.steps} on dev text"
+        chosen = replace(chosen, tokens=longest.tokens, steps=longest.steps, recipe=said)
+    return model, chosen, tuple(tried)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt import assets
@@ -15,6 +15,10 @@ from minigpt.types import Training
 
 MARGIN = 1.1
 """Steps of the control beyond the healing's own: batches are padded to different shares."""
+
+
+VERSION = 2
+"""Of how the control is chosen: an older one in a workspace is tuned again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +35,14 @@ class Tuned:
 def tuned_parent(context: Context) -> Tuned:
     """The parent after tuning on the healing text, at the best of three learning rates by dev loss.
 
-    The runs at the three rates stop when the dev loss stops falling; the best goes on without patience for at least as
-    many tokens as healing takes, so that it has had every chance to use them. Its best dev step is the control.
+    The runs at the three rates stop when the dev loss stops falling; the best rate then gets a run without patience
+    over at least as many tokens as healing takes, so that it has had every chance to use them. The best dev step of
+    all runs is the control.
     """
     recipe, heal = context.settings.tune, context.settings.heal
     longest = max(recipe.steps, math.ceil(MARGIN * heal.steps * heal.tokens_per_step / recipe.tokens_per_step))
     key = fingerprint(
+        VERSION,
         context.parent.fingerprint,
         context.text_key,
         recipe,
@@ -54,8 +60,9 @@ def tuned_parent(context: Context) -> Tuned:
                 lambda: context.load(context.parent.path, training=True),
                 text,
                 dev,
-                replace(recipe, steps=longest),
+                recipe,
                 TUNE_LEARNING_RATES,
+                steps=longest,
                 seed=context.options.seed,
                 title="Tuning",
                 reporter=context.reporter,
@@ -64,7 +71,7 @@ def tuned_parent(context: Context) -> Tuned:
             del model
             release()
             write_json(folder / "training.json", final)
-            write_json(folder / "tried.json", [*tried, final])
+            write_json(folder / "tried.json", tried)
 
     folder, done = context.workspace.stage("tuned", key, make)
     return Tuned(
