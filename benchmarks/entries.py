@@ -115,9 +115,9 @@ def suites(*paths: Path) -> list[Suite]:
     found: list[Suite] = []
     for suite, kind in controls:
         if kind == "parent":
-            domain = controls[suite, kind]["domain"]
-            earlier = sum(each.domain == domain for each in found)
-            found.append(_suite(suite, f"{domain}-{earlier + 1}" if earlier else domain, groups[suite], controls))
+            name = str(controls[suite, kind]["domain"]) + "-tuned" * ((suite, "parent_tuned") in controls)
+            earlier = sum(each.name == name or each.name.startswith(f"{name}-again") for each in found)
+            found.append(_suite(suite, f"{name}-again{earlier}" if earlier else name, groups[suite], controls))
     return found
 
 

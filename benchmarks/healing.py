@@ -30,10 +30,11 @@ from minigpt.heal import Recipe, Teacher, train
 from minigpt.importance import Scores, score, weight_norms
 from minigpt.pipeline.context import release
 from minigpt.pipeline.finish import device_name
-from minigpt.pipeline.text import token_counts, token_text, training_documents
+from minigpt.pipeline.text import definition_documents, token_counts, token_text, training_documents
 from minigpt.plan import LEFT_AFTER, Limits, Sensitivity, allocate
 from minigpt.prune import make_plan
 from minigpt.repair import prune_with_repair
+from minigpt.types import Document
 
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")
 Form = Literal["parent", "tuned"]
@@ -43,6 +44,8 @@ Form = Literal["parent", "tuned"]
 class Variant:
     """One row of the table; `kept` is the fraction of parameters, `general` the share of general text mixed in.
 
+    `definitions` is how many times over those of the training text are asked.
+
     `source` is what is cut and `teacher` what is learnt from: the parent as it is, or tuned on the domain.
     """
 
@@ -51,6 +54,7 @@ class Variant:
     layers: int
     kept: float = 0.75
     general: float = 0.0
+    definitions: int = 0
     source: Form = "tuned"
     teacher: Form = "tuned"
     repair: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +67,20 @@ class Variant:
             ConfigError: `heal` names no field or has a value outside its range.
         """
         return apply_overrides(Recipe(distill=1.0, evaluate_every=100), self.heal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Fields of the tuning recipe and the text it learns from, that of the first variant.
+
+    `kept` is the file of the tuned weights, read if it is there, else written: no two trainings on a GPU are alike, so
+    runs that are compared must share it.
+    """
+
+    recipe: dict[str, str]
+    general: float
+    definitions: int
+    kept: Path
 
 
 def variants_in(path: Path) -> list[Variant]:
@@ -91,31 +109,35 @@ class Bench(Reader):
     """The parent, its tuned form and the texts, loaded once.
 
     Args:
-        tune: fields of the tuning recipe.
+        domain: see :class:`Reader`, as `base`, `device` and `limit`.
+        tuning: how the parent is tuned.
         tokens: of calibration text.
-        kept: file of the tuned weights: read if it is there, else written. No two trainings on a GPU are alike, so
-            runs that are compared must share it.
-        limit: see :class:`Reader`.
     """
 
-    def __init__(
-        self, domain: str, base: str, device: str, tune: dict[str, str], tokens: int, kept: Path, limit: int | None
-    ) -> None:
+    def __init__(self, domain: str, base: str, device: str, tuning: Tuning, tokens: int, limit: int | None) -> None:
         super().__init__(domain, base, device, limit)
         self.models = {"parent": self.model(), "tuned": self.model()}
         texts = self.texts(self.tokenizer)
-        self._tune(texts["dev"], tune, kept)
+        self._tune(texts["dev"], tuning)
         self.before = {name: self.read(model, texts) for name, model in self.models.items()}
         self.batches = self.calibration(tokens)
         self.counts = token_counts(self.tokenizer, [*self.corpus.calibration, *self.corpus.train])
         self.scores: dict[str, Scores] = {}
 
-    def _tune(self, dev: Any, fields: dict[str, str], kept: Path) -> None:
+    def documents(self, general: float, definitions: int) -> list[Document]:
+        """Training text as in a build: the domain's, general text, and the definitions in both asked."""
+        found = training_documents(self.corpus, self.control, general)
+        return [*found, *definition_documents(found, definitions, 0)]
+
+    def _tune(self, dev: Any, chosen: Tuning) -> None:
         tuned: Any = self.models["tuned"]
+        kept = chosen.kept
         if not kept.exists():
-            recipe = apply_overrides(Recipe(steps=1000, learning_rate=2e-4, evaluate_every=25, patience=75), fields)
-            trained = self.model()
-            train(trained, token_text(self.tokenizer, self.corpus.train, WINDOW), dev, recipe)
+            recipe = apply_overrides(
+                Recipe(steps=1000, learning_rate=2e-4, evaluate_every=25, patience=75), chosen.recipe
+            )
+            trained, documents = self.model(), self.documents(chosen.general, chosen.definitions)
+            train(trained, token_text(self.tokenizer, documents, WINDOW), dev, recipe)
             tuned.load_state_dict(trained.state_dict())  # training may leave fused kernels in a model
             kept.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(kept) as temporary:
@@ -156,7 +178,7 @@ class Bench(Reader):
         model, tokenizer, ids = self.cut(variant)
         shape, texts, recipe = shape_of(model), self.texts(tokenizer), variant.recipe()
         pruned = self.read(model, texts)
-        documents = training_documents(self.corpus, self.control, variant.general)
+        documents = self.documents(variant.general, variant.definitions)
         teacher = None
         if recipe.distill:
             told: Any = deepcopy(self.models[variant.teacher])
@@ -219,14 +241,16 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
     variants = variants_in(chosen.variants)
+    first = variants[0]
+    common = {"domain": Path(chosen.domain).stem, "base": chosen.base, "device": device_name(chosen.device)}
+    common |= {"tune": [chosen.tune, first.general, first.definitions], "limit": chosen.limit}
+    kept = chosen.tuned or chosen.results.with_suffix(f".{fingerprint(common)}.safetensors")
+    tuning = Tuning(recipe=chosen.tune, general=first.general, definitions=first.definitions, kept=kept)
     if chosen.tags is not None:
         variants = [variant for variant in variants if variant.tag in chosen.tags.split(",")]
-    common = {"domain": Path(chosen.domain).stem, "base": chosen.base, "device": device_name(chosen.device)}
-    common |= {"tune": chosen.tune, "limit": chosen.limit}
-    kept = chosen.tuned or chosen.results.with_suffix(f".{fingerprint(common)}.safetensors")
 
     def bench() -> Bench:
-        return Bench(chosen.domain, chosen.base, chosen.device, chosen.tune, chosen.tokens, kept, chosen.limit)
+        return Bench(chosen.domain, chosen.base, chosen.device, tuning, chosen.tokens, chosen.limit)
 
     run_all(missing(variants, chosen.results, common), bench, chosen.results, common)
 

@@ -99,6 +99,8 @@ def run(domain: Domain, point: Point) -> dict[str, Any]:
         "parameters": parameters,
         "kept": parameters / plan.parameters_before,
         "shape": to_plain(shape),
+        "layers": plan.layers,
+        "merges": plan.merges,
         "layers_removed": 1 - shape.layers / before.layers,
         "removed": dict(plan.removed_parameters),
         "note": note,

@@ -1,8 +1,9 @@
 """What each method's scoring costs: time and peak memory as ratios to one plain forward pass over the same tokens.
 
 All in one process and side by side: a warm-up, the forward pass without and with the head, then every method with
-nothing shared between them, each repeated; the median counts. Scoring is what it takes to know which units or layers
-go (a quarter of the layers for depth methods); repair, cutting and healing are not in it.
+nothing shared between them, each repeated; the median counts. A GPU is timed by the clock, a processor by the time it
+worked for this process, so that a machine with other load tells the same. Scoring is what it takes to know which units
+or layers go (a quarter of the layers for depth methods); repair, cutting and healing are not in it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from minigpt.arch import parameters_of, shape_of
 from minigpt.batches import run_decoder
 from minigpt.config import load_domain
 from minigpt.corpus import build_corpus
+from minigpt.files import read_jsonl
 from minigpt.methods import METHODS, Method, resolve
 from minigpt.methods.material import Material
 from minigpt.pipeline.finish import device_name
@@ -63,21 +65,24 @@ class Peak:
             thread.join()
 
     def _sample(self, done: threading.Event) -> None:
-        while not done.wait(0.005):
+        waiting = True
+        while waiting:
+            waiting = not done.wait(0.005)
             self.bytes = max(self.bytes, int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
 
 
 def measured(job: Callable[[], object], device: str, repeats: int) -> tuple[float, int]:
     """Median seconds and the highest peak of `repeats` runs."""
     seconds, highest = [], 0
+    clock = time.perf_counter if device.startswith("cuda") else time.process_time
     for _ in range(repeats):
         peak = Peak(device)
         with peak.watched():
-            start = time.perf_counter()
+            start = clock()
             job()
             if device.startswith("cuda"):
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
         highest = max(highest, peak.bytes)
     return median(seconds), highest
 
@@ -103,8 +108,19 @@ def scoring(method: Method, make: Callable[[str], Material]) -> Callable[[], obj
     return None
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of the lines; of a method that was measured twice, the last counts."""
+    lines = ["| method | tokens | runs | time / forward pass | peak memory / forward pass |", "|---|---|---|---|---|"]
+    for row in {row["method"]: row for row in rows}.values():
+        lines.append(
+            f"| {row['method']} | {row['tokens']:,} | {row['repeats']} | {row['time_ratio']:.2f} | "
+            f"{row['memory_ratio']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print and append one JSON line a method."""
+    """Print and append one JSON line a method, and with `--table` the table of all lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--domain", default="medical")
     parser.add_argument("--base", default=assets.DEFAULT_BASE)
@@ -115,7 +131,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--table", action="store_true", help="print the results as a table and measure nothing")
     chosen = parser.parse_args()
+    if chosen.table:
+        print(table(read_jsonl(chosen.results)))
+        return
     folder = assets.parent(chosen.base).path
     model, tokenizer = (
         assets.load_model(folder, dtype=torch.float32, device=chosen.device),
@@ -148,6 +168,8 @@ def main() -> None:
             "parameters": parameters_of(model),
             "device": device_name(chosen.device),
             "domain": chosen.domain,
+            "repeats": chosen.repeats,
+            "threads": torch.get_num_threads(),
         }
         print(json.dumps(row), flush=True)
         if chosen.results:

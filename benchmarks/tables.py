@@ -190,7 +190,7 @@ def _control(score: Score) -> str:
 def main() -> None:
     """Write the page, its pictures and its numbers as CSV."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, required=True, action="append", help="repeats; later files overrule")
+    parser.add_argument("--results", type=Path, required=True, nargs="+", help="later files overrule earlier ones")
     parser.add_argument("--output", type=Path, default=Path("docs/results/methods.md"))
     parser.add_argument("--focus", default="contextual", help="the method whose lost cells are listed")
     parser.add_argument("--notes", type=Path, help="Markdown that goes to the top of the page")

@@ -52,7 +52,7 @@ def test_the_committed_recipes_see_the_same_tokens_on_one_shape(module: Any) -> 
     variants = module.variants_in(BENCHMARKS / "recipes.jsonl")
     recipes = [variant.recipe() for variant in variants]
     assert len({(recipe.steps, recipe.tokens_per_step, recipe.window) for recipe in recipes}) == 1
-    assert len({(each.vocab_size, each.layers, each.kept, each.general) for each in variants}) == 1
+    assert len({(each.vocab_size, each.layers, each.kept, each.general, each.definitions) for each in variants}) == 1
     assert {(recipe.adapter, recipe.rank) for recipe in recipes if recipe.adapter == "lora"} >= {
         ("lora", 2), ("lora", 8), ("lora", 64),
     }  # fmt: skip

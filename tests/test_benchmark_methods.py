@@ -79,7 +79,7 @@ def test_every_point_is_one_line_with_its_items(first: Path) -> None:
     ]
     for row in points:
         assert row["suite"] == rows[0]["suite"]
-        assert row["kept"] < 1 and row["layers_removed"] > 0
+        assert row["kept"] < 1 and row["layers_removed"] > 0 and len(row["layers"]) == row["shape"]["layers"]
         assert set(row["items"]) == ({"pruned", "healed"} if row["heal_steps"] else {"pruned"})
         assert (row["training"] is None) == (row["heal_steps"] == 0)
     assert points[0]["items"]["pruned"] == points[2]["items"]["pruned"], "the same cut, healed or not"
@@ -225,9 +225,9 @@ def test_suites_of_one_domain_are_told_apart(modules: tuple[ModuleType, ModuleTy
     rows = read_jsonl(tmp_path / "r.jsonl")
     write_jsonl(tmp_path / "r.jsonl", [*rows, *(row | {"suite": "other"} for row in rows)])
     found = modules[1].suites(tmp_path / "r.jsonl")
-    assert [suite.name for suite in found] == ["medical", "medical-2"]
-    page = modules[1].document(found, "flap", {"medical": ["a.svg"], "medical-2": ["b.svg"]})
-    assert page.index("a.svg") < page.index("## medical-2") < page.index("b.svg")
+    assert [suite.name for suite in found] == ["medical", "medical-again1"]
+    page = modules[1].document(found, "flap", {"medical": ["a.svg"], "medical-again1": ["b.svg"]})
+    assert page.index("a.svg") < page.index("## medical-again1") < page.index("b.svg")
 
 
 def test_a_later_file_overrules_an_earlier_one(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_all_domains_stand_in_one_table(modules: tuple[ModuleType, ModuleType], 
     found = modules[1].suites(tmp_path / "one.jsonl", tmp_path / "two.jsonl")
     page = modules[1].document(found, "contextual", {}, notes="What to know.", stale=["flap"])
     head, _, ours, theirs = page[page.index("| method |") :].splitlines()[:4]
-    assert head == "| method | medical 75% | medical-2 90% |"
+    assert head == "| method | medical 75% | medical-again1 90% |"
     ratio = items(1.2, noise=0.1, right=12).texts["medical"].bits_per_byte
     ratio /= items(1.0, noise=0.1, right=12).texts["medical"].bits_per_byte
     assert ours.startswith(f"| contextual | **{ratio:.3f}** | **")
@@ -297,6 +297,6 @@ def test_the_page_and_its_pictures_are_written(
     monkeypatch.setattr(sys, "argv", ["tables.py", "--results", str(first), "--output", str(output)])
     modules[1].main()
     page = output.read_text("utf-8")
-    assert "## words" in page and "after 2 steps of healing" in page and "Tuned parent" in page
-    for name in ("methods-words-quality.svg", "methods-words-collapse.svg"):
+    assert "## words-tuned" in page and "after 2 steps of healing" in page and "Tuned parent" in page
+    for name in ("methods-words-tuned-quality.svg", "methods-words-tuned-collapse.svg"):
         assert name in page and (output.parent / name).exists()
