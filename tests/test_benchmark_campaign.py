@@ -24,7 +24,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import campaign
 
     yield campaign
-    sys.modules.pop("campaign", None)
+    for name in ("campaign", "methods", "held"):
+        sys.modules.pop(name, None)
 
 
 def setup(module: Any, folder: Path, gpus: int = 4) -> Any:
@@ -88,6 +89,19 @@ def test_no_two_processes_write_to_one_place(module: Any, tmp_path: Path) -> Non
         tags.update(tag for chain in chains for command in chain for tag in option(command, "--tags").split(","))
     assert len(tags) == len((BENCHMARKS / "recipes.jsonl").read_text("utf-8").splitlines())
     assert set(tags.values()) == {1}
+
+
+def test_the_scripts_take_the_commands(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import methods
+
+    where = setup(module, tmp_path)
+    wanted = [("law", method, "0.6") for method in module.SHIPPED]
+    every = [module.unhealed(where), module.tuning(where, DOMAINS), module.healing(where, wanted, "0,400")]
+    for command in (command for chains in every for chain in chains for command in chain):
+        monkeypatch.setattr(sys, "argv", command[1:])
+        chosen = methods._arguments()
+        assert chosen.heal_steps in ([0], [0, 400]) and chosen.limit_seconds == 500
+        assert Path(command[1]).is_file()
 
 
 def test_all_gpus_prune_the_parent_that_was_tuned_once(module: Any, tmp_path: Path) -> None:
