@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from typing import Any
+
 import pytest
 import torch
 
-from minigpt.heal.sampling import can_sample, sample
+from minigpt.heal import sampling
+from minigpt.heal.sampling import can_sample, rows_within, sample
 from tests.tiny import FAMILIES, tiny_config, tiny_model
 
 
@@ -56,3 +61,29 @@ def test_families_it_would_be_wrong_for_are_told() -> None:
     assert can_sample(tiny_config("llama"), 1000)
     assert not can_sample(tiny_config("gemma3_text"), 65)
     assert not can_sample(tiny_config("gemma2"), 8)
+
+
+def test_nothing_holds_the_buffers_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of thousands of texts are many gigabytes, which healing needs."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    real = sampling._Buffers.remember
+
+    def remembered(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found = real(*arguments)
+        held.append(weakref.ref(found[0]))
+        return found
+
+    monkeypatch.setattr(sampling._Buffers, "remember", remembered)
+    sample(tiny_model("llama"), [[1, 2]], length=4)
+    gc.collect()
+    assert held and not any(each() is not None for each in held)
+
+
+@pytest.mark.parametrize(("memory", "rows"), [(80e9, 2048), (24e9, 512), (8e9, 256), (1, 1)])
+def test_texts_decoded_together_fit_into_the_memory(memory: float, rows: int) -> None:
+    """The default parent's 30 layers of 3 groups of 64: 8.8 MB of keys and values for 384 tokens."""
+    config = tiny_config("llama")
+    config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads = 30, 9, 3
+    config.hidden_size, config.head_dim = 576, 64
+    assert 30 * 3 * 64 * 2 * 384 * 2 * rows <= max(memory / 3, 8.9e6)
+    assert rows_within(config, 384, int(memory)) == rows

@@ -15,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minigpt.arch import head_dim, shape_of
 from minigpt.progress import SILENT, Reporter
 
 CACHED = "minigpt_cached"
 WARM_UP = 3
 ROWS_CPU, ROWS = 32, 2048
+SHARE = 3
+"""Keys and values may take one part in so many of an accelerator's memory."""
 
 Prompts = Sequence[Sequence[int]]
 
@@ -44,16 +47,16 @@ def sample(
         length: tokens of every text, its prompt included. Nothing stops at an end token: cut the texts as they need.
         temperature: divides the logits.
         seed: of the draws.
-        rows: texts decoded together (default: by device).
+        rows: texts decoded together (default: by the device and its memory).
         reporter: told about progress.
 
     Returns:
         Token ids of every text, prompt included, in the order of the prompts.
     """
     device = next(model.parameters()).device
-    size = min(len(prompts), rows or (ROWS if device.type == "cuda" else ROWS_CPU))
     if not prompts:
         return []
+    size = min(len(prompts), rows or _rows_on(device, model, length))
     torch.manual_seed(seed)
     texts: list[list[int]] = []
     model.eval()
@@ -74,6 +77,29 @@ def can_sample(config: Any, length: int) -> bool:
     """Whether a family's attention sees all `length` tokens before it and does nothing else to its scores."""
     window = getattr(config, "sliding_window", None)
     return getattr(config, "attn_logit_softcapping", None) is None and (window is None or window >= length)
+
+
+def rows_within(config: Any, length: int, memory: int, *, width: int = 2) -> int:
+    """Texts whose keys and values of `length` tokens take a third of `memory` bytes: a power of two, 2,048 at most.
+
+    The whole memory counts, not what is free of it: how many texts share a draw decides what they say.
+
+    Args:
+        config: of the model.
+        length: tokens of a text.
+        memory: bytes of the device.
+        width: bytes of a number.
+    """
+    shape = shape_of(config)
+    row = 2 * shape.layers * shape.kv_groups * head_dim(config) * length * width
+    return min(ROWS, 1 << max(0, (memory // SHARE // row).bit_length() - 1))
+
+
+def _rows_on(device: torch.device, model: Any, length: int) -> int:
+    if device.type != "cuda":
+        return ROWS_CPU
+    memory = int(torch.cuda.get_device_properties(device).total_memory)
+    return rows_within(model.config, length, memory, width=model.dtype.itemsize)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,6 +146,7 @@ class _Buffers:
 def _attending(model: Any, buffers: _Buffers) -> Iterator[None]:
     """Inside the block the model's attention reads the buffers; transformers builds no mask and no cache for it."""
     from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, scaling: float | None = None, **_: Any
@@ -139,6 +166,8 @@ def _attending(model: Any, buffers: _Buffers) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+        # the table of transformers lives as long as the process, and with it whatever its functions hold
+        AttentionInterface.register(CACHED, sdpa_attention_forward)
 
 
 def _stepper(model: Any, buffers: _Buffers, temperature: float) -> Callable[[], None]:
