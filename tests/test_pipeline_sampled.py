@@ -103,3 +103,30 @@ def test_the_report_tells_of_it_and_the_text_is_dropped_at_the_end(world: World)
     made = build(options)
     assert any("sampled from the parent" in note for note in made.notes)
     assert not (folder_of(options) / "work" / "sampled").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"keep_general": "1.5"}, {"text.dev_bytes": "700"}, {"text.definitions": "1"}, {"tune.steps": "2"}, {}],
+    ids=["bound", "dev text", "definitions", "recipe", "nothing"],
+)
+def test_it_is_made_again_for_other_settings_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
+) -> None:
+    """A general text as large as the domain's stands in the training text already: the prompts still change."""
+    written: list[Any] = []
+    monkeypatch.setattr(sampled, "sample", lambda _model, prompts, **_: written.append(prompts) or [])
+    folder = f"sampled-again-{'-'.join(changed)}"
+    for settings in ({}, changed):
+        sampled.sampled_documents(context_of(world, folder, **{"text.general": "1", **settings}))
+    assert len(written) == (2 if changed else 1)
+
+
+def test_points_of_a_sweep_read_what_their_control_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point's own seed orders its healing; another text than the control's would make the comparison unfair."""
+    written: list[Any] = []
+    monkeypatch.setattr(sampled, "sample", lambda _model, prompts, **_: written.append(prompts) or [])
+    control = context_of(world, "sampled-sweep", **{"text.definitions": "1"})
+    point = replace(control, options=replace(control.options, seed=3))
+    assert control.real_documents() == point.real_documents() and control.text_key == point.text_key
+    assert sampled.sampled_documents(control) == sampled.sampled_documents(point) and len(written) == 1

@@ -236,6 +236,7 @@ def context_for(name: str, options: BuildOptions, workspace: Workspace, reporter
         suite=suite,
         parent=parent,
         device=device,
+        text_seed=options.seed,
         workspace=workspace,
         reporter=reporter,
     )

@@ -39,7 +39,8 @@ READABLE = 0o644
 class Context:
     """One build: what was asked for, what it works on, where it writes and to whom it reports.
 
-    `shared` is where the builds of a sweep keep what they have in common; a build of its own has none.
+    `shared` is where the builds of a sweep keep what they have in common; a build of its own has none. `text_seed` is
+    the seed of the text: the points of a sweep have seeds of their own and read what their one control read.
     """
 
     options: BuildOptions
@@ -50,6 +51,7 @@ class Context:
     suite: Suite
     parent: assets.Parent
     device: str
+    text_seed: int
     workspace: Workspace
     reporter: Reporter
     shared: Workspace | None = None
@@ -120,16 +122,23 @@ class Context:
         """Names the text that is trained and decided on."""
         general = self.general.fingerprint if self.general else ""
         sampled = (self.parent.fingerprint, self.settings.tune) if self.settings.text.sampled else ()
-        return fingerprint(self.corpus.fingerprint, general, self.settings.text, sampled, self.bounded is not None)
+        made = (self.settings.text, sampled, self.text_seed)
+        return fingerprint(self.corpus.fingerprint, general, self.bounded is not None, made)
+
+    @property
+    def general_share(self) -> float:
+        """Bytes of general text that are trained on, relative to the domain's own; at least 1 where it is bounded."""
+        if self.general is None:
+            return 0.0
+        return self.settings.text.general if self.bounded is None else max(1.0, self.settings.text.general)
 
     def read_documents(self) -> list[Document]:
         """The training documents: the domain's and the general text mixed in."""
-        share = self.settings.text.general if self.bounded is None else max(1.0, self.settings.text.general)
-        return training_documents(self.corpus, self.general, share)
+        return training_documents(self.corpus, self.general, self.general_share)
 
     def asked_documents(self) -> list[Document]:
         """The definitions that stand in them, as questions and answers."""
-        return definition_documents(self.read_documents(), self.settings.text.definitions, self.options.seed)
+        return definition_documents(self.read_documents(), self.settings.text.definitions, self.text_seed)
 
     def real_documents(self) -> list[Document]:
         """What is trained on and was not sampled from a model."""

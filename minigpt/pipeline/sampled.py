@@ -41,9 +41,7 @@ def sampled_documents(context: Context) -> list[Document]:
     count = context.settings.text.sampled
     if not count:
         return []
-    key = fingerprint(
-        context.parent.fingerprint, context.real_documents(), context.settings.tune, count, LENGTH, context.options.seed
-    )
+    key = fingerprint(context.text_key, LENGTH, OPENING)
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Sampling text from the tuned parent"):
@@ -56,7 +54,7 @@ def sampled_documents(context: Context) -> list[Document]:
 def _sampled(context: Context, count: int) -> list[Document]:
     from minigpt.pipeline.context import release
 
-    seed, tokenizer = context.options.seed, assets.load_tokenizer(context.parent.path)
+    seed, tokenizer = context.text_seed, assets.load_tokenizer(context.parent.path)
     window = context.settings.tune.window
     read = context.corpus.train if context.bounded is None else context.read_documents()
     prompts = openings(token_text(tokenizer, read, window).windows, count, prefix=prefix_token(tokenizer), seed=seed)
@@ -82,7 +80,7 @@ def _tune(context: Context, model: Any, tokenizer: Any) -> None:
     recipe = context.settings.tune
     text = token_text(tokenizer, context.real_documents(), recipe.window)
     dev = token_text(tokenizer, dev_sample(context.corpus.dev, context.settings.text.dev_bytes), recipe.window)
-    train(model, text, dev, recipe, seed=context.options.seed, title="Tuning the writer", reporter=context.reporter)
+    train(model, text, dev, recipe, seed=context.text_seed, title="Tuning the writer", reporter=context.reporter)
     model.to(measuring_dtype(context.device))
 
 
