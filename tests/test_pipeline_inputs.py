@@ -55,6 +55,16 @@ def test_domain_text_that_holds_the_control_s_held_out_text_is_not_trained_on() 
     assert len(separated(own, control)[0].train) == 2
 
 
+@pytest.mark.parametrize("split", ["calibration", "dev"])
+def test_control_text_that_decides_holds_no_held_out_text_of_the_domain(split: str) -> None:
+    """With `--keep-general` the repair reads the control's calibration text and its dev text chooses weights."""
+    own, control = corpus("own", range(5)), corpus("control", range(10, 15))
+    before = getattr(control, split)
+    copied = Document(text=own.heldout[0].text, source="another name")
+    control = Corpus(**{**fields(control), split: (*before, copied)})
+    assert getattr(separated(own, control)[1], split) == before
+
+
 def test_definitions_of_seen_questions_stay_in_the_training_text() -> None:
     seen, unseen = asking(passage(0), seen=True), asking(passage(1), seen=False)
     left = separated(corpus("own", range(5), questions=(seen, unseen)), corpus("control", range(10, 15)))[0]

@@ -14,6 +14,7 @@ from minigpt.pipeline.build import context_for
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT
+from minigpt.types import Document, Question, QuestionSet
 from tests.building import FAST, build, folder_of
 from tests.healing import Notes
 from tests.worlds import CONTROL, World
@@ -105,6 +106,14 @@ def test_the_report_tells_of_it_and_the_text_is_dropped_at_the_end(world: World)
     assert not (folder_of(options) / "work" / "sampled").exists()
 
 
+def test_a_form_that_nothing_was_trained_for_asks_for_no_text(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--masked` without a control trains nothing: its report must not say so, nor tune a writer to count passages."""
+    monkeypatch.setattr(sampled, "_sampled", lambda *_: pytest.fail("nothing is to be sampled"))
+    overrides = {**FAST, **SAMPLED, "control": "false", "evaluation.general": "true", "text.general": "1"}
+    made = build(world.options("sampled-masked", overrides=overrides, masked=True))
+    assert not any("trained" in note or "training text" in note for note in made.notes)
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"keep_general": "1.5"}, {"text.dev_bytes": "700"}, {"text.definitions": "1"}, {"tune.steps": "2"}, {}],
@@ -130,3 +139,16 @@ def test_points_of_a_sweep_read_what_their_control_read(world: World, monkeypatc
     point = replace(control, options=replace(control.options, seed=3))
     assert control.real_documents() == point.real_documents() and control.text_key == point.text_key
     assert sampled.sampled_documents(control) == sampled.sampled_documents(point) and len(written) == 1
+
+
+def test_a_definition_is_not_put_as_a_test_puts_it(world: World) -> None:
+    """No guard finds the test question in the sentence: only the wording around it makes them equal."""
+    told = Document(text="Output is the total of all that a country produces.", source="book")
+    question = "Which term means the total of all that a country produces?"
+    tests = QuestionSet(name="terms", questions=(Question(question=question, choices=("a", "b"), answer=0),))
+    context = context_of(world, "sampled-asked", **{"text.definitions": "12"})
+    corpus = replace(context.corpus, train=(told,), questions=(QuestionSet(name="terms", questions=()),))
+    free = replace(context, corpus=corpus)
+    guarded = replace(context, corpus=replace(corpus, questions=(tests,)))
+    made, kept = ([each.text for each in one.asked_documents()] for one in (free, guarded))
+    assert len(made) == 24 and kept == [text for text in made if question not in text] != made

@@ -15,6 +15,7 @@ from minigpt.config import DomainConfig
 from minigpt.evaluate import Suite
 from minigpt.files import fingerprint
 from minigpt.heal import TokenText
+from minigpt.pipeline.inputs import clear_of_tests
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.presets import Settings
 from minigpt.pipeline.sampled import sampled_documents
@@ -137,8 +138,9 @@ class Context:
         return training_documents(self.corpus, self.general, self.general_share)
 
     def asked_documents(self) -> list[Document]:
-        """The definitions that stand in them, as questions and answers."""
-        return definition_documents(self.read_documents(), self.settings.text.definitions, self.text_seed)
+        """The definitions that stand in them, as questions and answers; none that a test asks in the same words."""
+        made = definition_documents(self.read_documents(), self.settings.text.definitions, self.text_seed)
+        return clear_of_tests(made, self.corpus, self.general)
 
     def real_documents(self) -> list[Document]:
         """What is trained on and was not sampled from a model."""

@@ -85,7 +85,7 @@ def build_report(
         corpus_counts=context.corpus.counts,
         attributions=attributions(context),
         sample_prompt=context.prompt,
-        notes=notes(context, plan),
+        notes=notes(context, plan, stages),
         fingerprints=fingerprints(context, key, vocabulary),
     )
 
@@ -100,17 +100,18 @@ def fingerprints(context: Context, key: str, vocabulary: str) -> dict[str, str]:
 
 def attributions(context: Context) -> tuple[Attribution, ...]:
     """Where the training text came from, the general text mixed in included."""
-    mixed = context.general.attributions if context.general is not None and context.settings.text.general else ()
+    mixed = context.general.attributions if context.general is not None and context.general_share else ()
     return (*context.corpus.attributions, *mixed)
 
 
-def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
+def notes(context: Context, plan: PrunePlan, stages: Sequence[StageReport]) -> tuple[str, ...]:
     """What a reader must know to read the numbers rightly."""
+    trained = any(stage.training is not None for stage in stages)
     found = [f"The budget was split by the sensitivity of: {plan.sensitivity}."] if plan.sensitivity else []
     found += size_note(plan)
     if not repairs(context) and plan.parameters_after < plan.parameters_before:
         found.append("The pruned model was not repaired by least squares.")
-    if context.general is not None and context.settings.text.general:
+    if trained and context.general_share:
         found.append(
             "General training text was mixed into tuning and healing, from the sources of the general control (other "
             "documents): the general rows show what is kept with that help, and the untuned parent did not have it."
@@ -120,7 +121,7 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
             f"General text was to cost at most {context.settings.keep_general:g} times what it costs the parent: it "
             "counted as much as the domain's in statistics, plan, repair, vocabulary and healing."
         )
-    found += made_text_notes(context)
+    found += made_text_notes(context) if trained else []
     found += [
         f"The license of {each.name} is not known." for each in attributions(context) if each.license == "unknown"
     ]
@@ -141,17 +142,17 @@ def notes(context: Context, plan: PrunePlan) -> tuple[str, ...]:
 
 def made_text_notes(context: Context) -> list[str]:
     """What was trained on that nobody wrote so."""
-    found = []
+    found, control = [], context.settings.control
     if asked := context.asked_documents():
         found.append(
             f"Definitions that stand in the training text were put as {len(asked):,} questions and answers in the form "
-            "in which questions are scored. The untuned parent never saw that form; on questions the tuned parent, "
-            "which did, is the fair one to compare with."
+            "in which questions are scored. The untuned parent never saw that form; on questions "
+            + ("the tuned parent, which did, is the fair one to compare with." if control else "it is no fair control.")
         )
     if sampled := sampled_documents(context):
         found.append(
             f"{len(sampled):,} passages of the training text were sampled from the parent after tuning on the real "
-            "text; a tuned parent was trained on them too."
+            + ("text; the tuned parent was trained on them too." if control else "text.")
         )
     return found
 

@@ -86,8 +86,9 @@ def read_text(
 def separated(own: Corpus, control: Corpus) -> tuple[Corpus, Corpus]:
     """Both corpora without training text that overlaps what either is tested or decided on.
 
-    General text is trained on too, so that no held-out or dev document of the domain may stand in it, nor one of the
-    control's held-out documents in the domain's training text.
+    General text is calibrated and trained on too, so that no held-out or dev document of the domain may stand in it,
+    nor one of the control's held-out documents in the domain's training text. And it decides, where its loss is
+    bounded: no held-out document of the domain may stand in the control's dev text.
 
     Raises:
         CorpusError: nothing is left to train or calibrate on.
@@ -102,7 +103,10 @@ def separated(own: Corpus, control: Corpus) -> tuple[Corpus, Corpus]:
         return tuple(without_overlap(apart, guarded, questions, tally))
 
     own = _with(own, train=clean(own.train), calibration=clean(own.calibration))
-    control = _with(control, train=clean(control.train), calibration=control.calibration)
+    decided = without_overlap(list(control.dev), own.heldout, [], tally)
+    control = _with(
+        replace(control, dev=tuple(decided)), train=clean(control.train), calibration=clean(control.calibration)
+    )
     if not own.train or not own.calibration:
         raise CorpusError(
             f"All training text of {own.domain} overlaps held-out text or questions of it or of its control; give the "
@@ -138,6 +142,12 @@ def guarded_by(own: Corpus, control: Corpus | None) -> tuple[list[Document], lis
     documents = [document for corpus in both for document in (*corpus.heldout, *corpus.dev)]
     asked = [each for corpus in both for each in corpus.questions]
     return documents, [each for each in asked if each.role == "test" and not each.seen]
+
+
+def clear_of_tests(documents: list[Document], own: Corpus, control: Corpus | None) -> list[Document]:
+    """Text that was made, not read, without what gives away held-out text, dev text or test questions."""
+    guarded, questions = guarded_by(own, control)
+    return without_overlap(documents, guarded, questions, Counter()) if documents else []
 
 
 def _with(corpus: Corpus, *, train: tuple[Document, ...], calibration: tuple[Document, ...]) -> Corpus:

@@ -6,18 +6,16 @@ text, it needs places at which the teacher's distribution is worth learning, and
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from minigpt import assets
 from minigpt.corpus import prefix_token
-from minigpt.corpus.guard import without_overlap
 from minigpt.files import fingerprint, read_jsonl, write_jsonl
 from minigpt.heal import train
 from minigpt.heal.sampling import can_sample, sample
-from minigpt.pipeline.inputs import guarded_by
+from minigpt.pipeline.inputs import clear_of_tests
 from minigpt.pipeline.text import dev_sample, token_text
 from minigpt.types import Document
 
@@ -69,8 +67,7 @@ def _sampled(context: Context, count: int) -> list[Document]:
     end = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
     told = tokenizer.batch_decode([until(text, end) for text in texts], skip_special_tokens=True)
     documents = [Document(text=text, source=SOURCE, license=LICENSE) for text in told if text.strip()]
-    guarded, questions = guarded_by(context.corpus, context.general)
-    return without_overlap(documents, guarded, questions, Counter())
+    return clear_of_tests(documents, context.corpus, context.general)
 
 
 def _tune(context: Context, model: Any, tokenizer: Any) -> None:
