@@ -304,3 +304,11 @@ def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
     assert "1 steps, which beat 6 on dev text" in kept.recipe
     assert same(weights(noisy), start)
     assert len(train_best(taught, TEXT, DEV, chosen, (1e-4,), steps=1, seed=3)[2]) == 1
+
+
+def test_a_short_run_that_patience_ended_leaves_the_long_one_to_do() -> None:
+    """The recipe allows as many steps as the long run has, but no run has read as much text yet."""
+    chosen = recipe(steps=12, average=0.0, evaluate_every=1, patience=2)
+    _, kept, tried = train_best(fresh, NOISE, DEV, chosen, (1e-1,), steps=10, seed=3)
+    assert tried[0].steps < 10 and [each.steps for each in tried[1:]] == [10]
+    assert kept.steps == 10 and kept.tokens == tried[1].tokens

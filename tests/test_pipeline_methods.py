@@ -15,6 +15,10 @@ from minigpt import pipeline, repair, report
 from minigpt.errors import MiniGPTError, PlanError
 from minigpt.methods import flap
 from minigpt.pipeline import BuildOptions, pruning
+from minigpt.pipeline.build import context_for, measured_controls
+from minigpt.pipeline.masked import masked_stage
+from minigpt.pipeline.workspace import Workspace
+from minigpt.progress import SILENT
 from minigpt.types import BuildReport, StageReport
 from tests.worlds import World, make_world
 
@@ -91,6 +95,14 @@ def test_masked_writes_a_report_and_no_model(world: World, method: str) -> None:
     assert build(chosen) == made
     with pytest.raises(MiniGPTError, match="other options"):
         build(replace(chosen, masked=False))
+
+
+def test_a_form_is_made_again_for_calibration_text_of_other_windows(world: World, made: Counter[str]) -> None:
+    for window in ("64", "32", "32"):
+        chosen = options(world, "masked-window", "flap", masked=True, overrides={"heal.window": window})
+        context = context_for(str(world.domain), chosen, Workspace(root=world.root / "masked-window"), SILENT)
+        masked_stage(context, measured_controls(context))
+    assert made["measured_pruned"] == 2 and made["measured_parent"] == 1
 
 
 def test_masked_without_a_form_of_its_own_is_the_pruned_model(world: World) -> None:

@@ -17,7 +17,7 @@ from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import read_json, read_jsonl
 from minigpt.sweep import Matrix, SweepOptions, SweepReport, sweep
 from minigpt.sweep.matrix import cross_domain
-from tests.worlds import SMALL, World
+from tests.worlds import SMALL, World, make_world
 
 FAST = {
     **SMALL,
@@ -102,6 +102,21 @@ def test_a_sweep_grows_and_shares_what_it_can(
     names = [line["id"] for line in read_jsonl(chosen.output_dir / "points.jsonl")]
     assert len(names) == len(set(names)) == 5
     assert len(grown.domains[0].rows) == 4
+
+
+def test_other_general_text_to_heal_on_is_another_point(tmp_path: Path, made: Counter[str]) -> None:
+    """Without a control nothing else that names a point knows of the general text that is mixed in."""
+    world = make_world(tmp_path)
+    mixed = {**FAST, "text.general": "1"}
+    chosen = options(world, "mixed", methods=("random",), healing="preset", overrides=mixed)
+    sweep(chosen)
+    work = chosen.output_dir / "words" / "shared" / "work"
+    read = read_jsonl(work / "corpus" / "control" / "train.jsonl")[0]["text"]
+    (file,) = (path for path in (world.root / "general").iterdir() if read in path.read_text())
+    file.write_text(f"{read} {read.upper()}")
+    sweep(chosen)
+    assert made["corpus"] == 2 and made["measured_parent"] == 1, "what is measured on must be the same"
+    assert made["healed"] == 2
 
 
 def test_sensitivity_is_measured_once_a_method(world: World, made: Counter[str]) -> None:

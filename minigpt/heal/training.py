@@ -95,7 +95,7 @@ def train_best(
         dev: text that decides.
         recipe: of the short runs; its own learning rate is not used.
         rates: peak learning rates.
-        steps: of the long run; there is none if the recipe's own runs are as long.
+        steps: of the long run; there is none if one of the short runs went on for as long.
         seed: see :func:`train`.
         title: what the progress bar says before the rate.
         reporter: told about progress.
@@ -119,7 +119,7 @@ def train_best(
     for rate in rates:
         attempt(recipe.at(rate), f"{title} at {rate:g}")
     assert best is not None
-    if steps > recipe.steps:
+    if steps > max(each.steps for each in tried):
         rate = best[1].learning_rate
         every = max(recipe.evaluate_every, steps // LOOKS)
         long = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)

@@ -31,10 +31,11 @@ def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, sourc
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Healing"):
-            model, tokenizer = context.load(pruned, training=True), assets.load_tokenizer(pruned)
+            tokenizer = assets.load_tokenizer(pruned)
             text, dev = context.training_text(tokenizer, recipe.window)
-            teacher = _teacher(context, source, plan, model) if recipe.distill else None
             bound = _bound(context, tokenizer)
+            model = context.load(pruned, training=True)
+            teacher = _teacher(context, source, plan, model) if recipe.distill else None
             training = train(
                 model,
                 text,

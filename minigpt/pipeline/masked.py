@@ -18,7 +18,7 @@ from minigpt.pipeline.context import Context, measuring_dtype, release
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.limits import target_parameters
 from minigpt.pipeline.measure import SCORES, Controls, greedy, scored
-from minigpt.pipeline.pruning import cut, material_for, plan_for, repairs
+from minigpt.pipeline.pruning import contrasted_with, cut, material_for, plan_for, repairs
 from minigpt.plan.target import DTYPE_BYTES
 from minigpt.types import BuildReport, PrunePlan, Shape, StageReport
 
@@ -60,9 +60,8 @@ def masked_stage(context: Context, controls: Measured) -> tuple[Form, StageRepor
     options, settings = context.options, context.settings
     asked = (options.method, options.target, options.kinds, options.seed, options.dtype, repairs(context))
     measured = (context.suite, settings.evaluation, context.prompt)
-    name = fingerprint(
-        "masked", controls.source_key, context.plan_text_key, settings.plan, settings.repair, asked, measured
-    )
+    read = (context.plan_text_key, settings.heal.window, contrasted_with(context))
+    name = fingerprint("masked", controls.source_key, read, settings.plan, settings.repair, asked, measured)
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Evaluating the method's own form"):

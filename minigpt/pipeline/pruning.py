@@ -60,7 +60,7 @@ def plan_for(context: Context, source: Path, source_key: str) -> Planned:
         options.dtype,
         context.settings.heal.window,
         context.settings.repair if repairs(context) else None,
-        *_contrasted_with(context),
+        *contrasted_with(context),
     )
 
     def make(folder: Path) -> None:
@@ -105,7 +105,7 @@ def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) 
     )
 
 
-def _contrasted_with(context: Context) -> tuple[str, ...]:
+def contrasted_with(context: Context) -> tuple[str, ...]:
     """What a plan depends on besides the domain's text: the general text, where importance is compared with it."""
     return (context.general.fingerprint,) if context.settings.plan.contrast and context.general is not None else ()
 
@@ -212,7 +212,7 @@ def _sensitivity(
         (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),
         (method.name, sorted(material.kinds), seed, chosen.contrast),
         context.settings.repair if repairs(context) else None,
-        *_contrasted_with(context),
+        *contrasted_with(context),
     )
     folder, _ = context.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
     return Sensitivity(curves=read_json(folder / CURVES, dict[str, Curve]), weights=LEFT_AFTER[chosen.healing])

@@ -35,12 +35,12 @@ class Tuned:
 def tuned_parent(context: Context) -> Tuned:
     """The parent after tuning on the healing text, at the best of three learning rates by dev loss.
 
-    The runs at the three rates stop when the dev loss stops falling; the best rate then gets a run without patience
-    over at least as many tokens as healing takes, so that it has had every chance to use them. The best dev step of
-    all runs is the control.
+    The runs at the three rates stop when the dev loss stops falling; unless one of them read as many tokens as healing
+    takes, the best rate then gets a run without patience over that many, so that it has had every chance to use them.
+    The best dev step of all runs is the control.
     """
     recipe, heal = context.settings.tune, context.settings.heal
-    longest = max(recipe.steps, math.ceil(MARGIN * heal.steps * heal.tokens_per_step / recipe.tokens_per_step))
+    longest = math.ceil(MARGIN * heal.steps * heal.tokens_per_step / recipe.tokens_per_step)
     key = fingerprint(
         VERSION,
         context.parent.fingerprint,

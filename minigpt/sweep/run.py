@@ -85,7 +85,7 @@ def _context(options: SweepOptions, name: str, reporter: Reporter) -> Context:
 def _sweep_domain(options: SweepOptions, context: Context) -> Swept:
     controls = measured_controls(context)
     key = fingerprint(
-        controls.source_key, context.corpus.fingerprint, context.suite, context.settings, context.device, options.dtype
+        controls.source_key, context.text_key, context.suite, context.settings, context.device, options.dtype
     )
     builds: list[Built] = []
     rows: list[Row] = []
