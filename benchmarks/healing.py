@@ -28,8 +28,10 @@ from minigpt.errors import ConfigError
 from minigpt.files import atomic_path, fingerprint, read_jsonl
 from minigpt.heal import Recipe, Teacher, train
 from minigpt.importance import Scores, score, weight_norms
-from minigpt.pipeline.context import release
+from minigpt.pipeline.context import measuring_dtype, release
 from minigpt.pipeline.finish import device_name
+from minigpt.pipeline.inputs import clear_of_tests
+from minigpt.pipeline.sampled import passages
 from minigpt.pipeline.text import definition_documents, token_counts, token_text, training_documents
 from minigpt.plan import LEFT_AFTER, Limits, Sensitivity, allocate
 from minigpt.prune import make_plan
@@ -44,7 +46,8 @@ Form = Literal["parent", "tuned"]
 class Variant:
     """One row of the table; `kept` is the fraction of parameters, `general` the share of general text mixed in.
 
-    `definitions` is how many times over those of the training text are asked.
+    `definitions` is how many times over those of the training text are asked, `sampled` how many passages the tuned
+    parent adds to what is healed on.
 
     `source` is what is cut and `teacher` what is learnt from: the parent as it is, or tuned on the domain.
     """
@@ -55,6 +58,7 @@ class Variant:
     kept: float = 0.75
     general: float = 0.0
     definitions: int = 0
+    sampled: int = 0
     source: Form = "tuned"
     teacher: Form = "tuned"
     repair: dict[str, Any] = field(default_factory=dict)
@@ -123,11 +127,22 @@ class Bench(Reader):
         self.batches = self.calibration(tokens)
         self.counts = token_counts(self.tokenizer, [*self.corpus.calibration, *self.corpus.train])
         self.scores: dict[str, Scores] = {}
+        self.written: dict[int, list[Document]] = {}
+
+    def sampled(self, count: int) -> list[Document]:
+        """Passages that the tuned parent writes, as in a build; drawn anew for another count."""
+        if count and count not in self.written:
+            writer: Any = deepcopy(self.models["tuned"])
+            windows = token_text(self.tokenizer, self.corpus.train, WINDOW).windows
+            made = passages(writer.to(measuring_dtype(self.device)), self.tokenizer, windows, count, seed=0)
+            self.written[count] = clear_of_tests(made, self.corpus, self.control)
+        return self.written.get(count, [])
 
     def documents(self, general: float, definitions: int) -> list[Document]:
         """Training text as in a build: the domain's, general text, and the definitions in both asked."""
         found = training_documents(self.corpus, self.control, general)
-        return [*found, *definition_documents(found, definitions, 0)]
+        made = definition_documents(found, definitions, 0)
+        return [*found, *clear_of_tests(made, self.corpus, self.control)]
 
     def _tune(self, dev: Any, chosen: Tuning) -> None:
         tuned: Any = self.models["tuned"]
@@ -178,7 +193,7 @@ class Bench(Reader):
         model, tokenizer, ids = self.cut(variant)
         shape, texts, recipe = shape_of(model), self.texts(tokenizer), variant.recipe()
         pruned = self.read(model, texts)
-        documents = self.documents(variant.general, variant.definitions)
+        documents = [*self.documents(variant.general, variant.definitions), *self.sampled(variant.sampled)]
         teacher = None
         if recipe.distill:
             told: Any = deepcopy(self.models[variant.teacher])

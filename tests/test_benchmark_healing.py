@@ -153,3 +153,23 @@ def test_mistakes_in_the_list_are_told_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         module.variants_in(write(tmp_path / "v.jsonl", *rows))
+
+
+def test_text_that_the_tuned_parent_writes_is_healed_on(
+    module: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minigpt.pipeline import sampled
+
+    monkeypatch.setattr(sampled, "LENGTH", 24)
+    seen: list[int] = []
+    real = module.train
+
+    def watched(model: Any, text: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(len(text.windows))
+        return real(model, text, *arguments, **options)
+
+    monkeypatch.setattr(module, "train", watched)
+    variants = write(tmp_path / "v.jsonl", {"tag": "real"}, {"tag": "more", "sampled": 3})
+    run(module, world, monkeypatch, variants, tmp_path / "r.jsonl")
+    _tuning, plain, more = seen
+    assert plain < more <= plain + 3

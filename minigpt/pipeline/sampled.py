@@ -17,6 +17,7 @@ from minigpt.heal import train
 from minigpt.heal.sampling import can_sample, sample
 from minigpt.pipeline.inputs import clear_of_tests
 from minigpt.pipeline.text import dev_sample, token_text
+from minigpt.progress import SILENT, Reporter
 from minigpt.types import Document
 
 if TYPE_CHECKING:
@@ -55,18 +56,15 @@ def _sampled(context: Context, count: int) -> list[Document]:
     seed, tokenizer = context.text_seed, assets.load_tokenizer(context.parent.path)
     window = context.settings.tune.window
     read = context.corpus.train if context.bounded is None else context.read_documents()
-    prompts = openings(token_text(tokenizer, read, window).windows, count, prefix=prefix_token(tokenizer), seed=seed)
+    windows = token_text(tokenizer, read, window).windows
     model = context.load(context.parent.path, training=True)
     if not can_sample(model.config, LENGTH):
         context.reporter.note(f"No text is sampled: the attention of {model.config.model_type} is not plainly causal.")
         return []
     _tune(context, model, tokenizer)
-    texts = sample(model, prompts, length=LENGTH, seed=seed, reporter=context.reporter)
+    documents = passages(model, tokenizer, windows, count, seed=seed, reporter=context.reporter)
     del model
     release()
-    end = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    told = tokenizer.batch_decode([until(text, end) for text in texts], skip_special_tokens=True)
-    documents = [Document(text=text, source=SOURCE, license=LICENSE) for text in told if text.strip()]
     return clear_of_tests(documents, context.corpus, context.general)
 
 
@@ -79,6 +77,32 @@ def _tune(context: Context, model: Any, tokenizer: Any) -> None:
     dev = token_text(tokenizer, dev_sample(context.corpus.dev, context.settings.text.dev_bytes), recipe.window)
     train(model, text, dev, recipe, seed=context.text_seed, title="Tuning the writer", reporter=context.reporter)
     model.to(measuring_dtype(context.device))
+
+
+def passages(
+    model: Any,
+    tokenizer: Any,
+    windows: Sequence[Sequence[int]],
+    count: int,
+    *,
+    seed: int,
+    reporter: Reporter = SILENT,
+) -> list[Document]:
+    """What a model goes on to write from openings of `windows`, empty texts left out.
+
+    Args:
+        model: in the precision to sample in.
+        tokenizer: of model and windows.
+        windows: tokenized text, each window behind its opening token.
+        count: passages to sample.
+        seed: of openings and draws.
+        reporter: told about progress.
+    """
+    prompts = openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
+    texts = sample(model, prompts, length=LENGTH, seed=seed, reporter=reporter)
+    end = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    told = tokenizer.batch_decode([until(text, end) for text in texts], skip_special_tokens=True)
+    return [Document(text=text, source=SOURCE, license=LICENSE) for text in told if text.strip()]
 
 
 def openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed: int) -> list[list[int]]:
