@@ -63,6 +63,13 @@ def test_the_committed_recipes_see_the_same_tokens_on_one_shape(module: Any) -> 
     assert {recipe.distill for recipe in recipes} >= {0.0, 1.0}
 
 
+def test_the_committed_texts_are_healed_on_by_one_recipe_and_shape(module: Any) -> None:
+    variants = module.variants_in(BENCHMARKS / "text.jsonl")
+    assert len({(each.vocab_size, each.layers, each.kept) for each in variants}) == 1
+    assert len({each.recipe() for each in variants if not each.tag.endswith("-long")}) == 1
+    assert len({(each.general, each.definitions, each.sampled, each.recipe()) for each in variants}) == len(variants)
+
+
 def test_every_variant_is_cut_from_and_taught_by_what_it_names(
     module: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
