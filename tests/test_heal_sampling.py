@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,3 +88,13 @@ def test_texts_decoded_together_fit_into_the_memory(memory: float, rows: int) ->
     config.hidden_size, config.head_dim = 576, 64
     assert 30 * 3 * 64 * 2 * 384 * 2 * rows <= max(memory / 3, 8.9e6)
     assert rows_within(config, 384, int(memory)) == rows
+
+
+def test_an_accelerator_decides_by_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of two bytes take half the room of those of four."""
+    model = tiny_model("llama")
+    row = 2 * model.config.num_hidden_layers * model.config.num_key_value_heads * model.config.head_dim * 10
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=3 * 128 * 4 * row))
+    device = torch.device("cuda")
+    assert sampling._rows_on(device, model, 10) == 128
+    assert sampling._rows_on(device, model.to(torch.bfloat16), 10) == 256

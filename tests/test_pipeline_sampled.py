@@ -87,6 +87,18 @@ def test_held_out_text_that_the_model_writes_is_dropped(world: World, monkeypatc
     assert len(found) == 1 and found[0].strip() == context.corpus.train[0].text.strip()
 
 
+def test_a_character_that_a_text_begins_or_ends_within_is_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Openings are cut anywhere between tokens, and a token may be a part of a character."""
+    context = context_of(world, "sampled-halves")
+    tokenizer = tokenizer_of(context)
+    ids = tokenizer.encode("ж and ж", add_special_tokens=False)
+    assert tokenizer.decode(ids[1:-1]) == "\ufffd and \ufffd"
+    monkeypatch.setattr(sampled, "sample", lambda *_a, **_o: [[0, *ids[1:-1]]])
+    assert [each.text for each in sampled.sampled_documents(context)] == [" and "]
+
+
 def test_a_family_the_sampler_does_not_compute_gives_none_and_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,8 +163,8 @@ def size_note(plan: PrunePlan) -> list[str]:
     if not asked or not removed or abs(plan.parameters_after - asked) <= TOLERANCE * asked:
         return []
     return [
-        f"{asked:,} parameters were asked for; {plan.parameters_after:,} is the nearest that {plan.method} reaches "
-        "with what it removes."
+        f"{asked:,} parameters were asked for; {plan.parameters_after:,} is what {plan.method} comes to, whose steps "
+        "are coarse with what it removes."
     ]
 
 

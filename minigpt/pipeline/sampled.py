@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LENGTH = 384
 OPENING = (4, 32)
+HALF = "\ufffd"
+"""What a character decodes to whose first or last bytes are in a token beyond the text's end."""
 SOURCE, LICENSE = "sampled from the tuned parent", "generated"
 
 
@@ -102,7 +104,8 @@ def passages(
     texts = sample(model, prompts, length=LENGTH, seed=seed, reporter=reporter)
     end = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
     told = tokenizer.batch_decode([until(text, end) for text in texts], skip_special_tokens=True)
-    return [Document(text=text, source=SOURCE, license=LICENSE) for text in told if text.strip()]
+    whole = [text.strip(HALF) for text in told]
+    return [Document(text=text, source=SOURCE, license=LICENSE) for text in whole if text.strip()]
 
 
 def openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed: int) -> list[list[int]]:
