@@ -57,3 +57,18 @@ def test_a_killed_run_remembers_how_far_it_was_from_the_bound(tmp_path: Path, mo
     result = train(model, TEXT, DEV, STEPS, bound=bound, checkpoint=path)
     assert (result.best_step, result.dev_losses) == (expected.best_step, expected.dev_losses)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("other", [None, Bound(text=OTHER, limit=0.5), Bound(text=DEV, limit=0.0)])
+def test_a_checkpoint_of_another_bound_is_not_taken_up(
+    other: Bound | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(Killed):
+        bound = Bound(text=OTHER, limit=0.0)
+        train(fresh(), TEXT, DEV, STEPS, bound=bound, checkpoint=path, reporter=Killer(7))
+    model, whole = fresh(), fresh()
+    result = train(model, TEXT, DEV, STEPS, bound=other, checkpoint=path)
+    assert result.best_step == train(whole, TEXT, DEV, STEPS, bound=other).best_step
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))

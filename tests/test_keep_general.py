@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,13 +10,14 @@ import pytest
 from minigpt import assets, pipeline
 from minigpt.errors import ConfigError
 from minigpt.figures import metric_of
-from minigpt.pipeline import BuildOptions
+from minigpt.heal import Bound, bits_per_byte
+from minigpt.pipeline import BuildOptions, healing
 from minigpt.pipeline.build import context_for
 from minigpt.pipeline.context import Context
-from minigpt.pipeline.text import in_turns
+from minigpt.pipeline.text import in_turns, token_text
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT
-from minigpt.types import BuildReport, Document
+from minigpt.types import BuildReport, Document, PrunePlan
 from tests.building import FAST, build, folder_of
 from tests.commands import run
 from tests.reports import make_report
@@ -87,6 +89,31 @@ def test_a_build_keeps_the_bound_among_its_steps_and_says_so(world: World) -> No
     assert any("General training text was mixed" in note for note in made.notes)
     assert {each.name for each in made.attributions} == {"texts", "plain"}
     assert made.stages[-1].training is not None
+
+
+def test_healing_is_told_the_bound_and_made_again_for_another(
+    world: World, made: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is a multiple of what the parent pays on the control's dev text, all of it."""
+    told: list[Bound | None] = []
+    real = healing.train
+
+    def watched(*arguments: Any, bound: Bound | None, **options: Any) -> Any:
+        told.append(bound)
+        return real(*arguments, bound=bound, **options)
+
+    monkeypatch.setattr(healing, "train", watched)
+    for kept in ("1.1", "1.3", "1.3", "null"):
+        context = context_of(world, "kg-healing", **{"heal.steps": "1", "keep_general": kept})
+        source = context.parent.path
+        plan = PrunePlan(base_model="", method="", seed=0, layers=(), ffn=(), kv_groups=())
+        healing.heal(context, source, "pruned", plan, source)
+    assert made["healed"] == 3 and told[2] is None and context.general is not None
+    windows = token_text(assets.load_tokenizer(source), context.general.dev, 64)
+    cost = bits_per_byte(context.load(source), windows)
+    for bound, kept in zip(told[:2], (1.1, 1.3), strict=True):
+        assert bound is not None and bound.text == windows
+        assert bound.limit == pytest.approx(kept * cost)
 
 
 @pytest.mark.parametrize(("bound", "code"), [("5", 0), ("1.0001", 3)])
