@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from minigpt.files import read_jsonl
+from minigpt.heal.checkpoint import weights_digest
 from minigpt.pipeline import BuildOptions, sampled
 from minigpt.pipeline.build import context_for
 from minigpt.pipeline.context import Context
@@ -75,6 +76,29 @@ def tokenizer_of(context: Context) -> Any:
     from minigpt import assets
 
     return assets.load_tokenizer(context.parent.path)
+
+
+@pytest.mark.parametrize("bound", ["null", "1.5"])
+def test_the_writer_has_read_the_text_and_goes_on_from_what_is_to_be_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    """Only where general text is bounded is there an opening of it among very many."""
+    seen: list[Any] = []
+
+    def noted(model: Any, prompts: Any, **_: Any) -> list[list[int]]:
+        seen.extend((weights_digest(model), prompts))
+        return []
+
+    monkeypatch.setattr(sampled, "sample", noted)
+    settings = {"text.sampled": "400", "text.general": "1", "keep_general": bound, "tune.learning_rate": "1e-2"}
+    context = context_of(world, f"sampled-writer-{bound}", **settings)
+    sampled.sampled_documents(context)
+    writer, prompts = seen
+    assert writer != weights_digest(context.load(context.parent.path, training=True))
+    tokenizer = tokenizer_of(context)
+    own = [" ".join(map(str, tokenizer.encode(each.text, add_special_tokens=False))) for each in context.corpus.train]
+    strange = [each for each in prompts if not any(" ".join(map(str, each[1:])) in text for text in own)]
+    assert bool(strange) is (bound != "null")
 
 
 def test_held_out_text_that_the_model_writes_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
