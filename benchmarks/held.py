@@ -100,7 +100,8 @@ class Domain:
         self.context.cache["tokenizer"] = tokenizer
         self.tokenizer, self.source, self.source_key = tokenizer, parent, made.parent.fingerprint
         self.tune_steps = tune_steps
-        self.key = fingerprint(self.source_key, suite, self.context.corpus.fingerprint, tune_steps, device)
+        text = (self.context.text_key,) if tune_steps else ()
+        self.key = fingerprint(self.source_key, suite, self.context.corpus.fingerprint, tune_steps, device, *text)
 
     def measure(self) -> None:
         """Measure the parent and, with `tune_steps`, tune it and measure that."""

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from minigpt.arch import decoder_layers
-from minigpt.errors import ConfigError
 from minigpt.heal import muon, train
 from minigpt.heal.muon import Muon, optimizer_for, orthogonalized
 from tests.healing import VOCABULARY, patterned, recipe
@@ -89,6 +88,20 @@ def test_it_trains_and_says_so() -> None:
     assert "Muon 0.003" in result.recipe and "AdamW" in train(model_of(), TEXT, DEV, recipe(steps=1)).recipe
 
 
-def test_adapters_are_refused() -> None:
-    with pytest.raises(ConfigError, match="optimizer"):
-        recipe(optimizer="muon", adapter="lora")
+@pytest.mark.parametrize("together", [1, 64 * 32 * 3, 1 << 27])
+def test_how_many_are_taken_together_changes_nothing(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    found = []
+    for size in (1 << 27, together):
+        monkeypatch.setattr(muon, "TOGETHER", size)
+        model = model_of()
+        train(model, TEXT, DEV, recipe(steps=3, optimizer="muon"))
+        found.append([parameter.detach().clone() for parameter in model.parameters()])
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+
+
+def test_adapters_are_trained_by_adamw() -> None:
+    chosen = recipe(steps=2, optimizer="muon", adapter="lora", rank=2)
+    model = model_of()
+    assert type(optimizer_for(model, list(model.parameters()), chosen)) is torch.optim.AdamW
+    assert "AdamW" in train(model_of(), TEXT, DEV, chosen).recipe

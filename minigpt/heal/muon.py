@@ -8,7 +8,8 @@ matrices of a shape go through the iteration together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,11 +24,13 @@ ITERATIONS = 5
 MOMENTUM = 0.95
 ROOT_MEAN_SQUARE = 0.2
 BETAS = (0.9, 0.95)
+TOGETHER = 1 << 27
+"""Elements that are orthogonalized at once: half a gigabyte in float32, a few times that on the way."""
 
 
 def optimizer_for(model: Any, parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over `parameters` of `model`."""
-    if recipe.optimizer == "adamw":
+    if recipe.optimizer == "adamw" or recipe.adapter != "full":
         return _adamw(parameters, recipe)
     ours = {id(parameter) for parameter in parameters}
     matrices = [each for each in decoder_layers(model).parameters() if each.ndim == 2 and id(each) in ours]
@@ -63,10 +66,7 @@ class Muon(torch.optim.Optimizer):
         self.adamw.param_groups[0]["lr"] = self.param_groups[1]["lr"]
         self.adamw.step()
         rate, decay = self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]
-        for shape, members in self.stacks.items():
-            moving = [each for each in members if each.grad is not None]
-            if not moving:
-                continue
+        for shape, moving in self._together():
             gradients = [each.grad.float() for each in moving if each.grad is not None]
             momenta = [self._momentum(each) for each in moving]
             torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
@@ -77,6 +77,13 @@ class Muon(torch.optim.Optimizer):
             if decay:
                 torch._foreach_mul_(values, 1 - rate * decay)
             torch._foreach_add_(values, list(update.to(values[0].dtype).unbind()))
+
+    def _together(self) -> Iterator[tuple[tuple[int, ...], list[nn.Parameter]]]:
+        """Matrices of a shape that have gradients, as many at a time as `TOGETHER` elements allow."""
+        for shape, members in self.stacks.items():
+            moving = [each for each in members if each.grad is not None]
+            size = max(1, TOGETHER // math.prod(shape))
+            yield from ((shape, moving[start : start + size]) for start in range(0, len(moving), size))
 
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
         state = self.state[matrix]

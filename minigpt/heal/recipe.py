@@ -35,7 +35,8 @@ class Recipe:
         dropout: of what goes into the adapters.
         targets: modules the adapters sit on, as peft takes them, or "ffn": the projections of the FFN.
         weight_decay: of the optimizer.
-        optimizer: "adamw", or "muon" for the matrices of the decoder and AdamW for the rest (all weights only).
+        optimizer: "adamw", or "muon" for the matrices of the decoder and AdamW for the rest; adapters, which are no
+            matrices of the decoder, are always trained by AdamW.
         clip: largest norm of the gradient.
         precision: of the arithmetic over fp32 weights; "auto" is bf16 where the hardware is faster at it.
 
@@ -83,7 +84,6 @@ class Recipe:
             "rank": (self.rank > 0, "1 or more"),
             "alpha": (self.alpha is None or self.alpha > 0, "above 0"),
             "dropout": (0 <= self.dropout < 1, "0 or more and below 1"),
-            "optimizer": (self.optimizer == "adamw" or self.adapter == "full", "adamw for adapters"),
             "clip": (self.clip > 0, "above 0"),
         }
         for name, (holds, range_) in allowed.items():
@@ -101,7 +101,7 @@ class Recipe:
         loss = "cross-entropy"
         if self.distill:
             loss = f"{self.distill:g} KL to the teacher + {1 - self.distill:g} cross-entropy"
-        name = {"adamw": "AdamW", "muon": "Muon"}[self.optimizer]
+        name = "Muon" if self.optimizer == "muon" and self.adapter == "full" else "AdamW"
         return f"{how}, {loss}, {name} {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"
 
 
