@@ -43,16 +43,18 @@ def dev_sample(documents: Sequence[Document], limit: int | None) -> list[Documen
 
 
 def in_turns(first: Sequence[Document], second: Sequence[Document]) -> list[Document]:
-    """Documents of both so that at any point about as many bytes of each have been read, to the end of the shorter."""
+    """Documents of both so that at any point about as many bytes of each have been read.
+
+    Where `second` ends, `first` goes on alone; where `first` ends, that is the end.
+    """
     taken: list[Document] = []
     left, right, sizes = iter(first), iter(second), [0, 0]
-    for _ in range(len(first) + len(second)):
-        side = int(sizes[0] > sizes[1])
-        document = next(right if side else left, None)
-        if document is None:
-            break
+    for document in left:
         taken.append(document)
-        sizes[side] += len(document.text.encode())
+        sizes[0] += len(document.text.encode())
+        while sizes[1] < sizes[0] and (other := next(right, None)) is not None:
+            taken.append(other)
+            sizes[1] += len(other.text.encode())
     return taken
 
 
