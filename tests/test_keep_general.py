@@ -130,7 +130,10 @@ def test_the_bound_is_a_gate(monkeypatch: pytest.MonkeyPatch, bound: str, code: 
     assert parent is not None and healed is not None and 1.0001 < healed.value / parent.value < 5
     done = run("build", "--domain", "medical", "--keep-general", bound, "--set", "heal.steps=3")
     assert done.exit_code == code, done.output
-    assert asked[0].overrides == {"heal.steps": "3", "keep_general": bound}
+    assert asked[0].overrides.keys() == {"heal.steps", "keep_general"}
+    assert asked[0].overrides["heal.steps"] == "3" and float(asked[0].overrides["keep_general"]) == float(bound)
+    assert run("build", "--domain", "medical", "--set", f"keep_general={bound}").exit_code == code
+    assert run("build", "--domain", "medical", "--set", "keep_general=null").exit_code == 0
     assert "parent" in done.stdout
     assert ("general" in done.stderr) is (code == 3)
     assert run("build", "--domain", "medical", "--keep-general", "1").exit_code == 2

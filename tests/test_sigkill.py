@@ -14,13 +14,14 @@ import pytest
 
 from tests.worlds import CONTROL, SMALL, World, make_world
 
-STAGES = ("corpus", "measured_parent", "tuned", "plan", "pruned", "measured_pruned")
+STAGES = ("corpus", "measured_parent", "sampled", "tuned", "plan", "pruned", "measured_pruned")
+SETTINGS = {**SMALL, **CONTROL, "text.sampled": "3"}
 PATIENCE = 240
 
 
 def command(world: World, folder: str) -> list[str]:
     """The same command line every time."""
-    settings = [part for name, value in {**SMALL, **CONTROL}.items() for part in ("--set", f"{name}={value}")]
+    settings = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
     places = ["--domain", str(world.domain), "--base", str(world.base), "--output-dir", str(world.root / folder)]
     return [sys.executable, "-m", "minigpt", "build", *places, "--device", "cpu", "--json", *settings]
 

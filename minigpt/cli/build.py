@@ -66,9 +66,8 @@ def build(session: Session, **options: Any) -> None:
     from minigpt import pipeline
     from minigpt.report import check_gate, render
 
-    kept = options.pop("keep_general")
-    if kept is not None:
-        options["overrides"] = {**options["overrides"], "keep_general": f"{kept:g}"}
+    if (kept := options.pop("keep_general")) is not None:
+        options["overrides"] = {**options["overrides"], "keep_general": str(kept)}
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     chosen = pipeline.BuildOptions(**given)
     if chosen.plan_only and chosen.masked:
@@ -79,9 +78,9 @@ def build(session: Session, **options: Any) -> None:
         return
     reports = pipeline.build(chosen, session.reporter)
     session.show(alone(reports), lambda: stacked(render(report) for report in reports))
-    if kept is not None:
+    if (bound := chosen.overrides.get("keep_general", "none")).casefold() not in {"none", "null"}:
         for made in reports:
-            check_gate(f"bits_per_byte@general>{kept:g}x", [(made.domain, made)])
+            check_gate(f"bits_per_byte@general>{float(bound)}x", [(made.domain, made)])
 
 
 def check_names(domains: Sequence[str], method: str | None) -> None:
