@@ -128,7 +128,7 @@ def read_jsonl(path: Path) -> list[Any]:
     """
     found = []
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")  # not splitlines: a string may hold U+2028
     except FileNotFoundError:
         raise MiniGPTError(f"No such file: {path}.") from None
     for number, line in enumerate(lines, 1):

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from minigpt.errors import MiniGPTError
-from minigpt.heal import Teacher, TokenText, bits_per_byte, run, train, train_best
+from minigpt.heal import Teacher, TokenText, bits_per_byte, prolong, run, search, train
+from minigpt.heal.recipe import Recipe
 from minigpt.types import Training
 from tests.healing import VOCABULARY, Killed, Killer, Notes, patterned, recipe
 from tests.tiny import tiny_model
@@ -267,12 +269,21 @@ def test_reading_a_recipe_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def train_best(
+    make: Callable[[], Any], text: TokenText, chosen: Recipe, rates: tuple[float, ...], *, steps: int
+) -> tuple[Any, Training, tuple[Training, ...]]:
+    """Short runs and a long one, as a control is tuned."""
+    found = search(make, text, DEV, chosen, rates, seed=3)
+    found = prolong(found, make, text, DEV, chosen, steps=steps, seed=3)
+    return found.model, found.training, found.tried
+
+
 @pytest.mark.parametrize("adapter", ["full", "lora"])
 def test_the_best_of_three_rates_gets_a_long_run(adapter: str) -> None:
     """The short runs stop early, the best rate gets a long one, and the weights are those of the best of all runs."""
     chosen = recipe(steps=8, patience=4, average=0.0, adapter=adapter)
     rates = (1e-6, 3e-3 if adapter == "full" else 3e-2, 1e3)
-    model, result, tried = train_best(fresh, TEXT, DEV, chosen, rates, steps=24, seed=3)
+    model, result, tried = train_best(fresh, TEXT, chosen, rates, steps=24)
     best = [min(loss for _, loss in each.dev_losses) for each in tried]
     assert [each.learning_rate for each in tried] == [*rates, rates[1]]
     assert best.index(min(best)) == 3 and result == tried[3] and result.steps == 24
@@ -295,20 +306,19 @@ def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
         return model
 
     chosen = recipe(steps=1, average=0.0, learning_rate=1e-4, evaluate_every=1)
-    model, _, tried = train_best(taught, TEXT, DEV, chosen, (1e-4, 1e-5), steps=6, seed=3)
+    model, _, tried = train_best(taught, TEXT, chosen, (1e-4, 1e-5), steps=6)
     losses = [min(loss for _, loss in each.dev_losses) for each in tried]
     assert bits_per_byte(model, DEV, precision="fp32") == pytest.approx(min(losses), rel=1e-6)
-    noisy, kept, all_tried = train_best(taught, NOISE, DEV, chosen, (1e-2,), steps=6, seed=3)
+    noisy, kept, all_tried = train_best(taught, NOISE, chosen, (1e-2,), steps=6)
     assert [each.steps for each in all_tried] == [1, 6]
     assert kept.steps == 6 and kept.tokens == all_tried[1].tokens and kept.best_step == 0
     assert "1 steps, which beat 6 on dev text" in kept.recipe
     assert same(weights(noisy), start)
-    assert len(train_best(taught, TEXT, DEV, chosen, (1e-4,), steps=1, seed=3)[2]) == 1
 
 
 def test_a_short_run_that_patience_ended_leaves_the_long_one_to_do() -> None:
     """The recipe allows as many steps as the long run has, but no run has read as much text yet."""
     chosen = recipe(steps=12, average=0.0, evaluate_every=1, patience=2)
-    _, kept, tried = train_best(fresh, NOISE, DEV, chosen, (1e-1,), steps=10, seed=3)
+    _, kept, tried = train_best(fresh, NOISE, chosen, (1e-1,), steps=10)
     assert tried[0].steps < 10 and [each.steps for each in tried[1:]] == [10]
     assert kept.steps == 10 and kept.tokens == tried[1].tokens

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from minigpt.files import read_jsonl
+from minigpt.heal import training
 from minigpt.heal.checkpoint import weights_digest
 from minigpt.pipeline import BuildOptions, sampled
 from minigpt.pipeline.build import context_for
 from minigpt.pipeline.context import Context
+from minigpt.pipeline.tuning import first_tuned, tuned_parent
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT
 from minigpt.types import Document, Question, QuestionSet
@@ -94,11 +96,36 @@ def test_the_writer_has_read_the_text_and_goes_on_from_what_is_to_be_kept(
     context = context_of(world, f"sampled-writer-{bound}", **settings)
     sampled.sampled_documents(context)
     writer, prompts = seen
-    assert writer != weights_digest(context.load(context.parent.path, training=True))
+    assert writer != weights_digest(context.load(context.parent.path))
+    assert writer == weights_digest(context.load(first_tuned(context).path))
     tokenizer = tokenizer_of(context)
     own = [" ".join(map(str, tokenizer.encode(each.text, add_special_tokens=False))) for each in context.corpus.train]
     strange = [each for each in prompts if not any(" ".join(map(str, each[1:])) in text for text in own)]
     assert bool(strange) is (bound != "null")
+
+
+def test_the_control_has_read_what_was_sampled_and_is_never_worse_than_the_writer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its long run reads all; where that is worse than the short ones on real text, the best of these is kept."""
+    read: list[int] = []
+    real = training.train
+
+    def noted(model: Any, text: Any, *arguments: Any, **options: Any) -> Any:
+        read.append(text.bytes)
+        return real(model, text, *arguments, **options)
+
+    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(sampled, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
+    settings = {"heal.steps": "3", "heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
+    context = context_of(world, "sampled-control", **settings, **{"tune.learning_rate": "1e-2"})
+    first, control = first_tuned(context), tuned_parent(context)
+    assert len(set(read[:3])) == 1 and len(read) == 4 and read[3] > read[0]
+    assert control.tried[:3] == first.tried and control.tried[3].steps == 4 and control.training.steps == 4
+    best = min(loss for each in control.tried for _, loss in each.dev_losses)
+    kept = weights_digest(context.load(control.path))
+    was_first = best == min(loss for each in first.tried for _, loss in each.dev_losses)
+    assert (kept == weights_digest(context.load(first.path))) is was_first
 
 
 def test_held_out_text_that_the_model_writes_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.worlds import CONTROL, SMALL, World, make_world
 
-STAGES = ("corpus", "measured_parent", "sampled", "tuned", "plan", "pruned", "measured_pruned")
+STAGES = ("corpus", "measured_parent", "tuned_first", "sampled", "tuned", "plan", "pruned", "measured_pruned")
 SETTINGS = {**SMALL, **CONTROL, "text.sampled": "3"}
 PATIENCE = 240
 

@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from minigpt.heal.forward import bits_per_byte
     from minigpt.heal.recipe import Recipe
     from minigpt.heal.teacher import Teacher
-    from minigpt.heal.training import train, train_best
+    from minigpt.heal.training import Found, prolong, search, train
 
 _HOMES = {
     "Bound": "minigpt.heal.data",
+    "Found": "minigpt.heal.training",
     "Recipe": "minigpt.heal.recipe",
     "Teacher": "minigpt.heal.teacher",
     "TokenText": "minigpt.heal.data",
     "bits_per_byte": "minigpt.heal.forward",
+    "prolong": "minigpt.heal.training",
+    "search": "minigpt.heal.training",
     "train": "minigpt.heal.training",
-    "train_best": "minigpt.heal.training",
 }
 
-__all__ = ["Bound", "Recipe", "Teacher", "TokenText", "bits_per_byte", "train", "train_best"]
+__all__ = ["Bound", "Found", "Recipe", "Teacher", "TokenText", "bits_per_byte", "prolong", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,64 +73,105 @@ def train(
     return result
 
 
-def train_best(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search over runs came to: the `model` with the best weights of all, how it was trained, and every run."""
+
+    model: Any
+    training: Training
+    tried: tuple[Training, ...]
+
+
+def search(
     fresh: Callable[[], Any],
     text: TokenText,
     dev: TokenText,
     recipe: Recipe,
     rates: Sequence[float],
     *,
-    steps: int,
     seed: int = 0,
     title: str = "Training",
     reporter: Reporter = SILENT,
-) -> tuple[Any, Training, tuple[Training, ...]]:
-    """Train at several peak rates, then once more at the best of them for `steps` steps; keep what dev text likes best.
-
-    A short run that anneals fully often beats a long one, which overfits; a long one sees all of a longer text. So
-    both have their chance, and nothing stops the long one.
+) -> Found:
+    """Train at several peak rates and keep what dev text likes best.
 
     Args:
         fresh: a new copy of the model to train.
         text: training text.
         dev: text that decides.
-        recipe: of the short runs; its own learning rate is not used.
+        recipe: its own learning rate is not used, nor is there a teacher.
         rates: peak learning rates.
-        steps: of the long run; there is none if one of the short runs went on for as long.
         seed: see :func:`train`.
         title: what the progress bar says before the rate.
         reporter: told about progress.
 
     Returns:
-        The model with its best weights, on the CPU, its training, and every run. The training is that of the run with
-        the best dev loss; tokens and steps are the longest run's, and the recipe says so where the two differ.
+        The model with its best weights, on the CPU.
     """
-    best: tuple[float, Training, Any] | None = None
-    tried: list[Training] = []
-
-    def attempt(chosen: Recipe, name: str) -> None:
-        nonlocal best
-        model = fresh()
-        done = train(model, text, dev, replace(chosen, distill=0.0), seed=seed, title=name, reporter=reporter)
-        tried.append(done)
-        loss = min((loss for _, loss in done.dev_losses), default=float("inf"))
-        if best is None or loss < best[0]:
-            best = (loss, done, model.to("cpu"))
-
+    best: Found | None = None
     for rate in rates:
-        attempt(recipe.at(rate), f"{title} at {rate:g}")
-    assert best is not None
-    if steps > max(each.steps for each in tried):
-        rate = best[1].learning_rate
-        every = max(recipe.evaluate_every, steps // LOOKS)
-        long = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
-        attempt(long, f"{title} at {rate:g}, {steps:,} steps")
-    _, chosen, model = best
-    longest = max(tried, key=lambda each: each.tokens)
+        name = f"{title} at {rate:g}"
+        best = _better(best, fresh(), text, dev, recipe.at(rate), seed=seed, title=name, reporter=reporter)
+    if best is None:
+        raise ValueError("no learning rate to search over")
+    return best
+
+
+def prolong(
+    found: Found,
+    fresh: Callable[[], Any],
+    text: TokenText,
+    dev: TokenText,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seed: int = 0,
+    title: str = "Training",
+    reporter: Reporter = SILENT,
+) -> Found:
+    """Train once more, at the best rate so far, for `steps` steps that nothing cuts short.
+
+    A short run that anneals fully often beats a long one, which overfits; a long one sees all of a longer text. So
+    both have their chance.
+
+    Args:
+        found: what a search came to.
+        fresh: a new copy of the model to train.
+        text: what the long run reads.
+        dev: text that decides.
+        recipe: that of the search.
+        steps: of the long run.
+        seed: see :func:`train`.
+        title: what the progress bar says before the rate.
+        reporter: told about progress.
+
+    Returns:
+        The better of the two by dev loss. Tokens and steps of its training are those of the run that read most, and
+        the recipe says so where that is another.
+    """
+    rate = found.training.learning_rate
+    every = max(recipe.evaluate_every, steps // LOOKS)
+    long = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
+    name = f"{title} at {rate:g}, {steps:,} steps"
+    best = _better(found, fresh(), text, dev, long, seed=seed, title=name, reporter=reporter)
+    longest = max(best.tried, key=lambda each: each.tokens)
+    chosen = best.training
     if chosen is not longest:
         said = f"{chosen.recipe}; {chosen.steps} steps, which beat {longest.steps} on dev text"
         chosen = replace(chosen, tokens=longest.tokens, steps=longest.steps, recipe=said)
-    return model, chosen, tuple(tried)
+    return replace(best, training=chosen)
+
+
+def _better(found: Found | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **told: Any) -> Found:
+    """What was found so far, or the model after training, whichever has the lower dev loss."""
+    done = train(model, text, dev, replace(recipe, distill=0.0), **told)
+    if found is None or _loss(done) < _loss(found.training):
+        return Found(model=model.to("cpu"), training=done, tried=(*(found.tried if found else ()), done))
+    return replace(found, tried=(*found.tried, done))
+
+
+def _loss(training: Training) -> float:
+    return min((loss for _, loss in training.dev_losses), default=math.inf)
 
 
 @contextmanager

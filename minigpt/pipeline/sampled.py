@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from minigpt import assets
 from minigpt.corpus import prefix_token
 from minigpt.files import fingerprint, read_jsonl, write_jsonl
-from minigpt.heal import train
 from minigpt.heal.sampling import can_sample, sample
 from minigpt.pipeline.inputs import clear_of_tests
-from minigpt.pipeline.text import dev_sample, token_text
+from minigpt.pipeline.text import token_text
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Document
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from minigpt.pipeline.context import Context
 
+VERSION = 2
 LENGTH = 384
 OPENING = (4, 32)
 HALF = "\ufffd"
@@ -33,7 +33,7 @@ SOURCE, LICENSE = "sampled from the tuned parent", "generated"
 
 
 def sampled_documents(context: Context) -> list[Document]:
-    """`text.sampled` passages, sampled once a build from the parent tuned on the real training text.
+    """`text.sampled` passages, sampled once a build from the parent after its short tuning on the real training text.
 
     Each goes on from a few tokens of a training document of the domain (or of the general text whose loss is bounded),
     at temperature 1, to 384 tokens or the model's own end. Passages that overlap held-out text, dev text or test
@@ -42,7 +42,7 @@ def sampled_documents(context: Context) -> list[Document]:
     count = context.settings.text.sampled
     if not count:
         return []
-    key = fingerprint(context.text_key, LENGTH, OPENING)
+    key = fingerprint(VERSION, context.text_key, LENGTH, OPENING)
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Sampling text from the tuned parent"):
@@ -53,32 +53,23 @@ def sampled_documents(context: Context) -> list[Document]:
 
 
 def _sampled(context: Context, count: int) -> list[Document]:
-    from minigpt.pipeline.context import release
+    from transformers import AutoConfig
 
-    seed, tokenizer = context.text_seed, assets.load_tokenizer(context.parent.path)
-    window = context.settings.tune.window
-    read = context.corpus.train if context.bounded is None else context.read_documents()
-    windows = token_text(tokenizer, read, window).windows
-    model = context.load(context.parent.path, training=True)
-    if not can_sample(model.config, LENGTH):
-        context.reporter.note(f"No text is sampled: the attention of {model.config.model_type} is not plainly causal.")
+    from minigpt.pipeline.context import release
+    from minigpt.pipeline.tuning import first_tuned
+
+    config = AutoConfig.from_pretrained(context.parent.path)
+    if not can_sample(config, LENGTH):
+        context.reporter.note(f"No text is sampled: the attention of {config.model_type} is not plainly causal.")
         return []
-    _tune(context, model, tokenizer)
-    documents = passages(model, tokenizer, windows, count, seed=seed, reporter=context.reporter)
+    tokenizer = assets.load_tokenizer(context.parent.path)
+    read = context.corpus.train if context.bounded is None else context.read_documents()
+    windows = token_text(tokenizer, read, context.settings.tune.window).windows
+    model = context.load(first_tuned(context).path)
+    documents = passages(model, tokenizer, windows, count, seed=context.text_seed, reporter=context.reporter)
     del model
     release()
     return clear_of_tests(documents, context.corpus, context.general)
-
-
-def _tune(context: Context, model: Any, tokenizer: Any) -> None:
-    """Tune the model that will write, at the rate of the settings, in place and in the precision to sample in."""
-    from minigpt.pipeline.context import measuring_dtype
-
-    recipe = context.settings.tune
-    text = token_text(tokenizer, context.real_documents(), recipe.window)
-    dev = token_text(tokenizer, dev_sample(context.corpus.dev, context.settings.text.dev_bytes), recipe.window)
-    train(model, text, dev, recipe, seed=context.text_seed, title="Tuning the writer", reporter=context.reporter)
-    model.to(measuring_dtype(context.device))
 
 
 def passages(

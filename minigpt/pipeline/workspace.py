@@ -14,7 +14,7 @@ from minigpt.types import BuildReport
 
 DONE = "done.json"
 BUILD = "build.json"
-HEAVY = ("tuned", "pruned", "healed")
+HEAVY = ("tuned_first", "tuned", "pruned", "healed")
 TEXTS = ("corpus", "sampled")
 
 
