@@ -46,6 +46,8 @@ Form = Literal["parent", "tuned"]
 class Variant:
     """One row of the table; `kept` is the fraction of parameters, `general` the share of general text mixed in.
 
+    `kv_groups` kept of each layer, all without it; the neurons are those that the size leaves room for.
+
     `definitions` is how many times over those of the training text are asked, `sampled` how many passages the tuned
     parent adds to what is healed on.
 
@@ -55,6 +57,7 @@ class Variant:
     tag: str
     vocab_size: int
     layers: int
+    kv_groups: int | None = None
     kept: float = 0.75
     general: float = 0.0
     definitions: int = 0
@@ -171,7 +174,7 @@ class Bench(Reader):
         full, costs = shape_of(source), unit_costs(source)
         limits = Limits(
             layers=(variant.layers,),
-            kv_groups=(full.kv_groups,),
+            kv_groups=(variant.kv_groups or full.kv_groups,),
             neurons=(32, full.intermediate_size),
             vocab=(variant.vocab_size, variant.vocab_size),
         )
