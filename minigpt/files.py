@@ -137,3 +137,11 @@ def read_jsonl(path: Path) -> list[Any]:
         except ValueError as error:
             raise MiniGPTError(f"{path}, line {number}, is not JSON ({error}); mend or remove it.") from None
     return found
+
+
+def link(source: str, target: str) -> None:
+    """A second name for the file, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

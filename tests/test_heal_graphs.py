@@ -7,10 +7,12 @@ from copy import deepcopy
 import pytest
 import torch
 
-from minigpt.heal.data import epochs, noisy, pad
+from minigpt.heal import attention
+from minigpt.heal.attention import causal_attention, packed_attention
+from minigpt.heal.data import MOST_TOGETHER, epochs, noisy, pad
 from minigpt.heal.forward import logits_at
 from minigpt.heal.fused import fused_kernels, has_fused_kernels
-from minigpt.heal.graphs import Buffers, GraphedSteps, can_capture, causal_attention, weighted_loss
+from minigpt.heal.graphs import Buffers, GraphedSteps, can_capture, weighted_loss
 from minigpt.heal.losses import healing_loss
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
@@ -20,12 +22,27 @@ WINDOWS = [list(range(5, 25)), list(range(9, 40)), [1, 2, 3, 4, 5, 6, 7, 8, 9]]
 CPU = torch.device("cpu")
 
 
+def by_mask(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, _longest: int, scaling: float
+) -> torch.Tensor:
+    """Packed attention written out with a mask of blocks: what the kernel of an accelerator must compute."""
+    tokens, repeats = query.shape[2], query.shape[1] // key.shape[1]
+    window = torch.bucketize(torch.arange(tokens, device=starts.device), starts, right=True)
+    mask = (window[:, None] == window[None, :]) & torch.ones(tokens, tokens, device=starts.device).tril().bool()
+    theirs, told = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
+    found = torch.nn.functional.scaled_dot_product_attention(query, theirs, told, attn_mask=mask, scale=scaling)
+    return found.transpose(1, 2)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3", "smollm3"])
 @pytest.mark.parametrize("distill", [0.0, 0.3, 1.0])
-def test_padding_with_weight_zero_equals_leaving_it_out(family: str, distill: float) -> None:
+def test_windows_behind_each_other_equal_windows_apart(
+    family: str, distill: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "packed_attention", by_mask)
     model, teacher = tiny_model(family), Teacher(model=tiny_model(family, seed=1))
-    batch, recipe = pad(WINDOWS, multiple=64), Recipe(distill=distill)
-    buffers = Buffers.empty(5, 64, CPU)
+    batch, recipe = pad(WINDOWS), Recipe(distill=distill)
+    buffers = Buffers.empty(100, 32, CPU)
     buffers.fill(batch)
     with causal_attention(model, teacher.model):
         fixed = weighted_loss(model, teacher, buffers, recipe)
@@ -35,12 +52,29 @@ def test_padding_with_weight_zero_equals_leaving_it_out(family: str, distill: fl
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_buffer_forgets_the_batch_before() -> None:
-    buffers = Buffers.empty(4, 64, CPU)
-    buffers.fill(pad(WINDOWS, multiple=64))
-    buffers.fill(pad([WINDOWS[2] + [7] * 40], multiple=64))
-    assert int(buffers.weights.sum()) == 48
-    assert not buffers.ids[1:].any()
+def test_rows_that_are_padded_attend_as_ever() -> None:
+    model, batch = tiny_model("llama"), pad(WINDOWS)
+    before = logits_at(model, batch.ids, batch.places)
+    with causal_attention(model):
+        torch.testing.assert_close(logits_at(model, batch.ids, batch.places), before, rtol=1e-5, atol=1e-6)
+
+
+def test_a_buffer_forgets_the_batch_before_and_no_piece_of_it_is_longer_than_a_window() -> None:
+    buffers = Buffers.empty(100, 32, CPU)
+    buffers.fill(pad(WINDOWS))
+    assert buffers.packing.starts[:6].tolist() == [0, 20, 51, 60, 92, 100]
+    assert (buffers.packing.starts[6:] == 100).all() and int(buffers.weights.sum()) == 60 - 3
+    buffers.fill(pad([WINDOWS[2]]))
+    assert buffers.packing.starts[:5].tolist() == [0, 9, 41, 73, 100]
+    assert int(buffers.weights.sum()) == 8 and not buffers.ids[0, 9:].any()
+    assert buffers.packing.positions[0, :12].tolist() == [*range(9), 0, 1, 2]
+    assert int(buffers.packing.starts.diff().max()) <= 32 and int(buffers.packing.positions.max()) < 32
+
+
+def test_a_buffer_takes_a_batch_that_fills_it() -> None:
+    buffers = Buffers.empty(64, 32, CPU)
+    buffers.fill(pad([[3] * 32, [4] * 32]))
+    assert buffers.packing.starts[:4].tolist() == [0, 32, 64, 64] and int(buffers.weights.sum()) == 62
 
 
 def test_only_plain_causal_attention_is_captured() -> None:
@@ -52,11 +86,19 @@ def test_only_plain_causal_attention_is_captured() -> None:
     assert not can_capture(tiny_model("llama"), Recipe(precision="fp32"), cuda)
 
 
-def test_batches_have_few_shapes() -> None:
-    windows = [[1] * length for length in range(8, 200)]
-    stream = epochs(windows, 512, 0, multiple=64)
-    shapes = {next(stream).ids.shape[1] for _ in range(60)}
-    assert shapes <= {64, 128, 192, 256}
+def test_packed_batches_waste_little_and_lose_no_window() -> None:
+    windows = [[1, *range(length)] for length in range(8, 200)]
+    stream = epochs(windows, 1024, 0, packed=True)
+    seen: list[int] = []
+    sizes = []
+    while len(seen) < len(windows):
+        batch = next(stream)
+        seen += batch.lengths.tolist()
+        sizes.append(int(batch.lengths.sum()))
+    assert sorted(seen) == sorted(len(window) for window in windows)
+    assert max(sizes) <= 1024 and sum(sizes) / len(sizes) > 0.95 * 1024
+    short = epochs([[1] * 9] * 3000, 4096, 0, packed=True)
+    assert len(next(short).lengths) <= MOST_TOGETHER
 
 
 def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:
@@ -75,9 +117,9 @@ def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:
 @pytest.mark.gpu
 def test_a_graph_gives_the_gradients_of_the_plain_step() -> None:
     model = tiny_model("llama").cuda()
-    recipe = Recipe(tokens_per_step=64 * 5)
+    recipe = Recipe(tokens_per_step=100, window=32)
     parameters = list(model.parameters())
-    batch = pad(WINDOWS, multiple=64)
+    batch = pad(WINDOWS)
     with causal_attention(model):
         steps = GraphedSteps(model, None, recipe, parameters)
         with causal_attention(steps.twin):
@@ -90,6 +132,19 @@ def test_a_graph_gives_the_gradients_of_the_plain_step() -> None:
         assert parameter.grad is not None
         cosine = torch.nn.functional.cosine_similarity(ours.flatten(), parameter.grad.flatten(), dim=0)
         assert float(cosine) > 0.99
+
+
+@pytest.mark.gpu
+def test_the_kernel_attends_within_windows() -> None:
+    starts = torch.tensor([0, 20, 51, 51, 60, 92, 100, 100, 100], dtype=torch.int32, device="cuda")
+    shape = {"device": "cuda", "dtype": torch.bfloat16}
+    query, key, value = (torch.randn(1, heads, 100, 64, **shape, requires_grad=True) for heads in (6, 2, 2))
+    outs = [attend(query, key, value, starts, 32, 0.2) for attend in (packed_attention, by_mask)]
+    torch.testing.assert_close(outs[0], outs[1], rtol=2e-2, atol=2e-2)
+    ours, theirs = (torch.autograd.grad(out.float().square().sum(), (query, key, value)) for out in outs)
+    for one, other in zip(ours, theirs, strict=True):
+        cosine = torch.nn.functional.cosine_similarity(one.flatten().float(), other.flatten().float(), dim=0)
+        assert float(cosine) > 0.999
 
 
 def test_without_an_accelerator_nothing_is_fused() -> None:
@@ -111,7 +166,7 @@ def test_fused_kernels_compute_the_same_and_leave_no_trace() -> None:
     plain = tiny_model("llama").cuda()
     assert has_fused_kernels(plain), "the tests for accelerators need the gpu extra"
     fused, rotate = deepcopy(plain), module.apply_rotary_pos_emb
-    batch = pad(WINDOWS, multiple=64)
+    batch = pad(WINDOWS)
     ids, places, labels = batch.ids.cuda(), batch.places.cuda(), batch.labels.cuda()
     with fused_kernels(fused):
         assert module.apply_rotary_pos_emb is not rotate

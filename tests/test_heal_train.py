@@ -275,7 +275,7 @@ def train_best(
     """Short runs and a long one, as a control is tuned."""
     found = search(make, text, DEV, chosen, rates, seed=3)
     found = prolong(found, make, text, DEV, chosen, steps=steps, seed=3)
-    return found.model, found.training, found.tried
+    return found.model, found.told(), found.tried
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])

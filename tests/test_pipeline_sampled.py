@@ -11,7 +11,7 @@ import pytest
 from minigpt.files import read_jsonl
 from minigpt.heal import training
 from minigpt.heal.checkpoint import weights_digest
-from minigpt.pipeline import BuildOptions, sampled
+from minigpt.pipeline import BuildOptions, healing, sampled
 from minigpt.pipeline.build import context_for
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.tuning import first_tuned, tuned_parent
@@ -128,6 +128,60 @@ def test_the_control_has_read_what_was_sampled_and_is_never_worse_than_the_write
     assert (kept == weights_digest(context.load(first.path))) is was_first
 
 
+def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs come back from a file; the long run is one even where healing is shorter than the short runs."""
+    monkeypatch.setattr(sampled, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
+    monkeypatch.setattr(training, "_better", lambda found, *arguments, **options: worse(found, *arguments, **options))
+    real = training.train
+
+    def worse(found: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        done = real(model, *arguments, **options)
+        return training.Found(
+            model=None if found and found.model is None else model,
+            training=found.training if found else done,
+            tried=(*(found.tried if found else ()), done),
+        )
+
+    settings = {"heal.steps": "1", "tune.steps": "2", "tune.evaluate_every": "2", "tune.patience": "0"}
+    control = tuned_parent(context_of(world, "sampled-told", **settings))
+    short, long = control.tried[0], control.tried[3]
+    assert long.steps == 2 and control.training.tokens == max(short.tokens, long.tokens)
+    if long.tokens > short.tokens:
+        assert "2 steps on the real text, which beat 2 on all of it on dev text" in control.training.recipe
+        assert control.training.seconds == long.seconds
+    else:
+        assert control.training == short
+
+
+def test_the_text_is_named_by_who_wrote_it(world: World) -> None:
+    """Other settings of the writer are another text, also to what is trained on it; the writer knows of no passages."""
+    keys = {}
+    for name, changes in {
+        "": {},
+        "rate": {"tune.learning_rate": "3e-3"},
+        "more": {"text.sampled": "7"},
+        "none": {"text.sampled": "0"},
+    }.items():
+        context = context_of(world, f"sampled-keys-{name}", **changes)
+        keys[name] = (sampled.first_key(context), sampled.sampled_key(context), context.text_key)
+    first, written, read = zip(*keys.values(), strict=True)
+    assert first[0] == first[2] == first[3] != first[1]
+    assert len(set(written)) == 4 and len(set(read)) == 4
+    single = replace(context, options=replace(context.options, dtype="float32"))
+    assert sampled.first_key(single) != sampled.first_key(context)
+
+
+def test_without_a_control_healing_tells_the_time_of_writing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sampled.sampled_text
+    monkeypatch.setattr(healing, "sampled_text", lambda context: replace(real(context), seconds=1000.0))
+    overrides = {**FAST, **SAMPLED, "heal.steps": "1"}
+    for control, told in (("false", True), ("true", False)):
+        made = build(world.options(f"sampled-time-{control}", overrides={**overrides, "control": control}))
+        assert (made.stages[-1].seconds > 1000) is told
+
+
 def test_held_out_text_that_the_model_writes_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     context = context_of(world, "sampled-leak")
     tokenizer = tokenizer_of(context)
@@ -171,7 +225,7 @@ def test_the_report_tells_of_it_and_the_text_is_dropped_at_the_end(world: World)
 
 def test_a_form_that_nothing_was_trained_for_asks_for_no_text(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--masked` without a control trains nothing: its report must not say so, nor tune a writer to count passages."""
-    monkeypatch.setattr(sampled, "_sampled", lambda *_: pytest.fail("nothing is to be sampled"))
+    monkeypatch.setattr(sampled, "sampled_text", lambda *_: pytest.fail("nothing is to be sampled"))
     overrides = {**FAST, **SAMPLED, "control": "false", "evaluation.general": "true", "text.general": "1"}
     made = build(world.options("sampled-masked", overrides=overrides, masked=True))
     assert not any("trained" in note or "training text" in note for note in made.notes)

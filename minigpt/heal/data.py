@@ -1,7 +1,8 @@
 """Training text as right-padded batches of windows of like length: no window sees another, and no mask is needed.
 
 A causal decoder never looks to the right, so padding behind a window changes none of its logits, and attention
-kernels that only know "causal" can be used. Sorting by length keeps the padding at a few percent.
+kernels that only know "causal" can be used. Sorting by length keeps the padding at a few percent. Batches that will be
+packed (:mod:`minigpt.heal.graphs`) have none that counts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ Windows = Sequence[Sequence[int]]
 SHORTEST = 8
 POOL = 32
 MULTIPLE = 8
+MOST_TOGETHER = 256
+"""Windows of a packed batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,40 +77,58 @@ class Padded:
         return self.ids.flatten()[self.places + 1]
 
 
-def pad(windows: Windows, *, multiple: int = MULTIPLE) -> Padded:
-    """Right-pad windows to a common length, a multiple of `multiple`."""
+def pad(windows: Windows) -> Padded:
+    """Right-pad windows to a common length, a multiple of `MULTIPLE`."""
     lengths = torch.tensor([len(window) for window in windows])
-    ids = torch.zeros(len(windows), _padded(max(len(window) for window in windows), multiple), dtype=torch.long)
+    ids = torch.zeros(len(windows), _padded(max(len(window) for window in windows)), dtype=torch.long)
     for row, window in enumerate(windows):
         ids[row, : len(window)] = torch.tensor(window, dtype=torch.long)
     return Padded(ids=ids, lengths=lengths)
 
 
-def _padded(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple
+def _padded(length: int) -> int:
+    return -(-length // MULTIPLE) * MULTIPLE
 
 
-def group(windows: Windows, tokens: int, *, multiple: int = MULTIPLE) -> list[list[Sequence[int]]]:
+def group(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
     """Cut windows, sorted by length, into batches of at most `tokens` tokens, padding included.
 
     A window that is longer than that is a batch by itself.
     """
     batches: list[list[Sequence[int]]] = []
     for window in sorted(windows, key=len, reverse=True):
-        if not batches or (len(batches[-1]) + 1) * _padded(len(batches[-1][0]), multiple) > tokens:
+        if not batches or (len(batches[-1]) + 1) * _padded(len(batches[-1][0])) > tokens:
             batches.append([])
         batches[-1].append(window)
     return batches
 
 
-def epochs(
-    windows: Windows, tokens: int, seed: int, *, multiple: int = MULTIPLE, bare: float = 0.0
-) -> Iterator[Padded]:
+def together(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
+    """Put windows into batches of at most `tokens` tokens that waste next to none (first fit, the longest first).
+
+    A window that is longer than that is a batch by itself.
+    """
+    batches: list[list[Sequence[int]]] = []
+    rooms: list[int] = []
+    for window in sorted(windows, key=len, reverse=True):
+        fits = (n for n, room in enumerate(rooms) if room >= len(window) and len(batches[n]) < MOST_TOGETHER)
+        place = next(fits, len(batches))
+        if place == len(batches):
+            batches.append([])
+            rooms.append(tokens)
+        batches[place].append(window)
+        rooms[place] -= len(window)
+    return batches
+
+
+def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packed: bool = False) -> Iterator[Padded]:
     """Batches for ever: every epoch sees each window once, in an order that depends on seed and epoch alone.
 
     Windows are shuffled, sorted by length within pools of about `POOL` batches, and the batches shuffled again.
     Windows of fewer than `SHORTEST` tokens teach next to nothing and are left out. A share `bare` of the windows,
     others in every epoch, is shown without its opening token: runtimes that add none then meet nothing new.
+
+    Batches have at most `tokens` tokens with their padding, or without it where they are to be `packed`.
 
     Raises:
         CorpusError: no window is long enough to learn from.
@@ -117,17 +138,15 @@ def epochs(
         raise CorpusError(f"No training text of {SHORTEST} tokens or more is left; give the domain more text.")
     total = sum(len(window) for window in usable)
     pool = max(1, POOL * tokens * len(usable) // total)
-    epoch = 0
+    gather, epoch = together if packed else group, 0
     while True:
         order = Random(f"{seed}/{epoch}")
         shuffled = [w[1:] if bare and order.random() < bare else w for w in order.sample(usable, len(usable))]
         batches = [
-            batch
-            for start in range(0, len(shuffled), pool)
-            for batch in group(shuffled[start : start + pool], tokens, multiple=multiple)
+            batch for start in range(0, len(shuffled), pool) for batch in gather(shuffled[start : start + pool], tokens)
         ]
         order.shuffle(batches)
-        yield from (pad(batch, multiple=multiple) for batch in batches)
+        yield from map(pad, batches)
         epoch += 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,19 +36,40 @@ def has_fast_bf16(device: torch.device) -> bool:
     return any(check() for name in checks if (check := getattr(torch.cpu, name, None)) is not None)
 
 
-def logits_at(model: Any, ids: Tensor, places: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """Windows that lie one behind the other in one row, none of which sees another.
+
+    `positions` int64 [1, tokens] count from the start of each window; `starts` int32 [n + 1] are where windows start,
+    and where the last one ends; none is longer than `longest` tokens.
+    """
+
+    positions: Tensor
+    starts: Tensor
+    longest: int
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What a model is told, under the names that transformers has for flash attention."""
+        ends = {"cu_seq_lens_q": self.starts, "cu_seq_lens_k": self.starts}
+        return {"position_ids": self.positions, "max_length_q": self.longest, "max_length_k": self.longest, **ends}
+
+
+def logits_at(model: Any, ids: Tensor, places: Tensor, packing: Packing | None = None) -> Tensor:
     """Logits [n, vocab] at `places` (int64 [n], into the flattened `ids` [rows, length]) only.
 
     The head is handed the chosen hidden states, so that neither logits of padding nor a copy of the others are made;
-    what a family does to its logits afterwards (soft caps, scales) stays as it is.
+    what a family does to its logits afterwards (soft caps, scales) stays as it is. `packing` is for models inside
+    :func:`minigpt.heal.attention.causal_attention`.
     """
 
     def choose(_head: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (args[0].flatten(0, 1).index_select(0, places).unsqueeze(0),)
 
+    told = {} if packing is None else packing.arguments
     handle = model.get_output_embeddings().register_forward_pre_hook(choose)
     try:
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        logits: Tensor = model(input_ids=ids, use_cache=False, **told).logits
     finally:
         handle.remove()
     return logits[0]

@@ -1,14 +1,13 @@
-"""Forward and backward pass as CUDA graphs: small models spend most of a training step on launching kernels.
+"""Forward and backward pass as a CUDA graph: small models spend most of a training step on launching kernels.
 
-A graph replays fixed shapes, so batches are laid into buffers of a few shapes (length a multiple of 64, as many rows
-as the step's tokens allow) and padding gets weight zero in the loss instead of being left out. The passes run on a
-bf16 twin of the model; its gradients go to the fp32 weights that the optimizer steps, and these back to the twin.
+A graph replays fixed shapes, so the windows of a batch are laid one behind the other into one row of as many tokens as
+a step has, none seeing another, and what is left of the row gets weight zero in the loss. The passes run on a bf16 twin
+of the model; its gradients go to the fp32 weights that the optimizer steps, and these back to the twin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,55 +15,74 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt.heal.data import Padded
-from minigpt.heal.forward import logits_at
+from minigpt.arch import head_dim
+from minigpt.heal.attention import has_packed_attention
+from minigpt.heal.data import MOST_TOGETHER, Padded
+from minigpt.heal.forward import Packing, logits_at
 from minigpt.heal.losses import healing_loss
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
 
-LENGTH_MULTIPLE = 64
 WARM_UP = 2
-CAUSAL = "minigpt_causal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffers:
-    """A batch of fixed shape: `ids` int64 [rows, length], `weights` [rows x (length - 1)] 1 where text follows."""
+    """A batch of fixed shape: windows one behind the other, filled up with padding.
+
+    `ids` int64 [1, tokens], `packing` says which token belongs where, `weights` [tokens - 1] is 1 inside of windows.
+    """
 
     ids: Tensor
+    packing: Packing
     weights: Tensor
 
     @classmethod
-    def empty(cls, rows: int, length: int, device: torch.device) -> Buffers:
-        """Nothing but padding."""
+    def empty(cls, tokens: int, window: int, device: torch.device) -> Buffers:
+        """Room for `tokens` tokens in windows of at most `window`."""
+        starts = torch.full((MOST_TOGETHER + -(-tokens // window) + 1,), tokens, dtype=torch.int32, device=device)
+        positions = torch.zeros(1, tokens, dtype=torch.long, device=device)
         return cls(
-            ids=torch.zeros(rows, length, dtype=torch.long, device=device),
-            weights=torch.zeros(rows * (length - 1), device=device),
+            ids=torch.zeros(1, tokens, dtype=torch.long, device=device),
+            packing=Packing(positions=positions, starts=starts, longest=window),
+            weights=torch.zeros(tokens - 1, device=device),
         )
 
     def fill(self, batch: Padded) -> None:
-        """Lay a batch into the buffers; it has at most as many rows and exactly the same length."""
-        rows, length = self.ids.shape
-        ids = torch.zeros(rows, length, dtype=torch.long)
-        ids[: len(batch.ids)] = batch.ids
-        weights = torch.zeros(rows, length - 1)
-        weights[: len(batch.ids)] = torch.arange(length - 1)[None, :] < (batch.lengths - 1)[:, None]
-        self.ids.copy_(ids, non_blocking=True)
-        self.weights.copy_(weights.flatten(), non_blocking=True)
+        """Lay a batch into the buffers; padding behind it falls into pieces that are no longer than a window."""
+        tokens, longest = self.ids.shape[1], self.packing.longest
+        columns = torch.arange(batch.ids.shape[1])[None, :]
+        text = columns < batch.lengths[:, None]
+        used = int(text.sum())
+        rest = torch.arange(tokens - used)
+        ends = torch.cat([batch.lengths.cumsum(0), torch.arange(used, tokens, longest)[1:]])
+        starts = torch.full(self.packing.starts.shape, tokens, dtype=torch.int32)
+        starts[0], starts[1 : len(ends) + 1] = 0, ends
+        weights = torch.ones(tokens)
+        weights[batch.lengths.cumsum(0) - 1] = 0
+        weights[used:] = 0
+        self._put(self.ids[0], torch.cat([batch.ids[text], torch.zeros_like(rest)]))
+        self._put(self.packing.positions[0], torch.cat([columns.expand_as(text)[text], rest % longest]))
+        self._put(self.packing.starts, starts)
+        self._put(self.weights, weights[:-1])
+
+    @staticmethod
+    def _put(buffer: Tensor, values: Tensor) -> None:
+        """Copy without waiting, which takes memory that is pinned."""
+        buffer.copy_(values.pin_memory() if buffer.is_cuda else values, non_blocking=True)
 
 
 def weighted_loss(model: Any, teacher: Teacher | None, buffers: Buffers, recipe: Recipe) -> Tensor:
     """The healing loss over the text of a batch of fixed shape, without a data-dependent size anywhere."""
-    rows, length = buffers.ids.shape
-    places = torch.arange(rows * length, device=buffers.ids.device).view(rows, length)[:, :-1].flatten()
-    labels = buffers.ids[:, 1:].flatten()
-    logits = logits_at(model, buffers.ids, places)
-    taught = teacher.logits(buffers.ids, places) if teacher is not None else None
+    places = torch.arange(buffers.ids.shape[1] - 1, device=buffers.ids.device)
+    logits = logits_at(model, buffers.ids, places, buffers.packing)
+    taught = teacher.logits(buffers.ids, places, buffers.packing) if teacher is not None else None
+    labels = buffers.ids[0, 1:]
     return healing_loss(logits, labels, taught, recipe.distill, recipe.temperature, weights=buffers.weights)
 
 
 class GraphedSteps:
-    """Computes gradients by replaying one captured graph for each shape of batch."""
+    """Computes gradients by replaying a captured graph."""
 
     def __init__(self, model: Any, teacher: Teacher | None, recipe: Recipe, parameters: Sequence[nn.Parameter]) -> None:
         self.teacher, self.recipe = teacher, recipe
@@ -72,22 +90,19 @@ class GraphedSteps:
         self.device = self.parameters[0].device
         self.twin = deepcopy(model).to(torch.bfloat16)
         self.weights: list[Tensor] = [p for p in self.twin.parameters() if p.requires_grad]
-        self.pool: Any = None
-        self.graphs: dict[tuple[int, int], tuple[Any, Buffers]] = {}
+        self.graph: Any = None
+        self.buffers = Buffers.empty(max(recipe.tokens_per_step, recipe.window), recipe.window, self.device)
         for parameter in [*self.parameters, *self.weights]:
             parameter.grad = torch.zeros_like(parameter)
 
     def gradients(self, batch: Padded) -> None:
         """Put the gradients of a batch's loss into the parameters' `.grad`."""
-        length = batch.ids.shape[1]
-        shape = (max(1, self.recipe.tokens_per_step // length), length)
-        if shape not in self.graphs:
-            self.graphs[shape] = self._capture(shape, batch)
-        graph, buffers = self.graphs[shape]
-        buffers.fill(batch)
+        self.buffers.fill(batch)
+        if self.graph is None:
+            self.graph = self._captured()
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.parameters)
-            graph.replay()
+            self.graph.replay()
             torch._foreach_copy_(_gradients(self.parameters), _gradients(self.weights))
 
     def refreshed(self) -> Any:
@@ -96,26 +111,23 @@ class GraphedSteps:
             torch._foreach_copy_(self.weights, self.parameters)
         return self.twin
 
-    def _step(self, buffers: Buffers) -> None:
+    def _step(self) -> None:
         torch._foreach_zero_(_gradients(self.weights))
-        loss = weighted_loss(self.twin, self.teacher, buffers, self.recipe)
+        loss = weighted_loss(self.twin, self.teacher, self.buffers, self.recipe)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def _capture(self, shape: tuple[int, int], batch: Padded) -> tuple[Any, Buffers]:
-        buffers = Buffers.empty(*shape, self.device)
-        buffers.fill(batch)
-        self.twin.train()
+    def _captured(self) -> Any:
+        self.refreshed().train()
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch.enable_grad():
-            for _ in range(1 if self.graphs else WARM_UP):
-                self._step(buffers)
+            for _ in range(WARM_UP):
+                self._step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool), torch.enable_grad():
-            self._step(buffers)
-        self.pool = self.pool or graph.pool()
-        return graph, buffers
+        with torch.cuda.graph(graph), torch.enable_grad():
+            self._step()
+        return graph
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -123,7 +135,7 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:
-    """Whether a training step of this model has fixed shapes and plain causal attention on this device."""
+    """Whether a training step of this model has a fixed shape and plain causal attention on this device."""
     config = model.config
     window = getattr(config, "sliding_window", None)
     return (
@@ -133,27 +145,5 @@ def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:
         and (window is None or window >= recipe.window)
         and getattr(config, "attn_logit_softcapping", None) is None
         and not getattr(config, "attention_dropout", 0.0)
+        and has_packed_attention(head_dim(config))
     )
-
-
-@contextmanager
-def causal_attention(*models: Any) -> Iterator[None]:
-    """Inside the block the models attend causally without looking at a mask: right-padded text needs none.
-
-    transformers builds no mask for an attention it did not define, so nothing waits for the device.
-    """
-    from transformers import AttentionInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **options: Any) -> Any:
-        return sdpa_attention_forward(module, query, key, value, None, **options)
-
-    AttentionInterface.register(CAUSAL, attend)
-    before = [model.config._attn_implementation for model in models]
-    for model in models:
-        model.set_attn_implementation(CAUSAL)
-    try:
-        yield
-    finally:
-        for model, name in zip(models, before, strict=True):
-            model.set_attn_implementation(name)

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from minigpt.errors import MiniGPTError
 from minigpt.heal import checkpoint as checkpoints
+from minigpt.heal.attention import causal_attention
 from minigpt.heal.average import Average
-from minigpt.heal.data import MULTIPLE, Bound, Padded, TokenText, epochs, noisy
+from minigpt.heal.data import Bound, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
 from minigpt.heal.fused import fused_kernels
-from minigpt.heal.graphs import LENGTH_MULTIPLE, GraphedSteps, can_capture, causal_attention
+from minigpt.heal.graphs import GraphedSteps, can_capture
 from minigpt.heal.losses import healing_loss
 from minigpt.heal.muon import optimizer_for
 from minigpt.heal.recipe import Recipe
@@ -81,7 +82,8 @@ class Run:
         """What is left to train on, from the current step."""
         readable = self.teacher.can_read(text) if self.teacher is not None else text
         recipe, seed = self.recipe, self.seed
-        ordered = epochs(readable.windows, recipe.tokens_per_step, seed, multiple=self.multiple, bare=recipe.bare)
+        packed = self.steps is not None
+        ordered = epochs(readable.windows, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
         left = islice(ordered, self.step, None)
         return noisy(left, recipe.noise, seed, self.step) if recipe.noise and recipe.distill == 1 else left
 
@@ -89,11 +91,6 @@ class Run:
     def models(self) -> list[Any]:
         """Student and teacher."""
         return [self.model] if self.teacher is None else [self.model, self.teacher.model]
-
-    @property
-    def multiple(self) -> int:
-        """Batches are padded to a multiple of this."""
-        return MULTIPLE if self.steps is None else LENGTH_MULTIPLE
 
     @property
     def _state(self) -> checkpoints.State:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.heal.data import TokenText
-from minigpt.heal.forward import logits_at
+from minigpt.heal.forward import Packing, logits_at
 
 NEVER = -1e4
 
@@ -44,20 +44,21 @@ class Teacher:
         return TokenText(windows=windows, bytes=text.bytes)
 
     @torch.no_grad()
-    def logits(self, ids: Tensor, places: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, places: Tensor, packing: Packing | None = None) -> Tensor:
         """Logits at the chosen places over the student's vocabulary.
 
         Args:
             ids: the student's token ids, int64 [rows, length], on the teacher's device.
             places: int64 [n], into the flattened ids.
+            packing: see :func:`minigpt.heal.forward.logits_at`.
 
         Returns:
             [n, student vocabulary].
         """
         if self.parent_ids is None or self.head is None:
-            return logits_at(self.model, ids, places)
+            return logits_at(self.model, ids, places, packing)
         with _head(self.model, self.head):
-            return logits_at(self.model, self.parent_ids.to(ids.device)[ids].clamp_min(0), places)
+            return logits_at(self.model, self.parent_ids.to(ids.device)[ids].clamp_min(0), places, packing)
 
 
 def restricted_head(head: nn.Linear, parent_ids: Tensor) -> nn.Linear:

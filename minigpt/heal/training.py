@@ -81,6 +81,17 @@ class Found:
     training: Training
     tried: tuple[Training, ...]
 
+    def told(self, short: str = "", long: str = "") -> Training:
+        """How the model was trained, with tokens, steps and seconds of the run that read most.
+
+        Where that is another run the recipe says so; `short` and `long` then name what the two read.
+        """
+        chosen, longest = self.training, max(self.tried, key=lambda each: each.tokens)
+        if chosen.tokens >= longest.tokens:
+            return chosen
+        said = f"{chosen.recipe}; {chosen.steps} steps{short}, which beat {longest.steps}{long} on dev text"
+        return replace(chosen, tokens=longest.tokens, steps=longest.steps, seconds=longest.seconds, recipe=said)
+
 
 def search(
     fresh: Callable[[], Any],
@@ -126,6 +137,7 @@ def prolong(
     *,
     steps: int,
     seed: int = 0,
+    checkpoint: Path | None = None,
     title: str = "Training",
     reporter: Reporter = SILENT,
 ) -> Found:
@@ -142,24 +154,19 @@ def prolong(
         recipe: that of the search.
         steps: of the long run.
         seed: see :func:`train`.
+        checkpoint: file that the long run resumes from.
         title: what the progress bar says before the rate.
         reporter: told about progress.
 
     Returns:
-        The better of the two by dev loss. Tokens and steps of its training are those of the run that read most, and
-        the recipe says so where that is another.
+        The better of the two by dev loss.
     """
     rate = found.training.learning_rate
     every = max(recipe.evaluate_every, steps // LOOKS)
     long = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
     name = f"{title} at {rate:g}, {steps:,} steps"
-    best = _better(found, fresh(), text, dev, long, seed=seed, title=name, reporter=reporter)
-    longest = max(best.tried, key=lambda each: each.tokens)
-    chosen = best.training
-    if chosen is not longest:
-        said = f"{chosen.recipe}; {chosen.steps} steps, which beat {longest.steps} on dev text"
-        chosen = replace(chosen, tokens=longest.tokens, steps=longest.steps, recipe=said)
-    return replace(best, training=chosen)
+    told = {"seed": seed, "title": name, "reporter": reporter, "checkpoint": checkpoint}
+    return _better(found, fresh(), text, dev, long, **told)
 
 
 def _better(found: Found | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **told: Any) -> Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from minigpt.heal import TokenText
 from minigpt.pipeline.inputs import clear_of_tests
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.presets import Settings
-from minigpt.pipeline.sampled import sampled_documents
+from minigpt.pipeline.sampled import sampled_documents, sampled_key
 from minigpt.pipeline.text import (
     calibration_batches,
     definition_documents,
@@ -119,12 +119,17 @@ class Context:
         return token_counts(tokenizer, documents)
 
     @property
+    def real_text_key(self) -> str:
+        """Names the text that is trained and decided on, as far as no model wrote it."""
+        general = self.general.fingerprint if self.general else ""
+        made = (replace(self.settings.text, sampled=0), self.text_seed)
+        return fingerprint(self.corpus.fingerprint, general, self.bounded is not None, made)
+
+    @property
     def text_key(self) -> str:
         """Names the text that is trained and decided on."""
-        general = self.general.fingerprint if self.general else ""
-        sampled = (self.parent.fingerprint, self.settings.tune) if self.settings.text.sampled else ()
-        made = (self.settings.text, sampled, self.text_seed)
-        return fingerprint(self.corpus.fingerprint, general, self.bounded is not None, made)
+        key = self.real_text_key
+        return fingerprint(key, sampled_key(self)) if self.settings.text.sampled else key
 
     @property
     def general_share(self) -> float:

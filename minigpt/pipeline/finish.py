@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from minigpt.arch import shape_of
 from minigpt.card import write_card
 from minigpt.config import resolved_yaml
 from minigpt.figures import kept_per_layer
-from minigpt.files import file_sha256, fingerprint, write_json, write_text
+from minigpt.files import file_sha256, fingerprint, link, write_json, write_text
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.pruning import repairs
 from minigpt.pipeline.sampled import sampled_documents
@@ -32,7 +31,7 @@ def finish(context: Context, plan: PrunePlan, stages: Sequence[StageReport], mod
     workspace, domain = context.workspace, context.domain
     with context.reporter.stage("Report, model card and catalog"):
         shutil.rmtree(workspace.model, ignore_errors=True)
-        shutil.copytree(model, workspace.model, copy_function=_link)
+        shutil.copytree(model, workspace.model, copy_function=link)
         after = shape_of(AutoConfig.from_pretrained(workspace.model))
         vocabulary = file_sha256(workspace.model / "tokenizer.json")
         made = build_report(context, plan, stages, key, after=after, vocabulary=vocabulary)
@@ -48,14 +47,6 @@ def settle(workspace: Workspace) -> None:
     """Enter a build whose report is written in the catalog, and drop what it needs no longer."""
     catalog.add(workspace.root)
     workspace.slim()
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for the file, or a copy where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def build_report(
@@ -151,8 +142,12 @@ def made_text_notes(context: Context) -> list[str]:
         )
     if sampled := sampled_documents(context):
         found.append(
-            f"{len(sampled):,} passages of the training text were sampled from the parent after tuning on the real "
-            + ("text; the tuned parent was trained on them too." if control else "text.")
+            f"{len(sampled):,} passages of the training text were sampled from the parent after tuning on the real text"
+            + (
+                "; the tuned parent is the best, on dev text, of runs on the real text and a long one on all of it."
+                if control
+                else "."
+            )
         )
     return found
 

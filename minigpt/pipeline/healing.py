@@ -10,6 +10,7 @@ from minigpt import assets
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.heal import Bound, Teacher, bits_per_byte, train
 from minigpt.pipeline.context import Context, release, save_model
+from minigpt.pipeline.sampled import sampled_text
 from minigpt.pipeline.text import token_text
 from minigpt.types import PrunePlan, Training
 
@@ -28,6 +29,7 @@ def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, sourc
     """Train the model in `pruned`; with `heal.distill` above 0 the model in `source` is its teacher."""
     recipe, options = context.settings.heal, context.options
     key = fingerprint(pruned_key, recipe, context.text_key, context.settings.keep_general, options.seed)
+    written = 0.0 if context.settings.control else sampled_text(context).seconds  # else the control has told of it
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Healing"):
@@ -54,7 +56,7 @@ def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, sourc
 
     folder, done = context.workspace.stage("healed", key, make)
     training = read_json(folder / "training.json", Training)
-    return Healed(path=folder / "model", training=training, key=key, seconds=done.seconds)
+    return Healed(path=folder / "model", training=training, key=key, seconds=done.seconds + written)
 
 
 def _bound(context: Context, tokenizer: Any) -> Bound | None:

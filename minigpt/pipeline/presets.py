@@ -102,7 +102,9 @@ class TextSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a preset fixes. Without `control` the parent is pruned as it is, and no tuned parent is built.
+    """Everything a preset fixes. Without `control` the parent is pruned as it is, and no tuned parent is measured.
+
+    `tune` is how the control is tuned, at half, once and twice its learning rate.
 
     `recipe` names a healing recipe of a paper (`minigpt.heal.recipe.RECIPES`) that takes the place of the preset's;
     fields of `heal` that are set change it.
@@ -148,8 +150,6 @@ PRESETS: Mapping[str, Settings] = {
         heal=Recipe(steps=4000, learning_rate=5e-4, optimizer="muon", distill=1.0, evaluate_every=250, average=0.995),
     ),
 }
-
-TUNE_LEARNING_RATES = (1e-4, 2e-4, 4e-4)
 
 
 def settings_for(preset: str, overrides: Mapping[str, str]) -> Settings:

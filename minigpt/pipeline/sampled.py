@@ -7,6 +7,7 @@ text, it needs places at which the teacher's distribution is worth learning, and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from minigpt.pipeline.context import Context
 
+WRITER = 3
+"""Version of how the parent is tuned before it writes, and VERSION of how it writes."""
 VERSION = 2
 LENGTH = 384
 OPENING = (4, 32)
@@ -32,40 +35,66 @@ HALF = "\ufffd"
 SOURCE, LICENSE = "sampled from the tuned parent", "generated"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What was sampled, and the seconds it took with the tuning of the parent that wrote it."""
+
+    documents: tuple[Document, ...] = ()
+    seconds: float = 0.0
+
+
+def first_key(context: Context) -> str:
+    """Names the parent after its short runs on the real text (:func:`minigpt.pipeline.tuning.first_tuned`)."""
+    made = (context.settings.tune, context.text_seed, context.options.dtype)
+    return fingerprint(WRITER, context.parent.fingerprint, context.real_text_key, made)
+
+
+def sampled_key(context: Context) -> str:
+    """Names the sampled passages."""
+    return fingerprint(VERSION, first_key(context), context.settings.text.sampled, LENGTH, OPENING)
+
+
 def sampled_documents(context: Context) -> list[Document]:
+    """The documents of :func:`sampled_text`."""
+    return list(sampled_text(context).documents)
+
+
+def sampled_text(context: Context) -> Sampled:
     """`text.sampled` passages, sampled once a build from the parent after its short tuning on the real training text.
 
     Each goes on from a few tokens of a training document of the domain (or of the general text whose loss is bounded),
     at temperature 1, to 384 tokens or the model's own end. Passages that overlap held-out text, dev text or test
     questions are dropped. A parent whose attention the sampler does not compute gives none, which is noted.
     """
-    count = context.settings.text.sampled
-    if not count:
-        return []
-    key = fingerprint(VERSION, context.text_key, LENGTH, OPENING)
-
-    def make(folder: Path) -> None:
-        with context.reporter.stage("Sampling text from the tuned parent"):
-            write_jsonl(folder / "documents.jsonl", _sampled(context, count))
-
-    folder, _ = context.common.stage("sampled", key, make)
-    return [Document(**row) for row in read_jsonl(folder / "documents.jsonl")]
-
-
-def _sampled(context: Context, count: int) -> list[Document]:
+    if not context.settings.text.sampled:
+        return Sampled()
     from transformers import AutoConfig
 
-    from minigpt.pipeline.context import release
     from minigpt.pipeline.tuning import first_tuned
 
     config = AutoConfig.from_pretrained(context.parent.path)
-    if not can_sample(config, LENGTH):
-        context.reporter.note(f"No text is sampled: the attention of {config.model_type} is not plainly causal.")
-        return []
-    tokenizer = assets.load_tokenizer(context.parent.path)
+    able = can_sample(config, LENGTH)
+    writer = first_tuned(context) if able else None
+
+    def make(folder: Path) -> None:
+        if writer is None:
+            kind = config.model_type
+            context.reporter.note(f"No text is sampled: the attention of {kind} is not plainly causal.")
+        with context.reporter.stage("Sampling text from the tuned parent"):
+            write_jsonl(folder / "documents.jsonl", _sampled(context, writer.path) if writer else ())
+
+    folder, done = context.common.stage("sampled", sampled_key(context), make)
+    documents = tuple(Document(**row) for row in read_jsonl(folder / "documents.jsonl"))
+    return Sampled(documents=documents, seconds=done.seconds + (writer.seconds if writer else 0.0))
+
+
+def _sampled(context: Context, writer: Path) -> list[Document]:
+    from minigpt.pipeline.context import release
+
+    tokenizer, count = assets.load_tokenizer(context.parent.path), context.settings.text.sampled
     read = context.corpus.train if context.bounded is None else context.read_documents()
     windows = token_text(tokenizer, read, context.settings.tune.window).windows
-    model = context.load(first_tuned(context).path)
+    model = context.load(writer)
     documents = passages(model, tokenizer, windows, count, seed=context.text_seed, reporter=context.reporter)
     del model
     release()

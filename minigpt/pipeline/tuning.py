@@ -6,13 +6,12 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from minigpt import assets
-from minigpt.files import fingerprint, read_json, write_json
+from minigpt.files import fingerprint, link, read_json, write_json
 from minigpt.heal import Found, prolong, search
 from minigpt.pipeline.context import Context, release, save_model
-from minigpt.pipeline.presets import TUNE_LEARNING_RATES
+from minigpt.pipeline.sampled import first_key, sampled_text
 from minigpt.pipeline.text import dev_sample, token_text
 from minigpt.types import Training
 
@@ -20,8 +19,8 @@ MARGIN = 1.1
 """Steps of the control beyond the healing's own: batches are padded to different shares."""
 
 
-VERSION = 3
-"""Of how the control is chosen: an older one in a workspace is tuned again."""
+RATES = (0.5, 1.0, 2.0)
+"""Learning rates that are tried, as multiples of the recipe's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,33 +39,26 @@ def first_tuned(context: Context) -> Tuned:
 
     It writes what is sampled (:mod:`minigpt.pipeline.sampled`), and the control is this or better.
     """
-    recipe = context.settings.tune
-    key = fingerprint(
-        VERSION,
-        context.parent.fingerprint,
-        context.text_key,
-        recipe,
-        context.text_seed,
-        context.options.dtype,
-        TUNE_LEARNING_RATES,
-    )
+    recipe, key = context.settings.tune, first_key(context)
+    purpose = "the control" if context.settings.control else "the writer of sampled text"
 
     def make(folder: Path) -> None:
         tokenizer = assets.load_tokenizer(context.parent.path)
         text = token_text(tokenizer, context.real_documents(), recipe.window)
         dev = token_text(tokenizer, dev_sample(context.corpus.dev, context.settings.text.dev_bytes), recipe.window)
-        with context.reporter.stage("Tuning the parent (the control)"):
+        with context.reporter.stage(f"Tuning the parent ({purpose})"):
             found = search(
                 lambda: context.load(context.parent.path, training=True),
                 text,
                 dev,
                 recipe,
-                TUNE_LEARNING_RATES,
+                [factor * recipe.learning_rate for factor in RATES],
                 seed=context.text_seed,
                 title="Tuning",
                 reporter=context.reporter,
             )
-            _save(context, found, tokenizer, folder)
+            save_model(found.model, tokenizer, folder / "model", context.options.dtype)
+            _tell(folder, found, found.training)
 
     folder, done = context.common.stage("tuned_first", key, make)
     return _read(folder, key, done.seconds)
@@ -80,42 +72,49 @@ def tuned_parent(context: Context) -> Tuned:
     tokens, so that the control has had every chance to use them. Text that the parent sampled rarely helps it.
     """
     recipe, heal = context.settings.tune, context.settings.heal
-    first = first_tuned(context)
+    first, sampled = first_tuned(context), sampled_text(context)
     longest = math.ceil(MARGIN * heal.steps * heal.tokens_per_step / recipe.tokens_per_step)
-    key = fingerprint(first.key, longest)
+    key = fingerprint(first.key, context.text_key, longest)
 
     def make(folder: Path) -> None:
-        if not context.settings.text.sampled and longest <= max(each.steps for each in first.tried):
-            shutil.copytree(first.path.parent, folder, dirs_exist_ok=True)
-            return
-        tokenizer = assets.load_tokenizer(context.parent.path)
-        text, dev = context.training_text(tokenizer, recipe.window)
-        with context.reporter.stage("Tuning the parent (the control) for long"):
-            found = prolong(
-                Found(model=None, training=first.training, tried=first.tried),
-                lambda: context.load(context.parent.path, training=True),
-                text,
-                dev,
-                recipe,
-                steps=longest,
-                seed=context.text_seed,
-                title="Tuning",
-                reporter=context.reporter,
-            )
-            if found.model is None:
-                shutil.copytree(first.path, folder / "model")
-            _save(context, found, tokenizer, folder)
+        found = Found(model=None, training=first.training, tried=first.tried)
+        if sampled.documents or longest > max(each.steps for each in first.tried):
+            found = _long_run(context, found, max(longest, recipe.steps) if sampled.documents else longest)
+        if found.model is None:
+            shutil.copytree(first.path, folder / "model", copy_function=link)
+        else:
+            tokenizer = assets.load_tokenizer(context.parent.path)
+            save_model(found.model, tokenizer, folder / "model", context.options.dtype)
+        read = (" on the real text", " on all of it") if sampled.documents else ("", "")
+        _tell(folder, found, found.told(*read))
 
     folder, done = context.workspace.stage("tuned", key, make)
-    return _read(folder, key, first.seconds + done.seconds)
+    return _read(folder, key, max(first.seconds, sampled.seconds) + done.seconds)
 
 
-def _save(context: Context, found: Found, tokenizer: Any, folder: Path) -> None:
-    """Weights, unless they are there, and what is known of the runs."""
-    if found.model is not None:
-        save_model(found.model, tokenizer, folder / "model", context.options.dtype)
+def _long_run(context: Context, found: Found, steps: int) -> Found:
+    """What was found before, or the parent after a run on everything, if that is better."""
+    recipe = context.settings.tune
+    text, dev = context.training_text(assets.load_tokenizer(context.parent.path), recipe.window)
+    with context.reporter.stage("Tuning the parent (the control) on all text"):
+        return prolong(
+            found,
+            lambda: context.load(context.parent.path, training=True),
+            text,
+            dev,
+            recipe,
+            steps=steps,
+            seed=context.text_seed,
+            checkpoint=context.workspace.work / "tuning.safetensors",
+            title="Tuning",
+            reporter=context.reporter,
+        )
+
+
+def _tell(folder: Path, found: Found, training: Training) -> None:
+    """Write down what is known of the runs."""
     release()
-    write_json(folder / "training.json", found.training)
+    write_json(folder / "training.json", training)
     write_json(folder / "tried.json", found.tried)
 
 
