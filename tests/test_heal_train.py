@@ -309,16 +309,45 @@ def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
     model, _, tried = train_best(taught, TEXT, chosen, (1e-4, 1e-5), steps=6)
     losses = [min(loss for _, loss in each.dev_losses) for each in tried]
     assert bits_per_byte(model, DEV, precision="fp32") == pytest.approx(min(losses), rel=1e-6)
-    noisy, kept, all_tried = train_best(taught, NOISE, chosen, (1e-2,), steps=6)
-    assert [each.steps for each in all_tried] == [1, 6]
-    assert kept.steps == 6 and kept.tokens == all_tried[1].tokens and kept.best_step == 0
-    assert "1 steps, which beat 6 on dev text" in kept.recipe
-    assert same(weights(noisy), start)
+    rates = (1e-2, 1e-3)
+    noisy, kept, every = train_best(taught, NOISE, chosen, rates, steps=6)
+    short = [each for each in every if each.steps == 1]
+    assert [each.learning_rate for each in short] == [1e-2, *(1e-3 / 4**n for n in range(len(short) - 1))]
+    assert all(each.best_step == 0 for each in short[:-1]), "lower rates are tried only where none helped"
+    assert len(every) == len(short) + 1 and every[-1].steps == 6 and kept.tokens == every[-1].tokens
+    assert "1 steps, which beat 6 on dev text" in kept.recipe and kept.steps == 6
+    lowest = min(loss for each in every for _, loss in each.dev_losses)
+    assert bits_per_byte(noisy, DEV, precision="fp32") == pytest.approx(lowest, rel=1e-6)
 
 
 def test_a_short_run_that_patience_ended_leaves_the_long_one_to_do() -> None:
     """The recipe allows as many steps as the long run has, but no run has read as much text yet."""
     chosen = recipe(steps=12, average=0.0, evaluate_every=1, patience=2)
     _, kept, tried = train_best(fresh, NOISE, chosen, (1e-1,), steps=10)
-    assert tried[0].steps < 10 and [each.steps for each in tried[1:]] == [10]
-    assert kept.steps == 10 and kept.tokens == tried[1].tokens
+    assert all(each.steps < 10 for each in tried[:-1]) and tried[-1].steps == 10
+    assert kept.steps == 10 and kept.tokens == tried[-1].tokens
+
+
+def test_a_rate_that_is_too_high_is_left_for_a_lower_one() -> None:
+    """From weights that are good, at a rate that ruins them: the run starts over from them, and the report says so."""
+    learnt, notes = fresh(), Notes()
+    train(learnt, TEXT, DEV, recipe(steps=24))
+    start = weights(learnt)
+    chosen = recipe(steps=8, learning_rate=1.0, average=0.0)
+    ruined = fresh()
+    ruined.load_state_dict(start)
+    alone = train(ruined, TEXT, DEV, chosen, seed=5)
+    assert alone.best_step == 0 and alone.dev_losses[-1][1] > 1.1 * alone.dev_losses[0][1]
+    result = train(learnt, TEXT, DEV, chosen, seed=5, backs_off=True, reporter=notes)
+    assert result.learning_rate < 1.0 and result.dev_losses[0] == alone.dev_losses[0]
+    assert f"at {result.learning_rate:g}" in notes.notes[-1] and "started over from 1" in result.recipe
+    assert len(notes.notes) == round(math.log(1.0 / result.learning_rate, 4)) <= 3
+    other = fresh()
+    other.load_state_dict(start)
+    expected = train(other, TEXT, DEV, chosen.at(result.learning_rate), seed=5)
+    assert essence(result) == essence(expected) and same(weights(learnt), weights(other))
+
+
+def test_a_rate_that_is_right_is_kept() -> None:
+    results = [train(fresh(), TEXT, DEV, recipe(steps=12), seed=5, backs_off=backs_off) for backs_off in (False, True)]
+    assert essence(results[0]) == essence(results[1]) and results[0].recipe == results[1].recipe

@@ -29,6 +29,8 @@ from minigpt.progress import Reporter
 from minigpt.types import Training
 
 CHECKPOINT_SECONDS = 300.0
+RISE = 1.02
+"""A dev loss so much above the first one says that the learning rate is too high."""
 
 
 class Run:
@@ -42,7 +44,10 @@ class Run:
         teacher: Teacher | None,
         seed: int,
         bound: Bound | None = None,
+        *,
+        backs_off: bool = False,
     ) -> None:
+        self.backs_off, self.overshot = backs_off, False
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.bound, self.best_excess = bound, math.inf
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
@@ -127,11 +132,16 @@ class Run:
         self.saved = time.perf_counter()
 
     def look(self, *, last: bool = False) -> bool:
-        """Evaluate on the dev text when it is time; say whether to stop: no progress for long, or no way back."""
+        """Evaluate on the dev text when it is time; say whether to stop: no progress for long, or no way back.
+
+        A run that backs off stops where the dev loss is well above where it started and has never been below.
+        """
         due = last or self.step % self.recipe.evaluate_every == 0
         if due and not self.diverged and (not self.losses or self.losses[-1][0] != self.step):
             self._evaluate()
-        return self.diverged or (due and 0 < self.recipe.patience <= self.step - self.best_step)
+        if due and self.backs_off and self.best_step == 0 < self.step:
+            self.overshot = self.diverged or self.losses[-1][1] > RISE * self.losses[0][1]
+        return self.diverged or self.overshot or (due and 0 < self.recipe.patience <= self.step - self.best_step)
 
     def _evaluate(self) -> None:
         with self.average.applied():

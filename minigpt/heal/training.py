@@ -21,6 +21,7 @@ from minigpt.heal.teacher import Teacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Training
 
+BACKS_OFF, SLOWER = 3, 4
 LOOKS = 12
 """At the dev text, in the long run of a search."""
 
@@ -34,6 +35,7 @@ def train(
     teacher: Teacher | None = None,
     bound: Bound | None = None,
     seed: int = 0,
+    backs_off: bool = False,
     checkpoint: Path | None = None,
     title: str = "Healing",
     reporter: Reporter = SILENT,
@@ -48,6 +50,8 @@ def train(
         teacher: distilled from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
         bound: what other text may cost; weights within it are kept before better ones beyond it.
         seed: order of the text, initial values and dropout of adapters; sets torch's random generator.
+        backs_off: start over at a quarter of the learning rate, at most `BACKS_OFF` times, where the dev loss rises
+            and has never been below its start: the recipe's rate is right for the families it was measured on.
         checkpoint: file to resume from; written at most every five minutes, removed when the run is done. A damaged
             one, or one of another model, text, recipe or seed, is ignored.
         title: what the progress bar says.
@@ -62,12 +66,24 @@ def train(
     """
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
-    run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
-    with _started(model, dev, recipe, teacher, seed, bound) as run:
-        if checkpoint is not None:
-            run.resume(checkpoint, run_id)
-        run.go(text, title, reporter, checkpoint, run_id)
-        result = run.finish()
+    first, lost = recipe.learning_rate, 0.0
+    for left in reversed(range(BACKS_OFF + 1 if backs_off else 1)):
+        run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
+        with _started(model, dev, recipe, teacher, seed, bound, backs_off=left > 0) as run:
+            if checkpoint is not None:
+                run.resume(checkpoint, run_id)
+            run.go(text, title, reporter, checkpoint, run_id)
+            result = run.finish()
+        if not run.overshot:
+            break
+        recipe, lost = recipe.at(recipe.learning_rate / SLOWER), lost + result.seconds
+        reporter.note(
+            f"{title}: the dev loss rose from {result.dev_losses[0][1]:.3f} to {result.dev_losses[-1][1]:.3f} at a "
+            f"learning rate of {result.learning_rate:g}; starting over at {recipe.learning_rate:g}."
+        )
+    if lost:
+        said = f"{result.recipe}, started over from {first:g}, at which the dev loss rose"
+        result = replace(result, recipe=said, seconds=result.seconds + lost)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return result
@@ -106,6 +122,8 @@ def search(
 ) -> Found:
     """Train at several peak rates and keep what dev text likes best.
 
+    Where none of them is better than no training at all, lower ones are tried, as far down as healing backs off.
+
     Args:
         fresh: a new copy of the model to train.
         text: training text.
@@ -120,7 +138,10 @@ def search(
         The model with its best weights, on the CPU.
     """
     best: Found | None = None
-    for rate in rates:
+    lower = [min(rates) / SLOWER**times for times in range(1, BACKS_OFF + 1)] if rates else []
+    for place, rate in enumerate([*rates, *lower]):
+        if place >= len(rates) and best is not None and best.training.best_step:
+            break
         name = f"{title} at {rate:g}"
         best = _better(best, fresh(), text, dev, recipe.at(rate), seed=seed, title=name, reporter=reporter)
     if best is None:
@@ -183,12 +204,19 @@ def _loss(training: Training) -> float:
 
 @contextmanager
 def _started(
-    model: Any, dev: TokenText, recipe: Recipe, teacher: Teacher | None, seed: int, bound: Bound | None = None
+    model: Any,
+    dev: TokenText,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    seed: int,
+    bound: Bound | None,
+    *,
+    backs_off: bool,
 ) -> Iterator[Run]:
     """A run of the model, which is a plain model again after the block."""
     torch.manual_seed(seed)
     with trainable(model, recipe) as trained:
-        yield Run(trained, dev, recipe, teacher, seed, bound)
+        yield Run(trained, dev, recipe, teacher, seed, bound, backs_off=backs_off)
 
 
 def _identity(

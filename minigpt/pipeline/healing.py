@@ -46,6 +46,7 @@ def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, sourc
                 teacher=teacher,
                 bound=bound,
                 seed=options.seed,
+                backs_off=True,
                 reporter=context.reporter,
                 checkpoint=context.workspace.work / "healing.safetensors",
             )
