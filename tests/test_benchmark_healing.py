@@ -70,6 +70,13 @@ def test_the_committed_texts_are_healed_on_by_one_recipe_and_shape(module: Any) 
     assert len({(each.general, each.definitions, each.sampled, each.recipe()) for each in variants}) == len(variants)
 
 
+def test_the_committed_halves_read_one_text_at_one_size(module: Any) -> None:
+    variants = module.variants_in(BENCHMARKS / "half.jsonl")
+    assert {each.kept for each in variants} == {0.5}
+    assert len({(each.general, each.definitions, each.sampled) for each in variants}) == 1
+    assert len({(each.vocab_size, each.layers, each.kv_groups, each.recipe()) for each in variants}) == len(variants)
+
+
 def test_every_variant_is_cut_from_and_taught_by_what_it_names(
     module: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
