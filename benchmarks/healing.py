@@ -155,7 +155,7 @@ class Bench(Reader):
                 Recipe(steps=1000, learning_rate=2e-4, evaluate_every=25, patience=75), chosen.recipe
             )
             trained, documents = self.model(), self.documents(chosen.general, chosen.definitions)
-            train(trained, token_text(self.tokenizer, documents, WINDOW), dev, recipe)
+            train(trained, token_text(self.tokenizer, documents, recipe.window), dev, recipe)
             tuned.load_state_dict(trained.state_dict())  # training may leave fused kernels in a model
             kept.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(kept) as temporary:
@@ -202,7 +202,7 @@ class Bench(Reader):
             told: Any = deepcopy(self.models[variant.teacher])
             teacher = Teacher(model=told.to(torch.bfloat16).requires_grad_(False), parent_ids=ids)
         started = time.perf_counter()
-        training = train(model, token_text(tokenizer, documents, WINDOW), texts["dev"], recipe, teacher=teacher)
+        training = train(model, token_text(tokenizer, documents, recipe.window), texts["dev"], recipe, teacher=teacher)
         seconds = time.perf_counter() - started
         healed = self.read(model, texts)
         return {

@@ -7,9 +7,9 @@ from copy import deepcopy
 import pytest
 import torch
 
-from minigpt.heal import attention
+from minigpt.heal import attention, graphs
 from minigpt.heal.attention import causal_attention, packed_attention
-from minigpt.heal.data import MOST_TOGETHER, epochs, noisy, pad
+from minigpt.heal.data import epochs, most_together, noisy, pad
 from minigpt.heal.forward import logits_at
 from minigpt.heal.fused import fused_kernels, has_fused_kernels
 from minigpt.heal.graphs import Buffers, GraphedSteps, can_capture, weighted_loss
@@ -71,13 +71,20 @@ def test_a_buffer_forgets_the_batch_before_and_no_piece_of_it_is_longer_than_a_w
     assert int(buffers.packing.starts.diff().max()) <= 32 and int(buffers.packing.positions.max()) < 32
 
 
+@pytest.mark.parametrize("windows", [[[1] * 33], [[1] * 30] * 4])
+def test_a_batch_that_the_kernel_would_cut_off_is_refused(windows: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="at most 100 tokens in windows of at most 32"):
+        Buffers.empty(100, 32, CPU).fill(pad(windows))
+
+
 def test_a_buffer_takes_a_batch_that_fills_it() -> None:
     buffers = Buffers.empty(64, 32, CPU)
     buffers.fill(pad([[3] * 32, [4] * 32]))
     assert buffers.packing.starts[:4].tolist() == [0, 32, 64, 64] and int(buffers.weights.sum()) == 62
 
 
-def test_only_plain_causal_attention_is_captured() -> None:
+def test_only_plain_causal_attention_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "has_packed_attention", lambda head, _device: head % 8 == 0)
     recipe, cuda = Recipe(window=128), torch.device("cuda")
     assert can_capture(tiny_model("llama"), recipe, cuda)
     assert not can_capture(tiny_model("llama"), recipe, CPU)
@@ -98,7 +105,13 @@ def test_packed_batches_waste_little_and_lose_no_window() -> None:
     assert sorted(seen) == sorted(len(window) for window in windows)
     assert max(sizes) <= 1024 and sum(sizes) / len(sizes) > 0.95 * 1024
     short = epochs([[1] * 9] * 3000, 4096, 0, packed=True)
-    assert len(next(short).lengths) <= MOST_TOGETHER
+    buffers = Buffers.empty(4096, 512, CPU)
+    for _ in range(20):
+        batch = next(short)
+        assert len(batch.lengths) <= most_together(4096)
+        buffers.fill(batch)
+    sixteen = epochs([[1] * 16] * 3000, 4096, 0, packed=True)
+    assert int(next(sixteen).lengths.sum()) == 4096
 
 
 def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:

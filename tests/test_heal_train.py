@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from minigpt.errors import MiniGPTError
-from minigpt.heal import Teacher, TokenText, bits_per_byte, prolong, run, search, train
+from minigpt.heal import Bound, Teacher, TokenText, bits_per_byte, prolong, run, search, train
 from minigpt.heal.recipe import Recipe
 from minigpt.types import Training
 from tests.healing import VOCABULARY, Killed, Killer, Notes, patterned, recipe
@@ -346,6 +346,60 @@ def test_a_rate_that_is_too_high_is_left_for_a_lower_one() -> None:
     other.load_state_dict(start)
     expected = train(other, TEXT, DEV, chosen.at(result.learning_rate), seed=5)
     assert essence(result) == essence(expected) and same(weights(learnt), weights(other))
+
+
+def test_a_run_that_backed_off_resumes_at_the_rate_it_had_come_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
+    learnt = fresh()
+    train(learnt, TEXT, DEV, recipe(steps=24))
+    start, path = weights(learnt), tmp_path / "run.safetensors"
+    chosen = recipe(steps=40, learning_rate=0.3, average=0.0)
+
+    def again(reporter: Any) -> Training:
+        model = fresh()
+        model.load_state_dict(start)
+        return train(model, TEXT, DEV, chosen, seed=5, backs_off=True, checkpoint=path, reporter=reporter)
+
+    whole = train_alone = Notes()
+    expected = again(train_alone)
+    assert whole.notes and not list(tmp_path.iterdir())
+    with pytest.raises(Killed):
+        again(Killer(13))
+    assert path.with_suffix(".rate.json").exists()
+    notes = Notes()
+    resumed = again(notes)
+    assert len(notes.notes) < len(whole.notes) and essence(resumed) == essence(expected)
+    assert resumed.learning_rate == expected.learning_rate and not list(tmp_path.iterdir())
+
+
+def test_a_bound_hides_no_harm_and_a_run_that_gains_nothing_says_so() -> None:
+    """Whether a rate does harm is told by the dev loss, whatever becomes of the text that is bounded."""
+    learnt, notes = fresh(), Notes()
+    train(learnt, TEXT, DEV, recipe(steps=24))
+    never = Bound(text=NOISE, limit=-1.0)
+    result = train(learnt, TEXT, DEV, recipe(steps=8, learning_rate=1.0), backs_off=True, bound=never, reporter=notes)
+    assert result.learning_rate < 1.0 and "starting over" in notes.notes[0]
+    hopeless = recipe(steps=4, learning_rate=1e4, average=0.0)
+    result = train(learnt, TEXT, DEV, hopeless, backs_off=True, reporter=notes)
+    assert result.best_step == 0 and "gained nothing" in notes.notes[-1]
+
+
+def test_where_no_rate_helps_the_long_run_takes_the_lowest() -> None:
+    learnt = fresh()
+    train(learnt, TEXT, DEV, recipe(steps=24))
+    start = weights(learnt)
+
+    def taught() -> Any:
+        model = fresh()
+        model.load_state_dict(start)
+        return model
+
+    chosen = recipe(steps=2, average=0.0, evaluate_every=1)
+    found = search(taught, NOISE, DEV, chosen, (1e3, 1e4))
+    assert not any(each.best_step for each in found.tried) and len(found.tried) == 5
+    assert prolong(found, taught, NOISE, DEV, chosen, steps=2).tried[-1].learning_rate == 1e3 / 64
 
 
 def test_a_rate_that_is_right_is_kept() -> None:

@@ -84,12 +84,13 @@ def packed_attention(
     return torch.as_tensor(found).unsqueeze(0)
 
 
-def has_packed_attention(head: int) -> bool:
-    """Whether this torch and this device attend within windows of one row, for heads of this size."""
+def has_packed_attention(head: int, device: torch.device) -> bool:
+    """Whether this torch and this CUDA device attend within windows of one row, for heads of this size."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
     known = {"scale", "window_size"} <= inspect.signature(varlen_attn).parameters.keys()
-    able = not torch.cuda.is_available() or torch.cuda.get_device_capability() >= AMPERE
+    built = torch.backends.cuda.is_flash_attention_available()
+    able = built and torch.cuda.get_device_capability(device) >= AMPERE
     return known and able and head % 8 == 0 and head <= WIDEST_HEAD

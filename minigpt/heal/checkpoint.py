@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt.files import atomic_path
+from minigpt.errors import MiniGPTError
+from minigpt.files import atomic_path, read_json, write_json
 from minigpt.heal.average import Average
 
 SAMPLES = 64
@@ -120,3 +122,39 @@ def _progress(metadata: Mapping[str, Any]) -> Progress:
     fields = json.loads(metadata["progress"])
     fields["losses"] = tuple((int(step), float(loss)) for step, loss in fields["losses"])
     return Progress(**fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackedOff:
+    """How often a run, named by its `fingerprint`, gave up a learning rate, and the seconds that took."""
+
+    fingerprint: str
+    times: int = 0
+    seconds: float = 0.0
+
+
+def backed_off(checkpoint: Path | None, fingerprint: str) -> BackedOff:
+    """What a killed process had given up of the same run; nothing where there is no checkpoint."""
+    try:
+        found = read_json(_marker(checkpoint), BackedOff) if checkpoint is not None else None
+    except MiniGPTError:
+        found = None
+    return found if found is not None and found.fingerprint == fingerprint else BackedOff(fingerprint=fingerprint)
+
+
+def back_off(checkpoint: Path | None, back: BackedOff) -> None:
+    """Remember that a learning rate was given up, so that a run that resumes does not try it again."""
+    if checkpoint is not None:
+        with suppress(MiniGPTError):  # a full disk costs a run that resumes the tries, not this one its end
+            write_json(_marker(checkpoint), back)
+
+
+def remove(checkpoint: Path | None) -> None:
+    """Drop a checkpoint and what stands beside it."""
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+        _marker(checkpoint).unlink(missing_ok=True)
+
+
+def _marker(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".rate.json")

@@ -1,8 +1,8 @@
-"""Training text as right-padded batches of windows of like length: no window sees another, and no mask is needed.
+"""Training text as right-padded batches of windows: no window sees another, and no mask is needed.
 
 A causal decoder never looks to the right, so padding behind a window changes none of its logits, and attention
-kernels that only know "causal" can be used. Sorting by length keeps the padding at a few percent. Batches that will be
-packed (:mod:`minigpt.heal.graphs`) have none that counts.
+kernels that only know "causal" can be used. Windows of like length come together, which keeps the padding at a few
+percent; batches that will be packed (:mod:`minigpt.heal.graphs`) are gathered by the tokens they hold.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ Windows = Sequence[Sequence[int]]
 SHORTEST = 8
 POOL = 32
 MULTIPLE = 8
-MOST_TOGETHER = 256
-"""Windows of a packed batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +101,11 @@ def group(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
     return batches
 
 
+def most_together(tokens: int) -> int:
+    """Windows that a packed batch of `tokens` tokens may hold: 16 tokens each, since empty places cost time."""
+    return max(1, tokens // 16)
+
+
 def together(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
     """Put windows into batches of at most `tokens` tokens that waste next to none (first fit, the longest first).
 
@@ -110,8 +113,9 @@ def together(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
     """
     batches: list[list[Sequence[int]]] = []
     rooms: list[int] = []
+    most = most_together(tokens)
     for window in sorted(windows, key=len, reverse=True):
-        fits = (n for n, room in enumerate(rooms) if room >= len(window) and len(batches[n]) < MOST_TOGETHER)
+        fits = (n for n, room in enumerate(rooms) if room >= len(window) and len(batches[n]) < most)
         place = next(fits, len(batches))
         if place == len(batches):
             batches.append([])

@@ -17,13 +17,17 @@ from torch import Tensor, nn
 
 from minigpt.arch import head_dim
 from minigpt.heal.attention import has_packed_attention
-from minigpt.heal.data import MOST_TOGETHER, Padded
+from minigpt.heal.data import Padded, most_together
 from minigpt.heal.forward import Packing, logits_at
 from minigpt.heal.losses import healing_loss
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
 
 WARM_UP = 2
+NO_GRAPH = (
+    "it takes torch 2.11, a card from Ampere on, attention that is plainly causal over a window, and a teacher in "
+    "16 bits."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,9 @@ class Buffers:
     @classmethod
     def empty(cls, tokens: int, window: int, device: torch.device) -> Buffers:
         """Room for `tokens` tokens in windows of at most `window`."""
-        starts = torch.full((MOST_TOGETHER + -(-tokens // window) + 1,), tokens, dtype=torch.int32, device=device)
+        starts = torch.full(
+            (most_together(tokens) + -(-tokens // window) + 1,), tokens, dtype=torch.int32, device=device
+        )
         positions = torch.zeros(1, tokens, dtype=torch.long, device=device)
         return cls(
             ids=torch.zeros(1, tokens, dtype=torch.long, device=device),
@@ -49,8 +55,14 @@ class Buffers:
         )
 
     def fill(self, batch: Padded) -> None:
-        """Lay a batch into the buffers; padding behind it falls into pieces that are no longer than a window."""
+        """Lay a batch into the buffers; padding behind it falls into pieces that are no longer than a window.
+
+        Raises:
+            ValueError: the batch does not fit, or a window is longer than was said.
+        """
         tokens, longest = self.ids.shape[1], self.packing.longest
+        if int(batch.lengths.max()) > longest or int(batch.lengths.sum()) > tokens:
+            raise ValueError(f"a batch must have at most {tokens} tokens in windows of at most {longest}")
         columns = torch.arange(batch.ids.shape[1])[None, :]
         text = columns < batch.lengths[:, None]
         used = int(text.sum())
@@ -145,5 +157,5 @@ def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:
         and (window is None or window >= recipe.window)
         and getattr(config, "attn_logit_softcapping", None) is None
         and not getattr(config, "attention_dropout", 0.0)
-        and has_packed_attention(head_dim(config))
+        and has_packed_attention(head_dim(config), device)
     )

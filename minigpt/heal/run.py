@@ -20,7 +20,7 @@ from minigpt.heal.average import Average
 from minigpt.heal.data import Bound, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
 from minigpt.heal.fused import fused_kernels
-from minigpt.heal.graphs import GraphedSteps, can_capture
+from minigpt.heal.graphs import NO_GRAPH, GraphedSteps, can_capture
 from minigpt.heal.losses import healing_loss
 from minigpt.heal.muon import optimizer_for
 from minigpt.heal.recipe import Recipe
@@ -29,6 +29,7 @@ from minigpt.progress import Reporter
 from minigpt.types import Training
 
 CHECKPOINT_SECONDS = 300.0
+HALF = (torch.bfloat16, torch.float16)
 RISE = 1.02
 """A dev loss so much above the first one says that the learning rate is too high."""
 
@@ -62,7 +63,8 @@ class Run:
         if teacher is not None:
             teacher.model.eval()
         self.steps: GraphedSteps | None = None
-        if all(can_capture(each, recipe, self.device) for each in self.models):
+        teaches = teacher is None or next(teacher.model.parameters()).dtype in HALF
+        if teaches and all(can_capture(each, recipe, self.device) for each in self.models):
             self.steps = GraphedSteps(model, teacher, recipe, self.parameters)
 
     def go(
@@ -70,6 +72,9 @@ class Run:
     ) -> None:
         """Train until the steps are done or patience ends."""
         batches = self.batches(text)
+        plain = self.recipe.adapter == "full" and self.recipe.precision != "fp32"
+        if plain and self.steps is None and self.device.type == "cuda":
+            reporter.note(f"{title} goes without a CUDA graph and is two to three times slower: {NO_GRAPH}")
         with ExitStack() as stack:
             if self.steps is not None:
                 stack.enter_context(causal_attention(*self.models, self.steps.twin))
@@ -134,14 +139,21 @@ class Run:
     def look(self, *, last: bool = False) -> bool:
         """Evaluate on the dev text when it is time; say whether to stop: no progress for long, or no way back.
 
-        A run that backs off stops where the dev loss is well above where it started and has never been below.
+        A run that backs off stops where the dev loss is well above where it started and has never been below, and has
+        overshot, too, where all of it gained nothing.
         """
         due = last or self.step % self.recipe.evaluate_every == 0
         if due and not self.diverged and (not self.losses or self.losses[-1][0] != self.step):
             self._evaluate()
-        if due and self.backs_off and self.best_step == 0 < self.step:
-            self.overshot = self.diverged or self.losses[-1][1] > RISE * self.losses[0][1]
+        if due and self.backs_off and self.step:
+            self.overshot = self._overshot(last)
         return self.diverged or self.overshot or (due and 0 < self.recipe.patience <= self.step - self.best_step)
+
+    def _overshot(self, last: bool) -> bool:
+        first, *later = [loss for _, loss in self.losses]
+        if any(loss < first for loss in later):
+            return last and self.best_step == 0  # better on dev text, but never within the bound
+        return self.diverged or last or later[-1] > RISE * first
 
     def _evaluate(self) -> None:
         with self.average.applied():

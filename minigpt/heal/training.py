@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.types import Training
 
 BACKS_OFF, SLOWER = 3, 4
+"""How often a rate that does harm is divided, and by what."""
 LOOKS = 12
 """At the dev text, in the long run of a search."""
 
@@ -51,7 +53,8 @@ def train(
         bound: what other text may cost; weights within it are kept before better ones beyond it.
         seed: order of the text, initial values and dropout of adapters; sets torch's random generator.
         backs_off: start over at a quarter of the learning rate, at most `BACKS_OFF` times, where the dev loss rises
-            and has never been below its start: the recipe's rate is right for the families it was measured on.
+            and has never been below its start, or the whole run gained nothing: the recipe's rate is right for the
+            families it was measured on.
         checkpoint: file to resume from; written at most every five minutes, removed when the run is done. A damaged
             one, or one of another model, text, recipe or seed, is ignored.
         title: what the progress bar says.
@@ -66,27 +69,46 @@ def train(
     """
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
-    first, lost = recipe.learning_rate, 0.0
-    for left in reversed(range(BACKS_OFF + 1 if backs_off else 1)):
-        run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
-        with _started(model, dev, recipe, teacher, seed, bound, backs_off=left > 0) as run:
+    run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
+    given, back = recipe.learning_rate, checkpoints.backed_off(checkpoint, run_id)
+    while True:
+        recipe = recipe.at(given / SLOWER**back.times)
+        left = backs_off and back.times < BACKS_OFF
+        with _started(model, dev, recipe, teacher, seed, bound, backs_off=left) as run:
+            mine = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
-                run.resume(checkpoint, run_id)
-            run.go(text, title, reporter, checkpoint, run_id)
-            result = run.finish()
-        if not run.overshot:
+                run.resume(checkpoint, mine)
+            run.go(text, title, reporter, checkpoint, mine)
+            result, overshot, diverged = run.finish(), run.overshot, run.diverged
+        del run
+        _release()
+        if not overshot:
             break
-        recipe, lost = recipe.at(recipe.learning_rate / SLOWER), lost + result.seconds
-        reporter.note(
-            f"{title}: the dev loss rose from {result.dev_losses[0][1]:.3f} to {result.dev_losses[-1][1]:.3f} at a "
-            f"learning rate of {result.learning_rate:g}; starting over at {recipe.learning_rate:g}."
-        )
-    if lost:
-        said = f"{result.recipe}, started over from {first:g}, at which the dev loss rose"
-        result = replace(result, recipe=said, seconds=result.seconds + lost)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        back = replace(back, times=back.times + 1, seconds=back.seconds + result.seconds)
+        checkpoints.back_off(checkpoint, back)
+        reporter.note(f"{title}: {_told(result, diverged)}; starting over at {given / SLOWER**back.times:g}.")
+    if back.times:
+        said = f"{result.recipe}, started over from {given:g}, which did harm"
+        result = replace(result, recipe=said, seconds=result.seconds + back.seconds)
+    if backs_off and not result.best_step and result.steps:
+        reporter.note(f"{title} gained nothing on the dev text: the weights are those it began with.")
+    checkpoints.remove(checkpoint)
     return result
+
+
+def _told(result: Training, diverged: bool) -> str:
+    """What went wrong at a rate that is too high."""
+    if diverged:
+        return f"the loss was no number any more at a learning rate of {result.learning_rate:g}"
+    first, last = result.dev_losses[0][1], result.dev_losses[-1][1]
+    return f"the dev loss went from {first:.3f} to {last:.3f} at a learning rate of {result.learning_rate:g}"
+
+
+def _release() -> None:
+    """Give back what a run held, before the next one takes as much: fused kernels leave cycles behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +184,7 @@ def prolong(
     title: str = "Training",
     reporter: Reporter = SILENT,
 ) -> Found:
-    """Train once more, at the best rate so far, for `steps` steps that nothing cuts short.
+    """Train once more, at the best rate so far (the lowest where none helped), for `steps` steps.
 
     A short run that anneals fully often beats a long one, which overfits; a long one sees all of a longer text. So
     both have their chance.
@@ -182,7 +204,8 @@ def prolong(
     Returns:
         The better of the two by dev loss.
     """
-    rate = found.training.learning_rate
+    tried = [each.learning_rate for each in found.tried]
+    rate = found.training.learning_rate if found.training.best_step else min(tried)
     every = max(recipe.evaluate_every, steps // LOOKS)
     long = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
     name = f"{title} at {rate:g}, {steps:,} steps"

@@ -14,6 +14,9 @@ from minigpt.pipeline.sampled import sampled_text
 from minigpt.pipeline.text import token_text
 from minigpt.types import PrunePlan, Training
 
+VERSION = 2
+"""Of how healing goes: a model that an older one healed is healed again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healed:
@@ -28,8 +31,9 @@ class Healed:
 def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, source: Path) -> Healed:
     """Train the model in `pruned`; with `heal.distill` above 0 the model in `source` is its teacher."""
     recipe, options = context.settings.heal, context.options
-    key = fingerprint(pruned_key, recipe, context.text_key, context.settings.keep_general, options.seed)
-    written = 0.0 if context.settings.control else sampled_text(context).seconds  # else the control has told of it
+    key = fingerprint(VERSION, pruned_key, recipe, context.text_key, context.settings.keep_general, options.seed)
+    told = context.settings.control or context.shared is not None  # by the control, or not a single point's time
+    written = 0.0 if told else sampled_text(context).seconds
 
     def make(folder: Path) -> None:
         with context.reporter.stage("Healing"):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from minigpt.pipeline.context import Context
 
-WRITER = 3
+WRITER = 4
 """Version of how the parent is tuned before it writes, and VERSION of how it writes."""
 VERSION = 2
 LENGTH = 384

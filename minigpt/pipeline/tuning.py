@@ -16,7 +16,7 @@ from minigpt.pipeline.text import dev_sample, token_text
 from minigpt.types import Training
 
 MARGIN = 1.1
-"""Steps of the control beyond the healing's own: batches are padded to different shares."""
+"""Steps of the control beyond the healing's own: batches are filled, and texts tokenized, to different shares."""
 
 
 RATES = (0.5, 1.0, 2.0)
@@ -37,7 +37,8 @@ class Tuned:
 def first_tuned(context: Context) -> Tuned:
     """The parent after short runs on the real training text, at the best of three learning rates by dev loss.
 
-    It writes what is sampled (:mod:`minigpt.pipeline.sampled`), and the control is this or better.
+    Where none of them helps, lower ones are tried. It writes what is sampled (:mod:`minigpt.pipeline.sampled`), and the
+    control is this or better.
     """
     recipe, key = context.settings.tune, first_key(context)
     purpose = "the control" if context.settings.control else "the writer of sampled text"
