@@ -362,8 +362,8 @@ def test_a_run_that_backed_off_resumes_at_the_rate_it_had_come_to(
         model.load_state_dict(start)
         return train(model, TEXT, DEV, chosen, seed=5, backs_off=True, checkpoint=path, reporter=reporter)
 
-    whole = train_alone = Notes()
-    expected = again(train_alone)
+    whole = Notes()
+    expected = again(whole)
     assert whole.notes and not list(tmp_path.iterdir())
     with pytest.raises(Killed):
         again(Killer(13))

@@ -128,8 +128,9 @@ def test_the_control_has_read_what_was_sampled_and_is_never_worse_than_the_write
     assert (kept == weights_digest(context.load(first.path))) is was_first
 
 
+@pytest.mark.parametrize(("healing_steps", "steps"), [("1", 2), ("8", 9)])
 def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, healing_steps: str, steps: int
 ) -> None:
     """The runs come back from a file; the long run is one even where healing is shorter than the short runs."""
     monkeypatch.setattr(sampled, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
@@ -144,12 +145,14 @@ def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
             tried=(*(found.tried if found else ()), done),
         )
 
-    settings = {"heal.steps": "1", "tune.steps": "2", "tune.evaluate_every": "2", "tune.patience": "0"}
-    control = tuned_parent(context_of(world, "sampled-told", **settings))
+    settings = {"heal.steps": healing_steps, "tune.steps": "2", "tune.evaluate_every": "2", "tune.patience": "0"}
+    same = {"heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
+    control = tuned_parent(context_of(world, f"sampled-told-{steps}", **{**settings, **same}))
     short, long = control.tried[0], control.tried[3]
-    assert long.steps == 2 and control.training.tokens == max(short.tokens, long.tokens)
+    assert long.steps == steps and control.training.tokens == max(short.tokens, long.tokens)
+    assert steps == 2 or long.tokens > short.tokens
     if long.tokens > short.tokens:
-        assert "2 steps on the real text, which beat 2 on all of it on dev text" in control.training.recipe
+        assert f"2 steps on the real text, which beat {steps} on all of it on dev text" in control.training.recipe
         assert control.training.seconds == long.seconds
     else:
         assert control.training == short
