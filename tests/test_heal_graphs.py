@@ -71,7 +71,7 @@ def test_a_buffer_forgets_the_batch_before_and_no_piece_of_it_is_longer_than_a_w
     assert int(buffers.packing.starts.diff().max()) <= 32 and int(buffers.packing.positions.max()) < 32
 
 
-@pytest.mark.parametrize("windows", [[[1] * 33], [[1] * 30] * 4])
+@pytest.mark.parametrize("windows", [[[1] * 33], [[1] * 30] * 4, [[1] * 8] * 10])
 def test_a_batch_that_the_kernel_would_cut_off_is_refused(windows: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="at most 100 tokens in windows of at most 32"):
         Buffers.empty(100, 32, CPU).fill(pad(windows))
@@ -103,15 +103,15 @@ def test_packed_batches_waste_little_and_lose_no_window() -> None:
         seen += batch.lengths.tolist()
         sizes.append(int(batch.lengths.sum()))
     assert sorted(seen) == sorted(len(window) for window in windows)
-    assert max(sizes) <= 1024 and sum(sizes) / len(sizes) > 0.95 * 1024
+    assert max(sizes) <= 1024 and sum(sizes) / len(sizes) > 0.9 * 1024
     short = epochs([[1] * 9] * 3000, 4096, 0, packed=True)
     buffers = Buffers.empty(4096, 512, CPU)
     for _ in range(20):
         batch = next(short)
         assert len(batch.lengths) <= most_together(4096)
         buffers.fill(batch)
-    sixteen = epochs([[1] * 16] * 3000, 4096, 0, packed=True)
-    assert int(next(sixteen).lengths.sum()) == 4096
+    longer = epochs([[1] * 64] * 800, 4096, 0, packed=True)
+    assert int(next(longer).lengths.sum()) == 4096
 
 
 def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:

@@ -76,11 +76,11 @@ def packed_attention(
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    repeats = query.shape[1] // key.shape[1]
     ours, theirs, told = (each[0].transpose(0, 1) for each in (query, key, value))
-    if repeats > 1:
-        theirs, told = theirs.repeat_interleave(repeats, dim=1), told.repeat_interleave(repeats, dim=1)
-    found: Any = varlen_attn(ours, theirs, told, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0))
+    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.11 takes fewer key heads without being told
+        options["enable_gqa"] = True
+    found: Any = varlen_attn(ours, theirs, told, starts, starts, longest, longest, **options)
     return torch.as_tensor(found).unsqueeze(0)
 
 

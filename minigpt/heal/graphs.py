@@ -61,13 +61,13 @@ class Buffers:
             ValueError: the batch does not fit, or a window is longer than was said.
         """
         tokens, longest = self.ids.shape[1], self.packing.longest
-        if int(batch.lengths.max()) > longest or int(batch.lengths.sum()) > tokens:
+        used = int(batch.lengths.sum())
+        ends = torch.cat([batch.lengths.cumsum(0), torch.arange(used, max(used, tokens), longest)[1:]])
+        if used > tokens or int(batch.lengths.max()) > longest or len(ends) >= len(self.packing.starts):
             raise ValueError(f"a batch must have at most {tokens} tokens in windows of at most {longest}")
         columns = torch.arange(batch.ids.shape[1])[None, :]
         text = columns < batch.lengths[:, None]
-        used = int(text.sum())
         rest = torch.arange(tokens - used)
-        ends = torch.cat([batch.lengths.cumsum(0), torch.arange(used, tokens, longest)[1:]])
         starts = torch.full(self.packing.starts.shape, tokens, dtype=torch.int32)
         starts[0], starts[1 : len(ends) + 1] = 0, ends
         weights = torch.ones(tokens)
@@ -104,7 +104,7 @@ class GraphedSteps:
         self.weights: list[Tensor] = [p for p in self.twin.parameters() if p.requires_grad]
         self.graph: Any = None
         self.buffers = Buffers.empty(max(recipe.tokens_per_step, recipe.window), recipe.window, self.device)
-        for parameter in [*self.parameters, *self.weights]:
+        for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
     def gradients(self, batch: Padded) -> None:
@@ -115,7 +115,7 @@ class GraphedSteps:
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.parameters)
             self.graph.replay()
-            torch._foreach_copy_(_gradients(self.parameters), _gradients(self.weights))
+            torch._foreach_copy_(*self._pairs())
 
     def refreshed(self) -> Any:
         """The twin with the parameters' present values, to evaluate: what is saved in bf16 is what is measured."""
@@ -124,9 +124,17 @@ class GraphedSteps:
         return self.twin
 
     def _step(self) -> None:
-        torch._foreach_zero_(_gradients(self.weights))
+        """One pass each way; gradients that are not there yet are made, so that nothing is cleared and added to."""
+        for weight in self.weights:
+            weight.grad = None
         loss = weighted_loss(self.twin, self.teacher, self.buffers, self.recipe)
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Gradients of the parameters and of their twins, of those that took part in the loss."""
+        both = zip(self.parameters, self.weights, strict=True)
+        found = [(ours.grad, twin.grad) for ours, twin in both if ours.grad is not None and twin.grad is not None]
+        return [ours for ours, _ in found], [twin for _, twin in found]
 
     def _captured(self) -> Any:
         self.refreshed().train()
@@ -140,10 +148,6 @@ class GraphedSteps:
         with torch.cuda.graph(graph), torch.enable_grad():
             self._step()
         return graph
-
-
-def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:
