@@ -10,6 +10,7 @@ import pytest
 
 from minigpt import pipeline
 from minigpt.errors import ConfigError, PlanError, UnknownName
+from minigpt.heal import Recipe
 from tests.building import FAST, NO_HEALING, build, folder_of, weights_of
 from tests.worlds import World
 
@@ -118,6 +119,20 @@ def test_fixed_widths_are_built(world: World) -> None:
     made = build(world.options("fixed", target_size=0.7, overrides={**FAST, **fixed}))
     after = made.shape_after
     assert (after.layers, after.intermediate_size, after.kv_groups) == (3, 224, 1)
+
+
+def test_the_rate_of_healing_grows_with_what_was_removed(world: World) -> None:
+    """Of half of the parameters: times 4; of a quarter: times 2, the root of 4."""
+    recipe = Recipe(learning_rate=5e-4, growth=4.0)
+    rates = [recipe.after_pruning(removed).learning_rate for removed in (0.0, 0.25, 0.5)]
+    assert rates == pytest.approx([5e-4, 1e-3, 2e-3])
+    grown = {"heal.growth": "4", "heal.learning_rate": "1e-4"}
+    made = build(world.options("grown", target_size=0.75, overrides={**FAST, **grown}))
+    healed, parent = made.stage("healed"), made.stage("parent")
+    assert parent is not None and healed is not None and healed.training is not None
+    removed = 1 - healed.parameters / parent.parameters
+    assert healed.training.learning_rate == pytest.approx(1e-4 * 4 ** (2 * removed))
+    assert f"{healed.training.learning_rate:g}" in healed.training.recipe
 
 
 @pytest.mark.parametrize(

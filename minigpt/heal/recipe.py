@@ -21,6 +21,7 @@ class Recipe:
         tokens_per_step: tokens of one step, padding included.
         window: longest piece of a document, in tokens.
         learning_rate: peak, after `warmup` steps, falling to `final` times it.
+        growth: of the peak with what was pruned, which then has more to move: see :meth:`after_pruning`.
         distill: weight of the KL divergence to the teacher; the rest is cross-entropy to the text.
         bare: share of the windows learnt without their opening token, which not every runtime puts there.
         noise: share of the tokens replaced by others while learning from a teacher alone (`distill` 1).
@@ -48,6 +49,7 @@ class Recipe:
     tokens_per_step: int = 8192
     window: int = 512
     learning_rate: float = 5e-4
+    growth: float = 1.0
     warmup: int = 30
     final: float = 0.1
     distill: float = 0.0
@@ -73,6 +75,7 @@ class Recipe:
             "tokens_per_step": (self.tokens_per_step > 0, "1 or more"),
             "window": (self.window > 1, "2 or more"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
+            "growth": (self.growth > 0, "above 0"),
             "warmup": (self.warmup >= 0, "0 or more"),
             "distill": (0 <= self.distill <= 1, "between 0 and 1"),
             "bare": (0 <= self.bare < 1, "0 or more and below 1"),
@@ -93,6 +96,14 @@ class Recipe:
     def at(self, learning_rate: float) -> Recipe:
         """The same recipe with another peak learning rate."""
         return replace(self, learning_rate=learning_rate)
+
+    def after_pruning(self, removed: float) -> Recipe:
+        """The recipe to heal with: the peak rate times `growth` for each half of the parameters that was removed.
+
+        Args:
+            removed: share of the parameters, 0 to 1; for a quarter the rate goes up by the root of `growth`.
+        """
+        return self.at(self.learning_rate * self.growth ** (2 * removed))
 
     def describe(self) -> str:
         """One line for the report."""

@@ -30,7 +30,8 @@ class Healed:
 
 def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, source: Path) -> Healed:
     """Train the model in `pruned`; with `heal.distill` above 0 the model in `source` is its teacher."""
-    recipe, options = context.settings.heal, context.options
+    options = context.options
+    recipe = context.settings.heal.after_pruning(plan.share_removed)
     key = fingerprint(VERSION, pruned_key, recipe, context.text_key, context.settings.keep_general, options.seed)
     told = context.settings.control or context.shared is not None  # by the control, or not a single point's time
     written = 0.0 if told else sampled_text(context).seconds

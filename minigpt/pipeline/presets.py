@@ -146,8 +146,17 @@ PRESETS: Mapping[str, Settings] = {
     ),
     "thorough": Settings(
         corpus=CorpusSettings(relevance=True),
-        text=TextSettings(general=1.0, definitions=3, sampled=24_000),
-        heal=Recipe(steps=4000, learning_rate=5e-4, optimizer="muon", distill=1.0, evaluate_every=250, average=0.995),
+        text=TextSettings(general=1.0, definitions=3, sampled=40_000),
+        heal=Recipe(
+            steps=2800,
+            tokens_per_step=16384,
+            learning_rate=5e-4,
+            growth=4.0,
+            optimizer="muon",
+            distill=1.0,
+            evaluate_every=400,
+            average=0.995,
+        ),
     ),
 }
 
