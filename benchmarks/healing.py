@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +35,7 @@ from minigpt.pipeline.text import definition_documents, token_counts, token_text
 from minigpt.plan import LEFT_AFTER, Limits, Sensitivity, allocate
 from minigpt.prune import make_plan
 from minigpt.repair import prune_with_repair
-from minigpt.types import Document
+from minigpt.types import Document, Training
 
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")
 Form = Literal["parent", "tuned"]
@@ -52,6 +51,8 @@ class Variant:
     parent adds to what is healed on.
 
     `source` is what is cut and `teacher` what is learnt from: the parent as it is, or tuned on the domain.
+
+    `via` are cuts on the way, each healed before the next: `layers`, `kept` and the `steps` of its healing.
     """
 
     tag: str
@@ -64,8 +65,17 @@ class Variant:
     sampled: int = 0
     source: Form = "tuned"
     teacher: Form = "tuned"
+    via: list[dict[str, Any]] = field(default_factory=list)
     repair: dict[str, Any] = field(default_factory=dict)
     heal: dict[str, str] = field(default_factory=dict)
+
+    def cuts(self) -> list[Variant]:
+        """Those on the way, then the one that is meant; the vocabulary is that of the last from the first on."""
+        found = []
+        for row in self.via:
+            heal = {**self.heal, "steps": str(row["steps"])}
+            found.append(replace(self, layers=row["layers"], kept=row["kept"], via=[], heal=heal))
+        return [*found, self]
 
     def recipe(self) -> Recipe:
         """The healing recipe: pure distillation unless `heal` says otherwise.
@@ -74,6 +84,15 @@ class Variant:
             ConfigError: `heal` names no field or has a value outside its range.
         """
         return apply_overrides(Recipe(distill=1.0, evaluate_every=100), self.heal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A pruned model, its tokenizer, and the parent's id of each of its tokens (None: it has them all)."""
+
+    model: Any
+    tokenizer: Any
+    ids: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +123,10 @@ def variants_in(path: Path) -> list[Variant]:
                 f"{path}: a variant has no {', '.join(sorted(strange))}; it has {', '.join(sorted(known))}."
             )
         found.append(variant := Variant(**row))
-        variant.recipe()
+        if any(each.keys() != {"layers", "kept", "steps"} for each in variant.via):
+            raise ConfigError(f"{path}: each cut on the way of {variant.tag} has layers, kept and steps, nothing else.")
+        for cut in variant.cuts():
+            cut.recipe()
         if not {variant.source, variant.teacher} <= {"parent", "tuned"}:
             raise ConfigError(f'{path}: source and teacher of {variant.tag} must be "parent" or "tuned".')
     if len({variant.tag for variant in found}) < len(found):
@@ -127,6 +149,7 @@ class Bench(Reader):
         texts = self.texts(self.tokenizer)
         self._tune(texts["dev"], tuning)
         self.before = {name: self.read(model, texts) for name, model in self.models.items()}
+        self.tokens = tokens
         self.batches = self.calibration(tokens)
         self.counts = token_counts(self.tokenizer, [*self.corpus.calibration, *self.corpus.train])
         self.scores: dict[str, Scores] = {}
@@ -168,56 +191,76 @@ class Bench(Reader):
         asked = {name: self.ask(model, self.tokenizer) for name, model in self.models.items()}
         return {name: {"bits": self.before[name], "accuracy": asked[name]} for name in self.models}
 
-    def cut(self, variant: Variant) -> tuple[Any, Any, Any]:
-        """The variant before healing, its tokenizer, and the parent's id of each of its tokens (None: all)."""
-        source: Any = self.models[variant.source]
-        full, costs = shape_of(source), unit_costs(source)
+    def scored(self, variant: Variant, left: Cut | None) -> tuple[list[Any], Scores]:
+        """Calibration text and scores of what is cut; those of the two parents are kept."""
+        if left is not None:
+            batches = self.calibration(self.tokens, left.tokenizer)
+            return batches, score("contextual", stats.collect(left.model, batches), weight_norms(left.model))
+        if variant.source not in self.scores:
+            source = self.models[variant.source]
+            found = stats.collect(source, self.batches)
+            self.scores[variant.source] = score("contextual", found, weight_norms(source))
+        return self.batches, self.scores[variant.source]
+
+    def cut(self, variant: Variant, left: Cut | None = None) -> Cut:
+        """The variant before healing, cut from its source, or from what an earlier cut `left` with its vocabulary."""
+        source: Any = self.models[variant.source] if left is None else left.model
+        whole, full, costs = shape_of(self.models["parent"]), shape_of(source), unit_costs(source)
         limits = Limits(
             layers=(variant.layers,),
             kv_groups=(variant.kv_groups or full.kv_groups,),
             neurons=(32, full.intermediate_size),
             vocab=(variant.vocab_size, variant.vocab_size),
         )
-        shape = allocate(full, costs, round(variant.kept * costs.total(full)), FLAT, limits)
-        if variant.source not in self.scores:
-            found = stats.collect(source, self.batches)
-            self.scores[variant.source] = score("contextual", found, weight_norms(source))
+        target = round(variant.kept * unit_costs(self.models["parent"]).total(whole))
+        shape = allocate(full, costs, target, FLAT, limits)
+        batches, scores = self.scored(variant, left)
         model = deepcopy(source)
-        prune_with_repair(model, make_plan(self.scores[variant.source], shape), self.batches, **variant.repair)
-        if shape.vocab_size == full.vocab_size:
-            return model, self.tokenizer, None
-        kept = vocab.keep_tokens(self.tokenizer, self.counts, shape.vocab_size)
-        trimmed = vocab.trim_tokenizer(self.tokenizer, kept)
+        prune_with_repair(model, make_plan(scores, shape), batches, **variant.repair)
+        return self.trimmed(model, shape.vocab_size) if left is None else replace(left, model=model)
+
+    def trimmed(self, model: Any, size: int) -> Cut:
+        """The model with the `size` tokens that the domain uses most."""
+        if size == model.config.vocab_size:
+            return Cut(model=model, tokenizer=self.tokenizer)
+        trimmed = vocab.trim_tokenizer(self.tokenizer, vocab.keep_tokens(self.tokenizer, self.counts, size))
         ids = torch.tensor(trimmed.old_ids, device=self.device)
-        return vocab.trim_model(model, trimmed), trimmed.tokenizer, ids
+        return Cut(model=vocab.trim_model(model, trimmed), tokenizer=trimmed.tokenizer, ids=ids)
+
+    def heal(self, variant: Variant, cut: Cut) -> Training:
+        """Heal what was cut."""
+        documents = [*self.documents(variant.general, variant.definitions), *self.sampled(variant.sampled)]
+        recipe, teacher = variant.recipe(), None
+        if recipe.distill:
+            told: Any = deepcopy(self.models[variant.teacher])
+            teacher = Teacher(model=told.to(torch.bfloat16).requires_grad_(False), parent_ids=cut.ids)
+        text, dev = token_text(cut.tokenizer, documents, recipe.window), self.texts(cut.tokenizer)["dev"]
+        return train(cut.model, text, dev, recipe, teacher=teacher)
 
     def run(self, variant: Variant) -> dict[str, Any]:
         """Prune, heal and measure one variant."""
-        model, tokenizer, ids = self.cut(variant)
-        shape, texts, recipe = shape_of(model), self.texts(tokenizer), variant.recipe()
-        pruned = self.read(model, texts)
-        documents = [*self.documents(variant.general, variant.definitions), *self.sampled(variant.sampled)]
-        teacher = None
-        if recipe.distill:
-            told: Any = deepcopy(self.models[variant.teacher])
-            teacher = Teacher(model=told.to(torch.bfloat16).requires_grad_(False), parent_ids=ids)
-        started = time.perf_counter()
-        training = train(model, token_text(tokenizer, documents, recipe.window), texts["dev"], recipe, teacher=teacher)
-        seconds = time.perf_counter() - started
-        healed = self.read(model, texts)
+        left: Any = None
+        trainings: list[Training] = []
+        for each in variant.cuts():
+            left = self.cut(each, left)
+            texts = self.texts(left.tokenizer)
+            pruned = self.read(left.model, texts)
+            trainings.append(self.heal(each, left))
+        shape, healed = shape_of(left.model), self.read(left.model, texts)
+        tokens, seconds = (sum(getattr(each, name) for each in trainings) for name in ("tokens", "seconds"))
         return {
             "tag": variant.tag,
             "variant": asdict(variant),
-            "recipe": recipe.describe(),
+            "recipe": variant.recipe().describe(),
             "shape": [shape.layers, shape.intermediate_size, shape.kv_groups, shape.vocab_size],
             "pruned_vs_tuned": ratios(pruned, self.before["tuned"]),
             "healed_vs_tuned": ratios(healed, self.before["tuned"]),
             "healed_vs_parent": ratios(healed, self.before["parent"]),
-            "accuracy": self.ask(model, tokenizer),
-            "best_step": training.best_step,
-            "tokens": training.tokens,
+            "accuracy": self.ask(left.model, left.tokenizer),
+            "best_step": trainings[-1].best_step,
+            "tokens": tokens,
             "seconds": seconds,
-            "tokens_per_second": training.tokens / seconds,
+            "tokens_per_second": tokens / seconds,
         }
 
 

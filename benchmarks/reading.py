@@ -67,10 +67,14 @@ class Reader:
                     found[f"{corpus.domain}/{asked.name}"] = sum(items.correct) / len(items.correct)
         return found
 
-    def calibration(self, tokens: int) -> list[Any]:
-        """Packed calibration text."""
+    def calibration(self, tokens: int, tokenizer: Any = None) -> list[Any]:
+        """Packed calibration text, for the parent's vocabulary or another."""
         batches: list[Any] = calibration_batches(
-            self.tokenizer, self.corpus.calibration, window=WINDOW, tokens=tokens, batch_tokens=BATCH_TOKENS
+            tokenizer or self.tokenizer,
+            self.corpus.calibration,
+            window=WINDOW,
+            tokens=tokens,
+            batch_tokens=BATCH_TOKENS,
         )
         return batches
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,18 @@ def test_the_committed_halves_read_one_text_at_one_size(module: Any) -> None:
     variants = module.variants_in(BENCHMARKS / "half.jsonl")
     assert {each.kept for each in variants} == {0.5}
     assert len({(each.general, each.definitions, each.sampled) for each in variants}) == 1
-    assert len({(each.vocab_size, each.layers, each.kv_groups, each.recipe()) for each in variants}) == len(variants)
+    told = {(each.vocab_size, each.layers, each.kv_groups, each.recipe(), str(each.via)) for each in variants}
+    assert len(told) == len(variants)
+    (gradual,) = (each for each in variants if each.via)
+    steps = [cut.recipe().steps for cut in gradual.cuts()]
+    at_once = next(each for each in variants if each.tag == "large-2e-3")
+    assert sum(steps) == at_once.recipe().steps, "the same tokens in all"
+
+
+def test_the_committed_rates_are_compared_on_one_shape_a_size(module: Any) -> None:
+    variants = module.variants_in(BENCHMARKS / "rates.jsonl")
+    assert len({(each.kept, each.layers, each.vocab_size) for each in variants}) == 2
+    assert len({replace(each.recipe(), learning_rate=1.0) for each in variants}) == 1
 
 
 def test_every_variant_is_cut_from_and_taught_by_what_it_names(
@@ -89,9 +101,9 @@ def test_every_variant_is_cut_from_and_taught_by_what_it_names(
         seen.append((model.get_input_embeddings().weight.detach().clone(), options.get("teacher")))
         return original(model, *arguments, **options)
 
-    def remembered(self: Any, variant: Any) -> Any:
+    def remembered(self: Any, variant: Any, left: Any = None) -> Any:
         benches.append(self)
-        return cut(self, variant)
+        return cut(self, variant, left)
 
     monkeypatch.setattr(module, "train", watched)
     monkeypatch.setattr(module.Bench, "cut", remembered)
@@ -160,6 +172,7 @@ def test_what_is_there_is_not_run_again_and_runs_share_the_tuned_parent(
         ([{"tag": "a", "teachers": "parent"}], "no teachers"),
         ([{"tag": "a"}, {"tag": "a"}], "tag twice"),
         ([{"tag": "a", "heal": {"rank": "0"}}], "rank"),
+        ([{"tag": "a", "via": [{"layers": 4, "steps": 1}]}], "has layers, kept and steps"),
     ],
 )
 def test_mistakes_in_the_list_are_told_before_anything_is_loaded(
@@ -167,6 +180,31 @@ def test_mistakes_in_the_list_are_told_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         module.variants_in(write(tmp_path / "v.jsonl", *rows))
+
+
+def test_a_cut_on_the_way_is_healed_before_the_next(
+    module: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second cut starts from healed weights, keeps the first one's vocabulary, and reaches the size meant."""
+    cuts: list[Any] = []
+    original = module.Bench.cut
+
+    def remembered(self: Any, variant: Any, left: Any = None) -> Any:
+        cuts.append((left, original(self, variant, left)))
+        return cuts[-1][1]
+
+    monkeypatch.setattr(module.Bench, "cut", remembered)
+    way = [{"layers": 4, "kept": 0.838, "steps": 1}]
+    at_once, gradual = run(
+        module, world, monkeypatch,
+        write(tmp_path / "v.jsonl", {"tag": "at-once", "layers": 3, "kept": 0.611},
+              {"tag": "gradual", "layers": 3, "kept": 0.611, "via": way}), tmp_path / "r.jsonl",
+    )  # fmt: skip
+    assert gradual["shape"] == at_once["shape"]
+    (_, _), (begun, first), (left, last) = cuts
+    assert begun is None and left is first and last.tokenizer is first.tokenizer and last.ids is first.ids
+    assert first.model.config.num_hidden_layers == 4 and last.model.config.num_hidden_layers == 3
+    assert gradual["tokens"] > at_once["tokens"]
 
 
 def test_text_that_the_tuned_parent_writes_is_healed_on(
