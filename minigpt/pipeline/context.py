@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Context:
     """One build: what was asked for, what it works on, where it writes and to whom it reports.
 
     `shared` is where the builds of a sweep keep what they have in common; a build of its own has none. `text_seed` is
-    the seed of the text: the points of a sweep have seeds of their own and read what their one control read.
+    the seed of the text: the points of a sweep have seeds of their own and read what their one control read. `asked`
+    remembers what :meth:`asked_documents` made, by the key of the text, for the points of a sweep, too.
     """
 
     options: BuildOptions
@@ -56,6 +57,7 @@ class Context:
     workspace: Workspace
     reporter: Reporter
     shared: Workspace | None = None
+    asked: dict[str, list[Document]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def common(self) -> Workspace:
@@ -144,8 +146,11 @@ class Context:
 
     def asked_documents(self) -> list[Document]:
         """The definitions that stand in them, as questions and answers; none that a test asks in the same words."""
-        made = definition_documents(self.read_documents(), self.settings.text.definitions, self.text_seed)
-        return clear_of_tests(made, self.corpus, self.general)
+        key = self.real_text_key
+        if key not in self.asked:
+            made = definition_documents(self.read_documents(), self.settings.text.definitions, self.text_seed)
+            self.asked[key] = clear_of_tests(made, self.corpus, self.general)
+        return self.asked[key]
 
     def real_documents(self) -> list[Document]:
         """What is trained on and was not sampled from a model."""
