@@ -40,11 +40,17 @@ def grams(tokens: Sequence[str], size: int) -> Grams:
     Returns:
         The distinct hashes in ascending order, equal on every machine.
     """
-    if not tokens:
-        return np.empty(0, np.uint64)
-    size = min(size, len(tokens))
-    hashes = np.fromiter((_word_hash(token) for token in tokens), np.uint64, len(tokens))
-    count = len(tokens) - size + 1
+    return _runs(_hashes(tokens), min(size, len(tokens))) if tokens else np.empty(0, np.uint64)
+
+
+def _hashes(tokens: Sequence[str]) -> Grams:
+    """Of each word."""
+    return np.fromiter(map(_word_hash, tokens), np.uint64, len(tokens))
+
+
+def _runs(hashes: Grams, size: int) -> Grams:
+    """Distinct hashes of the runs of `size` words, at most as many as there are, from the words' hashes."""
+    count = len(hashes) - size + 1
     total = np.zeros(count, np.uint64)
     for offset in range(size):
         total = total * _BASE + hashes[offset : offset + count]
@@ -135,8 +141,8 @@ class Overlap:
 
     def hits(self, text: str) -> bool:
         """Whether `text` gives a target away, or is itself made of targets to more than `share`."""
-        tokens = words(text)
-        return any(self._hits(grams(tokens, run), table) for run, table in self.tables if run <= len(tokens))
+        hashes = _hashes(words(text))
+        return any(self._hits(_runs(hashes, run), table) for run, table in self.tables if run <= len(hashes))
 
     def _hits(self, mine: Grams, table: Table) -> bool:
         hashes, owners, sizes = table
