@@ -146,9 +146,9 @@ PRESETS: Mapping[str, Settings] = {
     ),
     "thorough": Settings(
         corpus=CorpusSettings(relevance=True),
-        text=TextSettings(general=1.0, definitions=3, sampled=40_000),
+        text=TextSettings(general=1.0, definitions=3, sampled=32_000),
         heal=Recipe(
-            steps=2800,
+            steps=2000,
             tokens_per_step=16384,
             learning_rate=5e-4,
             growth=4.0,
