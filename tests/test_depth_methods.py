@@ -66,9 +66,10 @@ def test_what_is_left_loads_and_generates(name: str, family: str, tmp_path: Path
         torch.testing.assert_close(logits(child, IDS), logits(without(before, gone), IDS), rtol=1e-4, atol=1e-4)
 
 
-def test_choices_of_the_similarity_methods() -> None:
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
+def test_choices_of_the_similarity_methods(family: str) -> None:
     """A layer that does nothing is the first to go; `deepest` looks at nothing."""
-    model = model_of("llama", layers=LAYERS)
+    model = model_of(family, layers=LAYERS)
     with torch.no_grad():
         for index in (1, 4):
             for path in ("self_attn.o_proj", "mlp.down_proj"):

@@ -87,9 +87,10 @@ def test_every_method_scores_every_family(family: str, name: str) -> None:
     assert found.method == name and found.ffn.dtype == torch.float32
 
 
-def test_weight_norms_golden() -> None:
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gemma"])
+def test_weight_norms_golden(family: str) -> None:
     """A group owns its query heads, its key, its value and its columns of o."""
-    model = model_of("llama")
+    model = model_of(family)
     attention, mlp = model.model.layers[2].self_attn, model.model.layers[2].mlp
     norms = weight_norms(model)
     rows = [getattr(attention, name).weight[start:] for name, start in (("q_proj", 16), ("k_proj", 8), ("v_proj", 8))]
