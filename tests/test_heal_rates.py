@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from minigpt.heal import Bound, TokenText, prolong, run, search, train
+from minigpt.heal import Bound, TokenText, bits_per_byte, prolong, run, search, train
 from minigpt.heal.recipe import Recipe
 from minigpt.types import Training
 from tests.healing import Killed, Killer, Notes, recipe
