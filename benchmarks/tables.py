@@ -142,7 +142,8 @@ def document(
     ]
     for steps in sorted({steps for suite in found for steps in suite.entries}):
         shown = [suite for suite in found if steps in suite.entries]
-        parts += [f"## All domains, {_when(steps)}", "Bits per byte over the parent's, smaller is better:"]
+        note = "Bits per byte over the parent's, smaller is better; real sizes and intervals stand further down:"
+        parts += [f"## All domains, {_when(steps)}", note]
         parts += [overview(shown, steps, HEADLINE, stale), "Questions answered right, larger is better:"]
         parts.append(overview([suite for suite in shown if suite.parent.questions], steps, "accuracy", stale))
     for suite in found:

@@ -71,8 +71,6 @@ def check_target(context: Context) -> None:
     target_parameters(context, config)
     if context.options.masked and method.faithful is not None:
         return
-    if not method.ships:
-        raise PlanError(f"{method.name} makes no model that plain transformers loads; evaluate it with --masked.")
     tokenizer = assets.load_tokenizer(context.parent.path)
     budget_for(context, config, tokenizer).shape(shape_of(config), FREE)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
-from minigpt.errors import ConfigError, UnknownName, first_line
+from minigpt.errors import ConfigError, PlanError, UnknownName, first_line
+from minigpt.methods import method_named
 from minigpt.plan import Target
 from minigpt.plan.target import DEFAULT_SIZE, DTYPE_BYTES
 
@@ -22,8 +23,8 @@ class BuildOptions:
     the method's own form in memory and writes a report without a model.
 
     Raises:
-        UnknownName: no such kind or dtype.
-        PlanError: more than one target.
+        UnknownName: no such method, kind or dtype.
+        PlanError: more than one target, or a method that makes no model is to make one.
     """
 
     domains: tuple[str, ...]
@@ -51,6 +52,9 @@ class BuildOptions:
         if self.dtype not in DTYPE_BYTES:
             raise UnknownName("dtype", self.dtype, DTYPE_BYTES)
         _ = self.target
+        method = method_named(self.method)
+        if not (method.ships or self.masked):
+            raise PlanError(f"{method.name} makes no model that plain transformers loads; evaluate it with --masked.")
 
     @property
     def target(self) -> Target:
