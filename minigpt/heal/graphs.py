@@ -19,7 +19,7 @@ from minigpt.arch import head_dim
 from minigpt.heal.attention import has_packed_attention
 from minigpt.heal.data import Padded, most_together
 from minigpt.heal.forward import Packing, logits_at
-from minigpt.heal.losses import healing_loss
+from minigpt.heal.losses import healing_gradient
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
 
@@ -84,13 +84,14 @@ class Buffers:
         buffer.copy_(values.pin_memory() if buffer.is_cuda else values, non_blocking=True)
 
 
-def weighted_loss(model: Any, teacher: Teacher | None, buffers: Buffers, recipe: Recipe) -> Tensor:
-    """The healing loss over the text of a batch of fixed shape, without a data-dependent size anywhere."""
+def learn(model: Any, teacher: Teacher | None, buffers: Buffers, recipe: Recipe) -> None:
+    """Add the gradients of healing's loss over the text of a batch, without a data-dependent size anywhere."""
     places = torch.arange(buffers.ids.shape[1] - 1, device=buffers.ids.device)
     logits = logits_at(model, buffers.ids, places, buffers.packing)
     taught = teacher.logits(buffers.ids, places, buffers.packing) if teacher is not None else None
-    labels = buffers.ids[0, 1:]
-    return healing_loss(logits, labels, taught, recipe.distill, recipe.temperature, weights=buffers.weights)
+    labels, told = buffers.ids[0, 1:], (recipe.distill, recipe.temperature)
+    gradient = healing_gradient(logits, labels, taught, *told, weights=buffers.weights)
+    logits.backward(gradient)  # type: ignore[no-untyped-call]
 
 
 class GraphedSteps:
@@ -127,8 +128,7 @@ class GraphedSteps:
         """One pass each way; gradients that are not there yet are made, so that nothing is cleared and added to."""
         for weight in self.weights:
             weight.grad = None
-        loss = weighted_loss(self.twin, self.teacher, self.buffers, self.recipe)
-        loss.backward()  # type: ignore[no-untyped-call]
+        learn(self.twin, self.teacher, self.buffers, self.recipe)
 
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the parameters and of their twins, of those that took part in the loss."""

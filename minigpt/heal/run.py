@@ -21,7 +21,7 @@ from minigpt.heal.data import Bound, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
 from minigpt.heal.fused import fused_kernels
 from minigpt.heal.graphs import NO_GRAPH, GraphedSteps, can_capture
-from minigpt.heal.losses import healing_loss
+from minigpt.heal.losses import healing_gradient
 from minigpt.heal.muon import optimizer_for
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
@@ -200,8 +200,8 @@ class Run:
             logits = logits_at(self.model, ids, places)
             taught = self.teacher.logits(ids, places) if self.teacher is not None else None
         labels = batch.labels.to(self.device)
-        loss = healing_loss(logits, labels, taught, self.recipe.distill, self.recipe.temperature)
-        loss.backward()  # type: ignore[no-untyped-call]
+        gradient = healing_gradient(logits, labels, taught, self.recipe.distill, self.recipe.temperature)
+        logits.backward(gradient)  # type: ignore[no-untyped-call]
 
     def finish(self) -> Training:
         """Put the best weights in place and say what was done."""
