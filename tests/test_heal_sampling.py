@@ -35,6 +35,36 @@ def test_cold_sampling_is_greedy_decoding(family: str) -> None:
         assert text == expected[0].tolist()
 
 
+def test_attention_reads_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretches of places that are read instead of all change no text; the last place is always among them."""
+    monkeypatch.setattr(sampling, "STRIDE", 8)
+    seen: list[int] = []
+    real = sampling._Buffers.remember
+
+    def remembered(self: Any, layer: int, key: torch.Tensor, value: torch.Tensor) -> Any:
+        found = real(self, layer, key, value)
+        assert int(self.place) < found[0].shape[2] == found[1].shape[2]
+        if layer == 0:
+            seen.append(found[0].shape[2])
+        return found
+
+    monkeypatch.setattr(sampling._Buffers, "remember", remembered)
+    short = sample(tiny_model("llama"), [[1, 7], [1, 2, 3]], length=20, seed=3)
+    assert seen == [8] * 8 + [16] * 8 + [20] * 3
+    monkeypatch.setattr(sampling, "STRIDE", 96)
+    assert sample(tiny_model("llama"), [[1, 7], [1, 2, 3]], length=20, seed=3) == short
+    assert seen[19:] == [20] * 19
+
+
+@pytest.mark.gpu
+def test_graphs_draw_what_plain_steps_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedily, over three graphs."""
+    monkeypatch.setattr(sampling, "STRIDE", 8)
+    model, prompts = tiny_model("llama"), [[1, 7, 300, 41], [1, 9]]
+    expected = sample(model, prompts, length=20, temperature=1e-5)
+    assert sample(model.cuda(), prompts, length=20, temperature=1e-5) == expected
+
+
 def test_draws_follow_the_distribution() -> None:
     """The frequencies of 4,000 first tokens agree with the softmax within five standard errors."""
     model = tiny_model("llama", vocab_size=512)

@@ -267,8 +267,9 @@ def test_a_definition_is_not_put_as_a_test_puts_it(world: World) -> None:
     question = "Which term means the total of all that a country produces?"
     tests = QuestionSet(name="terms", questions=(Question(question=question, choices=("a", "b"), answer=0),))
     context = context_of(world, "sampled-asked", **{"text.definitions": "12"})
-    corpus = replace(context.corpus, train=(told,), questions=(QuestionSet(name="terms", questions=()),))
+    empty = QuestionSet(name="terms", questions=())
+    corpus = replace(context.corpus, train=(told,), questions=(empty,), fingerprint="free")
     free = replace(context, corpus=corpus)
-    guarded = replace(context, corpus=replace(corpus, questions=(tests,)))
+    guarded = replace(context, corpus=replace(corpus, questions=(tests,), fingerprint="guarded"))
     made, kept = ([each.text for each in one.asked_documents()] for one in (free, guarded))
     assert len(made) == 24 and kept == [text for text in made if question not in text] != made

@@ -1,8 +1,8 @@
 """Text sampled from a model, thousands of pieces at once: what a teacher can say that its corpus does not.
 
 Decoding goes token by token over key and value buffers of a fixed size, so that one step is one CUDA graph (a small
-model spends nearly all of a step on launching kernels otherwise). Prompts are read in the same way: while a text's
-prompt lasts, its next token is given instead of drawn.
+model spends nearly all of a step on launching kernels otherwise), one for every `STRIDE` places, since attention reads
+all that it may. Prompts are read in the same way: while a text's prompt lasts, its next token is given, not drawn.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from minigpt.progress import SILENT, Reporter
 
 CACHED = "minigpt_cached"
 WARM_UP = 3
+STRIDE = 96
+"""Attention reads keys and values up to the next multiple of this, not all that there is room for."""
 ROWS_CPU, ROWS = 32, 2048
 SHARE = 3
 """Keys and values may take one part in so many of an accelerator's memory."""
@@ -67,10 +69,15 @@ def sample(
         for start in reporter.track(starts, title="Sampling", total=len(starts)):
             chosen = list(prompts[start : start + size])
             buffers.fill(chosen)
-            for _ in range(length - 1):
-                step()
+            for place in range(length - 1):
+                step(reach(place, length))
             texts += buffers.tokens[: len(chosen)].tolist()
     return texts
+
+
+def reach(place: int, length: int) -> int:
+    """Places that attention reads when `place` (counted from 0) is the last that is written."""
+    return min(length, (place // STRIDE + 1) * STRIDE)
 
 
 def can_sample(config: Any, length: int) -> bool:
@@ -104,11 +111,15 @@ def _rows_on(device: torch.device, model: Any, length: int) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class _Buffers:
-    """What a step reads and writes: `tokens` and `given` [rows, length], `place` [1], keys and values by layer."""
+    """What a step reads and writes: `tokens` and `given` [rows, length], `place` [1], keys and values by layer.
+
+    `read` is how many places attention reads.
+    """
 
     tokens: Tensor
     given: Tensor
     place: Tensor
+    read: int = 0
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
@@ -133,13 +144,13 @@ class _Buffers:
         self.place.zero_()
 
     def remember(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one place's key and value, [rows, groups, 1, head]; returns all, [rows, groups, length, head]."""
+        """Write a place's key and value, [rows, groups, 1, head]; returns those to read, [rows, groups, read, head]."""
         if layer not in self.keys:
             shape = (*key.shape[:2], self.tokens.shape[1], key.shape[3])
             self.keys[layer], self.values[layer] = key.new_zeros(shape), value.new_zeros(shape)
         self.keys[layer].index_copy_(2, self.place, key)
         self.values[layer].index_copy_(2, self.place, value)
-        return self.keys[layer], self.values[layer]
+        return self.keys[layer][:, :, : self.read], self.values[layer][:, :, : self.read]
 
 
 @contextmanager
@@ -170,10 +181,11 @@ def _attending(model: Any, buffers: _Buffers) -> Iterator[None]:
         AttentionInterface.register(CACHED, sdpa_attention_forward)
 
 
-def _stepper(model: Any, buffers: _Buffers, temperature: float) -> Callable[[], None]:
-    """A function that reads one place of every text and writes the next."""
+def _stepper(model: Any, buffers: _Buffers, temperature: float) -> Callable[[int], None]:
+    """A function that reads one place of every text, with so many places before it, and writes the next."""
 
-    def step() -> None:
+    def step(read: int) -> None:
+        buffers.read = read
         rows = buffers.tokens.shape[0]
         ids = buffers.tokens.index_select(1, buffers.place)
         logits = model(input_ids=ids, position_ids=buffers.place.expand(rows, 1), use_cache=False).logits[:, -1]
@@ -189,16 +201,20 @@ def _stepper(model: Any, buffers: _Buffers, temperature: float) -> Callable[[], 
     return _graphed(step, buffers)
 
 
-def _graphed(step: Callable[[], None], buffers: _Buffers) -> Callable[[], None]:
+def _graphed(step: Callable[[int], None], buffers: _Buffers) -> Callable[[int], None]:
+    """The step as graphs, one for each number of places that is read, in shared memory: they follow each other."""
+    length = buffers.tokens.shape[1]
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(min(WARM_UP, buffers.tokens.shape[1] - 1)):
-            step()
+        for _ in range(min(WARM_UP, length - 1)):
+            step(length)
     torch.cuda.current_stream().wait_stream(stream)
-    buffers.place.zero_()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    replay: Callable[[], None] = graph.replay
-    return replay
+    graphs: dict[int, Any] = {}
+    for read in sorted({reach(place, length) for place in range(length - 1)}):
+        buffers.place.zero_()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=next(iter(graphs.values())).pool() if graphs else None):
+            step(read)
+        graphs[read] = graph
+    return lambda read: graphs[read].replay()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WRITER = 4
 """Version of how the parent is tuned before it writes, and VERSION of how it writes."""
-VERSION = 2
+VERSION = 3
 LENGTH = 384
 OPENING = (4, 32)
 HALF = "\ufffd"
