@@ -127,6 +127,8 @@ def variants_in(path: Path) -> list[Variant]:
             raise ConfigError(f"{path}: each cut on the way of {variant.tag} has layers, kept and steps, nothing else.")
         for cut in variant.cuts():
             cut.recipe()
+            if cut.layers < variant.layers or cut.kept < variant.kept:
+                raise ConfigError(f"{path}: {variant.tag} cuts less than a cut on its way.")
         if not {variant.source, variant.teacher} <= {"parent", "tuned"}:
             raise ConfigError(f'{path}: source and teacher of {variant.tag} must be "parent" or "tuned".')
     if len({variant.tag for variant in found}) < len(found):
@@ -227,15 +229,15 @@ class Bench(Reader):
         ids = torch.tensor(trimmed.old_ids, device=self.device)
         return Cut(model=vocab.trim_model(model, trimmed), tokenizer=trimmed.tokenizer, ids=ids)
 
-    def heal(self, variant: Variant, cut: Cut) -> Training:
-        """Heal what was cut."""
+    def heal(self, variant: Variant, cut: Cut, seed: int) -> Training:
+        """Heal what was cut; another seed reads the text in another order."""
         documents = [*self.documents(variant.general, variant.definitions), *self.sampled(variant.sampled)]
         recipe, teacher = variant.recipe(), None
         if recipe.distill:
             told: Any = deepcopy(self.models[variant.teacher])
             teacher = Teacher(model=told.to(torch.bfloat16).requires_grad_(False), parent_ids=cut.ids)
         text, dev = token_text(cut.tokenizer, documents, recipe.window), self.texts(cut.tokenizer)["dev"]
-        return train(cut.model, text, dev, recipe, teacher=teacher)
+        return train(cut.model, text, dev, recipe, teacher=teacher, seed=seed)
 
     def run(self, variant: Variant) -> dict[str, Any]:
         """Prune, heal and measure one variant."""
@@ -245,7 +247,7 @@ class Bench(Reader):
             left = self.cut(each, left)
             texts = self.texts(left.tokenizer)
             pruned = self.read(left.model, texts)
-            trainings.append(self.heal(each, left))
+            trainings.append(self.heal(each, left, seed=len(trainings)))
         shape, healed = shape_of(left.model), self.read(left.model, texts)
         tokens, seconds = (sum(getattr(each, name) for each in trainings) for name in ("tokens", "seconds"))
         return {
@@ -264,10 +266,15 @@ class Bench(Reader):
         }
 
 
+def told(variant: Variant) -> dict[str, Any]:
+    """What a line's key is made of: cuts on the way came later, and lines without them keep their keys."""
+    return {name: value for name, value in asdict(variant).items() if name != "via" or value}
+
+
 def missing(variants: list[Variant], results: Path, common: dict[str, Any]) -> dict[str, Variant]:
     """The variants without a line under these circumstances, by the key that their line gets."""
     done = {row["key"] for row in read_jsonl(results)} if results.exists() else set()
-    keys = {fingerprint(common, asdict(variant)): variant for variant in variants}
+    keys = {fingerprint(common, told(variant)): variant for variant in variants}
     return {key: variant for key, variant in keys.items() if key not in done}
 
 

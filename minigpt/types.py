@@ -121,11 +121,6 @@ class PrunePlan:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     merges: tuple[Ints, ...] = ()
 
-    @property
-    def share_removed(self) -> float:
-        """The share of the parent's parameters that goes."""
-        return 1 - self.parameters_after / self.parameters_before if self.parameters_before else 0.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:

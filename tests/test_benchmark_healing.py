@@ -173,6 +173,7 @@ def test_what_is_there_is_not_run_again_and_runs_share_the_tuned_parent(
         ([{"tag": "a"}, {"tag": "a"}], "tag twice"),
         ([{"tag": "a", "heal": {"rank": "0"}}], "rank"),
         ([{"tag": "a", "via": [{"layers": 4, "steps": 1}]}], "has layers, kept and steps"),
+        ([{"tag": "a", "via": [{"layers": 3, "kept": 0.8, "steps": 1}]}], "cuts less than a cut on its way"),
     ],
 )
 def test_mistakes_in_the_list_are_told_before_anything_is_loaded(
@@ -190,8 +191,10 @@ def test_a_cut_on_the_way_is_healed_before_the_next(
     original = module.Bench.cut
 
     def remembered(self: Any, variant: Any, left: Any = None) -> Any:
-        cuts.append((left, original(self, variant, left)))
-        return cuts[-1][1]
+        begun = None if left is None else left.model.get_input_embeddings().weight.detach().clone()
+        made = original(self, variant, left)
+        cuts.append((left, made, begun, made.model.get_input_embeddings().weight.detach().clone()))
+        return made
 
     monkeypatch.setattr(module.Bench, "cut", remembered)
     way = [{"layers": 4, "kept": 0.838, "steps": 1}]
@@ -201,8 +204,9 @@ def test_a_cut_on_the_way_is_healed_before_the_next(
               {"tag": "gradual", "layers": 3, "kept": 0.611, "via": way}), tmp_path / "r.jsonl",
     )  # fmt: skip
     assert gradual["shape"] == at_once["shape"]
-    (_, _), (begun, first), (left, last) = cuts
-    assert begun is None and left is first and last.tokenizer is first.tokenizer and last.ids is first.ids
+    _, (nothing, first, _, cut), (left, last, begun, _) = cuts
+    assert not torch.equal(begun, cut), "the first cut is healed when the second begins"
+    assert nothing is None and left is first and last.tokenizer is first.tokenizer and last.ids is first.ids
     assert first.model.config.num_hidden_layers == 4 and last.model.config.num_hidden_layers == 3
     assert gradual["tokens"] > at_once["tokens"]
 

@@ -101,7 +101,7 @@ def test_nothing_holds_the_buffers_afterwards(monkeypatch: pytest.MonkeyPatch) -
 
     def remembered(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         found = real(*arguments)
-        held.append(weakref.ref(found[0]))
+        held.append(weakref.ref(arguments[0].keys[arguments[1]]))
         return found
 
     monkeypatch.setattr(sampling._Buffers, "remember", remembered)

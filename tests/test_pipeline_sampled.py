@@ -11,7 +11,7 @@ import pytest
 from minigpt.files import read_jsonl
 from minigpt.heal import training
 from minigpt.heal.checkpoint import weights_digest
-from minigpt.pipeline import BuildOptions, healing, sampled
+from minigpt.pipeline import BuildOptions, context, healing, sampled
 from minigpt.pipeline.build import context_for
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.tuning import first_tuned, tuned_parent
@@ -261,15 +261,33 @@ def test_points_of_a_sweep_read_what_their_control_read(world: World, monkeypatc
     assert sampled.sampled_documents(control) == sampled.sampled_documents(point) and len(written) == 1
 
 
+def test_definitions_are_asked_once_a_build_and_again_for_other_text(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    real = context.definition_documents
+
+    def counted(documents: Any, times: int, seed: int) -> Any:
+        made.append(times)
+        return real(documents, times, seed)
+
+    monkeypatch.setattr(context, "definition_documents", counted)
+    first = context_of(world, "asked-once", **{"text.definitions": "1"})
+    point = replace(first, options=replace(first.options, seed=3))
+    assert first.asked_documents() == first.asked_documents() == point.asked_documents() and made == [1]
+    more = replace(first, settings=replace(first.settings, text=replace(first.settings.text, definitions=2)))
+    assert more.asked_documents() is not None and made == [1, 2]
+
+
 def test_a_definition_is_not_put_as_a_test_puts_it(world: World) -> None:
     """No guard finds the test question in the sentence: only the wording around it makes them equal."""
     told = Document(text="Output is the total of all that a country produces.", source="book")
     question = "Which term means the total of all that a country produces?"
     tests = QuestionSet(name="terms", questions=(Question(question=question, choices=("a", "b"), answer=0),))
-    context = context_of(world, "sampled-asked", **{"text.definitions": "12"})
+    told_of = context_of(world, "sampled-asked", **{"text.definitions": "12"})
     empty = QuestionSet(name="terms", questions=())
-    corpus = replace(context.corpus, train=(told,), questions=(empty,), fingerprint="free")
-    free = replace(context, corpus=corpus)
-    guarded = replace(context, corpus=replace(corpus, questions=(tests,), fingerprint="guarded"))
+    corpus = replace(told_of.corpus, train=(told,), questions=(empty,), fingerprint="free")
+    free = replace(told_of, corpus=corpus)
+    guarded = replace(told_of, corpus=replace(corpus, questions=(tests,), fingerprint="guarded"))
     made, kept = ([each.text for each in one.asked_documents()] for one in (free, guarded))
     assert len(made) == 24 and kept == [text for text in made if question not in text] != made

@@ -78,7 +78,8 @@ def packed_attention(
 
     ours, theirs, told = (each[0].transpose(0, 1) for each in (query, key, value))
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
-    if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.11 takes fewer key heads without being told
+    fewer = key.shape[1] < query.shape[1]  # which torch 2.11 takes without being told
+    if fewer and "enable_gqa" in inspect.signature(varlen_attn).parameters:
         options["enable_gqa"] = True
     found: Any = varlen_attn(ours, theirs, told, starts, starts, longest, longest, **options)
     return torch.as_tensor(found).unsqueeze(0)

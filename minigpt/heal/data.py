@@ -102,8 +102,8 @@ def group(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
 
 
 def most_together(tokens: int) -> int:
-    """Windows that a packed batch of `tokens` tokens may hold: 64 tokens each, since empty places cost time."""
-    return max(1, tokens // 64)
+    """Windows that a packed batch of `tokens` tokens may hold: 32 tokens each, since empty places cost time."""
+    return max(1, tokens // 32)
 
 
 def together(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:

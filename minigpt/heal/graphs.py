@@ -63,7 +63,8 @@ class Buffers:
         tokens, longest = self.ids.shape[1], self.packing.longest
         used = int(batch.lengths.sum())
         ends = torch.cat([batch.lengths.cumsum(0), torch.arange(used, max(used, tokens), longest)[1:]])
-        if used > tokens or int(batch.lengths.max()) > longest or len(ends) >= len(self.packing.starts):
+        room = len(self.packing.starts) - (1 if used == tokens else 2)  # the first start, and the end of the padding
+        if used > tokens or int(batch.lengths.max()) > longest or len(ends) > room:
             raise ValueError(f"a batch must have at most {tokens} tokens in windows of at most {longest}")
         columns = torch.arange(batch.ids.shape[1])[None, :]
         text = columns < batch.lengths[:, None]
@@ -133,7 +134,7 @@ class GraphedSteps:
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the parameters and of their twins, of those that took part in the loss."""
         both = zip(self.parameters, self.weights, strict=True)
-        found = [(ours.grad, twin.grad) for ours, twin in both if ours.grad is not None and twin.grad is not None]
+        found: list[Any] = [(ours.grad, twin.grad) for ours, twin in both if twin.grad is not None]
         return [ours for ours, _ in found], [twin for _, twin in found]
 
     def _captured(self) -> Any:
@@ -144,6 +145,7 @@ class GraphedSteps:
             for _ in range(WARM_UP):
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
+        self.twin.zero_grad(set_to_none=True)  # before the capture, which gives free memory back
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph), torch.enable_grad():
             self._step()

@@ -20,8 +20,8 @@ class Recipe:
         steps: optimizer steps; the cosine schedule spans all of them.
         tokens_per_step: tokens of one step, padding included.
         window: longest piece of a document, in tokens.
-        learning_rate: peak, after `warmup` steps, falling to `final` times it.
-        growth: of the peak with what was pruned, which then has more to move: see :meth:`after_pruning`.
+        learning_rate: peak, after `warmup` steps, falling to `final` times it; times what `growth` adds to it.
+        growth: of the peak in healing with what was pruned, which leaves more to move: see :meth:`after_pruning`.
         distill: weight of the KL divergence to the teacher; the rest is cross-entropy to the text.
         bare: share of the windows learnt without their opening token, which not every runtime puts there.
         noise: share of the tokens replaced by others while learning from a teacher alone (`distill` 1).
@@ -98,12 +98,13 @@ class Recipe:
         return replace(self, learning_rate=learning_rate)
 
     def after_pruning(self, removed: float) -> Recipe:
-        """The recipe to heal with: the peak rate times `growth` for each half of the parameters that was removed.
+        """The recipe to heal with: the peak rate times `growth` where half of the decoder was removed.
 
         Args:
-            removed: share of the parameters, 0 to 1; for a quarter the rate goes up by the root of `growth`.
+            removed: share of the decoder's parameters, 0 to 1 (tokens leave nothing to move); for a quarter the rate
+                goes up by the root of `growth`. Beyond a half nothing was measured, and it stays.
         """
-        return self.at(self.learning_rate * self.growth ** (2 * removed))
+        return self.at(self.learning_rate * self.growth ** (2 * min(removed, 0.5)))
 
     def describe(self) -> str:
         """One line for the report."""

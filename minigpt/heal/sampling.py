@@ -206,12 +206,13 @@ def _graphed(step: Callable[[int], None], buffers: _Buffers) -> Callable[[int], 
     length = buffers.tokens.shape[1]
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
+    reads = sorted({reach(place, length) for place in range(length - 1)})
     with torch.cuda.stream(stream):
-        for _ in range(min(WARM_UP, length - 1)):
-            step(length)
+        for read in [*reads, *reads[-1:] * WARM_UP][: length - 1]:
+            step(read)
     torch.cuda.current_stream().wait_stream(stream)
     graphs: dict[int, Any] = {}
-    for read in sorted({reach(place, length) for place in range(length - 1)}):
+    for read in reads:
         buffers.place.zero_()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=next(iter(graphs.values())).pool() if graphs else None):

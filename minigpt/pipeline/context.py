@@ -57,7 +57,7 @@ class Context:
     workspace: Workspace
     reporter: Reporter
     shared: Workspace | None = None
-    asked: dict[str, list[Document]] = field(default_factory=dict, repr=False, compare=False)
+    asked: dict[str, tuple[Document, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def common(self) -> Workspace:
@@ -144,12 +144,12 @@ class Context:
         """The training documents: the domain's and the general text mixed in."""
         return training_documents(self.corpus, self.general, self.general_share)
 
-    def asked_documents(self) -> list[Document]:
+    def asked_documents(self) -> tuple[Document, ...]:
         """The definitions that stand in them, as questions and answers; none that a test asks in the same words."""
         key = self.real_text_key
         if key not in self.asked:
             made = definition_documents(self.read_documents(), self.settings.text.definitions, self.text_seed)
-            self.asked[key] = clear_of_tests(made, self.corpus, self.general)
+            self.asked[key] = tuple(clear_of_tests(made, self.corpus, self.general))
         return self.asked[key]
 
     def real_documents(self) -> list[Document]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
+from minigpt.arch import parameters_of, shape_of
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.heal import Bound, Teacher, bits_per_byte, train
 from minigpt.pipeline.context import Context, release, save_model
@@ -31,7 +32,7 @@ class Healed:
 def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, source: Path) -> Healed:
     """Train the model in `pruned`; with `heal.distill` above 0 the model in `source` is its teacher."""
     options = context.options
-    recipe = context.settings.heal.after_pruning(plan.share_removed)
+    recipe = context.settings.heal.after_pruning(removed_of_decoder(source, pruned))
     key = fingerprint(VERSION, pruned_key, recipe, context.text_key, context.settings.keep_general, options.seed)
     told = context.settings.control or context.shared is not None  # by the control, or not a single point's time
     written = 0.0 if told else sampled_text(context).seconds
@@ -63,6 +64,17 @@ def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, sourc
     folder, done = context.workspace.stage("healed", key, make)
     training = read_json(folder / "training.json", Training)
     return Healed(path=folder / "model", training=training, key=key, seconds=done.seconds + written)
+
+
+def removed_of_decoder(parent: Path, pruned: Path) -> float:
+    """The share of the parameters of the parent, embeddings aside, that the pruned model lacks."""
+    from transformers import AutoConfig
+
+    sizes = []
+    for folder in (parent, pruned):
+        config = AutoConfig.from_pretrained(folder)
+        sizes.append(parameters_of(config, replace(shape_of(config), vocab_size=0)))
+    return max(0.0, 1 - sizes[1] / sizes[0])
 
 
 def _bound(context: Context, tokenizer: Any) -> Bound | None:
