@@ -104,8 +104,9 @@ class TextSettings:
 class Settings:
     """Everything a preset fixes. Without `control` the parent is pruned as it is, and no tuned parent is measured.
 
-    `tune` is how the control is tuned, at half, once and twice its learning rate. `heal.growth` raises healing's rate with
-    what was pruned (medical, distillation in steps of 16,384 tokens: 1e-3 was best with a quarter removed, 2e-3 with half).
+    `tune` is how the control is tuned, at half, once and twice its learning rate. `heal.growth` raises healing's rate
+    with what was pruned (medical, distilled in steps of 16,384 tokens: 1e-3 was best without a quarter, 2e-3 without
+    half of the parameters).
 
     `recipe` names a healing recipe of a paper (`minigpt.heal.recipe.RECIPES`) that takes the place of the preset's;
     fields of `heal` that are set change it.
