@@ -141,8 +141,7 @@ def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:
 
 def steps_agree(model: Any, tolerance: float) -> None:
     """Gradients of one batch after the other, with a look at the weights between, against those of plain steps."""
-    parameters = list(model.parameters())
-    model.get_input_embeddings().unused = torch.nn.Parameter(torch.ones(3, device=parameters[0].device))
+    model.get_input_embeddings().unused = torch.nn.Parameter(torch.ones(3, device=model.device))
     parameters = list(model.parameters())
     with causal_attention(model):
         steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), parameters)

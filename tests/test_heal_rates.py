@@ -17,6 +17,20 @@ from tests.healing import Killed, Killer, Notes, recipe
 from tests.test_heal_train import DEV, NOISE, TEXT, essence, fresh, same, weights
 
 
+def good_start() -> Callable[[], Any]:
+    """Makes models with the same weights, which have learnt the text."""
+    learnt = fresh()
+    train(learnt, TEXT, DEV, recipe(steps=24))
+    start = weights(learnt)
+
+    def taught() -> Any:
+        model = fresh()
+        model.load_state_dict(start)
+        return model
+
+    return taught
+
+
 def train_best(
     make: Callable[[], Any], text: TokenText, chosen: Recipe, rates: tuple[float, ...], *, steps: int
 ) -> tuple[Any, Training, tuple[Training, ...]]:
@@ -44,15 +58,7 @@ def test_the_best_of_three_rates_gets_a_long_run(adapter: str) -> None:
 
 def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
     """Text that contradicts the dev text: the longer, the worse; the long run's tokens count, since it was tried."""
-    learnt = fresh()
-    train(learnt, TEXT, DEV, recipe(steps=24))
-    start = weights(learnt)
-
-    def taught() -> Any:
-        model = fresh()
-        model.load_state_dict(start)
-        return model
-
+    taught = good_start()
     chosen = recipe(steps=1, average=0.0, learning_rate=1e-4, evaluate_every=1)
     model, _, tried = train_best(taught, TEXT, chosen, (1e-4, 1e-5), steps=6)
     losses = [min(loss for _, loss in each.dev_losses) for each in tried]
@@ -135,15 +141,7 @@ def test_a_bound_hides_no_harm_and_a_run_that_gains_nothing_says_so() -> None:
 
 
 def test_where_no_rate_helps_the_long_run_takes_the_lowest() -> None:
-    learnt = fresh()
-    train(learnt, TEXT, DEV, recipe(steps=24))
-    start = weights(learnt)
-
-    def taught() -> Any:
-        model = fresh()
-        model.load_state_dict(start)
-        return model
-
+    taught = good_start()
     chosen = recipe(steps=2, average=0.0, evaluate_every=1)
     found = search(taught, NOISE, DEV, chosen, (1e3, 1e4))
     assert not any(each.best_step for each in found.tried) and len(found.tried) == 5

@@ -90,8 +90,8 @@ def learn(model: Any, teacher: Teacher | None, buffers: Buffers, recipe: Recipe)
     places = torch.arange(buffers.ids.shape[1] - 1, device=buffers.ids.device)
     logits = logits_at(model, buffers.ids, places, buffers.packing)
     taught = teacher.logits(buffers.ids, places, buffers.packing) if teacher is not None else None
-    labels, told = buffers.ids[0, 1:], (recipe.distill, recipe.temperature)
-    gradient = healing_gradient(logits, labels, taught, *told, weights=buffers.weights)
+    labels = buffers.ids[0, 1:]
+    gradient = healing_gradient(logits, labels, taught, recipe.distill, recipe.temperature, weights=buffers.weights)
     logits.backward(gradient)  # type: ignore[no-untyped-call]
 
 
