@@ -48,6 +48,20 @@ def test_an_epoch_is_each_window_once_within_the_budget(windows: list[tuple[int,
     assert all(batch.ids.shape[1] % 8 == 0 for batch in batches)
 
 
+@settings(max_examples=20, deadline=None)
+@given(windows=WINDOWS, tokens=st.integers(48, 200), seed=st.integers(0, 3), packed=st.booleans())
+def test_rows_say_where_in_the_text_they_stand(
+    windows: list[tuple[int, ...]], tokens: int, seed: int, packed: bool
+) -> None:
+    """With and without their opening tokens; windows that are too short to learn from do not count."""
+    whole = [token for window in windows for token in window]
+    stream = epochs([(7,) * (SHORTEST - 1), *windows], tokens, seed, bare=0.4, packed=packed)
+    for batch in islice(stream, 12):
+        assert batch.origins is not None
+        for row, origin in zip(rows(batch), batch.origins.tolist(), strict=True):
+            assert tuple(whole[origin : origin + len(row)]) == row
+
+
 def test_a_window_beyond_the_budget_is_a_batch_by_itself() -> None:
     lengths = [len(batch) for batch in group([(1,) * 100, (1,) * 90, (1,) * 10], 50)]
     assert lengths == [1, 1, 1]

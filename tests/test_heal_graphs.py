@@ -8,31 +8,22 @@ from typing import Any
 import pytest
 import torch
 
+from minigpt.arch import decoder_layers
 from minigpt.heal import attention, graphs
 from minigpt.heal.attention import causal_attention, packed_attention
+from minigpt.heal.buffers import Buffers
 from minigpt.heal.data import Padded, epochs, most_together, noisy, pad
 from minigpt.heal.forward import logits_at
-from minigpt.heal.fused import fused_kernels, has_fused_kernels
-from minigpt.heal.graphs import Buffers, GraphedSteps, can_capture, learn
+from minigpt.heal.fused import can_compile, compiled_layers, fused_kernels, has_fused_kernels
+from minigpt.heal.graphs import GraphedSteps, can_capture, learn
 from minigpt.heal.losses import healing_gradient
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
+from tests.packed import by_mask
 from tests.tiny import tiny_model
 
 WINDOWS = [list(range(5, 25)), list(range(9, 40)), [1, 2, 3, 4, 5, 6, 7, 8, 9]]
 CPU = torch.device("cpu")
-
-
-def by_mask(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, _longest: int, scaling: float
-) -> torch.Tensor:
-    """Packed attention written out with a mask of blocks: what the kernel of an accelerator must compute."""
-    tokens, repeats = query.shape[2], query.shape[1] // key.shape[1]
-    window = torch.bucketize(torch.arange(tokens, device=starts.device), starts, right=True)
-    mask = (window[:, None] == window[None, :]) & torch.ones(tokens, tokens, device=starts.device).tril().bool()
-    theirs, told = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
-    found = torch.nn.functional.scaled_dot_product_attention(query, theirs, told, attn_mask=mask, scale=scaling)
-    return found.transpose(1, 2)
 
 
 def plain(model: Any, batch: Padded, taught: torch.Tensor | None = None, distill: float = 0.0) -> None:
@@ -139,12 +130,12 @@ def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:
     assert (first[0].ids[:, 101:] == 0).all(), "padding stays padding"
 
 
-def steps_agree(model: Any, tolerance: float) -> None:
+def steps_agree(model: Any, tolerance: float, *, compiled: bool = False) -> None:
     """Gradients of one batch after the other, with a look at the weights between, against those of plain steps."""
     model.get_input_embeddings().unused = torch.nn.Parameter(torch.ones(3, device=model.device))
     parameters = list(model.parameters())
     with causal_attention(model):
-        steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), parameters)
+        steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), parameters, compiled=compiled)
         with causal_attention(steps.twin):
             for windows in (WINDOWS, WINDOWS[:1], WINDOWS[1:]):
                 batch, other = pad(windows), deepcopy(model)
@@ -178,8 +169,11 @@ def test_a_step_leaves_nothing_of_the_one_before(tied: bool, monkeypatch: pytest
 
 
 @pytest.mark.gpu
-def test_a_graph_gives_the_gradients_of_the_plain_step() -> None:
-    steps_agree(tiny_model("llama").cuda(), 0.15)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_graph_gives_the_gradients_of_the_plain_step(compiled: bool) -> None:
+    if compiled:
+        assert can_compile(), "the tests for accelerators need Triton and a C compiler"
+    steps_agree(tiny_model("llama").cuda(), 0.15, compiled=compiled)
 
 
 @pytest.mark.gpu
@@ -206,6 +200,27 @@ def test_without_an_accelerator_nothing_is_fused() -> None:
     assert not has_fused_kernels(model)
     with fused_kernels(model):
         assert vars(module) == before
+
+
+def test_compiled_layers_compute_the_same_and_are_plain_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced without a compiler, which not every machine that runs these tests has; layers alike share a trace."""
+    from functools import partial
+
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    model = tiny_model("llama")
+    batch, wrapped = pad(WINDOWS), deepcopy(model)
+    plain(model, batch)
+    with compiled_layers(wrapped) as compiled:
+        assert all("forward" in vars(layer) for layer in decoder_layers(wrapped))
+        counters.clear()
+        plain(wrapped, batch)
+        assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+        torch.testing.assert_close(compiled(torch.exp)(torch.ones(2)), torch.ones(2).exp())
+    assert not any("forward" in vars(layer) for layer in decoder_layers(wrapped))
+    for ours, theirs in zip(wrapped.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.gpu

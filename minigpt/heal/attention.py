@@ -79,10 +79,18 @@ def packed_attention(
     ours, theirs, told = (each[0].transpose(0, 1) for each in (query, key, value))
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
     fewer = key.shape[1] < query.shape[1]  # which torch 2.11 takes without being told
-    if fewer and "enable_gqa" in inspect.signature(varlen_attn).parameters:
+    if fewer and _wants_to_be_told():
         options["enable_gqa"] = True
     found: Any = varlen_attn(ours, theirs, told, starts, starts, longest, longest, **options)
     return torch.as_tensor(found).unsqueeze(0)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _wants_to_be_told() -> bool:
+    """Whether this torch asks for a flag where keys have fewer heads."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def has_packed_attention(head: int, device: torch.device) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from random import Random
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch import Tensor
 from minigpt.errors import CorpusError
 
 Windows = Sequence[Sequence[int]]
+SizedT = TypeVar("SizedT", bound=Sized)
 SHORTEST = 8
 POOL = 32
 MULTIPLE = 8
@@ -53,12 +56,33 @@ class Bound:
     limit: float
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A window, or all of it but its opening token, and where its first token stands in the training text."""
+
+    ids: Sequence[int]
+    origin: int
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return len(self.ids)
+
+    def bare(self) -> Piece:
+        """Without its opening token."""
+        return Piece(self.ids[1:], self.origin + 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Padded:
-    """A batch on the CPU: `ids` int64 [rows, length], `lengths` int64 [rows]."""
+    """A batch on the CPU: `ids` int64 [rows, length], `lengths` int64 [rows].
+
+    `origins` int64 [rows] are where the rows start in the training text (see :func:`pieces`), if that is known and
+    the rows are its text, unchanged.
+    """
 
     ids: Tensor
     lengths: Tensor
+    origins: Tensor | None = None
 
     @property
     def places(self) -> Tensor:
@@ -88,12 +112,27 @@ def _padded(length: int) -> int:
     return -(-length // MULTIPLE) * MULTIPLE
 
 
-def group(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
+def gathered(batch: Sequence[Piece]) -> Padded:
+    """The pieces of a batch, padded, with their places in the text."""
+    told = pad([piece.ids for piece in batch])
+    return replace(told, origins=torch.tensor([piece.origin for piece in batch]))
+
+
+def pieces(windows: Windows) -> list[Piece]:
+    """The windows that are learnt from, in their order, as if they lay one behind the other.
+
+    Windows of fewer than `SHORTEST` tokens teach next to nothing and are left out.
+    """
+    usable = [window for window in windows if len(window) >= SHORTEST]
+    return [Piece(*each) for each in zip(usable, accumulate(map(len, usable), initial=0), strict=False)]
+
+
+def group(windows: Sequence[SizedT], tokens: int) -> list[list[SizedT]]:
     """Cut windows, sorted by length, into batches of at most `tokens` tokens, padding included.
 
     A window that is longer than that is a batch by itself.
     """
-    batches: list[list[Sequence[int]]] = []
+    batches: list[list[SizedT]] = []
     for window in sorted(windows, key=len, reverse=True):
         if not batches or (len(batches[-1]) + 1) * _padded(len(batches[-1][0])) > tokens:
             batches.append([])
@@ -106,12 +145,12 @@ def most_together(tokens: int) -> int:
     return max(1, tokens // 32)
 
 
-def together(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
+def together(windows: Sequence[SizedT], tokens: int) -> list[list[SizedT]]:
     """Put windows into batches of at most `tokens` tokens that waste next to none (first fit, the longest first).
 
     A window that is longer than that is a batch by itself.
     """
-    batches: list[list[Sequence[int]]] = []
+    batches: list[list[SizedT]] = []
     rooms: list[int] = []
     most = most_together(tokens)
     for window in sorted(windows, key=len, reverse=True):
@@ -128,16 +167,16 @@ def together(windows: Windows, tokens: int) -> list[list[Sequence[int]]]:
 def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packed: bool = False) -> Iterator[Padded]:
     """Batches for ever: every epoch sees each window once, in an order that depends on seed and epoch alone.
 
-    Windows are shuffled, sorted by length within pools of about `POOL` batches, and the batches shuffled again.
-    Windows of fewer than `SHORTEST` tokens teach next to nothing and are left out. A share `bare` of the windows,
-    others in every epoch, is shown without its opening token: runtimes that add none then meet nothing new.
+    Windows are shuffled, sorted by length within pools of about `POOL` batches, and the batches shuffled again. A share
+    `bare` of the windows, others in every epoch, is shown without its opening token: runtimes that add none then meet
+    nothing new.
 
     Batches have at most `tokens` tokens with their padding, or without it where they are to be `packed`.
 
     Raises:
         CorpusError: no window is long enough to learn from.
     """
-    usable = [window for window in windows if len(window) >= SHORTEST]
+    usable = pieces(windows)
     if not usable:
         raise CorpusError(f"No training text of {SHORTEST} tokens or more is left; give the domain more text.")
     total = sum(len(window) for window in usable)
@@ -145,12 +184,13 @@ def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packe
     gather, epoch = together if packed else group, 0
     while True:
         order = Random(f"{seed}/{epoch}")
-        shuffled = [w[1:] if bare and order.random() < bare else w for w in order.sample(usable, len(usable))]
+        drawn = order.sample(usable, len(usable))
+        shuffled = [each.bare() if bare and order.random() < bare else each for each in drawn]
         batches = [
             batch for start in range(0, len(shuffled), pool) for batch in gather(shuffled[start : start + pool], tokens)
         ]
         order.shuffle(batches)
-        yield from map(pad, batches)
+        yield from map(gathered, batches)
         epoch += 1
 
 

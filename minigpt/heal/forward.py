@@ -75,6 +75,23 @@ def logits_at(model: Any, ids: Tensor, places: Tensor, packing: Packing | None =
     return logits[0]
 
 
+def states_before_head(model: Any, ids: Tensor, packing: Packing | None = None) -> Tensor:
+    """What the model's head is given, [rows x length, hidden]; arguments as for :func:`logits_at`."""
+    found: list[Tensor] = []
+
+    def keep(_head: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        found.append(args[0])
+        return (args[0][:, :1],)
+
+    told = {} if packing is None else packing.arguments
+    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        model(input_ids=ids, use_cache=False, **told)
+    finally:
+        handle.remove()
+    return found[0].flatten(0, 1)
+
+
 @torch.no_grad()
 def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision: Precision = "auto") -> float:
     """Bits per byte of `text` under `model`: sum of -log2 p over the windows' tokens, divided by the text's bytes.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +16,15 @@ from torch import Tensor, nn
 
 from minigpt.arch import head_dim
 from minigpt.heal.attention import has_packed_attention
-from minigpt.heal.data import Padded, most_together
-from minigpt.heal.forward import Packing, logits_at
-from minigpt.heal.losses import healing_gradient
+from minigpt.heal.buffers import Buffers
+from minigpt.heal.data import Padded, TokenText
+from minigpt.heal.forward import logits_at
+from minigpt.heal.fused import compiled_layers
+from minigpt.heal.losses import Slope, healing_gradient, row_gradients
+from minigpt.heal.memory import Memory, pays, remember
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
+from minigpt.progress import Reporter
 
 WARM_UP = 2
 NO_GRAPH = (
@@ -30,84 +33,56 @@ NO_GRAPH = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Buffers:
-    """A batch of fixed shape: windows one behind the other, filled up with padding.
+def learn(
+    model: Any, teacher: Teacher | Memory | None, buffers: Buffers, recipe: Recipe, slope: Slope = row_gradients
+) -> None:
+    """Add the gradients of healing's loss over the text of a batch, without a data-dependent size anywhere.
 
-    `ids` int64 [1, tokens], `packing` says which token belongs where, `weights` [tokens - 1] is 1 inside of windows.
+    A teacher reads the text along with the model; a memory knows what it said about it.
     """
-
-    ids: Tensor
-    packing: Packing
-    weights: Tensor
-
-    @classmethod
-    def empty(cls, tokens: int, window: int, device: torch.device) -> Buffers:
-        """Room for `tokens` tokens in windows of at most `window`."""
-        starts = torch.full(
-            (most_together(tokens) + -(-tokens // window) + 1,), tokens, dtype=torch.int32, device=device
-        )
-        positions = torch.zeros(1, tokens, dtype=torch.long, device=device)
-        return cls(
-            ids=torch.zeros(1, tokens, dtype=torch.long, device=device),
-            packing=Packing(positions=positions, starts=starts, longest=window),
-            weights=torch.zeros(tokens - 1, device=device),
-        )
-
-    def fill(self, batch: Padded) -> None:
-        """Lay a batch into the buffers; padding behind it falls into pieces that are no longer than a window.
-
-        Raises:
-            ValueError: the batch does not fit, or a window is longer than was said.
-        """
-        tokens, longest = self.ids.shape[1], self.packing.longest
-        used = int(batch.lengths.sum())
-        ends = torch.cat([batch.lengths.cumsum(0), torch.arange(used, max(used, tokens), longest)[1:]])
-        room = len(self.packing.starts) - (1 if used == tokens else 2)  # the first start, and the end of the padding
-        if used > tokens or int(batch.lengths.max()) > longest or len(ends) > room:
-            raise ValueError(f"a batch must have at most {tokens} tokens in windows of at most {longest}")
-        columns = torch.arange(batch.ids.shape[1])[None, :]
-        text = columns < batch.lengths[:, None]
-        rest = torch.arange(tokens - used)
-        starts = torch.full(self.packing.starts.shape, tokens, dtype=torch.int32)
-        starts[0], starts[1 : len(ends) + 1] = 0, ends
-        weights = torch.ones(tokens)
-        weights[batch.lengths.cumsum(0) - 1] = 0
-        weights[used:] = 0
-        self._put(self.ids[0], torch.cat([batch.ids[text], torch.zeros_like(rest)]))
-        self._put(self.packing.positions[0], torch.cat([columns.expand_as(text)[text], rest % longest]))
-        self._put(self.packing.starts, starts)
-        self._put(self.weights, weights[:-1])
-
-    @staticmethod
-    def _put(buffer: Tensor, values: Tensor) -> None:
-        """Copy without waiting, which takes memory that is pinned."""
-        buffer.copy_(values.pin_memory() if buffer.is_cuda else values, non_blocking=True)
-
-
-def learn(model: Any, teacher: Teacher | None, buffers: Buffers, recipe: Recipe) -> None:
-    """Add the gradients of healing's loss over the text of a batch, without a data-dependent size anywhere."""
     places = torch.arange(buffers.ids.shape[1] - 1, device=buffers.ids.device)
     logits = logits_at(model, buffers.ids, places, buffers.packing)
-    taught = teacher.logits(buffers.ids, places, buffers.packing) if teacher is not None else None
-    labels = buffers.ids[0, 1:]
-    gradient = healing_gradient(logits, labels, taught, recipe.distill, recipe.temperature, weights=buffers.weights)
+    taught = None
+    if isinstance(teacher, Memory):
+        taught = teacher.logits(buffers.origins[:-1])
+    elif teacher is not None:
+        taught = teacher.logits(buffers.ids, places, buffers.packing)
+    labels, weights = buffers.ids[0, 1:], buffers.weights
+    gradient = healing_gradient(
+        logits, labels, taught, recipe.distill, recipe.temperature, weights=weights, slope=slope
+    )
     logits.backward(gradient)  # type: ignore[no-untyped-call]
 
 
 class GraphedSteps:
-    """Computes gradients by replaying a captured graph."""
+    """Computes gradients by replaying a captured graph, of compiled layers where the run is `long` enough for that."""
 
-    def __init__(self, model: Any, teacher: Teacher | None, recipe: Recipe, parameters: Sequence[nn.Parameter]) -> None:
-        self.teacher, self.recipe = teacher, recipe
+    def __init__(
+        self,
+        model: Any,
+        teacher: Teacher | None,
+        recipe: Recipe,
+        parameters: Sequence[nn.Parameter],
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.teacher: Teacher | Memory | None = teacher
+        self.recipe, self.compiled = recipe, compiled
         self.parameters: list[Tensor] = list(parameters)
         self.device = self.parameters[0].device
         self.twin = deepcopy(model).to(torch.bfloat16)
         self.weights: list[Tensor] = [p for p in self.twin.parameters() if p.requires_grad]
         self.graph: Any = None
+        self.slope: Slope = row_gradients
         self.buffers = Buffers.empty(max(recipe.tokens_per_step, recipe.window), recipe.window, self.device)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
+
+    def remember(self, text: TokenText, to_read: int, reporter: Reporter) -> None:
+        """Ask the teacher once what it says about the text of the `to_read` tokens to come, if that pays."""
+        teacher = self.teacher
+        if isinstance(teacher, Teacher) and pays(text, teacher.model.config, to_read, self.device):
+            self.teacher = remember(teacher, text, self.buffers, reporter) or teacher
 
     def gradients(self, batch: Padded) -> None:
         """Put the gradients of a batch's loss into the parameters' `.grad`."""
@@ -129,7 +104,7 @@ class GraphedSteps:
         """One pass each way; gradients that are not there yet are made, so that nothing is cleared and added to."""
         for weight in self.weights:
             weight.grad = None
-        learn(self.twin, self.teacher, self.buffers, self.recipe)
+        learn(self.twin, self.teacher, self.buffers, self.recipe, self.slope)
 
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the parameters and of their twins, of those that took part in the loss."""
@@ -138,7 +113,16 @@ class GraphedSteps:
         return [ours for ours, _ in found], [twin for _, twin in found]
 
     def _captured(self) -> Any:
+        """The step's graph. What is compiled for it is plain again afterwards: dev text comes in many shapes."""
         self.refreshed().train()
+        if not self.compiled:
+            return self._recorded()
+        teachers = [self.teacher.model] if isinstance(self.teacher, Teacher) else []
+        with compiled_layers(self.twin, *teachers) as compiled:
+            self.slope = compiled(row_gradients)
+            return self._recorded()
+
+    def _recorded(self) -> Any:
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch.enable_grad():

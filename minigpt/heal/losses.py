@@ -7,10 +7,13 @@ decides), so the gradient alone is computed, a few hundred rows at a time: no se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 ROWS = 512
+Slope = Callable[[Tensor, Tensor, Tensor | None, float, float], Tensor]
 
 
 @torch.no_grad()
@@ -22,6 +25,7 @@ def healing_gradient(
     temperature: float,
     *,
     weights: Tensor | None = None,
+    slope: Slope | None = None,
 ) -> Tensor:
     """The gradient of `distill` x KL(teacher || student) + (1 - `distill`) x cross-entropy, nats a row, mean of rows.
 
@@ -37,6 +41,7 @@ def healing_gradient(
         distill: weight of the divergence.
         temperature: above 0.
         weights: [n], leave rows out (0) or in (1); without them all count alike.
+        slope: a compiled form of :func:`row_gradients`.
 
     Returns:
         [n, vocab] in the precision of the logits, computed in fp32.
@@ -47,13 +52,13 @@ def healing_gradient(
     for start in range(0, len(logits), ROWS):
         part = slice(start, start + ROWS)
         told = None if teacher_logits is None or not share else teacher_logits[part]
-        slope = _slope(logits[part], labels[part], told, share, temperature)
-        torch.mul(slope, shares[part, None], out=gradient[part])
+        rows = (slope or row_gradients)(logits[part], labels[part], told, share, temperature)
+        torch.mul(rows, shares[part, None], out=gradient[part])
     return gradient
 
 
-def _slope(logits: Tensor, labels: Tensor, taught: Tensor | None, distill: float, temperature: float) -> Tensor:
-    """The gradient of each row's own loss, fp32."""
+def row_gradients(logits: Tensor, labels: Tensor, taught: Tensor | None, distill: float, temperature: float) -> Tensor:
+    """The gradient [n, vocab] of each row's own loss, fp32; arguments as for :func:`healing_gradient`."""
     slope = _probabilities(logits, 1.0) if distill < 1 or temperature == 1 else torch.zeros((), device=logits.device)
     if taught is not None and temperature == 1:
         slope = slope.sub_(_probabilities(taught, 1.0), alpha=distill)

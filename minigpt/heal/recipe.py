@@ -102,9 +102,9 @@ class Recipe:
 
         Args:
             removed: share of the decoder's parameters, 0 to 1 (tokens leave nothing to move); for a quarter the rate
-                goes up by the root of `growth`. Beyond a half nothing was measured, and it stays.
+                goes up by the root of `growth`. Beyond two thirds nothing was measured, and it stays.
         """
-        return self.at(self.learning_rate * self.growth ** (2 * min(removed, 0.5)))
+        return self.at(self.learning_rate * self.growth ** (2 * min(removed, 2 / 3)))
 
     def describe(self) -> str:
         """One line for the report."""

@@ -19,7 +19,7 @@ from minigpt.heal.attention import causal_attention
 from minigpt.heal.average import Average
 from minigpt.heal.data import Bound, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
-from minigpt.heal.fused import fused_kernels
+from minigpt.heal.fused import LONG, can_compile, fused_kernels
 from minigpt.heal.graphs import NO_GRAPH, GraphedSteps, can_capture
 from minigpt.heal.losses import healing_gradient
 from minigpt.heal.muon import optimizer_for
@@ -65,7 +65,8 @@ class Run:
         self.steps: GraphedSteps | None = None
         teaches = teacher is None or next(teacher.model.parameters()).dtype in HALF
         if teaches and all(can_capture(each, recipe, self.device) for each in self.models):
-            self.steps = GraphedSteps(model, teacher, recipe, self.parameters)
+            compiled = recipe.steps * recipe.tokens_per_step >= LONG and can_compile()
+            self.steps = GraphedSteps(model, teacher, recipe, self.parameters, compiled=compiled)
 
     def go(
         self, text: TokenText, title: str, reporter: Reporter, checkpoint: Path | None = None, run_id: str = ""
@@ -78,8 +79,10 @@ class Run:
         with ExitStack() as stack:
             if self.steps is not None:
                 stack.enter_context(causal_attention(*self.models, self.steps.twin))
-                stack.enter_context(fused_kernels(self.steps.twin, *self.models[1:]))
+                if not self.steps.compiled:
+                    stack.enter_context(fused_kernels(self.steps.twin, *self.models[1:]))
             left = self.recipe.steps - self.step
+            self._remember(text, left, reporter)
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
                 if self.look():
                     return
@@ -90,12 +93,19 @@ class Run:
 
     def batches(self, text: TokenText) -> Iterator[Padded]:
         """What is left to train on, from the current step."""
-        readable = self.teacher.can_read(text) if self.teacher is not None else text
         recipe, seed = self.recipe, self.seed
         packed = self.steps is not None
-        ordered = epochs(readable.windows, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
+        ordered = epochs(self._readable(text).windows, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
         left = islice(ordered, self.step, None)
         return noisy(left, recipe.noise, seed, self.step) if recipe.noise and recipe.distill == 1 else left
+
+    def _readable(self, text: TokenText) -> TokenText:
+        return self.teacher.can_read(text) if self.teacher is not None else text
+
+    def _remember(self, text: TokenText, left: int, reporter: Reporter) -> None:
+        """Have the teacher read its text once, unless noise changes what it reads."""
+        if self.steps is not None and not self.recipe.noise:
+            self.steps.remember(self._readable(text), left * self.recipe.tokens_per_step, reporter)
 
     @property
     def models(self) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.heal.data import TokenText
-from minigpt.heal.forward import Packing, logits_at
+from minigpt.heal.forward import Packing, logits_at, states_before_head
 
 NEVER = -1e4
 
@@ -55,10 +55,25 @@ class Teacher:
         Returns:
             [n, student vocabulary].
         """
-        if self.parent_ids is None or self.head is None:
-            return logits_at(self.model, ids, places, packing)
-        with _head(self.model, self.head):
-            return logits_at(self.model, self.parent_ids.to(ids.device)[ids].clamp_min(0), places, packing)
+        with self._speaking():
+            return logits_at(self.model, self._translated(ids), places, packing)
+
+    @torch.no_grad()
+    def states(self, ids: Tensor, packing: Packing | None = None) -> Tensor:
+        """What goes into the head, [rows x length, hidden]; arguments as for :meth:`logits`."""
+        with self._speaking():
+            return states_before_head(self.model, self._translated(ids), packing)
+
+    @torch.no_grad()
+    def answers(self, states: Tensor) -> Tensor:
+        """What the head alone makes of such states, [n, student vocabulary]."""
+        return torch.as_tensor((self.head or self.model.get_output_embeddings())(states))
+
+    def _speaking(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.head is None else _head(self.model, self.head)
+
+    def _translated(self, ids: Tensor) -> Tensor:
+        return ids if self.parent_ids is None else self.parent_ids.to(ids.device)[ids].clamp_min(0)
 
 
 def restricted_head(head: nn.Linear, parent_ids: Tensor) -> nn.Linear:

@@ -1,0 +1,103 @@
+"""A teacher's answers, computed once: its last hidden state at every token of the training text.
+
+Training reads its text several times, and the teacher would say the same each time. Kept are its states before the
+head, 2 bytes for each of a few hundred numbers (6 GB for 5 million tokens of the default parent). What its head makes
+of them is exact, which a few of its largest logits are not, and the head is a small part of the teacher. Windows shown
+without their opening token are taught what the teacher says with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.heal.buffers import Buffers
+from minigpt.heal.data import Piece, TokenText, gathered, most_together, pieces
+from minigpt.heal.teacher import Teacher
+from minigpt.progress import Reporter
+
+READ_OFTEN = 3
+"""Reading of the text, that many times at least, that pays for going through it once more."""
+SHARE = 4
+"""The states may take one part in so many of an accelerator's memory."""
+CLOSE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What a teacher said: `states` [tokens of the text, hidden], in the order of :func:`minigpt.heal.data.pieces`."""
+
+    teacher: Teacher
+    states: Tensor
+
+    def logits(self, places: Tensor) -> Tensor:
+        """Logits [n, student vocabulary] at places (int64 [n]) of the text."""
+        return self.teacher.answers(self.states.index_select(0, places))
+
+
+def pays(text: TokenText, config: Any, to_read: int, device: torch.device) -> bool:
+    """Whether reading `to_read` tokens goes through the text often enough, and its states fit.
+
+    Args:
+        text: to train on.
+        config: of the teacher.
+        to_read: tokens of all steps together.
+        device: of the teacher.
+    """
+    tokens = sum(map(len, pieces(text.windows)))
+    room = int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
+    return to_read >= READ_OFTEN * tokens and 2 * tokens * int(config.hidden_size) <= room // SHARE
+
+
+@torch.no_grad()
+def remember(teacher: Teacher, text: TokenText, buffers: Buffers, reporter: Reporter) -> Memory | None:
+    """Have the teacher read the text once.
+
+    Args:
+        teacher: whose attention is packed (:func:`minigpt.heal.attention.causal_attention`).
+        text: to train on, in the student's tokens.
+        buffers: to lay the batches into.
+        reporter: told about progress.
+
+    Returns:
+        None where the teacher does more to its answers than its head does (soft caps, scales).
+    """
+    usable = pieces(text.windows)
+    states: Tensor | None = None
+    batches = list(_in_order(usable, buffers.ids.shape[1]))
+    for batch in reporter.track(batches, title="Asking the teacher", total=len(batches)):
+        told = gathered(batch)
+        buffers.fill(told)
+        used = int(told.lengths.sum())
+        found = teacher.states(buffers.ids, buffers.packing)[:used]
+        if states is None:
+            if not _by_head_alone(teacher, buffers, found):
+                return None
+            states = found.new_empty(sum(map(len, usable)), found.shape[1])
+        states[buffers.origins[:used]] = found
+    return None if states is None else Memory(teacher=teacher, states=states)
+
+
+def _by_head_alone(teacher: Teacher, buffers: Buffers, found: Tensor) -> bool:
+    """Whether the head makes the teacher's answers of these states."""
+    places = torch.arange(min(len(found), 64), device=found.device)
+    whole, ours = teacher.logits(buffers.ids, places, buffers.packing).float(), teacher.answers(found[places]).float()
+    return float((whole - ours).abs().max()) <= CLOSE * float(whole.abs().max())
+
+
+def _in_order(usable: Sequence[Piece], tokens: int) -> Iterator[list[Piece]]:
+    """Batches that a packed row of `tokens` tokens holds, in the order of the text."""
+    batch: list[Piece] = []
+    left, most = tokens, most_together(tokens)
+    for piece in usable:
+        if batch and (len(piece) > left or len(batch) == most):
+            yield batch
+            batch, left = [], tokens
+        batch.append(piece)
+        left -= len(piece)
+    if batch:
+        yield batch

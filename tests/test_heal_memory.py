@@ -1,0 +1,139 @@
+"""What is remembered of a teacher is what it says, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from minigpt.heal import TokenText, attention, memory
+from minigpt.heal.attention import causal_attention
+from minigpt.heal.buffers import Buffers
+from minigpt.heal.data import epochs
+from minigpt.heal.graphs import GraphedSteps, learn
+from minigpt.heal.memory import Memory, pays, remember
+from minigpt.heal.recipe import Recipe
+from minigpt.heal.run import Run
+from minigpt.heal.teacher import Teacher
+from minigpt.progress import SILENT
+from tests.packed import by_mask
+from tests.tiny import tiny_model
+
+CPU = torch.device("cpu")
+IDS = torch.tensor([5, 9, 2, -1, 30, 31, 32, 33, 40, 50, 60, 63])
+WINDOWS = tuple(tuple((3 * place + row) % len(IDS) for place in range(9 + 5 * (row % 4))) for row in range(30))
+TEXT = TokenText(windows=((1, 2), *WINDOWS), bytes=1000)
+
+
+@pytest.fixture(autouse=True)
+def packed_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "packed_attention", by_mask)
+
+
+def asked(teacher: Teacher, text: TokenText = TEXT) -> Memory:
+    found = remember(teacher, text, Buffers.empty(100, 32, CPU), SILENT)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("ids", [None, IDS])
+def test_a_step_learns_the_same_from_memory_as_from_the_teacher(family: str, ids: torch.Tensor | None) -> None:
+    """Over windows with their opening token, in the order of an epoch, of a teacher with other tokens or the same."""
+    model, teacher = tiny_model(family), Teacher(model=tiny_model(family, seed=1), parent_ids=ids)
+    if ids is not None:
+        model.resize_token_embeddings(len(ids))
+    recipe, buffers = Recipe(distill=1.0), Buffers.empty(100, 32, CPU)
+    with causal_attention(model, teacher.model):
+        kept = asked(teacher)
+        for batch in islice(epochs(TEXT.windows, 100, 0, packed=True), 3):
+            buffers.fill(batch)
+            grads = []
+            for told in (teacher, kept):
+                model.zero_grad()
+                learn(model, told, buffers, recipe)
+                grads.append([parameter.grad.clone() for parameter in model.parameters()])
+            for ours, theirs in zip(*grads, strict=True):
+                assert theirs.any()
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_every_token_has_its_own_place() -> None:
+    """Batches of several sizes fill the memory without a gap: what is kept of each window is what it says alone."""
+    teacher = Teacher(model=tiny_model("llama"))
+    with causal_attention(teacher.model):
+        kept = asked(teacher)
+    assert kept.states.shape == (sum(map(len, WINDOWS)), teacher.model.config.hidden_size)
+    start = 0
+    for window in WINDOWS:
+        expected = teacher.logits(torch.tensor([window]), torch.arange(len(window)))
+        found = kept.logits(torch.arange(start, start + len(window)))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        start += len(window)
+
+
+def test_a_teacher_that_bends_its_logits_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As families with soft caps do: states and head alone would not give what it says."""
+    teacher = Teacher(model=tiny_model("llama"))
+    forward = teacher.model.forward
+
+    def capped(*args: Any, **options: Any) -> Any:
+        found = forward(*args, **options)
+        found.logits = 0.1 * torch.tanh(found.logits / 0.1)
+        return found
+
+    monkeypatch.setattr(teacher.model, "forward", capped)
+    with causal_attention(teacher.model):
+        assert remember(teacher, TEXT, Buffers.empty(100, 32, CPU), SILENT) is None
+
+
+def test_it_pays_where_text_is_read_often_and_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, tokens, cuda = SimpleNamespace(hidden_size=64), sum(map(len, WINDOWS)), torch.device("cuda")
+    room = {"bytes": 2 * 64 * tokens * memory.SHARE}
+    told = SimpleNamespace
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: told(total_memory=room["bytes"]))
+    assert pays(TEXT, config, 3 * tokens, cuda)
+    assert not pays(TEXT, config, 3 * tokens - 1, cuda)
+    room["bytes"] -= 1 * memory.SHARE
+    assert not pays(TEXT, config, 3 * tokens, cuda)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_noise_changes_what_the_teacher_reads(noise: float) -> None:
+    """So nothing is remembered then."""
+    recipe = Recipe(steps=7, tokens_per_step=50, distill=1.0, noise=noise)
+    run = Run(tiny_model("llama"), TEXT, recipe, Teacher(model=tiny_model("llama", seed=1)), 0)
+    calls: list[tuple[TokenText, int]] = []
+    run.steps = SimpleNamespace(remember=lambda text, to_read, _reporter: calls.append((text, to_read)))  # type: ignore[assignment]
+    run._remember(TEXT, 4, SILENT)
+    assert calls == ([] if noise else [(TEXT, 200)])
+
+
+@pytest.mark.gpu
+def test_graphs_learn_the_same_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16, with the kernel of the accelerator."""
+    monkeypatch.undo()
+    model = tiny_model("llama").cuda()
+    teacher = Teacher(model=tiny_model("llama", seed=1).cuda().to(torch.bfloat16))
+    parameters = list(model.parameters())
+    found = []
+    for to_read in (0, 10**6):
+        with causal_attention(model, teacher.model):
+            steps = GraphedSteps(
+                model, teacher, Recipe(distill=1.0, tokens_per_step=100, window=32), parameters, compiled=to_read > 0
+            )
+            with causal_attention(steps.twin):
+                steps.remember(TEXT, to_read, SILENT)
+                assert isinstance(steps.teacher, Memory if to_read else Teacher)
+                steps.gradients(next(_batches()))
+        found.append([parameter.grad.clone() for parameter in parameters])
+    for ours, theirs in zip(*found, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.1
+
+
+def _batches() -> Iterator[Any]:
+    return epochs(TEXT.windows, 100, 0, packed=True)
