@@ -122,7 +122,7 @@ def test_fixed_widths_are_built(world: World) -> None:
 
 
 def test_the_rate_of_healing_grows_with_what_was_removed(world: World) -> None:
-    """Half of the decoder: times 4; a quarter: times 2, the root of 4; beyond two thirds: as there. Tokens do not count."""
+    """Half of the decoder: times 4; a quarter: times 2, its root; beyond two thirds: as there. Tokens do not count."""
     recipe = Recipe(learning_rate=5e-4, growth=4.0)
     rates = [recipe.after_pruning(removed).learning_rate for removed in (0.0, 0.25, 0.5, 0.9)]
     assert rates == pytest.approx([5e-4, 1e-3, 2e-3, 5e-4 * 4 ** (4 / 3)])
