@@ -129,3 +129,40 @@ def test_overlap_of_a_question_is_one_run_of_words() -> None:
     assert rule.hits(f"{prose(9)} {prose(8, 10)}")
     assert not rule.hits("this is too short, far too short to tell anything away by chance")
     assert not dedup.Overlap([], size=13, share=0).hits(question)
+
+
+FEW_WORDS = st.lists(st.sampled_from("abc"), max_size=24).map(" ".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    targets=st.lists(FEW_WORDS, max_size=4),
+    texts=st.lists(FEW_WORDS, max_size=6),
+    size=st.integers(2, 13),
+    share=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+)
+def test_many_texts_at_once_are_judged_as_each_alone(
+    targets: list[str], texts: list[str], size: int, share: float
+) -> None:
+    """By the definition, with sets of words; runs across the border of two texts are none."""
+
+    def runs(text: str, length: int) -> set[tuple[str, ...]]:
+        words = text.split()
+        return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
+
+    def given_away(text: str) -> bool:
+        long = [target for target in targets if len(target.split()) >= dedup.Overlap.SHORTEST]
+        for length in {min(size, len(target.split())) for target in long}:
+            alike = [runs(target, length) for target in long if min(size, len(target.split())) == length]
+            mine = runs(text, length)
+            common = mine & set().union(*alike)
+            if common and (
+                len(common) >= share * len(mine) or any(len(mine & each) >= share * len(each) for each in alike)
+            ):
+                return True
+        return False
+
+    rule = dedup.Overlap(targets, size=size, share=share)
+    expected = [given_away(text) for text in texts]
+    assert rule.among(dedup.hashed(texts)).tolist() == expected
+    assert [rule.hits(text) for text in texts] == expected

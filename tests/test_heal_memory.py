@@ -96,10 +96,10 @@ def test_it_pays_where_text_is_read_often_and_there_is_room(monkeypatch: pytest.
     room = {"bytes": 2 * 64 * tokens * memory.SHARE}
     told = SimpleNamespace
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: told(total_memory=room["bytes"]))
-    assert pays(TEXT, config, 3 * tokens, cuda)
-    assert not pays(TEXT, config, 3 * tokens - 1, cuda)
+    assert pays(TEXT, config, 2 * tokens, cuda)
+    assert not pays(TEXT, config, 2 * tokens - 1, cuda)
     room["bytes"] -= 1 * memory.SHARE
-    assert not pays(TEXT, config, 3 * tokens, cuda)
+    assert not pays(TEXT, config, 2 * tokens, cuda)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])

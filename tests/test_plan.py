@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minigpt.arch import UnitCosts, unit_costs
 from minigpt.errors import PlanError
-from minigpt.plan import AXES, LEFT_AFTER, Limits, Sensitivity, Target, allocate, shipped
+from minigpt.plan import AXES, LEFT_AFTER, Healing, Limits, Sensitivity, Target, allocate, shipped
 from minigpt.plan.allocate import expected_cost, removed_fractions
 from minigpt.types import PrunePlan, Shape
 from tests import tiny
@@ -86,12 +86,24 @@ def test_the_default_parent_has_a_table_and_no_other_shape_has_one() -> None:
     assert shipped("llama", 577, DEFAULT, "short") is None
 
 
-def test_long_healing_leaves_a_known_part_of_every_cost() -> None:
-    short, long = default_table(), shipped("llama", 576, DEFAULT, "long")
-    assert long is not None
+@pytest.mark.parametrize("healing", ["long", "thorough"])
+def test_healing_leaves_a_known_part_of_every_cost(healing: Healing) -> None:
+    short, healed = default_table(), shipped("llama", 576, DEFAULT, healing)
+    assert healed is not None
     for axis in AXES:
-        assert 0 < LEFT_AFTER["long"][axis] < 1
-        assert long.cost(axis, 0.3) == pytest.approx(LEFT_AFTER["long"][axis] * short.cost(axis, 0.3))
+        assert 0 < LEFT_AFTER[healing][axis] <= 1
+        assert healed.cost(axis, 0.3) == pytest.approx(LEFT_AFTER[healing][axis] * short.cost(axis, 0.3))
+
+
+def test_the_longer_the_healing_the_more_of_the_vocabulary_is_kept() -> None:
+    """Tokens are what it cannot bring back."""
+    limits = Limits(layers=tuple(range(15, 31)), kv_groups=(1, 2, 3), neurons=(64, 1536), vocab=(8192, 49152))
+    kept = []
+    for healing in ("short", "long", "thorough"):
+        table = shipped("llama", 576, DEFAULT, healing)
+        assert table is not None
+        kept.append(allocate(DEFAULT, DEFAULT_COSTS, 100_886_256, table, limits).vocab_size)
+    assert kept[0] < kept[1] < kept[2]
 
 
 def test_the_same_size_said_in_three_ways() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -15,9 +16,10 @@ NEAR = 0.8
 PROPOSE = 0.7
 SHINGLE = 5
 PERMUTATIONS = 128
+SIEVE = 16
+"""Places of a sieve for each run that it lets through."""
 
 Grams = NDArray[np.uint64]
-Table = tuple[Grams, NDArray[np.int64], NDArray[np.int64]]
 
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
@@ -40,7 +42,7 @@ def grams(tokens: Sequence[str], size: int) -> Grams:
     Returns:
         The distinct hashes in ascending order, equal on every machine.
     """
-    return _runs(_hashes(tokens), min(size, len(tokens))) if tokens else np.empty(0, np.uint64)
+    return np.unique(_runs(_hashes(tokens), min(size, len(tokens)))) if tokens else np.empty(0, np.uint64)
 
 
 def _hashes(tokens: Sequence[str]) -> Grams:
@@ -49,13 +51,13 @@ def _hashes(tokens: Sequence[str]) -> Grams:
 
 
 def _runs(hashes: Grams, size: int) -> Grams:
-    """Distinct hashes of the runs of `size` words, at most as many as there are, from the words' hashes."""
-    count = len(hashes) - size + 1
+    """Hash of the run of `size` words that starts at each place, from the words' hashes."""
+    count = max(0, len(hashes) - size + 1)
     total = np.zeros(count, np.uint64)
     for offset in range(size):
         total = total * _BASE + hashes[offset : offset + count]
     total ^= total >> np.uint64(31)
-    return np.unique(total * _BASE)
+    return total * _BASE
 
 
 def exact(texts: Sequence[str]) -> list[int]:
@@ -117,6 +119,21 @@ def _empty_sketch() -> Any:
     return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
 
 
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """Texts as hashes of their words, one behind the other: text i is `hashes[starts[i] : starts[i + 1]]`."""
+
+    hashes: Grams
+    starts: NDArray[np.int64]
+
+
+def hashed(texts: Iterable[str]) -> Hashed:
+    """The words of texts, hashed."""
+    each = [_hashes(words(text)) for text in texts]
+    starts = np.cumsum([0, *map(len, each)], dtype=np.int64)
+    return Hashed(np.concatenate([np.empty(0, np.uint64), *each]), starts)
+
+
 class Overlap:
     """Finds texts that share word runs with a set of targets, such as held-out passages or test questions.
 
@@ -137,33 +154,74 @@ class Overlap:
             if len(tokens) >= self.SHORTEST:
                 run = min(size, len(tokens))
                 by_size.setdefault(run, []).append(grams(tokens, run))
-        self.tables = [(run, _table(found)) for run, found in sorted(by_size.items())]
+        self.tables = [_Table.of(found, run) for run, found in sorted(by_size.items())]
 
     def hits(self, text: str) -> bool:
         """Whether `text` gives a target away, or is itself made of targets to more than `share`."""
-        hashes = _hashes(words(text))
-        return any(self._hits(_runs(hashes, run), table) for run, table in self.tables if run <= len(hashes))
+        return bool(self.among(hashed([text]))[0])
 
-    def _hits(self, mine: Grams, table: Table) -> bool:
-        hashes, owners, sizes = table
-        low, high = np.searchsorted(hashes, mine, "left"), np.searchsorted(hashes, mine, "right")
-        if not (found := int((high > low).sum())):
-            return False
-        if self.share == 0 or found >= self.share * len(mine):
+    def among(self, texts: Hashed) -> NDArray[np.bool_]:
+        """Whether each text does: all texts at once, since hardly any run of theirs is one of a target."""
+        found = np.zeros(len(texts.starts) - 1, bool)
+        owners = np.repeat(np.arange(len(found)), np.diff(texts.starts))
+        for table in self.tables:
+            runs = _runs(texts.hashes, table.size)
+            places = np.flatnonzero(table.may_hold(runs))
+            places = places[owners[places] == owners[places + table.size - 1]]  # no run goes on into the next text
+            for text in np.unique(owners[places[table.holds(runs[places])]]):
+                if self.share == 0:
+                    found[text] = True
+                elif not found[text]:
+                    last = texts.starts[text + 1] - table.size + 1
+                    found[text] = self._is_given_away(np.unique(runs[texts.starts[text] : last]), table)
+        return found
+
+    def _is_given_away(self, mine: Grams, table: _Table) -> bool:
+        low, high = table.ranges(mine)
+        if int((high > low).sum()) >= self.share * len(mine):
             return True
-        counts = np.bincount(owners[_ranges(low, high)], minlength=len(sizes))
-        return bool((counts >= self.share * sizes).any())
+        counts = np.bincount(table.owners[_joined(low, high)], minlength=len(table.sizes))
+        return bool((counts >= self.share * table.sizes).any())
 
 
-def _table(found: list[Grams]) -> Table:
-    """All runs of all targets sorted by hash, the target each belongs to, and the number of runs of each target."""
-    hashes = np.concatenate(found)
-    sizes = np.array([len(item) for item in found], np.int64)
-    order = np.argsort(hashes, kind="stable")
-    return hashes[order], np.repeat(np.arange(len(found)), sizes)[order], sizes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """All runs of `size` words of all targets, sorted by hash, the target each belongs to, and how many each has.
+
+    `sieve` says for the last bits of a hash whether a run might be there.
+    """
+
+    size: int
+    hashes: Grams
+    owners: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    sieve: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, found: list[Grams], size: int) -> _Table:
+        hashes = np.concatenate(found)
+        sizes = np.array([len(item) for item in found], np.int64)
+        order = np.argsort(hashes, kind="stable")
+        sieve = np.zeros(1 << (SIEVE * len(hashes)).bit_length(), bool)
+        sieve[hashes & np.uint64(len(sieve) - 1)] = True
+        owners = np.repeat(np.arange(len(found)), sizes)[order]
+        return cls(size=size, hashes=hashes[order], owners=owners, sizes=sizes, sieve=sieve)
+
+    def may_hold(self, runs: Grams) -> NDArray[np.bool_]:
+        """Whether each run might be in the table; those that are not, hardly ever."""
+        return np.asarray(self.sieve[runs & np.uint64(len(self.sieve) - 1)])
+
+    def holds(self, runs: Grams) -> NDArray[np.bool_]:
+        """Whether each run is in the table."""
+        low, high = self.ranges(runs)
+        return high > low
+
+    def ranges(self, runs: Grams) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where each run stands in the table, from and up to."""
+        return np.searchsorted(self.hashes, runs, "left"), np.searchsorted(self.hashes, runs, "right")
 
 
-def _ranges(low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.int64]:
+def _joined(low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.int64]:
     """Join the index ranges `low[i]:high[i]`."""
     pieces: Iterator[NDArray[np.int64]] = (np.arange(a, b) for a, b in zip(low, high, strict=True) if b > a)
     return np.concatenate(list(pieces))

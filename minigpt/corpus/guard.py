@@ -15,6 +15,8 @@ TEXT_RUN, TEXT_SHARE = 8, 0.5
 QUESTION_RUN = 13
 BLANK = "___"
 SHARED_BY = 2
+TOGETHER = 1024
+"""Documents that are compared at once."""
 
 
 def without_overlap(
@@ -32,13 +34,14 @@ def without_overlap(
     text = dedup.Overlap((document.text for document in guarded), size=TEXT_RUN, share=share)
     asked = dedup.Overlap((body for found in questions for body in _bodies(found)), size=QUESTION_RUN, share=0)
     kept = []
-    for document in documents:
-        if text.hits(document.text):
-            tally["overlaps_heldout"] += 1
-        elif asked.hits(document.text):
-            tally["overlaps_questions"] += 1
-        else:
-            kept.append(document)
+    for start in range(0, len(documents), TOGETHER):
+        some = documents[start : start + TOGETHER]
+        read = dedup.hashed(document.text for document in some)
+        for document, held, question in zip(some, text.among(read), asked.among(read), strict=True):
+            if held or question:
+                tally["overlaps_heldout" if held else "overlaps_questions"] += 1
+            else:
+                kept.append(document)
     return kept
 
 

@@ -20,7 +20,7 @@ from minigpt.heal.data import Piece, TokenText, gathered, most_together, pieces
 from minigpt.heal.teacher import Teacher
 from minigpt.progress import Reporter
 
-READ_OFTEN = 3
+READ_OFTEN = 2
 """Reading of the text, that many times at least, that pays for going through it once more."""
 SHARE = 4
 """The states may take one part in so many of an accelerator's memory."""

@@ -148,7 +148,8 @@ PRESETS: Mapping[str, Settings] = {
     ),
     "thorough": Settings(
         corpus=CorpusSettings(relevance=True),
-        text=TextSettings(general=1.0, definitions=3, sampled=32_000),
+        plan=PlanSettings(healing="thorough"),
+        text=TextSettings(general=1.0, definitions=3, sampled=24_000),
         heal=Recipe(
             steps=2000,
             tokens_per_step=16384,

@@ -20,7 +20,7 @@ from minigpt.methods.ranking import choose, rank
 from minigpt.pipeline.attribution import removed_parameters
 from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.limits import FREE, Budget, budget_for
-from minigpt.pipeline.sensitivity import measure_sensitivity
+from minigpt.pipeline.sensitivity import PROBED, measure_sensitivity
 from minigpt.pipeline.text import calibration_batches
 from minigpt.plan import LEFT_AFTER, Curve, Sensitivity, shipped
 from minigpt.plan.allocate import removed_fractions
@@ -207,6 +207,7 @@ def _sensitivity(
 
     key = fingerprint(
         STATISTICS_VERSION,
+        PROBED,
         source_key,
         context.plan_text_key,
         (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),

@@ -15,9 +15,10 @@ from minigpt.plan import AXES, Curve
 from minigpt.progress import Reporter
 from minigpt.types import Document, Shape
 
-FFN_REMOVED = (0.1, 0.25, 0.5)
-LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35)
+FFN_REMOVED = (0.1, 0.25, 0.5, 0.75)
+LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35, 0.5)
 VOCAB_REMOVED = (0.25, 0.5, 0.7, 0.85)
+PROBED = (FFN_REMOVED, LAYERS_REMOVED, VOCAB_REMOVED)
 
 
 def measure_sensitivity(

@@ -16,16 +16,19 @@ from minigpt.types import Shape
 
 AXES = ("vocab", "ffn", "kv_groups", "layers")
 Curve = tuple[tuple[float, float], ...]
-Healing = Literal["short", "long"]
+Healing = Literal["short", "long", "thorough"]
 
 LEFT_AFTER: Mapping[Healing, Mapping[str, float]] = {
     "short": {axis: 1.0 for axis in AXES},
     "long": {"vocab": 0.7, "ffn": 0.3, "kv_groups": 0.3, "layers": 0.25},
+    "thorough": {"vocab": 1.0, "ffn": 0.16, "kv_groups": 0.3, "layers": 0.16},
 }
 """Which part of a cost healing leaves. "long" comes from eight healed shapes on law and medicine at 10 to 25 % removed
 (see LOG.md). By bits per byte alone neurons would stand at 0.22: knowledge goes with them that bits per byte hardly
 shows and healing does not bring back, so they are spared (questions of four glossaries before healing: 0.508 with
-four of 30 layers removed, 0.425 with 29 % of the neurons). The value for KV groups is a guess between its neighbors."""
+four of 30 layers removed, 0.425 with 29 % of the neurons). "thorough" is fitted to six shapes at 25 and 50 % removed
+on medicine, 26 to 33 million tokens of healing (docs/results/quality.md): the rest heals, a vocabulary does not, and
+the more tokens are kept the better it answers questions, too. The values for KV groups are guesses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
