@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from minigpt.arch import decoder_layers
 from minigpt.heal import attention, graphs
 from minigpt.heal.attention import causal_attention, packed_attention
 from minigpt.heal.buffers import Buffers
-from minigpt.heal.data import Padded, epochs, most_together, noisy, pad
+from minigpt.heal.data import Padded, TokenText, epochs, most_together, noisy, pad
 from minigpt.heal.forward import logits_at
 from minigpt.heal.fused import can_compile, compiled_layers, fused_kernels, has_fused_kernels
 from minigpt.heal.graphs import GraphedSteps, can_capture, learn
@@ -41,7 +42,7 @@ def test_windows_behind_each_other_equal_windows_apart(
     monkeypatch.setattr(attention, "packed_attention", by_mask)
     model, teacher = tiny_model(family), Teacher(model=tiny_model(family, seed=1))
     batch, recipe = pad(WINDOWS), Recipe(distill=distill)
-    buffers = Buffers.empty(100, 32, CPU)
+    buffers = Buffers.empty(100, 32, 3, CPU)
     buffers.fill(batch)
     with causal_attention(model, teacher.model):
         learn(model, teacher, buffers, recipe)
@@ -63,7 +64,7 @@ def test_rows_that_are_padded_attend_as_ever() -> None:
 
 
 def test_a_buffer_forgets_the_batch_before_and_no_piece_of_it_is_longer_than_a_window() -> None:
-    buffers = Buffers.empty(100, 32, CPU)
+    buffers = Buffers.empty(100, 32, 3, CPU)
     buffers.fill(pad(WINDOWS))
     assert buffers.packing.starts[:6].tolist() == [0, 20, 51, 60, 92, 100]
     assert (buffers.packing.starts[5:] == 100).all() and int(buffers.weights.sum()) == 60 - 3
@@ -77,11 +78,11 @@ def test_a_buffer_forgets_the_batch_before_and_no_piece_of_it_is_longer_than_a_w
 @pytest.mark.parametrize("windows", [[[1] * 33], [[1] * 30] * 4, [[1] * 8] * 10, [[1] * 10] * 7])
 def test_a_batch_that_the_kernel_would_cut_off_is_refused(windows: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="at most 100 tokens in windows of at most 32"):
-        Buffers.empty(100, 32, CPU).fill(pad(windows))
+        Buffers.empty(100, 32, 3, CPU).fill(pad(windows))
 
 
 def test_a_buffer_takes_a_batch_that_fills_it() -> None:
-    buffers = Buffers.empty(64, 32, CPU)
+    buffers = Buffers.empty(64, 32, 2, CPU)
     buffers.fill(pad([[3] * 32, [4] * 32]))
     assert buffers.packing.starts[:4].tolist() == [0, 32, 64, 64] and int(buffers.weights.sum()) == 62
 
@@ -107,14 +108,30 @@ def test_packed_batches_waste_little_and_lose_no_window() -> None:
         sizes.append(int(batch.lengths.sum()))
     assert sorted(seen) == sorted(len(window) for window in windows)
     assert max(sizes) <= 1024 and sum(sizes) / len(sizes) > 0.9 * 1024
-    short = epochs([[1] * 9] * 3000, 4096, 0, packed=True)
-    buffers = Buffers.empty(4096, 512, CPU)
-    for _ in range(20):
-        batch = next(short)
-        assert len(batch.lengths) <= most_together(4096)
+
+
+@pytest.mark.parametrize("lengths", [[9], [32], [9, 9, 9, 500], [9, 300]])
+def test_attention_has_room_for_the_windows_that_come_and_little_more(lengths: list[int]) -> None:
+    """Every place costs time; a text of short and long windows fills its batches all the same."""
+    windows = [[1] * lengths[place % len(lengths)] for place in range(4000)]
+    most = most_together(4096, windows)
+    average = 4096 * len(windows) / sum(map(len, windows))
+    assert average < most <= 1.5 * average + 9
+    buffers, sizes = Buffers.empty(4096, 512, most, CPU), []
+    for batch in islice(epochs(windows, 4096, 0, packed=True), 30):
+        assert len(batch.lengths) <= most
         buffers.fill(batch)
-    longer = epochs([[1] * 32] * 1600, 4096, 0, packed=True)
-    assert int(next(longer).lengths.sum()) == 4096
+        sizes.append(int(batch.lengths.sum()))
+    assert sum(sizes) > 0.95 * len(sizes) * 4096
+
+
+def test_a_step_expects_the_text_it_is_told_of() -> None:
+    model = tiny_model("llama")
+    steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), list(model.parameters()))
+    text = TokenText(windows=tuple(tuple(window) for window in WINDOWS), bytes=100)
+    steps.expect(text)
+    assert len(steps.buffers.packing.starts) == most_together(100, WINDOWS) + 4 + 1
+    steps.buffers.fill(pad(WINDOWS))
 
 
 def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:

@@ -35,7 +35,7 @@ def packed_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(teacher: Teacher, text: TokenText = TEXT) -> Memory:
-    found = remember(teacher, text, Buffers.empty(100, 32, CPU), SILENT)
+    found = remember(teacher, text, Buffers.empty(100, 32, 12, CPU), SILENT)
     assert found is not None
     return found
 
@@ -47,7 +47,7 @@ def test_a_step_learns_the_same_from_memory_as_from_the_teacher(family: str, ids
     model, teacher = tiny_model(family), Teacher(model=tiny_model(family, seed=1), parent_ids=ids)
     if ids is not None:
         model.resize_token_embeddings(len(ids))
-    recipe, buffers = Recipe(distill=1.0), Buffers.empty(100, 32, CPU)
+    recipe, buffers = Recipe(distill=1.0), Buffers.empty(100, 32, 12, CPU)
     with causal_attention(model, teacher.model):
         kept = asked(teacher)
         for batch in islice(epochs(TEXT.windows, 100, 0, packed=True), 3):
@@ -88,7 +88,7 @@ def test_a_teacher_that_bends_its_logits_is_asked_each_time(monkeypatch: pytest.
 
     monkeypatch.setattr(teacher.model, "forward", capped)
     with causal_attention(teacher.model):
-        assert remember(teacher, TEXT, Buffers.empty(100, 32, CPU), SILENT) is None
+        assert remember(teacher, TEXT, Buffers.empty(100, 32, 12, CPU), SILENT) is None
 
 
 def test_it_pays_where_text_is_read_often_and_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +108,12 @@ def test_noise_changes_what_the_teacher_reads(noise: float) -> None:
     recipe = Recipe(steps=7, tokens_per_step=50, distill=1.0, noise=noise)
     run = Run(tiny_model("llama"), TEXT, recipe, Teacher(model=tiny_model("llama", seed=1)), 0)
     calls: list[tuple[TokenText, int]] = []
-    run.steps = SimpleNamespace(remember=lambda text, to_read, _reporter: calls.append((text, to_read)))  # type: ignore[assignment]
-    run._remember(TEXT, 4, SILENT)
-    assert calls == ([] if noise else [(TEXT, 200)])
+    expected: list[TokenText] = []
+    run.steps = SimpleNamespace(
+        expect=expected.append, remember=lambda text, to_read, _reporter: calls.append((text, to_read))
+    )  # type: ignore[assignment]
+    run._prepare(TEXT, 4, SILENT)
+    assert expected == [TEXT] and calls == ([] if noise else [(TEXT, 200)])
 
 
 @pytest.mark.gpu

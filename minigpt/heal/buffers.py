@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minigpt.heal.data import Padded, most_together
+from minigpt.heal.data import Padded
 from minigpt.heal.forward import Packing
 
 
@@ -25,11 +25,9 @@ class Buffers:
     origins: Tensor
 
     @classmethod
-    def empty(cls, tokens: int, window: int, device: torch.device) -> Buffers:
-        """Room for `tokens` tokens in windows of at most `window`."""
-        starts = torch.full(
-            (most_together(tokens) + -(-tokens // window) + 1,), tokens, dtype=torch.int32, device=device
-        )
+    def empty(cls, tokens: int, window: int, most: int, device: torch.device) -> Buffers:
+        """Room for `tokens` tokens in `most` windows of at most `window`."""
+        starts = torch.full((most + -(-tokens // window) + 1,), tokens, dtype=torch.int32, device=device)
         positions = torch.zeros(1, tokens, dtype=torch.long, device=device)
         return cls(
             ids=torch.zeros(1, tokens, dtype=torch.long, device=device),

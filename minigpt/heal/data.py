@@ -8,6 +8,7 @@ percent; batches that will be packed (:mod:`minigpt.heal.graphs`) are gathered b
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ Windows = Sequence[Sequence[int]]
 SizedT = TypeVar("SizedT", bound=Sized)
 SHORTEST = 8
 POOL = 32
+ROOM = 1.5
 MULTIPLE = 8
 
 
@@ -140,20 +142,25 @@ def group(windows: Sequence[SizedT], tokens: int) -> list[list[SizedT]]:
     return batches
 
 
-def most_together(tokens: int) -> int:
-    """Windows that a packed batch of `tokens` tokens may hold: 32 tokens each, since empty places cost time."""
-    return max(1, tokens // 32)
+def most_together(tokens: int, windows: Sequence[Sized]) -> int:
+    """Windows that a packed batch of `tokens` tokens may hold: half as many again as the average, 8 more at least.
+
+    Attention of packed windows takes its time for every place that stays empty.
+    """
+    average = sum(map(len, windows)) / max(1, len(windows))
+    usual = tokens / max(1.0, average)
+    return math.ceil(max(ROOM * usual, usual + 8))
 
 
-def together(windows: Sequence[SizedT], tokens: int) -> list[list[SizedT]]:
-    """Put windows into batches of at most `tokens` tokens that waste next to none (first fit, the longest first).
+def together(windows: Sequence[SizedT], tokens: int, most: int) -> list[list[SizedT]]:
+    """Put windows into batches of at most `most` windows and `tokens` tokens that waste next to none.
 
-    A window that is longer than that is a batch by itself.
+    First fit in the order given: where that is drawn, every batch has about as many windows. A window that is longer
+    than a batch is one by itself.
     """
     batches: list[list[SizedT]] = []
     rooms: list[int] = []
-    most = most_together(tokens)
-    for window in sorted(windows, key=len, reverse=True):
+    for window in windows:
         fits = (n for n, room in enumerate(rooms) if room >= len(window) and len(batches[n]) < most)
         place = next(fits, len(batches))
         if place == len(batches):
@@ -167,11 +174,11 @@ def together(windows: Sequence[SizedT], tokens: int) -> list[list[SizedT]]:
 def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packed: bool = False) -> Iterator[Padded]:
     """Batches for ever: every epoch sees each window once, in an order that depends on seed and epoch alone.
 
-    Windows are shuffled, sorted by length within pools of about `POOL` batches, and the batches shuffled again. A share
-    `bare` of the windows, others in every epoch, is shown without its opening token: runtimes that add none then meet
-    nothing new.
+    Windows are shuffled, batches made within pools of about `POOL` of them, and shuffled again. A share `bare` of the
+    windows, others in every epoch, is shown without its opening token: runtimes that add none then meet nothing new.
 
-    Batches have at most `tokens` tokens with their padding, or without it where they are to be `packed`.
+    Batches hold windows of like length, at most `tokens` tokens with their padding; where they are to be `packed`, what
+    comes, at most `tokens` tokens without padding in :func:`most_together` windows.
 
     Raises:
         CorpusError: no window is long enough to learn from.
@@ -181,13 +188,14 @@ def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packe
         raise CorpusError(f"No training text of {SHORTEST} tokens or more is left; give the domain more text.")
     total = sum(len(window) for window in usable)
     pool = max(1, POOL * tokens * len(usable) // total)
-    gather, epoch = together if packed else group, 0
+    most, epoch = most_together(tokens, usable), 0
     while True:
         order = Random(f"{seed}/{epoch}")
         drawn = order.sample(usable, len(usable))
         shuffled = [each.bare() if bare and order.random() < bare else each for each in drawn]
+        pools = [shuffled[start : start + pool] for start in range(0, len(shuffled), pool)]
         batches = [
-            batch for start in range(0, len(shuffled), pool) for batch in gather(shuffled[start : start + pool], tokens)
+            batch for some in pools for batch in (together(some, tokens, most) if packed else group(some, tokens))
         ]
         order.shuffle(batches)
         yield from map(gathered, batches)

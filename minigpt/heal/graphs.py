@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minigpt.arch import head_dim
 from minigpt.heal.attention import has_packed_attention
 from minigpt.heal.buffers import Buffers
-from minigpt.heal.data import Padded, TokenText
+from minigpt.heal.data import SHORTEST, Padded, TokenText, most_together, pieces
 from minigpt.heal.forward import logits_at
 from minigpt.heal.fused import compiled_layers
 from minigpt.heal.losses import Slope, healing_gradient, row_gradients
@@ -74,9 +74,17 @@ class GraphedSteps:
         self.weights: list[Tensor] = [p for p in self.twin.parameters() if p.requires_grad]
         self.graph: Any = None
         self.slope: Slope = row_gradients
-        self.buffers = Buffers.empty(max(recipe.tokens_per_step, recipe.window), recipe.window, self.device)
+        self.buffers = self._room(recipe.tokens_per_step // SHORTEST)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
+
+    def _room(self, most: int) -> Buffers:
+        tokens = max(self.recipe.tokens_per_step, self.recipe.window)
+        return Buffers.empty(tokens, self.recipe.window, most, self.device)
+
+    def expect(self, text: TokenText) -> None:
+        """Make room for batches of this text, and no more."""
+        self.buffers = self._room(most_together(self.recipe.tokens_per_step, pieces(text.windows)))
 
     def remember(self, text: TokenText, to_read: int, reporter: Reporter) -> None:
         """Ask the teacher once what it says about the text of the `to_read` tokens to come, if that pays."""

@@ -8,7 +8,6 @@ without their opening token are taught what the teacher says with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from minigpt.heal.buffers import Buffers
-from minigpt.heal.data import Piece, TokenText, gathered, most_together, pieces
+from minigpt.heal.data import TokenText, gathered, most_together, pieces, together
 from minigpt.heal.teacher import Teacher
 from minigpt.progress import Reporter
 
@@ -68,7 +67,8 @@ def remember(teacher: Teacher, text: TokenText, buffers: Buffers, reporter: Repo
     """
     usable = pieces(text.windows)
     states: Tensor | None = None
-    batches = list(_in_order(usable, buffers.ids.shape[1]))
+    tokens = buffers.ids.shape[1]
+    batches = together(usable, tokens, most_together(tokens, usable))
     for batch in reporter.track(batches, title="Asking the teacher", total=len(batches)):
         told = gathered(batch)
         buffers.fill(told)
@@ -87,17 +87,3 @@ def _by_head_alone(teacher: Teacher, buffers: Buffers, found: Tensor) -> bool:
     places = torch.arange(min(len(found), 64), device=found.device)
     whole, ours = teacher.logits(buffers.ids, places, buffers.packing).float(), teacher.answers(found[places]).float()
     return float((whole - ours).abs().max()) <= CLOSE * float(whole.abs().max())
-
-
-def _in_order(usable: Sequence[Piece], tokens: int) -> Iterator[list[Piece]]:
-    """Batches that a packed row of `tokens` tokens holds, in the order of the text."""
-    batch: list[Piece] = []
-    left, most = tokens, most_together(tokens)
-    for piece in usable:
-        if batch and (len(piece) > left or len(batch) == most):
-            yield batch
-            batch, left = [], tokens
-        batch.append(piece)
-        left -= len(piece)
-    if batch:
-        yield batch

@@ -82,7 +82,7 @@ class Run:
                 if not self.steps.compiled:
                     stack.enter_context(fused_kernels(self.steps.twin, *self.models[1:]))
             left = self.recipe.steps - self.step
-            self._remember(text, left, reporter)
+            self._prepare(text, left, reporter)
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
                 if self.look():
                     return
@@ -102,10 +102,14 @@ class Run:
     def _readable(self, text: TokenText) -> TokenText:
         return self.teacher.can_read(text) if self.teacher is not None else text
 
-    def _remember(self, text: TokenText, left: int, reporter: Reporter) -> None:
-        """Have the teacher read its text once, unless noise changes what it reads."""
-        if self.steps is not None and not self.recipe.noise:
-            self.steps.remember(self._readable(text), left * self.recipe.tokens_per_step, reporter)
+    def _prepare(self, text: TokenText, left: int, reporter: Reporter) -> None:
+        """Say what comes to the graph, and have the teacher read it once, unless noise changes what it reads."""
+        if self.steps is None:
+            return
+        readable = self._readable(text)
+        self.steps.expect(readable)
+        if not self.recipe.noise:
+            self.steps.remember(readable, left * self.recipe.tokens_per_step, reporter)
 
     @property
     def models(self) -> list[Any]:
