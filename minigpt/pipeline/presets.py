@@ -140,7 +140,7 @@ PRESETS: Mapping[str, Settings] = {
         text=TextSettings(dev_bytes=20_000),
         control=False,
         heal=Recipe(
-            steps=180, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=30
+            steps=180, tokens_per_step=1024, window=256, warmup=8, learning_rate=3e-4, average=0.95, evaluate_every=30
         ),
     ),
     "standard": Settings(
