@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 import torch
+
+from minigpt.heal import attention, graphs, run
+from minigpt.heal.graphs import GraphedSteps
 
 
 def by_mask(
@@ -15,3 +22,21 @@ def by_mask(
     theirs, told = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
     found = torch.nn.functional.scaled_dot_product_attention(query, theirs, told, attn_mask=mask, scale=scaling)
     return found.transpose(1, 2)
+
+
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a fixed shape on a CPU: a step stands in for its graph, a mask for the kernel."""
+
+    def recorded(self: GraphedSteps) -> Any:
+        torch.enable_grad()(self._step)()
+        return SimpleNamespace(replay=torch.enable_grad()(self._step))
+
+    monkeypatch.setattr(attention, "packed_attention", by_mask)
+    monkeypatch.setattr(graphs.GraphedSteps, "_recorded", recorded)
+
+
+def captured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole runs in steps of a fixed shape, as on an accelerator."""
+    on_a_cpu(monkeypatch)
+    monkeypatch.setattr(run, "can_capture", lambda *_: True)
+    monkeypatch.setattr(run, "HALF", (torch.float32, torch.bfloat16))

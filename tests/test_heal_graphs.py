@@ -20,7 +20,9 @@ from minigpt.heal.graphs import GraphedSteps, can_capture, learn
 from minigpt.heal.losses import healing_gradient
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
-from tests.packed import by_mask
+from minigpt.progress import SILENT
+from tests.healing import Notes
+from tests.packed import by_mask, on_a_cpu
 from tests.tiny import tiny_model
 
 WINDOWS = [list(range(5, 25)), list(range(9, 40)), [1, 2, 3, 4, 5, 6, 7, 8, 9]]
@@ -129,7 +131,7 @@ def test_a_step_expects_the_text_it_is_told_of() -> None:
     model = tiny_model("llama")
     steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), list(model.parameters()))
     text = TokenText(windows=tuple(tuple(window) for window in WINDOWS), bytes=100)
-    steps.expect(text)
+    steps.expect(text, SILENT)
     assert len(steps.buffers.packing.starts) == most_together(100, WINDOWS) + 4 + 1
     steps.buffers.fill(pad(WINDOWS))
 
@@ -158,7 +160,7 @@ def steps_agree(model: Any, tolerance: float, *, compiled: bool = False) -> None
                 batch, other = pad(windows), deepcopy(model)
                 steps.gradients(batch)
                 found = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
-                assert steps.refreshed() is steps.twin
+                assert steps.refreshed() is steps.twin and steps.compiled is compiled
                 other.zero_grad()
                 plain(other, batch)
                 assert len(found) == len(parameters)
@@ -171,18 +173,31 @@ def steps_agree(model: Any, tolerance: float, *, compiled: bool = False) -> None
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_step_leaves_nothing_of_the_one_before(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, where a step stands in for its capture; a parameter without gradient keeps a gradient of zero."""
-    from types import SimpleNamespace
-
-    def captured(self: GraphedSteps) -> Any:
-        self.refreshed().train()
-        return SimpleNamespace(replay=torch.enable_grad()(self._step))
-
-    monkeypatch.setattr(attention, "packed_attention", by_mask)
-    monkeypatch.setattr(GraphedSteps, "_captured", captured)
+    on_a_cpu(monkeypatch)
     model = tiny_model("llama")
     if tied:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     steps_agree(model, 0.15)
+
+
+def test_layers_that_do_not_compile_are_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a note, and with the gradients of the plain step."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    on_a_cpu(monkeypatch)
+    monkeypatch.setattr(torch, "compile", lambda _function, **_: broken)
+    model, notes = tiny_model("llama"), Notes()
+    steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), list(model.parameters()), compiled=True)
+    steps.expect(TokenText(windows=tuple(map(tuple, WINDOWS)), bytes=100), notes)
+    batch, other = pad(WINDOWS), deepcopy(model)
+    with causal_attention(model, steps.twin):
+        steps.gradients(batch)
+    plain(other, batch)
+    assert not steps.compiled and "do not compile (RuntimeError)" in notes.notes[0]
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert float((ours.grad - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-12)) < 0.15
 
 
 @pytest.mark.gpu

@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from minigpt.heal import TokenText, attention, memory
+from minigpt.heal import TokenText, attention, graphs, memory, train
 from minigpt.heal.attention import causal_attention
 from minigpt.heal.buffers import Buffers
-from minigpt.heal.data import epochs
+from minigpt.heal.data import epochs, pad
 from minigpt.heal.graphs import GraphedSteps, learn
 from minigpt.heal.memory import Memory, pays, remember
 from minigpt.heal.recipe import Recipe
-from minigpt.heal.run import Run
 from minigpt.heal.teacher import Teacher
 from minigpt.progress import SILENT
-from tests.packed import by_mask
+from tests.packed import by_mask, captured_on_a_cpu
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -102,18 +101,77 @@ def test_it_pays_where_text_is_read_often_and_there_is_room(monkeypatch: pytest.
     assert not pays(TEXT, config, 2 * tokens, cuda)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1])
-def test_noise_changes_what_the_teacher_reads(noise: float) -> None:
-    """So nothing is remembered then."""
-    recipe = Recipe(steps=7, tokens_per_step=50, distill=1.0, noise=noise)
-    run = Run(tiny_model("llama"), TEXT, recipe, Teacher(model=tiny_model("llama", seed=1)), 0)
-    calls: list[tuple[TokenText, int]] = []
-    expected: list[TokenText] = []
-    run.steps = SimpleNamespace(
-        expect=expected.append, remember=lambda text, to_read, _reporter: calls.append((text, to_read))
-    )  # type: ignore[assignment]
-    run._prepare(TEXT, 4, SILENT)
-    assert expected == [TEXT] and calls == ([] if noise else [(TEXT, 200)])
+@pytest.mark.parametrize("name", ["final_logit_softcapping", "logit_scale", "logits_scaling"])
+def test_a_head_that_is_not_all_there_is_does_not_pay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = SimpleNamespace(total_memory=10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: room)
+    for value, expected in ((None, True), (1.0, True), (30.0, False)):
+        config = SimpleNamespace(hidden_size=64, **{name: value})
+        assert pays(TEXT, config, 10**9, torch.device("cuda")) is expected
+
+
+def asked_in(monkeypatch: pytest.MonkeyPatch, chosen: Recipe, text: TokenText = TEXT) -> tuple[int, Any]:
+    """How often a whole run on a CPU had its teacher read the text, and what it left."""
+    captured_on_a_cpu(monkeypatch)
+    monkeypatch.setattr(graphs, "pays", lambda *_: True)
+    calls, real = [], memory.remember
+
+    def counted(*arguments: Any) -> Memory | None:
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(graphs, "remember", counted)
+    model, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
+    train(model, text, TEXT, chosen, teacher=teacher)
+    return len(calls), model
+
+
+@pytest.mark.parametrize(("noise", "distill", "asked"), [(0.0, 1.0, 1), (0.1, 1.0, 0), (0.1, 0.5, 1)])
+def test_noise_changes_what_the_teacher_reads(
+    noise: float, distill: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So nothing is remembered then; noise is put into text that is not learnt itself, and into no other."""
+    chosen = Recipe(steps=2, tokens_per_step=60, window=32, distill=distill, noise=noise)
+    assert asked_in(monkeypatch, chosen)[0] == asked
+
+
+@pytest.mark.parametrize(("tokens", "window"), [(60, 32), (64, 128), (30, 512)])
+def test_a_run_learns_the_same_from_memory(tokens: int, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows behind their opening token, in steps that are longer or shorter than the longest window may be."""
+    chosen = Recipe(steps=6, tokens_per_step=tokens, window=window, distill=1.0, bare=0.0, warmup=1, evaluate_every=3)
+    asked, ours = asked_in(monkeypatch, chosen)
+    monkeypatch.setattr(graphs, "pays", lambda *_: False)
+    theirs, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
+    before = [parameter.clone() for parameter in theirs.parameters()]
+    train(theirs, TEXT, TEXT, chosen, teacher=teacher)
+    assert asked == 1
+    for one, other, start in zip(ours.parameters(), theirs.parameters(), before, strict=True):
+        moved = float((other - start).norm())
+        assert moved > 0 and float((one - other).norm()) < 0.1 * moved
+
+
+def test_a_window_shown_bare_is_taught_what_is_said_behind_its_opening_token() -> None:
+    teacher = Teacher(model=tiny_model("llama"))
+    buffers = Buffers.empty(100, 32, 12, CPU)
+    with causal_attention(teacher.model):
+        kept = asked(teacher)
+        batch = next(epochs(TEXT.windows, 100, 0, bare=0.999, packed=True))
+        buffers.fill(batch)
+        found = kept.logits(buffers.origins[: int(batch.lengths[0])])
+    assert batch.origins is not None
+    row = batch.ids[0, : int(batch.lengths[0])].tolist()
+    whole = next(window for window in WINDOWS if list(window[1:]) == row)
+    expected = teacher.logits(torch.tensor([whole]), torch.arange(1, len(whole)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_from_elsewhere_is_refused() -> None:
+    model, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
+    steps = GraphedSteps(model, teacher, Recipe(tokens_per_step=100, window=32), list(model.parameters()))
+    with causal_attention(teacher.model):
+        steps.teacher = asked(teacher)
+    with pytest.raises(ValueError, match="places in the text"):
+        steps.gradients(pad(WINDOWS[:2]))
 
 
 @pytest.mark.gpu
@@ -124,14 +182,14 @@ def test_graphs_learn_the_same_from_memory(monkeypatch: pytest.MonkeyPatch) -> N
     teacher = Teacher(model=tiny_model("llama", seed=1).cuda().to(torch.bfloat16))
     parameters = list(model.parameters())
     found = []
-    for to_read in (0, 10**6):
+    for often in (1, 1000):
         with causal_attention(model, teacher.model):
-            steps = GraphedSteps(
-                model, teacher, Recipe(distill=1.0, tokens_per_step=100, window=32), parameters, compiled=to_read > 0
-            )
+            chosen = Recipe(steps=often, distill=1.0, tokens_per_step=100, window=32)
+            steps = GraphedSteps(model, teacher, chosen, parameters, compiled=often > 1)
             with causal_attention(steps.twin):
-                steps.remember(TEXT, to_read, SILENT)
-                assert isinstance(steps.teacher, Memory if to_read else Teacher)
+                steps.expect(TEXT, SILENT)
+                steps.remember(TEXT)
+                assert isinstance(steps.teacher, Memory if often > 1 else Teacher)
                 steps.gradients(next(_batches()))
         found.append([parameter.grad.clone() for parameter in parameters])
     for ours, theirs in zip(*found, strict=True):

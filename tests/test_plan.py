@@ -92,7 +92,16 @@ def test_healing_leaves_a_known_part_of_every_cost(healing: Healing) -> None:
     assert healed is not None
     for axis in AXES:
         assert 0 < LEFT_AFTER[healing][axis] <= 1
-        assert healed.cost(axis, 0.3) == pytest.approx(LEFT_AFTER[healing][axis] * short.cost(axis, 0.3))
+        assert healed.cost(axis, 0.2) == pytest.approx(LEFT_AFTER[healing][axis] * short.cost(axis, 0.2))
+
+
+def test_beyond_what_was_healed_a_cost_counts_three_times() -> None:
+    short, healed = default_table(), shipped("llama", 576, DEFAULT, "thorough")
+    assert healed is not None and set(healed.known_to) == set(AXES)
+    for axis, known in healed.known_to.items():
+        inside, outside = (short.cost(axis, at) for at in (known, 0.9))
+        expected = LEFT_AFTER["thorough"][axis] * (inside + 3 * (outside - inside))
+        assert healed.cost(axis, 0.9) == pytest.approx(expected)
 
 
 def test_the_longer_the_healing_the_more_of_the_vocabulary_is_kept() -> None:

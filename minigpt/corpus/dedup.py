@@ -156,12 +156,11 @@ class Overlap:
                 by_size.setdefault(run, []).append(grams(tokens, run))
         self.tables = [_Table.of(found, run) for run, found in sorted(by_size.items())]
 
-    def hits(self, text: str) -> bool:
-        """Whether `text` gives a target away, or is itself made of targets to more than `share`."""
-        return bool(self.among(hashed([text]))[0])
-
     def among(self, texts: Hashed) -> NDArray[np.bool_]:
-        """Whether each text does: all texts at once, since hardly any run of theirs is one of a target."""
+        """Whether each text gives a target away, or is itself made of targets to more than `share`.
+
+        All texts at once, since hardly any run of theirs is one of a target.
+        """
         found = np.zeros(len(texts.starts) - 1, bool)
         owners = np.repeat(np.arange(len(found)), np.diff(texts.starts))
         for table in self.tables:

@@ -24,6 +24,11 @@ class Buffers:
     weights: Tensor
     origins: Tensor
 
+    @property
+    def most(self) -> int:
+        """Windows there is room for."""
+        return len(self.packing.starts) - 1 - -(-self.ids.shape[1] // self.packing.longest)
+
     @classmethod
     def empty(cls, tokens: int, window: int, most: int, device: torch.device) -> Buffers:
         """Room for `tokens` tokens in `most` windows of at most `window`."""

@@ -26,6 +26,7 @@ SizedT = TypeVar("SizedT", bound=Sized)
 SHORTEST = 8
 POOL = 32
 ROOM = 1.5
+"""Windows of a packed batch at most, relative to the average."""
 MULTIPLE = 8
 
 
@@ -129,6 +130,13 @@ def pieces(windows: Windows) -> list[Piece]:
     return [Piece(*each) for each in zip(usable, accumulate(map(len, usable), initial=0), strict=False)]
 
 
+def parts(windows: Sequence[SizedT], tokens: int) -> list[Sequence[SizedT]]:
+    """The windows in parts of about `POOL` batches of `tokens` tokens, in their order."""
+    total = sum(map(len, windows))
+    size = max(1, POOL * tokens * len(windows) // max(1, total))
+    return [windows[start : start + size] for start in range(0, len(windows), size)]
+
+
 def group(windows: Sequence[SizedT], tokens: int) -> list[list[SizedT]]:
     """Cut windows, sorted by length, into batches of at most `tokens` tokens, padding included.
 
@@ -143,9 +151,13 @@ def group(windows: Sequence[SizedT], tokens: int) -> list[list[SizedT]]:
 
 
 def most_together(tokens: int, windows: Sequence[Sized]) -> int:
-    """Windows that a packed batch of `tokens` tokens may hold: half as many again as the average, 8 more at least.
+    """Windows that a packed batch may hold: half as many again as the average, 8 more at least.
 
     Attention of packed windows takes its time for every place that stays empty.
+
+    Args:
+        tokens: of a batch.
+        windows: of the whole text.
     """
     average = sum(map(len, windows)) / max(1, len(windows))
     usual = tokens / max(1.0, average)
@@ -155,8 +167,13 @@ def most_together(tokens: int, windows: Sequence[Sized]) -> int:
 def together(windows: Sequence[SizedT], tokens: int, most: int) -> list[list[SizedT]]:
     """Put windows into batches of at most `most` windows and `tokens` tokens that waste next to none.
 
-    First fit in the order given: where that is drawn, every batch has about as many windows. A window that is longer
-    than a batch is one by itself.
+    First fit in the order given: where that is drawn, every batch has about as many windows. The time it takes grows
+    with the square of the windows, so give it a part of the text (:func:`parts`).
+
+    Args:
+        windows: in the order of the draw; one that is longer than a batch is one by itself.
+        tokens: of a batch.
+        most: windows of a batch.
     """
     batches: list[list[SizedT]] = []
     rooms: list[int] = []
@@ -186,16 +203,15 @@ def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packe
     usable = pieces(windows)
     if not usable:
         raise CorpusError(f"No training text of {SHORTEST} tokens or more is left; give the domain more text.")
-    total = sum(len(window) for window in usable)
-    pool = max(1, POOL * tokens * len(usable) // total)
     most, epoch = most_together(tokens, usable), 0
     while True:
         order = Random(f"{seed}/{epoch}")
         drawn = order.sample(usable, len(usable))
         shuffled = [each.bare() if bare and order.random() < bare else each for each in drawn]
-        pools = [shuffled[start : start + pool] for start in range(0, len(shuffled), pool)]
         batches = [
-            batch for some in pools for batch in (together(some, tokens, most) if packed else group(some, tokens))
+            batch
+            for part in parts(shuffled, tokens)
+            for batch in (together(part, tokens, most) if packed else group(part, tokens))
         ]
         order.shuffle(batches)
         yield from map(gathered, batches)

@@ -3,7 +3,7 @@
 The kernels are liger-kernel's (the `gpu` extra), put in through transformers' own integration. Measured on an H100
 with the default parent: 73.6 ms a distillation step of 8,192 tokens without them, 47.8 ms with. A long run compiles its
 layers instead: 53.0 ms a step of 16,384 tokens on an H200 (half of the default parent) where the kernels take 62.0 ms,
-after 4 to 7 s of compiling.
+after 5 to 7 s of compiling.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def has_fused_kernels(model: Any) -> bool:
 def compiled_layers(*models: Any) -> Iterator[Callable[[Any], Any]]:
     """Inside the block the decoder layers of these models run compiled; gives what compiles other functions so.
 
-    What was compiled before is forgotten first: graphs captured from it need it no longer.
+    What was compiled before is forgotten first, so no graph captured from that may be replayed any more: a run ends
+    before the next one begins.
     """
     torch.compiler.reset()
     compiled: Callable[[Any], Any] = partial(torch.compile, dynamic=False)
@@ -78,11 +79,14 @@ def compiled_layers(*models: Any) -> Iterator[Callable[[Any], Any]]:
             del layer.forward
 
 
-@cache
 def can_compile() -> bool:
     """Whether functions can be compiled for the CUDA device, which takes Triton and a C compiler."""
     try:
-        found = torch.compile(torch.ones_like)(torch.zeros(8, device="cuda"))
-    except Exception:  # noqa: BLE001: what is missing shows in many kinds of errors
+        return _compiles()
+    except Exception:  # what is missing shows in many kinds of errors
         return False
-    return bool(found.all())
+
+
+@cache
+def _compiles() -> bool:
+    return bool(torch.compile(torch.ones_like)(torch.zeros(8, device="cuda")).all())

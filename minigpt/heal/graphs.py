@@ -19,12 +19,12 @@ from minigpt.heal.attention import has_packed_attention
 from minigpt.heal.buffers import Buffers
 from minigpt.heal.data import SHORTEST, Padded, TokenText, most_together, pieces
 from minigpt.heal.forward import logits_at
-from minigpt.heal.fused import compiled_layers
+from minigpt.heal.fused import compiled_layers, fused_kernels
 from minigpt.heal.losses import Slope, healing_gradient, row_gradients
 from minigpt.heal.memory import Memory, pays, remember
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.teacher import Teacher
-from minigpt.progress import Reporter
+from minigpt.progress import SILENT, Reporter
 
 WARM_UP = 2
 NO_GRAPH = (
@@ -55,7 +55,7 @@ def learn(
 
 
 class GraphedSteps:
-    """Computes gradients by replaying a captured graph, of compiled layers where the run is `long` enough for that."""
+    """Computes gradients by replaying a captured graph, of compiled layers where that is asked for and works."""
 
     def __init__(
         self,
@@ -74,26 +74,37 @@ class GraphedSteps:
         self.weights: list[Tensor] = [p for p in self.twin.parameters() if p.requires_grad]
         self.graph: Any = None
         self.slope: Slope = row_gradients
-        self.buffers = self._room(recipe.tokens_per_step // SHORTEST)
+        self.tokens = max(recipe.tokens_per_step, recipe.window)
+        self.buffers = self._room(self.tokens // SHORTEST)
+        self.reporter: Reporter = SILENT
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
     def _room(self, most: int) -> Buffers:
-        tokens = max(self.recipe.tokens_per_step, self.recipe.window)
-        return Buffers.empty(tokens, self.recipe.window, most, self.device)
+        return Buffers.empty(self.tokens, self.recipe.window, most, self.device)
 
-    def expect(self, text: TokenText) -> None:
+    def expect(self, text: TokenText, reporter: Reporter) -> None:
         """Make room for batches of this text, and no more."""
-        self.buffers = self._room(most_together(self.recipe.tokens_per_step, pieces(text.windows)))
+        self.buffers, self.reporter = self._room(most_together(self.tokens, pieces(text.windows))), reporter
 
-    def remember(self, text: TokenText, to_read: int, reporter: Reporter) -> None:
-        """Ask the teacher once what it says about the text of the `to_read` tokens to come, if that pays."""
-        teacher = self.teacher
-        if isinstance(teacher, Teacher) and pays(text, teacher.model.config, to_read, self.device):
-            self.teacher = remember(teacher, text, self.buffers, reporter) or teacher
+    def remember(self, text: TokenText) -> None:
+        """Ask the teacher once what it says about the text, if that pays and there is memory for it."""
+        teacher, to_read = self.teacher, self.recipe.steps * self.recipe.tokens_per_step
+        if not isinstance(teacher, Teacher) or not pays(text, teacher.model.config, to_read, self.device):
+            return
+        try:
+            self.teacher = remember(teacher, text, self.buffers, self.reporter) or teacher
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
 
     def gradients(self, batch: Padded) -> None:
-        """Put the gradients of a batch's loss into the parameters' `.grad`."""
+        """Put the gradients of a batch's loss into the parameters' `.grad`.
+
+        Raises:
+            ValueError: the batch does not fit, or does not say where in the text it stands when a memory is asked.
+        """
+        if isinstance(self.teacher, Memory) and batch.origins is None:
+            raise ValueError("what is remembered of a teacher is found by a batch's places in the text")
         self.buffers.fill(batch)
         if self.graph is None:
             self.graph = self._captured()
@@ -123,11 +134,16 @@ class GraphedSteps:
     def _captured(self) -> Any:
         """The step's graph. What is compiled for it is plain again afterwards: dev text comes in many shapes."""
         self.refreshed().train()
-        if not self.compiled:
-            return self._recorded()
-        teachers = [self.teacher.model] if isinstance(self.teacher, Teacher) else []
-        with compiled_layers(self.twin, *teachers) as compiled:
-            self.slope = compiled(row_gradients)
+        models = [self.twin] + ([self.teacher.model] if isinstance(self.teacher, Teacher) else [])
+        if self.compiled:
+            try:
+                with compiled_layers(*models) as compiled:
+                    self.slope = compiled(row_gradients)
+                    return self._recorded()
+            except Exception as error:  # compilers fail in many ways, and the plain step needs none
+                self.compiled, self.slope = False, row_gradients
+                self.reporter.note(f"The layers do not compile ({type(error).__name__}); the run goes on without.")
+        with fused_kernels(*models):
             return self._recorded()
 
     def _recorded(self) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 ROWS = 512
 Slope = Callable[[Tensor, Tensor, Tensor | None, float, float], Tensor]
+"""What :func:`row_gradients` does, compiled or not."""
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from minigpt.heal.buffers import Buffers
-from minigpt.heal.data import TokenText, gathered, most_together, pieces, together
+from minigpt.heal.data import TokenText, gathered, parts, pieces, together
 from minigpt.heal.teacher import Teacher
 from minigpt.progress import Reporter
 
@@ -24,6 +24,9 @@ READ_OFTEN = 2
 SHARE = 4
 """The states may take one part in so many of an accelerator's memory."""
 CLOSE = 0.02
+"""How far the head's answers may be from the teacher's, relative to the largest: bf16 in batches of another shape."""
+BENT_BY = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+"""What families do to the logits of their heads, as their configs name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Memory:
 
 
 def pays(text: TokenText, config: Any, to_read: int, device: torch.device) -> bool:
-    """Whether reading `to_read` tokens goes through the text often enough, and its states fit.
+    """Whether `to_read` tokens go through the text often enough, its states fit, and the head alone makes the answers.
 
     Args:
         text: to train on.
@@ -47,6 +50,8 @@ def pays(text: TokenText, config: Any, to_read: int, device: torch.device) -> bo
         to_read: tokens of all steps together.
         device: of the teacher.
     """
+    if any(getattr(config, name, None) not in (None, 1) for name in BENT_BY):
+        return False
     tokens = sum(map(len, pieces(text.windows)))
     room = int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
     return to_read >= READ_OFTEN * tokens and 2 * tokens * int(config.hidden_size) <= room // SHARE
@@ -59,16 +64,16 @@ def remember(teacher: Teacher, text: TokenText, buffers: Buffers, reporter: Repo
     Args:
         teacher: whose attention is packed (:func:`minigpt.heal.attention.causal_attention`).
         text: to train on, in the student's tokens.
-        buffers: to lay the batches into.
+        buffers: to lay the batches into, with room for the longest window.
         reporter: told about progress.
 
     Returns:
-        None where the teacher does more to its answers than its head does (soft caps, scales).
+        What it said; None without text, or where it does more to its answers than its head does (soft caps, scales).
     """
     usable = pieces(text.windows)
     states: Tensor | None = None
     tokens = buffers.ids.shape[1]
-    batches = together(usable, tokens, most_together(tokens, usable))
+    batches = [batch for part in parts(usable, tokens) for batch in together(part, tokens, buffers.most)]
     for batch in reporter.track(batches, title="Asking the teacher", total=len(batches)):
         told = gathered(batch)
         buffers.fill(told)

@@ -93,6 +93,11 @@ class Recipe:
             if not holds:
                 raise ConfigError(f"{name} of a training recipe must be {range_}, not {getattr(self, name)!r}.")
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether `noise` is put into the text: only where the text itself is not learnt."""
+        return self.noise > 0 and self.distill == 1
+
     def at(self, learning_rate: float) -> Recipe:
         """The same recipe with another peak learning rate."""
         return replace(self, learning_rate=learning_rate)

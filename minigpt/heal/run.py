@@ -19,7 +19,7 @@ from minigpt.heal.attention import causal_attention
 from minigpt.heal.average import Average
 from minigpt.heal.data import Bound, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
-from minigpt.heal.fused import LONG, can_compile, fused_kernels
+from minigpt.heal.fused import LONG, can_compile
 from minigpt.heal.graphs import NO_GRAPH, GraphedSteps, can_capture
 from minigpt.heal.losses import healing_gradient
 from minigpt.heal.muon import optimizer_for
@@ -79,10 +79,8 @@ class Run:
         with ExitStack() as stack:
             if self.steps is not None:
                 stack.enter_context(causal_attention(*self.models, self.steps.twin))
-                if not self.steps.compiled:
-                    stack.enter_context(fused_kernels(self.steps.twin, *self.models[1:]))
+            self._prepare(text, reporter)
             left = self.recipe.steps - self.step
-            self._prepare(text, left, reporter)
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
                 if self.look():
                     return
@@ -97,19 +95,19 @@ class Run:
         packed = self.steps is not None
         ordered = epochs(self._readable(text).windows, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
         left = islice(ordered, self.step, None)
-        return noisy(left, recipe.noise, seed, self.step) if recipe.noise and recipe.distill == 1 else left
+        return noisy(left, recipe.noise, seed, self.step) if recipe.is_noisy else left
 
     def _readable(self, text: TokenText) -> TokenText:
         return self.teacher.can_read(text) if self.teacher is not None else text
 
-    def _prepare(self, text: TokenText, left: int, reporter: Reporter) -> None:
+    def _prepare(self, text: TokenText, reporter: Reporter) -> None:
         """Say what comes to the graph, and have the teacher read it once, unless noise changes what it reads."""
         if self.steps is None:
             return
         readable = self._readable(text)
-        self.steps.expect(readable)
-        if not self.recipe.noise:
-            self.steps.remember(readable, left * self.recipe.tokens_per_step, reporter)
+        self.steps.expect(readable, reporter)
+        if not self.recipe.is_noisy:
+            self.steps.remember(readable)
 
     @property
     def models(self) -> list[Any]:

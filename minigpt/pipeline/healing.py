@@ -15,7 +15,7 @@ from minigpt.pipeline.sampled import sampled_text
 from minigpt.pipeline.text import token_text
 from minigpt.types import PrunePlan, Training
 
-VERSION = 2
+VERSION = 3
 """Of how healing goes: a model that an older one healed is healed again."""
 
 

@@ -22,7 +22,7 @@ from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.limits import FREE, Budget, budget_for
 from minigpt.pipeline.sensitivity import PROBED, measure_sensitivity
 from minigpt.pipeline.text import calibration_batches
-from minigpt.plan import LEFT_AFTER, Curve, Sensitivity, shipped
+from minigpt.plan import Curve, Sensitivity, shipped
 from minigpt.plan.allocate import removed_fractions
 from minigpt.progress import SILENT, Reporter
 from minigpt.prune import apply_plan
@@ -216,7 +216,7 @@ def _sensitivity(
         *contrasted_with(context),
     )
     folder, _ = context.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
-    return Sensitivity(curves=read_json(folder / CURVES, dict[str, Curve]), weights=LEFT_AFTER[chosen.healing])
+    return Sensitivity.after(chosen.healing, read_json(folder / CURVES, dict[str, Curve]))
 
 
 def prune(context: Context, planned: Planned, source: Path) -> tuple[Path, str, float]:

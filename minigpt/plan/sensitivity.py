@@ -30,6 +30,15 @@ four of 30 layers removed, 0.425 with 29 % of the neurons). "thorough" is fitted
 on medicine, 26 to 33 million tokens of healing (docs/results/quality.md): the rest heals, a vocabulary does not, and
 the more tokens are kept the better it answers questions, too. The values for KV groups are guesses."""
 
+KNOWN_TO: Mapping[Healing, Mapping[str, float]] = {
+    "short": {},
+    "long": {},
+    "thorough": {"vocab": 0.6, "ffn": 0.55, "kv_groups": 0.34, "layers": 0.27},
+}
+"""Up to which fraction removed the shapes went that "thorough" is fitted to. Beyond it a cost counts `BEYOND` times as
+much: a guard, not a measurement, without which a third of the parent would be eight layers or a hundred neurons."""
+BEYOND = 3.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
@@ -37,12 +46,18 @@ class Sensitivity:
 
     Curves start at (0, 0) and are made monotone; between points they are linear, beyond the last one they go on
     with the last slope, doubled, since every method collapses in the end. `weights` say which part of a cost is left
-    after healing; `source` says where the numbers come from.
+    after healing, `known_to` up to which fraction that is known; `source` says where the numbers come from.
     """
 
     curves: Mapping[str, Curve]
     weights: Mapping[str, float] = field(default_factory=lambda: LEFT_AFTER["short"])
+    known_to: Mapping[str, float] = field(default_factory=dict)
     source: str = "measured"
+
+    @classmethod
+    def after(cls, healing: Healing, curves: Mapping[str, Curve], source: str = "measured") -> Sensitivity:
+        """The curves before healing, with what healing leaves of them."""
+        return cls(curves=curves, weights=LEFT_AFTER[healing], known_to=KNOWN_TO[healing], source=source)
 
     def cost(self, axis: str, removed: float) -> float:
         """Expected cost of removing this fraction of an axis, after healing.
@@ -54,7 +69,9 @@ class Sensitivity:
             return 0.0
         if not any(place > 0 for place, _ in self.curves.get(axis, ())):
             raise PlanError(f"No sensitivity was measured for {axis!r}; measured: {', '.join(sorted(self.curves))}.")
-        return self.weights.get(axis, 1.0) * interpolate(monotone(self.curves[axis]), removed)
+        curve = monotone(self.curves[axis])
+        known = interpolate(curve, min(removed, self.known_to.get(axis, 1.0)))
+        return self.weights.get(axis, 1.0) * (known + BEYOND * (interpolate(curve, removed) - known))
 
 
 def monotone(curve: Curve) -> Curve:
@@ -93,5 +110,5 @@ def shipped(model_type: str, hidden_size: int, shape: Shape, healing: Healing) -
     for table in _tables():
         if table["parent"] == wanted:
             curves = {axis: tuple((x, y) for x, y in points) for axis, points in table["curves"].items()}  # type: ignore[attr-defined]
-            return Sensitivity(curves=curves, weights=LEFT_AFTER[healing], source=str(table["source"]))
+            return Sensitivity.after(healing, curves, str(table["source"]))
     return None
