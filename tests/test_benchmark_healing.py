@@ -89,6 +89,14 @@ def test_the_committed_rates_are_compared_on_one_shape_a_size(module: Any) -> No
     assert len({replace(each.recipe(), learning_rate=1.0) for each in variants}) == 1
 
 
+def test_the_committed_vocabularies_differ_in_shape_alone(module: Any) -> None:
+    variants = module.variants_in(BENCHMARKS / "vocabulary.jsonl")
+    assert {each.kept for each in variants} == {0.5, 0.75}
+    assert len({(each.general, each.definitions, each.sampled) for each in variants}) == 1
+    assert len({(each.kept, each.recipe()) for each in variants}) == 2
+    assert len({(each.kept, each.layers, each.vocab_size) for each in variants}) == len(variants)
+
+
 def test_every_variant_is_cut_from_and_taught_by_what_it_names(
     module: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
