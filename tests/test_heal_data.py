@@ -15,7 +15,7 @@ from torch.nn import functional
 from minigpt.errors import CorpusError
 from minigpt.evaluate import text_bits
 from minigpt.heal import TokenText, bits_per_byte
-from minigpt.heal.data import SHORTEST, Padded, epochs, group, pad
+from minigpt.heal.data import SHORTEST, Padded, epochs, group, pad, steps_to_read
 from minigpt.heal.forward import logits_at
 from minigpt.types import Document
 from tests.healing import VOCABULARY, patterned
@@ -60,6 +60,17 @@ def test_rows_say_where_in_the_text_they_stand(
         assert batch.origins is not None
         for row, origin in zip(rows(batch), batch.origins.tolist(), strict=True):
             assert tuple(whole[origin : origin + len(row)]) == row
+
+
+@settings(max_examples=20, deadline=None)
+@given(windows=WINDOWS, tokens=st.integers(48, 200), wanted=st.integers(0, 3000), packed=st.booleans())
+def test_so_many_steps_read_so_many_tokens_and_one_less_does_not(
+    windows: list[tuple[int, ...]], tokens: int, wanted: int, packed: bool
+) -> None:
+    steps = steps_to_read(windows, wanted, tokens, 3, bare=0.3, packed=packed)
+    batches = islice(epochs(windows, tokens, 3, bare=0.3, packed=packed), steps)
+    read = [int((batch.lengths - 1).sum()) for batch in batches]
+    assert sum(read) >= wanted and (not read or sum(read[:-1]) < wanted)
 
 
 def test_a_window_beyond_the_budget_is_a_batch_by_itself() -> None:

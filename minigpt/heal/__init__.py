@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from minigpt.heal.forward import bits_per_byte
     from minigpt.heal.recipe import Recipe
     from minigpt.heal.teacher import Teacher
-    from minigpt.heal.training import Found, prolong, search, train
+    from minigpt.heal.training import Found, prolong, search, steps_for, train
 
 _HOMES = {
     "Bound": "minigpt.heal.data",
@@ -24,10 +24,22 @@ _HOMES = {
     "bits_per_byte": "minigpt.heal.forward",
     "prolong": "minigpt.heal.training",
     "search": "minigpt.heal.training",
+    "steps_for": "minigpt.heal.training",
     "train": "minigpt.heal.training",
 }
 
-__all__ = ["Bound", "Found", "Recipe", "Teacher", "TokenText", "bits_per_byte", "prolong", "search", "train"]
+__all__ = [
+    "Bound",
+    "Found",
+    "Recipe",
+    "Teacher",
+    "TokenText",
+    "bits_per_byte",
+    "prolong",
+    "search",
+    "steps_for",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

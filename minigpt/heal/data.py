@@ -12,7 +12,7 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from random import Random
 from typing import TypeVar
 
@@ -200,6 +200,18 @@ def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packe
     Raises:
         CorpusError: no window is long enough to learn from.
     """
+    return map(gathered, _batches(windows, tokens, seed, bare, packed))
+
+
+def steps_to_read(
+    windows: Windows, wanted: int, tokens: int, seed: int, *, bare: float = 0.0, packed: bool = False
+) -> int:
+    """The first so many batches of :func:`epochs` have `wanted` tokens or more to predict; arguments as there."""
+    sizes = (sum(len(piece) - 1 for piece in batch) for batch in _batches(windows, tokens, seed, bare, packed))
+    return sum(1 for _ in takewhile(lambda before: before < wanted, accumulate(sizes, initial=0)))
+
+
+def _batches(windows: Windows, tokens: int, seed: int, bare: float, packed: bool) -> Iterator[list[Piece]]:
     usable = pieces(windows)
     if not usable:
         raise CorpusError(f"No training text of {SHORTEST} tokens or more is left; give the domain more text.")
@@ -214,7 +226,7 @@ def epochs(windows: Windows, tokens: int, seed: int, *, bare: float = 0.0, packe
             for batch in (together(part, tokens, most) if packed else group(part, tokens))
         ]
         order.shuffle(batches)
-        yield from map(gathered, batches)
+        yield from batches
         epoch += 1
 
 

@@ -15,7 +15,8 @@ import torch
 from minigpt.files import fingerprint
 from minigpt.heal import checkpoint as checkpoints
 from minigpt.heal.adapters import trainable
-from minigpt.heal.data import Bound, TokenText
+from minigpt.heal.data import Bound, TokenText, steps_to_read
+from minigpt.heal.graphs import can_capture
 from minigpt.heal.recipe import Recipe
 from minigpt.heal.run import Run
 from minigpt.heal.teacher import Teacher
@@ -211,6 +212,12 @@ def prolong(
     name = f"{title} at {rate:g}, {steps:,} steps"
     told = {"seed": seed, "title": name, "reporter": reporter, "checkpoint": checkpoint}
     return _better(found, fresh(), text, dev, long, **told)
+
+
+def steps_for(model: Any, text: TokenText, recipe: Recipe, tokens: int, *, seed: int = 0) -> int:
+    """Steps in which a run of this model, recipe and seed, without a teacher, reads at least `tokens` tokens."""
+    packed = can_capture(model, recipe, next(model.parameters()).device)
+    return steps_to_read(text.windows, tokens, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
 
 
 def _better(found: Found | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **told: Any) -> Found:

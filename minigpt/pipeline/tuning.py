@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt import assets
 from minigpt.files import fingerprint, link, read_json, write_json
-from minigpt.heal import Found, prolong, search
+from minigpt.heal import Found, prolong, search, steps_for
 from minigpt.pipeline.context import Context, release, save_model
 from minigpt.pipeline.sampled import first_key, sampled_text
 from minigpt.pipeline.text import dev_sample, token_text
 from minigpt.types import Training
-
-MARGIN = 1.1
-"""Steps of the control beyond the healing's own: batches are filled, and texts tokenized, to different shares."""
-
 
 RATES = (0.5, 1.0, 2.0)
 """Learning rates that are tried, as multiples of the recipe's own."""
@@ -72,15 +67,15 @@ def tuned_parent(context: Context) -> Tuned:
     best rate then gets a run without patience over all that healing reads, sampled text included, and over as many
     tokens, so that the control has had every chance to use them. Text that the parent sampled rarely helps it.
     """
-    recipe, heal = context.settings.tune, context.settings.heal
+    heal = context.settings.heal
     first, sampled = first_tuned(context), sampled_text(context)
-    longest = math.ceil(MARGIN * heal.steps * heal.tokens_per_step / recipe.tokens_per_step)
-    key = fingerprint(first.key, context.text_key, longest)
+    most = heal.steps * max(heal.tokens_per_step, heal.window)  # that healing can read
+    key = fingerprint(first.key, context.text_key, most)
 
     def make(folder: Path) -> None:
         found = Found(model=None, training=first.training, tried=first.tried)
-        if sampled.documents or longest > max(each.steps for each in first.tried):
-            found = _long_run(context, found, max(longest, recipe.steps) if sampled.documents else longest)
+        if sampled.documents or most > max(each.tokens for each in first.tried):
+            found = _long_run(context, found, most)
         if found.model is None:
             shutil.copytree(first.path, folder / "model", copy_function=link)
         else:
@@ -93,19 +88,20 @@ def tuned_parent(context: Context) -> Tuned:
     return _read(folder, key, max(first.seconds, sampled.seconds) + done.seconds)
 
 
-def _long_run(context: Context, found: Found, steps: int) -> Found:
-    """What was found before, or the parent after a run on everything, if that is better."""
-    recipe = context.settings.tune
+def _long_run(context: Context, found: Found, tokens: int) -> Found:
+    """What was found before, or the parent after a run on so many tokens of everything, if that is better."""
+    recipe, seed = context.settings.tune, context.text_seed
     text, dev = context.training_text(assets.load_tokenizer(context.parent.path), recipe.window)
     with context.reporter.stage("Tuning the parent (the control) on all text"):
+        model = context.load(context.parent.path, training=True)
         return prolong(
             found,
-            lambda: context.load(context.parent.path, training=True),
+            lambda: model,
             text,
             dev,
             recipe,
-            steps=steps,
-            seed=context.text_seed,
+            steps=max(steps_for(model, text, recipe, tokens, seed=seed), recipe.steps),
+            seed=seed,
             checkpoint=context.workspace.work / "tuning.safetensors",
             title="Tuning",
             reporter=context.reporter,

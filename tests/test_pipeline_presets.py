@@ -1,0 +1,58 @@
+"""The large presets as they are, all their stages together, with small numbers in place of large ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from minigpt.pipeline import sampled
+from minigpt.pipeline.presets import PRESETS
+from tests.building import build
+from tests.worlds import World
+
+pytestmark = pytest.mark.usefixtures("home")
+
+SMALL = {
+    "corpus.relevance": "false",
+    "evaluation.sample_tokens": "0",
+    "evaluation.questions": "4",
+    "plan.tokens": "512",
+    "plan.probe_tokens": "256",
+    "plan.sensitivity": "measure",
+    "repair.tokens": "512",
+    "text.sampled": "6",
+    "tune.steps": "2",
+    "tune.tokens_per_step": "256",
+    "tune.window": "64",
+    "heal.steps": "3",
+    "heal.tokens_per_step": "512",
+    "heal.window": "64",
+    "heal.warmup": "1",
+}
+
+
+@pytest.mark.parametrize("preset", ["standard", "thorough"])
+def test_a_large_preset_runs_from_end_to_end(preset: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control has read at least what healing read, and what is planned is what stands in the report."""
+    written: list[int] = []
+    real = sampled.passages
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        found = real(*arguments, **options)
+        written.append(len(found))
+        return found
+
+    monkeypatch.setattr(sampled, "LENGTH", 40)
+    monkeypatch.setattr(sampled, "passages", counted)
+    options = world.options(f"preset-{preset}", overrides=None, preset=preset, target_size=0.8)
+    report = build(replace(options, overrides=SMALL))
+    healed, tuned = report.stage("healed"), report.stage("parent_tuned")
+    assert healed is not None and tuned is not None and healed.training is not None and tuned.training is not None
+    assert tuned.training.tokens >= healed.training.tokens > 0
+    rate = PRESETS[preset].heal.learning_rate
+    grown = PRESETS[preset].heal.growth > 1
+    assert (healed.training.learning_rate > rate) is grown
+    assert len(written) == 1 and 0 < written[0] <= 6
+    assert report.preset == preset and 0.75 < healed.parameters / report.stages[0].parameters <= 0.81
