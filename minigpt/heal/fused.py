@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,16 +77,3 @@ def compiled_layers(*models: Any) -> Iterator[Callable[[Any], Any]]:
     finally:
         for layer in layers:
             del layer.forward
-
-
-def can_compile() -> bool:
-    """Whether functions can be compiled for the CUDA device, which takes Triton and a C compiler."""
-    try:
-        return _compiles()
-    except Exception:  # what is missing shows in many kinds of errors
-        return False
-
-
-@cache
-def _compiles() -> bool:
-    return bool(torch.compile(torch.ones_like)(torch.zeros(8, device="cuda")).all())

@@ -19,7 +19,7 @@ from minigpt.heal.attention import causal_attention
 from minigpt.heal.average import Average
 from minigpt.heal.data import Bound, Padded, TokenText, epochs, noisy
 from minigpt.heal.forward import autocast, bits_per_byte, logits_at
-from minigpt.heal.fused import LONG, can_compile
+from minigpt.heal.fused import LONG
 from minigpt.heal.graphs import NO_GRAPH, GraphedSteps, can_capture
 from minigpt.heal.losses import healing_gradient
 from minigpt.heal.muon import optimizer_for
@@ -65,7 +65,7 @@ class Run:
         self.steps: GraphedSteps | None = None
         teaches = teacher is None or next(teacher.model.parameters()).dtype in HALF
         if teaches and all(can_capture(each, recipe, self.device) for each in self.models):
-            compiled = recipe.steps * recipe.tokens_per_step >= LONG and can_compile()
+            compiled = recipe.steps * recipe.tokens_per_step >= LONG
             self.steps = GraphedSteps(model, teacher, recipe, self.parameters, compiled=compiled)
 
     def go(
