@@ -151,7 +151,7 @@ PRESETS: Mapping[str, Settings] = {
         plan=PlanSettings(healing="thorough"),
         text=TextSettings(general=1.0, definitions=3, sampled=24_000),
         heal=Recipe(
-            steps=2000,
+            steps=2400,
             tokens_per_step=16384,
             learning_rate=5e-4,
             growth=4.0,
