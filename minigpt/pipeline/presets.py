@@ -144,7 +144,18 @@ PRESETS: Mapping[str, Settings] = {
         ),
     ),
     "standard": Settings(
-        corpus=CorpusSettings(relevance=True), text=TextSettings(general=1.0, definitions=3, sampled=12_000)
+        corpus=CorpusSettings(relevance=True),
+        plan=PlanSettings(healing="thorough"),
+        text=TextSettings(general=1.0, definitions=3, sampled=8_000),
+        heal=Recipe(
+            steps=600,
+            tokens_per_step=16384,
+            learning_rate=5e-4,
+            growth=4.0,
+            optimizer="muon",
+            distill=1.0,
+            evaluate_every=150,
+        ),
     ),
     "thorough": Settings(
         corpus=CorpusSettings(relevance=True),
