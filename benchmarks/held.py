@@ -27,7 +27,11 @@ BASICS = {
     "corpus.relevance": "false",
     "evaluation.sample_tokens": "0",
     "text.sampled": "0",
+    "heal.tokens_per_step": "8192",
+    "heal.growth": "1",
+    "heal.evaluate_every": "250",
 }
+"""Besides the points' own steps and plan: the healing that every published point had, whatever the preset has since."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minigpt.errors import MiniGPTError
@@ -18,7 +20,7 @@ from minigpt.sweep.cells import row_of
 from tests.sweeping import built, items
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-PARENT, TUNED = items(2.0, right=10), items(1.6, right=16)
+PARENT, TUNED = items(2.0, noise=1.0, seed=7, right=10), items(1.6, right=16)
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +34,36 @@ def quality() -> Any:
         sys.modules.pop("quality", None)
 
 
-def swept(root: Path, *healed: tuple[float, int, ItemScores]) -> Path:
-    """A folder as a sweep leaves it: points of size, seed and items."""
-    work = root / "medical" / "shared" / "work"
-    for name, scores in (("parent", PARENT), ("parent_tuned", TUNED)):
+def times(scores: ItemScores, factor: float, right: int) -> ItemScores:
+    """Every document at `factor` times its bits, so that paired ratios are that factor without any noise."""
+    texts = {
+        task: replace(found, bits=tuple(factor * each for each in found.bits)) for task, found in scores.texts.items()
+    }
+    return replace(items(1.0, right=right), texts=texts)
+
+
+def controls(work: Path, parent: ItemScores = PARENT, tuned: ItemScores = TUNED) -> None:
+    for name, scores in (("parent", parent), ("parent_tuned", tuned)):
         (work / f"measured_{name}").mkdir(parents=True, exist_ok=True)
         save_scores(scores, work / f"measured_{name}" / "scores.json")
+
+
+def swept(
+    root: Path,
+    healed: Mapping[tuple[float, int], ItemScores],
+    *,
+    method: str = "contextual",
+    domain: str = "medical",
+    parent: ItemScores = PARENT,
+    tuned: ItemScores = TUNED,
+) -> Path:
+    """A folder as a sweep leaves it: points by size and seed."""
+    controls(root / domain / "shared" / "work", parent, tuned)
     rows = []
-    for size, seed, scores in healed:
-        made = built("contextual", size, {"pruned": items(3.0), "healed": scores}, seed=seed)
-        made = replace(made, report=replace(made.report, seed=seed, method="contextual"))
-        folder = root / "medical" / "points" / made.point.id
+    for (size, seed), scores in healed.items():
+        made = built(method, size, {"pruned": items(3.0), "healed": scores}, seed=seed)
+        made = replace(made, report=replace(made.report, seed=seed, method=method, seconds=60 + seed))
+        folder = root / domain / "points" / made.point.id
         folder.mkdir(parents=True)
         save(made.report, folder / "report.json")
         save_scores(scores, folder / "items_healed.json")
@@ -52,60 +73,115 @@ def swept(root: Path, *healed: tuple[float, int, ItemScores]) -> Path:
 
 
 def test_a_cell_is_the_mean_of_its_seeds_and_paired_with_both_controls(quality: ModuleType, tmp_path: Path) -> None:
-    folder = swept(tmp_path, (0.5, 0, items(1.7, right=12)), (0.5, 1, items(1.9, right=14)))
-    ((key, cell),) = quality.cells_of(quality.points_of([folder])).items()
-    assert key == ("medical", "contextual", 0.5) and [point.report.seed for point in cell] == [0, 1]
-    assert quality.text_ratio(cell, "medical", "parent").value == pytest.approx(1.8 / 2.0)
-    assert quality.text_ratio(cell, "medical", "tuned").value == pytest.approx(1.8 / 1.6)
-    assert quality.text_ratio(cell, "general", "parent").value == pytest.approx(2.3 / 2.5)
-    ours, parents, chance = quality.right_answers(cell, "medical/glossary")
+    folder = swept(tmp_path, {(0.5, 0): times(PARENT, 0.85, 12), (0.5, 1): times(PARENT, 0.95, 14)})
+    ((key, cell),) = quality.cells_of(quality.healed_in([folder])).items()
+    assert (key[0], *key[3:]) == ("medical", "contextual", 0.5) and [each.report.seed for each in cell] == [0, 1]
+    for task in ("medical", "general"):
+        found = quality.text_ratio(cell, task, "parent")
+        assert [found.low, found.value, found.high] == pytest.approx([0.9, 0.9, 0.9])
+        level = sum(PARENT.texts[task].bits) / sum(TUNED.texts[task].bits)
+        other = quality.text_ratio(cell, task, "tuned")
+        assert other.value == pytest.approx(0.9 * level) and other.low < other.value < other.high
+    ours, parents = quality.right_answers(cell, "medical/glossary")
     assert quality.difference([(ours, parents)]).value == pytest.approx(0.15)
-    share = quality.share_of_parent(ours, parents, chance)
+    share = quality.share_of_parent(ours, parents, 0.25)
     assert share.value == pytest.approx((0.65 - 0.25) / (0.5 - 0.25)) and share.low < share.value < share.high
 
 
 def test_questions_are_pooled_one_by_one(quality: ModuleType) -> None:
-    import numpy as np
+    few, many = (np.ones(20), np.zeros(20)), (np.zeros(60), np.zeros(60))
+    found = quality.difference([few, many])
+    assert found.value == pytest.approx(20 / 80)
+    assert 0.1 < found.low < 0.2 and 0.3 < found.high < 0.4  # 0.25 -+ 2 x sqrt(0.25 x 0.75 / 80)
 
-    few, many = (np.ones(2), np.zeros(2)), (np.zeros(6), np.zeros(6))
-    assert quality.difference([few, many]).value == pytest.approx(2 / 8)
 
-
-def test_a_share_of_guessing_is_none(quality: ModuleType) -> None:
-    import numpy as np
-
+def test_where_the_parent_guesses_there_is_no_share(quality: ModuleType) -> None:
     assert quality.share_of_parent(np.ones(8), np.array([1.0, 0, 0, 0] * 2), 0.25) is None
+    lucky = np.array([1.0] * 6 + [0.0] * 14)  # 0.30, above chance by luck
+    assert quality.share_of_parent(np.ones(20), lucky, 0.25) is None
 
 
-def test_what_is_above_a_limit_is_marked(quality: ModuleType, tmp_path: Path) -> None:
-    points = quality.points_of([swept(tmp_path, (0.75, 0, items(1.79)), (0.5, 0, items(1.7)))])
-    first, second = (line for line in quality.table(points).splitlines() if line.startswith("| medical"))
-    assert first.startswith("| medical, 75% (1) | 0.8950 (") and "| 1.1187 (" in first and first.count(" *") == 1
-    assert second.startswith("| medical, 50% (1) | 0.8500 (") and " *" not in second
-    assert "Questions of all domains at 75% (n 20): +0.000" in quality.table(points)
+def row(quality: ModuleType, folder: Path) -> list[str]:
+    (found,) = (line for line in quality.table(quality.healed_in([folder])).splitlines() if line.startswith("| medi"))
+    return [cell.strip() for cell in found.strip("|").split("|")]
 
 
-def test_a_point_in_two_folders_counts_once(quality: ModuleType, tmp_path: Path) -> None:
-    one = swept(tmp_path / "one", (0.5, 0, items(1.7)))
-    two = swept(tmp_path / "two", (0.5, 0, items(1.9)), (0.5, 1, items(1.8)))
-    points = quality.points_of([one, two])
-    assert [point.items.texts["medical"].bits_per_byte for point in points] == [pytest.approx(1.7), pytest.approx(1.8)]
+@pytest.mark.parametrize(("size", "of_parent", "of_tuned"), [(0.75, 0.9, 1.03), (0.5, 0.98, 1.1), (0.35, 1.08, 1.2)])
+def test_only_what_is_above_a_limit_is_marked(
+    quality: ModuleType, tmp_path: Path, size: float, of_parent: float, of_tuned: float
+) -> None:
+    for factor, marks in ((-0.001, [False, False]), (0.001, [True, True])):
+        parent, tuned = items(2.0), items(2.0 * of_parent / of_tuned)
+        folder = tmp_path / f"{factor}"
+        swept(folder, {(size, 0): items(2.0 * (of_parent + factor))}, parent=parent, tuned=tuned)
+        assert [cell.endswith("*") for cell in row(quality, folder)[2:4]] == marks
+
+
+def test_a_row_says_which_number_is_whose(quality: ModuleType, tmp_path: Path) -> None:
+    cells = row(quality, swept(tmp_path, {(0.6, 0): times(PARENT, 0.9, 12)}))
+    assert cells[0].startswith("medical,") and cells[0].endswith("contextual, 60% (1)")
+    assert cells[2] == "0.9000 (0.900-0.900)" and cells[4] == "0.9000 (0.900-0.900)"
+    assert cells[5] == "0.500, 0.800, 0.600 (n 20)"
+    assert cells[6].startswith("+0.100 (") and cells[7].startswith("-0.200 (")
+
+
+def test_methods_are_not_pooled_with_each_other(quality: ModuleType, tmp_path: Path) -> None:
+    one = swept(tmp_path / "one", {(0.5, 0): items(1.7, right=12)})
+    two = swept(tmp_path / "two", {(0.5, 0): items(1.7, right=4)}, method="flap")
+    pooled = [line for line in quality.table(quality.healed_in([one, two])).splitlines() if "together" in line]
+    assert len(pooled) == 2 and all("1 domains, n 20" in line for line in pooled)
+    assert "contextual" in pooled[0] and "+0.100 (" in pooled[0] and "-0.300 (" in pooled[1]
+
+
+def test_a_model_in_two_folders_counts_once(quality: ModuleType, tmp_path: Path) -> None:
+    one = swept(tmp_path / "one", {(0.5, 0): items(1.7)})
+    two = swept(tmp_path / "two", {(0.5, 0): items(1.9), (0.5, 1): items(1.8)})
+    models = quality.healed_in([one, two])
+    assert [model.items.texts["medical"].bits_per_byte for model in models] == [pytest.approx(1.7), pytest.approx(1.8)]
+
+
+def test_seeds_with_different_controls_are_refused(quality: ModuleType, tmp_path: Path) -> None:
+    one = swept(tmp_path / "one", {(0.5, 0): items(1.7)})
+    two = swept(tmp_path / "two", {(0.5, 1): items(1.8)}, tuned=items(1.5))
+    with pytest.raises(MiniGPTError, match="different controls"):
+        quality.cells_of(quality.healed_in([one, two]))
+
+
+def test_controls_of_other_items_are_refused(quality: ModuleType, tmp_path: Path) -> None:
+    text = PARENT.texts["medical"]
+    turned = replace(PARENT, texts={**PARENT.texts, "medical": replace(text, keys=text.keys[::-1])})
+    with pytest.raises(MiniGPTError, match="different items"):
+        quality.healed_in([swept(tmp_path, {(0.5, 0): items(1.7)}, parent=turned)])
 
 
 def test_lines_hold_every_score(
     quality: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, lines = swept(tmp_path / "s", (0.35, 2, items(1.7, right=12))), tmp_path / "lines.jsonl"
-    monkeypatch.setattr(sys, "argv", ["quality.py", str(folder), "--lines", str(lines)])
+    folder, lines = swept(tmp_path / "s", {(0.35, 2): items(1.7, right=12)}), tmp_path / "lines.jsonl"
+    monkeypatch.setattr(sys, "argv", ["quality.py", str(folder), "--lines", str(lines), "--label", "as it is"])
     quality.main()
-    assert "| medical, 35% (1) |" in capsys.readouterr().out
+    assert "contextual, 35% (1) |" in capsys.readouterr().out
     (line,) = read_jsonl(lines)
-    assert (line["size"], line["seed"], line["kept"]) == (0.35, 2, pytest.approx(0.35))
+    assert (line["size"], line["seed"], line["kept"], line["label"]) == (0.35, 2, pytest.approx(0.35), "as it is")
+    assert line["seconds"] == 62
     found: Any = line
-    assert found["texts"]["medical"]["tuned"]["value"] == pytest.approx(1.7 / 1.6)
-    assert found["questions"]["medical/glossary"]["tuned"] == pytest.approx(0.8)
+    text, asked = found["texts"]["medical"], found["questions"]["medical/glossary"]
+    assert (text["bits_per_byte"], text["tuned"]["value"]) == (pytest.approx(1.7), pytest.approx(1.7 / 1.6))
+    assert (asked["parent"], asked["tuned"], asked["accuracy"]) == pytest.approx((0.5, 0.8, 0.6))
+    assert (asked["difference"]["value"], asked["difference_to_tuned"]["value"]) == pytest.approx((0.1, -0.2))
 
 
-def test_a_folder_without_healed_points_is_refused(quality: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(MiniGPTError, match="holds no healed points"):
-        quality.points_of([swept(tmp_path)])
+def test_a_build_is_read_like_a_point(quality: ModuleType, tmp_path: Path) -> None:
+    made = built("contextual", 0.75, {"healed": items(1.8)}).report
+    save(made, tmp_path / "report.json")
+    controls(tmp_path / "work")
+    (tmp_path / "work" / "measured_healed").mkdir()
+    save_scores(items(1.8), tmp_path / "work" / "measured_healed" / "scores.json")
+    (model,) = quality.healed_in([tmp_path])
+    assert (model.size, model.items) == (0.75, items(1.8))
+
+
+def test_a_folder_without_healed_models_is_refused(quality: ModuleType, tmp_path: Path) -> None:
+    for folder in (swept(tmp_path / "s", {}), tmp_path):
+        with pytest.raises(MiniGPTError, match="holds no healed model"):
+            quality.healed_in([folder])
