@@ -3,8 +3,8 @@
 One process loads the parent once and each domain's text once, prunes copies in memory, and appends one JSON line a
 point; points that stand in the file are skipped, so that the table grows over runs. `benchmarks/tables.py` draws it.
 The numbers are those of `minigpt build --preset standard` with the settings of `held.BASICS` (no relevance filter, no
-sampled text, steps of 8,192 tokens at a fixed rate) and `plan.healing` "short" or "long": the same plans, repair where it
-belongs to the method, weights rounded to bfloat16 before they are measured.
+sampled text, steps of 8,192 tokens at a fixed rate) and `plan.healing` "short" or "long": the same plans, repair where
+it belongs to the method, weights rounded to bfloat16 before they are measured.
 """
 
 from __future__ import annotations
