@@ -22,6 +22,8 @@ from minigpt.evaluate.paired import averaged, paired
 from minigpt.figures import HEADLINE
 from minigpt.files import read_jsonl, to_plain, write_jsonl, write_text
 from minigpt.report import load
+from minigpt.sweep.cells import scores_of
+from minigpt.sweep.records import Score
 from minigpt.types import BuildReport, Interval
 
 ACCURACY, GENERAL = "accuracy", "general"
@@ -122,16 +124,16 @@ def cells_of(models: Sequence[Healed]) -> dict[Key, list[Healed]]:
     return cells
 
 
-def text_ratio(cell: Sequence[Healed], task: str, against: str) -> Interval:
-    """Bits per byte of a text, averaged over seeds, over those of `parent` or `tuned`."""
-    ours = averaged([model.items.texts[task] for model in cell], HEADLINE)
-    return paired(ours, averaged([getattr(cell[0], against).texts[task]], HEADLINE), HEADLINE, how="ratio")
+def scores_against(cell: Sequence[Healed], against: str) -> dict[tuple[str, str], Score]:
+    """By task and metric, averaged over seeds and paired with `parent` or `tuned`."""
+    found = scores_of("healed", [model.items for model in cell], getattr(cell[0], against))
+    return {(score.task, score.metric): score for score in found}
 
 
-def right_answers(cell: Sequence[Healed], task: str, against: str = "parent") -> tuple[Array, Array]:
-    """[questions] right answers of the specialist, mean of the seeds, and of `parent` or `tuned`."""
-    ours = averaged([model.items.questions[task] for model in cell], ACCURACY)[:, 0]
-    return ours, averaged([getattr(cell[0], against).questions[task]], ACCURACY)[:, 0]
+def right_answers(cell: Sequence[Healed], task: str) -> tuple[Array, Array]:
+    """Right answers of the specialist, mean of the seeds, and of the parent: [questions, 2], counted and asked."""
+    ours = averaged([model.items.questions[task] for model in cell], ACCURACY)
+    return ours, averaged([cell[0].parent.questions[task]], ACCURACY)
 
 
 def share_of_parent(ours: Array, parents: Array, chance: float) -> Interval | None:
@@ -139,7 +141,7 @@ def share_of_parent(ours: Array, parents: Array, chance: float) -> Interval | No
 
     None where the parent cannot be told from guessing: its share would be of nothing.
     """
-    columns = np.stack([ours - chance, parents - chance], axis=1)
+    columns = np.stack([ours[:, 0] - chance, parents[:, 0] - chance], axis=1)
     drawn, sums = resampled_sums(columns), columns.sum(0)
     if np.percentile(drawn[:, 1], 2.5) <= 0:
         return None
@@ -147,10 +149,10 @@ def share_of_parent(ours: Array, parents: Array, chance: float) -> Interval | No
     return interval(float(sums[0] / sums[1]), drawn[:, 0] / drawn[:, 1])
 
 
-def difference(pairs: Sequence[tuple[Array, Array]]) -> Interval:
-    """Accuracy less a control's over the questions of all pairs together, each question counting once."""
-    columns = np.concatenate([ours - theirs for ours, theirs in pairs])[:, None]
-    return interval(float(columns.mean()), resampled_sums(columns)[:, 0] / len(columns))
+def pooled(pairs: Sequence[tuple[Array, Array]]) -> Interval:
+    """Accuracy less the parent's over the questions of all pairs together, each question counting once."""
+    ours, parents = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
+    return paired(ours, parents, ACCURACY)
 
 
 def lines_of(models: Sequence[Healed], label: str = "") -> Iterator[dict[str, Any]]:
@@ -168,30 +170,36 @@ def lines_of(models: Sequence[Healed], label: str = "") -> Iterator[dict[str, An
             "shape": to_plain(report.shape_after), "recipe": training.recipe if training else "",
             "tokens": training.tokens if training else 0, "seconds": report.seconds,
             "stage_seconds": {name: stage.seconds for name, stage in stages.items()},
-            **scores_of([model]),
+            **told(model),
         }  # fmt: skip
 
 
-def scores_of(cell: Sequence[Healed]) -> dict[str, Any]:
+def told(model: Healed) -> dict[str, Any]:
     """Every text and every question set against both controls."""
-    first = cell[0]
+    parent, tuned = (scores_against([model], against) for against in ("parent", "tuned"))
     texts = {
-        task: {"bits_per_byte": float(np.mean([model.items.texts[task].bits_per_byte for model in cell]))}
-        | {against: to_plain(text_ratio(cell, task, against)) for against in ("parent", "tuned")}
-        for task in first.items.texts
-    }
-    questions = {}
-    for task, asked in first.items.questions.items():
-        pairs = {against: right_answers(cell, task, against) for against in ("parent", "tuned")}
-        share = share_of_parent(*pairs["parent"], asked.chance)
-        questions[task] = {
-            "n": len(asked.keys), "accuracy": float(pairs["parent"][0].mean()),
-            "parent": float(pairs["parent"][1].mean()), "tuned": float(pairs["tuned"][1].mean()),
-            "difference": to_plain(difference([pairs["parent"]])),
-            "difference_to_tuned": to_plain(difference([pairs["tuned"]])),
-            "share_of_parent": None if share is None else to_plain(share),
-        }  # fmt: skip
+        task: {
+            "bits_per_byte": parent[task, HEADLINE].value.value,
+            "parent": to_plain(parent[task, HEADLINE].ratio), "tuned": to_plain(tuned[task, HEADLINE].ratio),
+        }
+        for task in model.items.texts
+    }  # fmt: skip
+    questions = {
+        task: {
+            "n": len(asked.keys), "accuracy": parent[task, ACCURACY].value.value,
+            "parent": mean_of(model.parent, task), "tuned": mean_of(model.tuned, task),
+            "difference": to_plain(parent[task, ACCURACY].difference),
+            "difference_to_tuned": to_plain(tuned[task, ACCURACY].difference),
+            "share_of_parent": to_plain(share_of_parent(*right_answers([model], task), asked.chance)),
+        }
+        for task, asked in model.items.questions.items()
+    }  # fmt: skip
     return {"texts": texts, "questions": questions}
+
+
+def mean_of(items: ItemScores, task: str) -> float:
+    """The share of questions answered right."""
+    return float(np.mean(items.questions[task].correct))
 
 
 def table(models: Sequence[Healed]) -> str:
@@ -202,14 +210,14 @@ def table(models: Sequence[Healed]) -> str:
         "| share of the parent beyond chance |",
         "|---" * 9 + "|",
     ]
-    pooled: dict[tuple[Any, ...], list[tuple[Array, Array]]] = {}
+    together: dict[tuple[Any, ...], list[tuple[Array, Array]]] = {}
     for key, cell in cells_of(models).items():
         lines.append(_row(cell))
         if (asked := cell[0].asked) is not None:
-            pooled.setdefault(key[1:], []).append(right_answers(cell, asked))
-    for (_, preset, method, size), pairs in pooled.items():
+            together.setdefault(key[1:], []).append(right_answers(cell, asked))
+    for (_, preset, method, size), pairs in together.items():
         what = f"{preset}, {method}, {size:.0%} kept, {len(pairs)} domains, n {sum(len(ours) for ours, _ in pairs)}"
-        lines.append(f"\nQuestions together ({what}), to the parent: {_signed(difference(pairs))}")
+        lines.append(f"\nQuestions together ({what}), to the parent: {_signed(pooled(pairs))}")
     return "\n".join(lines)
 
 
@@ -218,30 +226,36 @@ def _row(cell: Sequence[Healed]) -> str:
     shape = model.report.shape_after
     widths = f"{shape.layers}, {shape.intermediate_size:,}, {shape.kv_groups}, {shape.vocab_size:,}"
     most = LIMITS.get(size, (np.inf, np.inf))
-    ratios = [text_ratio(cell, domain, against) for against in ("parent", "tuned")]
-    marked = [_interval(each) + ("" if each.value <= limit else " *") for each, limit in zip(ratios, most, strict=True)]
-    general = _interval(text_ratio(cell, GENERAL, "parent")) if GENERAL in model.items.texts else "-"
+    parent, tuned = (scores_against(cell, against) for against in ("parent", "tuned"))
+    ratios = [found[domain, HEADLINE].ratio for found in (parent, tuned)]
+    marked = [_interval(each, most=limit) for each, limit in zip(ratios, most, strict=True)]
+    general = _interval(parent[GENERAL, HEADLINE].ratio) if (GENERAL, HEADLINE) in parent else "-"
     name = f"{domain}, {model.report.preset}, {model.report.method}, {size:.0%} ({len(cell)})"
-    return "| " + " | ".join([name, widths, *marked, general, *_answers(cell)]) + " |"
+    return "| " + " | ".join([name, widths, *marked, general, *_answers(cell, parent, tuned)]) + " |"
 
 
-def _answers(cell: Sequence[Healed]) -> list[str]:
-    """The last four columns of a row."""
-    if (task := cell[0].asked) is None:
+def _answers(cell: Sequence[Healed], *against: Mapping[tuple[str, str], Score]) -> list[str]:
+    """The last four columns of a row, of scores against parent and tuned parent."""
+    model = cell[0]
+    if (task := model.asked) is None:
         return ["-"] * 4
-    (ours, parents), (_, tuned) = (right_answers(cell, task, against) for against in ("parent", "tuned"))
-    share = share_of_parent(ours, parents, cell[0].parent.questions[task].chance)
-    answered = f"{parents.mean():.3f}, {tuned.mean():.3f}, {ours.mean():.3f} (n {len(ours)})"
-    differences = [_signed(difference([(ours, theirs)])) for theirs in (parents, tuned)]
+    first = against[0][task, ACCURACY]
+    share = share_of_parent(*right_answers(cell, task), model.parent.questions[task].chance)
+    means = [mean_of(model.parent, task), mean_of(model.tuned, task), first.value.value]
+    answered = ", ".join(f"{mean:.3f}" for mean in means) + f" (n {first.n})"
+    differences = [_signed(found[task, ACCURACY].difference) for found in against]
     return [answered, *differences, "at chance" if share is None else _interval(share)]
 
 
-def _interval(found: Interval) -> str:
-    return f"{found.value:.4f} ({found.low:.3f}-{found.high:.3f})"
+def _interval(found: Interval | None, most: float = np.inf) -> str:
+    """With a mark where the value is above `most`."""
+    if found is None:
+        return "-"
+    return f"{found.value:.4f} ({found.low:.3f}-{found.high:.3f})" + " *" * (found.value > most)
 
 
-def _signed(found: Interval) -> str:
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+def _signed(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def main() -> None:

@@ -77,28 +77,33 @@ def test_a_cell_is_the_mean_of_its_seeds_and_paired_with_both_controls(quality: 
     ((key, cell),) = quality.cells_of(quality.healed_in([folder])).items()
     assert (key[0], *key[3:]) == ("medical", "contextual", 0.5) and [each.report.seed for each in cell] == [0, 1]
     for task in ("medical", "general"):
-        found = quality.text_ratio(cell, task, "parent")
+        found = quality.scores_against(cell, "parent")[task, "bits_per_byte"].ratio
         assert [found.low, found.value, found.high] == pytest.approx([0.9, 0.9, 0.9])
         level = sum(PARENT.texts[task].bits) / sum(TUNED.texts[task].bits)
-        other = quality.text_ratio(cell, task, "tuned")
+        other = quality.scores_against(cell, "tuned")[task, "bits_per_byte"].ratio
         assert other.value == pytest.approx(0.9 * level) and other.low < other.value < other.high
     ours, parents = quality.right_answers(cell, "medical/glossary")
-    assert quality.difference([(ours, parents)]).value == pytest.approx(0.15)
+    assert quality.pooled([(ours, parents)]).value == pytest.approx(0.15)
     share = quality.share_of_parent(ours, parents, 0.25)
     assert share.value == pytest.approx((0.65 - 0.25) / (0.5 - 0.25)) and share.low < share.value < share.high
 
 
+def answered(*right: float) -> Any:
+    """Counted and asked, a row a question."""
+    return np.stack([np.array(right, dtype=float), np.ones(len(right))], axis=1)
+
+
 def test_questions_are_pooled_one_by_one(quality: ModuleType) -> None:
-    few, many = (np.ones(20), np.zeros(20)), (np.zeros(60), np.zeros(60))
-    found = quality.difference([few, many])
+    few, many = (answered(*[1] * 20), answered(*[0] * 20)), (answered(*[0] * 60), answered(*[0] * 60))
+    found = quality.pooled([few, many])
     assert found.value == pytest.approx(20 / 80)
     assert 0.1 < found.low < 0.2 and 0.3 < found.high < 0.4  # 0.25 -+ 2 x sqrt(0.25 x 0.75 / 80)
 
 
 def test_where_the_parent_guesses_there_is_no_share(quality: ModuleType) -> None:
-    assert quality.share_of_parent(np.ones(8), np.array([1.0, 0, 0, 0] * 2), 0.25) is None
-    lucky = np.array([1.0] * 6 + [0.0] * 14)  # 0.30, above chance by luck
-    assert quality.share_of_parent(np.ones(20), lucky, 0.25) is None
+    assert quality.share_of_parent(answered(*[1] * 8), answered(*[1, 0, 0, 0] * 2), 0.25) is None
+    lucky = answered(*[1] * 6, *[0] * 14)  # 0.30, above chance by luck
+    assert quality.share_of_parent(answered(*[1] * 20), lucky, 0.25) is None
 
 
 def row(quality: ModuleType, folder: Path) -> list[str]:

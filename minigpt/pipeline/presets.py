@@ -54,7 +54,7 @@ class PlanSettings:
     probe_tokens: int = 16384
     sensitivity: Literal["auto", "table", "measure"] = "auto"
     protect_ends: bool = True
-    healing: Healing = "long"
+    healing: Healing = "thorough"
     contrast: float = 0.0
     epsilon: float | None = None
     epsilon_tokens: float = 0.0
@@ -127,11 +127,18 @@ class Settings:
     tune: Recipe = field(default_factory=lambda: Recipe(steps=300, learning_rate=2e-4, evaluate_every=50, patience=100))
     heal: Recipe = field(
         default_factory=lambda: Recipe(
-            steps=1500, learning_rate=5e-4, optimizer="muon", distill=1.0, evaluate_every=250
+            steps=600,
+            tokens_per_step=16384,
+            learning_rate=5e-4,
+            growth=4.0,
+            optimizer="muon",
+            distill=1.0,
+            evaluate_every=150,
         )
     )
 
 
+STANDARD = Settings(corpus=CorpusSettings(relevance=True), text=TextSettings(general=1.0, definitions=3, sampled=8_000))
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
         evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024),
@@ -143,34 +150,11 @@ PRESETS: Mapping[str, Settings] = {
             steps=180, tokens_per_step=1024, window=256, warmup=8, learning_rate=3e-4, average=0.95, evaluate_every=30
         ),
     ),
-    "standard": Settings(
-        corpus=CorpusSettings(relevance=True),
-        plan=PlanSettings(healing="thorough"),
-        text=TextSettings(general=1.0, definitions=3, sampled=8_000),
-        heal=Recipe(
-            steps=600,
-            tokens_per_step=16384,
-            learning_rate=5e-4,
-            growth=4.0,
-            optimizer="muon",
-            distill=1.0,
-            evaluate_every=150,
-        ),
-    ),
-    "thorough": Settings(
-        corpus=CorpusSettings(relevance=True),
-        plan=PlanSettings(healing="thorough"),
-        text=TextSettings(general=1.0, definitions=3, sampled=24_000),
-        heal=Recipe(
-            steps=2400,
-            tokens_per_step=16384,
-            learning_rate=5e-4,
-            growth=4.0,
-            optimizer="muon",
-            distill=1.0,
-            evaluate_every=400,
-            average=0.995,
-        ),
+    "standard": STANDARD,
+    "thorough": replace(
+        STANDARD,
+        text=replace(STANDARD.text, sampled=24_000),
+        heal=replace(STANDARD.heal, steps=2400, evaluate_every=400, average=0.995),
     ),
 }
 
