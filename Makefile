@@ -59,7 +59,7 @@ llama: $(LLAMA)/.installed ## llama.cpp for GGUF exports, into .venv-llama
 	@echo "export MINIGPT_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python"
 
 test-llama: $(VENV)/.installed-dev $(LLAMA)/.installed ## tests of GGUF exports in llama.cpp
-	MINIGPT_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/python -m pytest -q -m slow tests/test_llama.py
+	MINIGPT_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/python -m pytest -q -m slow tests/runtimes/test_llama.py
 
 docs: $(VENV)/.installed-dev ## write docs/cli.md again
 	$(BIN)/python docs/make_cli.py

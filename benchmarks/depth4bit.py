@@ -21,19 +21,20 @@ from typing import Any
 import torch
 from reading import Reader, ratios
 
-from minigpt import assets, stats
-from minigpt.arch import parameters_of, shape_of
-from minigpt.config import apply_overrides
+from minigpt import assets
 from minigpt.files import read_jsonl
-from minigpt.fourbit import PLAIN_BYTES, four_bit
-from minigpt.heal import Recipe, train
-from minigpt.heal.recipe import RECIPES
+from minigpt.healing import Recipe, train
+from minigpt.healing.recipe import RECIPES
+from minigpt.machine import device_name
 from minigpt.methods import method_named
 from minigpt.methods.material import Material
 from minigpt.methods.ranking import choose
-from minigpt.pipeline.finish import device_name
+from minigpt.pipeline.overrides import apply_overrides
 from minigpt.pipeline.text import token_text
-from minigpt.prune import apply_plan
+from minigpt.pruning.apply import apply_plan
+from minigpt.transformer import stats
+from minigpt.transformer.arch import parameters_of, shape_of
+from minigpt.transformer.nf4 import PLAIN_BYTES, four_bit
 from minigpt.types import PrunePlan
 
 ORDERS = ("prune, quantize", "quantize, prune")

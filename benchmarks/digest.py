@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from entries import Suite
 
-from minigpt.figures import HEADLINE
+from minigpt.report.figures import HEADLINE
 
 MARK = "†"
 COLUMNS = (

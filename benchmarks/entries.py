@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from minigpt.errors import MiniGPTError
-from minigpt.evaluate import ItemScores
+from minigpt.evaluation import ItemScores
 from minigpt.files import read_jsonl
 from minigpt.sweep.cells import scores_of
 from minigpt.sweep.records import Cell, Score

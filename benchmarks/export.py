@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minigpt import bench, references
-from minigpt.arch import head_dim
 from minigpt.errors import MiniGPTError
-from minigpt.export import EXPORTERS, ExportRequest, export
+from minigpt.exporting import EXPORTERS, ExportRequest, export
 from minigpt.files import to_plain
+from minigpt.models import bench, find
 from minigpt.runtimes import RECORD, ExportRecord, read_record
+from minigpt.transformer.arch import head_dim
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 def make(name: str, kind: str, precision: str, target: Path, options: argparse.Namespace) -> None:
     """One verified export."""
     request = ExportRequest(
-        source=references.find_model(name),
+        source=find.find_model(name),
         format=kind,
         precision=precision,
         output_dir=target,

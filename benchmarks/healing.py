@@ -20,21 +20,22 @@ import torch
 from reading import WINDOW, Reader, ratios
 from safetensors.torch import load_model, save_model
 
-from minigpt import assets, stats, vocab
-from minigpt.arch import shape_of, unit_costs
-from minigpt.config import apply_overrides
+from minigpt import assets
 from minigpt.errors import ConfigError
 from minigpt.files import atomic_path, fingerprint, read_jsonl
-from minigpt.heal import Recipe, Teacher, train
-from minigpt.importance import Scores, score, weight_norms
-from minigpt.pipeline.context import measuring_dtype, release
-from minigpt.pipeline.finish import device_name
-from minigpt.pipeline.inputs import clear_of_tests
-from minigpt.pipeline.sampled import passages
+from minigpt.healing import Recipe, Teacher, train
+from minigpt.machine import device_name, measuring_dtype, release
+from minigpt.methods.importance import Scores, score, weight_norms
+from minigpt.methods.ranking import make_plan
+from minigpt.pipeline.overrides import apply_overrides
+from minigpt.pipeline.read import clear_of_tests
+from minigpt.pipeline.sampling import passages
 from minigpt.pipeline.text import definition_documents, token_counts, token_text, training_documents
-from minigpt.plan import LEFT_AFTER, Limits, Sensitivity, allocate
-from minigpt.prune import make_plan
-from minigpt.repair import prune_with_repair
+from minigpt.planning import LEFT_AFTER, Limits, Sensitivity, allocate
+from minigpt.pruning import vocab
+from minigpt.pruning.repair import prune_with_repair
+from minigpt.transformer import stats
+from minigpt.transformer.arch import shape_of, unit_costs
 from minigpt.types import Document, Training
 
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")

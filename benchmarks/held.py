@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_model, save_model
 
-from minigpt.evaluate import ItemScores, Suite
+from minigpt.evaluation import ItemScores, Suite
 from minigpt.files import atomic_path, fingerprint
-from minigpt.heal import train
+from minigpt.healing import train
+from minigpt.machine import measuring_dtype
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.build import context_for
-from minigpt.pipeline.context import Context, measuring_dtype
+from minigpt.pipeline.context import Context
 from minigpt.pipeline.measure import scored
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT

@@ -23,18 +23,18 @@ from typing import Any
 import torch
 from held import Domain, cast, compact, measured, summary
 
-from minigpt import assets
-from minigpt.arch import shape_of
+from minigpt import __version__, assets
 from minigpt.errors import PlanError
 from minigpt.files import fingerprint, read_jsonl, to_plain
-from minigpt.heal import train
+from minigpt.healing import train
+from minigpt.machine import device_name, release, versions
 from minigpt.methods import METHODS, method_named, resolve
 from minigpt.methods.material import Masked
-from minigpt.pipeline.context import Context, release
-from minigpt.pipeline.finish import device_name, versions
+from minigpt.pipeline.context import Context
 from minigpt.pipeline.healing import teacher_of
-from minigpt.pipeline.limits import target_parameters
-from minigpt.pipeline.pruning import cut, material_for, plan_of
+from minigpt.pipeline.plan import cut, material_for, plan_of
+from minigpt.planning.budget import target_parameters
+from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Training
 
 SIZES = (0.9, 0.75, 0.6)
@@ -206,7 +206,7 @@ def main() -> None:
     """Run what is not in the file yet, domain by domain, as long as there is time."""
     chosen = _arguments()
     clock, results = Clock(chosen.limit_seconds, chosen.first_seconds), Results(chosen.results)
-    common = {"base": chosen.base, "device": device_name(chosen.device), "versions": versions()}
+    common = {"base": chosen.base, "device": device_name(chosen.device), "versions": versions(__version__)}
     common |= {"settings": chosen.overrides, "label": chosen.label, "tune_steps": chosen.tune_steps}
     folder = assets.parent(chosen.base).path
     parent = assets.load_model(folder, dtype=torch.float32, device=chosen.device)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from minigpt.errors import MiniGPTError
-from minigpt.evaluate import ItemScores, load_scores
-from minigpt.evaluate.bootstrap import Array, interval, resampled_sums
-from minigpt.evaluate.paired import averaged, paired
-from minigpt.figures import HEADLINE
+from minigpt.evaluation import ItemScores, load_scores
+from minigpt.evaluation.bootstrap import Array, interval, resampled_sums
+from minigpt.evaluation.paired import averaged, paired
 from minigpt.files import read_jsonl, to_plain, write_jsonl, write_text
 from minigpt.report import load
+from minigpt.report.figures import HEADLINE
 from minigpt.sweep.cells import scores_of
 from minigpt.sweep.records import Score
 from minigpt.types import BuildReport, Interval

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from minigpt import assets
-from minigpt.config import load_domain
 from minigpt.corpus import build_corpus
-from minigpt.evaluate import question_scores
-from minigpt.heal import TokenText, bits_per_byte
-from minigpt.pipeline.inputs import separated
+from minigpt.domain.config import load_domain
+from minigpt.evaluation import question_scores
+from minigpt.healing import TokenText, bits_per_byte
+from minigpt.pipeline.read import separated
 from minigpt.pipeline.text import calibration_batches, dev_sample, token_text
 from minigpt.types import Document
 

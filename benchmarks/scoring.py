@@ -23,15 +23,15 @@ from typing import Any
 import torch
 
 from minigpt import assets
-from minigpt.arch import parameters_of, shape_of
-from minigpt.batches import run_decoder
-from minigpt.config import load_domain
 from minigpt.corpus import build_corpus
+from minigpt.domain.config import load_domain
 from minigpt.files import read_jsonl
+from minigpt.machine import device_name
 from minigpt.methods import METHODS, Method, resolve
 from minigpt.methods.material import Material
-from minigpt.pipeline.finish import device_name
 from minigpt.pipeline.text import calibration_batches, token_counts
+from minigpt.transformer.arch import parameters_of, shape_of
+from minigpt.transformer.batches import run_decoder
 
 KEPT = 0.75
 PAGE = 4096

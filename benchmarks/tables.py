@@ -14,10 +14,10 @@ from typing import Any
 from digest import as_csv, marked, overview
 from entries import Entry, Key, Suite, suites
 
-from minigpt.evaluate import ItemScores
-from minigpt.evaluate.paired import averaged, paired
-from minigpt.figures import ENOUGH_ITEMS, HEADLINE
+from minigpt.evaluation import ItemScores
+from minigpt.evaluation.paired import averaged, paired
 from minigpt.files import write_text
+from minigpt.report.figures import ENOUGH_ITEMS, HEADLINE
 from minigpt.sweep.cells import scores_of
 from minigpt.sweep.plots import collapse, quality, save_figure
 from minigpt.sweep.records import Pareto, Score, Swept

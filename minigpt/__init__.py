@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minigpt.config import DomainConfig, load_domain
+    from minigpt.domain.config import DomainConfig, load_domain
     from minigpt.pipeline import BuildOptions
     from minigpt.pipeline.build import build
     from minigpt.types import BuildReport, PrunePlan
@@ -19,10 +19,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "BuildOptions": "minigpt.pipeline",
     "BuildReport": "minigpt.types",
-    "DomainConfig": "minigpt.config",
+    "DomainConfig": "minigpt.domain.config",
     "PrunePlan": "minigpt.types",
     "build": "minigpt.pipeline",
-    "load_domain": "minigpt.config",
+    "load_domain": "minigpt.domain.config",
 }
 
 __all__ = ["BuildOptions", "BuildReport", "DomainConfig", "PrunePlan", "__version__", "build", "load_domain"]

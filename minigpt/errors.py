@@ -11,6 +11,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name, with a leading space: the nearest known name, or all of them where none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(names)}."
+
+
 class MiniGPTError(Exception):
     """Base of every error with a message meant for the user; the command line turns it into exit code 1."""
 

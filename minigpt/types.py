@@ -1,7 +1,7 @@
 """The project's vocabulary: frozen records that cross the borders between stages.
 
 Everything here is plain data without torch, so that the command line, the catalog and the planner can use it for
-free. Tensors travel in :class:`minigpt.stats.ActivationStats`.
+free. Tensors travel in :class:`minigpt.transformer.stats.ActivationStats`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Literal
 Ints = tuple[int, ...]
 StageName = Literal["parent", "parent_tuned", "pruned", "healed", "exported"]
 Split = Literal["calibration", "train", "dev", "heldout"]
+AXES = ("vocab", "ffn", "kv_groups", "layers")
+"""What a plan may cut: tokens, FFN neurons, KV groups with their query heads, whole layers."""
 PruneKind = Literal["linear", "activation", "embedding", "layers"]
 
 SCHEMA_VERSION = 1

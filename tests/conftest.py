@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.worlds import World
+    from tests.support.worlds import World
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A small world of the module's own. What is loaded by now stays, so that later collections need not look at it."""
-    from tests.worlds import make_world
+    from tests.support.worlds import make_world
 
     made = make_world(tmp_path_factory.mktemp("world"))
     gc.freeze()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigpt import settings
+from minigpt import environment
 from minigpt.assets.gguf_tokenizer import Metadata, byte_level_tokenizer
 from minigpt.assets.quiet import quiet_gguf
 from minigpt.errors import AssetError, first_line
@@ -41,7 +41,7 @@ def convert_gguf(path: Path, *, reporter: Reporter = SILENT) -> Path:
     from filelock import FileLock
 
     digest = file_sha256(path)
-    folder = settings.home() / "parents" / f"{path.stem}-{digest[:16]}-v{CONVERTER}"
+    folder = environment.home() / "parents" / f"{path.stem}-{digest[:16]}-v{CONVERTER}"
     if (folder / RECORD).exists():
         return folder
     metadata, types = read_metadata(path)

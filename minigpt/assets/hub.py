@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minigpt import settings
+from minigpt import environment
 from minigpt.assets.refs import HubRef
 from minigpt.errors import AssetError
 from minigpt.progress import SILENT, Reporter
@@ -30,7 +30,7 @@ def snapshot(ref: HubRef, *, reporter: Reporter = SILENT) -> Path:
                 revision=ref.revision,
                 allow_patterns=list(ALLOWED),
                 ignore_patterns=list(IGNORED),
-                local_files_only=settings.offline(),
+                local_files_only=environment.offline(),
             )
     except GatedRepoError as error:
         raise AssetError(f"{name} is gated: accept its terms on the Hub, then log in with `hf auth login`.") from error

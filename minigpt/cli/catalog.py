@@ -27,7 +27,7 @@ def catalog() -> None:
 @standard
 def list_entries(session: Session, *, domain: str | None) -> None:
     """All models, oldest first."""
-    from minigpt import catalog as library
+    from minigpt.models import catalog as library
 
     found = library.entries(domain)
     session.show({"entries": found}, lambda: overview(found))
@@ -38,9 +38,10 @@ def list_entries(session: Session, *, domain: str | None) -> None:
 @standard
 def show(session: Session, *, name: str) -> None:
     """The report of NAME: an id, or a domain (its latest build)."""
-    from minigpt import references, report
+    from minigpt import report
+    from minigpt.models import find
 
-    found = references.report_of(name)
+    found = find.report_of(name)
     session.show(found, lambda: report.render(found))
 
 
@@ -51,7 +52,7 @@ def add(session: Session, *, folder: str) -> None:
     """Enter the finished build in FOLDER, with hashes of its files."""
     from pathlib import Path
 
-    from minigpt import catalog as library
+    from minigpt.models import catalog as library
 
     entry = library.add(Path(folder))
     session.show(entry, lambda: overview([entry]))
@@ -65,7 +66,7 @@ def add(session: Session, *, folder: str) -> None:
 @standard
 def remove(session: Session, *, entry_id: str, delete_files: bool) -> None:
     """Drop an entry; its files stay where they are unless asked otherwise."""
-    from minigpt import catalog as library
+    from minigpt.models import catalog as library
 
     entry = library.remove(entry_id, delete=delete_files)
     session.show(entry, lambda: f"Removed {entry.id}; files {'deleted' if delete_files else 'kept'}: {entry.path}")
@@ -76,8 +77,8 @@ def remove(session: Session, *, entry_id: str, delete_files: bool) -> None:
 @standard
 def verify(session: Session, *, entry_id: str | None) -> None:
     """Hash the files of ID, or of all entries, again; exit 1 if one is missing, changed or was added."""
-    from minigpt import catalog as library
     from minigpt.errors import AssetError
+    from minigpt.models import catalog as library
 
     with session.reporter.stage("Hashing"):
         states = library.verify(entry_id)

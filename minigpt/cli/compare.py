@@ -61,9 +61,10 @@ def compare(
         )
         session.show(found, lambda: render_matrix(found))
         return
-    from minigpt import references, report
+    from minigpt import report
+    from minigpt.models import find
 
-    reports = [(name, references.report_of(name)) for name in builds]
+    reports = [(name, find.report_of(name)) for name in builds]
     for gate in gates:
         report.parse_gate(gate)
     comparison = report.compare(reports)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from minigpt import settings
+from minigpt import environment
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import duration
 
@@ -179,7 +179,7 @@ def bars() -> Progress:
 
 def silence_libraries() -> None:
     """Keep other libraries' bars, logs and warnings off stderr: ours is the only progress."""
-    settings.silence_libraries()
-    settings.share_cores()
+    environment.silence_libraries()
+    environment.share_cores()
     warnings.filterwarnings("ignore")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

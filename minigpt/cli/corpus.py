@@ -13,7 +13,7 @@ from minigpt.cli.common import Session, examples, facts, online, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.config import DomainConfig, QuestionsConfig, SourceConfig
+    from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 
 
 @click.group(
@@ -28,7 +28,7 @@ def corpus() -> None:
 @standard
 def show(session: Session, *, domain: str) -> None:
     """The sources of DOMAIN as its definition names them; fetches nothing."""
-    from minigpt.config import load_domain
+    from minigpt.domain.config import load_domain
 
     found = load_domain(domain)
     data = {"domain": found.name, "corpus": found.corpus, "questions": found.questions}
@@ -69,7 +69,7 @@ def fetch(session: Session, *, domain: str, output_dir: Path | None, seed: int, 
 
 def chosen_domain(name: str, *, online: bool) -> DomainConfig:
     """The domain of this name, with its Hub data sets if `online`."""
-    from minigpt.config import load_domain, with_online
+    from minigpt.domain.config import load_domain, with_online
 
     found = load_domain(name)
     return with_online(found) if online else found

@@ -13,7 +13,7 @@ from minigpt.cli.common import Session, examples, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.config import DomainConfig, QuestionsConfig, SourceConfig
+    from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 
 ONLINE = "Sources marked (online) are read from the Hub, and only with --online."
 
@@ -31,7 +31,7 @@ def domains() -> None:
 @standard
 def list_domains(session: Session) -> None:
     """The domains that can be built by name. Sources marked (online) are used only with --online."""
-    from minigpt.config import domain_names, load_domain
+    from minigpt.domain.config import domain_names, load_domain
 
     found = [load_domain(name) for name in domain_names()]
     rows = [
@@ -59,7 +59,7 @@ def show(session: Session, *, domain: str) -> None:
 
     Sources with `online: true` are used only with --online.
     """
-    from minigpt.config import load_domain, resolved_yaml
+    from minigpt.domain.config import load_domain, resolved_yaml
 
     found = load_domain(domain)
     if session.json:
@@ -73,7 +73,7 @@ def show(session: Session, *, domain: str) -> None:
 @standard
 def validate(session: Session, *, domain: str) -> None:
     """Check that DOMAIN can be built here; exit 1 with the reasons if not."""
-    from minigpt import config
+    from minigpt.domain import config
     from minigpt.errors import ConfigError
 
     found = config.load_domain(domain)

@@ -11,7 +11,7 @@ from minigpt.cli.common import Session, examples, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.costs import Estimate
+    from minigpt.transformer.estimate import Estimate
 
 
 @click.command(
@@ -34,11 +34,12 @@ def estimate(session: Session, *, model: str, layers: int | None, bits: str, con
     MODEL is a config.json, a folder, a build folder, a catalog id, a Hub id, a GGUF file or a pypi: asset; no weights
     are read, and none are fetched from the Hub.
     """
-    from minigpt import costs, references
+    from minigpt.models import find
+    from minigpt.transformer import estimate
 
-    config = references.find_config(model, reporter=session.reporter)
-    whole = costs.estimate(config, context=context)
-    asked = costs.estimate(config, layers=layers, bits=4 if bits == "4" else 16, context=context)
+    config = find.find_config(model, reporter=session.reporter)
+    whole = estimate.estimate(config, context=context)
+    asked = estimate.estimate(config, layers=layers, bits=4 if bits == "4" else 16, context=context)
     session.show({"model": whole, "estimate": asked}, lambda: bill(whole, asked))
 
 

@@ -36,12 +36,13 @@ def evaluate(
 
     MODEL is a folder, a build folder, an export folder, a catalog id, a Hub id, a GGUF file or a pypi: asset.
     """
-    from minigpt import config, references
+    from minigpt.domain import config
+    from minigpt.models import find
 
     config.load_domain(domain)
     with session.reporter.stage(f"Finding {model}"):
-        if references.export_folder(model) is None:
-            references.find_model(model, reporter=session.reporter)
+        if find.export_folder(model) is None:
+            find.find_model(model, reporter=session.reporter)
     from minigpt import pipeline
 
     stage = pipeline.evaluate_ref(

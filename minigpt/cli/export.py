@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.common import Session, examples, standard, table
-from minigpt.export.formats import EXPORTERS, ROUNDINGS
+from minigpt.exporting.formats import EXPORTERS, ROUNDINGS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,16 +58,17 @@ def export(
     pypi: asset. Logits of a prefill, of step-by-step decoding and of a left-padded batch are held against PyTorch's,
     and bits per byte are measured on held-out text; export.json keeps what was found.
     """
-    from minigpt import config, references
-    from minigpt.export import ExportRequest, format_of, rounding_of
-    from minigpt.export import export as run
-    from minigpt.pipeline.options import pick_device
+    from minigpt.domain import config
+    from minigpt.exporting import ExportRequest, format_of, rounding_of
+    from minigpt.exporting import export as run
+    from minigpt.machine import pick_device
+    from minigpt.models import find
 
     rounding_of(kind, format_of(kind, precision)[1], rounding)
-    domain = domain or references.domain_of_build(model) or "general"
+    domain = domain or find.domain_of_build(model) or "general"
     config.load_domain(domain)
     with session.reporter.stage(f"Finding {model}"):
-        source = references.find_model(model, reporter=session.reporter)
+        source = find.find_model(model, reporter=session.reporter)
     request = ExportRequest(
         source=source,
         format=kind,

@@ -43,18 +43,18 @@ def generate(
     MODEL is a folder, a build folder, an export folder, a catalog id, a domain (its latest build), a Hub id, a GGUF
     file or a pypi: asset.
     """
-    from minigpt import generation, references
     from minigpt.files import dumps
+    from minigpt.models import find, generate
     from minigpt.report.text import clean
 
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
     with session.reporter.stage(f"Loading {model}"):
-        exported = references.export_folder(model)
-        folder = exported or references.find_model(model, reporter=session.reporter).path
-        network, tokenizer = generation.load(folder, device=device)
-    sampling = generation.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        exported = find.export_folder(model)
+        folder = exported or find.find_model(model, reporter=session.reporter).path
+        network, tokenizer = generate.load(folder, device=device)
+    sampling = generate.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
 
     def write(piece: str) -> None:
         if not session.json:
@@ -62,6 +62,6 @@ def generate(
 
     if not chat:
         write(text)
-    result = generation.generate(network, tokenizer, text, sampling=sampling, chat=chat, on_text=write)
+    result = generate.generate(network, tokenizer, text, sampling=sampling, chat=chat, on_text=write)
     click.echo(dumps(result) if session.json else "", nl=not session.json)
     session.reporter.note(f"{result.tokens} tokens in {result.seconds:.1f} s")

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from minigpt.config import DomainConfig
 from minigpt.corpus.calibrate import part_by_draw, part_by_relevance
 from minigpt.corpus.cleaning import clean, sampled, without_duplicates
 from minigpt.corpus.guard import by_seen, tested, without_dev_leaks, without_overlap
@@ -14,6 +13,7 @@ from minigpt.corpus.relevance import Encoder, SentenceEncoder
 from minigpt.corpus.sources import read_questions, read_source
 from minigpt.corpus.split import Passage, Shares, Side, hold_out, on_side, sizes_of
 from minigpt.corpus.store import SPLITS, fingerprint
+from minigpt.domain.config import DomainConfig
 from minigpt.errors import CorpusError
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Attribution, Corpus, Document

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from minigpt.config import load_domain
 from minigpt.corpus.rows import files_in
 from minigpt.corpus.sources import read_question_set, read_source
+from minigpt.domain.config import load_domain
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.files import write_text
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from minigpt.config import DomainConfig, QuestionsConfig, SourceConfig
 from minigpt.corpus.prose import MAX_CHARACTERS, documents_of
 from minigpt.corpus.questions import sample
 from minigpt.corpus.rows import (
@@ -22,6 +21,7 @@ from minigpt.corpus.rows import (
     text_of,
     value_of,
 )
+from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.types import Document, Question, QuestionSet
 
@@ -59,7 +59,7 @@ def fetched(ref: str, root: Path) -> Path:
 def read_source(source: SourceConfig, *, root: Path) -> Iterator[Document]:
     """The documents of one source, long texts cut into passages that share the document's name.
 
-    A source that says `online` gives nothing: :func:`minigpt.config.with_online` turns such sources on.
+    A source that says `online` gives nothing: :func:`minigpt.domain.config.with_online` turns such sources on.
 
     Raises:
         CorpusError: missing, malformed or empty; names the file and line.

@@ -12,12 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.arch import ArchSpec, arch_of, decoder_layers, head_dim, heads_per_group, parameters_of, unit_costs
-from minigpt.importance import score
+from minigpt.methods.importance import score
 from minigpt.methods.masking import compensate, ensure_bias, hide, lowest_first
 from minigpt.methods.material import Masked, Material
-from minigpt.prune import apply_plan
-from minigpt.slicing import linear
+from minigpt.pruning.apply import apply_plan
+from minigpt.pruning.slicing import linear
+from minigpt.transformer.arch import (
+    ArchSpec,
+    arch_of,
+    decoder_layers,
+    head_dim,
+    heads_per_group,
+    parameters_of,
+    unit_costs,
+)
 from minigpt.types import PrunePlan
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt.arch import arch_of, decoder_layers, head_dim, heads_per_group
-from minigpt.slicing import linear
+from minigpt.pruning.slicing import linear
+from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
 
 
 def lowest_first(scores: Tensor, sizes: Tensor, remove: int) -> Tensor:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from minigpt import stats
-from minigpt.batches import Batch
-from minigpt.depth.greedy import Searches
 from minigpt.errors import ConfigError
-from minigpt.importance import KINDS, WeightNorms, weight_norms
+from minigpt.methods.depth.greedy import Searches
+from minigpt.methods.importance import KINDS, WeightNorms, weight_norms
 from minigpt.progress import SILENT, Reporter
-from minigpt.stats import ActivationStats
+from minigpt.transformer import stats
+from minigpt.transformer.batches import Batch
+from minigpt.transformer.stats import ActivationStats
 
 DOMAIN, GENERAL = "statistics", "statistics_general"
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigpt.arch import shape_of
-from minigpt.depth.collapse import Collapse
+import torch
+from torch import Tensor
+
 from minigpt.errors import PlanError
-from minigpt.importance import Scores, contrasted, score
 from minigpt.lazy import resolve
+from minigpt.methods.depth.collapse import Collapse
+from minigpt.methods.importance import Scores, contrasted, score
 from minigpt.methods.material import Material
 from minigpt.methods.table import Method
-from minigpt.prune import make_plan, select
+from minigpt.transformer.arch import shape_of
 from minigpt.types import Ints, PrunePlan, Shape
 
 
@@ -78,4 +80,47 @@ def choose(method: Method, material: Material, shape: Shape, scores: Scores | No
         ffn=(tuple(range(parent.intermediate_size)),) * len(layers),
         kv_groups=(tuple(range(parent.kv_groups)),) * len(layers),
         merges=merges,
+    )
+
+
+def select(
+    scores: Scores, shape: Shape, *, protect: Ints = (0, -1), layers: Ints | None = None
+) -> tuple[Ints, tuple[Ints, ...], tuple[Ints, ...]]:
+    """The highest-scoring units of each layer for a shape: (layers, neurons per kept layer, KV groups per kept layer).
+
+    Ties keep the lower index. Layers in `protect` (negative: from the end) go last: the first layer and the last FFN
+    are known to carry what no score of hidden states shows. `layers` given are taken as they are.
+    """
+    if layers is None:
+        order = scores.layers.double().clone()
+        if shape.layers >= len({index % len(order) for index in protect}):
+            order[list(protect)] = float("inf")
+        layers = _top(order, shape.layers)
+    ffn = tuple(_top(scores.ffn[index], shape.intermediate_size) for index in layers)
+    groups = tuple(_top(scores.kv_groups[index], shape.kv_groups) for index in layers)
+    return layers, ffn, groups
+
+
+def _top(values: Tensor, count: int) -> Ints:
+    ranked = torch.argsort(values, descending=True, stable=True)[:count]
+    return tuple(int(index) for index in ranked.sort().values)
+
+
+def make_plan(
+    scores: Scores,
+    shape: Shape,
+    *,
+    base_model: str = "",
+    method: str = "",
+    seed: int = 0,
+    protect: Ints = (0, -1),
+    layers: Ints | None = None,
+) -> PrunePlan:
+    """A plan that keeps the highest-scoring units for `shape`, without sizes, costs or tokens.
+
+    `layers`: the layers to keep, where something else than the scores has chosen them.
+    """
+    layers, ffn, groups = select(scores, shape, protect=protect, layers=layers)
+    return PrunePlan(
+        base_model=base_model, method=method or scores.method, seed=seed, layers=layers, ffn=ffn, kv_groups=groups
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minigpt.errors import PlanError
 from minigpt.methods.material import Masked, Material
-from minigpt.slicegpt import parameters_at, rotate_and_slice, width_for
+from minigpt.methods.slicegpt import parameters_at, rotate_and_slice, width_for
 
 
 def masked(material: Material, target: int) -> Masked:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from minigpt.errors import UnknownName
-from minigpt.plan import AXES
+from minigpt.types import AXES
 
 Need = Literal["gradients", "loss search", "transformed model"]
 
@@ -92,8 +92,8 @@ _ROWS = (
     Method(name="activation", rank=FROM_STATISTICS, prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
     Method(
         name="mini-gpt",
-        rank="minigpt.methods.minigpts:structural",
-        faithful="minigpt.methods.minigpts:masked",
+        rank="minigpt.methods.mini_gpts:structural",
+        faithful="minigpt.methods.mini_gpts:masked",
         prunes=("ffn", "kv_groups", "embedding"),
         paper=_MINI_GPTS,
         masked="weights zeroed where mean magnitudes are at most epsilon; size = parameters that are not zero",
@@ -116,8 +116,8 @@ _ROWS = (
     ),
     Method(
         name="llm-pruner",
-        rank="minigpt.methods.taylor:taylor",
-        faithful="minigpt.methods.taylor:masked",
+        rank="minigpt.methods.llm_pruner:taylor",
+        faithful="minigpt.methods.llm_pruner:masked",
         prunes=WIDTH,
         paper="Ma et al. 2023, LLM-Pruner (arXiv 2305.11627)",
         masked="first four and last two layers whole, the same share from each of the others",
@@ -142,14 +142,14 @@ _ROWS = (
     ),
     Method(
         name="shortgpt",
-        layers="minigpt.methods.depth:shortgpt",
+        layers="minigpt.methods.depth.methods:shortgpt",
         prunes=DEPTH,
         paper="Men et al. 2024, ShortGPT (arXiv 2403.03853)",
         loads=FEWER_LAYERS,
     ),
     Method(
         name="deeper-layers",
-        layers="minigpt.methods.depth:deeper_layers",
+        layers="minigpt.methods.depth.methods:deeper_layers",
         prunes=DEPTH,
         paper=_DEEPER,
         loads=FEWER_LAYERS,
@@ -157,7 +157,7 @@ _ROWS = (
     ),
     Method(
         name="deepest",
-        layers="minigpt.methods.depth:deepest",
+        layers="minigpt.methods.depth.methods:deepest",
         prunes=DEPTH,
         paper=f"{_DEEPER}, the simple strategy",
         loads=FEWER_LAYERS,
@@ -165,8 +165,8 @@ _ROWS = (
     ),
     Method(
         name="greedy-blocks",
-        layers="minigpt.methods.depth:greedy_blocks",
-        faithful="minigpt.methods.depth:greedy_blocks_faithful",
+        layers="minigpt.methods.depth.methods:greedy_blocks",
+        faithful="minigpt.methods.depth.methods:greedy_blocks_faithful",
         prunes=DEPTH,
         paper="Song et al. 2024, SLEB (arXiv 2402.09025); Zhong et al. 2024, BlockPruner (2406.10594)",
         masked="attentions and FFNs removed one by one (BlockPruner) instead of whole layers (SLEB)",
@@ -176,7 +176,7 @@ _ROWS = (
     ),
     Method(
         name="laco",
-        layers="minigpt.methods.depth:laco",
+        layers="minigpt.methods.depth.methods:laco",
         prunes=DEPTH,
         paper="Yang et al. 2024, LaCo (arXiv 2402.11187)",
         loads=FEWER_LAYERS,

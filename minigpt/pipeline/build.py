@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt import assets, report
-from minigpt.arch import shape_of
-from minigpt.config import domain_names, load_domain
+from minigpt.domain.config import domain_names, domain_of, load_domain
 from minigpt.errors import MiniGPTError
-from minigpt.evaluate import ItemScores, suite_for
+from minigpt.evaluation import ItemScores, suite_for
 from minigpt.files import fingerprint, write_json
+from minigpt.machine import pick_device
 from minigpt.pipeline.context import Context
 from minigpt.pipeline.finish import finish, settle
 from minigpt.pipeline.healing import heal
-from minigpt.pipeline.inputs import check_bound, control_of, domain_of, read_text, state_of
-from minigpt.pipeline.limits import check_target
 from minigpt.pipeline.masked import Form, masked_report, masked_stage
 from minigpt.pipeline.measure import Controls, measure, with_metrics
-from minigpt.pipeline.options import BuildOptions, pick_device
-from minigpt.pipeline.presets import settings_for
-from minigpt.pipeline.pruning import plan_for, prune
+from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.plan import plan_for, prune
+from minigpt.pipeline.read import check_bound, control_of, read_text, state_of
+from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.tuning import Tuned, tuned_parent
 from minigpt.pipeline.workspace import Workspace, finished
+from minigpt.planning.budget import check_target
 from minigpt.progress import SILENT, Reporter
+from minigpt.transformer.arch import shape_of
 from minigpt.types import BuildReport, PrunePlan, StageReport
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.batches import Batch
-from minigpt.config import DomainConfig
-from minigpt.evaluate import Suite
+from minigpt.domain.config import DomainConfig
+from minigpt.evaluation import Suite
 from minigpt.files import fingerprint
-from minigpt.heal import TokenText
-from minigpt.pipeline.inputs import clear_of_tests
+from minigpt.healing import TokenText
+from minigpt.machine import measuring_dtype
 from minigpt.pipeline.options import BuildOptions
-from minigpt.pipeline.presets import Settings
-from minigpt.pipeline.sampled import sampled_documents, sampled_key
+from minigpt.pipeline.read import clear_of_tests
+from minigpt.pipeline.sampling import sampled_documents, sampled_key
+from minigpt.pipeline.settings import Settings
 from minigpt.pipeline.text import (
     calibration_batches,
     definition_documents,
@@ -30,6 +28,7 @@ from minigpt.pipeline.text import (
 )
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
+from minigpt.transformer.batches import Batch
 from minigpt.types import Corpus, Document
 
 NEUTRAL_PROMPT = "In short,"
@@ -163,15 +162,6 @@ class Context:
         return token_text(tokenizer, documents, window), token_text(tokenizer, dev, window)
 
 
-def measuring_dtype(device: str) -> Any:
-    """What models are measured in, all stages alike: bf16 where the hardware is fast at it, else fp32."""
-    import torch
-
-    from minigpt.heal.forward import has_fast_bf16
-
-    return torch.bfloat16 if has_fast_bf16(torch.device(device)) else torch.float32
-
-
 def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     """Save a plain Hugging Face folder with weights of `dtype`; the model in memory is cast too."""
     import torch
@@ -183,14 +173,3 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
         tokenizer.save_pretrained(folder)
     for path in folder.iterdir():
         path.chmod(READABLE)
-
-
-def release(models: Sequence[Any] = ()) -> None:
-    """Give the memory of dropped models back before the next stage asks for it."""
-    import torch
-
-    for model in models:
-        model.to("meta")
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from minigpt import __version__, catalog, report
-from minigpt.arch import shape_of
-from minigpt.card import write_card
-from minigpt.config import resolved_yaml
-from minigpt.figures import kept_per_layer
+from minigpt import __version__, report
+from minigpt.domain.config import resolved_yaml
 from minigpt.files import file_sha256, fingerprint, link, write_json, write_text
+from minigpt.machine import device_name, versions
+from minigpt.models import catalog
 from minigpt.pipeline.context import Context
-from minigpt.pipeline.pruning import repairs
-from minigpt.pipeline.sampled import sampled_documents
+from minigpt.pipeline.plan import repairs
+from minigpt.pipeline.sampling import sampled_documents
 from minigpt.pipeline.workspace import Workspace
-from minigpt.plan.allocate import TOLERANCE
+from minigpt.planning.allocate import TOLERANCE
+from minigpt.report.card import write_card
+from minigpt.report.figures import kept_per_layer
+from minigpt.transformer.arch import shape_of
 from minigpt.types import Attribution, BuildReport, PrunePlan, Shape, StageReport
-
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "numpy")
 
 
 def finish(context: Context, plan: PrunePlan, stages: Sequence[StageReport], model: Path, key: str) -> BuildReport:
@@ -65,7 +63,7 @@ def build_report(
         preset=options.preset,
         target=str(options.target),
         seed=options.seed,
-        versions=versions(),
+        versions=versions(__version__),
         device=device_name(context.device),
         seconds=sum(stage.seconds for stage in stages),
         stages=tuple(stages),
@@ -161,38 +159,3 @@ def size_note(plan: PrunePlan) -> list[str]:
         f"{asked:,} parameters were asked for; {plan.parameters_after:,} is what {plan.method} comes to, whose steps "
         "are coarse with what it removes."
     ]
-
-
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Versions of what shapes the result; packages that are not installed are left out."""
-    found = {"minigpt": __version__, "python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def device_name(device: str) -> str:
-    """The hardware, by name."""
-    import torch
-
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
-
-
-def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor as its maker calls it and its architecture, e.g. `AMD EPYC (x86_64)`.
-
-    Python's own `platform` knows it on macOS and Windows only; Linux keeps it in `/proc/cpuinfo`, under "model name"
-    except on ARM.
-    """
-    architecture = platform.machine()
-    named = ""
-    if cpuinfo.is_file():
-        facts = (line.partition(":") for line in cpuinfo.read_text("utf-8", errors="replace").splitlines())
-        named = next((value.strip() for key, _, value in facts if key.strip() == "model name"), "")
-    named = named or platform.processor()
-    return f"{named} ({architecture})" if named not in {"", architecture} else f"{architecture} CPU"

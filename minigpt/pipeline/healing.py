@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.arch import parameters_of, shape_of
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.heal import Bound, Teacher, bits_per_byte, train
-from minigpt.pipeline.context import Context, release, save_model
-from minigpt.pipeline.sampled import sampled_text
+from minigpt.healing import Bound, Teacher, bits_per_byte, train
+from minigpt.machine import release
+from minigpt.pipeline.context import Context, save_model
+from minigpt.pipeline.sampling import sampled_text
 from minigpt.pipeline.text import token_text
+from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.types import PrunePlan, Training
 
 VERSION = 3

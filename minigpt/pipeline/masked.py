@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigpt import assets
-from minigpt.arch import parameters_of, shape_of
-from minigpt.evaluate import ItemScores, load_scores, save_scores
-from minigpt.figures import kept_per_layer
+from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
+from minigpt.machine import measuring_dtype, release
 from minigpt.methods import method_named, resolve
 from minigpt.methods.material import Masked
-from minigpt.pipeline.context import Context, measuring_dtype, release
+from minigpt.pipeline.context import Context
 from minigpt.pipeline.finish import build_report
-from minigpt.pipeline.limits import target_parameters
 from minigpt.pipeline.measure import SCORES, Controls, greedy, scored
-from minigpt.pipeline.pruning import contrasted_with, cut, material_for, plan_for, repairs
-from minigpt.plan.target import DTYPE_BYTES
+from minigpt.pipeline.plan import contrasted_with, cut, material_for, plan_for, repairs
+from minigpt.planning.budget import target_parameters
+from minigpt.planning.target import DTYPE_BYTES
+from minigpt.report.figures import kept_per_layer
+from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.types import BuildReport, PrunePlan, Shape, StageReport
 
 if TYPE_CHECKING:

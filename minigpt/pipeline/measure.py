@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.evaluate import ItemScores, evaluate, load_scores, save_scores, summarize
+from minigpt.evaluation import ItemScores, evaluate, load_scores, save_scores, summarize
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.pipeline.context import Context
 from minigpt.types import MetricResult, StageName, StageReport, Training
@@ -119,7 +119,7 @@ class Controls:
 
 def facts(model: Any, tokenizer: Any, model_dir: Path, context: Context) -> Facts:
     """Parameters (tied weights once), bytes of the weights as the build saves them, and a sample."""
-    from minigpt.plan.target import DTYPE_BYTES
+    from minigpt.planning.target import DTYPE_BYTES
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     saved = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
@@ -135,7 +135,7 @@ def greedy(model: Any, tokenizer: Any, prompt: str, new_tokens: int) -> str:
 
     if new_tokens < 1:
         return ""
-    from minigpt.corpus import prefix_token
+    from minigpt.transformer.packing import prefix_token
 
     ids = [prefix_token(tokenizer), *tokenizer.encode(prompt, add_special_tokens=False)]
     inputs = torch.tensor([ids], device=model.device)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
-from minigpt.errors import ConfigError, PlanError, UnknownName, first_line
+from minigpt.errors import PlanError, UnknownName
 from minigpt.methods import method_named
-from minigpt.plan import Target
-from minigpt.plan.target import DEFAULT_SIZE, DTYPE_BYTES
+from minigpt.planning import Target
+from minigpt.planning.target import DEFAULT_SIZE, DTYPE_BYTES
 
 KINDS = ("linear", "activation", "embedding")
 
@@ -69,22 +69,3 @@ class BuildOptions:
         if self.output_dir is None:
             return Path("runs") / domain
         return self.output_dir if len(self.domains) == 1 and self.domains[0] != "all" else self.output_dir / domain
-
-
-def pick_device(name: str) -> str:
-    """The torch device for `auto`, or the named one if it is there.
-
-    Raises:
-        ConfigError: the device is not available.
-    """
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"Device {name!r} cannot be used here ({first_line(error)}); use --device auto.") from None
-    return name

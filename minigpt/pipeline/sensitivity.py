@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from minigpt import vocab
-from minigpt.arch import legal_kv_groups, shape_of
-from minigpt.heal import bits_per_byte
+from minigpt.healing import bits_per_byte
 from minigpt.pipeline.text import token_text
-from minigpt.plan import AXES, Curve
+from minigpt.planning import Curve
 from minigpt.progress import Reporter
-from minigpt.types import Document, Shape
+from minigpt.pruning import vocab
+from minigpt.transformer.arch import legal_kv_groups, shape_of
+from minigpt.types import AXES, Document, Shape
 
 FFN_REMOVED = (0.1, 0.25, 0.5, 0.75)
 LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35, 0.5)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from minigpt.batches import Batch, take_tokens, to_batches
-from minigpt.corpus import pack, tokenize
 from minigpt.corpus.definitions import Definition
 from minigpt.corpus.definitions import definitions as defined_in
-from minigpt.evaluate.mcq import TEMPLATE
-from minigpt.heal import TokenText
+from minigpt.evaluation.mcq import TEMPLATE
+from minigpt.healing import TokenText
+from minigpt.transformer.batches import Batch, take_tokens, to_batches
+from minigpt.transformer.packing import pack, tokenize
 from minigpt.types import Corpus, Document
 
 ASK_MEANING = ("What is {term}?", "What does the term {term} mean?", "How is {term} defined?", "Define {term}.")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from minigpt import assets
 from minigpt.files import fingerprint, link, read_json, write_json
-from minigpt.heal import Found, prolong, search, steps_for
-from minigpt.pipeline.context import Context, release, save_model
-from minigpt.pipeline.sampled import first_key, sampled_text
+from minigpt.healing import Found, prolong, search, steps_for
+from minigpt.machine import release
+from minigpt.pipeline.context import Context, save_model
+from minigpt.pipeline.sampling import first_key, sampled_text
 from minigpt.pipeline.text import dev_sample, token_text
 from minigpt.types import Training
 
@@ -32,8 +33,8 @@ class Tuned:
 def first_tuned(context: Context) -> Tuned:
     """The parent after short runs on the real training text, at the best of three learning rates by dev loss.
 
-    Where none of them helps, lower ones are tried. It writes what is sampled (:mod:`minigpt.pipeline.sampled`), and the
-    control is this or better.
+    Where none of them helps, lower ones are tried. It writes what is sampled (:mod:`minigpt.pipeline.sampling`), and
+    the control is this or better.
     """
     recipe, key = context.settings.tune, first_key(context)
     purpose = "the control" if context.settings.control else "the writer of sampled text"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minigpt.errors import ConfigError
-from minigpt.figures import Verdict, final_stage, metric_keys, metric_of, ratio, verdict_vs_parent
+from minigpt.report.figures import Verdict, final_stage, metric_keys, metric_of, ratio, verdict_vs_parent
 from minigpt.types import BuildReport, MetricResult
 
 OWN = "own domain"

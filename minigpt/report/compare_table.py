@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from minigpt.figures import COMFORTABLE_ITEMS, FEW, SEEN, is_seen
 from minigpt.report.compare import Cell, Comparison, Model, Row
-from minigpt.report.metrics import STYLES
+from minigpt.report.figures import COMFORTABLE_ITEMS, FEW, SEEN, is_seen
+from minigpt.report.table import STYLES
 from minigpt.report.text import clean, interval, number, percent, size
 
 

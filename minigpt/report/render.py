@@ -13,10 +13,10 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from minigpt.figures import final_stage, was_quantized
 from minigpt.files import write_text
-from minigpt.report.metrics import NARROW, metrics_table
+from minigpt.report.figures import final_stage, was_quantized
 from minigpt.report.pictures import removed_picture, training_table
+from minigpt.report.table import NARROW, metrics_table
 from minigpt.report.text import clean, count, duration, percent, size
 from minigpt.report.verdicts import sentences
 from minigpt.types import BuildReport

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minigpt.figures import (
+from minigpt.report.figures import (
     ENOUGH_ITEMS,
     HEADLINE,
     at_chance,

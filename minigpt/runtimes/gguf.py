@@ -15,7 +15,7 @@ from typing import IO, Any, NoReturn, cast
 
 import numpy as np
 
-from minigpt import assets, settings
+from minigpt import assets, environment
 from minigpt.assets.gguf import read_gguf
 from minigpt.errors import AssetError
 from minigpt.runtimes import llama_worker
@@ -102,7 +102,7 @@ class LlamaRuntime(Exported):
             llama_worker.__file__,
             str(self._file),
             str(self._room),
-            str(settings.threads() or os.cpu_count() or 1),
+            str(environment.threads() or os.cpu_count() or 1),
             self._cache,
         ]
         try:
@@ -156,7 +156,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def interpreter() -> str | None:
     """The Python that has llama-cpp-python: `MINIGPT_LLAMA_PYTHON`, else this one if it has it, else None."""
-    return settings.llama_python() or (sys.executable if importlib.util.find_spec(PACKAGE) else None)
+    return environment.llama_python() or (sys.executable if importlib.util.find_spec(PACKAGE) else None)
 
 
 def load(folder: Path, device: str) -> Runtime:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minigpt import assets, settings
+from minigpt import assets, environment
 from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Exported, Floats, Ints
 from minigpt.runtimes.record import ExportRecord, read_record
@@ -83,7 +83,7 @@ def load(folder: Path, device: str) -> OnnxRuntime:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = settings.threads()
+    options.intra_op_num_threads = environment.threads()
     wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:

@@ -13,9 +13,9 @@ from minigpt import assets
 from minigpt.assets.parents import model_folder
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import AssetError, first_line
-from minigpt.fourbit import mend_cpu_layers
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
+from minigpt.transformer.nf4 import mend_cpu_layers
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 

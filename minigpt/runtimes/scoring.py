@@ -1,4 +1,4 @@
-"""Any runtime as `minigpt.evaluate` expects a model, so that there is one way to measure."""
+"""Any runtime as `minigpt.evaluation` expects a model, so that there is one way to measure."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ class ScoringModel:
 
 
 def scoring_model(runtime: Runtime) -> Any:
-    """What to hand to :func:`minigpt.evaluate.evaluate`: PyTorch models as they are, others wrapped."""
+    """What to hand to :func:`minigpt.evaluation.evaluate`: PyTorch models as they are, others wrapped."""
     return getattr(runtime, "model", None) or ScoringModel(runtime)

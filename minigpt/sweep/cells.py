@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from minigpt.evaluate import ItemScores
-from minigpt.evaluate.bootstrap import Array
-from minigpt.evaluate.items import QuestionItems
-from minigpt.evaluate.paired import averaged, paired, value_of
-from minigpt.evaluate.ratios import RATIOS
-from minigpt.evaluate.summary import Items
-from minigpt.figures import ENOUGH_ITEMS, HEADLINE
+from minigpt.evaluation import ItemScores
+from minigpt.evaluation.bootstrap import Array
+from minigpt.evaluation.items import QuestionItems
+from minigpt.evaluation.paired import averaged, paired, value_of
+from minigpt.evaluation.ratios import RATIOS
+from minigpt.evaluation.summary import Items
+from minigpt.report.figures import ENOUGH_ITEMS, HEADLINE
 from minigpt.sweep.options import Point
 from minigpt.sweep.records import Cell, Pareto, Row, Score
 from minigpt.types import BuildReport, StageName

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from minigpt.figures import HEADLINE
+from minigpt.report.figures import HEADLINE
 from minigpt.report.text import clean, count, interval, number, percent
 from minigpt.sweep.plots import drawn_keys
 from minigpt.sweep.records import Cell, Matrix, Score, SweepReport, Swept

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from minigpt import assets, catalog, references, report
+from minigpt import assets, report
 from minigpt.assets import Parent
-from minigpt.config import DomainConfig, load_domain
 from minigpt.corpus import build_corpus
+from minigpt.domain.config import DomainConfig, load_domain
 from minigpt.errors import ConfigError
-from minigpt.evaluate import TextItems, text_bits
-from minigpt.evaluate.paired import averaged, paired, value_of
-from minigpt.figures import HEADLINE
+from minigpt.evaluation import TextItems, text_bits
+from minigpt.evaluation.paired import averaged, paired, value_of
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.pipeline.context import measuring_dtype, release
-from minigpt.pipeline.options import pick_device
+from minigpt.machine import measuring_dtype, pick_device, release
+from minigpt.models import catalog, find
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
+from minigpt.report.figures import HEADLINE
 from minigpt.sweep.records import Matrix, MatrixCell
 from minigpt.types import BuildReport, Document
 
@@ -72,7 +72,7 @@ def cross_domain(
     before = {base: _read(workspace, parent, texts, target, reporter) for base, parent in parents.items()}
     cells: list[MatrixCell] = []
     for one in specialists:
-        model = references.find_model(str(one.folder), reporter=reporter)
+        model = find.find_model(str(one.folder), reporter=reporter)
         items = _read(workspace, model, texts, target, reporter)
         cells += [_cell(one, domain, items[domain], before[one.report.base_model][domain]) for domain in texts]
     found = Matrix(models=tuple(one.name for one in specialists), domains=tuple(texts), cells=tuple(cells))
@@ -84,7 +84,7 @@ def cross_domain(
 
 def _specialist(name: str) -> Specialist:
     path = Path(name).expanduser()
-    folder = path if path.exists() or not references.in_catalog(name) else catalog.resolve(name)
+    folder = path if path.exists() or not find.in_catalog(name) else catalog.resolve(name)
     if not folder.is_dir() or not (folder / "domain.yaml").exists():
         raise ConfigError(f"{name} is no build folder: the matrix needs its model and its domain.yaml.")
     return Specialist(name=name, folder=folder, report=report.load(folder))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import ConfigError
-from minigpt.figures import HEADLINE
 from minigpt.files import atomic_path
+from minigpt.report.figures import HEADLINE
 from minigpt.sweep.records import Cell, Matrix, Swept
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")

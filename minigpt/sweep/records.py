@@ -88,8 +88,8 @@ class Swept:
     """One domain of a sweep.
 
     `controls` are the scores of parent and tuned parent, `skipped` maps points without a legal plan to the reason.
-    `block_influence` [L] and `angular` [L+1][L+1] are those of :class:`minigpt.stats.ActivationStats` for the model
-    that was pruned.
+    `block_influence` [L] and `angular` [L+1][L+1] are those of the model that was pruned
+    (:class:`minigpt.transformer.stats.ActivationStats`).
     """
 
     domain: str

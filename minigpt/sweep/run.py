@@ -6,23 +6,25 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from minigpt import report, stats
-from minigpt.arch import shape_of
+from minigpt import __version__, report
+from minigpt.domain.config import domain_of
 from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
-from minigpt.evaluate import ItemScores, load_scores, save_scores
+from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_jsonl, to_plain, write_json, write_jsonl
+from minigpt.machine import device_name, versions
 from minigpt.pipeline.build import Measured, Specialist, context_for, measured_controls, pruned_and_healed
 from minigpt.pipeline.context import Context
-from minigpt.pipeline.finish import build_report, device_name, versions
-from minigpt.pipeline.inputs import domain_of
-from minigpt.pipeline.limits import check_target
+from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.masked import masked_report
-from minigpt.pipeline.pruning import STATISTICS
+from minigpt.pipeline.plan import STATISTICS
 from minigpt.pipeline.workspace import Workspace
+from minigpt.planning.budget import check_target
 from minigpt.progress import SILENT, Reporter
 from minigpt.sweep.cells import Built, cells_of, pareto_of, row_of, scores_of
 from minigpt.sweep.options import Point, SweepOptions
 from minigpt.sweep.records import Row, SweepReport, Swept
+from minigpt.transformer import stats
+from minigpt.transformer.arch import shape_of
 from minigpt.types import BuildReport, StageName
 
 POINTS = "points.jsonl"
@@ -55,7 +57,7 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
         preset=options.preset,
         healing=options.healing,
         device=device_name(first.device),
-        versions=versions(),
+        versions=versions(__version__),
         domains=swept,
     )
     if options.pictures:

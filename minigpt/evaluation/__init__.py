@@ -1,0 +1,25 @@
+"""Measure a language model on held-out text and multiple-choice questions, item by item, so that models can be paired.
+
+Named like the library `evaluate`, which only `minigpt.evaluation.metrics` imports (it takes seconds).
+"""
+
+from __future__ import annotations
+
+from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.run import evaluate, question_scores, text_bits
+from minigpt.evaluation.suite import Suite, suite_for
+from minigpt.evaluation.summary import summarize
+
+__all__ = [
+    "ItemScores",
+    "QuestionItems",
+    "Suite",
+    "TextItems",
+    "evaluate",
+    "load_scores",
+    "question_scores",
+    "save_scores",
+    "suite_for",
+    "summarize",
+    "text_bits",
+]

@@ -1,0 +1,107 @@
+"""The metrics of the report as `evaluate.Metric` classes: no Hub, no network, no files.
+
+Every one of them is a link function of a ratio of sums, which is what makes a vectorized bootstrap possible:
+`predictions` holds the numerators and `references` the denominators (or the right answers), an item each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import numpy as np
+
+from minigpt.evaluation.items import QuestionItems, TextItems
+from minigpt.evaluation.ratios import RATIOS
+
+_NUMBERS = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("int64")})
+_ANSWERS = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+
+
+class RatioMetric(evaluate.Metric):  # type: ignore[misc]
+    """A metric of the table `RATIOS`: `link(sum of predictions / sum of references)`.
+
+    `columns` names the columns of the item records that go in as predictions and references.
+    """
+
+    metric: ClassVar[str]
+    columns: ClassVar[tuple[str, str]]
+    inputs: ClassVar[str]
+    features: ClassVar[datasets.Features] = _NUMBERS
+
+    def __init__(self, **options: Any) -> None:
+        """Keep everything in memory: the library would otherwise write the items to its cache folder."""
+        super().__init__(keep_in_memory=True, **options)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=RATIOS[self.metric].description,
+            citation="",
+            inputs_description=self.inputs,
+            features=self.features,
+            reference_urls=["https://github.com/EleutherAI/lm-evaluation-harness"],
+        )
+
+    def _compute(self, predictions: Sequence[float], references: Sequence[int]) -> dict[str, float]:
+        return {self.metric: float(RATIOS[self.metric].value(*self._sums(predictions, references)))}
+
+    def _sums(self, predictions: Sequence[float], references: Sequence[int]) -> tuple[float, float]:
+        return float(np.sum(predictions)), float(np.sum(references))
+
+
+class BitsPerByte(RatioMetric):
+    """Bits needed for each UTF-8 byte of text; comparable between vocabularies."""
+
+    metric = "bits_per_byte"
+    columns = ("bits", "bytes")
+    inputs = "predictions: bits (-log2 p) of each document; references: its UTF-8 bytes."
+
+
+class WordPerplexity(RatioMetric):
+    """Perplexity for each word between white space; comparable between vocabularies."""
+
+    metric = "word_perplexity"
+    columns = ("bits", "words")
+    inputs = "predictions: bits (-log2 p) of each document; references: its words."
+
+
+class TokenPerplexity(RatioMetric):
+    """Perplexity for each token; only between models of the same vocabulary."""
+
+    metric = "token_perplexity"
+    columns = ("bits", "tokens")
+    inputs = "predictions: bits (-log2 p) of each document; references: its tokens."
+
+
+class MultipleChoiceAccuracy(RatioMetric):
+    """The share of questions whose most likely choice is the right one."""
+
+    metric = "accuracy"
+    columns = ("picks", "answers")
+    inputs = "predictions: the index of the choice taken for each question; references: the index of the right one."
+    features = _ANSWERS
+
+    def _sums(self, predictions: Sequence[float], references: Sequence[int]) -> tuple[float, float]:
+        return float(np.equal(predictions, references).sum()), float(len(references))
+
+
+class MultipleChoiceAccuracyNorm(MultipleChoiceAccuracy):
+    """The same for the choice of greatest likelihood per UTF-8 byte."""
+
+    metric = "accuracy_norm"
+    columns = ("picks_norm", "answers")
+
+
+def measure(metric: str, items: TextItems | QuestionItems) -> float:
+    """The value of one metric over all items, by its `evaluate.Metric` class."""
+    kind = METRICS[metric]
+    predictions, references = (getattr(items, column) for column in kind.columns)
+    return float(kind().compute(predictions=predictions, references=references)[metric])
+
+
+METRICS: dict[str, type[RatioMetric]] = {
+    kind.metric: kind
+    for kind in (BitsPerByte, WordPerplexity, TokenPerplexity, MultipleChoiceAccuracy, MultipleChoiceAccuracyNorm)
+}

@@ -1,0 +1,135 @@
+"""Run a suite on a model. Imports torch only when called, so that the command line starts fast."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from minigpt.errors import CorpusError
+from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
+from minigpt.evaluation.suite import Suite
+from minigpt.files import fingerprint
+from minigpt.progress import SILENT, Reporter
+from minigpt.types import Document, Question
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    suite: Suite,
+    *,
+    batch_tokens: int = 8192,
+    window: int = 1024,
+    template: str | None = None,
+    reporter: Reporter = SILENT,
+) -> ItemScores:
+    """Score every held-out document and question of `suite`.
+
+    Args:
+        model: A Hugging Face causal model, on any device, in any dtype.
+        tokenizer: Its tokenizer.
+        suite: Texts and questions by task name.
+        batch_tokens: Tokens, padding included, in one forward pass.
+        window: Longest input in tokens (fewer if the model has fewer positions).
+        template: Prompt with a `{question}` field (None: "Question: ...", newline, "Answer:").
+        reporter: Told about progress, a bar for each task.
+
+    Returns:
+        One record for each document and question, in the order of the suite.
+    """
+    sizes: dict[str, Any] = {"batch_tokens": batch_tokens, "window": window, "reporter": reporter}
+    texts = {
+        task: text_bits(model, tokenizer, documents, title=f"Reading {task}", **sizes)
+        for task, documents in suite.texts.items()
+    }
+    questions = {
+        task: question_scores(model, tokenizer, asked.questions, title=f"Asking {task}", template=template, **sizes)
+        for task, asked in suite.questions.items()
+    }
+    return ItemScores(texts=texts, questions=questions)
+
+
+def text_bits(
+    model: Any,
+    tokenizer: Any,
+    documents: Sequence[Document],
+    *,
+    batch_tokens: int = 8192,
+    window: int = 1024,
+    title: str = "Reading",
+    reporter: Reporter = SILENT,
+) -> TextItems:
+    """Bits that the model needs for each document, with its bytes, words and tokens.
+
+    Bits per byte = sum of -log2 p over all tokens, divided by the UTF-8 bytes of the text: unlike perplexity per
+    token it compares models whose vocabularies differ. Each passage is scored by itself, after the prefix token;
+    passages of one source are added up, since the bootstrap must not take them for independent. The prefix itself is
+    not scored, nor is a beginning token that the tokenizer would add (lm-eval scores that one): neither is text.
+
+    Raises:
+        CorpusError: there is no text.
+        MiniGPTError: the model gives no finite probabilities.
+    """
+    import numpy as np
+
+    from minigpt.evaluation.lm import Row, log_probabilities, prefix_token, window_limit, windows
+
+    if not any(document.text for document in documents):
+        raise CorpusError("There is no text to evaluate on; check the sources of the domain.")
+    keys = tuple(dict.fromkeys(document.source for document in documents))
+    owner = {key: index for index, key in enumerate(keys)}
+    rows: list[Row] = []
+    counts = np.zeros((3, len(keys)), dtype=np.int64)
+    prefix, limit = prefix_token(tokenizer), window_limit(model, window)
+    for document in documents:
+        tokens = tokenizer.encode(document.text, add_special_tokens=False)
+        at = owner[document.source]
+        counts[:, at] += len(document.text.encode()), len(re.split(r"\s+", document.text)), len(tokens)
+        for inputs, targets in windows(tokens, prefix=prefix, window=limit):
+            where = range(len(inputs) - len(targets), len(inputs))
+            rows.append(Row(tokens=inputs, where=where, targets=targets, owners=[at] * len(targets)))
+    sums = log_probabilities(model, rows, len(keys), batch_tokens=batch_tokens, title=title, reporter=reporter)
+    bytes_, words, tokens_ = (tuple(column.tolist()) for column in counts)
+    bits = tuple((-sums / np.log(2)).tolist())
+    return TextItems(keys=keys, bits=bits, bytes=bytes_, words=words, tokens=tokens_)
+
+
+def question_scores(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    template: str | None = None,
+    batch_tokens: int = 8192,
+    window: int = 1024,
+    title: str = "Asking",
+    reporter: Reporter = SILENT,
+) -> QuestionItems:
+    """Answer questions by the likelihood of their choices; see `minigpt.evaluation.mcq`.
+
+    Raises:
+        CorpusError: there are no questions, or one is malformed.
+    """
+    from minigpt.evaluation.mcq import TEMPLATE, choice_loglikelihoods, picks
+
+    if not questions:
+        raise CorpusError("There are no questions to ask; check the question sources of the domain.")
+    loglikelihoods = choice_loglikelihoods(
+        model,
+        tokenizer,
+        questions,
+        template=template or TEMPLATE,
+        batch_tokens=batch_tokens,
+        window=window,
+        title=title,
+        reporter=reporter,
+    )
+    picked = [picks(question, values) for question, values in zip(questions, loglikelihoods, strict=True)]
+    return QuestionItems(
+        keys=tuple(fingerprint(question.question, question.choices, question.answer) for question in questions),
+        answers=tuple(question.answer for question in questions),
+        picks=tuple(raw for raw, _ in picked),
+        picks_norm=tuple(norm for _, norm in picked),
+        chance=sum(1 / len(question.choices) for question in questions) / len(questions),
+    )

@@ -1,0 +1,113 @@
+"""The formats there are. This table is the registry: a format is a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minigpt.errors import ConfigError, UnknownName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How a format is written.
+
+    `write` is `module:function`, a :class:`minigpt.exporting.run.Writer`; the first of `precisions` is the default;
+    `needs` are the modules it imports and `extra` the extra of minigpt that installs them; `card` is a paragraph of the
+    model card that tells how to run it. A format that is a model has `runtime` and a row in
+    :data:`minigpt.runtimes.LOADERS`, through which it is verified; another one brings its own checks. `roundings` are
+    the ways its int4 can choose codes, the default first.
+    """
+
+    write: str
+    precisions: tuple[str, ...]
+    summary: str
+    card: str
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    roundings: tuple[str, ...] = ()
+    runtime: bool = True
+
+
+ROUNDINGS = ("compensated", "nearest")
+"""With error compensation on the domain's calibration text (GPTQ), or each weight to the nearest point of its grid."""
+
+EXPORTERS = {
+    "onnx": Format(
+        write="minigpt.exporting.onnx:write",
+        precisions=("fp32", "fp16", "int8", "int4"),
+        summary="one ONNX graph with a KV cache, for ONNX Runtime and everything that reads its names",
+        card=(
+            "`model.onnx` takes `input_ids`, `attention_mask`, `position_ids` and `past_key_values.N.key/value` "
+            "[batch, KV heads, past, head size] and gives `logits` and `present.N.key/value`; an empty past is a "
+            "prefill. Batch and lengths are free. Run it with ONNX Runtime."
+        ),
+        needs=("onnx", "onnxruntime", "onnxscript"),
+        roundings=ROUNDINGS,
+        extra="onnx",
+    ),
+    "onnx-genai": Format(
+        write="minigpt.exporting.onnx_genai:write",
+        precisions=("fp32", "int4"),
+        summary="a folder for ONNX Runtime GenAI: the fast way to generate with ONNX on processors and phones",
+        card="Run it with `onnxruntime_genai`: `Model(folder)`, a `Generator`, `append_tokens`, `generate_next_token`.",
+        needs=("onnx", "onnxruntime", "onnxruntime_genai", "onnx_ir"),
+        roundings=ROUNDINGS,
+        extra="onnx",
+    ),
+    "torch-4bit": Format(
+        write="minigpt.exporting.torch4bit:write",
+        precisions=("int4",),
+        summary="a transformers folder with 4-bit linear layers, for GPUs",
+        card="`AutoModelForCausalLM.from_pretrained(folder)` loads it as it is, with `bitsandbytes` installed.",
+        needs=("bitsandbytes",),
+        extra="gpu",
+    ),
+    "lm-eval": Format(
+        write="minigpt.exporting.lm_eval:write",
+        precisions=("fp32",),
+        summary="a domain's held-out text and questions as tasks of lm-evaluation-harness",
+        card="`run.sh` holds the command that scores a model with `lm_eval`; `tasks.txt` names the tasks.",
+        needs=("lm_eval",),
+        extra="lm-eval",
+        runtime=False,
+    ),
+    "gguf": Format(
+        write="minigpt.exporting.gguf:write",
+        precisions=("fp16", "int8", "int4", "fp32"),
+        summary="one GGUF file (F16, Q8_0, Q4_0 or F32), for llama.cpp and everything built on it",
+        card=(
+            "`model.gguf` holds weights, tokenizer and chat template. Run it with llama.cpp "
+            "(`llama-cli -m model.gguf`), with llama-cpp-python, or with anything else that reads GGUF."
+        ),
+        needs=("gguf",),
+        roundings=ROUNDINGS,
+    ),
+}
+
+
+def format_of(name: str, precision: str | None) -> tuple[Format, str]:
+    """The format called `name` and the precision to write it in (None: its default).
+
+    Raises:
+        UnknownName: no such format.
+        ConfigError: the format does not come in that precision.
+    """
+    if name not in EXPORTERS:
+        raise UnknownName("export format", name, EXPORTERS)
+    found = EXPORTERS[name]
+    if precision is not None and precision not in found.precisions:
+        raise ConfigError(f"{name} comes in {', '.join(found.precisions)}, not in {precision}; choose one of these.")
+    return found, precision or found.precisions[0]
+
+
+def rounding_of(name: str, precision: str, rounding: str | None) -> str | None:
+    """How int4 weights of a format are rounded (None asks for its default); None where there is no choice.
+
+    Raises:
+        ConfigError: a way to round was asked for that the format does not have in this precision.
+    """
+    ways = EXPORTERS[name].roundings if precision == "int4" else ()
+    if rounding is not None and rounding not in ways:
+        known = f"knows {' and '.join(ways)}" if ways else "has no choice of rounding"
+        raise ConfigError(f"{name} in {precision} {known}; leave --rounding {rounding} out.")
+    return rounding or next(iter(ways), None)

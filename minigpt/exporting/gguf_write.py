@@ -1,0 +1,144 @@
+"""GGUF files out of Hugging Face models: tensors under llama.cpp's names, in its layout, at a chosen precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from minigpt.errors import ExportError
+from minigpt.exporting.gguf_arch import GgufFamily, add_architecture, family_of, rope_factors
+from minigpt.exporting.gguf_vocab import add_vocabulary, vocabulary_of
+from minigpt.files import atomic_path
+from minigpt.transformer.arch import head_dim
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType
+    from numpy import uint8
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from minigpt.exporting.rounding import Rounded
+
+GgufType = Literal["F32", "F16", "Q8_0", "Q4_0"]
+FILE_TYPES: Mapping[GgufType, str] = {
+    "F32": "ALL_F32",
+    "F16": "MOSTLY_F16",
+    "Q8_0": "MOSTLY_Q8_0",
+    "Q4_0": "MOSTLY_Q4_0",
+}
+BLOCK = 32
+NOTHING: Mapping[str, NDArray[uint8]] = MappingProxyType({})
+LARGEST_HALF = 65504.0
+
+
+def write_gguf(
+    model: Any,
+    tokenizer: Any,
+    path: Path,
+    *,
+    kind: GgufType,
+    name: str,
+    embedding: GgufType | None = None,
+    rounded: Mapping[str, NDArray[uint8]] = NOTHING,
+) -> None:
+    """Write a causal model with its tokenizer as one GGUF file.
+
+    Vectors (norms, biases) stay F32, as llama.cpp needs them. Matrices whose rows are no multiple of 32 long stay
+    F16 in quantized files.
+
+    Args:
+        model: a `transformers` causal language model of a family in `gguf_arch.FAMILIES`.
+        tokenizer: its fast tokenizer.
+        path: the file to write, atomically.
+        kind: the type of the matrices.
+        name: `general.name`.
+        embedding: another type for the token embedding (and the head, if it is not tied).
+        rounded: matrices, by their names in `transformers`, as Q4_0 bytes [rows, row bytes]; others are
+            rounded plainly.
+
+    Raises:
+        ExportError: something that llama.cpp does not compute or read, or a weight too large for F16.
+    """
+    from gguf import GGUFWriter, LlamaFileType
+
+    config = model.config
+    family = family_of(config)
+    vocabulary = vocabulary_of(tokenizer, config.vocab_size)
+    with atomic_path(path) as temporary:
+        writer = GGUFWriter(temporary, family.arch)
+        writer.add_type("model")
+        writer.add_name(name)
+        writer.add_file_type(LlamaFileType[FILE_TYPES[kind]])
+        if kind.startswith("Q"):
+            writer.add_quantization_version(2)
+        add_architecture(writer, config)
+        add_vocabulary(writer, vocabulary)
+        for target, source, tensor in _tensors(model, family):
+            wanted = (embedding or kind) if target in ("token_embd.weight", "output.weight") else kind
+            stored, data = _encoded(source, tensor, wanted, rounded.get(source))
+            writer.add_tensor(target, data[_row_order(source, config, family)], raw_dtype=stored)
+        if (factors := rope_factors(config)) is not None:
+            writer.add_tensor("rope_freqs.weight", factors)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def _tensors(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tensor]]:
+    """Name in llama.cpp, name in transformers and weights (fp32, norms with their offset); tied tensors come once."""
+    from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
+
+    arch = next(key for key, value in MODEL_ARCH_NAMES.items() if value == family.arch)
+    names = get_tensor_name_map(MODEL_ARCH(arch), model.config.num_hidden_layers)
+    for source, parameter in model.named_parameters():
+        target = names.get_name(source, try_suffixes=(".weight", ".bias"))
+        if target is None:
+            raise ExportError(f"GGUF has no name for the tensor {source}; use --format onnx instead.")
+        tensor = parameter.detach().float().cpu()
+        yield target, source, tensor + family.norm_offset if "norm" in source else tensor
+
+
+def _encoded(
+    source: str, tensor: Tensor, kind: GgufType, given: NDArray[uint8] | None
+) -> tuple[GGMLQuantizationType, NDArray[Any]]:
+    """The type a tensor is stored in, and its bytes or numbers, one row of the matrix a row."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    if tensor.ndim == 1:
+        return GGMLQuantizationType.F32, tensor.numpy()
+    stored = "F16" if kind.startswith("Q") and tensor.shape[-1] % BLOCK else kind
+    if stored == "F16" and float(tensor.abs().max()) > LARGEST_HALF:
+        raise ExportError(f"{source} holds weights too large for F16; export with --precision fp32.")
+    type_ = GGMLQuantizationType[stored]
+    return type_, quantize(tensor.numpy(), type_) if given is None or stored != "Q4_0" else given
+
+
+def q4_0_bytes(rounded: Rounded) -> NDArray[uint8]:
+    """Bytes as ggml lays them out, [rows, columns / 32 x 18].
+
+    A block is its scale, then 16 bytes with weights 0-15 in the low and 16-31 in the high bits.
+    """
+    import numpy as np
+
+    codes = rounded.codes.cpu().numpy().reshape(len(rounded.codes), -1, 2, 16)
+    scales = rounded.scales.contiguous().cpu().numpy().view(np.uint8).reshape(*codes.shape[:2], 2)
+    packed = codes[:, :, 0] | (codes[:, :, 1] << np.uint8(4))
+    layout: NDArray[uint8] = np.concatenate([scales, packed], axis=-1).reshape(len(codes), -1)
+    return layout
+
+
+def _row_order(source: str, config: Any, family: GgufFamily) -> slice | NDArray[Any]:
+    """Where the rows of q and k go: rotary pairs, half a head apart in transformers, become neighbors."""
+    import numpy as np
+
+    counts = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    heads = counts.get(source.split(".")[-2]) if family.permuted else None
+    if heads is None:
+        return slice(None)
+    size = head_dim(config)
+    order: NDArray[Any] = np.arange(heads * size).reshape(heads, 2, size // 2).swapaxes(1, 2).ravel()
+    return order

@@ -1,0 +1,170 @@
+"""The portable ONNX format: one graph that prefills and decodes, in the names that the ecosystem reads.
+
+transformers' own exporter traces the model; its names and loose ends are mended here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minigpt import assets
+from minigpt.assets.quiet import quiet_transformers
+from minigpt.errors import ExportError, first_line
+from minigpt.exporting.common import copy_tokenizer, weight_bytes
+from minigpt.exporting.onnx_int4 import by_content
+from minigpt.exporting.onnx_quantize import quantize
+from minigpt.exporting.quiet import silence
+from minigpt.exporting.rounding.layers import rounded_matrices
+from minigpt.exporting.run import ExportRequest, Written
+from minigpt.files import atomic_path
+from minigpt.progress import Reporter
+from minigpt.transformer.arch import head_dim
+
+if TYPE_CHECKING:
+    from minigpt.exporting.rounding import Rounded
+
+GRAPH, DATA = "model.onnx", "model.onnx_data"
+SAMPLE_PAST, SAMPLE_QUERY = 3, 6
+INPUTS = {
+    "input_ids": ("batch_size", "sequence_length"),
+    "attention_mask": ("batch_size", "total_sequence_length"),
+    "position_ids": ("batch_size", "sequence_length"),
+}
+
+
+def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
+    """Write `model.onnx` with its weights beside it, in fp32 or fp16, or with int8 or int4 weights."""
+    import torch
+
+    dtype = torch.float16 if request.precision == "fp16" else torch.float32
+    model = assets.load_model(request.source.path, dtype=dtype)
+    graph = traced(model)
+    rename(graph)
+    forget_origin(graph)
+    settings: dict[str, Any] = {"opset": graph.opset_imports[""]}
+    save(graph, folder)
+    if request.precision in {"int8", "int4"}:
+        rounded: Mapping[str, Rounded] = {}
+        weights = 0
+        if request.precision == "int4":
+            named, how = rounded_matrices(model, assets.load_tokenizer(request.source.path), request, reporter)
+            rounded, settings = by_content(model, named), settings | how
+            weights = sum(each.codes.numel() for each in named.values())
+        settings |= quantize(folder / GRAPH, DATA, rounded, weights=weights)
+    copy_tokenizer(request.source.path, folder)
+    return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
+
+
+def traced(model: Any) -> Any:
+    """The model as an `onnx_ir.Model`, batch and both lengths free.
+
+    The sample is a batch of two, so that the batch is not taken for a constant, and padded on the left, so that the
+    mask is not taken for superfluous; it continues a short past, of which an empty one is a special case.
+
+    Raises:
+        ExportError: the exporter cannot trace this model.
+    """
+    import torch
+    from transformers.exporters.configs import OnnxConfig
+    from transformers.exporters.exporter_onnx import OnnxExporter
+
+    config = OnnxConfig(dynamic=True, dynamic_shapes=free_axes(model.config.num_hidden_layers))
+    try:
+        with quiet_transformers(), silence(), torch.no_grad():
+            exporter: Any = OnnxExporter
+            found = exporter().export_program(model, sample(model), config)
+    except Exception as error:
+        raise ExportError(
+            f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({first_line(error)}); try "
+            "--format onnx-genai or gguf."
+        ) from error
+    # A tuple with metadata since transformers 5.2x, an ONNXProgram before.
+    return found[0] if isinstance(found, tuple) else found.model
+
+
+def sample(model: Any) -> dict[str, Any]:
+    """Inputs to trace with: a continuation of a cache of random numbers, the first row padded on the left."""
+    import torch
+    from transformers import DynamicCache
+
+    config = model.config
+    heads, size = config.num_key_value_heads, head_dim(config)
+    cache: Any = DynamicCache(config=config)
+    for layer in range(config.num_hidden_layers):
+        past = torch.randn(2, 2, heads, SAMPLE_PAST, size, dtype=model.dtype)
+        cache.update(past[0], past[1], layer)
+    mask = torch.ones(2, SAMPLE_PAST + SAMPLE_QUERY, dtype=torch.long)
+    mask[0, : SAMPLE_PAST - 1] = 0
+    return {
+        "input_ids": torch.arange(2 * SAMPLE_QUERY).reshape(2, SAMPLE_QUERY) % config.vocab_size,
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)[:, SAMPLE_PAST:],
+        "past_key_values": cache,
+    }
+
+
+def free_axes(layers: int) -> dict[str, Any]:
+    """Which axes may vary: batch and lengths. Everything else is known, and tracing is faster for it."""
+    from torch.export import Dim
+
+    def free(*axes: int) -> dict[int, Any]:
+        return dict.fromkeys(axes, Dim.AUTO)
+
+    cache = [free(0, 2) for _ in range(2 * layers)]
+    return {**{name: free(0, 1) for name in INPUTS}, "past_key_values": cache}
+
+
+def rename(graph: Any) -> None:
+    """Give inputs, outputs and free axes the names that optimum taught people.
+
+    Raises:
+        ExportError: the traced graph lacks an input or has one too many: it is another model than expected.
+    """
+    import onnx_ir
+
+    pasts = [value for value in graph.graph.inputs if value.name not in INPUTS]
+    presents = list(graph.graph.outputs)[1:]
+    known = {value.name for value in graph.graph.inputs} & set(INPUTS)
+    if known != set(INPUTS) or not pasts or len(pasts) != len(presents):
+        raise ExportError(
+            "The traced graph has other inputs than ids, mask, positions and a cache; use another format."
+        )
+    for value in graph.graph.inputs:
+        if value.name in INPUTS:
+            value.shape = onnx_ir.Shape(INPUTS[value.name])
+    for values, prefix, length in (
+        (pasts, "past_key_values", "past_sequence_length"),
+        (presents, "present", "total_sequence_length"),
+    ):
+        for index, value in enumerate(values):
+            layer, part = divmod(index, 2)
+            value.name = f"{prefix}.{layer}.{('key', 'value')[part]}"
+            value.shape = onnx_ir.Shape(["batch_size", value.shape[1], length, value.shape[3]])
+    logits = graph.graph.outputs[0]
+    logits.name = "logits"
+    logits.shape = onnx_ir.Shape(["batch_size", "sequence_length", logits.shape[2]])
+
+
+def forget_origin(graph: Any) -> None:
+    """Drop the stack traces that tracing notes on every node: bulk, and paths of the machine it ran on."""
+    for node in graph.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in [*graph.graph.inputs, *graph.graph.outputs, *graph.graph.initializers.values()]:
+        value.metadata_props.clear()
+    graph.graph.metadata_props.clear()
+    graph.metadata_props.clear()
+
+
+def save(graph: Any, folder: Path) -> None:
+    """Write the graph, its weights in a file beside it: a graph file may not exceed 2 GB."""
+    import onnx_ir
+
+    with atomic_path(folder / "onnx") as temporary:
+        temporary.mkdir()
+        onnx_ir.save(graph, temporary / GRAPH, external_data=DATA)
+    for name in (GRAPH, DATA):
+        (folder / "onnx" / name).replace(folder / name)
+    (folder / "onnx").rmdir()

@@ -1,0 +1,76 @@
+"""What the matrices of a model see on calibration text: the Gram matrix of each one's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import CorpusError
+from minigpt.progress import SILENT, Reporter
+from minigpt.transformer.arch import arch_of, decoder_layers
+from minigpt.transformer.batches import Batch, run_decoder
+
+
+def matrices_of(model: Any) -> dict[str, tuple[str, ...]]:
+    """The weight matrices of the decoder layers, grouped by the input they share.
+
+    Keys are the names of the modules whose input is recorded, values the parameter names.
+    """
+    spec = arch_of(model)
+    groups = {}
+    for index in range(len(decoder_layers(model))):
+        shared = ((spec.query, *spec.key_value), (spec.output,), spec.ffn_rows, (spec.ffn_columns,))
+        for names in shared:
+            paths = [f"{spec.layers}.{index}.{name}" for name in names]
+            groups[paths[0]] = tuple(f"{path}.weight" for path in paths)
+    return groups
+
+
+def gram_matrices(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT) -> Mapping[str, Tensor]:
+    """Mean x x^T over the text tokens of the inputs of every matrix, fp32 [columns, columns] on the model's device.
+
+    Returns:
+        The Gram matrix for each parameter name of `matrices_of`; matrices with the same input share one tensor.
+
+    Raises:
+        CorpusError: the batches hold no text.
+        UnsupportedModel: the family is not in the architecture table.
+    """
+    groups = matrices_of(model)
+    sums = _Sums()
+    with torch.inference_mode(), ExitStack() as stack:
+        for name in groups:
+            stack.callback(model.get_submodule(name).register_forward_pre_hook(sums.hook(name)).remove)
+        for batch in reporter.track(batches, title="Inputs of every matrix"):
+            if batch.tokens:
+                sums.rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
+                sums.tokens += batch.tokens
+                run_decoder(model, batch)
+    if not sums.tokens:
+        raise CorpusError("The calibration batches hold no text; give the domain more documents.")
+    means = {name: (total / sums.tokens).clone() for name, total in sums.grams.items()}
+    return {matrix: means[name] for name, names in groups.items() for matrix in names}
+
+
+class _Sums:
+    """Gram matrices so far, and the rows of the present batch that are text."""
+
+    def __init__(self) -> None:
+        self.grams: dict[str, Tensor] = {}
+        self.rows = torch.empty(0, dtype=torch.long)
+        self.tokens = 0
+
+    def hook(self, name: str) -> Callable[..., None]:
+        """What to hang before a module whose inputs are to be added under `name`."""
+
+        def record(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            states = args[0].detach().reshape(-1, args[0].shape[-1]).index_select(0, self.rows).float()
+            if name not in self.grams:
+                self.grams[name] = states.new_zeros(states.shape[1], states.shape[1])
+            self.grams[name].addmm_(states.T, states)
+
+        return record

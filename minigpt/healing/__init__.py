@@ -1,0 +1,49 @@
+"""Healing: gentle tuning of a parent, and training that gives a pruned model back what it lost.
+
+The public names are imported on first use, so that reading a recipe does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minigpt.healing.data import Bound, TokenText
+    from minigpt.healing.forward import bits_per_byte
+    from minigpt.healing.recipe import Recipe
+    from minigpt.healing.teacher import Teacher
+    from minigpt.healing.training import Found, prolong, search, steps_for, train
+
+_HOMES = {
+    "Bound": "minigpt.healing.data",
+    "Found": "minigpt.healing.training",
+    "Recipe": "minigpt.healing.recipe",
+    "Teacher": "minigpt.healing.teacher",
+    "TokenText": "minigpt.healing.data",
+    "bits_per_byte": "minigpt.healing.forward",
+    "prolong": "minigpt.healing.training",
+    "search": "minigpt.healing.training",
+    "steps_for": "minigpt.healing.training",
+    "train": "minigpt.healing.training",
+}
+
+__all__ = [
+    "Bound",
+    "Found",
+    "Recipe",
+    "Teacher",
+    "TokenText",
+    "bits_per_byte",
+    "prolong",
+    "search",
+    "steps_for",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

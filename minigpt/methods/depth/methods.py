@@ -1,0 +1,131 @@
+"""The methods that remove layers, as the table calls them: `(Material, layers to keep) -> parent layers to keep`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from minigpt.methods.depth.collapse import TEXT_TOKENS, Collapse, search
+from minigpt.methods.depth.greedy import ENDS, greedy_halves, greedy_layers
+from minigpt.methods.depth.loss import Part, module_of, no_attention, no_ffn, search_text
+from minigpt.methods.depth.similarity import complement, deepest_block, least_influential, most_similar_block
+from minigpt.methods.material import Masked, Material
+from minigpt.transformer.arch import arch_of, decoder_layers, parameters_of
+from minigpt.transformer.batches import take_tokens
+from minigpt.types import Ints
+
+
+def shortgpt(material: Material, count: int) -> Ints:
+    """Drop the layers of lowest Block Influence."""
+    layers = _layers(material)
+    return complement(layers, least_influential(material.stats.layer_cos.tolist(), layers - count))
+
+
+def deeper_layers(material: Material, count: int) -> Ints:
+    """Drop the block whose input and output are closest in angle."""
+    layers = _layers(material)
+    return complement(layers, most_similar_block(material.stats.angular, layers - count))
+
+
+def deepest(material: Material, count: int) -> Ints:
+    """Drop the last layers in front of the final one."""
+    layers = _layers(material)
+    return complement(layers, deepest_block(layers, layers - count))
+
+
+def greedy_blocks(material: Material, count: int) -> Ints:
+    """Drop layer after layer, each time the one whose absence costs the least loss."""
+    layers, model = _layers(material), material.model
+    text = search_text(material.batches, model.device)
+    steps = greedy_layers(
+        model,
+        text,
+        layers - count,
+        protect=_ends(material),
+        known=material.searches.known("layers"),
+        reporter=material.reporter,
+    )
+    material.searches.remember("layers", steps)
+    return complement(layers, tuple(step.part[0] for step in steps))
+
+
+def laco(material: Material, count: int) -> Collapse:
+    """Fold layers into the one below them, at the highest threshold that leaves `count`."""
+    text = list(take_tokens(material.batches, TEXT_TOKENS))
+    return search(material.model, text, _layers(material) - count, reporter=material.reporter)
+
+
+def greedy_blocks_faithful(material: Material, target: int) -> Masked:
+    """BlockPruner: attentions and FFNs go one by one until at most `target` parameters are left.
+
+    `material.model` is changed: what went is replaced by modules that add nothing.
+    """
+    model = material.model
+    total = parameters_of(model)
+    sizes = {half: _parameters(module_of(model, 0, half)) for half in ("attention", "ffn")}
+
+    def enough(gone: tuple[Part, ...]) -> bool:
+        return total - sum(sizes[half] for _, half in gone) <= target
+
+    text = search_text(material.batches, model.device)
+    steps = greedy_halves(
+        model,
+        text,
+        enough,
+        protect=_ends(material),
+        known=material.searches.known("halves"),
+        reporter=material.reporter,
+    )
+    material.searches.remember("halves", steps)
+    gone = {step.part for step in steps}
+    for index, half in gone:
+        _remove(model, index, half)
+    config, layers = model.config, range(_layers(material))
+    return Masked(
+        model=model,
+        parameters=_parameters(model),
+        note=f"{sum(half == 'attention' for _, half in gone)} attentions and {sum(half == 'ffn' for _, half in gone)} "
+        "FFNs removed, each alone, which no stock class can hold",
+        kept={
+            "ffn": tuple(0 if (index, "ffn") in gone else int(config.intermediate_size) for index in layers),
+            "kv_groups": tuple(
+                0 if (index, "attention") in gone else int(config.num_key_value_heads) for index in layers
+            ),
+        },
+    )
+
+
+class NoAttention(nn.Module):
+    """Stands where an attention was removed."""
+
+    def forward(self, hidden_states: Any, *_args: object, **_kwargs: object) -> Any:
+        """Nothing to add, and no weights."""
+        return no_attention(hidden_states)
+
+
+class NoFFN(nn.Module):
+    """Stands where an FFN was removed."""
+
+    def forward(self, hidden_states: Any) -> Any:
+        """Nothing to add."""
+        return no_ffn(hidden_states)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _remove(model: Any, index: int, half: str) -> None:
+    spec = arch_of(model)
+    path = spec.output if half == "attention" else spec.ffn_columns
+    module = NoAttention() if half == "attention" else NoFFN()
+    setattr(decoder_layers(model)[index], path.rpartition(".")[0], module)
+
+
+def _layers(material: Material) -> int:
+    return int(material.model.config.num_hidden_layers)
+
+
+def _ends(material: Material) -> Ints:
+    return ENDS if material.protect_ends else ()

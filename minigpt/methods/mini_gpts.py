@@ -1,0 +1,250 @@
+"""Mini-GPTs (Valicenti et al. 2023): units whose mean magnitude on the domain stays under one threshold epsilon.
+
+Three rules, as in the authors' program. Linear: input j of a linear layer goes where A_in[j] = mean |x_j| <= epsilon,
+output i where min(A_out[i], U_out[i]) <= epsilon, with A_out = mean |y_i| and, if there is a bias, U_out = mean
+|y_i - b_i|. Activation: the row in front of an activation function goes where mean |act(x)_i| <= epsilon. Embedding: a
+token goes, in the input embedding and in the head, where its share of the calibration text is <= epsilon_tokens.
+
+The paper writes zeros; that is the faithful form. The shipped form ranks whole units by the weakest of the same
+magnitudes and removes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import CorpusError
+from minigpt.methods.importance import Scores, checked
+from minigpt.methods.material import Masked, Material
+from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
+from minigpt.transformer.batches import Batch, run_decoder
+
+HEAD_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Magnitudes:
+    """Means over the text tokens of one linear layer, fp32 on the CPU.
+
+    `inputs` is A_in, `outputs` min(A_out, U_out), and `biased` A_out, which alone decides about the bias.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    biased: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """`linears` by module name, `activations` by layer: mean |act(x)| of each neuron."""
+
+    linears: Mapping[str, Magnitudes]
+    activations: tuple[Tensor, ...]
+
+
+def observe(model: Any, batches: Iterable[Batch]) -> Observed:
+    """One pass over the calibration text with hooks on every linear layer, the head included, and every activation.
+
+    Raises:
+        CorpusError: the batches hold no text.
+    """
+    spec, layers, sums = arch_of(model), decoder_layers(model), _Sums()
+    head = model.get_output_embeddings()
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), ExitStack() as stack:
+            for name, module in linears.items():
+                stack.callback(module.register_forward_hook(sums.linear(name, module)).remove)
+            for index, layer in enumerate(layers):
+                hook = sums.activation(str(index))
+                stack.callback(layer.get_submodule(spec.ffn_activation).register_forward_hook(hook).remove)
+            for batch in batches:
+                sums.rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
+                states = sums.text(run_decoder(model, batch))
+                sums.tokens += len(states)
+                sums.rows = None
+                for part in torch.split(states, HEAD_ROWS):
+                    head(part.to(head.weight.dtype))
+    finally:
+        model.train(training)
+    if not sums.tokens:
+        raise CorpusError("The calibration batches hold no text; give the domain more documents.")
+    found = {name: value.cpu() / sums.tokens for name, value in sums.values.items()}
+    return Observed(
+        linears={
+            name: Magnitudes(
+                inputs=found[f"{name}.in"],
+                outputs=torch.minimum(found[f"{name}.out"], found.get(f"{name}.free", found[f"{name}.out"])),
+                biased=found[f"{name}.out"],
+            )
+            for name in linears
+        },
+        activations=tuple(found[f"{index}.act"] for index in range(len(layers))),
+    )
+
+
+class _Sums:
+    """Sums of magnitudes over the text tokens of the batches so far."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+        self.rows: Tensor | None = None
+        self.tokens = 0
+
+    def text(self, states: Tensor) -> Tensor:
+        """The text rows [n, features], fp32."""
+        flat = states.reshape(-1, states.shape[-1])
+        return (flat if self.rows is None else flat.index_select(0, self.rows)).float()
+
+    def add(self, name: str, states: Tensor) -> None:
+        """Add the magnitudes of [n, features]."""
+        total = states.abs().sum(0)
+        self.values[name] = self.values[name] + total if name in self.values else total
+
+    def linear(self, name: str, module: nn.Linear) -> Callable[..., None]:
+        """A forward hook for A_in, A_out and U_out."""
+
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs = self.text(output)
+            self.add(f"{name}.in", self.text(args[0]))
+            self.add(f"{name}.out", outputs)
+            if module.bias is not None:
+                self.add(f"{name}.free", outputs - module.bias.float())
+
+        return hook
+
+    def activation(self, name: str) -> Callable[..., None]:
+        """A forward hook for A_act."""
+
+        def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
+            self.add(f"{name}.act", self.text(output))
+
+        return hook
+
+
+def structural(material: Material) -> Scores:
+    """Whole units by the weakest of their magnitudes: the epsilon at which the paper's rules would first touch them.
+
+    A neuron: outputs of gate and up, output of the activation function, input of down. A KV group: mean over its
+    features at each of q, k, v (outputs) and o (inputs), the least of them. Layers are not ranked (all alike).
+    """
+    model = material.model
+    spec, groups, seen = arch_of(model), shape_of(model).kv_groups, observe(model, material.batches)
+    ffn, attention = [], []
+    for index in range(len(decoder_layers(model))):
+        place = f"{spec.layers}.{index}."
+        rows = [seen.linears[place + path].outputs for path in spec.ffn_rows]
+        ffn.append(torch.stack([*rows, seen.activations[index], seen.linears[place + spec.ffn_columns].inputs]).amin(0))
+        outputs = [seen.linears[place + path].outputs for path in (spec.query, *spec.key_value)]
+        features = [*outputs, seen.linears[place + spec.output].inputs]
+        attention.append(torch.stack([values.view(groups, -1).mean(1) for values in features]).amin(0))
+    neurons = torch.stack(ffn)
+    return checked(
+        Scores(method=material.method, ffn=neurons, kv_groups=torch.stack(attention), layers=torch.ones(len(neurons)))
+    )
+
+
+def masked(material: Material, target: int) -> Masked:
+    """The paper's zeroing, evaluated as it is: the tokenizer stays, and a removed token's logit is 0, not impossible.
+
+    With `plan.epsilon` that threshold is used, whatever size it gives; without it the smallest one that leaves at most
+    `target` parameters that are not zero (one epsilon for all linear layers and activations), if there is one.
+    """
+    model = material.model
+    zeroes = _Zeroes(material, observe(model, material.batches))
+    epsilon = material.epsilon if material.epsilon is not None else zeroes.reaching(target)
+    zeroes.apply(epsilon)
+    kept = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+    return Masked(
+        model=model,
+        parameters=kept,
+        note=f"Mini-GPTs as published: weights zeroed at epsilon = {epsilon:.3g} (linear, activation) and "
+        f"{material.epsilon_tokens:g} (share of tokens). Its size counts the parameters that are not zero; nothing is "
+        "smaller on disk.",
+    )
+
+
+class _Zeroes:
+    """Which rows and columns go at which epsilon."""
+
+    def __init__(self, material: Material, seen: Observed) -> None:
+        model = material.model
+        self.model, self.seen = model, seen
+        spec = arch_of(model)
+        self.activations = {
+            f"{spec.layers}.{index}.{spec.ffn_rows[0]}": values for index, values in enumerate(seen.activations)
+        }
+        self.lost_tokens = rare_tokens(
+            material.counts, shape_of(model).vocab_size, material.epsilon_tokens, material.specials
+        )
+
+    def lines(self, name: str, epsilon: float) -> tuple[Tensor, Tensor]:
+        """Rows and columns of a linear layer that go, as booleans."""
+        magnitudes = self.seen.linears[name]
+        rows = magnitudes.outputs <= epsilon
+        if name in self.activations:
+            rows = rows | (self.activations[name] <= epsilon)
+        return rows, magnitudes.inputs <= epsilon
+
+    def left(self, epsilon: float) -> int:
+        """Parameters that are not zeroed by the linear and activation rules and the lost tokens."""
+        zeroed: int = 0
+        head = self.model.get_output_embeddings()
+        for name in self.seen.linears:
+            rows, columns = self.lines(name, epsilon)
+            module = self.model.get_submodule(name)
+            if module is head:
+                rows = rows | self.lost_tokens
+            zeroed += rows.numel() * columns.numel() - int((~rows).sum()) * int((~columns).sum())
+        embedding = self.model.get_input_embeddings()
+        if embedding.weight is not head.weight:
+            zeroed += int(self.lost_tokens.sum()) * embedding.weight.shape[1]
+        total: int = sum(parameter.numel() for parameter in self.model.parameters())
+        return total - zeroed
+
+    def reaching(self, target: int) -> float:
+        """The smallest observed magnitude that, taken as epsilon, leaves at most `target` parameters."""
+        every = [torch.cat([each.inputs, each.outputs]) for each in self.seen.linears.values()]
+        levels = torch.unique(torch.cat([*every, *self.seen.activations]))
+        low, high = -1, len(levels) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.left(float(levels[middle])) <= target else (middle, high)
+        return float(levels[high]) if self.left(-1.0) > target else -1.0
+
+    @torch.no_grad()
+    def apply(self, epsilon: float) -> None:
+        """Write the zeros. A bias goes only where the whole output, bias included, is under epsilon."""
+        for name, magnitudes in self.seen.linears.items():
+            module = self.model.get_submodule(name)
+            rows, columns = (mask.to(module.weight.device) for mask in self.lines(name, epsilon))
+            module.weight[rows] = 0
+            module.weight[:, columns] = 0
+            if module.bias is not None:
+                silent = magnitudes.biased <= epsilon
+                if name in self.activations:
+                    silent = silent | (self.activations[name] <= epsilon)
+                module.bias[silent.to(module.bias.device)] = 0
+        for module in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
+            module.weight[self.lost_tokens.to(module.weight.device)] = 0
+
+
+def rare_tokens(counts: Mapping[int, int], size: int, epsilon: float, specials: Iterable[int]) -> Tensor:
+    """Tokens whose share of the text is at most `epsilon`, as booleans [size]; special tokens never are.
+
+    0 takes the tokens that were not seen, a negative number none.
+    """
+    shares = torch.zeros(size, dtype=torch.float64)
+    for token, count in counts.items():
+        shares[token] = count
+    shares /= shares.sum().clamp_min(1)
+    shares[[token for token in specials if token < size]] = float("inf")
+    return shares <= epsilon

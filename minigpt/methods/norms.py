@@ -1,0 +1,49 @@
+"""Norms of every unit's weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minigpt.methods.scores import WeightNorms
+from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, shape_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def weight_norms(model: Any) -> WeightNorms:
+    """Norms of every unit's weights, layer by layer (no copy of the model)."""
+    import torch
+
+    spec, shape = arch_of(model), shape_of(model)
+    head, ratio = head_dim(model.config), heads_per_group(model.config)
+    rows, down, output, group, down_abs, output_abs = [], [], [], [], [], []
+    with torch.no_grad():
+        for layer in decoder_layers(model):
+
+            def squares(path: str, dim: int, layer: Any = layer) -> Tensor:
+                norm: Tensor = layer.get_submodule(path).weight.float().pow(2).sum(dim).cpu()
+                return norm
+
+            def magnitudes(path: str, layer: Any = layer) -> Tensor:
+                norm: Tensor = layer.get_submodule(path).weight.float().abs().sum(0).cpu()
+                return norm
+
+            rows.append(torch.stack([squares(path, 1) for path in spec.ffn_rows]).sum(0))
+            down.append(squares(spec.ffn_columns, 0))
+            output.append(squares(spec.output, 0))
+            down_abs.append(magnitudes(spec.ffn_columns))
+            output_abs.append(magnitudes(spec.output))
+            owned = squares(spec.query, 1).view(shape.kv_groups, ratio * head).sum(1)
+            owned = owned + output[-1].view(shape.kv_groups, ratio * head).sum(1)
+            for path in spec.key_value:
+                owned = owned + squares(path, 1).view(shape.kv_groups, head).sum(1)
+            group.append(owned)
+    return WeightNorms(
+        rows=torch.stack(rows),
+        down=torch.stack(down),
+        output=torch.stack(output),
+        group=torch.stack(group),
+        down_abs=torch.stack(down_abs),
+        output_abs=torch.stack(output_abs),
+    )

@@ -1,0 +1,219 @@
+"""SliceGPT (Ashkboos et al. 2024): rotate the residual stream to its principal components and slice the last ones off.
+
+With the norm weights moved into the projections that read them, RMSNorm commutes with a rotation Q of the stream
+(paper, section 3.2), so every place of the stream may have its own: what reads it is multiplied by Q, what writes to it
+by Q^T, and the residual connection by Q^T Q' of the places it joins (paper, figure 4). Q holds the principal directions
+of the stream on calibration text; keeping the first `width` of them shrinks all matrices. The connections' matrices and
+the hidden size of their own make the result a model that stock classes do not load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import CorpusError, UnsupportedModel
+from minigpt.pruning.repair import layer_arguments
+from minigpt.pruning.slicing import linear
+from minigpt.transformer.arch import ArchSpec, arch_of, base_model, decoder_layers, shape_of
+from minigpt.transformer.batches import Batch
+
+ATTENTION_NORM, FFN_NORM, FINAL_NORM = "input_layernorm", "post_attention_layernorm", "norm"
+WIDTH_STEP = 8
+DAMPING = 0.01
+
+
+class UnitNorm(nn.Module):
+    """RMSNorm without weights, over the mean square of the full hidden size though fewer directions are left."""
+
+    def __init__(self, size: int, epsilon: float) -> None:
+        super().__init__()
+        self.size, self.epsilon = size, epsilon
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., width] to the same shape."""
+        values = states.float()
+        scale = torch.rsqrt(values.square().sum(-1, keepdim=True) / self.size + self.epsilon)
+        return (values * scale).to(states.dtype)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Chunk:
+    """One batch on its way through the layers: the sliced stream, its text rows, what the decoder hands to layers."""
+
+    stream: Tensor
+    rows: Tensor
+    arguments: list[dict[str, Any]]
+
+
+@torch.no_grad()
+def rotate_and_slice(model: Any, batches: Iterable[Batch], width: int) -> Any:
+    """Rotate and slice a dense model in place, layer by layer on the stream as the sliced layers before leave it.
+
+    Args:
+        model: the dense model in float32; its head is untied, since the final norm's weights move into it.
+        batches: calibration text.
+        width: directions of the hidden size that stay; all of them: the model computes what it did.
+
+    Raises:
+        UnsupportedModel: the family has norms behind its projections too, which do not commute with a rotation.
+        CorpusError: the batches hold no text.
+    """
+    spec, layers, size = arch_of(model), list(decoder_layers(model)), int(model.config.hidden_size)
+    if spec.norms != 2:
+        raise UnsupportedModel(
+            f"slicegpt needs a family with norms in front of its projections only, and {spec.name} has others; choose "
+            "another method."
+        )
+    chunks = _chunks(model, layers, batches)
+    rotation = _principal([(chunk.stream, chunk.rows) for chunk in chunks], width)
+    _untie(model)
+    embedding = model.get_input_embeddings()
+    embedding.weight = nn.Parameter(embedding.weight @ rotation)
+    embedding.embedding_dim = width
+    for chunk in chunks:
+        chunk.stream = chunk.stream @ rotation
+    for index, layer in enumerate(layers):
+        rotation = _Layer(layer, spec, index, size).rotate(chunks, rotation, width)
+    head, body = model.get_output_embeddings(), base_model(model)
+    _fuse(getattr(body, FINAL_NORM), [head], rotation)
+    setattr(body, FINAL_NORM, _unit(getattr(body, FINAL_NORM), size))
+    return model
+
+
+class _Layer:
+    """One decoder layer while it is rotated: from the stream's rotation in front of it to the one behind it."""
+
+    def __init__(self, layer: Any, spec: ArchSpec, index: int, size: int) -> None:
+        self.layer, self.spec, self.index, self.size = layer, spec, index, size
+        self.attention = layer.get_submodule(spec.output.rpartition(".")[0])
+        self.mlp = layer.get_submodule(spec.ffn_columns.rpartition(".")[0])
+
+    def rotate(self, chunks: list[_Chunk], rotation: Tensor, width: int) -> Tensor:
+        """Rotate attention, then FFN; the chunks' streams come out behind the layer. Returns the new rotation."""
+        readers = (self.spec.query, *self.spec.key_value)
+        middle = self._half(chunks, rotation, width, ATTENTION_NORM, readers, self.spec.output)
+        after = self._half(chunks, middle, width, FFN_NORM, self.spec.ffn_rows, self.spec.ffn_columns)
+        self.layer.attention_shortcut = nn.Parameter(rotation.T @ middle)
+        self.layer.ffn_shortcut = nn.Parameter(middle.T @ after)
+        self.layer.forward = _forward(self.layer, self.attention, self.mlp)
+        return after
+
+    def _half(
+        self, chunks: list[_Chunk], rotation: Tensor, width: int, norm: str, readers: tuple[str, ...], writer: str
+    ) -> Tensor:
+        """Rotate what reads the stream, look at the stream with what the half adds to it, rotate what writes."""
+        old, output = getattr(self.layer, norm), linear(self.layer, writer)
+        _fuse(old, [linear(self.layer, path) for path in readers], rotation)
+        setattr(self.layer, norm, _unit(old, self.size))
+        full = []
+        for chunk in chunks:
+            normed = getattr(self.layer, norm)(chunk.stream)
+            added = self._attend(normed, chunk) if norm == ATTENTION_NORM else self.mlp(normed)
+            full.append((chunk.stream @ rotation.T + added, chunk.rows))
+        following = _principal(full, width)
+        output.weight = nn.Parameter(following.T @ output.weight)
+        output.out_features = width
+        if output.bias is not None:
+            output.bias = nn.Parameter(following.T @ output.bias)
+        for chunk, (states, _) in zip(chunks, full, strict=True):
+            chunk.stream = states @ following
+        return following
+
+    def _attend(self, normed: Tensor, chunk: _Chunk) -> Tensor:
+        added: Tensor = self.attention(hidden_states=normed, **chunk.arguments[self.index])[0]
+        return added
+
+
+def _forward(layer: Any, attention: nn.Module, mlp: nn.Module) -> Any:
+    """The forward pass of a rotated layer: the stock one with a matrix on each residual connection."""
+
+    def forward(hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        attended: Tensor = attention(hidden_states=getattr(layer, ATTENTION_NORM)(hidden_states), **kwargs)[0]
+        states = hidden_states @ layer.attention_shortcut + attended
+        result: Tensor = states @ layer.ffn_shortcut + mlp(getattr(layer, FFN_NORM)(states))
+        return result
+
+    return forward
+
+
+def _chunks(model: Any, layers: list[nn.Module], batches: Iterable[Batch]) -> list[_Chunk]:
+    found = []
+    for batch in batches:
+        rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
+        if len(rows):
+            stream, arguments = layer_arguments(model, layers, batch)
+            found.append(_Chunk(stream=stream, rows=rows, arguments=arguments))
+    if not found:
+        raise CorpusError("The calibration batches hold no text; give the domain more documents.")
+    return found
+
+
+def _principal(states: list[tuple[Tensor, Tensor]], width: int) -> Tensor:
+    """The `width` directions of the largest mean square of the text rows, [hidden, width], orthonormal columns.
+
+    Damped by 1 % of the mean diagonal, as in the authors' program, which changes no direction but keeps them stable.
+    """
+    device, size = states[0][0].device, states[0][0].shape[-1]
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    for values, rows in states:
+        picked = values.reshape(-1, size).index_select(0, rows)
+        gram += (picked.T @ picked).cpu().double()
+    gram.diagonal().add_(DAMPING * gram.diagonal().mean())
+    vectors: Tensor = torch.linalg.eigh(gram).eigenvectors
+    return vectors.flip(1)[:, :width].float().to(device)
+
+
+def _fuse(norm: Any, modules: list[nn.Linear], rotation: Tensor) -> None:
+    """Move a norm's weights into the projections that read it, and rotate what they read."""
+    weight = _weights(norm, rotation)
+    for module in modules:
+        module.weight = nn.Parameter((module.weight * weight) @ rotation)
+        module.in_features = rotation.shape[1]
+
+
+def _weights(norm: Any, like: Tensor) -> Tensor:
+    """What the norm multiplies by, asked from the norm itself: families differ in what they store (w or 1 + w)."""
+    ones = torch.ones(like.shape[0], dtype=torch.float32, device=like.device)
+    answer: Tensor = norm(ones) * (1 + _epsilon(norm)) ** 0.5
+    return answer
+
+
+def _unit(norm: Any, size: int) -> UnitNorm:
+    return UnitNorm(size, _epsilon(norm))
+
+
+def _epsilon(norm: Any) -> float:
+    return float(getattr(norm, "variance_epsilon", None) or norm.eps)
+
+
+def _untie(model: Any) -> None:
+    """Give the head weights of its own."""
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+
+
+def parameters_at(model: Any, width: int) -> int:
+    """Parameters of a dense model once it is rotated and sliced to `width`, the residual matrices included."""
+    spec, shape = arch_of(model), shape_of(model)
+    layer = decoder_layers(model)[0]
+    attention = layer.get_submodule(spec.output.rpartition(".")[0])
+    readers = [linear(layer, path) for path in (spec.query, *spec.key_value, *spec.ffn_rows)]
+    writers = [linear(layer, path) for path in (spec.output, spec.ffn_columns)]
+    sides = sum(module.out_features for module in readers) + sum(module.in_features for module in writers)
+    biases = sum(module.out_features for module in readers if module.bias is not None)
+    written = sum(width for module in writers if module.bias is not None)
+    inner = sum(parameter.numel() for name, parameter in attention.named_parameters() if "norm" in name)
+    return 2 * shape.vocab_size * width + shape.layers * (sides * width + 2 * width**2 + biases + written + inner)
+
+
+def width_for(model: Any, target: int) -> int:
+    """The largest multiple of 8 directions that leaves at most `target` parameters, at least 8."""
+    size = int(model.config.hidden_size)
+    fitting = [width for width in range(WIDTH_STEP, size + 1, WIDTH_STEP) if parameters_at(model, width) <= target]
+    return max(fitting, default=WIDTH_STEP)

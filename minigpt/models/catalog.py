@@ -1,0 +1,264 @@
+"""The catalog of finished models: an index with hashes, so that a model can be found again and trusted.
+
+The index is one JSON file under :func:`minigpt.environment.home`; models stay where they were built. Writers hold a
+file lock and replace the index atomically, so builds that finish at the same moment do not lose each other's entries.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from minigpt import environment
+from minigpt.errors import AssetError, MiniGPTError, UnknownName
+from minigpt.files import file_sha256, fingerprint, read_json, write_json
+from minigpt.report.figures import final_stage, headline
+from minigpt.types import SCHEMA_VERSION, BuildReport, CatalogEntry
+
+FileState = Literal["ok", "changed", "missing", "unexpected"]
+INDEX_VERSION = 1
+LOCK_SECONDS = 60.0
+RECORDS = ("report.json", "plan.json", "domain.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What `index.json` holds; entries in the order they were added."""
+
+    schema_version: int = INDEX_VERSION
+    entries: tuple[CatalogEntry, ...] = ()
+
+
+def folder() -> Path:
+    """Where the index lives."""
+    return environment.home() / "catalog"
+
+
+def add(build_dir: Path) -> CatalogEntry:
+    """Enter a finished build: hash its files and note its headline figures.
+
+    Adding an unchanged build again returns its entry; a folder that was rebuilt replaces the old entry, whose files
+    no longer exist.
+
+    Args:
+        build_dir: a folder with `report.json` and `model/`. Write the model card first: it is hashed too.
+
+    Raises:
+        AssetError: the folder is no finished build.
+        MiniGPTError: the report or the index cannot be read or written.
+    """
+    path = build_dir.expanduser().resolve()
+    if not (path / "report.json").is_file() or not (path / "model").is_dir():
+        raise AssetError(f"{path} is not a finished build: it needs report.json and model/. Run minigpt build first.")
+    report = read_json(path / "report.json", BuildReport)
+    if report.schema_version != SCHEMA_VERSION:
+        raise AssetError(
+            f"{path} was built by another version of minigpt. Build it again, or catalog it with that one."
+        )
+    entry = _entry(path, report, {name: file_sha256(path / name) for name in _files(path)})
+
+    def enter(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry, ...]:
+        same = next((old for old in entries if old.path == entry.path and old.hashes == entry.hashes), entry)
+        return (*(old for old in entries if old.path != entry.path), same)
+
+    return next(known for known in _update(enter) if known.path == entry.path)
+
+
+def entries(domain: str | None = None) -> tuple[CatalogEntry, ...]:
+    """All entries, or those of one domain, in the order they were added."""
+    return tuple(entry for entry in _read().entries if domain in (None, entry.domain))
+
+
+def get(entry_id: str) -> CatalogEntry:
+    """The entry with this id.
+
+    Raises:
+        UnknownName: there is none; suggests the nearest id.
+    """
+    known = {entry.id: entry for entry in _read().entries}
+    if entry_id not in known:
+        raise UnknownName("catalog entry", entry_id, known)
+    return known[entry_id]
+
+
+def latest(domain: str) -> CatalogEntry:
+    """The entry of `domain` that was added last.
+
+    Raises:
+        UnknownName: the catalog has no model of this domain.
+    """
+    found = entries(domain)
+    if not found:
+        raise UnknownName("domain in the catalog", domain, {entry.domain for entry in _read().entries})
+    return found[-1]
+
+
+def resolve(name: str) -> Path:
+    """The build folder of a catalog id, or of the latest entry of a domain.
+
+    Raises:
+        UnknownName: neither an id nor a domain of the catalog.
+        AssetError: the folder was moved or deleted since.
+    """
+    index = _read()
+    found = [entry for entry in index.entries if name in (entry.id, entry.domain)]
+    if not found:
+        names = {known for entry in index.entries for known in (entry.id, entry.domain)}
+        raise UnknownName("catalog entry", name, names)
+    entry = found[-1]
+    if not Path(entry.path).is_dir():
+        raise AssetError(
+            f"The files of {entry.id} are no longer at {entry.path}. Add their new folder with minigpt catalog add, "
+            f"and drop this entry with minigpt catalog remove {entry.id}."
+        )
+    return Path(entry.path)
+
+
+def remove(entry_id: str, *, delete: bool = False) -> CatalogEntry:
+    """Drop an entry; its files stay unless `delete`.
+
+    Args:
+        entry_id: which entry.
+        delete: also delete the files that the entry recorded, and the folders this leaves empty. Whatever else lies
+            in the build folder stays.
+
+    Raises:
+        UnknownName: there is no such entry.
+        MiniGPTError: a file could not be deleted; the entry is then kept.
+    """
+    entry = get(entry_id)
+    if delete:
+        _delete(entry)
+    _update(lambda known: tuple(other for other in known if other.id != entry_id))
+    return entry
+
+
+def verify(entry_id: str | None = None) -> dict[str, dict[str, FileState]]:
+    """Hash the files of one entry, or of all, again: `{id: {file: ok | changed | missing | unexpected}}`.
+
+    Files that were added under `model/` are unexpected: a loader may read them instead of those that were measured.
+
+    Raises:
+        UnknownName: there is no such entry.
+    """
+    chosen = (get(entry_id),) if entry_id else _read().entries
+    return {
+        entry.id: {name: _state(entry, name) for name in sorted({*entry.hashes, *_added(entry)})} for entry in chosen
+    }
+
+
+def _added(entry: CatalogEntry) -> Iterator[str]:
+    """Files under `model/` that the entry does not vouch for."""
+    return (name for name in _files(Path(entry.path)) if name not in entry.hashes and name not in RECORDS)
+
+
+def _state(entry: CatalogEntry, name: str) -> FileState:
+    path = Path(entry.path) / name
+    if name not in entry.hashes:
+        return "unexpected"
+    if not path.is_file():
+        return "missing"
+    return "ok" if file_sha256(path) == entry.hashes[name] else "changed"
+
+
+def _files(path: Path) -> Iterator[str]:
+    """What an entry vouches for, relative to the build folder: the model's files and the records beside it."""
+    for name in RECORDS:
+        if (path / name).is_file():
+            yield name
+    for file in sorted((path / "model").rglob("*")):
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
+            yield file.relative_to(path).as_posix()
+
+
+def _entry(path: Path, report: BuildReport, hashes: dict[str, str]) -> CatalogEntry:
+    """Describe a build; the id reads `domain-percent kept-date-hash`."""
+    final, figures = final_stage(report), headline(report)
+    now = datetime.now(UTC)
+    slug = re.sub(r"[^a-z0-9]+", "-", report.domain.lower()).strip("-") or "model"
+    kept = round(100 * figures.get("parameters_kept", 1.0))
+    return CatalogEntry(
+        id=f"{slug}-{kept}-{now:%Y%m%d}-{fingerprint(str(path), hashes)[:6]}",
+        domain=report.domain,
+        base_model=report.base_model,
+        path=str(path),
+        created=now.isoformat(timespec="seconds"),
+        parameters=final.parameters,
+        bytes=final.bytes,
+        headline=figures,
+        hashes=hashes,
+    )
+
+
+def _delete(entry: CatalogEntry) -> None:
+    """Delete what the entry recorded, nothing outside its folder even if the index was tampered with."""
+    root = Path(entry.path).resolve()
+    files = [root / name for name in entry.hashes]
+    if outside := [file for file in files if not file.resolve().is_relative_to(root)]:
+        raise MiniGPTError(f"{entry.id} lists {outside[0]}, which is outside {root}: nothing was deleted.")
+    try:
+        for file in files:
+            file.unlink(missing_ok=True)
+        for parent in _emptied(files, root):
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+    except OSError as error:
+        raise MiniGPTError(f"Cannot delete the files of {entry.id}: {error}. The entry stays.") from error
+
+
+def _emptied(files: Iterable[Path], root: Path) -> tuple[Path, ...]:
+    """Folders that held `files`, deepest first, the build folder last."""
+    parents = {parent for file in files for parent in file.parents if parent.is_relative_to(root)}
+    return tuple(sorted(parents, key=lambda parent: len(parent.parts), reverse=True))
+
+
+def _read() -> Index:
+    """The index, empty if there is none yet."""
+    path = folder() / "index.json"
+    if not path.exists():
+        return Index()
+    try:
+        index = read_json(path, Index)
+    except MiniGPTError as error:
+        raise MiniGPTError(
+            f"The catalog's index is damaged: {error} Move that file away and enter your models again with "
+            "minigpt catalog add DIR; the models themselves are untouched."
+        ) from None
+    if index.schema_version != INDEX_VERSION:
+        raise MiniGPTError(f"{path} was written by another version of minigpt; use that one, or move the file away.")
+    return index
+
+
+def _update(change: Callable[[tuple[CatalogEntry, ...]], tuple[CatalogEntry, ...]]) -> tuple[CatalogEntry, ...]:
+    """Read, change and write the index while no other process does."""
+    with _locked():
+        changed = change(_read().entries)
+        write_json(folder() / "index.json", Index(entries=changed))
+    return changed
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = folder() / "index.lock"
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=LOCK_SECONDS):
+            yield
+    except Timeout:
+        raise MiniGPTError(
+            f"Another minigpt has held {lock} for {LOCK_SECONDS:.0f} s. Wait for it and run the command again."
+        ) from None
+    except OSError as error:
+        raise MiniGPTError(
+            f"Cannot write the catalog in {folder()}: {error.strerror or error}. Set MINIGPT_HOME to a folder of yours."
+        ) from error
+
+
+list = entries

@@ -1,0 +1,63 @@
+"""`minigpt eval`: measure any causal model on a domain."""
+
+from __future__ import annotations
+
+import time
+
+from minigpt.corpus import build_corpus
+from minigpt.domain.config import DomainConfig, domain_of, load_domain
+from minigpt.evaluation import Suite, evaluate, suite_for, summarize
+from minigpt.machine import measuring_dtype, pick_device
+from minigpt.models.find import export_folder, open_model
+from minigpt.progress import SILENT, Reporter
+from minigpt.types import StageReport
+
+
+def evaluate_ref(
+    ref: str,
+    domain: str,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    limit: int | None = None,
+    online: bool = False,
+    reporter: Reporter = SILENT,
+) -> StageReport:
+    """Perplexity and multiple choice of a model on a domain's held-out split and the general control.
+
+    Args:
+        ref: a folder, build folder, export folder, catalog id, Hub id, GGUF file or `pypi:` asset.
+        domain: a domain's name or file.
+        device: a torch device or "auto".
+        seed: the split and the bootstrap; the same seed as a build's gives the same held-out documents.
+        limit: at most this many documents and questions of each set.
+        online: use the domain's Hub data sets too.
+        reporter: told about progress.
+    """
+    from minigpt.runtimes.scoring import scoring_model
+
+    started = time.perf_counter()
+    suite = suite_of(domain_of(domain, online=online), seed=seed, limit=limit, reporter=reporter)
+    target = pick_device(device)
+    runtime = open_model(ref, device=target, dtype=measuring_dtype(target), reporter=reporter)
+    model, batch = scoring_model(runtime), 16384 if target != "cpu" else 1024
+    scores = evaluate(model, runtime.tokenizer, suite, batch_tokens=batch, reporter=reporter)
+    return StageReport(
+        stage="exported" if export_folder(ref) else "parent",
+        parameters=runtime.parameters,
+        bytes=runtime.bytes,
+        seconds=time.perf_counter() - started,
+        metrics=summarize(scores, seed=seed),
+    )
+
+
+def suite_of(domain: DomainConfig, *, seed: int, limit: int | None, reporter: Reporter = SILENT) -> Suite:
+    """What a domain and its general control are measured on, cut to `limit` documents and questions a task."""
+    corpus = build_corpus(domain, seed=seed, reporter=reporter)
+    general = None
+    if domain.general != domain.name:
+        general = build_corpus(load_domain(domain.general), seed=seed, reporter=reporter)
+    suite = suite_for(corpus, general, max_questions=limit, seed=seed)
+    if limit is None:
+        return suite
+    return Suite(texts={task: documents[:limit] for task, documents in suite.texts.items()}, questions=suite.questions)

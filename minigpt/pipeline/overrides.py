@@ -1,0 +1,62 @@
+"""Options of any frozen dataclass set from the command line (`--set heal.steps=50`), with clear errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from minigpt.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+def apply_overrides(instance: T, overrides: Mapping[str, str]) -> T:
+    """A copy of a frozen dataclass with dotted fields replaced, e.g. `{"heal.steps": "50"}`.
+
+    Values are converted to the field's type (`1e-5` is a number, `null` is None, `[a, b]` a list).
+
+    Raises:
+        ConfigError: no such option (with the nearest name), or a value of the wrong type.
+    """
+    for dotted, text in overrides.items():
+        instance = override(instance, dotted.split("."), text, dotted)
+    return instance
+
+
+def override(instance: Any, path: list[str], text: str, dotted: str) -> Any:
+    """One step of :func:`apply_overrides` along `path`."""
+    names = [item.name for item in fields(instance)]
+    head, *rest = path
+    if head not in names:
+        before = dotted.split(".")[: -len(path)]
+        hint = did_you_mean(".".join([*before, head]), [".".join([*before, name]) for name in names])
+        raise ConfigError(f"Unknown option {dotted!r}.{hint}")
+    current = getattr(instance, head)
+    if rest:
+        if not is_dataclass(current):
+            raise ConfigError(f"Option {dotted!r} goes too deep: {head!r} is a single value.")
+        return replace(instance, **{head: override(current, rest, text, dotted)})
+    if is_dataclass(current):
+        inner = ", ".join(f"{dotted}.{item.name}" for item in fields(current))
+        raise ConfigError(f"Option {dotted!r} is a group; set one of: {inner}.")
+    return replace(instance, **{head: convert(get_type_hints(type(instance))[head], text, dotted)})
+
+
+def convert(kind: Any, text: str, dotted: str) -> Any:
+    """`text` from the command line as a value of type `kind`."""
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(kind)
+    if text.casefold() in {"null", "none"} and type(None) in get_args(kind):
+        return None
+    try:
+        return adapter.validate_python(text)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+    try:
+        return adapter.validate_python(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError):
+        shown = reason[:1].lower() + reason[1:]
+        raise ConfigError(f"Option {dotted}={text!r} does not fit: {shown}.") from None

@@ -1,0 +1,60 @@
+"""Who removed what: parameters taken away by each kind of pruning of the Mini-GPTs paper, and by whole layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from minigpt.methods.importance import WeightNorms, ffn_activation, ffn_linear
+from minigpt.transformer.arch import UnitCosts
+from minigpt.types import PrunePlan, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def removed_parameters(
+    plan: PrunePlan,
+    before: Shape,
+    after: Shape,
+    costs: UnitCosts,
+    stats: Any,
+    norms: WeightNorms,
+    kinds: Collection[str] | None,
+) -> dict[str, int]:
+    """Parameters removed by `linear`, `activation`, `embedding` and `layers`; they add up to what is gone.
+
+    KV groups are linear pruning. A removed FFN neuron counts as activation pruning if it ranks lower in its layer by
+    what its activation gives out than by the magnitudes at its projections, otherwise as linear pruning; where
+    `--kinds` allows one of the two, that one did it.
+    """
+    layer = costs.per_layer_fixed + before.intermediate_size * costs.per_neuron + before.kv_groups * costs.per_kv_group
+    neurons = before.intermediate_size - after.intermediate_size
+    groups = (before.kv_groups - after.kv_groups) * len(plan.layers) * costs.per_kv_group
+    by_activation = _by_activation(plan, stats, kinds) if neurons else 0
+    total = neurons * len(plan.layers)
+    return {
+        "linear": groups + (total - by_activation) * costs.per_neuron,
+        "activation": by_activation * costs.per_neuron,
+        "embedding": (before.vocab_size - after.vocab_size) * costs.per_token,
+        "layers": (before.layers - len(plan.layers)) * layer,
+    }
+
+
+def _by_activation(plan: PrunePlan, stats: Any, kinds: Collection[str] | None) -> int:
+    """Removed neurons whose activation is the weaker evidence for them."""
+    linear, activation = _ranks(ffn_linear(stats)), _ranks(ffn_activation(stats))
+    width = linear.shape[1]
+    counted = 0
+    for layer, kept in zip(plan.layers, plan.ffn, strict=True):
+        removed = sorted(set(range(width)) - set(kept))
+        if kinds is not None and "linear" not in kinds:
+            counted += len(removed)
+        elif kinds is None or "activation" in kinds:
+            counted += int((activation[layer, removed] < linear[layer, removed]).sum())
+    return counted
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Place of each unit in its layer, 0 the least important."""
+    return scores.argsort(dim=1, stable=True).argsort(dim=1, stable=True)

@@ -1,0 +1,88 @@
+"""Apply a plan: remove the units for real, or hide them in the dense model to see what that would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.pruning.slicing import (
+    fold_layer,
+    forward_replaced,
+    head_columns,
+    keep_layers,
+    linear,
+    plan_shape,
+    refuse_merges,
+    slice_attention,
+    slice_ffn,
+    update_config,
+)
+from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
+from minigpt.types import PrunePlan
+
+ModelT = TypeVar("ModelT")
+
+
+def apply_plan(model: ModelT, plan: PrunePlan) -> ModelT:
+    """Slice a model in place to what the plan keeps: layers, FFN neurons and KV groups (not the vocabulary).
+
+    The result is a stock model: uniform widths, contiguous `layer_idx`, a config whose numbers equal the tensors'
+    shapes. A keep-everything plan changes no byte.
+
+    Returns:
+        The same model object.
+
+    Raises:
+        PlanError: the plan does not fit the model or the result would not load.
+        UnsupportedModel: the family is unknown or its projections are not plain linear layers.
+    """
+    shape = plan_shape(model, plan)
+    layers = decoder_layers(model)
+    for merge in plan.merges:
+        fold_layer(model, merge)
+    for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
+        slice_ffn(model, layers[index], neurons)
+        slice_attention(model, layers[index], groups)
+    keep_layers(model, plan.layers)
+    update_config(model, plan, shape)
+    return model
+
+
+@contextmanager
+def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
+    """Inside the block the dense model computes what the pruned one would: removed units zeroed, layers bypassed.
+
+    Costs no copy of the weights and leaves nothing behind. Meant for `use_cache=False`: a bypassed layer writes
+    nothing into a key-value cache.
+
+    Raises:
+        PlanError: the plan does not fit the model, or merges layers, which takes other weights.
+    """
+    plan_shape(model, plan)
+    refuse_merges(plan, "masked")
+    spec, layers = arch_of(model), decoder_layers(model)
+    width = head_dim(model.config) * heads_per_group(model.config)
+    with ExitStack() as stack:
+        for index, layer in enumerate(layers):
+            if index not in plan.layers:
+                stack.enter_context(forward_replaced(layer, _bypass))
+        for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
+            for path, kept in ((spec.ffn_columns, torch.tensor(neurons)), (spec.output, head_columns(groups, width))):
+                module = linear(layers[index], path)
+                stack.callback(module.register_forward_pre_hook(_zeroing(module, kept)).remove)
+        yield
+
+
+def _bypass(hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:
+    return hidden_states
+
+
+def _zeroing(module: nn.Linear, kept: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    mask = torch.zeros(module.in_features, dtype=torch.bool)
+    mask[kept] = True
+    removed = ~mask.to(module.weight.device)
+    return lambda _module, args: (args[0].masked_fill(removed, 0), *args[1:])

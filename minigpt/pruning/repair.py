@@ -1,0 +1,305 @@
+"""Least-squares repair: after units are removed, refit the projections that read them, without any training.
+
+The output projections (o of attention, down of the FFN) are refitted layer by layer on calibration text. With X the
+inputs of a projection in the parent, Y = X W^T its outputs there, K the kept columns and X^ the kept inputs as the
+pruned network really computes them, the new weights are
+
+    W' = W[:, K] + (Y^T X^ - W[:, K] X^^T X^) (X^^T X^ + lambda I)^-1
+
+to which the target "stream" adds the distance between the two residual streams in front of the projection, so that
+the sum is fitted and not the summand. The ridge pulls toward the original columns; removing nothing changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import CorpusError
+from minigpt.progress import SILENT, Reporter
+from minigpt.pruning.leastsquares import default_ridge, ridge_solution
+from minigpt.pruning.slicing import (
+    forward_replaced,
+    head_columns,
+    keep_layers,
+    keeps_everything,
+    linear,
+    plan_shape,
+    refuse_merges,
+    slice_attention,
+    slice_ffn,
+    update_config,
+)
+from minigpt.transformer.arch import ArchSpec, arch_of, decoder_layers, head_dim, heads_per_group
+from minigpt.transformer.batches import Batch, run_decoder, take_tokens
+from minigpt.types import PrunePlan
+
+ModelT = TypeVar("ModelT")
+Target = Literal["output", "stream"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairReport:
+    """What the repair did. Errors are squared errors of a target over the squared output, one per kept layer.
+
+    `tokens` is the size of the calibration sample; `tokens_per_neuron` relates it to the kept width, and under 4 the
+    fit leans on the ridge. `ridge` None: chosen by the size of the sample.
+    """
+
+    tokens: int
+    tokens_per_neuron: float
+    ridge: float | None
+    sequential: bool
+    target: Target
+    seconds: float
+    attention_before: tuple[float, ...]
+    attention_after: tuple[float, ...]
+    ffn_before: tuple[float, ...]
+    ffn_after: tuple[float, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Chunk:
+    """One calibration batch on its way through the layers."""
+
+    parent: Tensor
+    pruned: Tensor
+    rows: Tensor
+    arguments: list[dict[str, Any]]
+    seen: dict[str, Tensor] = field(default_factory=dict)
+
+    def text(self, states: Tensor) -> Tensor:
+        """Text rows [n, features] of [batch, length, features], fp32."""
+        return states.reshape(-1, states.shape[-1]).index_select(0, self.rows).float()
+
+
+def prune_with_repair(
+    model: ModelT,
+    plan: PrunePlan,
+    batches: Iterable[Batch],
+    *,
+    ridge: float | None = None,
+    max_tokens: int | None = None,
+    sequential: bool = True,
+    target: Target = "stream",
+    reporter: Reporter = SILENT,
+) -> tuple[ModelT, RepairReport]:
+    """Apply a plan in place, layer by layer, refitting each output projection before the next layer is cut.
+
+    The calibration text runs through parent and pruned network side by side, one layer at a time, so that one
+    layer's Gram matrices and two hidden states a token are all that is kept. A removed layer is run for the parent
+    only; the next kept layer starts from the pruned stream and is fitted to where the parent's is after that layer.
+
+    Args:
+        model: the dense model, best in float32; it is changed, and left half-cut if this raises.
+        plan: what to keep.
+        batches: calibration text (never held-out text).
+        ridge: lambda as a fraction of the Gram matrix's mean diagonal (None: by the size of the sample).
+        max_tokens: use whole windows up to this many text tokens (None: all); give at least 4 per kept neuron.
+        sequential: fit to the pruned network's own inputs, so later layers also correct what earlier ones lost;
+            False fits every layer to the parent's inputs.
+        target: "stream" fits the parent's residual stream after the projection, so that dropped layers and earlier
+            errors are corrected too (measured on a 135M model, 2 of 30 layers and 15 % of the neurons removed:
+            bits per byte 1.187x the parent's as cut, 1.176x with "output", 1.118x with "stream"); "output" fits the
+            projection's own output in the parent. Families with a norm after the projection, and fits that are
+            not sequential, use "output".
+        reporter: told about progress.
+
+    Returns:
+        The same model, and the errors before and after.
+
+    Raises:
+        PlanError: the plan does not fit the model, or merges layers.
+        CorpusError: the batches hold no text.
+    """
+    start = time.perf_counter()
+    shape = plan_shape(model, plan)
+    refuse_merges(plan, "repaired")
+    fit = _Fit(model, plan, ridge=ridge, sequential=sequential, target=target)
+    if not keeps_everything(model, plan):
+        with torch.no_grad():
+            fit.load(take_tokens(batches, max_tokens))
+            for index in reporter.track(
+                range(plan.layers[-1] + 1), title="Pruning and repair", total=plan.layers[-1] + 1
+            ):
+                fit.layer(index)
+        keep_layers(model, plan.layers)
+        update_config(model, plan, shape)
+    errors = {name: tuple(values) for name, values in fit.errors.items()}
+    return model, RepairReport(
+        tokens=fit.tokens,
+        tokens_per_neuron=fit.tokens / shape.intermediate_size,
+        ridge=ridge,
+        sequential=sequential,
+        target=fit.target,
+        seconds=time.perf_counter() - start,
+        **errors,
+    )
+
+
+class _Fit:
+    """The state of one repair: the model being cut and the calibration chunks between two layers."""
+
+    def __init__(self, model: Any, plan: PrunePlan, *, ridge: float | None, sequential: bool, target: Target) -> None:
+        self.model, self.plan, self.ridge, self.sequential = model, plan, ridge, sequential
+        self.spec: ArchSpec = arch_of(model)
+        self.target: Target = target if self.spec.norms == 2 and sequential else "output"
+        self.layers = list(decoder_layers(model))
+        self.chunks: list[_Chunk] = []
+        names = ("attention_before", "attention_after", "ffn_before", "ffn_after")
+        self.errors: dict[str, list[float]] = {name: [] for name in names}
+
+    @property
+    def tokens(self) -> int:
+        """Text tokens of the sample."""
+        return sum(len(chunk.rows) for chunk in self.chunks)
+
+    def load(self, batches: Iterable[Batch]) -> None:
+        """Embed the text and note what the decoder hands to each of its layers (masks, rotary embeddings)."""
+        for batch in batches:
+            rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(self.model.device)
+            if len(rows):
+                states, arguments = layer_arguments(self.model, self.layers, batch)
+                self.chunks.append(_Chunk(parent=states, pruned=states, rows=rows, arguments=arguments))
+        if not self.chunks:
+            raise CorpusError("The calibration batches hold no text; give the domain more documents.")
+
+    def layer(self, index: int) -> None:
+        """Run one layer of the parent; if it is kept, cut it, refit it and run it for the pruned network."""
+        layer, spec = self.layers[index], self.spec
+        output, down = linear(layer, spec.output), linear(layer, spec.ffn_columns)
+        before = [chunk.parent for chunk in self.chunks]
+        self._run_parent(index, output, down)
+        if index not in self.plan.layers:
+            for chunk in self.chunks:
+                chunk.seen.clear()
+            return
+        place = self.plan.layers.index(index)
+        width = head_dim(self.model.config) * heads_per_group(self.model.config)
+        groups, neurons = self.plan.kv_groups[place], self.plan.ffn[place]
+        slice_attention(self.model, layer, groups)
+        self._attention_inputs(index, output, head_columns(groups, width))
+        self._refit(output, "attention", before)
+        slice_ffn(self.model, layer, neurons)
+        self._ffn_inputs(index, output, down, torch.tensor(neurons))
+        self._refit(down, "ffn", before)
+        self._run_pruned(index, output, down)
+
+    def _run_parent(self, index: int, output: nn.Linear, down: nn.Linear) -> None:
+        for chunk in self.chunks:
+            with ExitStack() as stack:
+                for name, module in (("attention", output), ("ffn", down)):
+                    stack.enter_context(_recorded(module, name, chunk.seen))
+                chunk.parent = _call(self.layers[index], chunk.parent, chunk.arguments[index])
+
+    def _attention_inputs(self, index: int, output: nn.Linear, columns: Tensor) -> None:
+        """Put the pruned network's inputs of o into `seen["attention_in"]`."""
+        mlp = self.layers[index].get_submodule(self.spec.ffn_columns.rpartition(".")[0])
+        for chunk in self.chunks:
+            if self.sequential:
+                with forward_replaced(mlp, torch.zeros_like), _recorded(output, "sliced", chunk.seen):
+                    _call(self.layers[index], chunk.pruned, chunk.arguments[index])
+                chunk.seen["attention_in"] = chunk.seen.pop("sliced_in")
+            else:
+                chunk.seen["attention_in"] = chunk.seen["attention_in"].index_select(-1, columns.to(chunk.rows.device))
+
+    def _ffn_inputs(self, index: int, output: nn.Linear, down: nn.Linear, neurons: Tensor) -> None:
+        """Put the pruned network's inputs of down into `seen["ffn_in"]`, attention being refitted by now."""
+        for chunk in self.chunks:
+            if self.sequential:
+                with self._attention_known(index, output, chunk), _recorded(down, "sliced", chunk.seen):
+                    _call(self.layers[index], chunk.pruned, chunk.arguments[index])
+                chunk.seen["ffn_in"] = chunk.seen.pop("sliced_in")
+            else:
+                chunk.seen["ffn_in"] = chunk.seen["ffn_in"].index_select(-1, neurons.to(chunk.rows.device))
+
+    def _run_pruned(self, index: int, output: nn.Linear, down: nn.Linear) -> None:
+        """Carry the pruned stream through the refitted layer from the inputs already known."""
+        mlp = self.layers[index].get_submodule(self.spec.ffn_columns.rpartition(".")[0])
+        for chunk in self.chunks:
+            if self.sequential:
+                known = down(chunk.seen["ffn_in"])
+                with self._attention_known(index, output, chunk), forward_replaced(mlp, lambda _x, known=known: known):
+                    chunk.pruned = _call(self.layers[index], chunk.pruned, chunk.arguments[index])
+            chunk.seen.clear()
+
+    @contextmanager
+    def _attention_known(self, index: int, output: nn.Linear, chunk: _Chunk) -> Iterator[None]:
+        """Skip the attention of the pruned layer: its input to o is known."""
+        attention = self.layers[index].get_submodule(self.spec.output.rpartition(".")[0])
+        known = chunk.seen["attention_mid"] = output(chunk.seen["attention_in"])
+        with forward_replaced(attention, lambda *_args, **_kwargs: (known, None)):
+            yield
+
+    def _refit(self, module: nn.Linear, name: str, before: list[Tensor]) -> None:
+        """Solve for one projection's weights and note the errors before and after."""
+        size = module.in_features
+        gram = torch.zeros(size, size, device=module.weight.device)
+        cross = torch.zeros(module.out_features, size, device=module.weight.device)
+        missed = total = 0.0
+        for chunk, parent_in in zip(self.chunks, before, strict=True):
+            inputs = chunk.seen[f"{name}_in"]
+            wanted = chunk.text(chunk.seen[f"{name}_out"])
+            gap = wanted - chunk.text(module(inputs))
+            if self.target == "stream":
+                gap += self._drift(chunk, name, parent_in)
+            features = chunk.text(inputs)
+            gram.addmm_(features.T, features)
+            cross.addmm_(gap.T, features)
+            missed, total = missed + float(gap.square().sum()), total + float(wanted.square().sum())
+        ridge = default_ridge(size, self.tokens) if self.ridge is None else self.ridge
+        correction = ridge_solution(cross, gram, ridge)
+        module.weight.copy_((module.weight.float() + correction).to(module.weight.dtype))
+        left = missed - 2 * float((correction * cross).sum()) + float(((correction @ gram) * correction).sum())
+        self.errors[f"{name}_before"].append(missed / max(total, 1e-30))
+        self.errors[f"{name}_after"].append(max(left, 0.0) / max(total, 1e-30))
+
+    def _drift(self, chunk: _Chunk, name: str, parent_in: Tensor) -> Tensor:
+        """How far the pruned residual stream is from the parent's where this projection adds to it, [n, hidden]."""
+        drift = chunk.text(parent_in) - chunk.text(chunk.pruned)
+        if name == "ffn":
+            drift = drift + chunk.text(chunk.seen["attention_out"]) - chunk.text(chunk.seen["attention_mid"])
+        return drift
+
+
+@contextmanager
+def _recorded(module: nn.Module, name: str, seen: dict[str, Tensor]) -> Iterator[None]:
+    """Keep the last input and output of a module in `seen`."""
+
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
+        seen[f"{name}_in"], seen[f"{name}_out"] = args[0], result
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _call(layer: nn.Module, states: Tensor, arguments: dict[str, Any]) -> Tensor:
+    result = layer(states, **arguments)
+    output: Tensor = result[0] if isinstance(result, tuple) else result
+    return output
+
+
+def layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The embedded text and the keyword arguments of every layer, asked from the decoder itself: it knows best."""
+    states: list[Tensor] = []
+    arguments: list[dict[str, Any]] = []
+
+    def note(hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        states.append(hidden_states)
+        arguments.append(kwargs)
+        return hidden_states
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(forward_replaced(layer, note))
+        run_decoder(model, batch)
+    return states[0], arguments

@@ -1,0 +1,211 @@
+"""Cutting weights for real: rows and columns out of projections, layers out of the stack, numbers out of the config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import PlanError, UnsupportedModel
+from minigpt.transformer.arch import (
+    arch_of,
+    base_model,
+    check_shape,
+    decoder_layers,
+    head_dim,
+    heads_per_group,
+    shape_of,
+)
+from minigpt.types import Ints, PrunePlan, Shape
+
+
+def plan_shape(model_or_config: Any, plan: PrunePlan) -> Shape:
+    """The shape a plan leaves (vocabulary as in the parent), after checking the plan against the parent.
+
+    Raises:
+        PlanError: widths differ between layers, indices are out of range, unsorted or repeated, or the shape would
+            not load.
+    """
+    parent = shape_of(model_or_config)
+    if not len(plan.layers) == len(plan.ffn) == len(plan.kv_groups):
+        raise PlanError(
+            "The plan must list neurons and KV groups for each kept layer; make it again with minigpt build."
+        )
+    _check_indices("layers", (plan.layers,), parent.layers)
+    shape = Shape(
+        layers=len(plan.layers),
+        intermediate_size=_check_indices("neurons", plan.ffn, parent.intermediate_size),
+        kv_groups=_check_indices("KV groups", plan.kv_groups, parent.kv_groups),
+        vocab_size=parent.vocab_size,
+    )
+    check_shape(model_or_config, shape)
+    return shape
+
+
+def refuse_merges(plan: PrunePlan, what: str) -> None:
+    """Refuse plans that merge layers where the dense model's own weights are needed.
+
+    Raises:
+        PlanError: the plan merges layers.
+    """
+    if plan.merges:
+        raise PlanError(f"A plan that merges layers ({plan.method}) cannot be {what}; leave that step out.")
+
+
+def _check_indices(what: str, rows: Sequence[Ints], size: int) -> int:
+    widths = {len(row) for row in rows}
+    if len(widths) != 1 or widths == {0}:
+        raise PlanError(f"The plan keeps {sorted(widths)} {what}; every layer must keep the same number, at least one.")
+    for row in rows:
+        if row[0] < 0 or row[-1] >= size or any(a >= b for a, b in pairwise(row)):
+            raise PlanError(f"The plan's {what} must be ascending, without repeats, and below {size}.")
+    return widths.pop()
+
+
+def keeps_everything(model_or_config: Any, plan: PrunePlan) -> bool:
+    """Whether a plan leaves layers, neurons and KV groups as they are."""
+    shape, parent = plan_shape(model_or_config, plan), shape_of(model_or_config)
+    return (shape.layers, shape.intermediate_size, shape.kv_groups) == (
+        parent.layers,
+        parent.intermediate_size,
+        parent.kv_groups,
+    )
+
+
+def head_columns(groups: Iterable[int], width: int) -> Tensor:
+    """Expand KV group indices to the rows (or columns) they own, `width` of them each; int64."""
+    starts = torch.tensor(tuple(groups), dtype=torch.long) * width
+    return (starts[:, None] + torch.arange(width)).flatten()
+
+
+def linear(layer: nn.Module, path: str) -> nn.Linear:
+    """A projection of a decoder layer.
+
+    Raises:
+        UnsupportedModel: it is not a plain linear layer, as in quantized or adapter-wrapped models.
+    """
+    module = layer.get_submodule(path)
+    if not isinstance(module, nn.Linear) or not module.weight.is_floating_point():
+        raise UnsupportedModel(
+            f"{path} is a {type(module).__name__}, not a plain linear layer; load the parent unquantized and merge "
+            "adapters first."
+        )
+    return module
+
+
+def keep_rows(module: nn.Linear, rows: Tensor) -> None:
+    """Keep these output features, in place; the bias follows."""
+    if len(rows) == module.out_features:
+        return
+    index = rows.to(module.weight.device)
+    _replace(module, "weight", module.weight.detach().index_select(0, index))
+    if module.bias is not None:
+        _replace(module, "bias", module.bias.detach().index_select(0, index))
+    module.out_features = len(rows)
+
+
+def keep_columns(module: nn.Linear, columns: Tensor) -> None:
+    """Keep these input features, in place."""
+    if len(columns) == module.in_features:
+        return
+    _replace(module, "weight", module.weight.detach().index_select(1, columns.to(module.weight.device)))
+    module.in_features = len(columns)
+
+
+def _replace(module: nn.Module, name: str, value: Tensor) -> None:
+    old = getattr(module, name)
+    setattr(module, name, nn.Parameter(value.contiguous(), requires_grad=old.requires_grad))
+
+
+def slice_ffn(model: Any, layer: nn.Module, neurons: Ints) -> None:
+    """Keep these neurons: rows of gate and up, columns of down."""
+    spec, index = arch_of(model), torch.tensor(neurons, dtype=torch.long)
+    for path in spec.ffn_rows:
+        keep_rows(linear(layer, path), index)
+    keep_columns(linear(layer, spec.ffn_columns), index)
+    mlp: Any = layer.get_submodule(spec.ffn_columns.rpartition(".")[0])
+    if hasattr(mlp, "intermediate_size"):
+        mlp.intermediate_size = len(neurons)
+
+
+def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
+    """Keep these KV groups with all their query heads: rows of q, k and v, columns of o."""
+    spec, head, ratio = arch_of(model), head_dim(model.config), heads_per_group(model.config)
+    query, key_value = head_columns(groups, head * ratio), head_columns(groups, head)
+    keep_rows(linear(layer, spec.query), query)
+    for path in spec.key_value:
+        keep_rows(linear(layer, path), key_value)
+    keep_columns(linear(layer, spec.output), query)
+    attention = layer.get_submodule(spec.output.rpartition(".")[0])
+    for name, value in (("num_heads", len(groups) * ratio), ("num_key_value_heads", len(groups))):
+        if hasattr(attention, name):
+            setattr(attention, name, value)
+
+
+def keep_layers(model: Any, kept: Ints) -> None:
+    """Drop all other decoder layers and renumber the rest, on which the key-value cache depends."""
+    path, _, name = arch_of(model).layers.rpartition(".")
+    layers = decoder_layers(model)
+    setattr(model.get_submodule(path), name, nn.ModuleList([layers[index] for index in kept]))
+    for index, layer in enumerate(decoder_layers(model)):
+        numbered: Any
+        for numbered in layer.modules():
+            if hasattr(numbered, "layer_idx"):
+                numbered.layer_idx = index
+
+
+def projections(layer: nn.Module) -> list[nn.Parameter]:
+    """Weights and biases of a layer's linear projections, in order; its norms are not among them."""
+    return [
+        parameter for module in layer.modules() if isinstance(module, nn.Linear) for parameter in module.parameters()
+    ]
+
+
+@torch.no_grad()
+def fold_layer(model: Any, merge: Ints) -> None:
+    """Add to a host layer what the layers folded into it do differently (LaCo, eq. 1); they themselves stay.
+
+    theta_l' = theta_l + sum_k (theta_(l+k) - theta_l), for the projections. `merge` is (host, folded, ...).
+    """
+    layers = decoder_layers(model)
+    host, *followers = (projections(layers[index]) for index in merge)
+    for place, parameter in enumerate(host):
+        difference = torch.stack([follower[place] - parameter for follower in followers]).sum(0)
+        parameter.add_(difference)
+
+
+def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
+    """Write the new widths into the config and cut its per-layer lists. A keep-all plan changes nothing."""
+    configs = {id(config): config for config in (model.config, base_model(model).config)}
+    for config in configs.values():
+        head, ratio, parent = head_dim(config), heads_per_group(config), shape_of(config)
+        if shape.kv_groups != parent.kv_groups:
+            config.head_dim = head
+            config.num_key_value_heads = shape.kv_groups
+            config.num_attention_heads = shape.kv_groups * ratio
+        config.intermediate_size = shape.intermediate_size
+        if shape.layers != parent.layers:
+            _drop_config_layers(config, plan.layers)
+
+
+def _drop_config_layers(config: Any, kept: Ints) -> None:
+    for name in arch_of(config).per_layer:
+        if (values := getattr(config, name, None)) is not None:
+            setattr(config, name, [values[index] for index in kept])
+    if getattr(config, "max_window_layers", None) is not None:
+        config.max_window_layers = sum(index < config.max_window_layers for index in kept)
+    config.num_hidden_layers = len(kept)
+
+
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Any) -> Iterator[None]:
+    """Let `module(...)` call `forward` inside the block; the module's own forward is back afterwards in any case."""
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward

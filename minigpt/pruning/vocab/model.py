@@ -1,0 +1,132 @@
+"""Cut embedding and head to the kept tokens and renumber every token id a model carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import PlanError, UnsupportedModel
+from minigpt.pruning.vocab.tokenizer import ADDED, TrimmedTokenizer
+
+_ID_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids")
+
+
+def trim_model(model: Any, trimmed: TrimmedTokenizer, *, multiple: int = 64) -> Any:
+    """Gather the rows of the kept tokens, in place, so that logits of kept tokens stay what they were.
+
+    Rows of byte tokens the parent lacked start as the mean of its byte rows. If the number of tokens is no multiple
+    of `multiple`, padding rows are the mean of all kept rows: their logit is the mean of the others (biases
+    included), which is never above the largest, so a padding row cannot win. `keep_tokens` returns sizes that need
+    no padding. A tokenizer that lost and gained nothing leaves the model untouched to the last byte.
+
+    Args:
+        model: a causal language model of `transformers`, on any device, in any dtype.
+        trimmed: the pruned tokenizer of the same parent.
+        multiple: the vocabulary size is padded to a multiple of this.
+
+    Returns:
+        The same model: tied weights share storage as before; `vocab_size` and all token ids of `config` (nested text
+        configs too) and `generation_config` renumbered; ids of tokens that are gone are dropped.
+
+    Raises:
+        PlanError: the tokenizer has more tokens than the model has rows.
+        UnsupportedModel: the model holds a second table of token rows.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    rows = embedding.weight.shape[0]
+    if max(trimmed.old_ids) >= rows:
+        raise PlanError(
+            f"The tokenizer has an id {max(trimmed.old_ids)}, the model {rows} rows; use the parent's own tokenizer."
+        )
+    _refuse_other_tables(model, embedding, rows)
+    if trimmed.unchanged:
+        return model
+    size = -(-len(trimmed.old_ids) // multiple) * multiple
+    tied = head is not None and head.weight.data_ptr() == embedding.weight.data_ptr()
+    _replace(embedding, "weight", trimmed, size)
+    if tied:
+        head.weight, head.out_features = embedding.weight, size
+    elif head is not None:
+        _replace(head, "weight", trimmed, size)
+    if head is not None and getattr(head, "bias", None) is not None:
+        _replace(head, "bias", trimmed, size)
+    _renumber_model(model, trimmed.new_ids, rows, size)
+    return model
+
+
+def _refuse_other_tables(model: Any, embedding: nn.Module, rows: int) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and module is not embedding and module.num_embeddings == rows:
+            raise UnsupportedModel(f"{name} is a second table of token rows; keep the vocabulary of this architecture.")
+
+
+def _replace(module: Any, name: str, trimmed: TrimmedTokenizer, size: int) -> None:
+    """Give `module` the kept rows of its `weight` or `bias` and set its declared size."""
+    old = getattr(module, name)
+    new = nn.Parameter(_gather(old.detach(), trimmed, size), requires_grad=old.requires_grad)
+    setattr(module, name, new)
+    setattr(module, "num_embeddings" if isinstance(module, nn.Embedding) else "out_features", size)
+
+
+def _gather(rows: Tensor, trimmed: TrimmedTokenizer, size: int) -> Tensor:
+    """Rows [V, ...] of the parent to rows [size, ...]: kept, mean byte row for added bytes, mean row for padding."""
+    old_ids = torch.tensor(trimmed.old_ids, device=rows.device)
+    added = old_ids == ADDED
+    kept = rows[old_ids.clamp(min=0)]
+    kept[added] = rows[torch.tensor(trimmed.byte_ids, device=rows.device)].float().mean(dim=0).to(rows.dtype)
+    padding = kept.float().mean(dim=0, keepdim=True).to(rows.dtype).expand(size - len(kept), *rows.shape[1:])
+    return torch.cat([kept, padding])
+
+
+def _renumber_model(model: Any, new_ids: Mapping[int, int], rows: int, size: int) -> None:
+    """Set sizes and ids wherever the model, its config and its generation config state them."""
+    _renumber_config(model.config, new_ids, size)
+    if getattr(model, "generation_config", None) is not None:
+        _renumber_config(model.generation_config, new_ids, size)
+    for module in model.modules():
+        if getattr(module, "vocab_size", None) == rows:
+            module.vocab_size = size
+        padding = getattr(module, "padding_idx", None)
+        if isinstance(padding, int):
+            module.padding_idx = new_ids.get(padding)
+
+
+def _renumber_config(config: Any, new_ids: Mapping[int, int], size: int) -> None:
+    for name, value in list(vars(config).items()):
+        if hasattr(value, "to_dict") and hasattr(value, "model_type"):
+            _renumber_config(value, new_ids, size)
+        elif name == "vocab_size":
+            config.vocab_size = size
+        elif value is not None and (name.endswith(("_token_id", "_token_ids", "_token_index")) or name in _ID_LISTS):
+            setattr(config, name, _renumber(value, new_ids))
+        elif name == "forced_decoder_ids" and value:
+            config.forced_decoder_ids = [[at, new_ids[token]] for at, token in value if token in new_ids] or None
+        elif name == "sequence_bias" and value:
+            config.sequence_bias = _renumber_bias(value, new_ids)
+
+
+def _renumber_bias(value: Any, new_ids: Mapping[int, int]) -> Any:
+    """`sequence_bias`: a mapping from id tuples, or pairs of an id list and a bias."""
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    kept = [(ids, bias) for ids, bias in pairs if all(token in new_ids for token in ids)]
+    renumbered = [([new_ids[token] for token in ids], bias) for ids, bias in kept]
+    if isinstance(value, Mapping):
+        return {tuple(ids): bias for ids, bias in renumbered} or None
+    return [[ids, bias] for ids, bias in renumbered] or None
+
+
+def _renumber(value: Any, new_ids: Mapping[int, int]) -> Any:
+    """One id, a list of ids or a list of sequences of ids. What cannot be said any more becomes None or drops out.
+
+    Dropping is faithful: a model that lacks a token can neither produce it, stop at it nor need it suppressed. A
+    sequence goes as a whole, for a part of it would mean something else.
+    """
+    if isinstance(value, int):
+        return new_ids.get(value)
+    if any(isinstance(item, (list, tuple)) for item in value):
+        sequences = [_renumber(item, new_ids) for item in value]
+        return [new for new, old in zip(sequences, value, strict=True) if new and len(new) == len(old)] or None
+    return [new_ids[token] for token in value if token in new_ids] or None

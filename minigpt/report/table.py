@@ -1,0 +1,140 @@
+"""The table of metrics: one row a task and metric, one column a stage."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from minigpt.report.figures import (
+    FEW,
+    SEEN,
+    Verdict,
+    at_chance,
+    few_items,
+    final_stage,
+    is_seen,
+    metric_keys,
+    metric_of,
+    same_vocabulary,
+    verdict_vs_parent,
+    verdict_vs_tuned,
+)
+from minigpt.report.text import change, clean, interval, number
+from minigpt.types import BuildReport, MetricResult, StageReport
+
+WIDE = 90
+NARROW = 66
+NARROWEST = 54
+STYLES: dict[Verdict, str] = {
+    "better": "green",
+    "worse": "red",
+    "not distinguishable": "dim",
+    "too few to tell": "yellow",
+}
+SHORT: dict[Verdict, str] = {
+    "better": "better",
+    "worse": "worse",
+    "not distinguishable": "not dist.",
+    "too few to tell": "too few",
+}
+
+
+def metrics_table(report: BuildReport, width: int) -> Table:
+    """Metrics of every stage, the final one against the parent and the tuned parent.
+
+    Ratios (`0.901×`) stand for perplexities, differences (`+0.021`) for scores. Below :data:`WIDE` columns the column
+    of the pruned, not yet healed model gives way if all four stages are there; below :data:`NARROW` the tuned parent
+    too, below :data:`NARROWEST` the comparisons: parent and final model are what a narrow terminal always shows.
+    """
+    stages = _columns(report, width)
+    parent, tuned = report.stage("parent"), report.stage("parent_tuned")
+    final = final_stage(report)
+    table = Table(
+        box=None, padding=(0, 1, 0, 0), header_style="dim", caption_justify="left", caption=_caption(report, width)
+    )
+    table.add_column("task", overflow="fold", min_width=17 if width >= NARROWEST else 12)
+    for stage in stages:
+        table.add_column(stage.stage.replace("_", " "), justify="right", no_wrap=True)
+    others = (parent, tuned) if width >= NARROW else (parent,) if width >= NARROWEST else ()
+    against = [other for other in others if other and other is not final]
+    for other in against:
+        table.add_column(
+            {"parent": "vs parent", "parent_tuned": "vs tuned"}[other.stage], justify="right", no_wrap=True
+        )
+    group = None
+    for task, metric in metric_keys(report, stages):
+        results = [metric_of(stage, task, metric) for stage in stages]
+        ours = metric_of(final, task, metric)
+        if task != group:
+            group = task
+            table.add_row(_heading(task, results))
+        table.add_row(
+            _name(metric, results),
+            *(_cell(result, bold=stage is final) for stage, result in zip(stages, results, strict=True)),
+            *(_against(report, ours, other) for other in against),
+        )
+    return table
+
+
+def _columns(report: BuildReport, width: int) -> list[StageReport]:
+    final = final_stage(report)
+    if width < NARROW:
+        return [stage for stage in report.stages if stage.stage == "parent" or stage is final]
+    crowded = width < WIDE and len(report.stages) > 3 and final.stage != "pruned"
+    return [stage for stage in report.stages if not (crowded and stage.stage == "pruned")]
+
+
+def _heading(task: str, results: list[MetricResult | None]) -> Text:
+    """The task and how many documents or questions were measured."""
+    items = max((result.n for result in results if result), default=0)
+    return Text.assemble((clean(task), "cyan"), (" seen" if is_seen(task) else "", "yellow"), (f" n={items:,}", "dim"))
+
+
+def _name(metric: str, results: list[MetricResult | None]) -> Text:
+    """The metric over the score of guessing, where there is one."""
+    text = Text(f"  {metric.replace('_', ' ')}")
+    chance = next((result.chance for result in results if result and result.chance is not None), None)
+    if chance is not None:
+        text.append(f"\n  chance {chance:.3f}", style="dim")
+    return text
+
+
+def _cell(result: MetricResult | None, *, bold: bool) -> Text:
+    if result is None:
+        return Text("–", style="dim")
+    mark = "°" if at_chance(result) else ""
+    return Text.assemble(
+        (number(result.value) + mark, "bold" if bold else ""), (f"\n{interval(result.low, result.high)}", "dim")
+    )
+
+
+def _against(report: BuildReport, ours: MetricResult | None, other: StageReport) -> Text:
+    """Ratio or difference, and the verdict of the paired intervals where there are any."""
+    theirs = metric_of(other, ours.task, ours.metric) if ours else None
+    if ours is None or theirs is None:
+        return Text("–", style="dim")
+    if ours.metric == "token_perplexity" and not same_vocabulary(report):
+        return Text("other\nvocabulary", style="dim")
+    text = Text(change(ours, theirs))
+    found = verdict_vs_parent(report, ours) if other.stage == "parent" else verdict_vs_tuned(report, ours)
+    if found:
+        text.append(f"\n{SHORT[found]}", style=STYLES[found])
+    return text
+
+
+def _caption(report: BuildReport, width: int) -> Text:
+    """Explain only the marks that this table uses."""
+    results = [result for stage in report.stages for result in stage.metrics]
+    final = final_stage(report)
+    verdicts = {judge(report, result) for result in final.metrics for judge in (verdict_vs_parent, verdict_vs_tuned)}
+    no_control = report.stage("parent_tuned") is None and final.stage != "parent"
+    parts = {
+        "not dist.: not distinguishable at 95 %": "not distinguishable" in verdicts,
+        "too few: too few documents or questions to tell": "too few to tell" in verdicts,
+        FEW: few_items(results),
+        f"seen: {SEEN}, not held out": any(is_seen(result.task) for result in results),
+        "°: the interval holds the score of guessing": any(at_chance(result) for result in results),
+        "no tuned parent: the preset skipped the control": no_control,
+        "a wider terminal shows all stages": width < NARROW and len(report.stages) > 2,
+    }
+    return Text("; ".join(part for part, used in parts.items() if used), style="dim")

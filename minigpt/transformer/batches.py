@@ -1,0 +1,147 @@
+"""Packed text as tensors, and the attention mask that keeps the documents of a window apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.transformer.arch import base_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A batch of packed windows, each tensor int64 [batch, length].
+
+    `segment_ids` is 0 for padding and 1, 2 ... for the pieces of documents in a window; `position_ids` restart at 0
+    in every piece.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segment_ids: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are text, padding not counted."""
+        return int((self.segment_ids != 0).sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            segment_ids=self.segment_ids.to(device),
+        )
+
+
+def to_batches(packed: Any, *, batch_tokens: int = 8192) -> Iterator[Batch]:
+    """Cut packed windows (`input_ids`, `position_ids`, `segment_ids`, int64 [N, length]) into batches.
+
+    A batch holds about `batch_tokens` tokens, at least one window; columns that are padding in all of its windows
+    are left out.
+    """
+    ids, positions, segments = (
+        torch.as_tensor(getattr(packed, name), dtype=torch.long)
+        for name in ("input_ids", "position_ids", "segment_ids")
+    )
+    rows = max(1, batch_tokens // max(1, ids.shape[1]))
+    for start in range(0, ids.shape[0], rows):
+        part = slice(start, start + rows)
+        length = _used_length(segments[part])
+        yield Batch(
+            input_ids=ids[part, :length], position_ids=positions[part, :length], segment_ids=segments[part, :length]
+        )
+
+
+def _used_length(segments: Tensor) -> int:
+    used = (segments != 0).any(dim=0).nonzero()
+    return int(used.max()) + 1 if len(used) else 1
+
+
+def take_tokens(batches: Iterable[Batch], max_tokens: int | None) -> Iterator[Batch]:
+    """Whole windows from the front of `batches` until `max_tokens` text tokens are reached (None: all)."""
+    left = max_tokens
+    for batch in batches:
+        if left is None:
+            yield batch
+            continue
+        counts = (batch.segment_ids != 0).sum(dim=1).cumsum(dim=0)
+        rows = int((counts < left).sum()) + 1
+        yield Batch(
+            input_ids=batch.input_ids[:rows],
+            position_ids=batch.position_ids[:rows],
+            segment_ids=batch.segment_ids[:rows],
+        )
+        left -= int(counts[min(rows, len(counts)) - 1])
+        if left <= 0:
+            return
+
+
+def split_rows(batch: Batch, tokens: int) -> Iterator[Batch]:
+    """The windows of a batch in batches of about `tokens` tokens, padding included, at least one window each."""
+    rows = max(1, tokens // batch.input_ids.shape[1])
+    for start in range(0, len(batch.input_ids), rows):
+        part = slice(start, start + rows)
+        yield Batch(
+            input_ids=batch.input_ids[part],
+            position_ids=batch.position_ids[part],
+            segment_ids=batch.segment_ids[part],
+        )
+
+
+def block_mask(segment_ids: Tensor, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
+    """A causal attention mask [batch, 1, length, length] in which no piece of a document sees another.
+
+    Padding sees padding only: no row is empty, so no softmax divides by zero.
+
+    Args:
+        segment_ids: int64 [batch, length].
+        dtype: `torch.bool` gives True where attention is allowed; a float type gives 0 there and the type's lowest
+            number elsewhere, which every attention implementation of transformers adds to its scores.
+        window: sliding window: a query sees this many positions, itself included.
+    """
+    length = segment_ids.shape[1]
+    place = torch.arange(length, device=segment_ids.device)
+    distance = place[:, None] - place[None, :]
+    allowed = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    mask = (segment_ids[:, None, :, None] == segment_ids[:, None, None, :]) & allowed
+    if dtype == torch.bool:
+        return mask
+    lowest = torch.finfo(dtype).min
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
+
+
+def attention_mask(config: Any, segment_ids: Tensor, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """The mask in the form the family's decoder takes: one tensor, or one for each kind of layer.
+
+    A ready-made mask replaces the decoder's own, sliding window included, so the window is put in here.
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return block_mask(segment_ids, dtype, window=window)
+    masks = {"full_attention": block_mask(segment_ids, dtype)}
+    if "sliding_attention" in kinds or window is not None:
+        masks["sliding_attention"] = block_mask(segment_ids, dtype, window=window)
+    return masks
+
+
+def run_decoder(model: Any, batch: Batch) -> Tensor:
+    """Run the decoder without the language-model head on a batch, documents kept apart.
+
+    Returns:
+        Hidden states after the final norm, [batch, length, hidden].
+    """
+    batch = batch.to(model.device)
+    output = base_model(model)(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=attention_mask(model.config, batch.segment_ids, model.dtype),
+        use_cache=False,
+    )
+    states: Tensor = output.last_hidden_state
+    return states

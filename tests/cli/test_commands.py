@@ -1,0 +1,213 @@
+"""What single commands hand over, print and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigpt.errors import MiniGPTError
+from tests.support.commands import finished_build, model_folder, run
+from tests.support.reports import make_report
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def test_methods_as_the_contract_says() -> None:
+    listed = json.loads(run("methods", "--json").stdout)["methods"]
+    assert "contextual" in {method["name"] for method in listed}
+    for method in listed:
+        assert set(method) == {"name", "prunes", "paper", "loads", "options"}
+        assert method["prunes"] and set(method["prunes"]) <= {"ffn", "kv_groups", "layers", "embedding", "hidden"}
+    assert "contextual" in run("methods").stdout
+
+
+def test_a_build_goes_through_the_catalog(home: Path) -> None:
+    folder = finished_build(home / "runs" / "medical")
+    added = json.loads(run("catalog", "add", str(folder), "--json").stdout)
+    listed = json.loads(run("catalog", "list", "--json").stdout)["entries"]
+    assert [entry["id"] for entry in listed] == [added["id"]]
+    assert added["id"] in run("catalog", "list").stdout
+    shown = json.loads(run("catalog", "show", added["domain"], "--json").stdout)
+    assert shown == json.loads((folder / "report.json").read_text())
+    assert run("catalog", "verify").exit_code == 0
+    (folder / "model" / "config.json").write_text("{ }")
+    (folder / "model" / "added.py").write_text("")
+    damaged = run("catalog", "verify", added["id"], "--json")
+    assert damaged.exit_code == 1
+    assert json.loads(damaged.stdout)[added["id"]]["model/config.json"] == "changed"
+    assert json.loads(damaged.stdout)[added["id"]]["model/added.py"] == "unexpected"
+    assert run("catalog", "remove", added["id"]).exit_code == 0
+    assert json.loads(run("catalog", "list", "--json").stdout)["entries"] == []
+    assert (folder / "report.json").is_file()
+
+
+def test_a_gate_that_fails_is_code_3_and_the_table_is_printed_all_the_same(home: Path) -> None:
+    folder = finished_build(home / "build")
+    holds = run("compare", str(folder), "--fail-if", "bits_per_byte>9")
+    fails = run("compare", str(folder), "--fail-if", "bits_per_byte>0.01", "--json")
+    unreadable = run("compare", str(folder), "--fail-if", "beauty<1")
+    assert holds.exit_code == 0, holds.output
+    assert fails.exit_code == 3
+    assert json.loads(fails.stdout)["models"]
+    assert "bits_per_byte" in fails.stderr
+    assert unreadable.exit_code == 1
+    assert unreadable.stdout == ""
+
+
+def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "texts").mkdir()
+    for number in range(3):
+        (home / "texts" / f"{number}.txt").write_text(f"Passage {number} on valves and vessels.")
+    monkeypatch.chdir(home)
+    made = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
+    assert made == {"domain": "cardiology", "path": "domains/cardiology.yaml"}
+    assert "cardiology" in {row["name"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
+    assert run("domains", "show", "cardiology").stdout.count("name: cardiology") == 1
+    assert json.loads(run("corpus", "show", "cardiology", "--json").stdout)["corpus"][0]["file"]
+    assert run("domains", "validate", "cardiology").exit_code == 0
+    again = run("domains", "new", "cardiology", "--from", "texts")
+    assert again.exit_code == 1
+    assert "already there" in again.stderr
+    (home / "texts").rename(home / "moved")
+    broken = run("domains", "validate", "cardiology", "--json")
+    assert broken.exit_code == 1
+    assert json.loads(broken.stdout)["problems"]
+    assert run("domains", "show", "cardiolgy").stderr.count("Did you mean 'cardiology'") == 1
+
+
+def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minigpt import pipeline
+    from minigpt.pipeline import BuildOptions
+
+    asked: list[BuildOptions] = []
+
+    def fake(options: BuildOptions, _reporter: Any) -> tuple[Any, ...]:
+        asked.append(options)
+        return tuple(make_report(domain) for domain in options.domains)
+
+    monkeypatch.setattr(pipeline, "build", fake)
+    plain = run("build", "--domain", "medical", "--json")
+    full = run(
+        *("build", "--domain", "medical", "--domain", "law", "--target-bytes", "150MB", "--kinds", "linear,embedding"),
+        *(
+            "--set",
+            "heal.steps=50",
+            "--set",
+            "heal.lr = 1e-4",
+            "--preset",
+            "thorough",
+            "--output-dir",
+            "out",
+            "--seed",
+            "7",
+        ),
+    )
+    assert plain.exit_code == 0, plain.output
+    assert asked[0] == BuildOptions(domains=("medical",))
+    assert json.loads(plain.stdout)["schema_version"] == 1
+    assert asked[1] == BuildOptions(
+        domains=("medical", "law"),
+        target_bytes=150_000_000,
+        kinds=("linear", "embedding"),
+        overrides={"heal.steps": "50", "heal.lr": "1e-4"},
+        preset="thorough",
+        output_dir=Path("out"),
+        seed=7,
+    )
+    assert full.stdout.count("parent") > 2
+    assert "law" in full.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--domain", "medical", "--method", "contextal"), "Did you mean 'contextual'"),
+        (("--domain", "medical", "--domain", "nope"), "nope"),
+    ],
+)
+def test_a_name_that_does_not_exist_stops_a_build_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    from minigpt import pipeline
+
+    monkeypatch.setattr(pipeline, "build", lambda *_arguments: pytest.fail("built"))
+    result = run("build", *arguments)
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_eval_finds_the_model_before_it_reads_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minigpt import pipeline
+
+    monkeypatch.setattr(pipeline, "evaluate_ref", lambda *_arguments, **_options: pytest.fail("evaluated"))
+    result = run("eval", "/nope", "--domain", "medical")
+    assert result.exit_code == 1
+    assert "/nope" in result.stderr
+
+
+def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from minigpt import corpus, pipeline
+
+    model = model_folder(tmp_path / "model")
+
+    asked: list[Any] = []
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        asked.append((arguments, options))
+        raise MiniGPTError("Stop.")
+
+    monkeypatch.setattr(pipeline, "build", stop)
+    monkeypatch.setattr(pipeline, "evaluate_ref", stop)
+    monkeypatch.setattr(corpus, "build_corpus", stop)
+    for more in ((), ("--online",)):
+        run("build", "--domain", "medical", *more)
+        run("eval", str(model), "--domain", "medical", *more)
+        run("corpus", "stats", "medical", *more)
+        run("corpus", "fetch", "medical", *more)
+    for part, wanted in ((asked[:4], False), (asked[4:], True)):
+        assert part[0][0][0].online is wanted
+        assert part[1][1]["online"] is wanted
+        assert [any(source.online for source in call[0][0].corpus) for call in part[2:]] == [not wanted] * 2
+
+
+def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minigpt import pipeline
+
+    plan = pipeline.PlanSummary(
+        domain="medical",
+        base_model="tiny",
+        method="contextual",
+        parameters_before=200_000_000,
+        parameters_after=150_000_000,
+        layers=28,
+        intermediate_size=1344,
+        kv_groups=3,
+        tokens=24_576,
+        removed_layers=(9, 12),
+        removed_parameters={"embedding": 14_000_000},
+        predicted_cost={"vocabulary": 0.0213},
+    )
+    monkeypatch.setattr(pipeline, "plan_only", lambda _options, _reporter: (plan,))
+    monkeypatch.setattr(pipeline, "build", lambda _options, _reporter: pytest.fail("built"))
+    shown = run("build", "--domain", "medical", "--plan-only").stdout
+    for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "0.0213"):
+        assert figure in shown
+    assert json.loads(run("build", "--domain", "medical", "--plan-only", "--json").stdout)["tokens"] == 24_576
+
+
+def test_compare_says_what_is_missing() -> None:
+    result = run("compare", "no-such-build")
+    assert result.exit_code == 1
+    assert "no-such-build" in result.stderr
+
+
+def test_progress_and_notes_stay_off_stdout(home: Path) -> None:
+    folder = finished_build(home / "build")
+    assert run("catalog", "add", str(folder)).exit_code == 0
+    result = run("catalog", "verify", "--json")
+    assert json.loads(result.stdout)
+    assert "Hashing: done in" in result.stderr
+    assert run("catalog", "verify", "--json", "-q").stderr == ""

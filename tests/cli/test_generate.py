@@ -1,0 +1,63 @@
+"""`minigpt generate`: what is streamed is what stock classes give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import model_folder, run
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.mark.parametrize("extra", [[], ["--chat"], ["--temperature", "0.9", "--seed", "3"]])
+def test_generate_streams_what_json_returns(model: Path, extra: list[str]) -> None:
+    arguments = ["generate", str(model), "--prompt", "The heart", "--max-new-tokens", "12", "--device", "cpu", *extra]
+    streamed = run(*arguments, "-q")
+    data = json.loads(run(*arguments, "--json").stdout)
+    assert streamed.exit_code == 0, streamed.output
+    assert streamed.stdout_bytes.decode() == ("" if extra == ["--chat"] else "The heart") + data["text"] + "\n"
+    assert streamed.stderr == ""
+    assert 0 < data["tokens"] <= 12
+
+
+def test_generate_agrees_with_transformers(model: Path) -> None:
+    """Greedy text equals what stock classes give from prefix and prompt: nothing is lost while streaming."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    prefix = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = torch.tensor([[prefix, *tokenizer("A fever", add_special_tokens=False)["input_ids"]]])
+    output = network.generate(ids, max_new_tokens=10, do_sample=False)[0, ids.shape[1] :]
+    result = run("generate", str(model), "--prompt", "-", "--json", "--max-new-tokens", "10", input="A fever")
+    assert json.loads(result.stdout)["text"] == tokenizer.decode(output, skip_special_tokens=True)
+
+
+def test_a_prompt_is_encoded_as_training_text_is_and_never_prefixed_twice(model: Path) -> None:
+    from minigpt.assets import load_tokenizer
+    from minigpt.models import generate
+    from minigpt.transformer.packing import tokenize
+    from minigpt.types import Document
+
+    tokenizer = load_tokenizer(model)
+    (wanted,) = tokenize(tokenizer, [Document(text="A fever", source="a")], window=64)
+    found = generate.encode(tokenizer, "A fever", chat=False)
+    assert found["input_ids"].tolist() == [wanted]
+    assert found["attention_mask"].tolist() == [[1] * len(wanted)]
+    written = generate.encode(tokenizer, tokenizer.convert_ids_to_tokens(wanted[0]) + "A fever", chat=False)
+    assert written["input_ids"].tolist() == [wanted]
+
+
+def test_generate_reads_the_model_of_a_build_folder(model: Path, home: Path) -> None:
+    build = home / "build"
+    build.mkdir()
+    (build / "model").symlink_to(model)
+    assert run("generate", str(build), "--prompt", "x", "--max-new-tokens", "2").exit_code == 0

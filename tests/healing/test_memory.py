@@ -1,0 +1,200 @@
+"""What is remembered of a teacher is what it says, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from minigpt.healing import TokenText, attention, graphs, memory, train
+from minigpt.healing.attention import causal_attention
+from minigpt.healing.buffers import Buffers
+from minigpt.healing.data import epochs, pad
+from minigpt.healing.graphs import GraphedSteps, learn
+from minigpt.healing.memory import Memory, pays, remember
+from minigpt.healing.recipe import Recipe
+from minigpt.healing.teacher import Teacher
+from minigpt.progress import SILENT
+from tests.support.packed import by_mask, captured_on_a_cpu
+from tests.support.tiny import tiny_model
+
+CPU = torch.device("cpu")
+IDS = torch.tensor([5, 9, 2, -1, 30, 31, 32, 33, 40, 50, 60, 63])
+WINDOWS = tuple(tuple((3 * place + row) % len(IDS) for place in range(9 + 5 * (row % 4))) for row in range(30))
+TEXT = TokenText(windows=((1, 2), *WINDOWS), bytes=1000)
+
+
+@pytest.fixture(autouse=True)
+def packed_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "packed_attention", by_mask)
+
+
+def asked(teacher: Teacher, text: TokenText = TEXT) -> Memory:
+    found = remember(teacher, text, Buffers.empty(100, 32, 12, CPU), SILENT)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("ids", [None, IDS])
+def test_a_step_learns_the_same_from_memory_as_from_the_teacher(family: str, ids: torch.Tensor | None) -> None:
+    """Over windows with their opening token, in the order of an epoch, of a teacher with other tokens or the same."""
+    model, teacher = tiny_model(family), Teacher(model=tiny_model(family, seed=1), parent_ids=ids)
+    if ids is not None:
+        model.resize_token_embeddings(len(ids))
+    recipe, buffers = Recipe(distill=1.0), Buffers.empty(100, 32, 12, CPU)
+    with causal_attention(model, teacher.model):
+        kept = asked(teacher)
+        for batch in islice(epochs(TEXT.windows, 100, 0, packed=True), 3):
+            buffers.fill(batch)
+            grads = []
+            for told in (teacher, kept):
+                model.zero_grad()
+                learn(model, told, buffers, recipe)
+                grads.append([parameter.grad.clone() for parameter in model.parameters()])
+            for ours, theirs in zip(*grads, strict=True):
+                assert theirs.any()
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_every_token_has_its_own_place() -> None:
+    """Batches of several sizes fill the memory without a gap: what is kept of each window is what it says alone."""
+    teacher = Teacher(model=tiny_model("llama"))
+    with causal_attention(teacher.model):
+        kept = asked(teacher)
+    assert kept.states.shape == (sum(map(len, WINDOWS)), teacher.model.config.hidden_size)
+    start = 0
+    for window in WINDOWS:
+        expected = teacher.logits(torch.tensor([window]), torch.arange(len(window)))
+        found = kept.logits(torch.arange(start, start + len(window)))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        start += len(window)
+
+
+def test_a_teacher_that_bends_its_logits_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As families with soft caps do: states and head alone would not give what it says."""
+    teacher = Teacher(model=tiny_model("llama"))
+    forward = teacher.model.forward
+
+    def capped(*args: Any, **options: Any) -> Any:
+        found = forward(*args, **options)
+        found.logits = 0.1 * torch.tanh(found.logits / 0.1)
+        return found
+
+    monkeypatch.setattr(teacher.model, "forward", capped)
+    with causal_attention(teacher.model):
+        assert remember(teacher, TEXT, Buffers.empty(100, 32, 12, CPU), SILENT) is None
+
+
+def test_it_pays_where_text_is_read_often_and_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, tokens, cuda = SimpleNamespace(hidden_size=64), sum(map(len, WINDOWS)), torch.device("cuda")
+    room = {"bytes": 2 * 64 * tokens * memory.SHARE}
+    told = SimpleNamespace
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: told(total_memory=room["bytes"]))
+    assert pays(TEXT, config, 2 * tokens, cuda)
+    assert not pays(TEXT, config, 2 * tokens - 1, cuda)
+    room["bytes"] -= 1 * memory.SHARE
+    assert not pays(TEXT, config, 2 * tokens, cuda)
+
+
+@pytest.mark.parametrize("name", ["final_logit_softcapping", "logit_scale", "logits_scaling"])
+def test_a_head_that_is_not_all_there_is_does_not_pay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = SimpleNamespace(total_memory=10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: room)
+    for value, expected in ((None, True), (1.0, True), (30.0, False)):
+        config = SimpleNamespace(hidden_size=64, **{name: value})
+        assert pays(TEXT, config, 10**9, torch.device("cuda")) is expected
+
+
+def asked_in(monkeypatch: pytest.MonkeyPatch, chosen: Recipe, text: TokenText = TEXT) -> tuple[int, Any]:
+    """How often a whole run on a CPU had its teacher read the text, and what it left."""
+    captured_on_a_cpu(monkeypatch)
+    monkeypatch.setattr(graphs, "pays", lambda *_: True)
+    calls, real = [], memory.remember
+
+    def counted(*arguments: Any) -> Memory | None:
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(graphs, "remember", counted)
+    model, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
+    train(model, text, TEXT, chosen, teacher=teacher)
+    return len(calls), model
+
+
+@pytest.mark.parametrize(("noise", "distill", "asked"), [(0.0, 1.0, 1), (0.1, 1.0, 0), (0.1, 0.5, 1)])
+def test_noise_changes_what_the_teacher_reads(
+    noise: float, distill: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So nothing is remembered then; noise is put into text that is not learnt itself, and into no other."""
+    chosen = Recipe(steps=2, tokens_per_step=60, window=32, distill=distill, noise=noise)
+    assert asked_in(monkeypatch, chosen)[0] == asked
+
+
+@pytest.mark.parametrize(("tokens", "window"), [(60, 32), (64, 128), (30, 512)])
+def test_a_run_learns_the_same_from_memory(tokens: int, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows behind their opening token, in steps that are longer or shorter than the longest window may be."""
+    chosen = Recipe(steps=6, tokens_per_step=tokens, window=window, distill=1.0, bare=0.0, warmup=1, evaluate_every=3)
+    asked, ours = asked_in(monkeypatch, chosen)
+    monkeypatch.setattr(graphs, "pays", lambda *_: False)
+    theirs, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
+    before = [parameter.clone() for parameter in theirs.parameters()]
+    train(theirs, TEXT, TEXT, chosen, teacher=teacher)
+    assert asked == 1
+    for one, other, start in zip(ours.parameters(), theirs.parameters(), before, strict=True):
+        moved = float((other - start).norm())
+        assert moved > 0 and float((one - other).norm()) < 0.1 * moved
+
+
+def test_a_window_shown_bare_is_taught_what_is_said_behind_its_opening_token() -> None:
+    teacher = Teacher(model=tiny_model("llama"))
+    buffers = Buffers.empty(100, 32, 12, CPU)
+    with causal_attention(teacher.model):
+        kept = asked(teacher)
+        batch = next(epochs(TEXT.windows, 100, 0, bare=0.999, packed=True))
+        buffers.fill(batch)
+        found = kept.logits(buffers.origins[: int(batch.lengths[0])])
+    assert batch.origins is not None
+    row = batch.ids[0, : int(batch.lengths[0])].tolist()
+    whole = next(window for window in WINDOWS if list(window[1:]) == row)
+    expected = teacher.logits(torch.tensor([whole]), torch.arange(1, len(whole)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_from_elsewhere_is_refused() -> None:
+    model, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
+    steps = GraphedSteps(model, teacher, Recipe(tokens_per_step=100, window=32), list(model.parameters()))
+    with causal_attention(teacher.model):
+        steps.teacher = asked(teacher)
+    with pytest.raises(ValueError, match="places in the text"):
+        steps.gradients(pad(WINDOWS[:2]))
+
+
+@pytest.mark.gpu
+def test_graphs_learn_the_same_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16, with the kernel of the accelerator."""
+    monkeypatch.undo()
+    model = tiny_model("llama").cuda()
+    teacher = Teacher(model=tiny_model("llama", seed=1).cuda().to(torch.bfloat16))
+    parameters = list(model.parameters())
+    found = []
+    for often in (1, 1000):
+        with causal_attention(model, teacher.model):
+            chosen = Recipe(steps=often, distill=1.0, tokens_per_step=100, window=32)
+            steps = GraphedSteps(model, teacher, chosen, parameters, compiled=often > 1)
+            with causal_attention(steps.twin):
+                steps.expect(TEXT, SILENT)
+                steps.remember(TEXT)
+                assert isinstance(steps.teacher, Memory if often > 1 else Teacher)
+                steps.gradients(next(_batches()))
+        found.append([parameter.grad.clone() for parameter in parameters])
+    for ours, theirs in zip(*found, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.1
+
+
+def _batches() -> Iterator[Any]:
+    return epochs(TEXT.windows, 100, 0, packed=True)

@@ -1,0 +1,294 @@
+"""Healing on text that the tuned parent writes: what it goes on from, what it must not hold, who reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from minigpt.files import read_jsonl
+from minigpt.healing import training
+from minigpt.healing.checkpoint import weights_digest
+from minigpt.pipeline import BuildOptions, context, healing, sampling
+from minigpt.pipeline.build import context_for
+from minigpt.pipeline.context import Context
+from minigpt.pipeline.tuning import first_tuned, tuned_parent
+from minigpt.pipeline.workspace import Workspace
+from minigpt.progress import SILENT
+from minigpt.types import Document, Question, QuestionSet
+from tests.support.building import FAST, build, folder_of
+from tests.support.healing import Notes
+from tests.support.worlds import CONTROL, World
+
+pytestmark = pytest.mark.usefixtures("home")
+
+SAMPLED = {**CONTROL, "tune.steps": "1", "text.sampled": "5"}
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "LENGTH", 40)
+
+
+def context_of(world: World, folder: str, **overrides: str) -> Context:
+    options = world.options(folder, overrides={**SAMPLED, **overrides})
+    return context_for(str(world.domain), options, Workspace(root=folder_of(options)), SILENT)
+
+
+def test_openings_are_pieces_of_the_text_behind_its_opening_token() -> None:
+    windows = [list(range(100, 160)), list(range(200, 260)), [1, 2, 3]]
+    found = sampling.openings(windows, 200, prefix=7, seed=0)
+    assert {opening[0] for opening in found} == {7}
+    pieces = [opening[1:] for opening in found]
+    assert {len(piece) for piece in pieces} == set(range(4, 32))
+    assert all(piece == list(range(piece[0], piece[0] + len(piece))) for piece in pieces)
+    assert all(any(piece[0] in window[1:] and piece[-1] in window for window in windows[:2]) for piece in pieces)
+    assert sampling.openings(windows, 200, prefix=7, seed=0) == found
+    assert sampling.openings(windows, 200, prefix=7, seed=1) != found
+    assert sampling.openings([[1, 2, 3]], 1, prefix=7, seed=0)[0][1:] in ([2, 3], [1, 2, 3], [3])
+
+
+@pytest.mark.parametrize(("text", "kept"), [([7, 1, 2, 9, 3], [1, 2]), ([9, 1, 2], [1, 2]), ([7, 9], []), ([7], [])])
+def test_a_text_ends_where_the_model_ended_it(text: list[int], kept: list[int]) -> None:
+    assert sampling.until(text, {9}) == kept
+
+
+def test_control_and_specialist_read_it_and_it_is_made_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Counter[str]()
+    real = sampling.sample
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        written["calls"] += 1
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sampling, "sample", counted)
+    context = context_of(world, "sampled-once")
+    before, _ = context_of(world, "sampled-none", **{"text.sampled": "0"}).training_text(tokenizer_of(context), 64)
+    first, _ = context.training_text(tokenizer_of(context), 64)
+    again, _ = context.training_text(tokenizer_of(context), 64)
+    assert first == again and written["calls"] == 1
+    rows = read_jsonl(context.workspace.work / "sampled" / "documents.jsonl")
+    assert 0 < len(rows) <= 5 and {row["license"] for row in rows} == {"generated"}
+    assert first.windows[: len(before.windows)] == before.windows
+    assert first.bytes - before.bytes == sum(len(row["text"].encode()) for row in rows)
+
+
+def tokenizer_of(context: Context) -> Any:
+    from minigpt import assets
+
+    return assets.load_tokenizer(context.parent.path)
+
+
+@pytest.mark.parametrize("bound", ["null", "1.5"])
+def test_the_writer_has_read_the_text_and_goes_on_from_what_is_to_be_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    """Only where general text is bounded is there an opening of it among very many."""
+    seen: list[Any] = []
+
+    def noted(model: Any, prompts: Any, **_: Any) -> list[list[int]]:
+        seen.extend((weights_digest(model), prompts))
+        return []
+
+    monkeypatch.setattr(sampling, "sample", noted)
+    settings = {"text.sampled": "400", "text.general": "1", "keep_general": bound, "tune.learning_rate": "1e-2"}
+    context = context_of(world, f"sampled-writer-{bound}", **settings)
+    sampling.sampled_documents(context)
+    writer, prompts = seen
+    assert writer != weights_digest(context.load(context.parent.path))
+    assert writer == weights_digest(context.load(first_tuned(context).path))
+    tokenizer = tokenizer_of(context)
+    own = [" ".join(map(str, tokenizer.encode(each.text, add_special_tokens=False))) for each in context.corpus.train]
+    strange = [each for each in prompts if not any(" ".join(map(str, each[1:])) in text for text in own)]
+    assert bool(strange) is (bound != "null")
+
+
+def test_the_control_has_read_what_was_sampled_and_is_never_worse_than_the_writer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its long run reads all; where that is worse than the short ones on real text, the best of these is kept."""
+    read: list[int] = []
+    real = training.train
+
+    def noted(model: Any, text: Any, *arguments: Any, **options: Any) -> Any:
+        read.append(text.bytes)
+        return real(model, text, *arguments, **options)
+
+    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
+    settings = {"heal.steps": "3", "heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
+    context = context_of(world, "sampled-control", **settings, **{"tune.learning_rate": "1e-2"})
+    first, control = first_tuned(context), tuned_parent(context)
+    assert len(set(read[:3])) == 1 and len(read) == 4 and read[3] > read[0]
+    assert control.tried[:3] == first.tried and control.tried[3].steps == 4 and control.training.steps == 4
+    best = min(loss for each in control.tried for _, loss in each.dev_losses)
+    kept = weights_digest(context.load(control.path))
+    was_first = best == min(loss for each in first.tried for _, loss in each.dev_losses)
+    assert (kept == weights_digest(context.load(first.path))) is was_first
+
+
+@pytest.mark.parametrize(("healing_steps", "steps"), [("1", 2), ("8", 9)])
+def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, healing_steps: str, steps: int
+) -> None:
+    """The runs come back from a file; the long run is one even where healing is shorter than the short runs."""
+    monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
+    monkeypatch.setattr(training, "_better", lambda found, *arguments, **options: worse(found, *arguments, **options))
+    real = training.train
+
+    def worse(found: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        done = real(model, *arguments, **options)
+        return training.Found(
+            model=None if found and found.model is None else model,
+            training=found.training if found else done,
+            tried=(*(found.tried if found else ()), done),
+        )
+
+    settings = {"heal.steps": healing_steps, "tune.steps": "2", "tune.evaluate_every": "2", "tune.patience": "0"}
+    same = {"heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
+    control = tuned_parent(context_of(world, f"sampled-told-{steps}", **{**settings, **same}))
+    short, long = control.tried[0], control.tried[3]
+    assert long.steps == steps and control.training.tokens == max(short.tokens, long.tokens)
+    assert steps == 2 or long.tokens > short.tokens
+    if long.tokens > short.tokens:
+        assert f"2 steps on the real text, which beat {steps} on all of it on dev text" in control.training.recipe
+        assert control.training.seconds == long.seconds
+    else:
+        assert control.training == short
+
+
+def test_the_text_is_named_by_who_wrote_it(world: World) -> None:
+    """Other settings of the writer are another text, also to what is trained on it; the writer knows of no passages."""
+    keys = {}
+    for name, changes in {
+        "": {},
+        "rate": {"tune.learning_rate": "3e-3"},
+        "more": {"text.sampled": "7"},
+        "none": {"text.sampled": "0"},
+    }.items():
+        context = context_of(world, f"sampled-keys-{name}", **changes)
+        keys[name] = (sampling.first_key(context), sampling.sampled_key(context), context.text_key)
+    first, written, read = zip(*keys.values(), strict=True)
+    assert first[0] == first[2] == first[3] != first[1]
+    assert len(set(written)) == 4 and len(set(read)) == 4
+    single = replace(context, options=replace(context.options, dtype="float32"))
+    assert sampling.first_key(single) != sampling.first_key(context)
+
+
+def test_without_a_control_healing_tells_the_time_of_writing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sampling.sampled_text
+    monkeypatch.setattr(healing, "sampled_text", lambda context: replace(real(context), seconds=1000.0))
+    overrides = {**FAST, **SAMPLED, "heal.steps": "1"}
+    for control, told in (("false", True), ("true", False)):
+        made = build(world.options(f"sampled-time-{control}", overrides={**overrides, "control": control}))
+        assert (made.stages[-1].seconds > 1000) is told
+
+
+def test_held_out_text_that_the_model_writes_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = context_of(world, "sampled-leak")
+    tokenizer = tokenizer_of(context)
+    leaks = [*context.corpus.heldout[:2], *context.corpus.dev[:1]]
+    texts = [[0, *tokenizer.encode(each.text, add_special_tokens=False)] for each in (*leaks, context.corpus.train[0])]
+    monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: texts)
+    found = [each.text for each in sampling.sampled_documents(context)]
+    assert len(found) == 1 and found[0].strip() == context.corpus.train[0].text.strip()
+
+
+def test_a_character_that_a_text_begins_or_ends_within_is_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Openings are cut anywhere between tokens, and a token may be a part of a character."""
+    context = context_of(world, "sampled-halves")
+    tokenizer = tokenizer_of(context)
+    ids = tokenizer.encode("ж and ж", add_special_tokens=False)
+    assert tokenizer.decode(ids[1:-1]) == "\ufffd and \ufffd"
+    monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *ids[1:-1]]])
+    assert [each.text for each in sampling.sampled_documents(context)] == [" and "]
+
+
+def test_a_family_the_sampler_does_not_compute_gives_none_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "can_sample", lambda *_: False)
+    notes = Notes()
+    context = replace(context_of(world, "sampled-family"), reporter=notes)
+    assert sampling.sampled_documents(context) == []
+    assert any("No text is sampled" in note for note in notes.notes)
+
+
+def test_the_report_tells_of_it_and_the_text_is_dropped_at_the_end(world: World) -> None:
+    options: BuildOptions = world.options(
+        "sampled-build", overrides={**FAST, **SAMPLED, "heal.steps": "1", "text.definitions": "1"}
+    )
+    made = build(options)
+    assert any("sampled from the parent" in note for note in made.notes)
+    assert not (folder_of(options) / "work" / "sampled").exists()
+
+
+def test_a_form_that_nothing_was_trained_for_asks_for_no_text(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--masked` without a control trains nothing: its report must not say so, nor tune a writer to count passages."""
+    monkeypatch.setattr(sampling, "sampled_text", lambda *_: pytest.fail("nothing is to be sampled"))
+    overrides = {**FAST, **SAMPLED, "control": "false", "evaluation.general": "true", "text.general": "1"}
+    made = build(world.options("sampled-masked", overrides=overrides, masked=True))
+    assert not any("trained" in note or "training text" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"keep_general": "1.5"}, {"text.dev_bytes": "700"}, {"text.definitions": "1"}, {"tune.steps": "2"}, {}],
+    ids=["bound", "dev text", "definitions", "recipe", "nothing"],
+)
+def test_it_is_made_again_for_other_settings_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
+) -> None:
+    """A general text as large as the domain's stands in the training text already: the prompts still change."""
+    written: list[Any] = []
+    monkeypatch.setattr(sampling, "sample", lambda _model, prompts, **_: written.append(prompts) or [])
+    folder = f"sampled-again-{'-'.join(changed)}"
+    for settings in ({}, changed):
+        sampling.sampled_documents(context_of(world, folder, **{"text.general": "1", **settings}))
+    assert len(written) == (2 if changed else 1)
+
+
+def test_points_of_a_sweep_read_what_their_control_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point's own seed orders its healing; another text than the control's would make the comparison unfair."""
+    written: list[Any] = []
+    monkeypatch.setattr(sampling, "sample", lambda _model, prompts, **_: written.append(prompts) or [])
+    control = context_of(world, "sampled-sweep", **{"text.definitions": "1"})
+    point = replace(control, options=replace(control.options, seed=3))
+    assert control.real_documents() == point.real_documents() and control.text_key == point.text_key
+    assert sampling.sampled_documents(control) == sampling.sampled_documents(point) and len(written) == 1
+
+
+def test_definitions_are_asked_once_a_build_and_again_for_other_text(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    real = context.definition_documents
+
+    def counted(documents: Any, times: int, seed: int) -> Any:
+        made.append(times)
+        return real(documents, times, seed)
+
+    monkeypatch.setattr(context, "definition_documents", counted)
+    first = context_of(world, "asked-once", **{"text.definitions": "1"})
+    point = replace(first, options=replace(first.options, seed=3))
+    assert first.asked_documents() == first.asked_documents() == point.asked_documents() and made == [1]
+    more = replace(first, settings=replace(first.settings, text=replace(first.settings.text, definitions=2)))
+    assert more.asked_documents() is not None and made == [1, 2]
+
+
+def test_a_definition_is_not_put_as_a_test_puts_it(world: World) -> None:
+    """No guard finds the test question in the sentence: only the wording around it makes them equal."""
+    told = Document(text="Output is the total of all that a country produces.", source="book")
+    question = "Which term means the total of all that a country produces?"
+    tests = QuestionSet(name="terms", questions=(Question(question=question, choices=("a", "b"), answer=0),))
+    told_of = context_of(world, "sampled-asked", **{"text.definitions": "12"})
+    empty = QuestionSet(name="terms", questions=())
+    corpus = replace(told_of.corpus, train=(told,), questions=(empty,), fingerprint="free")
+    free = replace(told_of, corpus=corpus)
+    guarded = replace(told_of, corpus=replace(corpus, questions=(tests,), fingerprint="guarded"))
+    made, kept = ([each.text for each in one.asked_documents()] for one in (free, guarded))
+    assert len(made) == 24 and kept == [text for text in made if question not in text] != made
