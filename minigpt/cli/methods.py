@@ -26,14 +26,14 @@ def methods(session: Session) -> None:
 def row(method: Method) -> dict[str, object]:
     """What `--json` tells of a method; its options say what `--masked` evaluates."""
     told = {name: getattr(method, name) for name in ("name", "prunes", "paper", "loads")}
-    return {**told, "options": {**method.options, "--masked": method.masked}}
+    return {**told, "options": {**method.options, "--masked": method.paper_form_summary}}
 
 
 def overview(known: list[Method]) -> RenderableType:
     """One row a method."""
     result = table("=method", "prunes", "paper", "loads in", "--masked evaluates")
     for method in known:
-        result.add_row(method.name, ", ".join(method.prunes), method.paper, method.loads, method.masked)
+        result.add_row(method.name, ", ".join(method.prunes), method.paper, method.loads, method.paper_form_summary)
     result.caption = (
         "The plan cuts only what a method prunes: ffn (neurons), kv_groups, layers, embedding (tokens, ranked by the "
         "domain's counts). Widths are uniform over the layers, the choice is per layer."

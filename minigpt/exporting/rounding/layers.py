@@ -51,7 +51,7 @@ def rounded_matrices(
 def calibration_grams(model: Any, tokenizer: Any, request: ExportRequest, reporter: Reporter) -> Mapping[str, Tensor]:
     """Gram matrices of the inputs of every matrix, on calibration text of `request.domain`; never held-out text."""
     from minigpt.exporting.rounding import gram_matrices
-    from minigpt.pipeline.text import calibration_batches
+    from minigpt.transformer.calibration import calibration_batches
 
     batches = calibration_batches(
         tokenizer, request.corpus.calibration, window=WINDOW, tokens=CALIBRATION_TOKENS, batch_tokens=BATCH_TOKENS

@@ -1,4 +1,4 @@
-"""Measure what each axis costs on its own: cut a copy as the method does, read the dev text, once for each probe."""
+"""Probes: measure what removing a share of one axis costs, by cutting a copy and reading dev text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 from minigpt.healing import bits_per_byte
-from minigpt.pipeline.text import token_text
+from minigpt.healing.tokenized import token_text
 from minigpt.planning import Curve
 from minigpt.progress import Reporter
 from minigpt.pruning import vocab
