@@ -19,7 +19,7 @@ from minigpt.pipeline.controls import compared
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.measure import SCORES, Measurement, greedy, scores_of
-from minigpt.pipeline.plan import cut, material_for, plan_pruning, target_parameters
+from minigpt.pipeline.plan import cut_as_built, material_for, plan_pruning, target_parameters
 from minigpt.pipeline.run import Run, load
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.report.figures import kept_per_layer
@@ -135,7 +135,7 @@ def _make(run: Run, ground: Groundwork) -> tuple[PaperForm, PrunePlan, Any]:
         return form, plan, tokenizer
     plan = plan_pruning(run, ground.parent, ground.corpora.domain.fingerprint, text, source).plan
     kept = kept_per_layer(plan, shape_of(model))
-    model, tokenizer, _ = cut(run, text, model, tokenizer, plan, source.key)
+    model, tokenizer, _ = cut_as_built(run, text, model, tokenizer, plan, source.key)
     return PaperForm(model=model, parameters=plan.parameters_after, note="", kept=kept), plan, tokenizer
 
 

@@ -113,10 +113,11 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
     def make(folder: Path) -> None:
         with run.reporter.stage("Activation statistics and plan"):
             model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
-            plan = plan_model(run, parent, text, model, tokenizer, source.key)
+            material = material_for(run, text, model, tokenizer, source.key)
+            plan = plan_model(run, parent, text, material, tokenizer, source.key)
             names = {"source": source.key, "corpus": corpus, "parent": parent.fingerprint}
             write_json(folder / PLAN, replace(plan, fingerprints=names))
-            del model
+            del model, material
             release()
 
     folder, done = run.workspace.stage("plan", key, make)
@@ -124,25 +125,24 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
 
 
 def plan_model(
-    run: Run, parent: assets.Parent, text: PlanningText, model: Any, tokenizer: Any, source_key: str
+    run: Run, parent: assets.Parent, text: PlanningText, material: Material, tokenizer: Any, source_key: str
 ) -> PrunePlan:
-    """Plan a model in memory (float32 weights), which stays as it is; statistics and curves are kept on disk.
+    """Plan a model in memory (float32 weights), which stays as it is; measured curves are kept on disk.
 
     Args:
         run: the build.
         parent: the untuned parent.
         text: the text that decides.
-        model: the model to prune.
-        tokenizer: its tokenizer.
+        material: of :func:`material_for`; its model is the one to prune.
+        tokenizer: the model's tokenizer.
         source_key: fingerprint of the model.
     """
-    method = method_named(run.options.method)
-    material = material_for(run, text, model, tokenizer, source_key)
+    method, config = method_named(run.options.method), material.model.config
     scores = rank(method, material)
-    budget = _budget(run, parent, model.config, tokenizer)
+    budget = _budget(run, parent, config, tokenizer)
     sensitivity = decide_sensitivity(
         budget,
-        model.config,
+        config,
         run.settings.plan,
         accelerated=run.device != "cpu",
         measure=lambda: _curves(run, text, method, material, tokenizer, scores, source_key),
@@ -162,7 +162,12 @@ def plan_model(
 def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, source_key: str) -> Material:
     """Gather the material of the build's method; statistics are shared by all methods and sizes.
 
-    Args: as for :func:`plan_model`.
+    Args:
+        run: the build.
+        text: calibration text.
+        model: the model to prune, in float32.
+        tokenizer: its tokenizer.
+        source_key: fingerprint of the model.
     """
     settings, options = run.settings.plan, run.options
     batches = calibration(text, tokenizer, settings.tokens)
@@ -277,7 +282,7 @@ def prune(run: Run, text: PlanningText, planned: Planned, source: SavedModel) ->
     def make(folder: Path) -> None:
         with run.reporter.stage("Pruning"):
             model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
-            model, tokenizer, report = cut(run, text, model, tokenizer, planned.plan, source.key)
+            model, tokenizer, report = cut_as_built(run, text, model, tokenizer, planned.plan, source.key)
             if report is not None:
                 write_json(folder / "repair.json", report)
             save_model(model, tokenizer, folder / "model", run.options.dtype)
@@ -288,10 +293,40 @@ def prune(run: Run, text: PlanningText, planned: Planned, source: SavedModel) ->
     return SavedModel(path=folder / "model", key=key), done.seconds
 
 
-def cut(
+def cut_as_built(
     run: Run, text: PlanningText, model: Any, tokenizer: Any, plan: PrunePlan, source_key: str
 ) -> tuple[Any, Any, RepairReport | None]:
+    """Cut a model in memory by the build's method, on the build's text; see :func:`cut`."""
+    method = method_named(run.options.method)
+    repair = repair_of(method, run.settings.repair)
+    return cut(
+        run,
+        model,
+        tokenizer,
+        plan,
+        batches=calibration(text, tokenizer, repair.tokens) if repair is not None else (),
+        material=material_for(run, text, model, tokenizer, source_key) if method.transform is not None else None,
+    )
+
+
+def cut(
+    run: Run,
+    model: Any,
+    tokenizer: Any,
+    plan: PrunePlan,
+    *,
+    batches: Sequence[Batch] = (),
+    material: Material | None = None,
+) -> tuple[Any, Any, RepairReport | None]:
     """Cut a model in memory by the build's method, vocabulary included.
+
+    Args:
+        run: the build.
+        model: the model that the plan was made for; it is changed.
+        tokenizer: its tokenizer.
+        plan: the units to keep.
+        batches: calibration text for the repair.
+        material: what a method with a transformation of its own reads; its model is the one to cut.
 
     Returns:
         Model, tokenizer and the report of the repair (None: there was none).
@@ -300,15 +335,13 @@ def cut(
         PlanError: the result is not of the plan's size.
     """
     method = method_named(run.options.method)
-    repair = repair_of(method, run.settings.repair)
-    transforms = method.transform is not None
     model, report = cut_units(
         model,
         plan,
         method,
-        repair=repair,
-        batches=calibration(text, tokenizer, repair.tokens) if repair is not None else (),
-        material=material_for(run, text, model, tokenizer, source_key) if transforms else None,
+        repair=repair_of(method, run.settings.repair),
+        batches=batches,
+        material=material,
         reporter=run.reporter,
     )
     model, tokenizer = trim_vocabulary(model, tokenizer, plan)
