@@ -35,8 +35,8 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
             error carries their reports.
         MiniGPTError: anything else that keeps a build from being made.
     """
-    reports = tuple(_build_one(name, options, reporter) for name in _domains(options))
     bound = settings_for(options.preset, options.overrides, keep_general=options.keep_general).keep_general
+    reports = tuple(_build_one(name, options, reporter) for name in _domains(options))
     if bound is not None:
         try:
             for result in reports:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
-from minigpt.errors import PlanError, UnknownName
+from minigpt.errors import ConfigError, PlanError, UnknownName
 from minigpt.methods import method_named
 from minigpt.planning import Target
 from minigpt.planning.target import DEFAULT_SIZE, DTYPE_BYTES
@@ -39,6 +39,7 @@ class BuildOptions:
         force: start over instead of resuming.
 
     Raises:
+        ConfigError: no domain.
         UnknownName: no such method, kind or dtype.
         PlanError: more than one target, or a method that makes no model is to make one.
     """
@@ -64,6 +65,8 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if isinstance(self.domains, str):  # a caller's slip that would read as one domain for each letter
             object.__setattr__(self, "domains", (self.domains,))
+        if not self.domains:
+            raise ConfigError("A build needs at least one domain; `minigpt domains list` shows them.")
         for kind in self.kinds or ():
             if kind not in KINDS:
                 raise UnknownName("kind of pruning", kind, KINDS)

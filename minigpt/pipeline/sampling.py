@@ -74,7 +74,7 @@ def add_sampled(
 
     config = AutoConfig.from_pretrained(parent.path)
     able = writer is not None and can_sample(config, LENGTH)
-    key = fingerprint(VERSION, short_tuning_key(run, parent, text), run.settings.text.sampled, LENGTH, OPENING)
+    key = sampled_key(run, parent, text)
 
     def make(folder: Path) -> None:
         if not able:
@@ -91,6 +91,11 @@ def add_sampled(
         key=fingerprint(text.real_key, key),
         sampling_seconds=done.seconds + (writer.seconds if able and writer else 0.0),
     )
+
+
+def sampled_key(run: Run, parent: assets.Parent, text: TrainingText) -> str:
+    """Name the passages that a build samples."""
+    return fingerprint(VERSION, short_tuning_key(run, parent, text), run.settings.text.sampled, LENGTH, OPENING)
 
 
 def _write(run: Run, corpora: Corpora, parent: assets.Parent, text: TrainingText, writer: Path) -> list[Document]:

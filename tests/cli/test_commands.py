@@ -79,16 +79,16 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
 
 
 def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minigpt import pipeline
+    import minigpt
     from minigpt.pipeline import BuildOptions
 
     asked: list[BuildOptions] = []
 
-    def fake(options: BuildOptions, _reporter: Any) -> tuple[Any, ...]:
+    def fake(options: BuildOptions, *, reporter: Any) -> tuple[Any, ...]:
         asked.append(options)
         return tuple(make_report(domain) for domain in options.domains)
 
-    monkeypatch.setattr(pipeline, "build", fake)
+    monkeypatch.setattr(minigpt, "build", fake, raising=False)
     plain = run("build", "--domain", "medical", "--json")
     full = run(
         *("build", "--domain", "medical", "--domain", "law", "--target-bytes", "150MB", "--kinds", "linear,embedding"),
@@ -131,25 +131,26 @@ def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch:
 def test_a_name_that_does_not_exist_stops_a_build_before_it_begins(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
 ) -> None:
-    from minigpt import pipeline
+    import minigpt
 
-    monkeypatch.setattr(pipeline, "build", lambda *_arguments: pytest.fail("built"))
+    monkeypatch.setattr(minigpt, "build", lambda *_arguments, **_options: pytest.fail("built"), raising=False)
     result = run("build", *arguments)
     assert result.exit_code == 1
     assert said in result.stderr
 
 
 def test_eval_finds_the_model_before_it_reads_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minigpt import pipeline
+    import minigpt
 
-    monkeypatch.setattr(pipeline, "evaluate_ref", lambda *_arguments, **_options: pytest.fail("evaluated"))
+    monkeypatch.setattr(minigpt, "evaluate", lambda *_arguments, **_options: pytest.fail("evaluated"), raising=False)
     result = run("eval", "/nope", "--domain", "medical")
     assert result.exit_code == 1
     assert "/nope" in result.stderr
 
 
 def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from minigpt import corpus, pipeline
+    import minigpt
+    from minigpt import corpus
 
     model = model_folder(tmp_path / "model")
 
@@ -159,8 +160,8 @@ def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         asked.append((arguments, options))
         raise MiniGPTError("Stop.")
 
-    monkeypatch.setattr(pipeline, "build", stop)
-    monkeypatch.setattr(pipeline, "evaluate_ref", stop)
+    monkeypatch.setattr(minigpt, "build", stop, raising=False)
+    monkeypatch.setattr(minigpt, "evaluate", stop, raising=False)
     monkeypatch.setattr(corpus, "build_corpus", stop)
     for more in ((), ("--online",)):
         run("build", "--domain", "medical", *more)
@@ -174,6 +175,7 @@ def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    import minigpt
     from minigpt import pipeline
 
     plan = pipeline.PlanSummary(
@@ -190,8 +192,8 @@ def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
         removed_parameters={"embedding": 14_000_000},
         predicted_cost={"vocabulary": 0.0213},
     )
-    monkeypatch.setattr(pipeline, "plan_only", lambda _options, _reporter: (plan,))
-    monkeypatch.setattr(pipeline, "build", lambda _options, _reporter: pytest.fail("built"))
+    monkeypatch.setattr(pipeline, "plan_specialists", lambda _options, _reporter: (plan,))
+    monkeypatch.setattr(minigpt, "build", lambda *_arguments, **_options: pytest.fail("built"), raising=False)
     shown = run("build", "--domain", "medical", "--plan-only").stdout
     for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "0.0213"):
         assert figure in shown
