@@ -119,7 +119,7 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
 SENDS_ITSELF = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from minigpt import catalog
+from minigpt.models import catalog
 catalog.entries = lambda domain=None: (os.kill(os.getpid(), signal.{name}), time.sleep(60))
 from minigpt.cli import main
 sys.argv = ["minigpt", "catalog", "list"]

@@ -22,7 +22,7 @@ from minigpt.exporting.gguf import bytes_per_token
 from minigpt.exporting.gguf_arch import rope_factors
 from minigpt.exporting.gguf_vocab import pre_tokenizer_name, vocabulary_of
 from minigpt.exporting.gguf_write import q4_0_bytes, write_gguf
-from minigpt.exporting.rounding import compensated, nearest
+from minigpt.exporting.rounding import round_compensated, round_nearest
 from minigpt.runtimes.gguf import LlamaRuntime, load
 from minigpt.runtimes.pytorch import TorchRuntime
 from tests.support.exports import make_shop
@@ -151,17 +151,17 @@ def test_compensated_codes_arrive_in_the_file(tmp_path: Path):
     name = "model.layers.0.mlp.up_proj.weight"
     gram = inputs.T @ inputs
     weight = model.get_parameter(name).detach()
-    given = {name: q4_0_bytes(compensated(weight, gram))}
+    given = {name: q4_0_bytes(round_compensated(weight, gram))}
     write_gguf(model, tiny_tokenizer(), tmp_path / "m.gguf", kind="Q4_0", name="tiny", rounded=given)
     found = tensors(tmp_path / "m.gguf")
-    assert np.array_equal(found["blk.0.ffn_up.weight"], compensated(weight, gram).values().numpy())
+    assert np.array_equal(found["blk.0.ffn_up.weight"], round_compensated(weight, gram).values().numpy())
     plain = dict(model.named_parameters())["model.layers.0.mlp.gate_proj.weight"].detach()
-    assert np.array_equal(found["blk.0.ffn_gate.weight"], nearest(plain).values().numpy())
+    assert np.array_equal(found["blk.0.ffn_gate.weight"], round_nearest(plain).values().numpy())
 
 
 def test_block_layout_is_ggmls():
     weight = torch.randn(6, 96)
-    rounded = nearest(weight)
+    rounded = round_nearest(weight)
     assert np.array_equal(dequantize(q4_0_bytes(rounded), GGMLQuantizationType.Q4_0), rounded.values().numpy())
 
 

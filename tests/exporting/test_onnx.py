@@ -38,14 +38,14 @@ def rounded(shop: Shop) -> Any:
     import torch
 
     from minigpt import assets
-    from minigpt.exporting.onnx_int4 import by_content
-    from minigpt.exporting.rounding.layers import rounded_matrices
+    from minigpt.exporting.onnx_int4 import index_by_content
+    from minigpt.exporting.rounding.layers import round_layers
 
     model = assets.load_model(shop.model, dtype=torch.float32)
     request = shop.request("onnx", "unused", rounding="compensated")
-    named, how = rounded_matrices(model, assets.load_tokenizer(shop.model), request, SILENT)
-    assert how["rounding"] == "compensated" and 0 < how["output_error_over_plain_rounding"] < 1
-    return by_content(model, named)
+    matrices, settings = round_layers(model, assets.load_tokenizer(shop.model), request, SILENT)
+    assert settings["rounding"] == "compensated" and 0 < settings["output_error_over_plain_rounding"] < 1
+    return index_by_content(model, matrices)
 
 
 @pytest.fixture(scope="module")

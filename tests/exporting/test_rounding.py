@@ -9,7 +9,14 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from minigpt.errors import CorpusError
-from minigpt.exporting.rounding import compensated, gram_matrices, nearest, round_together, row_errors, searched
+from minigpt.exporting.rounding import (
+    gram_matrices,
+    round_compensated,
+    round_matrices,
+    round_nearest,
+    round_searched,
+    row_errors,
+)
 from minigpt.transformer.batches import Batch
 from tests.support.tiny import tiny_model
 
@@ -26,13 +33,13 @@ def correlated(rows: int = 48, columns: int = 128, seed: int = 0) -> tuple[torch
 def test_plain_rounding_is_ggmls_own():
     weight, _ = correlated()
     theirs = dequantize(quantize(weight.numpy(), Q4), Q4)
-    assert np.array_equal(nearest(weight).values().numpy(), theirs)
+    assert np.array_equal(round_nearest(weight).values().numpy(), theirs)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.5, -1.5])
 def test_constant_blocks_survive(value: float):
     weight = torch.full((2, 64), value)
-    for found in (nearest(weight), searched(weight), compensated(weight, torch.eye(64))):
+    for found in (round_nearest(weight), round_searched(weight), round_compensated(weight, torch.eye(64))):
         assert torch.allclose(found.values(), weight, atol=1e-3)
 
 
@@ -44,7 +51,7 @@ def test_a_searched_block_is_never_worse_in_its_weighted_error(seed: int):
     def errors(values: torch.Tensor) -> torch.Tensor:
         return (importance * (weight - values).square()).unflatten(1, (-1, 32)).sum(-1)
 
-    plain, found = errors(nearest(weight).values()), errors(searched(weight, importance).values())
+    plain, found = errors(round_nearest(weight).values()), errors(round_searched(weight, importance).values())
     assert (found <= plain * (1 + 1e-5)).all()
     assert found.sum() < 0.95 * plain.sum()
 
@@ -56,14 +63,14 @@ def test_search_finds_the_best_scale_of_a_grid_it_can_be_checked_on():
     scales = scales[scales != 0]
     codes = (weight / scales.unsqueeze(1)).round().clamp(-8, 7)
     brute = (importance * (weight - codes * scales.unsqueeze(1)).square()).sum(1).min()
-    found = (importance * (weight - searched(weight, importance).values()).square()).sum()
+    found = (importance * (weight - round_searched(weight, importance).values()).square()).sum()
     assert found <= 1.03 * brute
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_compensation_is_never_worse_in_the_error_of_the_outputs(seed: int):
     weight, gram = correlated(seed=seed)
-    plain, found = (row_errors(weight, each, gram) for each in (nearest(weight), compensated(weight, gram)))
+    plain, found = (row_errors(weight, each, gram) for each in (round_nearest(weight), round_compensated(weight, gram)))
     assert (found <= plain * (1 + 1e-5)).all()
     assert found.sum() < 0.7 * plain.sum()
 
@@ -71,21 +78,21 @@ def test_compensation_is_never_worse_in_the_error_of_the_outputs(seed: int):
 def test_output_errors_are_those_of_the_outputs():
     torch.manual_seed(0)
     weight, inputs = torch.randn(4, 64), torch.randn(50, 64)
-    rounded = nearest(weight)
+    rounded = round_nearest(weight)
     written_out = (inputs @ (weight - rounded.values()).T).square().mean(0)
     assert torch.allclose(row_errors(weight, rounded, inputs.T @ inputs / 50), written_out, rtol=1e-4)
 
 
 def test_compensation_without_correlation_is_a_search_on_its_own():
     weight, _ = correlated()
-    found = compensated(weight, torch.eye(weight.shape[1]))
-    assert torch.equal(found.values(), searched(weight).values())
+    found = round_compensated(weight, torch.eye(weight.shape[1]))
+    assert torch.equal(found.values(), round_searched(weight).values())
 
 
 def test_a_dead_input_does_not_stop_compensation():
     weight, gram = correlated()
     gram[5], gram[:, 5] = 0, 0
-    assert torch.isfinite(compensated(weight, gram).values()).all()
+    assert torch.isfinite(round_compensated(weight, gram).values()).all()
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
@@ -114,18 +121,18 @@ def test_matrices_with_one_input_are_rounded_as_if_alone():
     weights = {"a": first, "b": second[:16], "c": second}
     grams = {"a": gram, "b": gram, "c": other}
     threads = torch.get_num_threads()
-    found, gain = round_together(weights, grams)
+    found, gain = round_matrices(weights, grams)
     assert torch.get_num_threads() == threads
     errors = {"found": 0.0, "plain": 0.0}
     for name, weight in weights.items():
-        alone = compensated(weight, grams[name])
+        alone = round_compensated(weight, grams[name])
         assert torch.equal(found[name].scales, alone.scales) and torch.equal(found[name].codes, alone.codes)
     for names in (("a", "b"), ("c",)):
         whole, shared = torch.cat([weights[name] for name in names]), grams[names[0]]
         outputs = torch.einsum("ri,ij,rj->", whole, shared, whole)
         for kind, values in (
             ("found", torch.cat([found[name].values() for name in names])),
-            ("plain", nearest(whole).values()),
+            ("plain", round_nearest(whole).values()),
         ):
             gap = whole - values
             errors[kind] += float(torch.einsum("ri,ij,rj->", gap, shared, gap) / outputs)
@@ -136,7 +143,8 @@ def test_many_rows_in_parts_are_as_one():
     torch.manual_seed(0)
     weight, (_, gram) = torch.randn(1000, 64), correlated(columns=64)
     errors = [
-        row_errors(weight[rows], compensated(weight[rows], gram), gram) for rows in (slice(None), slice(950, None))
+        row_errors(weight[rows], round_compensated(weight[rows], gram), gram)
+        for rows in (slice(None), slice(950, None))
     ]
     assert len(errors[0]) == 1000
     assert torch.allclose(errors[0][950:].mean(), errors[1].mean(), rtol=0.02)

@@ -10,9 +10,8 @@ import yaml
 
 from minigpt.assets import parent
 from minigpt.errors import AssetError
-from minigpt.exporting import ExportRequest
+from minigpt.exporting import ExportRequest, Written
 from minigpt.exporting.common import copy_tokenizer
-from minigpt.exporting.run import Written
 from minigpt.runtimes.pytorch import TorchRuntime, load
 from tests.support import tiny
 
