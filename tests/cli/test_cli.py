@@ -116,6 +116,18 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
     assert "Error:" in result.stderr
 
 
+def test_a_mistyped_command_gets_the_nearest_one() -> None:
+    assert "No such command 'bulid'. Did you mean 'build'?" in run("bulid", "--domain", "medical").stderr
+    assert "Known: bench, build" in run("nonsense").stderr
+
+
+@pytest.mark.parametrize(("path", "command"), leaves(cli), ids=[" ".join(path) for path, _ in leaves(cli)])
+def test_every_option_is_explained(path: tuple[str, ...], command: click.Command) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, (path, parameter.opts)
+
+
 SENDS_ITSELF = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -198,6 +198,12 @@ def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
     assert json.loads(run("build", "--domain", "medical", "--plan-only", "--json").stdout)["tokens"] == 24_576
 
 
+def test_a_domain_without_models_is_not_called_an_empty_catalog(home: Path) -> None:
+    assert "catalog is empty" in run("catalog", "list").stdout
+    run("catalog", "add", str(finished_build(home / "build")))
+    assert "no model of the domain 'medcal'" in run("catalog", "list", "--domain", "medcal").stdout
+
+
 def test_compare_says_what_is_missing() -> None:
     result = run("compare", "no-such-build")
     assert result.exit_code == 1
