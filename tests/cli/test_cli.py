@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[2]
 
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
     context = click.Context(group)
-    found = []
+    commands = []
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         here = (*path, name)
-        found += leaves(command, here) if isinstance(command, click.Group) else [(here, command)]
-    return found
+        commands += leaves(command, here) if isinstance(command, click.Group) else [(here, command)]
+    return commands
 
 
 @pytest.mark.parametrize(("path", "command"), leaves(cli), ids=[" ".join(path) for path, _ in leaves(cli)])
