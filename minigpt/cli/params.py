@@ -59,7 +59,7 @@ class Fraction(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return number
 
 
-class Words(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class NameList(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Option type of comma-separated names; repeats are left out."""
 
     name = "names"
@@ -72,7 +72,7 @@ class Words(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return names or self.fail("give at least one name.", param, ctx)
 
 
-class Fractions(Words):
+class Fractions(NameList):
     """Option type of comma-separated fractions of parameters to keep: `0.9,0.75` or `90%,75%`."""
 
     name = "fractions"

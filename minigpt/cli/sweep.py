@@ -9,7 +9,7 @@ import click
 
 from minigpt.cli.build import check_names
 from minigpt.cli.common import Session, examples, online, standard
-from minigpt.cli.params import Fractions, Words, pairs
+from minigpt.cli.params import Fractions, NameList, pairs
 
 
 @click.command(
@@ -28,7 +28,11 @@ from minigpt.cli.params import Fractions, Words, pairs
     help="Domain to build: a name from `minigpt domains list`, or a YAML file. Repeat for several.",
 )
 @click.option(
-    "--methods", type=Words(), required=True, metavar="A,B,...", help="Pruning methods: names from `minigpt methods`."
+    "--methods",
+    type=NameList(),
+    required=True,
+    metavar="A,B,...",
+    help="Pruning methods: names from `minigpt methods`.",
 )
 @click.option(
     "--sizes", type=Fractions(), required=True, metavar="0.9,0.75,...", help="Fractions of parameters to keep."
