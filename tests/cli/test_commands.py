@@ -62,8 +62,8 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
     for number in range(3):
         (home / "texts" / f"{number}.txt").write_text(f"Passage {number} on valves and vessels.")
     monkeypatch.chdir(home)
-    made = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
-    assert made == {"domain": "cardiology", "path": "domains/cardiology.yaml"}
+    created = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
+    assert created == {"domain": "cardiology", "path": "domains/cardiology.yaml"}
     assert "cardiology" in {row["name"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
     assert run("domains", "show", "cardiology").stdout.count("name: cardiology") == 1
     assert json.loads(run("corpus", "show", "cardiology", "--json").stdout)["corpus"][0]["file"]
@@ -82,10 +82,10 @@ def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch:
     import minigpt
     from minigpt.pipeline import BuildOptions
 
-    asked: list[BuildOptions] = []
+    received: list[BuildOptions] = []
 
     def fake(options: BuildOptions, *, reporter: Any) -> tuple[Any, ...]:
-        asked.append(options)
+        received.append(options)
         return tuple(make_report(domain) for domain in options.domains)
 
     monkeypatch.setattr(minigpt, "build", fake, raising=False)
@@ -106,9 +106,9 @@ def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch:
         ),
     )
     assert plain.exit_code == 0, plain.output
-    assert asked[0] == BuildOptions(domains=("medical",))
+    assert received[0] == BuildOptions(domains=("medical",))
     assert json.loads(plain.stdout)["schema_version"] == 1
-    assert asked[1] == BuildOptions(
+    assert received[1] == BuildOptions(
         domains=("medical", "law"),
         target_bytes=150_000_000,
         kinds=("linear", "embedding"),
@@ -154,10 +154,10 @@ def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     model = model_folder(tmp_path / "model")
 
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     def stop(*arguments: Any, **options: Any) -> None:
-        asked.append((arguments, options))
+        calls.append((arguments, options))
         raise MiniGPTError("Stop.")
 
     monkeypatch.setattr(minigpt, "build", stop, raising=False)
@@ -168,10 +168,10 @@ def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         run("eval", str(model), "--domain", "medical", *more)
         run("corpus", "stats", "medical", *more)
         run("corpus", "fetch", "medical", *more)
-    for part, wanted in ((asked[:4], False), (asked[4:], True)):
-        assert part[0][0][0].online is wanted
-        assert part[1][1]["online"] is wanted
-        assert [any(source.online for source in call[0][0].corpus) for call in part[2:]] == [not wanted] * 2
+    for part, expected in ((calls[:4], False), (calls[4:], True)):
+        assert part[0][0][0].online is expected
+        assert part[1][1]["online"] is expected
+        assert [any(source.online for source in call[0][0].corpus) for call in part[2:]] == [not expected] * 2
 
 
 def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +198,12 @@ def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
     for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "0.0213"):
         assert figure in shown
     assert json.loads(run("build", "--domain", "medical", "--plan-only", "--json").stdout)["tokens"] == 24_576
+
+
+def test_a_domain_without_models_is_not_called_an_empty_catalog(home: Path) -> None:
+    assert "catalog is empty" in run("catalog", "list").stdout
+    run("catalog", "add", str(finished_build(home / "build")))
+    assert "no model of the domain 'medcal'" in run("catalog", "list", "--domain", "medcal").stdout
 
 
 def test_compare_says_what_is_missing() -> None:
