@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from minigpt.corpus.selection import take_bytes
 from minigpt.errors import CorpusError, PlanError
 from minigpt.healing import Recipe, Teacher, train
 from minigpt.healing.teacher import teacher_of
@@ -14,8 +15,9 @@ from minigpt.methods import Method, method_named
 from minigpt.methods.cut import check_size, cut_units, repair_of, trim_vocabulary
 from minigpt.methods.material import Material, gather
 from minigpt.methods.ranking import rank
+from minigpt.methods.scores import Scores
 from minigpt.planning.budget import budget_for
-from minigpt.planning.planner import decide_sensitivity, measure_curves, plan_units
+from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.settings import PlanSettings
 from minigpt.planning.target import Target
 from minigpt.progress import SILENT, Reporter
@@ -75,10 +77,9 @@ def plan(
         raise PlanError(f"{row.name} makes no model that plain transformers loads; choose another method.")
     settings = settings or PlanSettings()
     documents = as_documents(texts)
-    batches = _batches(tokenizer, documents, settings.tokens)
     material = gather(
         model,
-        batches,
+        _batches(tokenizer, documents, settings.tokens),
         reporter=reporter,
         counts=token_counts(tokenizer, documents),
         specials=frozenset(tokenizer.all_special_ids),
@@ -89,26 +90,39 @@ def plan(
     target = Target(size=size, params=params).parameters(parameters_of(model), "float32")
     budget = budget_for(model.config, tokenizer, row, target, settings=settings, kinds=kinds)
     scores = rank(row, material)
+    probes = as_documents(dev if dev is not None else texts)
     sensitivity = decide_sensitivity(
         budget,
         model.config,
         settings,
         accelerated=model.device.type != "cpu",
-        measure=lambda: measure_curves(
-            row,
-            material,
-            tokenizer,
-            scores,
-            as_documents(dev if dev is not None else texts),
-            repair=repair_of(row, RepairSettings()),
-            probe_tokens=settings.probe_tokens,
-            window=WINDOW,
-            reporter=reporter,
-        ),
+        measure=lambda: _curves(row, material, tokenizer, scores, probes, settings),
     )
     result = plan_units(row, material, tokenizer, budget, sensitivity, scores, kinds=kinds)
     reference = method if isinstance(method, str) else row.name
     return replace(result, method=reference, base_model=str(getattr(model, "name_or_path", "") or ""))
+
+
+def _curves(
+    row: Method,
+    material: Material,
+    tokenizer: Any,
+    scores: Scores | None,
+    documents: Sequence[Document],
+    settings: PlanSettings,
+) -> Curves:
+    """Measured costs of the method's axes, read on as much dev text as a build reads."""
+    return measure_curves(
+        row,
+        material,
+        tokenizer,
+        scores,
+        take_bytes(documents, 4 * settings.probe_tokens),
+        repair=repair_of(row, RepairSettings()),
+        probe_tokens=settings.probe_tokens,
+        window=WINDOW,
+        reporter=material.reporter,
+    )
 
 
 def prune(
