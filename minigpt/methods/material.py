@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minigpt.methods.depth.greedy import Searches
 from minigpt.methods.norms import weight_norms
 from minigpt.methods.scores import KINDS, WeightNorms
+from minigpt.methods.searches import Searches
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer import stats
 from minigpt.transformer.batches import Batch

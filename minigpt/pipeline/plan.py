@@ -12,11 +12,11 @@ from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import release
 from minigpt.methods import Method, method_named
 from minigpt.methods.cut import check_size, cut_units, repair_of, trim_vocabulary
-from minigpt.methods.depth.greedy import Searches
 from minigpt.methods.material import Material
 from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
+from minigpt.methods.searches import Searches
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import PlanningText, calibration, general_calibration, probe_documents
 from minigpt.planning import Curve

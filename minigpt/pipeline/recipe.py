@@ -10,7 +10,7 @@ from typing import Any, Literal
 from minigpt.assets import DEFAULT_BASE
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.domain.config import explain
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import to_plain
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.run import Run
@@ -75,8 +75,6 @@ def read_recipe(path: Path | str) -> BuildOptions:
         raise ConfigError(f"{path}: {explain(error, BuildRecipe)}") from None
     unknown = sorted(set(values) - set(BuildRecipe.__dataclass_fields__))
     if unknown:
-        from minigpt.errors import did_you_mean
-
         hint = did_you_mean(unknown[0], BuildRecipe.__dataclass_fields__)
         raise ConfigError(f"{path}: unknown key {unknown[0]!r}.{hint}")
     names = (recipe.domain,) if isinstance(recipe.domain, str) else recipe.domain

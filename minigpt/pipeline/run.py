@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
+from minigpt.assets.quiet import quiet_transformers
 from minigpt.domain.config import DomainConfig, domain_of, load_domain
 from minigpt.files import fingerprint
 from minigpt.machine import measuring_dtype, pick_device
@@ -144,8 +145,6 @@ def load(run: Run, path: Path, *, training: bool = False) -> Any:
 def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     """Save a plain Hugging Face folder with weights of `dtype`; the model in memory is cast too."""
     import torch
-
-    from minigpt.assets.quiet import quiet_transformers
 
     with quiet_transformers():
         model.to(getattr(torch, dtype)).save_pretrained(folder)

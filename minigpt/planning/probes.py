@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from minigpt.healing import bits_per_byte
@@ -62,8 +63,6 @@ def measure_sensitivity(
 
 def _probes(model: Any) -> list[tuple[str, float, Shape]]:
     """(axis, fraction removed, shape) for every probe, each changing one axis only."""
-    from dataclasses import replace
-
     full = shape_of(model)
     found: list[tuple[str, float, Shape]] = []
     for share in FFN_REMOVED:

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from minigpt.errors import PlanError
 from minigpt.methods import METHODS, resolve
 from minigpt.methods.depth.collapse import collapsed, folded, mean_cosine, outputs, search, walk
-from minigpt.methods.depth.greedy import Searches
 from minigpt.methods.material import Material, gather
 from minigpt.methods.ranking import choose
+from minigpt.methods.searches import Searches
 from minigpt.pruning.apply import apply_plan, mask_plan
 from minigpt.pruning.repair import prune_with_repair
 from minigpt.transformer import arch

@@ -8,9 +8,10 @@ from torch import nn
 
 from minigpt.methods.depth.collapse import TEXT_TOKENS, Collapse, search
 from minigpt.methods.depth.greedy import ENDS, greedy_halves, greedy_layers
-from minigpt.methods.depth.loss import Part, module_of, no_attention, no_ffn, search_text
+from minigpt.methods.depth.loss import module_of, no_attention, no_ffn, search_text
 from minigpt.methods.depth.similarity import complement, deepest_block, least_influential, most_similar_block
 from minigpt.methods.material import Material, PaperForm
+from minigpt.methods.searches import Part
 from minigpt.transformer.arch import arch_of, decoder_layers, parameters_of
 from minigpt.transformer.batches import take_tokens
 from minigpt.types import Ints
