@@ -16,6 +16,7 @@ from minigpt.methods.cut import check_size, cut_units, repair_of, trim_vocabular
 from minigpt.methods.material import Material, gather
 from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
+from minigpt.pipeline.settings import PRESETS
 from minigpt.planning.budget import budget_for
 from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.settings import PlanSettings
@@ -29,6 +30,8 @@ from minigpt.types import Document, PrunePlan, Training
 
 Texts = Sequence[str | Document]
 
+# Without settings of one's own the door takes those of a preset: `quick` on a processor.
+QUICK, STANDARD = PRESETS["quick"], PRESETS["standard"]
 # Tokens of one forward pass over calibration text.
 BATCH_TOKENS = 4096
 # Longest piece of calibration text, in tokens.
@@ -54,13 +57,13 @@ def plan(
     Args:
         model: a causal language model of a known family, best in float32.
         tokenizer: its tokenizer.
-        texts: texts of the domain, the more the better; about 50,000 tokens are read.
+        texts: texts of the domain; about 8,000 tokens of them are read on a processor, 65,000 on an accelerator.
         size: fraction of the parameters to keep (0.75 where no target is given).
         params: parameters to keep, instead of `size`.
         method: a name of `minigpt methods`, `package.module:ROW`, or a row.
         kinds: kinds of pruning that are allowed, of linear, activation, embedding (None: all, whole layers too).
         dev: texts on which the cost of each axis is measured, where it is measured (None: `texts`).
-        settings: further settings of the plan.
+        settings: further settings of the plan (None: those of the presets).
         seed: of random scores.
         reporter: told about progress.
 
@@ -75,7 +78,7 @@ def plan(
     row = method if isinstance(method, Method) else method_named(method)
     if not row.ships:
         raise PlanError(f"{row.name} makes no model that plain transformers loads; choose another method.")
-    settings = settings or PlanSettings()
+    settings = settings or (PlanSettings() if _accelerated(model) else QUICK.plan)
     documents = as_documents(texts)
     material = gather(
         model,
@@ -95,7 +98,7 @@ def plan(
         budget,
         model.config,
         settings,
-        accelerated=model.device.type != "cpu",
+        accelerated=_accelerated(model),
         measure=lambda: _curves(row, material, tokenizer, scores, probes, settings),
     )
     result = plan_units(row, material, tokenizer, budget, sensitivity, scores, kinds=kinds)
@@ -132,6 +135,7 @@ def prune(
     *,
     repair: Texts | None = None,
     method: str | Method | None = None,
+    settings: RepairSettings | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Any, Any]:
     """Cut a model to a plan, in place: smaller matrices in stock classes, and a smaller tokenizer.
@@ -142,6 +146,7 @@ def prune(
         plan: of :func:`plan`.
         repair: texts of the domain on which the cut layers are refitted by least squares (None: no repair).
         method: the method of the plan, where it is a row that the plan cannot name.
+        settings: settings of the repair (None: those of the presets; fewer tokens are read on a processor).
         reporter: told about progress.
 
     Returns:
@@ -151,8 +156,7 @@ def prune(
         PlanError: the plan does not fit the model.
     """
     row = method if isinstance(method, Method) else method_named(method or plan.method)
-    settings = RepairSettings(when="always") if repair is not None else RepairSettings(when="never")
-    chosen = repair_of(row, settings)
+    settings = settings or (RepairSettings() if _accelerated(model) else QUICK.repair)
     batches: list[Batch] = []
     if repair is not None:
         batches = _batches(tokenizer, as_documents(repair), settings.tokens)
@@ -160,7 +164,7 @@ def prune(
         model,
         plan,
         row,
-        repair=chosen,
+        repair=repair_of(row, replace(settings, when="always" if batches else "never")),
         batches=batches,
         material=_material_of_transform(row, model, batches, reporter),
         reporter=reporter,
@@ -204,7 +208,7 @@ def heal(
         texts: training texts.
         dev: texts that decide when to stop; never those that you measure on later.
         steps: training steps (None: the recipe's).
-        recipe: settings of the training (None: a recipe for a processor, 1,024 tokens a step).
+        recipe: settings of the training (None: the preset `quick` on a processor, `standard` on an accelerator).
         teacher: the unpruned model, to distil from; needs `plan` where tokens were cut.
         plan: the plan that the model was cut by.
         seed: of the order of the texts.
@@ -216,7 +220,7 @@ def heal(
     Raises:
         CorpusError: there is no text to train or to decide on.
     """
-    recipe = recipe or Recipe(tokens_per_step=1024, window=256, learning_rate=3e-4, warmup=8, evaluate_every=30)
+    recipe = recipe or (STANDARD.heal if _accelerated(model) else QUICK.heal)
     if steps is not None:
         recipe = replace(recipe, steps=steps, evaluate_every=max(1, min(recipe.evaluate_every, steps)))
     if teacher is not None and not recipe.distill:
@@ -245,6 +249,11 @@ def _teacher(model: Any | None, plan: PrunePlan | None, student: Any) -> Teacher
     if tokens is None and model.config.vocab_size != student.config.vocab_size:
         raise PlanError("Teacher and student have other vocabularies: give the plan that the student was cut by.")
     return teacher_of(model, tokens, student)
+
+
+def _accelerated(model: Any) -> bool:
+    """Whether the model is on an accelerator, where more text is read in the same time."""
+    return str(model.device.type) != "cpu"
 
 
 def as_documents(texts: Texts) -> list[Document]:

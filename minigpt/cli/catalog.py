@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -50,8 +51,6 @@ def show(session: Session, *, name: str) -> None:
 @standard
 def add(session: Session, *, folder: str) -> None:
     """Add the finished build in FOLDER, with hashes of its files."""
-    from pathlib import Path
-
     from minigpt.models import catalog as library
 
     entry = library.add(Path(folder))
