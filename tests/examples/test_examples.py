@@ -92,3 +92,17 @@ def test_sweep(place: Path, world: World) -> None:
     options = ["--base", str(world.base), "--device", "cpu", "--no-pictures", *SETTINGS]
     run(place, "sh", str(EXAMPLES / "sweep.sh"), *options, home=place / "home")
     assert len((place / "runs" / "sweep" / "points.jsonl").read_text("utf-8").splitlines()) >= 4
+
+
+def test_the_notebook_runs_cell_by_cell_and_shows_its_outputs(place: Path, world: World) -> None:
+    """Its parameters are replaced by the small world; every other cell runs as it stands."""
+    notebook = json.loads((EXAMPLES / "first_specialist.ipynb").read_text("utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    (parameters,) = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert sum(bool(cell["outputs"]) for cell in code) >= 6, "the notebook is kept with what it printed"
+    assert not any(output["output_type"] == "error" for cell in code for output in cell["outputs"])
+    small = f"BASE, DOMAIN, STEPS, PASSAGES = {str(world.base)!r}, 'domains/medical.yaml', 2, 4"
+    script = "\n".join(small if cell is parameters else "".join(cell["source"]) for cell in code)
+    (place / "notebook.py").write_text(script, encoding="utf-8")
+    shown = run(place, sys.executable, "notebook.py", home=place / "home")
+    assert "healed, 2 steps" in shown
