@@ -12,9 +12,9 @@ import torch
 from minigpt.healing import attention, graphs
 from minigpt.healing.attention import causal_attention, packed_attention
 from minigpt.healing.buffers import Buffers
-from minigpt.healing.data import Padded, TokenText, epochs, most_together, noisy, pad
+from minigpt.healing.data import PaddedBatch, TokenText, epochs, max_packed_windows, pad, with_noise
 from minigpt.healing.fused import compiled_layers, fused_kernels, has_fused_kernels
-from minigpt.healing.graphs import GraphedSteps, can_capture, learn
+from minigpt.healing.graphs import GraphedSteps, accumulate_gradients, can_capture
 from minigpt.healing.losses import healing_gradient
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
@@ -29,7 +29,7 @@ WINDOWS = [list(range(5, 25)), list(range(9, 40)), [1, 2, 3, 4, 5, 6, 7, 8, 9]]
 CPU = torch.device("cpu")
 
 
-def plain(model: Any, batch: Padded, taught: torch.Tensor | None = None, distill: float = 0.0) -> None:
+def plain(model: Any, batch: PaddedBatch, taught: torch.Tensor | None = None, distill: float = 0.0) -> None:
     """Gradients of a batch whose windows stand apart, as a run without a graph takes them."""
     device = next(model.parameters()).device
     logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
@@ -47,7 +47,7 @@ def test_windows_behind_each_other_equal_windows_apart(
     buffers = Buffers.empty(100, 32, 3, CPU)
     buffers.fill(batch)
     with causal_attention(model, teacher.model):
-        learn(model, teacher, buffers, recipe)
+        accumulate_gradients(model, teacher, buffers, recipe)
     found = [parameter.grad for parameter in model.parameters()]
     model.zero_grad()
     taught = teacher.logits(batch.ids, batch.places)
@@ -116,7 +116,7 @@ def test_packed_batches_waste_little_and_lose_no_window() -> None:
 def test_attention_has_room_for_the_windows_that_come_and_little_more(lengths: list[int]) -> None:
     """Every place costs time; a text of short and long windows fills its batches all the same."""
     windows = [[1] * lengths[place % len(lengths)] for place in range(4000)]
-    most = most_together(4096, windows)
+    most = max_packed_windows(4096, windows)
     average = 4096 * len(windows) / sum(map(len, windows))
     assert average < most <= 1.5 * average + 9
     buffers, sizes = Buffers.empty(4096, 512, most, CPU), []
@@ -131,16 +131,16 @@ def test_a_step_expects_the_text_it_is_told_of() -> None:
     model = tiny_model("llama")
     steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), list(model.parameters()))
     text = TokenText(windows=tuple(tuple(window) for window in WINDOWS), bytes=100)
-    steps.expect(text, SILENT)
-    assert len(steps.buffers.packing.starts) == most_together(100, WINDOWS) + 4 + 1
+    steps.make_room(text, SILENT)
+    assert len(steps.buffers.packing.starts) == max_packed_windows(100, WINDOWS) + 4 + 1
     steps.buffers.fill(pad(WINDOWS))
 
 
 def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:
     windows = [[1, *range(10, 110)] for _ in range(20)]
     batches = [pad(windows) for _ in range(3)]
-    first = list(noisy(iter(batches), 0.2, seed=3))
-    again = list(noisy(iter(batches[2:]), 0.2, seed=3, step=2))
+    first = list(with_noise(iter(batches), 0.2, seed=3))
+    again = list(with_noise(iter(batches[2:]), 0.2, seed=3, step=2))
     assert torch.equal(first[2].ids, again[0].ids)
     assert not torch.equal(first[0].ids, first[1].ids)
     changed = (first[0].ids != batches[0].ids).float().mean()
@@ -160,7 +160,7 @@ def steps_agree(model: Any, tolerance: float, *, compiled: bool = False) -> None
                 batch, other = pad(windows), deepcopy(model)
                 steps.gradients(batch)
                 found = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
-                assert steps.refreshed() is steps.twin and steps.compiled is compiled
+                assert steps.refreshed_twin() is steps.twin and steps.compiled is compiled
                 other.zero_grad()
                 plain(other, batch)
                 assert len(found) == len(parameters)
@@ -190,7 +190,7 @@ def test_layers_that_do_not_compile_are_run_as_they_are(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "compile", lambda _function, **_: broken)
     model, notes = tiny_model("llama"), Notes()
     steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), list(model.parameters()), compiled=True)
-    steps.expect(TokenText(windows=tuple(map(tuple, WINDOWS)), bytes=100), notes)
+    steps.make_room(TokenText(windows=tuple(map(tuple, WINDOWS)), bytes=100), notes)
     batch, other = pad(WINDOWS), deepcopy(model)
     with causal_attention(model, steps.twin):
         steps.gradients(batch)

@@ -11,7 +11,7 @@ import torch
 from minigpt.errors import ConfigError
 from minigpt.healing import Recipe
 from minigpt.healing.average import Average
-from minigpt.healing.losses import ROWS, healing_gradient
+from minigpt.healing.losses import ROWS_PER_PART, healing_gradient
 from minigpt.healing.run import schedule
 from minigpt.healing.teacher import restricted_head
 
@@ -91,7 +91,7 @@ def test_rows_in_parts_and_with_weights_are_those_autograd_finds(
 ) -> None:
     """More rows than one part holds, a third of them left out; in bf16 only what is returned is rounded."""
     generator = torch.Generator().manual_seed(7)
-    rows = 2 * ROWS + 17
+    rows = 2 * ROWS_PER_PART + 17
     student, teacher = (torch.randn(rows, 13, generator=generator).to(dtype) for _ in range(2))
     labels = torch.randint(13, (rows,), generator=generator)
     weights = (torch.arange(rows) % 3 > 0).float()

@@ -14,8 +14,8 @@ from minigpt.healing import TokenText, attention, graphs, memory, train
 from minigpt.healing.attention import causal_attention
 from minigpt.healing.buffers import Buffers
 from minigpt.healing.data import epochs, pad
-from minigpt.healing.graphs import GraphedSteps, learn
-from minigpt.healing.memory import Memory, pays, remember
+from minigpt.healing.graphs import GraphedSteps, accumulate_gradients
+from minigpt.healing.memory import TeacherMemory, build_memory, memory_pays_off
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import SILENT
@@ -33,8 +33,8 @@ def packed_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "packed_attention", by_mask)
 
 
-def asked(teacher: Teacher, text: TokenText = TEXT) -> Memory:
-    found = remember(teacher, text, Buffers.empty(100, 32, 12, CPU), SILENT)
+def asked(teacher: Teacher, text: TokenText = TEXT) -> TeacherMemory:
+    found = build_memory(teacher, text, Buffers.empty(100, 32, 12, CPU), SILENT)
     assert found is not None
     return found
 
@@ -54,7 +54,7 @@ def test_a_step_learns_the_same_from_memory_as_from_the_teacher(family: str, ids
             grads = []
             for told in (teacher, kept):
                 model.zero_grad()
-                learn(model, told, buffers, recipe)
+                accumulate_gradients(model, told, buffers, recipe)
                 grads.append([parameter.grad.clone() for parameter in model.parameters()])
             for ours, theirs in zip(*grads, strict=True):
                 assert theirs.any()
@@ -87,18 +87,18 @@ def test_a_teacher_that_bends_its_logits_is_asked_each_time(monkeypatch: pytest.
 
     monkeypatch.setattr(teacher.model, "forward", capped)
     with causal_attention(teacher.model):
-        assert remember(teacher, TEXT, Buffers.empty(100, 32, 12, CPU), SILENT) is None
+        assert build_memory(teacher, TEXT, Buffers.empty(100, 32, 12, CPU), SILENT) is None
 
 
 def test_it_pays_where_text_is_read_often_and_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     config, tokens, cuda = SimpleNamespace(hidden_size=64), sum(map(len, WINDOWS)), torch.device("cuda")
-    room = {"bytes": 2 * 64 * tokens * memory.SHARE}
+    room = {"bytes": 2 * 64 * tokens * memory.MEMORY_SHARE}
     told = SimpleNamespace
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: told(total_memory=room["bytes"]))
-    assert pays(TEXT, config, 2 * tokens, cuda)
-    assert not pays(TEXT, config, 2 * tokens - 1, cuda)
-    room["bytes"] -= 1 * memory.SHARE
-    assert not pays(TEXT, config, 2 * tokens, cuda)
+    assert memory_pays_off(TEXT, config, 2 * tokens, cuda)
+    assert not memory_pays_off(TEXT, config, 2 * tokens - 1, cuda)
+    room["bytes"] -= 1 * memory.MEMORY_SHARE
+    assert not memory_pays_off(TEXT, config, 2 * tokens, cuda)
 
 
 @pytest.mark.parametrize("name", ["final_logit_softcapping", "logit_scale", "logits_scaling"])
@@ -107,20 +107,20 @@ def test_a_head_that_is_not_all_there_is_does_not_pay(name: str, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: room)
     for value, expected in ((None, True), (1.0, True), (30.0, False)):
         config = SimpleNamespace(hidden_size=64, **{name: value})
-        assert pays(TEXT, config, 10**9, torch.device("cuda")) is expected
+        assert memory_pays_off(TEXT, config, 10**9, torch.device("cuda")) is expected
 
 
 def asked_in(monkeypatch: pytest.MonkeyPatch, chosen: Recipe, text: TokenText = TEXT) -> tuple[int, Any]:
     """How often a whole run on a CPU had its teacher read the text, and what it left."""
     captured_on_a_cpu(monkeypatch)
-    monkeypatch.setattr(graphs, "pays", lambda *_: True)
-    calls, real = [], memory.remember
+    monkeypatch.setattr(graphs, "memory_pays_off", lambda *_: True)
+    calls, real = [], memory.build_memory
 
-    def counted(*arguments: Any) -> Memory | None:
+    def counted(*arguments: Any) -> TeacherMemory | None:
         calls.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(graphs, "remember", counted)
+    monkeypatch.setattr(graphs, "build_memory", counted)
     model, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
     train(model, text, TEXT, chosen, teacher=teacher)
     return len(calls), model
@@ -140,7 +140,7 @@ def test_a_run_learns_the_same_from_memory(tokens: int, window: int, monkeypatch
     """Windows behind their opening token, in steps that are longer or shorter than the longest window may be."""
     chosen = Recipe(steps=6, tokens_per_step=tokens, window=window, distill=1.0, bare=0.0, warmup=1, evaluate_every=3)
     asked, ours = asked_in(monkeypatch, chosen)
-    monkeypatch.setattr(graphs, "pays", lambda *_: False)
+    monkeypatch.setattr(graphs, "memory_pays_off", lambda *_: False)
     theirs, teacher = tiny_model("llama"), Teacher(model=tiny_model("llama", seed=1))
     before = [parameter.clone() for parameter in theirs.parameters()]
     train(theirs, TEXT, TEXT, chosen, teacher=teacher)
@@ -187,9 +187,9 @@ def test_graphs_learn_the_same_from_memory(monkeypatch: pytest.MonkeyPatch) -> N
             chosen = Recipe(steps=often, distill=1.0, tokens_per_step=100, window=32)
             steps = GraphedSteps(model, teacher, chosen, parameters, compiled=often > 1)
             with causal_attention(steps.twin):
-                steps.expect(TEXT, SILENT)
-                steps.remember(TEXT)
-                assert isinstance(steps.teacher, Memory if often > 1 else Teacher)
+                steps.make_room(TEXT, SILENT)
+                steps.memorize_teacher(TEXT)
+                assert isinstance(steps.teacher, TeacherMemory if often > 1 else Teacher)
                 steps.gradients(next(_batches()))
         found.append([parameter.grad.clone() for parameter in parameters])
     for ours, theirs in zip(*found, strict=True):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from minigpt.healing import muon, train
-from minigpt.healing.muon import Muon, optimizer_for, orthogonalized
+from minigpt.healing.muon import Muon, optimizer_for, orthogonalize
 from minigpt.transformer.arch import decoder_layers
 from tests.support.healing import VOCABULARY, patterned, recipe
 from tests.support.tiny import tiny_model
@@ -28,7 +28,7 @@ def test_singular_values_become_one_and_singular_vectors_stay(shape: tuple[int, 
     matrices = torch.randn(3, *shape)
     matrices[1] *= 1e3
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
-    core = left.mT @ orthogonalized(matrices) @ right.mT
+    core = left.mT @ orthogonalize(matrices) @ right.mT
     values = core.diagonal(dim1=1, dim2=2)
     assert values.min() > 0.6 and values.max() < 1.3
     assert (core - torch.diag_embed(values)).abs().max() < 0.05
@@ -92,7 +92,7 @@ def test_it_trains_and_says_so() -> None:
 def test_how_many_are_taken_together_changes_nothing(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
     found = []
     for size in (1 << 27, together):
-        monkeypatch.setattr(muon, "TOGETHER", size)
+        monkeypatch.setattr(muon, "MAX_ELEMENTS", size)
         model = model_of()
         train(model, TEXT, DEV, recipe(steps=3, optimizer="muon"))
         found.append([parameter.detach().clone() for parameter in model.parameters()])

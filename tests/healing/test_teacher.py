@@ -71,7 +71,7 @@ def test_a_trimmed_student_and_its_parent_agree_before_training() -> None:
     trimmed, student = child_of(parent)
     teacher = Teacher(model=parent, parent_ids=torch.tensor(trimmed.old_ids))
     text = token_text(trimmed.tokenizer)
-    assert teacher.can_read(text) == text
+    assert teacher.readable_part(text) == text
     assert divergence(student, teacher, text) == pytest.approx(0, abs=1e-6)
 
 
@@ -98,9 +98,9 @@ def test_distillation_brings_a_damaged_student_back() -> None:
 def test_windows_the_teacher_cannot_read_are_left_out() -> None:
     text = TokenText(windows=((1, 2, 3), (1, 5), (1, 4, 4)), bytes=10)
     teacher = Teacher(model=None, parent_ids=torch.tensor([0, 1, 2, -1, 4, 5]))
-    assert teacher.can_read(text).windows == ((1, 5), (1, 4, 4))
-    assert Teacher(model=None).can_read(text) is text
-    assert Teacher(model=None, parent_ids=torch.arange(6)).can_read(text) is text
+    assert teacher.readable_part(text).windows == ((1, 5), (1, 4, 4))
+    assert Teacher(model=None).readable_part(text) is text
+    assert Teacher(model=None, parent_ids=torch.arange(6)).readable_part(text) is text
 
 
 def test_a_teacher_is_asked_in_its_own_numbers() -> None:

@@ -32,11 +32,11 @@ def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(replay=torch.enable_grad()(self._step))
 
     monkeypatch.setattr(attention, "packed_attention", by_mask)
-    monkeypatch.setattr(graphs.GraphedSteps, "_recorded", recorded)
+    monkeypatch.setattr(graphs.GraphedSteps, "_record", recorded)
 
 
 def captured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole runs in steps of a fixed shape, as on an accelerator."""
     on_a_cpu(monkeypatch)
     monkeypatch.setattr(run, "can_capture", lambda *_: True)
-    monkeypatch.setattr(run, "HALF", (torch.float32, torch.bfloat16))
+    monkeypatch.setattr(run, "HALF_PRECISION", (torch.float32, torch.bfloat16))

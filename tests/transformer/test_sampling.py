@@ -39,7 +39,7 @@ def test_attention_reads_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch
     """Stretches of places that are read instead of all change no text; the last place is always among them."""
     monkeypatch.setattr(sampling, "STRIDE", 8)
     seen: list[int] = []
-    real = sampling._Buffers.remember
+    real = sampling._Buffers.store
 
     def remembered(self: Any, layer: int, key: torch.Tensor, value: torch.Tensor) -> Any:
         found = real(self, layer, key, value)
@@ -48,7 +48,7 @@ def test_attention_reads_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch
             seen.append(found[0].shape[2])
         return found
 
-    monkeypatch.setattr(sampling._Buffers, "remember", remembered)
+    monkeypatch.setattr(sampling._Buffers, "store", remembered)
     short = sample(tiny_model("llama"), [[1, 7], [1, 2, 3]], length=20, seed=3)
     assert seen == [8] * 8 + [16] * 8 + [20] * 3
     monkeypatch.setattr(sampling, "STRIDE", 96)
@@ -97,14 +97,14 @@ def test_families_it_would_be_wrong_for_are_told() -> None:
 def test_nothing_holds_the_buffers_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and values of thousands of texts are many gigabytes, which healing needs."""
     held: list[weakref.ref[torch.Tensor]] = []
-    real = sampling._Buffers.remember
+    real = sampling._Buffers.store
 
     def remembered(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         found = real(*arguments)
         held.append(weakref.ref(arguments[0].keys[arguments[1]]))
         return found
 
-    monkeypatch.setattr(sampling._Buffers, "remember", remembered)
+    monkeypatch.setattr(sampling._Buffers, "store", remembered)
     sample(tiny_model("llama"), [[1, 2]], length=4)
     gc.collect()
     assert held and not any(each() is not None for each in held)
@@ -126,5 +126,5 @@ def test_an_accelerator_decides_by_its_memory(monkeypatch: pytest.MonkeyPatch) -
     row = 2 * model.config.num_hidden_layers * model.config.num_key_value_heads * model.config.head_dim * 10
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=3 * 128 * 4 * row))
     device = torch.device("cuda")
-    assert sampling._rows_on(device, model, 10) == 128
-    assert sampling._rows_on(device, model.to(torch.bfloat16), 10) == 256
+    assert sampling._default_rows(device, model, 10) == 128
+    assert sampling._default_rows(device, model.to(torch.bfloat16), 10) == 256
