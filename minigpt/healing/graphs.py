@@ -104,7 +104,7 @@ class GraphedSteps:
 
         Args:
             text: the training text.
-            reporter: told if the layers do not compile, and about the reading of the teacher.
+            reporter: receives a note if the layers do not compile, and the progress of the teacher.
         """
         max_windows = max_packed_windows(self.tokens, pieces_of(text.windows))
         self.buffers, self.reporter = self._empty_buffers(max_windows), reporter

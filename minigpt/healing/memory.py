@@ -75,7 +75,7 @@ def build_memory(teacher: Teacher, text: TokenText, buffers: Buffers, reporter: 
         teacher: a teacher whose attention is packed (:func:`minigpt.healing.attention.causal_attention`).
         text: the training text, in the student's tokens.
         buffers: hold one batch at a time; they need room for the longest window.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
         None if there is no text, or if the teacher's head does not reproduce its logits.

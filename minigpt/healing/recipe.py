@@ -121,7 +121,7 @@ class Recipe:
 
     @property
     def is_noisy(self) -> bool:
-        """Whether `noise` is used: only where the loss is the divergence from a teacher alone."""
+        """True if `noise` is used, which is only where the loss is the divergence from a teacher alone."""
         return self.noise > 0 and self.distill == 1
 
     def at(self, learning_rate: float) -> Recipe:

@@ -89,7 +89,7 @@ class Run:
         Args:
             text: training text, tokenized for the model.
             title: what the progress bar says.
-            reporter: told about progress.
+            reporter: receives the progress.
             checkpoint: file that checkpoints are written to (None: none are written).
             run_id: fingerprint of the run, which is stored in a checkpoint.
         """

@@ -62,7 +62,7 @@ def train(
         checkpoint: file to resume from, written at most every five minutes and deleted when the run is done. A file
             that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
         The record of the run, with the dev loss in bits per byte over its steps. A run that diverges ends early.
@@ -171,7 +171,7 @@ def search(
         rates: peak learning rates to try.
         seed: see :func:`train`.
         title: what the progress bar says before the rate.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
         The model with its best weights, on the CPU, and the records of all runs.
@@ -219,7 +219,7 @@ def prolong(
         seed: see :func:`train`.
         checkpoint: file that the long run resumes from.
         title: what the progress bar says before the rate.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
         The better of the search and the long run by dev loss.

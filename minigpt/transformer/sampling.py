@@ -57,7 +57,7 @@ def sample(
         temperature: divisor of the logits, above 0; a value below 1 gives more probable text.
         seed: sets the draws; torch's global random generator is seeded with it.
         rows: texts that are decoded together (None: as many as suit the device and its memory). Draws depend on it.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
         Token ids of every text, prompt included, in the order of the prompts.

@@ -202,7 +202,7 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
     Args:
         model: a causal language model; it runs in evaluation mode and gets its mode back afterwards.
         batches: packed windows of the calibration text.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Raises:
         CorpusError: the batches hold no text.

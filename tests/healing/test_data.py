@@ -148,8 +148,8 @@ def test_bits_per_byte_is_the_sum_over_windows(family: str) -> None:
     with torch.no_grad():
         for window in text.windows:
             ids = torch.tensor([window])
-            chosen = functional.log_softmax(model(ids).logits[0, :-1], -1).gather(-1, ids[0, 1:, None])
-            nats -= float(chosen.double().sum())
+            log_probabilities = functional.log_softmax(model(ids).logits[0, :-1], -1).gather(-1, ids[0, 1:, None])
+            nats -= float(log_probabilities.double().sum())
     expected = nats / math.log(2) / text.bytes
     for tokens in (16384, 64):
         assert bits_per_byte(model, text, tokens=tokens, precision="fp32") == pytest.approx(expected, rel=1e-5)
