@@ -106,7 +106,7 @@ def tune_parent(run: Run, parent: assets.Parent, text: TrainingText, short: Tune
             tokenizer = assets.load_tokenizer(parent.path)
             save_model(result.model, tokenizer, folder / "model", run.options.dtype)
         read = (" on the real text", " on all of it") if text.sampled else ("", "")
-        _write_runs(folder, result.told(*read), result.tried)
+        _write_runs(folder, result.training_record(*read), result.tried)
 
     folder, done = run.workspace.stage("tuned", key, make)
     return _read(folder, key, max(short.seconds, text.sampling_seconds) + done.seconds)

@@ -15,7 +15,7 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
-from minigpt.transformer.nf4 import mend_cpu_layers
+from minigpt.transformer.nf4 import fix_cpu_layers
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -91,5 +91,5 @@ def load_quantized(folder: Path, device: str) -> TorchRuntime:
             model = loader.from_pretrained(folder, local_files_only=True, device_map={"": device}).eval()
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise AssetError(f"Cannot load the 4-bit model in {folder}: {first_line(error)}") from error
-    mend_cpu_layers(model)
+    fix_cpu_layers(model)
     return TorchRuntime(model, assets.load_tokenizer(folder), folder=folder)
