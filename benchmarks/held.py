@@ -1,4 +1,4 @@
-"""What the points of a benchmark share, held in memory: the parent, a domain's text, and the controls' items."""
+"""Parent, text of a domain and items of the unpruned models, kept in memory for all points of a benchmark."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ BASICS = {
     "heal.growth": "1",
     "heal.evaluate_every": "250",
 }
-"""Besides the points' own steps and plan: the healing that every published point had, whatever the preset has since."""
+"""Settings that every published point had, whatever the preset says now; each point adds its steps and its plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Held(Context):
-    """A context that tokenizes each text once with the parent's tokenizer, `cache["tokenizer"]`."""
+    """Build context that tokenizes each text only once with the parent's tokenizer, `cache["tokenizer"]`."""
 
     cache: dict[Any, Any] = field(default_factory=dict)
 
     def calibration(self, tokenizer: Any, tokens: int) -> list[Any]:
-        """See :class:`Context`."""
+        """Return packed calibration text of `tokens` tokens, tokenized on the first call."""
         if tokens not in self.cache:
             self.cache[tokens] = super().calibration(tokenizer, tokens)
         found: list[Any] = self.cache[tokens]
         return found
 
     def token_counts(self, tokenizer: Any) -> Counter[int]:
-        """See :class:`Context`."""
+        """Return how often the domain's text uses each token, counted on the first call."""
         if "counts" not in self.cache:
             self.cache["counts"] = super().token_counts(tokenizer)
         found: Counter[int] = self.cache["counts"]
         return found
 
     def training_text(self, tokenizer: Any, window: int) -> tuple[Any, Any]:
-        """See :class:`Context`; a trimmed tokenizer reads the text anew."""
+        """Return training and dev text; a trimmed tokenizer tokenizes both again, the parent's only once."""
         if tokenizer is not self.cache["tokenizer"]:
             return super().training_text(tokenizer, window)
         if ("training", window) not in self.cache:
@@ -66,9 +66,9 @@ class Held(Context):
 
 
 class Domain:
-    """A domain's text, the model that is pruned and taught from, and the controls' items.
+    """Text of a domain, the model that is pruned and teaches, and the items of the unpruned models.
 
-    `key` is known at once; what takes a model is there after :meth:`measure`.
+    `key` is known at once. `parent`, `tuned` and `teacher` are known after :meth:`measure`, which runs the models.
     """
 
     parent: ItemScores
@@ -109,14 +109,17 @@ class Domain:
         self.key = fingerprint(self.source_key, suite, self.context.corpus.fingerprint, tune_steps, device, *text)
 
     def measure(self) -> None:
-        """Measure the parent and, with `tune_steps`, tune it and measure that."""
+        """Measure the parent and, with `tune_steps`, tune it and measure the tuned parent."""
         self.parent = measured(self.context, deepcopy(self.source), self.tokenizer)
         if self.tune_steps:
             self._tune(self.tune_steps)
         self.teacher = cast(deepcopy(self.source), measuring_dtype(self.context.device))
 
     def _tune(self, steps: int) -> None:
-        """Prune and teach with the tuned parent, the same weights in every run: no two trainings on a GPU are alike."""
+        """Replace the model that is pruned by the tuned parent.
+
+        The weights are kept in a file, so that every run has the same: no two trainings on a GPU are alike.
+        """
         recipe = replace(self.context.settings.tune, steps=steps)
         self.source_key = fingerprint(self.source_key, self.key, recipe)
         self.source = deepcopy(self.source)
@@ -138,20 +141,20 @@ class Domain:
 
 
 def cast(model: Any, dtype: torch.dtype) -> Any:
-    """Cast weights, not buffers: the rotary frequencies stay in float32, as when a saved model is loaded."""
+    """Cast the weights and not the buffers: rotary frequencies stay in float32, as when a saved model is loaded."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
 
 
 def measured(context: Context, model: Any, tokenizer: Any) -> ItemScores:
-    """Items of a model as it would be saved (bfloat16), in the device's measuring precision; leaves it so."""
+    """Measure a model as it would be saved (bfloat16), and leave it in the device's measuring precision."""
     cast(cast(model, torch.bfloat16), measuring_dtype(context.device))
     return scored(context, model, tokenizer)
 
 
 def compact(scores: ItemScores) -> dict[str, Any]:
-    """What differs from the parent's items: bits of each document and choices taken, so that models can be paired."""
+    """Reduce items to what differs from the parent's: bits of each document and choices for each question."""
     return {
         "texts": {task: [round(bits, 2) for bits in items.bits] for task, items in scores.texts.items()},
         "questions": {task: [items.picks, items.picks_norm] for task, items in scores.questions.items()},
@@ -159,7 +162,7 @@ def compact(scores: ItemScores) -> dict[str, Any]:
 
 
 def summary(scores: ItemScores, parent: ItemScores, domain: str) -> dict[str, float]:
-    """The few numbers a person reads in the file; the tables are made from the items."""
+    """Compute the few numbers that people read in the file; the tables come from the items."""
     found = {"bits_per_byte": round(scores.texts[domain].bits_per_byte, 4)}
     found["ratio"] = round(found["bits_per_byte"] / parent.texts[domain].bits_per_byte, 4)
     for task, items in scores.questions.items():
