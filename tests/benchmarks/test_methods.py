@@ -258,6 +258,25 @@ def test_all_domains_stand_in_one_table(modules: tuple[ModuleType, ModuleType], 
     assert page.index("What to know.") < page.index("| method |")
 
 
+@pytest.mark.parametrize(
+    ("best", "metric", "sentence"),
+    [
+        ([["a"], ["a", "b"]], "bits_per_byte", "Smaller is better, and `a` has the best value in every column:"),
+        (
+            [["a", "b"], ["b", "a"]],
+            "accuracy",
+            "Larger is better, and `a` and `b` have the best value in every column:",
+        ),
+        ([["a"], ["a"], ["b"]], "accuracy", "Larger is better, and `a` has the best value in most columns:"),
+        ([["a"], ["b"]], "accuracy", "Larger is better, and no method has the best value in most columns:"),
+    ],
+)
+def test_a_sentence_before_a_table_names_its_best_method(
+    modules: tuple[ModuleType, ModuleType], best: list[list[str]], metric: str, sentence: str
+) -> None:
+    assert modules[1].takeaway(best, metric) == sentence
+
+
 def test_every_number_is_in_the_csv(
     modules: tuple[ModuleType, ModuleType], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
