@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.bootstrap import Array
 from minigpt.evaluation.items import QuestionItems
-from minigpt.evaluation.paired import averaged, paired, value_of
+from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.evaluation.ratios import RATIOS
 from minigpt.evaluation.summary import Items
 from minigpt.report.figures import ENOUGH_ITEMS, HEADLINE
@@ -56,7 +56,7 @@ def _score(stage: StageName, task: str, metric: str, runs: Sequence[Items], pare
         stage=stage,
         task=task,
         metric=metric,
-        value=value_of(ours, metric),
+        value=metric_interval(ours, metric),
         n=len(ours),
         chance=runs[0].chance if isinstance(runs[0], QuestionItems) else None,
         ratio=paired(ours, theirs, metric, how="ratio")

@@ -12,7 +12,7 @@ from minigpt.corpus import build_corpus
 from minigpt.domain.config import DomainConfig, load_domain
 from minigpt.errors import ConfigError
 from minigpt.evaluation import TextItems, text_bits
-from minigpt.evaluation.paired import averaged, paired, value_of
+from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, pick_device, release
 from minigpt.models import catalog, find
@@ -143,7 +143,7 @@ def _cell(one: Specialist, domain: str, items: TextItems, parent: TextItems) -> 
         model=one.name,
         domain=domain,
         own=domain == one.report.domain,
-        value=value_of(ours, HEADLINE),
+        value=metric_interval(ours, HEADLINE),
         parent=parent.bits_per_byte,
         ratio=paired(ours, theirs, HEADLINE, how="ratio"),
         n=len(ours),

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from minigpt.errors import ConfigError, MiniGPTError
-from minigpt.evaluation.paired import averaged, paired, value_of
+from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.files import to_plain
 from minigpt.sweep import Matrix, SweepOptions, SweepReport, Swept
 from minigpt.sweep.cells import Built, cells_of, pareto_of, scores_of
@@ -91,7 +91,7 @@ def test_the_ratio_is_paired() -> None:
     theirs = averaged([items(1.0, noise=0.1).texts["medical"]], "bits_per_byte")
     found = paired(ours, theirs, "bits_per_byte", how="ratio")
     assert (found.value, found.low, found.high) == pytest.approx((1.2, 1.2, 1.2))
-    alone = value_of(ours, "bits_per_byte")
+    alone = metric_interval(ours, "bits_per_byte")
     assert alone.high - alone.low > 0.01
 
 
