@@ -86,12 +86,12 @@ def test_a_runtime_writes_what_transformers_writes(runtime: TorchRuntime, sampli
 
 def test_a_nucleus_of_one_is_greedy_and_chances_follow_the_softmax() -> None:
     logits = torch.tensor([0.0, 2.0, 1.0, -1.0])
-    assert generate.choose(logits, generate.Sampling(temperature=2.0, top_p=1e-6)) == 1
+    assert generate.choose_token(logits, generate.Sampling(temperature=2.0, top_p=1e-6)) == 1
     torch.manual_seed(0)
-    drawn = [generate.choose(logits, generate.Sampling(temperature=0.5)) for _ in range(3000)]
+    drawn = [generate.choose_token(logits, generate.Sampling(temperature=0.5)) for _ in range(3000)]
     weights = np.exp(np.array([0.0, 4.0, 2.0, -2.0]))
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 3000, weights / weights.sum(), atol=0.03)
-    nucleus = {generate.choose(logits, generate.Sampling(temperature=1.0, top_p=0.7)) for _ in range(200)}
+    nucleus = {generate.choose_token(logits, generate.Sampling(temperature=1.0, top_p=0.7)) for _ in range(200)}
     assert nucleus == {1, 2}
 
 
@@ -102,7 +102,7 @@ def test_an_end_token_ends_the_text(runtime: TorchRuntime) -> None:
     free.config = SimpleNamespace(eos_token_id=[first])
     seen: list[list[int]] = []
     out = SimpleNamespace(put=lambda ids: seen.append(ids.tolist()), end=lambda: seen.append([]))
-    assert generate.run(free, prompt, generate.Sampling(max_new_tokens=9), out) == [first]
+    assert generate.generate_tokens(free, prompt, generate.Sampling(max_new_tokens=9), out) == [first]
     assert seen == [prompt, [first], []]
 
 
@@ -124,9 +124,9 @@ class Counting:
 def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 0.0}
     models = {"parent": Counting(clock, 1.0, 100), "child": Counting(clock, 0.5, 50)}
-    loaded: Iterator[bench.Loaded] = iter([bench.Loaded(seconds=4, peak=800), bench.Loaded(seconds=3, peak=200)])
+    loaded: Iterator[bench.LoadCost] = iter([bench.LoadCost(seconds=4, peak=800), bench.LoadCost(seconds=3, peak=200)])
     monkeypatch.setattr("minigpt.models.find.open_model", lambda ref, **_options: models[ref])
-    monkeypatch.setattr(bench, "_fresh", lambda *_arguments: next(loaded))
+    monkeypatch.setattr(bench, "_load_in_fresh_process", lambda *_arguments: next(loaded))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: clock["now"])
     found = bench.bench(["parent", "child"], workload=bench.Workload(prompt=10, decode=6, repeats=3))
     parent, child = found.models
@@ -136,7 +136,7 @@ def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest
 
 
 def test_a_fresh_process_tells_its_time_and_memory(folder: Path) -> None:
-    found = bench._fresh(str(folder), "cpu", bench.Workload(prompt=4))
+    found = bench._load_in_fresh_process(str(folder), "cpu", bench.Workload(prompt=4))
     assert found.seconds > 0 and found.peak > 50e6
 
 
@@ -150,16 +150,16 @@ def test_memory_is_a_processs_own() -> None:
 
 def test_what_a_fresh_process_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(MiniGPTError) as caught:
-        bench._fresh(str(tmp_path), "cpu", bench.Workload(prompt=4))
+        bench._load_in_fresh_process(str(tmp_path), "cpu", bench.Workload(prompt=4))
     assert str(caught.value).startswith(f"{tmp_path} cannot be loaded in a process of its own: {tmp_path} is not a")
 
 
 def test_a_text_ends_with_the_window(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.config, "max_position_embeddings", 10)
     monkeypatch.setattr(generate, "end_tokens", lambda _runtime: set())
-    out = generate.streamer(runtime.tokenizer, lambda _text: None)
+    out = generate.make_streamer(runtime.tokenizer, lambda _text: None)
     lengths = {
-        prompt: len(generate.run(runtime, [5] * prompt, generate.Sampling(max_new_tokens=6), out))
+        prompt: len(generate.generate_tokens(runtime, [5] * prompt, generate.Sampling(max_new_tokens=6), out))
         for prompt in (2, 7, 10)
     }
     assert lengths == {2: 6, 7: 4, 10: 1}
