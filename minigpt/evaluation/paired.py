@@ -52,15 +52,15 @@ def metric_interval(columns: Array, metric: str, *, seed: int = 0, resamples: in
 
 
 def paired(
-    ours: Array, theirs: Array, metric: str, *, how: Contrast = "difference", seed: int = 0, resamples: int = 1000
+    ours: Array, baseline: Array, metric: str, *, how: Contrast = "difference", seed: int = 0, resamples: int = 1000
 ) -> Interval:
     """Compare two models on the same resampled items, with a 95 % interval.
 
     Args:
         ours: Numerators and denominators from `averaged`, [items, 2].
-        theirs: Those of the other model, on the same items in the same order.
+        baseline: Those of the model to compare with, on the same items in the same order.
         metric: A key of `RATIOS`.
-        how: `difference` for ours - theirs, `ratio` for ours / theirs. Use ratios only for metrics that cannot be
+        how: `difference` for ours - baseline, `ratio` for ours / baseline. Use ratios only for metrics that cannot be
             zero, such as bits per byte.
         seed: Seed of the resamples.
         resamples: Number of resamples.
@@ -68,9 +68,9 @@ def paired(
     Raises:
         MiniGPTError: The two models do not have the same number of items.
     """
-    if len(ours) != len(theirs):
-        raise MiniGPTError(f"{len(ours)} items cannot be paired with {len(theirs)}; measure both on the same suite.")
-    both = np.concatenate([ours, theirs], axis=1)
+    if len(ours) != len(baseline):
+        raise MiniGPTError(f"{len(ours)} items cannot be paired with {len(baseline)}; measure both on the same suite.")
+    both = np.concatenate([ours, baseline], axis=1)
     drawn = resampled_sums(both, seed=seed, resamples=resamples)
     return interval(float(_contrast(both.sum(0), metric, how)), _contrast(drawn.T, metric, how))
 
@@ -82,5 +82,5 @@ def _value(sums: Array, metric: str) -> Array:
 
 def _contrast(sums: Array, metric: str, how: Contrast) -> Array:
     """Compute difference or ratio from the summed columns of two models, [4, ...]."""
-    ours, theirs = _value(sums[:2], metric), _value(sums[2:], metric)
-    return ours - theirs if how == "difference" else ours / theirs
+    ours, baseline = _value(sums[:2], metric), _value(sums[2:], metric)
+    return ours - baseline if how == "difference" else ours / baseline

@@ -178,7 +178,7 @@ def _state(entry: CatalogEntry, name: str) -> FileState:
 
 
 def _files(path: Path) -> Iterator[str]:
-    """Yield the files that an entry hashes: the model's files and the records beside it, relative to the build folder."""
+    """Yield the files that an entry hashes: those of the model and the records beside it, relative to `path`."""
     for name in RECORDS:
         if (path / name).is_file():
             yield name

@@ -118,12 +118,12 @@ def _cell(result: MetricResult | None, *, bold: bool) -> Text:
 
 def _against(report: BuildReport, ours: MetricResult | None, other: StageReport) -> Text:
     """Write ratio or difference, and the verdict of the paired intervals where there are any."""
-    theirs = metric_of(other, ours.task, ours.metric) if ours else None
-    if ours is None or theirs is None:
+    baseline = metric_of(other, ours.task, ours.metric) if ours else None
+    if ours is None or baseline is None:
         return Text("–", style="dim")
     if ours.metric == "token_perplexity" and not same_vocabulary(report):
         return Text(NOT_COMPARABLE, style="dim")
-    text = Text(change(ours, theirs))
+    text = Text(change(ours, baseline))
     verdict = verdict_vs_parent(report, ours) if other.stage == "parent" else verdict_vs_tuned(report, ours)
     if verdict:
         text.append(f"\n{SHORT[verdict]}", style=STYLES[verdict])

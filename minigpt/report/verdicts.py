@@ -114,15 +114,15 @@ def _question_set(report: BuildReport, task: str) -> str | None:
     """
     pairs = []
     for name in ("accuracy", "accuracy_norm"):
-        ours, theirs = metric_of(final_stage(report), task, name), metric_of(report.stage("parent"), task, name)
-        if ours and theirs:
-            pairs.append((ours, theirs))
+        ours, baseline = metric_of(final_stage(report), task, name), metric_of(report.stage("parent"), task, name)
+        if ours and baseline:
+            pairs.append((ours, baseline))
     if not pairs:
         return None
     if min(result.n for pair in pairs for result in pair) < ENOUGH_ITEMS:
         return WORDS["too few to tell"]
-    for ours, theirs in pairs:
-        if theirs.chance is None or theirs.low > theirs.chance:
+    for ours, baseline in pairs:
+        if baseline.chance is None or baseline.low > baseline.chance:
             guessing = " and no longer distinguishable from guessing" if at_chance(ours) else ""
             return _standing(report, ours) + guessing
     return UNINFORMATIVE

@@ -176,9 +176,9 @@ def test_the_tuned_parent_is_judged_by_pairs():
 
 
 def test_language_is_claimed_for_packaged_domains_only():
-    own = render_card(make_report("gardening"))
-    assert "language" not in metadata(own)
-    assert "in English" not in own
+    card = render_card(make_report("gardening"))
+    assert "language" not in metadata(card)
+    assert "in English" not in card
     assert "medical text in English" in render_card(make_report())
 
 

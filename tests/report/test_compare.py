@@ -38,12 +38,12 @@ def test_builds_of_one_domain_get_ratios_to_the_first():
 
 def test_other_domains_share_a_row_but_no_ratio():
     comparison = compare([("m", make_report()), ("l", make_report("law"))])
-    own = row(comparison, "own domain", "bits_per_byte")
-    assert own.cells[1].task == "law"
-    assert own.cells[1].ratio is None
-    assert own.cells[1].difference is None
-    assert own.cells[1].why_not == "measured on law, not medical"
-    assert own.cells[1].vs_parent is not None
+    own_row = row(comparison, "own domain", "bits_per_byte")
+    assert own_row.cells[1].task == "law"
+    assert own_row.cells[1].ratio is None
+    assert own_row.cells[1].difference is None
+    assert own_row.cells[1].why_not == "measured on law, not medical"
+    assert own_row.cells[1].vs_parent is not None
     assert row(comparison, "own domain/glossary", "accuracy_norm").cells[1].why_not
     assert row(comparison, "general", "bits_per_byte").cells[1].ratio == 1.0
 
