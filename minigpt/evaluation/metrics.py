@@ -40,6 +40,7 @@ class RatioMetric(evaluate.Metric):  # type: ignore[misc]
         super().__init__(keep_in_memory=True, **options)
 
     def _info(self) -> evaluate.MetricInfo:
+        """Describe the metric to the library."""
         return evaluate.MetricInfo(
             description=RATIOS[self.metric].description,
             citation="",
@@ -49,9 +50,11 @@ class RatioMetric(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, predictions: Sequence[float], references: Sequence[int]) -> dict[str, float]:
+        """Compute the metric for the library."""
         return {self.metric: float(RATIOS[self.metric].value(*self._sums(predictions, references)))}
 
     def _sums(self, predictions: Sequence[float], references: Sequence[int]) -> tuple[float, float]:
+        """Sum numerators and denominators over the items."""
         return float(np.sum(predictions)), float(np.sum(references))
 
 
@@ -88,6 +91,7 @@ class MultipleChoiceAccuracy(RatioMetric):
     features = _ANSWERS
 
     def _sums(self, predictions: Sequence[float], references: Sequence[int]) -> tuple[float, float]:
+        """Count the right choices and the questions."""
         return float(np.equal(predictions, references).sum()), float(len(references))
 
 

@@ -13,6 +13,7 @@ Array = NDArray[np.float64]
 
 
 def _identity(ratio: Array) -> Array:
+    """Return the ratio unchanged."""
     return ratio
 
 

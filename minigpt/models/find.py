@@ -31,7 +31,7 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
         record = runtimes.read_record(folder)
         raise AssetError(
             f"{ref} is an export ({record.format} {record.precision}) of {record.source.ref}, not a model that can be "
-            f"converted. Give {record.source.ref} instead."
+            f"converted; give {record.source.ref} instead."
         )
     if not Path(ref).expanduser().exists() and in_catalog(ref):
         ref = str(catalog.resolve(ref))
