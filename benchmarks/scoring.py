@@ -156,7 +156,7 @@ def main() -> None:
     rows = {"(forward)": (plain, memory)}
     rows["(forward and head)"] = measured(lambda: forward(model, batches, head=True), options.device, options.repeats)
     for name in options.methods.split(","):
-        if (job := scoring(METHODS[name], material_for)) is not None:
+        if (job := scoring(METHODS[name], make)) is not None:
             rows[name] = measured(job, options.device, options.repeats)
     for name, (seconds, peak) in rows.items():
         row = {

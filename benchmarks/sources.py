@@ -1,8 +1,8 @@
 """What a specialist loses on text of its own field from other sources, and what brings it back.
 
-Every variant is cut to one size, healed for one budget of steps, and read on dev text of its own sources, on text of the
-same field from sources that are never trained on, and on general text. Each model is read behind the opening token that
-suits it best on its own dev text. One JSON line a variant; lines that stand in the results are not made again.
+Every variant is cut to one size, healed for one budget of steps, and read on dev text of its own sources, on text of
+the same field from sources that are never trained on, and on general text. Each model is read behind the opening token
+that suits it best on its own dev text. One JSON line a variant; lines that stand in the results are not made again.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class FieldBench(Bench):
         self.others = tuple(Document(**row) for row in read_jsonl(other))
         super().__init__(*arguments)
         self.models = Models(self.models)
+        self.written_by: dict[tuple[int, str, str], list[Document]] = {}
         size = sum(len(document.text.encode()) for document in self.corpora.domain.train)
         general = take_bytes(self.general.train, size)
         domain = [*self.corpora.domain.calibration, *self.corpora.domain.train]
@@ -125,8 +126,6 @@ class FieldBench(Bench):
                 passages += write_passages(model, self.tokenizer, windows, count // len(texts), seed=seed)
             self.written_by[key] = clear_of_tests(passages, self.corpora)
         return self.written_by.get(key, [])
-
-    written_by: dict[tuple[int, str, str], list[Document]] = {}
 
     def mend(self, variant: Mend) -> dict[str, Any]:
         """Cut, heal and read one variant."""

@@ -21,7 +21,7 @@ from minigpt.files import write_text
 from minigpt.report.figures import ENOUGH_ITEMS, HEADLINE
 from minigpt.sweep.cells import scores_of
 from minigpt.sweep.plots import collapse, quality, save_figure
-from minigpt.sweep.records import Pareto, Score, Swept
+from minigpt.sweep.records import DomainSweep, Pareto, Score
 
 
 def versus(one: Entry, other: Entry, task: str, metric: str) -> int:
@@ -126,7 +126,7 @@ def _measures(suite: Suite) -> list[tuple[str, str]]:
     return [(suite.domain, HEADLINE), *((task, "accuracy") for task in suite.parent.questions)]
 
 
-def swept(suite: Suite, steps: int) -> Swept:
+def swept(suite: Suite, steps: int) -> DomainSweep:
     """Convert a domain's entries to a sweep, which the pictures are drawn from.
 
     Args:
@@ -141,7 +141,7 @@ def swept(suite: Suite, steps: int) -> Swept:
     unpruned = scores_of("parent", [suite.parent], None)
     if suite.tuned is not None:
         unpruned += scores_of("parent_tuned", [suite.tuned], suite.parent)
-    return Swept(
+    return DomainSweep(
         domain=suite.domain,
         parameters=suite.parameters,
         controls=unpruned,

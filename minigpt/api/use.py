@@ -54,7 +54,7 @@ def load_report(name: str | Path) -> BuildReport:
         AssetError: nothing of that name.
         MiniGPTError: it is no report of minigpt.
     """
-    return find.report_of(str(name))
+    return find.find_report(str(name))
 
 
 def evaluate(
