@@ -1,4 +1,4 @@
-"""Things named as "module:name" and imported on use: what tables of commands, methods and formats hold."""
+"""References of the form "module:name", imported on use. Tables of commands, methods and formats hold them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def resolve(reference: str) -> Any:
-    """The object that "module:name" names."""
+    """Import the object that a reference "module:name" names."""
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)
