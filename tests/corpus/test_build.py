@@ -269,7 +269,7 @@ def test_save_and_load(domain: Any, tmp_path: Path) -> None:
         load_corpus(tmp_path / "nowhere")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(CorpusError, match="something else"):
+    with pytest.raises(CorpusError, match="something other than a corpus"):
         save_corpus(corpus, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
