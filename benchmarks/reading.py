@@ -14,7 +14,7 @@ from minigpt.domain.config import load_domain
 from minigpt.evaluation import question_scores
 from minigpt.healing import TokenText, bits_per_byte
 from minigpt.healing.tokenized import token_text
-from minigpt.pipeline.read import Corpora, separated
+from minigpt.pipeline.read import Corpora, separate
 from minigpt.transformer.calibration import calibration_batches
 from minigpt.types import Document
 
@@ -37,7 +37,7 @@ class Reader:
     def __init__(self, domain: str, base: str, device: str, limit: int | None = None) -> None:
         definition = load_domain(domain)
         corpus, general = build_corpus(definition), build_corpus(load_domain(definition.general))
-        corpus, general = separated(corpus, general)
+        corpus, general = separate(corpus, general)
         self.corpora, self.general = Corpora(domain=corpus, general=general), general
         self.folder: Path = assets.parent(base).path
         self.device, self.limit = device, limit

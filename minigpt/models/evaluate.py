@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from minigpt.corpus import build_corpus
-from minigpt.domain.config import DomainConfig, domain_of, load_domain
+from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.evaluation import Suite, evaluate, suite_for, summarize
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models.find import export_folder, open_model
@@ -40,7 +40,7 @@ def evaluate_ref(
     from minigpt.runtimes.scoring import scoring_model
 
     started = time.perf_counter()
-    suite = build_suite(domain_of(domain, online=online), seed=seed, limit=limit, reporter=reporter)
+    suite = build_suite(resolve_domain(domain, online=online), seed=seed, limit=limit, reporter=reporter)
     target = pick_device(device)
     runtime = open_model(ref, device=target, dtype=measuring_dtype(target), reporter=reporter)
     model, batch = scoring_model(runtime), 16384 if target != "cpu" else 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.corpus import build_corpus, load_corpus, save_corpus
-from minigpt.corpus.guard import without_overlap
+from minigpt.corpus.guard import drop_overlap
 from minigpt.corpus.store import fingerprint as corpus_fingerprint
 from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.errors import ConfigError, CorpusError
@@ -87,7 +87,7 @@ def read_corpora(
         )
         if general is not None:
             with reporter.stage("Keeping domain and general text apart"):
-                corpus, other = separated(corpus, build_corpus(general, seed=seed, reporter=reporter))
+                corpus, other = separate(corpus, build_corpus(general, seed=seed, reporter=reporter))
             save_corpus(other, folder / "general")
         save_corpus(corpus, folder / "domain")
 
@@ -98,7 +98,7 @@ def read_corpora(
     )
 
 
-def separated(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
+def separate(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
     """Drop the training text of both corpora that overlaps the held-out text, dev text or test questions of either.
 
     General text is calibrated and trained on too, so it may hold no held-out or dev document of the domain, and the
@@ -115,10 +115,10 @@ def separated(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
     def clean(documents: tuple[Document, ...]) -> tuple[Document, ...]:
         other_sources = [document for document in documents if document.source not in sources]
         tally["control_shares_document"] += len(documents) - len(other_sources)
-        return tuple(without_overlap(other_sources, guarded, questions, tally))
+        return tuple(drop_overlap(other_sources, guarded, questions, tally))
 
     domain = _with(domain, train=clean(domain.train), calibration=clean(domain.calibration))
-    dev = without_overlap(list(general.dev), domain.heldout, [], tally)
+    dev = drop_overlap(list(general.dev), domain.heldout, [], tally)
     general = _with(
         replace(general, dev=tuple(dev)), train=clean(general.train), calibration=clean(general.calibration)
     )
@@ -168,7 +168,7 @@ def guarded_text(domain: Corpus, general: Corpus | None) -> tuple[list[Document]
 def clear_of_tests(documents: list[Document], corpora: Corpora) -> list[Document]:
     """Drop generated documents that overlap held-out text, dev text or test questions."""
     guarded, questions = guarded_text(corpora.domain, corpora.general)
-    return without_overlap(documents, guarded, questions, Counter()) if documents else []
+    return drop_overlap(documents, guarded, questions, Counter()) if documents else []
 
 
 def _with(corpus: Corpus, *, train: tuple[Document, ...], calibration: tuple[Document, ...]) -> Corpus:

@@ -8,7 +8,7 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
-from minigpt.domain.config import DomainConfig, domain_of, load_domain
+from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.files import fingerprint
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.pipeline.options import BuildOptions
@@ -92,7 +92,7 @@ def resolve_run(
         UnknownName: there is no such preset or domain.
     """
     settings = settings_for(options.preset, options.overrides, keep_general=options.keep_general)
-    domain = domain_of(name, online=options.online)
+    domain = resolve_domain(name, online=options.online)
     general = None
     if settings.evaluation.general and domain.general != domain.name:
         general = load_domain(domain.general)
