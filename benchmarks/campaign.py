@@ -26,7 +26,7 @@ from minigpt.methods import METHODS
 HERE = Path(__file__).parent
 SIZES = ("0.9", "0.75", "0.6")
 SHIPPED = tuple(name for name, row in METHODS.items() if row.ships)
-MASKED = tuple(name for name, row in METHODS.items() if row.faithful is not None)
+MASKED = tuple(name for name, row in METHODS.items() if row.paper_form is not None)
 STEPS, TUNE, BEST = 250, 300, 5
 STARTING, EVALUATING, SEARCHING, TOKENS_A_SECOND = 45.0, 8.0, 25.0, 135_000
 """Seconds until a process has its text and controls, of a point without healing, of a greedy search; healing."""

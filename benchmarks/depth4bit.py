@@ -25,12 +25,13 @@ from minigpt import assets
 from minigpt.files import read_jsonl
 from minigpt.healing import Recipe, train
 from minigpt.healing.recipe import RECIPES
+from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name
 from minigpt.methods import method_named
 from minigpt.methods.material import Material
+from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import choose
 from minigpt.pipeline.overrides import apply_overrides
-from minigpt.pipeline.text import token_text
 from minigpt.pruning.apply import apply_plan
 from minigpt.transformer import stats
 from minigpt.transformer.arch import parameters_of, shape_of
@@ -56,7 +57,10 @@ class Bench(Reader):
         started = time.perf_counter()
         with four_bit(self.parent) if order == ORDERS[1] else nullcontext():
             material = Material(
-                method=method, model=self.parent, batches=self.batches, collect=lambda *_: self.statistics_of(order)
+                model=self.parent,
+                batches=self.batches,
+                statistics=self.statistics_of(order),
+                norms=weight_norms(self.parent),
             )
             shape = replace(shape_of(self.parent), layers=layers)
             plan = choose(method_named(method), material, shape, None, base_model="")
@@ -113,7 +117,7 @@ class Bench(Reader):
             yield {"state": "pruned", **row}
         if recipe is None:
             return
-        text = token_text(self.tokenizer, self.corpus.train, recipe.window)
+        text = token_text(self.tokenizer, self.corpora.domain.train, recipe.window)
         training = train(model, text, self.read_texts["dev"], recipe)
         healing = {"recipe": training.recipe, "best_step": training.best_step, "seconds": training.seconds}
         for row in self.measured(model):

@@ -21,21 +21,26 @@ from reading import WINDOW, Reader, ratios
 from safetensors.torch import load_model, save_model
 
 from minigpt import assets
+from minigpt.corpus.definition_questions import definition_documents
+from minigpt.corpus.selection import training_documents
 from minigpt.errors import ConfigError
+from minigpt.evaluation.mcq import TEMPLATE
 from minigpt.files import atomic_path, fingerprint, read_jsonl
 from minigpt.healing import Recipe, Teacher, train
+from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name, measuring_dtype, release
-from minigpt.methods.importance import Scores, score, weight_norms
-from minigpt.methods.ranking import make_plan
+from minigpt.methods import method_named
+from minigpt.methods.material import gather
+from minigpt.methods.ranking import make_plan, rank
+from minigpt.methods.scores import Scores
 from minigpt.pipeline.overrides import apply_overrides
 from minigpt.pipeline.read import clear_of_tests
-from minigpt.pipeline.sampling import passages
-from minigpt.pipeline.text import definition_documents, token_counts, token_text, training_documents
+from minigpt.pipeline.sampling import write_passages
 from minigpt.planning import LEFT_AFTER, Limits, Sensitivity, allocate
 from minigpt.pruning import vocab
 from minigpt.pruning.repair import prune_with_repair
-from minigpt.transformer import stats
 from minigpt.transformer.arch import shape_of, unit_costs
+from minigpt.transformer.calibration import token_counts
 from minigpt.types import Document, Training
 
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")
@@ -154,7 +159,7 @@ class Bench(Reader):
         self.before = {name: self.read(model, texts) for name, model in self.models.items()}
         self.tokens = tokens
         self.batches = self.calibration(tokens)
-        self.counts = token_counts(self.tokenizer, [*self.corpus.calibration, *self.corpus.train])
+        self.counts = token_counts(self.tokenizer, [*self.corpora.domain.calibration, *self.corpora.domain.train])
         self.scores: dict[str, Scores] = {}
         self.written: dict[int, list[Document]] = {}
 
@@ -162,16 +167,16 @@ class Bench(Reader):
         """Passages that the tuned parent writes, as in a build; drawn anew for another count."""
         if count and count not in self.written:
             writer: Any = deepcopy(self.models["tuned"])
-            windows = token_text(self.tokenizer, self.corpus.train, WINDOW).windows
-            made = passages(writer.to(measuring_dtype(self.device)), self.tokenizer, windows, count, seed=0)
-            self.written[count] = clear_of_tests(made, self.corpus, self.control)
+            windows = token_text(self.tokenizer, self.corpora.domain.train, WINDOW).windows
+            made = write_passages(writer.to(measuring_dtype(self.device)), self.tokenizer, windows, count, seed=0)
+            self.written[count] = clear_of_tests(made, self.corpora)
         return self.written.get(count, [])
 
     def documents(self, general: float, definitions: int) -> list[Document]:
         """Training text as in a build: the domain's, general text, and the definitions in both asked."""
-        found = training_documents(self.corpus, self.control, general)
-        made = definition_documents(found, definitions, 0)
-        return [*found, *clear_of_tests(made, self.corpus, self.control)]
+        found = training_documents(self.corpora.domain, self.corpora.general, general)
+        made = definition_documents(found, definitions, 0, template=TEMPLATE)
+        return [*found, *clear_of_tests(made, self.corpora)]
 
     def _tune(self, dev: Any, chosen: Tuning) -> None:
         tuned: Any = self.models["tuned"]
@@ -198,11 +203,9 @@ class Bench(Reader):
         """Calibration text and scores of what is cut; those of the two parents are kept."""
         if left is not None:
             batches = self.calibration(self.tokens, left.tokenizer)
-            return batches, score("contextual", stats.collect(left.model, batches), weight_norms(left.model))
+            return batches, _ranked(left.model, batches)
         if variant.source not in self.scores:
-            source = self.models[variant.source]
-            found = stats.collect(source, self.batches)
-            self.scores[variant.source] = score("contextual", found, weight_norms(source))
+            self.scores[variant.source] = _ranked(self.models[variant.source], self.batches)
         return self.batches, self.scores[variant.source]
 
     def cut(self, variant: Variant, left: Cut | None = None) -> Cut:
@@ -265,6 +268,13 @@ class Bench(Reader):
             "seconds": seconds,
             "tokens_per_second": tokens / seconds,
         }
+
+
+def _ranked(model: Any, batches: list[Any]) -> Scores:
+    """Scores of the default method."""
+    scores = rank(method_named("contextual"), gather(model, batches))
+    assert scores is not None
+    return scores
 
 
 def told(variant: Variant) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,19 @@ from safetensors.torch import load_model, save_model
 
 from minigpt.evaluation import ItemScores, Suite
 from minigpt.files import atomic_path, fingerprint
-from minigpt.healing import train
+from minigpt.healing import TokenText, train
 from minigpt.machine import measuring_dtype
+from minigpt.methods.material import Material
 from minigpt.pipeline import BuildOptions
-from minigpt.pipeline.build import context_for
-from minigpt.pipeline.context import Context
-from minigpt.pipeline.measure import scored
-from minigpt.pipeline.workspace import Workspace
+from minigpt.pipeline.groundwork import read
+from minigpt.pipeline.measure import scores_of
+from minigpt.pipeline.plan import material_for
+from minigpt.pipeline.run import Run, load_parent, resolve_run
+from minigpt.pipeline.text import calibration, planning_text, tokenized, training_text
 from minigpt.progress import SILENT
 
 BASICS = {
-    "control": "false",
+    "tuned_parent": "false",
     "corpus.relevance": "false",
     "evaluation.sample_tokens": "0",
     "text.sampled": "0",
@@ -35,38 +36,8 @@ BASICS = {
 """Besides the points' own steps and plan: the healing that every published point had, whatever the preset has since."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Held(Context):
-    """A context that tokenizes each text once with the parent's tokenizer, `cache["tokenizer"]`."""
-
-    cache: dict[Any, Any] = field(default_factory=dict)
-
-    def calibration(self, tokenizer: Any, tokens: int) -> list[Any]:
-        """See :class:`Context`."""
-        if tokens not in self.cache:
-            self.cache[tokens] = super().calibration(tokenizer, tokens)
-        found: list[Any] = self.cache[tokens]
-        return found
-
-    def token_counts(self, tokenizer: Any) -> Counter[int]:
-        """See :class:`Context`."""
-        if "counts" not in self.cache:
-            self.cache["counts"] = super().token_counts(tokenizer)
-        found: Counter[int] = self.cache["counts"]
-        return found
-
-    def training_text(self, tokenizer: Any, window: int) -> tuple[Any, Any]:
-        """See :class:`Context`; a trimmed tokenizer reads the text anew."""
-        if tokenizer is not self.cache["tokenizer"]:
-            return super().training_text(tokenizer, window)
-        if ("training", window) not in self.cache:
-            self.cache["training", window] = super().training_text(tokenizer, window)
-        found: tuple[Any, Any] = self.cache["training", window]
-        return found
-
-
 class Domain:
-    """A domain's text, the model that is pruned and taught from, and the controls' items.
+    """A domain's text, the model that is pruned and taught from, and the items of parent and tuned parent.
 
     `key` is known at once; what takes a model is there after :meth:`measure`.
     """
@@ -74,6 +45,7 @@ class Domain:
     parent: ItemScores
     tuned: ItemScores | None = None
     teacher: Any
+    material: Material
 
     def __init__(
         self,
@@ -96,36 +68,50 @@ class Domain:
             device=device,
             overrides={**BASICS, **batch, **overrides},
         )
-        made = context_for(name, options, Workspace(root=work / Path(name).stem), SILENT)
-        self.name = made.domain.name
-        wanted = {f"{self.name}/{each}" for each in question_sets}
-        asked = {task: found for task, found in made.suite.questions.items() if task in wanted}
-        suite = Suite(texts=made.suite.texts, questions=asked)
-        self.context = Held(**{**{each.name: getattr(made, each.name) for each in fields(made)}, "suite": suite})
-        self.context.cache["tokenizer"] = tokenizer
-        self.tokenizer, self.source, self.source_key = tokenizer, parent, made.parent.fingerprint
+        self.run = resolve_run(name, options, SILENT, folder=work / Path(name).stem)
+        self.name = self.run.domain.name
+        corpora, suite = read(self.run)
+        wanted = {f"{self.name}/{question_set}" for question_set in question_sets}
+        questions = {task: items for task, items in suite.questions.items() if task in wanted}
+        self.suite = Suite(texts=suite.texts, questions=questions)
+        self.base = load_parent(self.run)
+        self.planning = planning_text(corpora, self.run.settings)
+        self.text = training_text(corpora, self.run.settings, seed=options.seed)
+        self.tokenized: dict[int, tuple[TokenText, TokenText]] = {}
+        self.tokenizer, self.source, self.source_key = tokenizer, parent, self.base.fingerprint
         self.tune_steps = tune_steps
-        text = (self.context.text_key,) if tune_steps else ()
-        self.key = fingerprint(self.source_key, suite, self.context.corpus.fingerprint, tune_steps, device, *text)
+        text = (self.text.key,) if tune_steps else ()
+        self.key = fingerprint(self.source_key, self.suite, corpora.domain.fingerprint, tune_steps, device, *text)
 
     def measure(self) -> None:
-        """Measure the parent and, with `tune_steps`, tune it and measure that."""
-        self.parent = measured(self.context, deepcopy(self.source), self.tokenizer)
+        """Measure the parent and, with `tune_steps`, tune it and measure that; take the statistics of the source."""
+        self.parent = measured(self.run, self.suite, deepcopy(self.source), self.tokenizer)
         if self.tune_steps:
             self._tune(self.tune_steps)
-        self.teacher = cast(deepcopy(self.source), measuring_dtype(self.context.device))
+        self.teacher = cast(deepcopy(self.source), measuring_dtype(self.run.device))
+        self.material = material_for(self.run, self.planning, self.source, self.tokenizer, self.source_key)
+        tokens = self.run.settings.repair.tokens
+        self.repair_batches = calibration(self.planning, self.tokenizer, tokens) if tokens else []
+
+    def training_text(self, tokenizer: Any, window: int) -> tuple[TokenText, TokenText]:
+        """Training and dev text, tokenized; the parent's tokenizer reads them once, a trimmed one every time."""
+        if tokenizer is not self.tokenizer:
+            return tokenized(self.text, tokenizer, window)
+        if window not in self.tokenized:
+            self.tokenized[window] = tokenized(self.text, tokenizer, window)
+        return self.tokenized[window]
 
     def _tune(self, steps: int) -> None:
         """Prune and teach with the tuned parent, the same weights in every run: no two trainings on a GPU are alike."""
-        recipe = replace(self.context.settings.tune, steps=steps)
+        recipe = replace(self.run.settings.tune, steps=steps)
         self.source_key = fingerprint(self.source_key, self.key, recipe)
         self.source = deepcopy(self.source)
-        kept = self.context.workspace.root / f"tuned-{self.source_key}.safetensors"
+        kept = self.run.workspace.root / f"tuned-{self.source_key}.safetensors"
         if kept.exists():
             cast(self.source, torch.bfloat16)
             load_model(self.source, kept)
         else:
-            text, dev = self.context.training_text(self.tokenizer, recipe.window)
+            text, dev = self.training_text(self.tokenizer, recipe.window)
             trained = deepcopy(self.source)
             train(trained, text, dev, recipe)
             # Training may leave fused kernels in a model, so its weights move out.
@@ -134,7 +120,7 @@ class Domain:
             with atomic_path(kept) as temporary:
                 save_model(self.source, str(temporary))
         cast(self.source, torch.float32)
-        self.tuned = measured(self.context, deepcopy(self.source), self.tokenizer)
+        self.tuned = measured(self.run, self.suite, deepcopy(self.source), self.tokenizer)
 
 
 def cast(model: Any, dtype: torch.dtype) -> Any:
@@ -144,10 +130,10 @@ def cast(model: Any, dtype: torch.dtype) -> Any:
     return model
 
 
-def measured(context: Context, model: Any, tokenizer: Any) -> ItemScores:
+def measured(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
     """Items of a model as it would be saved (bfloat16), in the device's measuring precision; leaves it so."""
-    cast(cast(model, torch.bfloat16), measuring_dtype(context.device))
-    return scored(context, model, tokenizer)
+    cast(cast(model, torch.bfloat16), measuring_dtype(run.device))
+    return scores_of(run, suite, model, tokenizer)
 
 
 def compact(scores: ItemScores) -> dict[str, Any]:

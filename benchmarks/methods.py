@@ -27,13 +27,12 @@ from minigpt import __version__, assets
 from minigpt.errors import PlanError
 from minigpt.files import fingerprint, read_jsonl, to_plain
 from minigpt.healing import train
+from minigpt.healing.teacher import teacher_of
 from minigpt.machine import device_name, release, versions
 from minigpt.methods import METHODS, method_named, resolve
-from minigpt.methods.material import Masked
-from minigpt.pipeline.context import Context
-from minigpt.pipeline.healing import teacher_of
-from minigpt.pipeline.plan import cut, material_for, plan_of
-from minigpt.planning.budget import target_parameters
+from minigpt.methods.material import PaperForm
+from minigpt.pipeline.plan import cut, plan_model, target_parameters
+from minigpt.pipeline.run import Run
 from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Training
 
@@ -74,25 +73,25 @@ class Clock:
 
 def run(domain: Domain, point: Point) -> dict[str, Any]:
     """Prune a copy, measure it, and with a budget heal it and measure it again."""
-    context = domain.context
-    options = replace(context.options, method=point.method, target_size=point.size, seed=point.seed)
-    planning = replace(context.settings.plan, healing="long" if point.heal_steps else "short")
-    recipe = replace(context.settings.heal, steps=point.heal_steps)
-    context = replace(context, options=options, settings=replace(context.settings, plan=planning, heal=recipe))
+    build = domain.run
+    options = replace(build.options, method=point.method, target_size=point.size, seed=point.seed)
+    planning = replace(build.settings.plan, healing="long" if point.heal_steps else "short")
+    recipe = replace(build.settings.heal, steps=point.heal_steps)
+    build = replace(build, options=options, settings=replace(build.settings, plan=planning, heal=recipe))
     seconds: dict[str, float] = {}
-    make = _masked if point.masked else _shipped
-    model, tokenizer, plan, parameters, note = make(domain, context, seconds)
+    make = _paper_form if point.masked else _shipped
+    model, tokenizer, plan, parameters, note = make(domain, build, seconds)
     shape = shape_of(model)
     with timed(seconds, "evaluate"):
-        items = {"pruned": measured(context, model, tokenizer)}
+        items = {"pruned": measured(build, domain.suite, model, tokenizer)}
     training: Training | None = None
     if point.heal_steps:
         with timed(seconds, "heal"):
             cast(model, torch.float32)
-            text, dev = context.training_text(tokenizer, recipe.window)
-            teacher = teacher_of(deepcopy(domain.teacher), plan, model)
+            text, dev = domain.training_text(tokenizer, recipe.window)
+            teacher = teacher_of(deepcopy(domain.teacher), plan.tokens, model)
             training = train(model, text, dev, recipe, teacher=teacher, seed=point.seed)
-        items["healed"] = measured(context, model, tokenizer)
+        items["healed"] = measured(build, domain.suite, model, tokenizer)
     before = shape_of(domain.source)
     del model
     release()
@@ -112,31 +111,39 @@ def run(domain: Domain, point: Point) -> dict[str, Any]:
     }
 
 
-def _shipped(domain: Domain, context: Context, seconds: dict[str, float]) -> tuple[Any, Any, PrunePlan, int, str]:
+def _shipped(domain: Domain, build: Run, seconds: dict[str, float]) -> tuple[Any, Any, PrunePlan, int, str]:
     """The model that a build would save."""
+    material = replace(domain.material, seed=build.options.seed)
     with timed(seconds, "plan"):
-        plan = plan_of(context, domain.source, domain.tokenizer, domain.source_key)
+        plan = plan_model(build, domain.base, domain.planning, material, domain.tokenizer, domain.source_key)
     with timed(seconds, "cut"):
-        model, tokenizer, _ = cut(context, deepcopy(domain.source), domain.tokenizer, plan, domain.source_key)
+        copy = deepcopy(domain.source)
+        model, tokenizer, _ = cut(
+            build,
+            copy,
+            domain.tokenizer,
+            plan,
+            batches=domain.repair_batches,
+            material=replace(material, model=copy),
+        )
     return model, tokenizer, plan, plan.parameters_after, ""
 
 
-def _masked(domain: Domain, context: Context, seconds: dict[str, float]) -> tuple[Any, Any, PrunePlan, int, str]:
-    """The method's own form, at the size that is not masked.
+def _paper_form(domain: Domain, build: Run, seconds: dict[str, float]) -> tuple[Any, Any, PrunePlan, int, str]:
+    """The method's paper form, at the size that is not masked.
 
     Raises:
-        PlanError: the method has no form of its own.
+        PlanError: the method has no paper form of its own.
     """
-    method = method_named(context.options.method)
-    if method.faithful is None:
-        raise PlanError(f"{method.name} is shipped in its own form; leave --masked out.")
+    method = method_named(build.options.method)
+    if method.paper_form is None:
+        raise PlanError(f"{method.name} is shipped in its paper form; leave --masked out.")
     shape = shape_of(domain.source)
     with timed(seconds, "cut"):
         model = deepcopy(domain.source)
-        target = target_parameters(context, model.config)
-        form: Masked = resolve(method.faithful)(
-            material_for(context, model, domain.tokenizer, domain.source_key), target
-        )
+        target = target_parameters(build, domain.base, model.config)
+        material = replace(domain.material, model=model, seed=build.options.seed)
+        form: PaperForm = resolve(method.paper_form)(material, target)
     size = sum(parameter.numel() for parameter in domain.source.parameters())
     plan = PrunePlan(
         base_model="",

@@ -9,11 +9,13 @@ import torch
 
 from minigpt import assets
 from minigpt.corpus import build_corpus
+from minigpt.corpus.selection import take_bytes
 from minigpt.domain.config import load_domain
 from minigpt.evaluation import question_scores
 from minigpt.healing import TokenText, bits_per_byte
-from minigpt.pipeline.read import separated
-from minigpt.pipeline.text import calibration_batches, dev_sample, token_text
+from minigpt.healing.tokenized import token_text
+from minigpt.pipeline.read import Corpora, separated
+from minigpt.transformer.calibration import calibration_batches
 from minigpt.types import Document
 
 WINDOW = 512
@@ -32,8 +34,8 @@ class Reader:
 
     def __init__(self, domain: str, base: str, device: str, limit: int | None = None) -> None:
         definition = load_domain(domain)
-        own, control = build_corpus(definition), build_corpus(load_domain(definition.general))
-        self.corpus, self.control = separated(own, control)
+        domain_corpus, general = separated(build_corpus(definition), build_corpus(load_domain(definition.general)))
+        self.corpora, self.general = Corpora(domain=domain_corpus, general=general), general
         self.folder: Path = assets.parent(base).path
         self.device, self.limit = device, limit
         self.tokenizer = assets.load_tokenizer(self.folder)
@@ -44,13 +46,16 @@ class Reader:
 
     def texts(self, tokenizer: Any) -> dict[str, TokenText]:
         """Dev, held-out and general held-out text for one vocabulary."""
-        named = {"dev": self.corpus.dev, "heldout": self.corpus.heldout, "general": self.control.heldout}
+        named = {
+            "dev": self.corpora.domain.dev,
+            "heldout": self.corpora.domain.heldout,
+            "general": self.general.heldout,
+        }
         return {name: token_text(tokenizer, self.part(documents), WINDOW) for name, documents in named.items()}
 
     def part(self, documents: tuple[Document, ...]) -> list[Document]:
         """As many documents as the limit allows."""
-        taken: list[Document] = dev_sample(documents, self.limit)
-        return taken
+        return take_bytes(documents, self.limit)
 
     def read(self, model: Any, texts: dict[str, TokenText]) -> dict[str, float]:
         """Bits per byte on each text."""
@@ -60,7 +65,7 @@ class Reader:
         """Accuracy on every test set of domain and control."""
         found = {}
         most = None if self.limit is None else max(1, self.limit // 1000)
-        for corpus in (self.corpus, self.control):
+        for corpus in (self.corpora.domain, self.general):
             for asked in corpus.questions:
                 if asked.role == "test" and asked.questions:
                     items = question_scores(model, tokenizer, asked.questions[:most], batch_tokens=BATCH_TOKENS)
@@ -71,7 +76,7 @@ class Reader:
         """Packed calibration text, for the parent's vocabulary or another."""
         batches: list[Any] = calibration_batches(
             tokenizer or self.tokenizer,
-            self.corpus.calibration,
+            self.corpora.domain.calibration,
             window=WINDOW,
             tokens=tokens,
             batch_tokens=BATCH_TOKENS,

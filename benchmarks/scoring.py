@@ -28,10 +28,10 @@ from minigpt.domain.config import load_domain
 from minigpt.files import read_jsonl
 from minigpt.machine import device_name
 from minigpt.methods import METHODS, Method, resolve
-from minigpt.methods.material import Material
-from minigpt.pipeline.text import calibration_batches, token_counts
+from minigpt.methods.material import Material, gather
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.batches import run_decoder
+from minigpt.transformer.calibration import calibration_batches, token_counts
 
 KEPT = 0.75
 PAGE = 4096
@@ -97,14 +97,12 @@ def forward(model: Any, batches: list[Any], *, head: bool) -> None:
                     model.get_output_embeddings()(part)
 
 
-def scoring(method: Method, make: Callable[[str], Material]) -> Callable[[], object] | None:
+def scoring(method: Method, make: Callable[[], Material]) -> Callable[[], object] | None:
     """What finds out which units go; None for a method that has only a form to be evaluated."""
     if method.rank is not None:
-        return lambda: resolve(method.rank or "")(make(method.name))
+        return lambda: resolve(method.rank or "")(make())
     if method.layers is not None:
-        return lambda: resolve(method.layers or "")(
-            material := make(method.name), round(KEPT * shape_of(material.model).layers)
-        )
+        return lambda: resolve(method.layers or "")(material := make(), round(KEPT * shape_of(material.model).layers))
     return None
 
 
@@ -147,8 +145,8 @@ def main() -> None:
     )
     counts = token_counts(tokenizer, text)
 
-    def make(name: str) -> Material:
-        return Material(method=name, model=model, batches=batches, counts=counts)
+    def make() -> Material:
+        return gather(model, batches, counts=counts)
 
     forward(model, batches[:1], head=True)
     plain, memory = measured(lambda: forward(model, batches, head=False), chosen.device, chosen.repeats)

@@ -15,9 +15,9 @@ HEADER = """# Commands
 
 Written by `make docs` from `minigpt COMMAND --help`.
 
-Data goes to stdout, progress and messages go to stderr. Exit codes: 0 done, 1 an error said in one sentence (with `-v`
-the traceback, too), 2 wrong usage, 3 a gate that was asked for did not hold, 130 interrupted. `NO_COLOR` is honored,
-and where stderr is no terminal there are plain lines instead of bars.
+Data goes to stdout, progress and messages go to stderr. Exit codes: 0 success, 1 error (one sentence, and with
+`-v` the traceback), 2 wrong usage, 3 failed gate, 130 interrupted. `NO_COLOR` is honored. Where stderr is no terminal,
+progress is printed as plain lines instead of bars.
 """
 
 

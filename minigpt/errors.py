@@ -47,7 +47,13 @@ class ExportError(MiniGPTError):
 
 
 class GateFailed(MiniGPTError):
-    """A gate the user asked for (`--fail-if`) did not hold; exit code 3."""
+    """A gate the user asked for (`--fail-if`, `--keep-general`) did not hold; exit code 3.
+
+    Attributes:
+        reports: the reports of the builds that were made all the same, if a build raised it.
+    """
+
+    reports: tuple[object, ...] = ()
 
 
 class UnknownName(MiniGPTError):

@@ -1,6 +1,6 @@
-"""The command line: each command parses, calls one function of the library and renders what it returns.
+"""Command line: each command parses its options, calls one function of the library and renders the result.
 
-A command's module is imported when the command runs, so that `minigpt --help` costs nothing.
+A command's module is imported when the command runs, so that `minigpt --help` stays fast.
 """
 
 from __future__ import annotations
@@ -10,38 +10,49 @@ from typing import Any
 
 import click
 
-from minigpt.cli.failures import failing_well
+from minigpt.cli.failures import exit_with_code
+from minigpt.errors import did_you_mean
 from minigpt.lazy import resolve
 
+# Every command: the "module:function" that runs it, and its line in `minigpt --help`.
 COMMANDS = {
     "build": ("minigpt.cli.build:build", "Build a smaller specialist for one or more domains."),
     "eval": ("minigpt.cli.evaluate:evaluate", "Measure any causal model on a domain."),
-    "compare": ("minigpt.cli.compare:compare", "Reports side by side, and gates for scripts."),
-    "catalog": ("minigpt.cli.catalog:catalog", "Finished models: list, show, add, remove, verify."),
-    "domains": ("minigpt.cli.domains:domains", "Domain definitions: list, show, validate, new."),
-    "corpus": ("minigpt.cli.corpus:corpus", "Where a domain's text comes from, and what is in it."),
-    "export": ("minigpt.cli.export:export", "ONNX and other formats, verified against PyTorch."),
-    "bench": ("minigpt.cli.bench:bench", "Speed, memory and size of models side by side."),
+    "compare": ("minigpt.cli.compare:compare", "Compare reports side by side, and check gates in scripts."),
+    "catalog": ("minigpt.cli.catalog:catalog", "List, show, add, remove and verify finished models."),
+    "domains": ("minigpt.cli.domains:domains", "List, show, validate and create domain definitions."),
+    "corpus": ("minigpt.cli.corpus:corpus", "Show where a domain's text comes from and what it holds."),
+    "export": ("minigpt.cli.export:export", "Write a model for ONNX and other runtimes, and verify it."),
+    "bench": ("minigpt.cli.bench:bench", "Measure speed, memory and size of models side by side."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
-    "sweep": ("minigpt.cli.sweep:sweep", "Methods against sizes: points, Pareto set, pictures."),
-    "methods": ("minigpt.cli.methods:methods", "The pruning methods there are."),
-    "estimate": ("minigpt.cli.estimate:estimate", "Memory and arithmetic from a config alone."),
+    "sweep": ("minigpt.cli.sweep:sweep", "Try several methods and sizes, and show which pay off."),
+    "methods": ("minigpt.cli.methods:methods", "List the pruning methods."),
+    "estimate": ("minigpt.cli.estimate:estimate", "Estimate memory and arithmetic from a config alone."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use, and whose failures become exit codes."""
+    """Group of commands that are imported on use, and whose failures become exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of the table."""
+        """List the commands in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module that holds `cmd_name`."""
+        """Import a command; None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = resolve(COMMANDS[cmd_name][0])
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments begin with; suggest the nearest one for a mistyped name."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}.{did_you_mean(name, COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, without importing them."""
@@ -49,14 +60,14 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; every failure leaves as one sentence and its exit code."""
-        with failing_well(ctx):
+        """Run the command; a failure ends the program with one sentence and an exit code."""
+        with exit_with_code(ctx):
             return super().invoke(ctx)
 
 
-def show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    """Print the version and exit."""
-    if wanted:
+def show_version(ctx: click.Context, _parameter: click.Parameter, requested: bool) -> None:
+    """Print the version and exit if `--version` was given."""
+    if requested:
         from minigpt import __version__
 
         click.echo(f"minigpt {__version__}")
@@ -69,17 +80,22 @@ def show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) 
     epilog="Start with: minigpt build --domain medical --preset quick",
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the version and exit.",
 )
 def cli() -> None:
     """Small specialists from large language models, with the evidence.
 
-    Exit codes: 0 done, 1 an error said in one sentence, 2 wrong usage, 3 a gate did not hold, 130 interrupted.
+    Exit codes: 0 success, 1 error, 2 wrong usage, 3 failed gate, 130 interrupted.
     """
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script `minigpt`."""
     from minigpt.cli.failures import end_cleanly_on_sigterm
 
     end_cleanly_on_sigterm()

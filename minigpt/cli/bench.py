@@ -1,4 +1,4 @@
-"""`minigpt bench`."""
+"""Command `minigpt bench`."""
 
 from __future__ import annotations
 
@@ -21,32 +21,49 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("models", nargs=-1, required=True, metavar="A [B ...]")
-@click.option("--prompt", "prompt", type=click.IntRange(min=1), default=256, show_default=True, help="Tokens to read.")
-@click.option("--decode", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to generate.")
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Turns; the median counts.")
-@click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Of PyTorch models.")
+@click.option(
+    "--prompt", type=click.IntRange(min=1), default=256, show_default=True, help="Length of the prompt in tokens."
+)
+@click.option(
+    "--decode", type=click.IntRange(min=1), default=64, show_default=True, help="Number of tokens to generate."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Number of measurements of each model; the median counts.",
+)
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="cpu",
+    show_default=True,
+    help="Device for PyTorch models: auto, cpu, cuda, cuda:1 or mps.",
+)
 @standard
 def bench(session: Session, *, models: tuple[str, ...], prompt: int, decode: int, repeats: int, device: str) -> None:
-    """Load time, size, memory and tokens a second of models in their runtimes, by turns on this machine.
+    """Measure load time, size, memory and speed of models in their runtimes, by turns on this machine.
 
-    Each is an exported folder, or anything else that `minigpt eval` takes, which then runs in PyTorch in fp32. The
-    ratios are to A: give the parent in the same format first. Threads: OMP_NUM_THREADS, else all cores.
+    Each model is an exported folder, or anything else that `minigpt eval` takes, which then runs in PyTorch in fp32.
+    Ratios are relative to A: give the parent in the same format first. The number of threads is OMP_NUM_THREADS, or
+    all cores if that is not set.
     """
     from minigpt.machine import pick_device
     from minigpt.models.bench import Workload
     from minigpt.models.bench import bench as run
 
     work = Workload(prompt=prompt, decode=decode, repeats=repeats)
-    found = run(models, device=pick_device(device), workload=work, reporter=session.reporter)
-    session.show(found, lambda: render(found))
+    comparison = run(models, device=pick_device(device), workload=work, reporter=session.reporter)
+    session.show(comparison, lambda: render(comparison))
 
 
-def render(found: Bench) -> RenderableType:
-    """One row a model, ratios to the first in brackets."""
+def render(comparison: Bench) -> RenderableType:
+    """Draw one row for each model, with ratios to the first one in brackets."""
     from minigpt.report.text import clean, size
 
     result = table("model", "runtime", ">weights", ">load, s", ">memory", ">prefill, tok/s", ">decode, tok/s")
-    for model in found.models:
+    for model in comparison.models:
         ratios = {name: f" ({ratio:.2f}×)" for name, ratio in model.ratios.items()}
         result.add_row(
             clean(model.name),
@@ -57,8 +74,9 @@ def render(found: Bench) -> RenderableType:
             f"{model.prefill:.1f}" + ratios.get("prefill", ""),
             f"{model.decode:.1f}" + ratios.get("decode", ""),
         )
-    work = found.workload
+    work = comparison.workload
     result.caption = (
-        f"{found.machine}; {work.prompt} tokens read, {work.decode} generated, median of {work.repeats} turns"
+        f"{comparison.machine}; {work.prompt} tokens read, {work.decode} generated, "
+        f"median of {work.repeats} measurements"
     )
     return result

@@ -14,7 +14,7 @@ from minigpt.cli.params import Amount, Fraction, Names, at_most_one, pairs
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.pipeline import PlanSummary
+    from minigpt.pipeline import BuildOptions, PlanSummary
 
 
 @click.command(
@@ -23,64 +23,107 @@ if TYPE_CHECKING:
         "minigpt build --domain medical --domain law --target-params 100M --output-dir runs/two",
         "minigpt build --domain ./mine.yaml --base HuggingFaceTB/SmolLM2-360M --device cuda",
         "minigpt build --domain finance --target-size 0.6 --plan-only",
+        "minigpt build runs/medical/recipe.yaml --output-dir runs/again",
     )
 )
-@click.option("--domain", "domains", multiple=True, required=True, metavar="NAME|FILE|all", help="Specialty; repeats.")
+@click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    metavar="NAME|FILE|all",
+    help="Domain to build: a name from `minigpt domains list`, a YAML file, or `all`. Repeat for several.",
+)
 @click.option("--base", metavar="REF", help="Parent: folder, Hub id, GGUF file or pypi: asset [SmolLM2-135M-Instruct].")
 @click.option("--target-size", type=Fraction(), help="Fraction of the parameters to keep [0.75].")
-@click.option("--target-params", type=Amount("count"), help="Parameters to keep, e.g. 100M.")
+@click.option("--target-params", type=Amount("count"), help="Number of parameters to keep, e.g. 100M.")
 @click.option("--target-bytes", type=Amount("bytes", unit="B"), help="Size of model.safetensors, e.g. 150MB.")
-@click.option("--method", metavar="NAME", help="How units are ranked, see `minigpt methods` [contextual].")
-@click.option("--preset", type=click.Choice(["quick", "standard", "thorough"]), help="How much work [quick].")
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="Pruning method: a name from `minigpt methods`, or package.module:ROW for one of your own [contextual].",
+)
+@click.option("--preset", type=click.Choice(["quick", "standard", "thorough"]), help="Amount of work [quick].")
 @click.option(
     "--keep-general",
     type=click.FloatRange(min=1, min_open=True),
     metavar="X",
-    help="General text may cost X times the parent's bits per byte; exit 3 beyond.",
+    help="Bound on general text: at most X times the parent's bits per byte; exit code 3 beyond.",
 )
 @click.option(
     "--kinds",
     type=Names("linear", "activation", "embedding"),
-    help="What may be removed [everything, whole layers too].",
+    help="Kinds of pruning that are allowed [all, and whole layers].",
 )
-@click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Where to write [runs/DOMAIN].")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps [auto].")
-@click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Saved weights [bfloat16].")
-@click.option("--seed", type=click.IntRange(min=0), help="Of everything random [0].")
+@click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder to write [runs/DOMAIN].")
+@click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
 @click.option(
-    "--set", "overrides", multiple=True, callback=pairs, metavar="KEY=VALUE", help="E.g. heal.steps=50; repeats."
+    "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Type of saved weights [bfloat16]."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed [0].")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    callback=pairs,
+    metavar="KEY=VALUE",
+    help="Setting to change, e.g. heal.steps=50. Repeat for several.",
 )
 @online
-@click.option("--plan-only", is_flag=True, help="Show what would be removed and stop.")
-@click.option("--masked", is_flag=True, help="Evaluate the method's own form in memory; a report and no model.")
+@click.option("--plan-only", is_flag=True, help="Show what would be removed, and stop.")
+@click.option(
+    "--paper-form", "--masked", "masked", is_flag=True, help="Evaluate the method's paper form; write no model."
+)
 @click.option("--force", is_flag=True, help="Start over instead of resuming.")
 @standard
 def build(session: Session, **options: Any) -> None:
     """Build a smaller specialist for one or more domains.
 
+    RECIPE is a recipe.yaml that a build left; options given beside it take precedence.
+
     Corpus, activation statistics, plan, pruning, healing, evaluation, report, catalog. The same command again
     resumes; with everything done it prints the report at once.
     """
     at_most_one(**{name: options[name] for name in ("target_size", "target_params", "target_bytes")})
+    recipe, plan_only = options.pop("recipe"), options.pop("plan_only")
+    if recipe is None and not options["domains"]:
+        raise click.UsageError("Give --domain NAME or a recipe file. `minigpt domains list` shows the domains.")
+    if plan_only and options["masked"]:
+        raise click.UsageError("--plan-only and --paper-form exclude each other.")
     check_names(options["domains"], options["method"])
-    from minigpt import pipeline
-    from minigpt.report import check_gate, render
+    given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
+    run(session, options_of(recipe, given), plan_only=plan_only)
 
-    if (kept := options.pop("keep_general")) is not None:
-        options["overrides"] = {**options["overrides"], "keep_general": str(kept)}
-    given = {name: value for name, value in options.items() if value is not None and value is not False}
-    chosen = pipeline.BuildOptions(**given)
-    if chosen.plan_only and chosen.masked:
-        raise click.UsageError("--plan-only and --masked exclude each other.")
-    if chosen.plan_only:
-        plans = pipeline.plan_only(chosen, session.reporter)
+
+def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:
+    """The options of a recipe, if there is one, with those given beside it put in."""
+    from minigpt.pipeline import BuildOptions
+    from minigpt.pipeline.recipe import read_recipe, with_changes
+
+    return BuildOptions(**given) if recipe is None else with_changes(read_recipe(recipe), given)
+
+
+def run(session: Session, options: BuildOptions, *, plan_only: bool) -> None:
+    """Plan or build, and show the result; a bound that does not hold is an error after the reports are shown."""
+    import minigpt
+    from minigpt import pipeline
+    from minigpt.errors import GateFailed
+    from minigpt.report import render
+
+    if plan_only:
+        plans = pipeline.plan_specialists(options, session.reporter)
         session.show(alone(plans), lambda: stacked(outline(plan) for plan in plans))
         return
-    reports = pipeline.build(chosen, session.reporter)
+    broken: GateFailed | None = None
+    try:
+        reports: Sequence[Any] = minigpt.build(options, reporter=session.reporter)
+    except GateFailed as error:
+        if not error.reports:
+            raise
+        reports, broken = error.reports, error
     session.show(alone(reports), lambda: stacked(render(report) for report in reports))
-    if (bound := chosen.overrides.get("keep_general", "none")).casefold() not in {"none", "null"}:
-        for made in reports:
-            check_gate(f"bits_per_byte@general>{float(bound)}x", [(made.domain, made)])
+    if broken is not None:
+        raise broken
 
 
 def check_names(domains: Sequence[str], method: str | None) -> None:

@@ -1,8 +1,9 @@
-"""`minigpt catalog`."""
+"""Command `minigpt catalog`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,39 +20,37 @@ if TYPE_CHECKING:
     epilog=examples("minigpt catalog list", "minigpt catalog add runs/medical", "minigpt catalog verify --json")
 )
 def catalog() -> None:
-    """Finished models: where they lie, and whether their files are still the ones that were measured."""
+    """Show finished models: where they are, and whether their files are still the ones that were measured."""
 
 
 @catalog.command("list", epilog=examples("minigpt catalog list", "minigpt catalog list --domain law --json"))
-@click.option("--domain", metavar="NAME", help="Only this domain.")
+@click.option("--domain", metavar="NAME", help="Domain whose models are listed [all].")
 @standard
 def list_entries(session: Session, *, domain: str | None) -> None:
-    """All models, oldest first."""
+    """List the models, oldest first."""
     from minigpt.models import catalog as library
 
-    found = library.entries(domain)
-    session.show({"entries": found}, lambda: overview(found))
+    entries = library.entries(domain)
+    session.show({"entries": entries}, lambda: overview(entries, domain))
 
 
 @catalog.command(epilog=examples("minigpt catalog show medical"))
 @click.argument("name")
 @standard
 def show(session: Session, *, name: str) -> None:
-    """The report of NAME: an id, or a domain (its latest build)."""
+    """Show the report of NAME, which is an id, or a domain (its latest build)."""
     from minigpt import report
     from minigpt.models import find
 
-    found = find.report_of(name)
-    session.show(found, lambda: report.render(found))
+    finished = find.report_of(name)
+    session.show(finished, lambda: report.render(finished))
 
 
 @catalog.command(epilog=examples("minigpt catalog add runs/medical"))
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @standard
 def add(session: Session, *, folder: str) -> None:
-    """Enter the finished build in FOLDER, with hashes of its files."""
-    from pathlib import Path
-
+    """Add the finished build in FOLDER, with hashes of its files."""
     from minigpt.models import catalog as library
 
     entry = library.add(Path(folder))
@@ -62,10 +61,10 @@ def add(session: Session, *, folder: str) -> None:
     epilog=examples("minigpt catalog remove medical-76-20260101-1a2b3c", "minigpt catalog remove ID --delete-files")
 )
 @click.argument("entry_id", metavar="ID")
-@click.option("--delete-files", is_flag=True, help="Delete the files the entry recorded, too.")
+@click.option("--delete-files", is_flag=True, help="Also delete the files that the entry recorded.")
 @standard
 def remove(session: Session, *, entry_id: str, delete_files: bool) -> None:
-    """Drop an entry; its files stay where they are unless asked otherwise."""
+    """Remove the entry ID. Its files stay where they are unless --delete-files is given."""
     from minigpt.models import catalog as library
 
     entry = library.remove(entry_id, delete=delete_files)
@@ -76,7 +75,7 @@ def remove(session: Session, *, entry_id: str, delete_files: bool) -> None:
 @click.argument("entry_id", metavar="[ID]", required=False)
 @standard
 def verify(session: Session, *, entry_id: str | None) -> None:
-    """Hash the files of ID, or of all entries, again; exit 1 if one is missing, changed or was added."""
+    """Hash the files of ID, or of all entries, again. The exit code is 1 if one is missing, changed or new."""
     from minigpt.errors import AssetError
     from minigpt.models import catalog as library
 
@@ -89,14 +88,16 @@ def verify(session: Session, *, entry_id: str | None) -> None:
 
 
 def verdict(damaged: Mapping[str, str]) -> str:
-    """One entry's line: `ok`, or the files that are not."""
+    """Format the line of an entry: `ok`, or the files that are not."""
     return ", ".join(f"{name} {state}" for name, state in damaged.items()) or "ok"
 
 
-def overview(entries: Sequence[CatalogEntry]) -> RenderableType:
-    """One row a model."""
+def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> RenderableType:
+    """Draw one row for each model, or say that there is none (of `domain`)."""
     from minigpt.report.text import count, size
 
+    if not entries and domain is not None:
+        return f"The catalog has no model of the domain {domain!r}: `minigpt catalog list` shows all."
     if not entries:
         return "The catalog is empty: `minigpt build --domain medical` makes the first entry."
     result = table("=id", "domain", ">parameters", ">size", "headline", "path")

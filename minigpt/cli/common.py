@@ -1,4 +1,4 @@
-"""What every command shares: `--json`, `-q`, `-v`, the two streams, and the reporter that draws progress."""
+"""Parts that all commands share: `--json`, `-q`, `-v`, the two output streams, and tables."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+# Columns of a table where the output is no terminal and no width is set.
 PIPED_WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """How this run talks: data on stdout (`show`), everything else on stderr (`reporter`)."""
+    """Output of one command: data on stdout through `show`, everything else on stderr through `reporter`.
+
+    Attributes:
+        json: whether the result is printed as JSON.
+        quiet: whether progress is left out.
+        verbose: whether warnings of libraries and tracebacks are shown.
+        reporter: receives progress and notes.
+    """
 
     json: bool
     quiet: bool
@@ -30,7 +38,12 @@ class Session:
     reporter: Reporter = SILENT
 
     def show(self, data: Any, render: Callable[[], RenderableType]) -> None:
-        """Print the result: one JSON document with `--json`, else what `render` draws."""
+        """Print the result of the command.
+
+        Args:
+            data: the result, which is printed as one JSON document with `--json`.
+            render: draws the result for people; called only without `--json`.
+        """
         if self.json:
             from minigpt.files import dumps
 
@@ -40,7 +53,7 @@ class Session:
 
 
 def data_console() -> Console:
-    """A rich console on stdout; wide when piped, so that tables are not cut."""
+    """Make a rich console on stdout, wide when piped so that tables are not cut."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
@@ -51,8 +64,8 @@ def standard(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command `--json`, `-q`, `-v` and a :class:`Session` as its first argument."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
-    @click.option("-q", "--quiet", is_flag=True, help="No progress: only the result and errors.")
-    @click.option("-v", "--verbose", is_flag=True, help="Libraries' warnings too, and tracebacks.")
+    @click.option("-q", "--quiet", is_flag=True, help="Show only the result and errors, no progress.")
+    @click.option("-v", "--verbose", is_flag=True, help="Show warnings of libraries and tracebacks too.")
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:
         from minigpt.cli.console import reporter_for, silence_libraries
@@ -68,11 +81,17 @@ def standard(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-online = click.option("--online", is_flag=True, help="Use the Hub data sets of the domain too.")
+# Option of the commands that read a domain's text.
+online = click.option("--online", is_flag=True, help="Also use the domain's data sets from the Hugging Face Hub.")
 
 
 def table(*columns: str, **options: Any) -> Table:
-    """An empty rich table in the house style; `>name` is right-aligned, `=name` never broken, since it is copied."""
+    """Make an empty table.
+
+    Args:
+        columns: headings; `>name` is right-aligned, and `=name` is never broken, because users copy what stands there.
+        options: options of :class:`rich.table.Table`.
+    """
     from rich import box
     from rich.table import Table
 
@@ -84,7 +103,7 @@ def table(*columns: str, **options: Any) -> Table:
 
 
 def facts(rows: Mapping[str, object]) -> RenderableType:
-    """Two columns: name and value."""
+    """Make a table of two columns, name and value."""
     result = table("", "", show_header=False)
     for name, value in rows.items():
         result.add_row(str(name), str(value))
@@ -92,5 +111,6 @@ def facts(rows: Mapping[str, object]) -> RenderableType:
 
 
 def examples(*lines: str) -> str:
-    """An epilog of example commands, kept line by line by click's backspace mark."""
+    """Make the epilog of a command from example commands, one a line."""
+    # The backspace character keeps click from wrapping the lines.
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""`minigpt compare`."""
+"""Command `minigpt compare`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,33 @@ from minigpt.cli.common import Session, examples, standard
     )
 )
 @click.argument("builds", nargs=-1, required=True, metavar="A [B ...]")
-@click.option("--fail-if", "gates", multiple=True, metavar="EXPR", help="Exit 3 if EXPR is true; repeats.")
-@click.option("--matrix", is_flag=True, help="Measure each on the held-out text of every one's domain.")
-@click.option("--limit", type=click.IntRange(min=1), help="With --matrix: at most this many passages a domain [all].")
-@click.option("--device", metavar="NAME", default="auto", show_default=True, help="With --matrix: where to measure.")
+@click.option(
+    "--fail-if",
+    "gates",
+    multiple=True,
+    metavar="EXPR",
+    help="Gate: exit with code 3 if EXPR is true. Repeat for several.",
+)
+@click.option("--matrix", is_flag=True, help="Measure every model on the held-out text of all their domains.")
+@click.option("--limit", type=click.IntRange(min=1), help="With --matrix: most passages of each domain [all].")
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="With --matrix: device, one of auto, cpu, cuda, cuda:1 or mps.",
+)
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs/matrix"),
-    help="With --matrix: where items, matrix.json and the picture go [runs/matrix].",
+    help="With --matrix: folder for matrix.json, the picture and the figures of every passage [runs/matrix].",
 )
-@click.option("--pictures/--no-pictures", default=True, help="With --matrix: draw it (needs matplotlib) [yes].")
+@click.option(
+    "--pictures/--no-pictures",
+    default=True,
+    help="With --matrix: whether to draw a picture, which needs matplotlib [yes].",
+)
 @standard
 def compare(
     session: Session,
@@ -42,24 +58,26 @@ def compare(
     output_dir: Path,
     pictures: bool,
 ) -> None:
-    """Reports side by side: build folders, report.json files, catalog ids or domains (their latest build).
+    """Compare the reports of several models side by side, or of one model with its parent.
 
-    EXPR is METRIC[@TASK] OP NUMBER[x]. With x the number multiplies the value of A, or for a single report that of
-    its parent.
+    A, B, ... are build folders, report.json files, catalog ids or domains (their latest build).
 
-    With --matrix the models are measured again, all on the same text: bits per byte of every specialist on every
-    domain and control, as ratios to its parent with paired 95 % intervals.
+    EXPR is METRIC[@TASK] OP NUMBER[x], e.g. bits_per_byte>1.02x. With x, the number is a multiple of the value of A,
+    or of the parent's value if there is one report.
+
+    With --matrix the models are measured again, all on the same text: bits per byte of every specialist on the text of
+    every domain and on general text, as ratios to its parent with paired 95 % intervals.
     """
     if matrix:
         if gates:
-            raise click.UsageError("--fail-if reads reports and --matrix measures anew: give one of them.")
+            raise click.UsageError("--fail-if reads reports and --matrix measures again: give only one of them.")
         from minigpt.sweep.chart import render_matrix
         from minigpt.sweep.matrix import cross_domain
 
-        found = cross_domain(
+        measured = cross_domain(
             builds, output_dir=output_dir, device=device, limit=limit, pictures=pictures, reporter=session.reporter
         )
-        session.show(found, lambda: render_matrix(found))
+        session.show(measured, lambda: render_matrix(measured))
         return
     from minigpt import report
     from minigpt.models import find

@@ -1,4 +1,4 @@
-"""Progress on stderr: live bars in a terminal, plain lines elsewhere; both with an honest ETA."""
+"""Progress on stderr: live bars in a terminal, plain lines elsewhere, both with an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
+# Seconds between two lines of plain progress.
 PLAIN_SECONDS = 30.0
+# Seconds before the first estimate of the time left.
 WARM_UP_SECONDS = 2.0
 
 
 class Pace:
-    """How fast one loop goes. The ETA comes from the items done so far and stays silent until there is evidence."""
+    """Pace of one loop, and the time left at that pace.
+
+    Attributes:
+        total: number of items, if it is known.
+        started: time at which the loop started, in seconds.
+        done: items done so far.
+    """
 
     def __init__(self, total: float | None, now: float) -> None:
         self.total = total
@@ -33,38 +41,42 @@ class Pace:
         self.done = 0
 
     def remaining(self, now: float) -> float | None:
-        """Seconds left at the mean pace so far; None before the first items are done or without a total."""
+        """Estimate the seconds left at the mean pace so far; None without a total or before there is evidence."""
         elapsed = now - self.started
         if not self.total or self.done == 0 or elapsed < WARM_UP_SECONDS:
             return None
         return max(self.total - self.done, 0.0) * elapsed / self.done
 
     def count(self) -> str:
-        """Items done, and of how many where that is known."""
+        """Format the number of items done, and of how many where that is known."""
         return f"{self.done:,}/{self.total:,.0f}" if self.total else f"{self.done:,} done"
 
     def line(self, title: str, now: float) -> str:
-        """One line of plain progress."""
+        """Format one line of plain progress."""
         left = self.remaining(now)
         eta = f", about {duration(left)} left" if left is not None else ""
         return f"{title}: {self.count()} after {duration(now - self.started)}{eta}"
 
 
 def size_of(items: Iterable[Any], total: float | None) -> float | None:
-    """The number of items, where it can be known."""
+    """Return the number of items, where it can be known."""
     if total is not None:
         return total
     return len(items) if isinstance(items, Sized) else None
 
 
 class PlainReporter:
-    """For logs and pipes: a line when a stage starts and ends, and one about every 30 seconds in between."""
+    """Reporter for logs and pipes.
+
+    It prints a line when a stage starts and ends, and one about every 30 seconds in between.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def note(self, message: str) -> None:
-        """One line."""
+        """Print one line."""
+        # Progress must not stop a job whose terminal is gone.
         try:
             click.echo(message, file=self.stream)
         except (OSError, ValueError):
@@ -72,7 +84,7 @@ class PlainReporter:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
-        """Announce the stage, and how long it took."""
+        """Announce the stage, and at its end the time it took."""
         started = time.monotonic()
         self.note(f"{title} ...")
         try:
@@ -83,7 +95,7 @@ class PlainReporter:
         self.note(f"{title}: done in {duration(time.monotonic() - started)}")
 
     def track(self, items: Iterable[T], *, title: str, total: float | None = None) -> Iterator[T]:
-        """Yield the items; tell where the loop is about every 30 seconds."""
+        """Yield the items, and print how far the loop is about every 30 seconds."""
         last = time.monotonic()
         pace = Pace(size_of(items, total), last)
         for item in items:
@@ -96,9 +108,13 @@ class PlainReporter:
 
 
 class RichReporter:
-    """For a terminal: finished stages stay as lines, what runs now is drawn below them.
+    """Reporter for a terminal: finished stages stay as lines, and running ones are drawn below them.
 
     The display runs only while something is tracked, so that it never disturbs what a command writes to stdout.
+
+    Attributes:
+        progress: the display.
+        depth: number of lines of the display that are open.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -107,7 +123,7 @@ class RichReporter:
 
     @contextmanager
     def drawn(self, title: str, total: float | None) -> Iterator[TaskID]:
-        """A line of the display, indented under the lines already open."""
+        """Open a line of the display, indented under the lines that are already open."""
         if self.depth == 0:
             self.progress.start()
         task = self.progress.add_task(f"{'  ' * self.depth}{title}", total=total, count="", eta="")
@@ -121,12 +137,12 @@ class RichReporter:
                 self.progress.stop()
 
     def note(self, message: str) -> None:
-        """One dim line above the bars."""
+        """Print one dim line above the bars."""
         self.progress.console.print(message, style="dim", markup=False, highlight=False)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
-        """A spinner while the stage runs, then a line that says how long it took."""
+        """Show a spinner while the stage runs, then print a line with the time it took."""
         from rich.text import Text
 
         started = time.monotonic()
@@ -136,12 +152,12 @@ class RichReporter:
                 yield
             mark, style = "✓", "green"
         finally:
-            took = duration(time.monotonic() - started)
-            line = Text.assemble("  " * self.depth, (mark, style), f" {title} ", (took, "dim"))
+            elapsed = duration(time.monotonic() - started)
+            line = Text.assemble("  " * self.depth, (mark, style), f" {title} ", (elapsed, "dim"))
             self.progress.console.print(line)
 
     def track(self, items: Iterable[T], *, title: str, total: float | None = None) -> Iterator[T]:
-        """Yield the items under a bar that goes away at the end."""
+        """Yield the items under a bar that disappears at the end."""
         pace = Pace(size_of(items, total), time.monotonic())
         with self.drawn(title, pace.total) as task:
             for item in items:
@@ -153,14 +169,14 @@ class RichReporter:
 
 
 def reporter_for(*, quiet: bool) -> Reporter:
-    """The reporter for this run: silent with `-q`, bars in a terminal, plain lines elsewhere."""
+    """Choose the reporter of this run: silent with `-q`, bars in a terminal, plain lines elsewhere."""
     if quiet:
         return SILENT
     return RichReporter(bars()) if sys.stderr.isatty() else PlainReporter(sys.stderr)
 
 
 def bars() -> Progress:
-    """The rich display behind :class:`RichReporter`; it clears itself when done."""
+    """Make the display behind :class:`RichReporter`; it clears itself at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -178,7 +194,7 @@ def bars() -> Progress:
 
 
 def silence_libraries() -> None:
-    """Keep other libraries' bars, logs and warnings off stderr: ours is the only progress."""
+    """Keep bars, logs and warnings of libraries off stderr, so that ours is the only progress."""
     environment.silence_libraries()
     environment.share_cores()
     warnings.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""`minigpt corpus`."""
+"""Command `minigpt corpus`."""
 
 from __future__ import annotations
 
@@ -20,78 +20,79 @@ if TYPE_CHECKING:
     epilog=examples("minigpt corpus show medical", "minigpt corpus stats law", "minigpt corpus fetch finance -o texts/")
 )
 def corpus() -> None:
-    """A domain's text and questions: where they come from, under which license, how they are split."""
+    """Show a domain's text and questions: sources, licenses, splits and counts."""
 
 
 @corpus.command(epilog=examples("minigpt corpus show medical", "minigpt corpus show ./mine.yaml --json"))
 @click.argument("domain")
 @standard
 def show(session: Session, *, domain: str) -> None:
-    """The sources of DOMAIN as its definition names them; fetches nothing."""
+    """List the sources in the definition of DOMAIN. Nothing is fetched."""
     from minigpt.domain.config import load_domain
 
-    found = load_domain(domain)
-    data = {"domain": found.name, "corpus": found.corpus, "questions": found.questions}
-    session.show(data, lambda: sources(found))
+    definition = load_domain(domain)
+    data = {"domain": definition.name, "corpus": definition.corpus, "questions": definition.questions}
+    session.show(data, lambda: sources(definition))
 
 
 @corpus.command(epilog=examples("minigpt corpus stats medical", "minigpt corpus stats law --seed 1 --json"))
 @click.argument("domain")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the splits.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the splits.")
 @online
 @standard
 def stats(session: Session, *, domain: str, seed: int, online: bool) -> None:
-    """Read, clean and split the text of DOMAIN, and count what there is."""
+    """Read, clean and split the text of DOMAIN, and count documents, passages, bytes and words."""
     from minigpt.corpus import build_corpus, statistics
 
-    found = statistics(build_corpus(chosen_domain(domain, online=online), seed=seed, reporter=session.reporter))
-    session.show(found, lambda: summary(found))
+    text = build_corpus(definition_of(domain, online=online), seed=seed, reporter=session.reporter)
+    counts = statistics(text)
+    session.show(counts, lambda: summary(counts))
 
 
 @corpus.command(epilog=examples("minigpt corpus fetch medical", "minigpt corpus fetch law --output-dir texts/law"))
 @click.argument("domain")
 @click.option(
-    "-o", "--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Also write the splits here."
+    "-o", "--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder to write the splits to [none]."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the splits.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the splits.")
 @online
 @standard
 def fetch(session: Session, *, domain: str, output_dir: Path | None, seed: int, online: bool) -> None:
     """Download the sources of DOMAIN into the cache, so that later commands need no network."""
     from minigpt.corpus import build_corpus, save_corpus
 
-    found = build_corpus(chosen_domain(domain, online=online), seed=seed, reporter=session.reporter)
+    text = build_corpus(definition_of(domain, online=online), seed=seed, reporter=session.reporter)
     if output_dir is not None:
-        save_corpus(found, output_dir)
-    data = {"domain": found.domain, "attributions": found.attributions, "output_dir": output_dir and str(output_dir)}
-    session.show(data, lambda: "\n".join(f"{item.name}: {item.documents} documents" for item in found.attributions))
+        save_corpus(text, output_dir)
+    data = {"domain": text.domain, "attributions": text.attributions, "output_dir": output_dir and str(output_dir)}
+    session.show(data, lambda: "\n".join(f"{item.name}: {item.documents} documents" for item in text.attributions))
 
 
-def chosen_domain(name: str, *, online: bool) -> DomainConfig:
-    """The domain of this name, with its Hub data sets if `online`."""
+def definition_of(domain: str, *, online: bool) -> DomainConfig:
+    """Load the definition of a domain, with its data sets from the Hub if `online`."""
     from minigpt.domain.config import load_domain, with_online
 
-    found = load_domain(name)
-    return with_online(found) if online else found
+    definition = load_domain(domain)
+    return with_online(definition) if online else definition
 
 
-def summary(found: Mapping[str, Any]) -> RenderableType:
-    """Splits, question sets, and what cleaning dropped."""
+def summary(statistics: Mapping[str, Any]) -> RenderableType:
+    """Draw the sizes of the splits, the question sets, and what cleaning dropped."""
     from rich.console import Group
 
     splits = table("split", ">documents", ">passages", ">bytes", ">words")
-    for name, sizes in found["splits"].items():
+    for name, sizes in statistics["splits"].items():
         splits.add_row(name, *(f"{sizes[unit]:,}" for unit in ("documents", "passages", "bytes", "words")))
     questions = table("questions", ">number", "role", "answer text in training", "note")
-    for item in found["questions"]:
+    for item in statistics["questions"]:
         seen = {True: "yes", False: "no", None: "not known"}[item["seen"]]
         questions.add_row(item["name"], f"{item['questions']:,}", item["role"], seen, item["note"])
-    counts = facts({name.replace("_", " "): f"{count:,}" for name, count in found["counts"].items()})
+    counts = facts({name.replace("_", " "): f"{count:,}" for name, count in statistics["counts"].items()})
     return Group(splits, questions, counts)
 
 
 def sources(domain: DomainConfig) -> RenderableType:
-    """One row a source of text or questions."""
+    """Draw one row for each source of text or questions."""
     from rich.text import Text
 
     result = table("source", "holds", "from", "split", "license", "needs network")

@@ -1,4 +1,4 @@
-"""`minigpt domains`."""
+"""Command `minigpt domains`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 
-ONLINE = "Sources marked (online) are read from the Hub, and only with --online."
+# Caption of the table of domains.
+ONLINE = "Sources marked (online) come from the Hugging Face Hub and are read only with --online."
 
 
 @click.group(
@@ -24,16 +25,16 @@ ONLINE = "Sources marked (online) are read from the Hub, and only with --online.
     )
 )
 def domains() -> None:
-    """Domain definitions: the packaged ones, yours in ./domains, and how to make a new one."""
+    """List, show, check and create domain definitions: the packaged ones, and yours in ./domains."""
 
 
 @domains.command("list", epilog=examples("minigpt domains list --json"))
 @standard
 def list_domains(session: Session) -> None:
-    """The domains that can be built by name. Sources marked (online) are used only with --online."""
+    """List the domains that can be built by name. Sources marked (online) are read only with --online."""
     from minigpt.domain.config import domain_names, load_domain
 
-    found = [load_domain(name) for name in domain_names()]
+    definitions = [load_domain(name) for name in domain_names()]
     rows = [
         {
             "name": domain.name,
@@ -46,41 +47,43 @@ def list_domains(session: Session) -> None:
                 *(questions.name for questions in domain.questions if questions.online),
             ],
         }
-        for domain in found
+        for domain in definitions
     ]
-    session.show({"domains": rows}, lambda: overview(found))
+    session.show({"domains": rows}, lambda: overview(definitions))
 
 
 @domains.command(epilog=examples("minigpt domains show medical", "minigpt domains show law > my-law.yaml"))
 @click.argument("domain")
 @standard
 def show(session: Session, *, domain: str) -> None:
-    """The resolved definition of DOMAIN as YAML: a good start for your own.
+    """Print the complete definition of DOMAIN as YAML, a good start for your own.
 
-    Sources with `online: true` are used only with --online.
+    Sources with `online: true` are read only with --online.
     """
     from minigpt.domain.config import load_domain, resolved_yaml
 
-    found = load_domain(domain)
+    definition = load_domain(domain)
     if session.json:
-        session.show(found, lambda: "")
+        session.show(definition, lambda: "")
     else:
-        click.echo(resolved_yaml(found), nl=False)
+        click.echo(resolved_yaml(definition), nl=False)
 
 
 @domains.command(epilog=examples("minigpt domains validate my-law.yaml", "minigpt domains validate medical"))
 @click.argument("domain")
 @standard
 def validate(session: Session, *, domain: str) -> None:
-    """Check that DOMAIN can be built here; exit 1 with the reasons if not."""
+    """Check that DOMAIN can be built here. The exit code is 1 if not, and the problems are listed."""
     from minigpt.domain import config
     from minigpt.errors import ConfigError
 
-    found = config.load_domain(domain)
-    problems = config.validate(found)
-    session.show({"domain": found.name, "problems": problems}, lambda: "\n".join(problems) or f"{found.name} is valid.")
+    definition = config.load_domain(domain)
+    problems = config.validate(definition)
+    data = {"domain": definition.name, "problems": problems}
+    session.show(data, lambda: "\n".join(problems) or f"{definition.name} is valid.")
     if problems:
-        raise ConfigError(f"{domain} cannot be built as it is: mend {'this' if len(problems) == 1 else 'these'} first.")
+        noun = "problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{domain} cannot be built yet: fix the {noun} above first.")
 
 
 @domains.command(
@@ -90,12 +93,25 @@ def validate(session: Session, *, domain: str) -> None:
     )
 )
 @click.argument("name")
-@click.option("--from", "folder", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--general", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Control text of yours.")
+@click.option(
+    "--from",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with your texts.",
+)
+@click.option(
+    "--general",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with general text of your own [the packaged general text].",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="File or folder to write [domains/NAME.yaml].")
 @standard
 def new(session: Session, *, name: str, folder: Path, general: Path | None, output: Path | None) -> None:
-    """Write a definition for your own texts: .txt, .md, .jsonl and .parquet files, or a folder with its own splits."""
+    """Write the definition NAME for your own texts.
+
+    The folder holds .txt, .md, .jsonl and .parquet files, or splits of its own.
+    """
     from minigpt.corpus.newdomain import new_domain
 
     path = new_domain(name, folder, output=output or Path("domains"), general=general)
@@ -104,10 +120,10 @@ def new(session: Session, *, name: str, folder: Path, general: Path | None, outp
     )
 
 
-def overview(found: Sequence[DomainConfig]) -> RenderableType:
-    """One row a domain."""
+def overview(definitions: Sequence[DomainConfig]) -> RenderableType:
+    """Draw one row for each domain."""
     result = table("domain", "title", "also called", "text", "questions")
-    for domain in found:
+    for domain in definitions:
         result.add_row(
             domain.name,
             domain.title,
@@ -120,5 +136,5 @@ def overview(found: Sequence[DomainConfig]) -> RenderableType:
 
 
 def labelled(item: SourceConfig | QuestionsConfig) -> str:
-    """A source's name, marked if it waits for `--online`."""
+    """Return the name of a source, marked if it is read only with `--online`."""
     return f"{item.name} (online)" if item.online else item.name

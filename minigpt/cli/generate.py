@@ -1,4 +1,4 @@
-"""`minigpt generate`."""
+"""Command `minigpt generate`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,29 @@ from minigpt.cli.common import Session, examples, standard
     )
 )
 @click.argument("model")
-@click.option("--prompt", required=True, metavar="TEXT|-", help="Text to continue; - reads standard input.")
-@click.option("--chat", is_flag=True, help="Ask it as a question, in the model's chat template.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--prompt", required=True, metavar="TEXT|-", help="Text to continue; - reads it from standard input.")
+@click.option("--chat", is_flag=True, help="Treat the prompt as a question, in the model's chat template.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), default=200, show_default=True, help="Most tokens to generate."
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Randomness of the text; 0 always takes the likeliest token.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Probability mass of the tokens to draw from.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
+)
 @standard
 def generate(
     session: Session,
@@ -38,7 +54,7 @@ def generate(
     seed: int,
     device: str,
 ) -> None:
-    """Try MODEL in the terminal; the text streams to stdout.
+    """Try MODEL in the terminal. The text appears on stdout while it is generated.
 
     MODEL is a folder, a build folder, an export folder, a catalog id, a domain (its latest build), a Hub id, a GGUF
     file or a pypi: asset.

@@ -1,4 +1,4 @@
-"""`minigpt methods`."""
+"""Command `minigpt methods`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 @click.command(epilog=examples("minigpt methods", "minigpt methods --json", "minigpt build --domain law --method flap"))
 @standard
 def methods(session: Session) -> None:
-    """The pruning methods there are: what each prunes, its paper, what its results load in."""
+    """List the pruning methods: what each prunes, its paper, and what loads its results."""
     from minigpt.methods import METHODS
 
     session.show({"methods": [row(method) for method in METHODS.values()]}, lambda: overview(list(METHODS.values())))
 
 
 def row(method: Method) -> dict[str, object]:
-    """What `--json` tells of a method; its options say what `--masked` evaluates."""
-    told = {name: getattr(method, name) for name in ("name", "prunes", "paper", "loads")}
-    return {**told, "options": {**method.options, "--masked": method.masked}}
+    """Describe a method for `--json`; its options say what `--paper-form` evaluates."""
+    facts = {name: getattr(method, name) for name in ("name", "prunes", "paper", "loads")}
+    return {**facts, "options": {**method.options, "--paper-form": method.paper_form_summary}}
 
 
 def overview(known: list[Method]) -> RenderableType:
-    """One row a method."""
-    result = table("=method", "prunes", "paper", "loads in", "--masked evaluates")
+    """Draw one row for each method."""
+    result = table("=method", "prunes", "paper", "loads in", "--paper-form evaluates")
     for method in known:
-        result.add_row(method.name, ", ".join(method.prunes), method.paper, method.loads, method.masked)
+        result.add_row(method.name, ", ".join(method.prunes), method.paper, method.loads, method.paper_form_summary)
     result.caption = (
-        "The plan cuts only what a method prunes: ffn (neurons), kv_groups, layers, embedding (tokens, ranked by the "
-        "domain's counts). Widths are uniform over the layers, the choice is per layer."
+        "The plan removes only what a method prunes: ffn (neurons), kv_groups, layers, embedding (tokens, ranked by "
+        "how often the domain uses them). All layers get the same width; each layer keeps its own units."
     )
     return result

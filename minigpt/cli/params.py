@@ -1,4 +1,4 @@
-"""Option types: sizes as people write them, `key=value` pairs, and options that exclude each other."""
+"""Types of options: sizes, fractions and lists of names as users write them, and `key=value` pairs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 
 import click
 
+# Factors of the suffixes of counts and of decimal byte units.
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+# Factors of binary byte units.
 BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class Amount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A count such as `100M`, or with `unit="B"` a number of bytes such as `150MB` or `143MiB`."""
+    """Option type of a count such as `100M`, or with `unit="B"` of a number of bytes such as `150MB` or `143MiB`."""
 
     def __init__(self, name: str, *, unit: str = "") -> None:
         self.name = name
         self.unit = unit.lower()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse to a positive integer."""
+        """Parse a positive integer."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(
@@ -34,7 +36,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return amount
 
     def scale(self, suffix: str) -> int | None:
-        """What a suffix multiplies by; None if it is no suffix of ours."""
+        """Return the factor of a suffix; None if it is unknown."""
         if self.unit and suffix.endswith(self.unit):
             suffix = suffix.removesuffix(self.unit)
             return (DECIMAL | BINARY).get(suffix)
@@ -42,12 +44,12 @@ class Amount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class Fraction(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """The fraction of parameters kept: `0.75` or `75%`."""
+    """Option type of a fraction of parameters to keep: `0.75` or `75%`."""
 
     name = "fraction"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse to a number above 0 and at most 1."""
+        """Parse a number above 0 and at most 1."""
         try:
             number = float(value[:-1]) / 100 if str(value).endswith("%") else float(value)
         except ValueError:
@@ -57,34 +59,34 @@ class Fraction(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return number
 
 
-class Words(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Comma-separated names, repeats left out."""
+class NameList(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Option type of comma-separated names; repeats are left out."""
 
     name = "names"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Parse to a tuple with at least one name."""
+        """Parse a tuple with at least one name."""
         if isinstance(value, tuple):
             return value
         names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-        return names or self.fail("name at least one.", param, ctx)
+        return names or self.fail("give at least one name.", param, ctx)
 
 
-class Fractions(Words):
-    """Comma-separated fractions of parameters to keep: `0.9,0.75` or `90%,75%`."""
+class Fractions(NameList):
+    """Option type of comma-separated fractions of parameters to keep: `0.9,0.75` or `90%,75%`."""
 
     name = "fractions"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse to a tuple of numbers above 0 and at most 1."""
+        """Parse a tuple of numbers above 0 and at most 1."""
         if isinstance(value, tuple):
             return value
-        one = Fraction()
-        return tuple(one.convert(part, param, ctx) for part in super().convert(value, param, ctx))
+        fraction = Fraction()
+        return tuple(fraction.convert(part, param, ctx) for part in super().convert(value, param, ctx))
 
 
 class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Comma-separated names from a fixed set."""
+    """Option type of comma-separated names from a fixed set."""
 
     name = "names"
 
@@ -92,7 +94,7 @@ class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         self.known = known
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Parse to a tuple without repeats."""
+        """Parse a tuple of known names without repeats."""
         if isinstance(value, tuple):
             return value
         names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
@@ -102,12 +104,12 @@ class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 def pairs(_ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> Mapping[str, str]:
-    """Callback of `--set key=value`: a dict of strings."""
+    """Parse the values of `--set key=value`; a click callback."""
     result = {}
     for value in values:
         key, equals, text = value.partition("=")
         if not equals or not key.strip():
-            raise click.BadParameter(f"{value!r}: write it as key=value, e.g. heal.steps=50.", param=param)
+            raise click.BadParameter(f"{value!r}: write it like key=value, e.g. heal.steps=50.", param=param)
         result[key.strip()] = text.strip()
     return result
 

@@ -1,4 +1,4 @@
-"""`minigpt sweep`."""
+"""Command `minigpt sweep`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from minigpt.cli.build import check_names
 from minigpt.cli.common import Session, examples, online, standard
-from minigpt.cli.params import Fractions, Words, pairs
+from minigpt.cli.params import Fractions, NameList, pairs
 
 
 @click.command(
@@ -19,32 +19,58 @@ from minigpt.cli.params import Fractions, Words, pairs
         "minigpt sweep --domain law --methods random --sizes 0.75 --seeds 3 --no-pictures --json",
     )
 )
-@click.option("--domain", "domains", multiple=True, required=True, metavar="NAME|FILE", help="Specialty; repeats.")
-@click.option("--methods", type=Words(), required=True, metavar="A,B,...", help="See `minigpt methods`.")
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    required=True,
+    metavar="NAME|FILE",
+    help="Domain to build: a name from `minigpt domains list`, or a YAML file. Repeat for several.",
+)
+@click.option(
+    "--methods",
+    type=NameList(),
+    required=True,
+    metavar="A,B,...",
+    help="Pruning methods: names from `minigpt methods`.",
+)
 @click.option(
     "--sizes", type=Fractions(), required=True, metavar="0.9,0.75,...", help="Fractions of parameters to keep."
 )
-@click.option("--seeds", type=click.IntRange(min=1), help="Repeat what is random with this many seeds [1].")
-@click.option("--healing", type=click.Choice(["none", "preset"]), help="Heal each point as the preset does [none].")
+@click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds for each point that depends on chance [1].")
+@click.option(
+    "--healing",
+    type=click.Choice(["none", "preset"]),
+    help="Healing of each point: none, or as the preset does [none].",
+)
 @click.option("--base", metavar="REF", help="Parent: folder, Hub id, GGUF file or pypi: asset [SmolLM2-135M-Instruct].")
 @click.option(
-    "--preset", type=click.Choice(["quick", "standard", "thorough"]), help="How much work a point is [quick]."
+    "--preset", type=click.Choice(["quick", "standard", "thorough"]), help="Amount of work for each point [quick]."
 )
-@click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Where to write [runs/sweep].")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps [auto].")
+@click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder to write [runs/sweep].")
+@click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
 @click.option(
-    "--set", "overrides", multiple=True, callback=pairs, metavar="KEY=VALUE", help="E.g. heal.steps=50; repeats."
+    "--set",
+    "overrides",
+    multiple=True,
+    callback=pairs,
+    metavar="KEY=VALUE",
+    help="Setting to change, e.g. heal.steps=50. Repeat for several.",
 )
-@click.option("--masked", is_flag=True, help="Evaluate the methods' own forms in memory, without healing.")
-@click.option("--pictures/--no-pictures", default=True, help="Draw plots and a page (needs matplotlib) [yes].")
+@click.option("--masked", is_flag=True, help="Evaluate the methods' paper forms in memory, without healing.")
+@click.option(
+    "--pictures/--no-pictures", default=True, help="Whether to draw plots and a page, which needs matplotlib [yes]."
+)
 @online
 @standard
 def sweep(session: Session, **options: Any) -> None:
-    """Build a domain's specialists with several methods and sizes, and show which are worth having.
+    """Build specialists with several methods and sizes, and show which of them pay off.
 
-    Text, statistics and the parent's evaluation are shared, every point is written when it is done, and the same
-    command again goes on after the last one. Leaves a report for each point, points.jsonl, sweep.json, index.html and
-    plots, but no models: build the one you want with `minigpt build`.
+    A point is one method at one size with one seed. Text, statistics and the parent's evaluation are shared by all
+    points. Every point is written when it is done; the same command again continues after the last one.
+
+    A sweep leaves a report for each point, points.jsonl, sweep.json, index.html and plots, but no models. Build the
+    model you want with `minigpt build`.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for method in given["methods"]:
@@ -53,5 +79,5 @@ def sweep(session: Session, **options: Any) -> None:
     from minigpt.sweep import sweep as run
     from minigpt.sweep.chart import render_sweep
 
-    found = run(SweepOptions(**given), session.reporter)
-    session.show(found, lambda: render_sweep(found))
+    result = run(SweepOptions(**given), session.reporter)
+    session.show(result, lambda: render_sweep(result))

@@ -1,4 +1,4 @@
-"""What several formats share."""
+"""Steps that several formats share: copying the tokenizer, and counting the weights that a token reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from minigpt.files import atomic_path
 
-BESIDE = (
+# Files that stand beside the weights in every format, copied byte for byte.
+COMPANION_FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -17,40 +18,47 @@ BESIDE = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-"""What stands beside the weights in every format, copied byte for byte."""
+# ONNX operators whose result is another view of their input.
 VIEWS = {"Reshape", "Transpose", "Identity", "Cast"}
+# ONNX operators that read only some rows of the inputs with these indices.
 LOOKUPS = {"Gather": {0}, "GatherBlockQuantized": {0, 2, 3}}
-"""ONNX ops that read only rows of some of their inputs, by index."""
 
 
 def copy_tokenizer(source: Path, folder: Path, *, skip: Collection[str] = ()) -> None:
-    """Copy config, generation config, tokenizer and chat template of a model folder, those that exist."""
-    for name in BESIDE:
+    """Copy config, generation config, tokenizer and chat template of a model folder, as far as they exist.
+
+    Args:
+        source: the model folder.
+        folder: the folder of the export.
+        skip: names of files to leave out.
+    """
+    for name in COMPANION_FILES:
         if name not in skip and (source / name).exists():
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(source / name, temporary)
 
 
 def weight_bytes(graph: Path) -> int:
-    """Bytes of weights that one token's pass through an ONNX graph reads.
+    """Count the bytes of weights that one token's pass through an ONNX graph reads.
 
     A matrix that is only looked up in (the input embedding of an untied model) is left out; a tied one counts.
     """
+    # onnx_ir belongs to the extra `onnx`.
     import onnx_ir
 
     model = onnx_ir.load(str(graph))
     total = 0
     for value in model.graph.initializers.values():
-        if value.const_value is not None and _reads_whole(value):
+        if value.const_value is not None and _is_read_whole(value):
             total += value.const_value.nbytes
     return total
 
 
-def _reads_whole(value: Any) -> bool:
-    """Whether any use of a tensor, or of its other view, is more than a lookup."""
+def _is_read_whole(value: Any) -> bool:
+    """Tell whether any use of a tensor, or of another view of it, is more than a lookup."""
     for node, index in value.uses():
         if node.op_type in VIEWS:
-            if any(_reads_whole(output) for output in node.outputs):
+            if any(_is_read_whole(output) for output in node.outputs):
                 return True
         elif not (node.op_type in LOOKUPS and index in LOOKUPS[node.op_type]):
             return True

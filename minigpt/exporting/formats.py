@@ -1,4 +1,4 @@
-"""The formats there are. This table is the registry: a format is a row."""
+"""Table of the export formats. It is the registry: a new format is a new row."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from minigpt.errors import ConfigError, UnknownName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """How a format is written.
+    """One export format: how it is written and in which precisions.
 
-    `write` is `module:function`, a :class:`minigpt.exporting.run.Writer`; the first of `precisions` is the default;
-    `needs` are the modules it imports and `extra` the extra of minigpt that installs them; `card` is a paragraph of the
-    model card that tells how to run it. A format that is a model has `runtime` and a row in
-    :data:`minigpt.runtimes.LOADERS`, through which it is verified; another one brings its own checks. `roundings` are
-    the ways its int4 can choose codes, the default first.
+    Attributes:
+        write: `module:function` of its :class:`minigpt.exporting.request.Writer`.
+        precisions: precisions of the weights, the default first.
+        summary: one line that says what the format is, for the card.
+        card: paragraph of the model card that says how to run it.
+        needs: modules that the writer imports.
+        extra: extra of minigpt that installs these modules.
+        roundings: ways in which int4 weights can be rounded, the default first; empty where there is no choice.
+        runtime: whether the format is a model. A model has a row in :data:`minigpt.runtimes.LOADERS`, through which it
+            is verified; any other format brings its own checks.
     """
 
     write: str
@@ -28,9 +33,10 @@ class Format:
     runtime: bool = True
 
 
+# Ways to round int4 weights: with error compensation on the domain's calibration text (GPTQ), or to the nearest code.
 ROUNDINGS = ("compensated", "nearest")
-"""With error compensation on the domain's calibration text (GPTQ), or each weight to the nearest point of its grid."""
 
+# Every export format by name.
 EXPORTERS = {
     "onnx": Format(
         write="minigpt.exporting.onnx:write",
@@ -55,7 +61,7 @@ EXPORTERS = {
         extra="onnx",
     ),
     "torch-4bit": Format(
-        write="minigpt.exporting.torch4bit:write",
+        write="minigpt.exporting.torch_nf4:write",
         precisions=("int4",),
         summary="a transformers folder with 4-bit linear layers, for GPUs",
         card="`AutoModelForCausalLM.from_pretrained(folder)` loads it as it is, with `bitsandbytes` installed.",
@@ -86,7 +92,11 @@ EXPORTERS = {
 
 
 def format_of(name: str, precision: str | None) -> tuple[Format, str]:
-    """The format called `name` and the precision to write it in (None: its default).
+    """Look up a format and the precision to write it in.
+
+    Args:
+        name: name of the format.
+        precision: the precision asked for; None means the format's default.
 
     Raises:
         UnknownName: no such format.
@@ -94,17 +104,25 @@ def format_of(name: str, precision: str | None) -> tuple[Format, str]:
     """
     if name not in EXPORTERS:
         raise UnknownName("export format", name, EXPORTERS)
-    found = EXPORTERS[name]
-    if precision is not None and precision not in found.precisions:
-        raise ConfigError(f"{name} comes in {', '.join(found.precisions)}, not in {precision}; choose one of these.")
-    return found, precision or found.precisions[0]
+    row = EXPORTERS[name]
+    if precision is not None and precision not in row.precisions:
+        raise ConfigError(f"{name} comes in {', '.join(row.precisions)}, not in {precision}; choose one of these.")
+    return row, precision or row.precisions[0]
 
 
 def rounding_of(name: str, precision: str, rounding: str | None) -> str | None:
-    """How int4 weights of a format are rounded (None asks for its default); None where there is no choice.
+    """Look up how the weights of a format are rounded.
+
+    Args:
+        name: name of a known format.
+        precision: the precision it is written in.
+        rounding: the way asked for; None means the format's default.
+
+    Returns:
+        The way to round, or None where there is no choice.
 
     Raises:
-        ConfigError: a way to round was asked for that the format does not have in this precision.
+        ConfigError: the format cannot be rounded that way in this precision.
     """
     ways = EXPORTERS[name].roundings if precision == "int4" else ()
     if rounding is not None and rounding not in ways:

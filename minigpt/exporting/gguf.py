@@ -1,43 +1,48 @@
-"""GGUF for llama.cpp: one file with weights, tokenizer and chat template."""
+"""GGUF format for llama.cpp: one file with weights, tokenizer and chat template."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from minigpt import assets
 from minigpt.exporting.common import copy_tokenizer
 from minigpt.exporting.gguf_write import GgufType, q4_0_bytes, write_gguf
-from minigpt.exporting.rounding.layers import rounded_matrices
-from minigpt.exporting.run import ExportRequest, Written
+from minigpt.exporting.request import ExportRequest, Written
+from minigpt.exporting.rounding.layers import round_layers
 from minigpt.progress import Reporter
 from minigpt.runtimes.gguf import FILE
 
+# Type of the matrices for each precision.
 TYPES: dict[str, GgufType] = {"fp32": "F32", "fp16": "F16", "int8": "Q8_0", "int4": "Q4_0"}
+# The token embedding is often the head too, and loses too much in four bits (docs/results/deploy.md).
 INT4_EMBEDDING: GgufType = "Q8_0"
-"""The token embedding is the head too: see docs/deploy.md for what four bits there would cost."""
 
 
 def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     """Write `model.gguf` as F32, F16, Q8_0 or Q4_0, the last rounded as the request says."""
-    import torch
-
     kind = TYPES[str(request.precision)]
     model: Any = assets.load_model(request.source.path, dtype=torch.float32, device=request.device)
     tokenizer = assets.load_tokenizer(request.source.path)
     settings: dict[str, Any] = {"type": kind}
     options: dict[str, Any] = {}
     if kind == "Q4_0":
-        rounded, how = rounded_matrices(model, tokenizer, request, reporter)
-        settings |= {"embedding": INT4_EMBEDDING, **how}
-        options = {"embedding": INT4_EMBEDDING, "rounded": {name: q4_0_bytes(each) for name, each in rounded.items()}}
+        rounded, rounding = round_layers(model, tokenizer, request, reporter)
+        settings |= {"embedding": INT4_EMBEDDING, **rounding}
+        blocks = {name: q4_0_bytes(matrix) for name, matrix in rounded.items()}
+        options = {"embedding": INT4_EMBEDDING, "rounded": blocks}
     write_gguf(model, tokenizer, folder / FILE, kind=kind, name=request.source.path.parent.name, **options)
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(FILE,), bytes_per_token=bytes_per_token(folder / FILE), settings=settings)
 
 
 def bytes_per_token(path: Path) -> int:
-    """Bytes of weights that decoding a token reads: all; of an embedding that is not the head too, one row."""
+    """Count the bytes of weights that decoding a token reads from a GGUF file.
+
+    All weights count, except that an embedding which is not the head too counts with one row.
+    """
     from gguf import GGUFReader
 
     sizes = {tensor.name: (int(tensor.n_bytes), int(tensor.shape[-1])) for tensor in GGUFReader(path).tensors}

@@ -1,4 +1,4 @@
-"""Decoder families as llama.cpp knows them: names, rotary layout, norms and windows, as one table.
+"""Table of the decoder families that llama.cpp computes: names, rotary layout, norms and windows.
 
 llama.cpp has each family's arithmetic written out and reads only numbers from the file. What a config asks for
 beyond that is refused here instead of being computed wrongly there.
@@ -19,18 +19,24 @@ if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
+# How llama.cpp treats sliding windows in a family, see `GgufFamily.window`.
 Window = Literal["none", "cap", "pattern"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufFamily:
-    """How llama.cpp computes one transformers family.
+    """One family of transformers as llama.cpp computes it.
 
-    `arch` is its name in the file. `permuted`: rotary pairs are neighbors there and half a head apart in
-    transformers, so the rows of q and k change places. `norm_offset` is added to norm weights (Gemma's norms scale by
-    1 + w). `activation` is the only one it computes. `window`: "none" refuses sliding attention, "cap" has none and is
-    exact up to the window, so the context ends there, "pattern" alternates with a period of `period` layers, the last
-    of each full. `rope_step`: every such layer has no rotary embedding.
+    Attributes:
+        arch: name of the family in the file.
+        permuted: whether rotary pairs are neighbors in llama.cpp. In transformers they are half a head apart, so the
+            rows of q and k change places.
+        norm_offset: number added to norm weights (Gemma's norms scale by 1 + w).
+        activation: the only activation that llama.cpp computes for the family.
+        window: "none" refuses sliding attention. "cap" has no window and is exact up to its length, so the context
+            ends there. "pattern" alternates sliding and full layers.
+        period: length of the pattern in layers; the last layer of each period is full.
+        rope_step: every layer whose number is a multiple of this has no rotary embedding; 0 means all layers have one.
     """
 
     arch: str
@@ -42,6 +48,7 @@ class GgufFamily:
     rope_step: int = 0
 
 
+# Families by `model_type` of their config.
 FAMILIES: Mapping[str, GgufFamily] = {
     "llama": GgufFamily(arch="llama", permuted=True),
     "mistral": GgufFamily(arch="llama", permuted=True, window="cap"),
@@ -57,10 +64,10 @@ FAMILIES: Mapping[str, GgufFamily] = {
 
 
 def family_of(config: Any) -> GgufFamily:
-    """The family's row, after checking that llama.cpp computes what this config asks for.
+    """Look up the family of a config, and check that llama.cpp computes what the config asks for.
 
     Raises:
-        ExportError: an unknown family, or a setting that llama.cpp has no number for.
+        ExportError: the family is unknown, or the config has a setting that llama.cpp cannot express.
     """
     family = FAMILIES.get(config.model_type)
     if family is None:
@@ -77,26 +84,32 @@ def family_of(config: Any) -> GgufFamily:
         f"a query scale of {scale}": scale is not None and scale != head_dim(config),
         "sliding attention": family.window == "none" and kinds > {"full_attention"},
         "bidirectional attention": bool(getattr(config, "use_bidirectional_attention", False)),
-        "layers without rotary embedding in other places": bool(rotary) and rotary != _rotary(family, len(rotary)),
+        "layers without rotary embedding in other places": bool(rotary)
+        and rotary != _rotary_layers(family, len(rotary)),
     }
-    if found := [text for text, wrong in problems.items() if wrong]:
-        raise ExportError(f"llama.cpp does not compute {found[0]} for {family.arch}. Use --format onnx instead.")
+    if refused := [text for text, wrong in problems.items() if wrong]:
+        raise ExportError(f"llama.cpp does not compute {refused[0]} for {family.arch}. Use --format onnx instead.")
     return family
 
 
-def _rotary(family: GgufFamily, layers: int) -> list[int]:
+def _rotary_layers(family: GgufFamily, layers: int) -> list[int]:
+    """Mark the layers that have a rotary embedding with 1, as `no_rope_layers` of a config does."""
     return [int(not family.rope_step or (layer + 1) % family.rope_step != 0) for layer in range(layers)]
 
 
 def add_architecture(writer: GGUFWriter, config: Any) -> None:
-    """Every number that llama.cpp needs to compute the decoder, into `writer`.
+    """Write every number that llama.cpp needs to compute the decoder.
+
+    Args:
+        writer: the open GGUF file.
+        config: config of a `transformers` model.
 
     Raises:
-        ExportError: rotary scaling that the file cannot express.
+        ExportError: the config has rotary scaling that the file cannot express.
     """
     family, size = family_of(config), head_dim(config)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(_context(config, family))
+    writer.add_context_length(_context_length(config, family))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -117,31 +130,33 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
     _add_rope(writer, config)
 
 
-def _context(config: Any, family: GgufFamily) -> int:
+def _context_length(config: Any, family: GgufFamily) -> int:
+    """Return the longest context that llama.cpp computes exactly."""
     window = getattr(config, "sliding_window", None) if family.window == "cap" else None
     return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
 
 
 def _add_window(writer: GGUFWriter, config: Any, family: GgufFamily) -> None:
-    """The sliding window, and which layers have one where pruned layers broke the period."""
+    """Write the sliding window, and also which layers have one where pruned layers broke the period."""
     writer.add_sliding_window(config.sliding_window)
     sliding = [kind == "sliding_attention" for kind in config.layer_types]
     if sliding != [(layer + 1) % family.period != 0 for layer in range(len(sliding))]:
         writer.add_sliding_window_pattern(sliding)
 
 
-def rope_of(config: Any, kind: str = "full_attention") -> Mapping[str, Any]:
-    """The rotary settings of one kind of layer (`rope_type`, `rope_theta`, scaling ...)."""
-    settings: Mapping[str, Any] = config.rope_parameters
-    chosen: Mapping[str, Any] = settings.get(kind, settings)
-    return chosen
+def rope_settings(config: Any, kind: str = "full_attention") -> Mapping[str, Any]:
+    """Return the rotary settings (`rope_type`, `rope_theta`, scaling ...) of one kind of layer."""
+    parameters: Mapping[str, Any] = config.rope_parameters
+    settings: Mapping[str, Any] = parameters.get(kind, parameters)
+    return settings
 
 
 def _add_rope(writer: GGUFWriter, config: Any) -> None:
+    """Write base and scaling of the rotary embedding."""
     from gguf import RopeScalingType
 
-    rope = rope_of(config)
-    sliding = rope_of(config, "sliding_attention")
+    rope = rope_settings(config)
+    sliding = rope_settings(config, "sliding_attention")
     writer.add_rope_freq_base(float(rope["rope_theta"]))
     if sliding["rope_theta"] != rope["rope_theta"]:
         writer.add_rope_freq_base_swa(float(sliding["rope_theta"]))
@@ -154,14 +169,17 @@ def _add_rope(writer: GGUFWriter, config: Any) -> None:
 
 
 def rope_factors(config: Any) -> NDArray[float32] | None:
-    """What llama.cpp divides each rotary frequency by, [head size / 2], for Llama 3's scaling; else None.
+    """Compute the number by which llama.cpp divides each rotary frequency.
 
     Low frequencies are slowed by `factor`, high ones are left, and between the two wavelengths the slowing is
     interpolated (Llama 3.1's scheme, `_compute_llama3_parameters` of transformers).
+
+    Returns:
+        [head size / 2], or None where the config does not use Llama 3's scaling.
     """
     import numpy as np
 
-    rope = rope_of(config)
+    rope = rope_settings(config)
     if rope.get("rope_type") != "llama3":
         return None
     size = head_dim(config)

@@ -1,7 +1,7 @@
-"""A tokenizer as GGUF metadata: tokens, merges, token kinds and, by name, the pre-tokenizer.
+"""Tokenizers as GGUF metadata: tokens, merges, token kinds and the name of the pre-tokenizer.
 
-llama.cpp's own converter knows a pre-tokenizer by the hash of its ids on a test string, which no pruned vocabulary
-can match. Here the rule itself is compared with the rules that llama.cpp has names for.
+llama.cpp's own converter recognizes a pre-tokenizer by the hash of its ids on a test string, which no pruned vocabulary
+can match. This module compares the rule itself with the rules that llama.cpp has names for.
 """
 
 from __future__ import annotations
@@ -17,15 +17,27 @@ from minigpt.errors import ExportError
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-NORMAL, UNUSED = 1, 5
+# llama.cpp's token type of an ordinary token.
+NORMAL = 1
+# llama.cpp's token type of an embedding row that has no token.
+UNUSED = 5
+# Settings of a rule that change no token.
 _IMMATERIAL = ("trim_offsets",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufVocabulary:
-    """What the file says about tokens; `kinds` holds one of llama.cpp's token types for each of `tokens`.
+    """Everything that a GGUF file says about tokens.
 
-    `special` maps bos, eos, unk and pad to ids. Rows of the embedding beyond the tokenizer are unused tokens.
+    Attributes:
+        pre: llama.cpp's name of the pre-tokenizer.
+        tokens: one for each row of the embedding; rows beyond the tokenizer are unused tokens.
+        kinds: llama.cpp's token type of each of `tokens`.
+        merges: BPE merges in order, the two parts separated by a space.
+        special: ids of bos, eos, unk and pad, as far as there are any.
+        add_bos: whether the tokenizer opens a text with bos.
+        add_eos: whether the tokenizer closes a text with eos.
+        chat_template: the tokenizer's chat template.
     """
 
     pre: str
@@ -39,11 +51,15 @@ class GgufVocabulary:
 
 
 def vocabulary_of(tokenizer: Any, rows: int) -> GgufVocabulary:
-    """Describe a fast byte-level BPE tokenizer for a model with `rows` embedding rows.
+    """Describe a fast byte-level BPE tokenizer.
+
+    Args:
+        tokenizer: the tokenizer.
+        rows: number of rows of the model's embedding.
 
     Raises:
-        ExportError: not a byte-level BPE, a pre-tokenizer or normalizer that llama.cpp has no name for, or more
-            tokens than rows.
+        ExportError: the tokenizer is no byte-level BPE, its pre-tokenizer or normalizer has no name in llama.cpp, or it
+            has more tokens than the model has rows.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     document = json.loads(backend.to_str()) if backend is not None else {"model": {}}
@@ -59,24 +75,26 @@ def vocabulary_of(tokenizer: Any, rows: int) -> GgufVocabulary:
         raise ExportError(f"The tokenizer has token id {max(names)} but the model only {rows} embedding rows.")
     kinds = [_kind(names.get(number), added) for number in range(rows)]
     merges = model["merges"]
-    opens, closes = _borders(tokenizer)
+    add_bos, add_eos = _border_tokens(tokenizer)
     return GgufVocabulary(
         pre=pre_tokenizer_name(document),
         tokens=tuple(names.get(number, f"[PAD{number}]") for number in range(rows)),
         kinds=tuple(kinds),
         merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in merges),
         special=_special(tokenizer),
-        add_bos=opens,
-        add_eos=closes,
+        add_bos=add_bos,
+        add_eos=add_eos,
         chat_template=tokenizer.chat_template,
     )
 
 
 def pre_tokenizer_name(document: dict[str, Any]) -> str:
-    """llama.cpp's name of the pre-tokenizer in a parsed `tokenizer.json`: the first of equal rules in our table.
+    """Find llama.cpp's name of the pre-tokenizer in a parsed `tokenizer.json`.
+
+    Where several names stand for the same rule, the first one in :data:`PRE_TOKENIZERS` is taken.
 
     Raises:
-        ExportError: none of the rules in the table is this one.
+        ExportError: no rule in the table is this one.
     """
     from tokenizers import Tokenizer, models, normalizers
 
@@ -87,7 +105,7 @@ def pre_tokenizer_name(document: dict[str, Any]) -> str:
         if name == "qwen2":
             known.normalizer = normalizers.NFC()
         rules = json.loads(known.to_str())
-        same = all(_plain(rules[part]) == _plain(document[part]) for part in ("pre_tokenizer", "normalizer"))
+        same = all(_material(rules[part]) == _material(document[part]) for part in ("pre_tokenizer", "normalizer"))
         if same and ignores == (name == "llama-bpe"):
             return name
     raise ExportError(
@@ -96,14 +114,15 @@ def pre_tokenizer_name(document: dict[str, Any]) -> str:
     )
 
 
-def _plain(node: Any) -> Any:
-    """A rule without what changes no token."""
+def _material(node: Any) -> Any:
+    """Strip a rule of the settings that change no token."""
     if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items() if key not in _IMMATERIAL}
-    return [_plain(item) for item in node] if isinstance(node, list) else node
+        return {key: _material(value) for key, value in node.items() if key not in _IMMATERIAL}
+    return [_material(item) for item in node] if isinstance(node, list) else node
 
 
 def _kind(name: str | None, added: dict[str, Any]) -> int:
+    """Return llama.cpp's token type of a token; None is an embedding row without one."""
     if name is None:
         return UNUSED
     if name in added:
@@ -112,12 +131,13 @@ def _kind(name: str | None, added: dict[str, Any]) -> int:
 
 
 def _special(tokenizer: Any) -> dict[str, int]:
-    found = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
-    return {name: int(number) for name, number in found.items() if number is not None}
+    """Return the ids of bos, eos, unk and pad, as far as there are any."""
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
+    return {name: int(number) for name, number in ids.items() if number is not None}
 
 
-def _borders(tokenizer: Any) -> tuple[bool, bool]:
-    """Whether the tokenizer by itself opens a text with bos and closes it with eos."""
+def _border_tokens(tokenizer: Any) -> tuple[bool, bool]:
+    """Tell whether the tokenizer by itself opens a text with bos, and whether it closes it with eos."""
     ids = tokenizer("a")["input_ids"]
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     extra = len(ids) - len(bare)
@@ -125,7 +145,7 @@ def _borders(tokenizer: Any) -> tuple[bool, bool]:
 
 
 def add_vocabulary(writer: GGUFWriter, vocabulary: GgufVocabulary) -> None:
-    """Write the `tokenizer.*` keys."""
+    """Write the `tokenizer.*` keys of a GGUF file."""
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)

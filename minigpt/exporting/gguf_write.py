@@ -1,4 +1,4 @@
-"""GGUF files out of Hugging Face models: tensors under llama.cpp's names, in its layout, at a chosen precision."""
+"""Writer of GGUF files: tensors of a Hugging Face model under the names and in the layout of llama.cpp."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from minigpt.exporting.rounding import Rounded
+    from minigpt.exporting.rounding import RoundedMatrix
 
 GgufType = Literal["F32", "F16", "Q8_0", "Q4_0"]
+# Name of the file type in `gguf.LlamaFileType` for each type of the matrices.
 FILE_TYPES: Mapping[GgufType, str] = {
     "F32": "ALL_F32",
     "F16": "MOSTLY_F16",
     "Q8_0": "MOSTLY_Q8_0",
     "Q4_0": "MOSTLY_Q4_0",
 }
+# Weights that share a scale in Q8_0 and Q4_0.
 BLOCK = 32
-NOTHING: Mapping[str, NDArray[uint8]] = MappingProxyType({})
+# Largest number that F16 holds.
 LARGEST_HALF = 65504.0
+# No rounded matrices: an immutable default.
+_NO_MATRICES: Mapping[str, NDArray[uint8]] = MappingProxyType({})
 
 
 def write_gguf(
@@ -41,12 +45,12 @@ def write_gguf(
     kind: GgufType,
     name: str,
     embedding: GgufType | None = None,
-    rounded: Mapping[str, NDArray[uint8]] = NOTHING,
+    rounded: Mapping[str, NDArray[uint8]] = _NO_MATRICES,
 ) -> None:
     """Write a causal model with its tokenizer as one GGUF file.
 
-    Vectors (norms, biases) stay F32, as llama.cpp needs them. Matrices whose rows are no multiple of 32 long stay
-    F16 in quantized files.
+    Vectors (norms, biases) stay F32, as llama.cpp needs them. Matrices whose number of columns is no multiple of 32
+    stay F16 in quantized files.
 
     Args:
         model: a `transformers` causal language model of a family in `gguf_arch.FAMILIES`.
@@ -55,11 +59,11 @@ def write_gguf(
         kind: the type of the matrices.
         name: `general.name`.
         embedding: another type for the token embedding (and the head, if it is not tied).
-        rounded: matrices, by their names in `transformers`, as Q4_0 bytes [rows, row bytes]; others are
-            rounded plainly.
+        rounded: matrices by their names in `transformers`, as Q4_0 bytes [rows, row bytes]. Matrices that are not
+            listed are rounded to the nearest code.
 
     Raises:
-        ExportError: something that llama.cpp does not compute or read, or a weight too large for F16.
+        ExportError: llama.cpp cannot compute or read the model, or a weight is too large for F16.
     """
     from gguf import GGUFWriter, LlamaFileType
 
@@ -76,8 +80,8 @@ def write_gguf(
         add_architecture(writer, config)
         add_vocabulary(writer, vocabulary)
         for target, source, tensor in _tensors(model, family):
-            wanted = (embedding or kind) if target in ("token_embd.weight", "output.weight") else kind
-            stored, data = _encoded(source, tensor, wanted, rounded.get(source))
+            tensor_kind = (embedding or kind) if target in ("token_embd.weight", "output.weight") else kind
+            stored, data = _encode(source, tensor, tensor_kind, rounded.get(source))
             writer.add_tensor(target, data[_row_order(source, config, family)], raw_dtype=stored)
         if (factors := rope_factors(config)) is not None:
             writer.add_tensor("rope_freqs.weight", factors)
@@ -88,7 +92,10 @@ def write_gguf(
 
 
 def _tensors(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tensor]]:
-    """Name in llama.cpp, name in transformers and weights (fp32, norms with their offset); tied tensors come once."""
+    """Yield each tensor's name in llama.cpp, its name in transformers, and its weights in fp32.
+
+    Norms carry the family's offset, and tied tensors come once.
+    """
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
     arch = next(key for key, value in MODEL_ARCH_NAMES.items() if value == family.arch)
@@ -101,10 +108,13 @@ def _tensors(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tensor]
         yield target, source, tensor + family.norm_offset if "norm" in source else tensor
 
 
-def _encoded(
-    source: str, tensor: Tensor, kind: GgufType, given: NDArray[uint8] | None
+def _encode(
+    source: str, tensor: Tensor, kind: GgufType, rounded: NDArray[uint8] | None
 ) -> tuple[GGMLQuantizationType, NDArray[Any]]:
-    """The type a tensor is stored in, and its bytes or numbers, one row of the matrix a row."""
+    """Return the type in which a tensor is stored, and its bytes or numbers row by row.
+
+    Bytes in `rounded` take the place of plain rounding where the tensor is stored as Q4_0.
+    """
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
@@ -114,25 +124,31 @@ def _encoded(
     if stored == "F16" and float(tensor.abs().max()) > LARGEST_HALF:
         raise ExportError(f"{source} holds weights too large for F16; export with --precision fp32.")
     type_ = GGMLQuantizationType[stored]
-    return type_, quantize(tensor.numpy(), type_) if given is None or stored != "Q4_0" else given
+    return type_, quantize(tensor.numpy(), type_) if rounded is None or stored != "Q4_0" else rounded
 
 
-def q4_0_bytes(rounded: Rounded) -> NDArray[uint8]:
-    """Bytes as ggml lays them out, [rows, columns / 32 x 18].
+def q4_0_bytes(matrix: RoundedMatrix) -> NDArray[uint8]:
+    """Lay out a rounded matrix as ggml's Q4_0.
 
     A block is its scale, then 16 bytes with weights 0-15 in the low and 16-31 in the high bits.
+
+    Returns:
+        Bytes [rows, columns / 32 x 18].
     """
     import numpy as np
 
-    codes = rounded.codes.cpu().numpy().reshape(len(rounded.codes), -1, 2, 16)
-    scales = rounded.scales.contiguous().cpu().numpy().view(np.uint8).reshape(*codes.shape[:2], 2)
+    codes = matrix.codes.cpu().numpy().reshape(len(matrix.codes), -1, 2, 16)
+    scales = matrix.scales.contiguous().cpu().numpy().view(np.uint8).reshape(*codes.shape[:2], 2)
     packed = codes[:, :, 0] | (codes[:, :, 1] << np.uint8(4))
     layout: NDArray[uint8] = np.concatenate([scales, packed], axis=-1).reshape(len(codes), -1)
     return layout
 
 
 def _row_order(source: str, config: Any, family: GgufFamily) -> slice | NDArray[Any]:
-    """Where the rows of q and k go: rotary pairs, half a head apart in transformers, become neighbors."""
+    """Return the order in which llama.cpp wants the rows of a tensor.
+
+    Only rows of q and k move: rotary pairs, half a head apart in transformers, become neighbors.
+    """
     import numpy as np
 
     counts = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}

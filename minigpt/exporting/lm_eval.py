@@ -1,4 +1,6 @@
-"""A domain's held-out text and questions as tasks of EleutherAI's lm-evaluation-harness, which then checks our figures.
+"""Tasks of EleutherAI's lm-evaluation-harness, made of a domain's held-out text and questions.
+
+A slice of them is scored with both programs, so that lm-eval checks our figures.
 
 The prompt, the choices and the scoring are those of :mod:`minigpt.evaluation`: `acc` is our `accuracy`, `acc_bytes` our
 `accuracy_norm`, and `bits_per_byte` of a rolling likelihood ours of the same text.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,17 +26,20 @@ from minigpt.evaluation import Suite, evaluate, summarize
 from minigpt.evaluation.lm import window_limit
 from minigpt.evaluation.mcq import TEMPLATE
 from minigpt.exporting.quiet import silence, silence_children
-from minigpt.exporting.run import ExportRequest, Written
+from minigpt.exporting.request import ExportRequest, Written
 from minigpt.files import write_jsonl, write_text
 from minigpt.models.evaluate import suite_of
 from minigpt.progress import Reporter
 from minigpt.runtimes import Check
 from minigpt.types import Document, MetricResult, QuestionSet
 
+# Longest window in tokens; a model with fewer positions gets shorter ones.
 WINDOW = 1024
+# Documents or questions of each task that are scored with both programs.
 SLICE = 3
+# Largest difference between our figures and lm-eval's on that slice; both sum float32 logarithms.
 TOLERANCE = 1e-4
-"""Largest difference between our figures and lm-eval's on the slice that is checked; both sum float32 logarithms."""
+# Template of `run.sh`.
 SCRIPT = """\
 #!/bin/sh
 # sh run.sh MODEL_FOLDER [more options of lm_eval]
@@ -43,6 +49,7 @@ kind=hf; dtype=,dtype=float32
 set -- --model_args "pretrained=$model,max_length={window}$dtype" "$@"
 exec lm_eval --model "$kind" --include_path . --tasks {tag} "$@"
 """
+# Name of each checked metric in lm-eval's results.
 METRICS = {"bits_per_byte": "bits_per_byte,none", "accuracy": "acc,none", "accuracy_norm": "acc_bytes,none"}
 
 
@@ -58,7 +65,7 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     names = write_tasks(suite, folder, tag)
     positions = AutoConfig.from_pretrained(request.source.path, local_files_only=True).max_position_embeddings
     write_text(folder / "tasks.txt", "".join(f"{name}\n" for name in names.values()))
-    write_text(folder / "run.sh", script(min(WINDOW, positions), tag))
+    write_text(folder / "run.sh", run_script(min(WINDOW, positions), tag))
     with reporter.stage("Scoring a slice with lm-eval"):
         checks = check_slice(request.source.path, suite)
     for check in checks:
@@ -67,26 +74,39 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     return Written(weights=(), settings={"tag": tag, "window": WINDOW, "tasks": len(names)}, checks=checks)
 
 
-def script(window: int, tag: str) -> str:
-    """A shell script that scores the folder it is given: a plain model, or one in the GenAI format.
+def run_script(window: int, tag: str) -> str:
+    """Fill in the shell script that scores the folder it is given: a plain model, or one in the GenAI format.
 
-    The path is taken before the folder changes to the script's own, where the data files are.
+    The script resolves the path before it changes to its own folder, where the data files are.
+
+    Args:
+        window: longest window in tokens.
+        tag: lm-eval's tag of all tasks.
     """
     return SCRIPT.format(window=window, tag=tag)
 
 
 def write_tasks(suite: Suite, folder: Path, tag: str) -> dict[str, str]:
-    """Write YAML and data for every task of the suite; our task names and lm-eval's."""
+    """Write YAML and data for every task of the suite.
+
+    Args:
+        suite: texts and question sets by task.
+        folder: where the files go.
+        tag: lm-eval's tag of all tasks.
+
+    Returns:
+        lm-eval's name of each of our tasks.
+    """
     names: dict[str, str] = {}
     for task, documents in suite.texts.items():
-        names[task] = _write(folder, tag, f"{slug(task)}_text", text_task(), text_rows(documents))
-    for task, asked in suite.questions.items():
-        names[task] = _write(folder, tag, slug(task), question_task(), question_rows(asked))
+        names[task] = _write_task(folder, tag, f"{slug(task)}_text", text_task(), text_rows(documents))
+    for task, questions in suite.questions.items():
+        names[task] = _write_task(folder, tag, slug(task), question_task(), question_rows(questions))
     return names
 
 
 def text_task() -> dict[str, Any]:
-    """Rolling likelihood of whole passages."""
+    """Define a task that scores the rolling likelihood of whole passages."""
     metrics = [{"metric": name} for name in ("bits_per_byte", "word_perplexity")]
     return {
         "output_type": "loglikelihood_rolling",
@@ -97,7 +117,7 @@ def text_task() -> dict[str, Any]:
 
 
 def question_task() -> dict[str, Any]:
-    """The likeliest choice, raw and by byte."""
+    """Define a task that picks the likeliest choice, by likelihood as it is and by byte."""
     return {
         "output_type": "multiple_choice",
         "doc_to_text": TEMPLATE.replace("{question}", "{{question}}"),
@@ -108,65 +128,89 @@ def question_task() -> dict[str, Any]:
 
 
 def text_rows(documents: Sequence[Document]) -> list[dict[str, Any]]:
-    """One row a passage."""
+    """List one row for each passage."""
     return [{"text": document.text, "source": document.source} for document in documents]
 
 
-def question_rows(asked: QuestionSet) -> list[dict[str, Any]]:
-    """One row a question."""
-    return [{"question": q.question, "choices": list(q.choices), "answer": q.answer} for q in asked.questions]
+def question_rows(questions: QuestionSet) -> list[dict[str, Any]]:
+    """List one row for each question."""
+    return [
+        {"question": item.question, "choices": list(item.choices), "answer": item.answer}
+        for item in questions.questions
+    ]
 
 
 def slug(name: str) -> str:
-    """A task name as lm-eval and file systems like it."""
+    """Turn a name into one that lm-eval and file systems accept."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _write(folder: Path, tag: str, name: str, task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    named = f"minigpt_{name}"
-    write_jsonl(folder / f"{named}.jsonl", rows)
-    data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": f"{named}.jsonl"}}, "test_split": "test"}
-    whole = {"task": named, "tag": [tag], **data, **task, "metadata": {"version": 1}}
-    write_text(folder / f"{named}.yaml", yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
-    return named
+def _write_task(folder: Path, tag: str, name: str, task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write data and definition of one task, and return its name in lm-eval."""
+    full_name = f"minigpt_{name}"
+    data_file = f"{full_name}.jsonl"
+    write_jsonl(folder / data_file, rows)
+    data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": data_file}}, "test_split": "test"}
+    definition = {"task": full_name, "tag": [tag], **data, **task, "metadata": {"version": 1}}
+    write_text(folder / f"{full_name}.yaml", yaml.safe_dump(definition, sort_keys=False, allow_unicode=True))
+    return full_name
 
 
 def check_slice(model_dir: Path, suite: Suite) -> tuple[Check, ...]:
-    """Score the first passages and questions of every task with lm-eval and with minigpt: the differences.
+    """Score the first passages and questions of every task with lm-eval and with minigpt, and compare.
 
-    lm-eval runs on its own Hugging Face class, from the files a user would give it.
+    lm-eval runs on its own Hugging Face class, from the files that a user would give it.
+
+    Args:
+        model_dir: the model's folder.
+        suite: texts and question sets by task.
+
+    Returns:
+        One check for each metric of each task.
     """
-    import tempfile
-
     part = Suite(
         texts={task: documents[:SLICE] for task, documents in suite.texts.items()},
-        questions={task: replace(asked, questions=asked.questions[:SLICE]) for task, asked in suite.questions.items()},
+        questions={task: replace(full, questions=full.questions[:SLICE]) for task, full in suite.questions.items()},
     )
     model, tokenizer = assets.load_model(model_dir, dtype="float32"), assets.load_tokenizer(model_dir)
-    ours = summarize(evaluate(model, tokenizer, part, window=WINDOW, batch_tokens=WINDOW))
+    results = summarize(evaluate(model, tokenizer, part, window=WINDOW, batch_tokens=WINDOW))
     with tempfile.TemporaryDirectory() as name:
         names = write_tasks(part, Path(name), "slice")
-        theirs = lm_eval_figures(model, tokenizer, Path(name), list(names.values()))
-    return tuple(_check(result, theirs[names[result.task]]) for result in ours if result.metric in METRICS)
+        reference = lm_eval_results(model, tokenizer, Path(name), list(names.values()))
+    return tuple(_check(result, reference[names[result.task]]) for result in results if result.metric in METRICS)
 
 
-def _check(ours: MetricResult, theirs: Mapping[str, float]) -> Check:
-    difference = abs(ours.value - theirs[METRICS[ours.metric]])
-    return Check(name=f"{ours.metric} of {ours.task}", against="lm-eval's", difference=difference, tolerance=TOLERANCE)
+def _check(result: MetricResult, reference: Mapping[str, float]) -> Check:
+    """Compare one of our figures with lm-eval's figures of the same task."""
+    difference = abs(result.value - reference[METRICS[result.metric]])
+    return Check(
+        name=f"{result.metric} of {result.task}", against="lm-eval's", difference=difference, tolerance=TOLERANCE
+    )
 
 
-def lm_eval_figures(model: Any, tokenizer: Any, folder: Path, tasks: list[str]) -> dict[str, dict[str, float]]:
-    """What lm-eval finds for the tasks in `folder`: metric by task."""
+def lm_eval_results(model: Any, tokenizer: Any, folder: Path, tasks: list[str]) -> dict[str, dict[str, float]]:
+    """Score the tasks in `folder` with lm-eval.
+
+    Args:
+        model: the loaded model.
+        tokenizer: its tokenizer.
+        folder: the folder with the tasks' files.
+        tasks: lm-eval's names of the tasks.
+
+    Returns:
+        Metrics by task, each under lm-eval's names.
+    """
+    # lm-eval belongs to the extra of that name.
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     with silence(), silence_children(), contextlib.chdir(folder):
-        found = lm_eval.simple_evaluate(
+        answer = lm_eval.simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, max_length=window_limit(model, WINDOW), batch_size=1),
             tasks=tasks,
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
             bootstrap_iters=0,
         )
-    results: dict[str, dict[str, float]] = (found or {}).get("results", {})
+    results: dict[str, dict[str, float]] = (answer or {}).get("results", {})
     return results

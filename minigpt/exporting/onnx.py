@@ -1,6 +1,7 @@
-"""The portable ONNX format: one graph that prefills and decodes, in the names that the ecosystem reads.
+"""Portable ONNX format: one graph that prefills and decodes, with the names that other tools expect.
 
-transformers' own exporter traces the model; its names and loose ends are mended here.
+transformers' own exporter traces the model; this module corrects its names and removes what it leaves behind. `onnx`,
+`onnx_ir` and `onnxscript` belong to the extra `onnx`, so functions import what needs them.
 """
 
 from __future__ import annotations
@@ -9,24 +10,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.export import Dim
+from transformers import DynamicCache
+
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import ExportError, first_line
 from minigpt.exporting.common import copy_tokenizer, weight_bytes
-from minigpt.exporting.onnx_int4 import by_content
+from minigpt.exporting.onnx_int4 import index_by_content
 from minigpt.exporting.onnx_quantize import quantize
 from minigpt.exporting.quiet import silence
-from minigpt.exporting.rounding.layers import rounded_matrices
-from minigpt.exporting.run import ExportRequest, Written
+from minigpt.exporting.request import ExportRequest, Written
+from minigpt.exporting.rounding.layers import round_layers
 from minigpt.files import atomic_path
 from minigpt.progress import Reporter
 from minigpt.transformer.arch import head_dim
 
 if TYPE_CHECKING:
-    from minigpt.exporting.rounding import Rounded
+    from minigpt.exporting.rounding import RoundedMatrix
 
-GRAPH, DATA = "model.onnx", "model.onnx_data"
-SAMPLE_PAST, SAMPLE_QUERY = 3, 6
+# The graph, and the file of weights beside it.
+GRAPH = "model.onnx"
+DATA = "model.onnx_data"
+# Tokens of the sample that stand in the cache, and tokens that continue it.
+SAMPLE_PAST = 3
+SAMPLE_QUERY = 6
+# Inputs of the graph besides the cache, with the names of their axes.
 INPUTS = {
     "input_ids": ("batch_size", "sequence_length"),
     "attention_mask": ("batch_size", "total_sequence_length"),
@@ -35,38 +45,40 @@ INPUTS = {
 
 
 def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
-    """Write `model.onnx` with its weights beside it, in fp32 or fp16, or with int8 or int4 weights."""
-    import torch
+    """Write `model.onnx` with its weights beside it, in fp32 or fp16, or with int8 or int4 weights.
 
+    Raises:
+        ExportError: the model cannot be traced, or its graph cannot be quantized.
+    """
     dtype = torch.float16 if request.precision == "fp16" else torch.float32
     model = assets.load_model(request.source.path, dtype=dtype)
-    graph = traced(model)
-    rename(graph)
-    forget_origin(graph)
+    graph = trace(model)
+    rename_values(graph)
+    drop_trace_notes(graph)
     settings: dict[str, Any] = {"opset": graph.opset_imports[""]}
-    save(graph, folder)
+    save_graph(graph, folder)
     if request.precision in {"int8", "int4"}:
-        rounded: Mapping[str, Rounded] = {}
+        rounded: Mapping[str, RoundedMatrix] = {}
         weights = 0
         if request.precision == "int4":
-            named, how = rounded_matrices(model, assets.load_tokenizer(request.source.path), request, reporter)
-            rounded, settings = by_content(model, named), settings | how
-            weights = sum(each.codes.numel() for each in named.values())
+            tokenizer = assets.load_tokenizer(request.source.path)
+            matrices, rounding = round_layers(model, tokenizer, request, reporter)
+            rounded, settings = index_by_content(model, matrices), settings | rounding
+            weights = sum(matrix.codes.numel() for matrix in matrices.values())
         settings |= quantize(folder / GRAPH, DATA, rounded, weights=weights)
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
 
 
-def traced(model: Any) -> Any:
-    """The model as an `onnx_ir.Model`, batch and both lengths free.
+def trace(model: Any) -> Any:
+    """Trace a model into an `onnx_ir.Model` in which the batch and both lengths are free.
 
-    The sample is a batch of two, so that the batch is not taken for a constant, and padded on the left, so that the
-    mask is not taken for superfluous; it continues a short past, of which an empty one is a special case.
+    The sample is a batch of two, so that the exporter does not take the batch for a constant. It is padded on the left,
+    so that the mask is not taken for superfluous. It continues a short past, of which an empty one is a special case.
 
     Raises:
         ExportError: the exporter cannot trace this model.
     """
-    import torch
     from transformers.exporters.configs import OnnxConfig
     from transformers.exporters.exporter_onnx import OnnxExporter
 
@@ -74,21 +86,18 @@ def traced(model: Any) -> Any:
     try:
         with quiet_transformers(), silence(), torch.no_grad():
             exporter: Any = OnnxExporter
-            found = exporter().export_program(model, sample(model), config)
+            program = exporter().export_program(model, sample_inputs(model), config)
     except Exception as error:
         raise ExportError(
             f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({first_line(error)}); try "
             "--format onnx-genai or gguf."
         ) from error
     # A tuple with metadata since transformers 5.2x, an ONNXProgram before.
-    return found[0] if isinstance(found, tuple) else found.model
+    return program[0] if isinstance(program, tuple) else program.model
 
 
-def sample(model: Any) -> dict[str, Any]:
-    """Inputs to trace with: a continuation of a cache of random numbers, the first row padded on the left."""
-    import torch
-    from transformers import DynamicCache
-
+def sample_inputs(model: Any) -> dict[str, Any]:
+    """Make inputs to trace with: a continuation of a cache of random numbers, the first row padded on the left."""
     config = model.config
     heads, size = config.num_key_value_heads, head_dim(config)
     cache: Any = DynamicCache(config=config)
@@ -106,8 +115,10 @@ def sample(model: Any) -> dict[str, Any]:
 
 
 def free_axes(layers: int) -> dict[str, Any]:
-    """Which axes may vary: batch and lengths. Everything else is known, and tracing is faster for it."""
-    from torch.export import Dim
+    """List the axes that may vary: batch and lengths.
+
+    Everything else is fixed, which makes tracing faster.
+    """
 
     def free(*axes: int) -> dict[int, Any]:
         return dict.fromkeys(axes, Dim.AUTO)
@@ -116,11 +127,11 @@ def free_axes(layers: int) -> dict[str, Any]:
     return {**{name: free(0, 1) for name in INPUTS}, "past_key_values": cache}
 
 
-def rename(graph: Any) -> None:
-    """Give inputs, outputs and free axes the names that optimum taught people.
+def rename_values(graph: Any) -> None:
+    """Give inputs, outputs and free axes the names that optimum established.
 
     Raises:
-        ExportError: the traced graph lacks an input or has one too many: it is another model than expected.
+        ExportError: the traced graph lacks an input or has one too many, so it is another model than expected.
     """
     import onnx_ir
 
@@ -129,7 +140,7 @@ def rename(graph: Any) -> None:
     known = {value.name for value in graph.graph.inputs} & set(INPUTS)
     if known != set(INPUTS) or not pasts or len(pasts) != len(presents):
         raise ExportError(
-            "The traced graph has other inputs than ids, mask, positions and a cache; use another format."
+            "The traced graph has inputs other than ids, mask, positions and a cache; use another format."
         )
     for value in graph.graph.inputs:
         if value.name in INPUTS:
@@ -147,8 +158,8 @@ def rename(graph: Any) -> None:
     logits.shape = onnx_ir.Shape(["batch_size", "sequence_length", logits.shape[2]])
 
 
-def forget_origin(graph: Any) -> None:
-    """Drop the stack traces that tracing notes on every node: bulk, and paths of the machine it ran on."""
+def drop_trace_notes(graph: Any) -> None:
+    """Drop the stack traces that tracing notes on every node: they are large, and show paths of this machine."""
     for node in graph.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
@@ -158,8 +169,8 @@ def forget_origin(graph: Any) -> None:
     graph.metadata_props.clear()
 
 
-def save(graph: Any, folder: Path) -> None:
-    """Write the graph, its weights in a file beside it: a graph file may not exceed 2 GB."""
+def save_graph(graph: Any, folder: Path) -> None:
+    """Write the graph, with its weights in a file beside it because a graph file may not exceed 2 GB."""
     import onnx_ir
 
     with atomic_path(folder / "onnx") as temporary:

@@ -1,4 +1,7 @@
-"""Four-bit matrices for ONNX Runtime whose codes were chosen on calibration text, as `MatMulNBits` stores them."""
+"""Block-rounded four-bit matrices in the layout of ONNX Runtime's operator `MatMulNBits`.
+
+`onnx` belongs to the extra of that name, so functions import it.
+"""
 
 from __future__ import annotations
 
@@ -8,58 +11,75 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minigpt.exporting.rounding import matrices_by_input, stack_rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from minigpt.exporting.rounding import Rounded
+    from minigpt.exporting.rounding import RoundedMatrix
 
+# ONNX Runtime's `accuracy_level` at which activations stay in fp32.
 FP32_ACTIVATIONS = 1
 
 
-def by_content(model: Any, rounded: Mapping[str, Rounded]) -> dict[str, Rounded]:
-    """Rounded matrices by the digest of the transpose of what they were, alone and below others with the same input.
+def index_by_content(model: Any, rounded: Mapping[str, RoundedMatrix]) -> dict[str, RoundedMatrix]:
+    """Index rounded matrices by the content of the originals, so that they are found again in a graph.
 
-    Exporters give the matrices of a graph names of their own, and some fuse those of queries, keys and values; what
-    they hold tells which is which.
+    Exporters rename the matrices of a graph, and some fuse those of queries, keys and values. The content identifies a
+    matrix whatever its name is.
+
+    Args:
+        model: the model that was rounded.
+        rounded: its rounded matrices by parameter name.
+
+    Returns:
+        Rounded matrices by the digest of the transposed original. Matrices with the same input stand there twice: each
+        for itself, and all of them as one.
     """
-    from minigpt.exporting.rounding import matrices_of, stacked
-
-    weights = {name: model.get_parameter(name).detach().T.cpu().numpy() for name in rounded}
-    found = {digest(weights[name]): each for name, each in rounded.items()}
-    for names in matrices_of(model).values():
+    originals = {name: model.get_parameter(name).detach().T.cpu().numpy() for name in rounded}
+    index = {tensor_digest(originals[name]): matrix for name, matrix in rounded.items()}
+    for names in matrices_by_input(model).values():
         if len(names) > 1 and all(name in rounded for name in names):
-            whole = np.concatenate([weights[name] for name in names], axis=1)
-            found[digest(whole)] = stacked([rounded[name] for name in names])
-    return found
+            fused = np.concatenate([originals[name] for name in names], axis=1)
+            index[tensor_digest(fused)] = stack_rows([rounded[name] for name in names])
+    return index
 
 
-def digest(array: NDArray[Any]) -> str:
-    """Names a tensor by its shape and bytes."""
+def tensor_digest(array: NDArray[Any]) -> str:
+    """Hash the shape and the bytes of a tensor."""
     return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
 
 
-def encode_matmuls(graph: Any, rounded: Mapping[str, Rounded]) -> list[Rounded]:
-    """Replace the products with known matrices by `MatMulNBits`, in place; the matrix of each.
+def encode_matmuls(graph: Any, rounded: Mapping[str, RoundedMatrix]) -> list[RoundedMatrix]:
+    """Replace the products with known matrices by `MatMulNBits`, in place.
 
     Blocks run along the inner dimension. The grid w' = scale x (code - 8) is the operator's own without zero points.
+
+    Args:
+        graph: an `onnx.GraphProto`.
+        rounded: the rounded matrices, see :func:`index_by_content`.
+
+    Returns:
+        The matrix of each product that was replaced.
     """
     import onnx
 
     arrays = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
-    replaced: list[Rounded] = []
+    replaced: list[RoundedMatrix] = []
+    # Products that share a matrix share its codes.
     added = set[str]()
     for position, node in enumerate(graph.node):
         tensor = arrays.get(node.input[1]) if node.op_type == "MatMul" else None
-        known = rounded.get(digest(onnx.numpy_helper.to_array(tensor))) if tensor is not None else None
-        if known is None:
+        matrix = rounded.get(tensor_digest(onnx.numpy_helper.to_array(tensor))) if tensor is not None else None
+        if matrix is None:
             continue
         codes, scales = f"{node.input[1]}_codes", f"{node.input[1]}_scales"
         if codes not in added:
             added.add(codes)
-            graph.initializer.append(onnx.numpy_helper.from_array(packed(known), codes))
-            graph.initializer.append(onnx.numpy_helper.from_array(known.scales.float().cpu().numpy(), scales))
-        rows, columns = known.codes.shape
-        made = onnx.helper.make_node(
+            graph.initializer.append(onnx.numpy_helper.from_array(pack_codes(matrix), codes))
+            graph.initializer.append(onnx.numpy_helper.from_array(matrix.scales.float().cpu().numpy(), scales))
+        rows, columns = matrix.codes.shape
+        product = onnx.helper.make_node(
             "MatMulNBits",
             [node.input[0], codes, scales],
             list(node.output),
@@ -68,16 +88,16 @@ def encode_matmuls(graph: Any, rounded: Mapping[str, Rounded]) -> list[Rounded]:
             K=columns,
             N=rows,
             bits=4,
-            block_size=columns // known.scales.shape[1],
+            block_size=columns // matrix.scales.shape[1],
             accuracy_level=FP32_ACTIVATIONS,
         )
-        graph.node[position].CopyFrom(made)
-        replaced.append(known)
+        graph.node[position].CopyFrom(product)
+        replaced.append(matrix)
     return replaced
 
 
-def packed(known: Rounded) -> NDArray[Any]:
-    """Two codes a byte, the earlier in the low bits: uint8 [rows, blocks, block / 2]."""
-    codes = known.codes.cpu().numpy()
+def pack_codes(matrix: RoundedMatrix) -> NDArray[Any]:
+    """Pack two codes into a byte, the earlier one in the low bits: uint8 [rows, blocks, block / 2]."""
+    codes = matrix.codes.cpu().numpy()
     pairs: NDArray[Any] = codes[:, ::2] | codes[:, 1::2] << 4
-    return pairs.reshape(len(codes), known.scales.shape[1], -1)
+    return pairs.reshape(len(codes), matrix.scales.shape[1], -1)

@@ -1,11 +1,14 @@
-"""Weights of a portable ONNX graph in 8 or 4 bits, in ONNX Runtime's block format.
+"""Quantization of an ONNX graph to 8 or 4 bits, in ONNX Runtime's block format.
 
 Every matrix is cut into blocks of 32 weights with a scale each. In 4 bits the matrices of the decoder layers are
-rounded with error compensation on calibration text (see :mod:`minigpt.exporting.onnx_int4`); everything else, which in
-8 bits is everything, goes through ONNX Runtime's own quantizer, with zero points and a search for each block's scale
-(llama.cpp's k-quant rule). Only weights are stored rounded; where activations are, it is row by row inside the kernel.
-A result therefore depends neither on padding nor on what else is in the batch, as it does with ONNX's dynamic
-quantization, where one scale serves the whole batch.
+rounded by :mod:`minigpt.exporting.rounding`. Everything else, which in 8 bits is everything, goes through ONNX
+Runtime's own quantizer, with zero points and a search for each block's scale (llama.cpp's k-quant rule).
+
+Only weights are stored rounded; where a kernel rounds activations, it does so row by row. A result therefore depends
+neither on padding nor on the rest of the batch, as it would with ONNX's dynamic quantization, where one scale serves
+the whole batch.
+
+`onnx` and `onnxruntime` belong to the extra `onnx`, so functions import them.
 """
 
 from __future__ import annotations
@@ -14,23 +17,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minigpt.errors import ExportError
 from minigpt.exporting.onnx_int4 import encode_matmuls
 from minigpt.exporting.quiet import silence
 
 if TYPE_CHECKING:
-    from minigpt.exporting.rounding import Rounded
+    from minigpt.exporting.rounding import RoundedMatrix
 
+# Weights that share a scale.
 BLOCK = 32
-TURNED = ".transposed"
+# Suffix of the name of a constant whose transpose is stored; `tie_embedding` recognizes tied matrices by it.
+TRANSPOSED = ".transposed"
+# ONNX Runtime's `accuracy_level` at which activations are rounded to int8: its only fast kernel for 8-bit weights.
 INT8_ACTIVATIONS = 4
-"""ONNX Runtime's `accuracy_level` at which activations are rounded to int8: its only fast kernel for 8-bit weights."""
 
 
 def quantize(
-    graph: Path, data: str, rounded: Mapping[str, Rounded], *, weights: int = 0
+    graph: Path, data: str, rounded: Mapping[str, RoundedMatrix], *, weights: int = 0
 ) -> dict[str, str | int | float | bool]:
-    """Rewrite a graph in place: MatMuls with constant weights as `MatMulNBits`, the embedding likewise.
+    """Quantize a graph in place: products with constant weights become `MatMulNBits`, and the embedding likewise.
 
     A tied embedding is stored once: `GatherBlockQuantized` looks up rows of the output projection's own blocks. The
     embedding of an untied model stays in fp32.
@@ -38,14 +45,14 @@ def quantize(
     Args:
         graph: the .onnx file; its folder holds the weights.
         data: name of the file of weights beside it.
-        rounded: the matrices that get 4 bits, see :func:`minigpt.exporting.onnx_int4.by_content`.
-        weights: how many weights have to get 4 bits.
+        rounded: the matrices that get 4 bits, see :func:`minigpt.exporting.onnx_int4.index_by_content`.
+        weights: number of weights that have to get 4 bits.
 
     Returns:
-        What was done, for the record.
+        Block size, numbers of matrices and rounding rule, for the record.
 
     Raises:
-        ExportError: no weights were found, or fewer than have to get 4 bits.
+        ExportError: no matrices were found, or fewer weights than have to get 4 bits.
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import KQuantWeightOnlyQuantConfig, MatMulNBitsQuantizer
@@ -53,34 +60,34 @@ def quantize(
     model = onnx.load(str(graph))
     unfold_transposes(model.graph)
     unfold_lookups(model.graph)
-    four = encode_matmuls(model.graph, rounded)
-    rest = {node.name: {"bits": 8} for node in matmuls(model.graph)}
-    if sum(each.codes.numel() for each in four) < weights or not rest:
+    four_bit = encode_matmuls(model.graph, rounded)
+    eight_bit = {node.name: {"bits": 8} for node in constant_matmuls(model.graph)}
+    if sum(matrix.codes.numel() for matrix in four_bit) < weights or not eight_bit:
         raise ExportError("The traced graph does not hold the model's matrices as they are; export it in fp32 or fp16.")
     level = {"accuracy_level": INT8_ACTIVATIONS, "block_size": BLOCK}
     with silence():
         quantizer = MatMulNBitsQuantizer(
-            model, **level, algo_config=KQuantWeightOnlyQuantConfig(customized_weight_config=rest)
+            model, **level, algo_config=KQuantWeightOnlyQuantConfig(customized_weight_config=eight_bit)
         )
         quantizer.process()
-    found = quantizer.model.model
-    tie_embedding(found.graph)
-    drop_unused(found.graph)
-    if not any(each.domain == "com.microsoft" for each in found.opset_import):
-        found.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    quantized = quantizer.model.model
+    tie_embedding(quantized.graph)
+    drop_unused(quantized.graph)
+    if not any(opset.domain == "com.microsoft" for opset in quantized.opset_import):
+        quantized.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     for path in (graph, graph.with_name(data)):
         path.unlink()
-    onnx.save(found, str(graph), save_as_external_data=True, all_tensors_to_one_file=True, location=data)
+    onnx.save(quantized, str(graph), save_as_external_data=True, all_tensors_to_one_file=True, location=data)
     return {
         "block_size": BLOCK,
-        "matrices_in_4_bits": len(four),
-        "matrices_in_8_bits": len(rest),
+        "matrices_in_4_bits": len(four_bit),
+        "matrices_in_8_bits": len(eight_bit),
         "int8_rounding": "k_quant",
     }
 
 
-def matmuls(graph: Any) -> Iterator[Any]:
-    """The products with a constant matrix on the right."""
+def constant_matmuls(graph: Any) -> Iterator[Any]:
+    """Yield the products with a constant matrix on the right."""
     constants = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in constants:
@@ -90,55 +97,66 @@ def matmuls(graph: Any) -> Iterator[Any]:
 def unfold_transposes(graph: Any) -> None:
     """Store the transpose of a constant that a MatMul multiplies with, instead of computing it.
 
-    The exporter leaves a tied output projection as `Transpose(embedding)`, which the quantizer does not see through.
+    The exporter leaves a tied output projection as `Transpose(embedding)`, which the quantizer does not recognize as a
+    constant.
     """
     import onnx
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
     multiplied = {name for node in graph.node if node.op_type == "MatMul" for name in node.input[1:]}
-    for node in [each for each in graph.node if each.op_type == "Transpose"]:
+    for node in _transposes(graph):
         if node.input[0] in constants and node.output[0] in multiplied:
             array = onnx.numpy_helper.to_array(constants[node.input[0]])
-            turned = onnx.numpy_helper.from_array(array.T.copy(), f"{node.input[0]}{TURNED}")
-            graph.initializer.append(turned)
+            transposed = onnx.numpy_helper.from_array(array.T.copy(), f"{node.input[0]}{TRANSPOSED}")
+            graph.initializer.append(transposed)
             graph.node.remove(node)
             for other in graph.node:
-                replace_inputs(other, node.output[0], turned.name)
+                replace_inputs(other, node.output[0], transposed.name)
 
 
 def unfold_lookups(graph: Any) -> None:
-    """The same the other way round: GenAI's builder looks tokens up in `Transpose(output projection)`."""
+    """Store the transpose of a constant that a Gather looks tokens up in, instead of computing it.
+
+    GenAI's builder looks tokens up in `Transpose(output projection)`.
+    """
     import onnx
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
     looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    for node in [each for each in graph.node if each.op_type == "Transpose"]:
+    for node in _transposes(graph):
         if node.input[0] in constants and node.output[0] in looked_up:
             tensor, name = constants[node.input[0]], f"{node.input[0]}.rows"
             graph.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).T.copy(), name))
             graph.node.remove(node)
             for other in graph.node:
                 replace_inputs(other, node.output[0], name)
-                replace_inputs(other, tensor.name, f"{name}{TURNED}")
-            tensor.name = f"{name}{TURNED}"
+                replace_inputs(other, tensor.name, f"{name}{TRANSPOSED}")
+            tensor.name = f"{name}{TRANSPOSED}"
+
+
+def _transposes(graph: Any) -> list[Any]:
+    """List the Transpose nodes, so that a loop over them may remove nodes from the graph."""
+    return [node for node in graph.node if node.op_type == "Transpose"]
 
 
 def replace_inputs(node: Any, old: str, new: str) -> None:
-    """Let a node read `new` where it read `old`."""
+    """Make a node read the value `new` wherever it read `old`."""
     for index, name in enumerate(node.input):
         if name == old:
             node.input[index] = new
 
 
 def tie_embedding(graph: Any) -> None:
-    """Look tokens up in the quantized output projection where both are one matrix."""
+    """Look tokens up in the quantized output projection where embedding and projection are one matrix."""
     import onnx
 
-    heads = {node.input[1].partition(TURNED)[0]: node for node in graph.node if TURNED in "".join(node.input[1:2])}
+    heads = {
+        node.input[1].partition(TRANSPOSED)[0]: node for node in graph.node if TRANSPOSED in "".join(node.input[1:2])
+    }
     for gather in [node for node in graph.node if node.op_type == "Gather" and node.input[0] in heads]:
         head = heads[gather.input[0]]
-        shape = {each.name: each.i for each in head.attribute}
-        rows = onnx.numpy_helper.from_array(_row_shape(shape), f"{head.input[1]}.rows")
+        attributes = {attribute.name: attribute.i for attribute in head.attribute}
+        rows = onnx.numpy_helper.from_array(_row_shape(attributes), f"{head.input[1]}.rows")
         graph.initializer.append(rows)
         view, position = f"{head.input[1]}.view", list(graph.node).index(gather)
         lookup = onnx.helper.make_node(
@@ -147,8 +165,8 @@ def tie_embedding(graph: Any) -> None:
             list(gather.output),
             name=f"{gather.name}_quantized",
             domain="com.microsoft",
-            bits=shape["bits"],
-            block_size=shape["block_size"],
+            bits=attributes["bits"],
+            block_size=attributes["block_size"],
             gather_axis=0,
             quantize_axis=1,
         )
@@ -158,15 +176,13 @@ def tie_embedding(graph: Any) -> None:
 
 
 def _row_shape(head: Mapping[str, int]) -> Any:
-    """Packed bytes of a token's row: [vocabulary, hidden * bits / 8], the hidden size padded to whole blocks."""
-    import numpy as np
-
+    """Return the shape of the packed embedding: [vocabulary, bytes of a row], a row padded to whole blocks."""
     blocks = -(-head["K"] // head["block_size"])
     return np.array([head["N"], blocks * head["block_size"] * head["bits"] // 8], dtype=np.int64)
 
 
 def drop_unused(graph: Any) -> None:
-    """Remove constants that nothing reads."""
+    """Remove the constants that no node reads."""
     used = {name for node in graph.node for name in node.input}
-    for tensor in [each for each in graph.initializer if each.name not in used]:
+    for tensor in [constant for constant in graph.initializer if constant.name not in used]:
         graph.initializer.remove(tensor)

@@ -1,26 +1,31 @@
-"""What an export costs in bits per byte of text that nothing was trained on."""
+"""Quality of an export: bits per byte on held-out text, beside its source."""
 
 from __future__ import annotations
 
 from minigpt.evaluation import ItemScores, summarize, text_bits
 from minigpt.evaluation.suite import sample_documents
-from minigpt.exporting.run import ExportRequest
+from minigpt.exporting.request import ExportRequest, read_corpus
 from minigpt.files import fingerprint
 from minigpt.progress import Reporter
 from minigpt.runtimes import Quality, Runtime
 from minigpt.runtimes.scoring import scoring_model
 
+# Tokens of a batch, small enough for every runtime.
 BATCH_TOKENS = 1024
 
 
 def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, reporter: Reporter) -> Quality:
-    """Bits per byte of both on the same held-out passages of `request.domain`, with the paired difference.
+    """Measure source and export on the same held-out passages of `request.domain`.
+
+    Returns:
+        Bits per byte of both, with the paired difference.
 
     Raises:
         CorpusError: the domain has no held-out text.
     """
-    domain = request.corpus.domain
-    documents = sample_documents(request.corpus.heldout, request.quality_bytes, seed=request.seed)
+    corpus = request.corpus or read_corpus(request, reporter=reporter)
+    domain = corpus.domain
+    documents = sample_documents(corpus.heldout, request.quality_bytes, seed=request.seed)
     before, after = (
         ItemScores(
             texts={

@@ -1,4 +1,4 @@
-"""Exporters that print."""
+"""Silence for libraries that print while they export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep other people's prints off stdout, which is for data, and their bars and remarks off stderr."""
+    """Keep what libraries print off stdout, which is for data, and their bars and remarks off stderr."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -30,13 +30,13 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence_children() -> Iterator[None]:
-    """Keep what programs that a library starts say off stderr: lm-eval asks git for a commit, wherever it runs."""
+    """Keep off stderr what programs print that a library starts; lm-eval asks git for a commit wherever it runs."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(nowhere)

@@ -1,87 +1,28 @@
-"""`minigpt export`: write, verify, hand over."""
+"""The job behind `minigpt export`: write the model, prove that it computes the same, and hand it over."""
 
 from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from minigpt import __version__, assets
-from minigpt.assets import Parent
 from minigpt.errors import ExportError
+from minigpt.exporting.card import write_card
 from minigpt.exporting.formats import Format, format_of, rounding_of
+from minigpt.exporting.proof import prove
+from minigpt.exporting.request import ExportRequest, Writer, Written, read_corpus
 from minigpt.files import atomic_path, file_sha256, write_json
 from minigpt.lazy import resolve
+from minigpt.machine import PACKAGES, versions
 from minigpt.progress import SILENT, Reporter
-from minigpt.runtimes import RECORD, Check, ExportRecord, Source, is_export
-from minigpt.types import Corpus
+from minigpt.runtimes import RECORD, ExportRecord, Source, is_export
+from minigpt.transformer.arch import shape_of
 
-QUALITY_BYTES = 65536
-READABLE, READABLE_FOLDER = 0o644, 0o755
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-    """What is asked for.
-
-    `precision` None means the format's default, `rounding` likewise (see :class:`Format`). `domain` (a name or file)
-    supplies the calibration text of compensated rounding and the held-out text on which the export is measured against
-    its source, at most `quality_bytes` of the latter (None: all); `seed` is that of the split, so that with a build's
-    seed the text is one the build did not train on. `limit` is for `lm-eval`: at most so many documents and questions.
-    `device` is where the source runs; `reporter` is told while the domain's text is read.
-    """
-
-    source: Parent
-    format: str
-    output_dir: Path
-    precision: str | None = None
-    rounding: str | None = None
-    domain: str = "general"
-    quality_bytes: int | None = QUALITY_BYTES
-    limit: int | None = None
-    seed: int = 0
-    device: str = "cpu"
-    force: bool = False
-    reporter: Reporter = SILENT
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        """The domain's text, read once for calibration and for measuring."""
-        from minigpt.corpus import build_corpus
-        from minigpt.domain.config import load_domain
-
-        return build_corpus(load_domain(self.domain), seed=self.seed, reporter=self.reporter)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What a writer tells: see :class:`minigpt.runtimes.ExportRecord`; `weights` are the files that hold weights.
-
-    `checks` are those of a format that proves itself, for want of a runtime.
-    """
-
-    weights: tuple[str, ...]
-    bytes_per_token: int = 0
-    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    checks: tuple[Check, ...] = ()
-
-
-class Writer(Protocol):
-    """Writes one format."""
-
-    def __call__(self, request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
-        """Write everything but `export.json` and the card into `folder`, which exists and is empty.
-
-        `request.precision` is one of the format's. Tokenizer and config have to lie beside the weights: see
-        :func:`minigpt.exporting.common.copy_tokenizer`.
-
-        Raises:
-            ExportError: the model cannot be written in this format.
-        """
+# Permissions of the files and folders of a finished export: everybody may read them.
+FILE_MODE = 0o644
+FOLDER_MODE = 0o755
 
 
 def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportRecord:
@@ -89,40 +30,51 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
 
     Everything happens in a temporary folder beside `output_dir`; an export that fails its checks leaves nothing.
 
+    Args:
+        request: the model, the format and the text to measure on.
+        reporter: receives progress.
+
+    Returns:
+        The record that is saved as `export.json`.
+
     Raises:
         UnknownName: no such format.
-        ConfigError: the format does not come in that precision.
+        ConfigError: the format does not come in that precision, or the domain cannot be used.
+        CorpusError: the domain has too little text.
         ExportError: a package is missing, the target is in use, or the export does not compute what its source does.
     """
     row, precision = format_of(request.format, request.precision)
     rounding = rounding_of(request.format, precision, request.rounding)
-    request = replace(request, precision=precision, rounding=rounding, reporter=reporter)
+    request = replace(request, precision=precision, rounding=rounding)
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
     started = time.perf_counter()
+    if row.runtime:
+        # Rounding calibrates on this text and the proof measures on it, so it is read once, before the slow work.
+        request = replace(request, corpus=read_corpus(request, reporter=reporter))
     with atomic_path(request.output_dir) as folder:
         folder.mkdir()
         with reporter.stage(f"Writing {request.format} in {precision}"):
             writer: Writer = resolve(row.write)
             written = writer(request, folder, reporter)
-        record = _record(request, row, written, folder)
+        record = _new_record(request, row, written, folder)
         write_json(folder / RECORD, record)
         if row.runtime:
-            from minigpt.exporting.proof import prove
-
             record = prove(request, record, folder, reporter)
-        from minigpt.exporting.card import write_card
-
         write_card(request, row, record, folder)
-        record = replace(record, files=_hashes(folder), seconds=time.perf_counter() - started)
+        record = replace(record, files=_file_hashes(folder), seconds=time.perf_counter() - started)
         write_json(folder / RECORD, record)
         for path in folder.rglob("*"):
-            path.chmod(READABLE_FOLDER if path.is_dir() else READABLE)
+            path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
     return record
 
 
 def check_packages(name: str, row: Format) -> None:
-    """Refuse before any work what would fail for want of a package.
+    """Check that the packages of a format are installed, before any work is done.
+
+    Args:
+        name: the format's name, for the message.
+        row: the format.
 
     Raises:
         ExportError: a package is missing.
@@ -133,10 +85,14 @@ def check_packages(name: str, row: Format) -> None:
 
 
 def check_target(folder: Path, *, force: bool) -> None:
-    """Refuse to write over what is there; with `force`, only over another export.
+    """Check that an export may be written to `folder`.
+
+    Args:
+        folder: the folder to create.
+        force: whether an earlier export there may be replaced. Nothing else is ever replaced.
 
     Raises:
-        ExportError: the folder is in use, or is the current one, which a finished export could not take the place of.
+        ExportError: the folder is in use, or is the current one, which a finished export cannot replace.
     """
     if folder.resolve() == Path.cwd():
         raise ExportError(f"--output-dir {folder} is the folder you are in; name a new one below it.")
@@ -148,11 +104,10 @@ def check_target(folder: Path, *, force: bool) -> None:
         raise ExportError(f"{folder} already holds an export; give --force to write it again.")
 
 
-def _record(request: ExportRequest, row: Format, written: Written, folder: Path) -> ExportRecord:
+def _new_record(request: ExportRequest, row: Format, written: Written, folder: Path) -> ExportRecord:
+    """Describe a written export that is not proved yet."""
+    # transformers takes seconds to import; a request that is refused should not wait for it.
     from transformers import AutoConfig
-
-    from minigpt.machine import PACKAGES, versions
-    from minigpt.transformer.arch import shape_of
 
     source = request.source
     return ExportRecord(
@@ -176,6 +131,7 @@ def _record(request: ExportRequest, row: Format, written: Written, folder: Path)
     )
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def _file_hashes(folder: Path) -> dict[str, str]:
+    """Map every file of an export, except its record, to its SHA-256."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from minigpt.healing.forward import bits_per_byte
     from minigpt.healing.recipe import Recipe
     from minigpt.healing.teacher import Teacher
-    from minigpt.healing.training import Found, prolong, search, steps_for, train
+    from minigpt.healing.training import TuningResult, prolong, search, steps_for, train
 
 _HOMES = {
     "Bound": "minigpt.healing.data",
-    "Found": "minigpt.healing.training",
+    "TuningResult": "minigpt.healing.training",
     "Recipe": "minigpt.healing.recipe",
     "Teacher": "minigpt.healing.teacher",
     "TokenText": "minigpt.healing.data",
@@ -30,10 +30,10 @@ _HOMES = {
 
 __all__ = [
     "Bound",
-    "Found",
     "Recipe",
     "Teacher",
     "TokenText",
+    "TuningResult",
     "bits_per_byte",
     "prolong",
     "search",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,3 +107,20 @@ def _head(model: Any, head: nn.Linear) -> Iterator[None]:
         yield
     finally:
         model.set_output_embeddings(before)
+
+
+def teacher_of(model: Any, tokens: Sequence[int] | None, student: Any) -> Teacher:
+    """Make an unpruned model the teacher of a pruned one.
+
+    Args:
+        model: the unpruned model; its weights are frozen.
+        tokens: its ids of the student's tokens, in the student's order (None: both have the same vocabulary).
+        student: the pruned model.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if tokens is None:
+        return Teacher(model=model)
+    ids = torch.full((student.config.vocab_size,), -1, dtype=torch.long)
+    ids[: len(tokens)] = torch.tensor(tokens)
+    return Teacher(model=model, parent_ids=ids.to(model.device))

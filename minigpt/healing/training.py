@@ -106,7 +106,7 @@ def _told(result: Training, diverged: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class TuningResult:
     """What a search over runs came to: the `model` with the best weights of all, how it was trained, and every run."""
 
     model: Any
@@ -135,7 +135,7 @@ def search(
     seed: int = 0,
     title: str = "Training",
     reporter: Reporter = SILENT,
-) -> Found:
+) -> TuningResult:
     """Train at several peak rates and keep what dev text likes best.
 
     Where none of them is better than no training at all, lower ones are tried, as far down as healing backs off.
@@ -153,7 +153,7 @@ def search(
     Returns:
         The model with its best weights, on the CPU.
     """
-    best: Found | None = None
+    best: TuningResult | None = None
     lower = [min(rates) / SLOWER**times for times in range(1, BACKS_OFF + 1)] if rates else []
     for place, rate in enumerate([*rates, *lower]):
         if place >= len(rates) and best is not None and best.training.best_step:
@@ -166,7 +166,7 @@ def search(
 
 
 def prolong(
-    found: Found,
+    found: TuningResult,
     fresh: Callable[[], Any],
     text: TokenText,
     dev: TokenText,
@@ -177,7 +177,7 @@ def prolong(
     checkpoint: Path | None = None,
     title: str = "Training",
     reporter: Reporter = SILENT,
-) -> Found:
+) -> TuningResult:
     """Train once more, at the best rate so far (the lowest where none helped), for `steps` steps.
 
     A short run that anneals fully often beats a long one, which overfits; a long one sees all of a longer text. So
@@ -213,11 +213,13 @@ def steps_for(model: Any, text: TokenText, recipe: Recipe, tokens: int, *, seed:
     return steps_to_read(text.windows, tokens, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
 
 
-def _better(found: Found | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **told: Any) -> Found:
+def _better(
+    found: TuningResult | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **told: Any
+) -> TuningResult:
     """What was found so far, or the model after training, whichever has the lower dev loss."""
     done = train(model, text, dev, replace(recipe, distill=0.0), **told)
     if found is None or _loss(done) < _loss(found.training):
-        return Found(model=model.to("cpu"), training=done, tried=(*(found.tried if found else ()), done))
+        return TuningResult(model=model.to("cpu"), training=done, tried=(*(found.tried if found else ()), done))
     return replace(found, tried=(*found.tried, done))
 
 

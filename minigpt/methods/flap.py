@@ -1,6 +1,6 @@
 """FLAP (An et al. 2023): what a removed unit gave on average is put into a bias.
 
-The shipped form keeps uniform widths and adds biases where the family's config knows them; the faithful form ranks all
+The shipped form keeps uniform widths and adds biases where the family's config knows them; the paper form ranks all
 groups and neurons of all layers together and adds the biases in memory, whatever the family.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.methods.importance import score
+from minigpt.methods import formulas
 from minigpt.methods.masking import compensate, ensure_bias, hide, lowest_first
-from minigpt.methods.material import Masked, Material
+from minigpt.methods.material import Material, PaperForm
 from minigpt.pruning.apply import apply_plan
 from minigpt.pruning.slicing import linear
 from minigpt.transformer.arch import (
@@ -63,14 +63,16 @@ def _places(
     material: Material, index: int, groups: tuple[int, ...], neurons: tuple[int, ...]
 ) -> tuple[tuple[str, Tensor, Tensor, bool | str], ...]:
     """For o and down of a layer: path, mean inputs, which inputs stay, and the family's word on a bias there."""
-    model, found = material.model, material.stats
+    model, statistics = material.model, material.statistics
     spec, width = arch_of(model), head_dim(model.config) * heads_per_group(model.config)
-    attention, ffn = (torch.zeros(means.shape[1], dtype=torch.bool) for means in (found.column_mean, found.ffn_mean))
+    attention, ffn = (
+        torch.zeros(means.shape[1], dtype=torch.bool) for means in (statistics.column_mean, statistics.ffn_mean)
+    )
     attention.view(-1, width)[list(groups)] = True
     ffn[list(neurons)] = True
     return (
-        (spec.output, found.column_mean[index], attention, spec.output_bias),
-        (spec.ffn_columns, found.ffn_mean[index], ffn, spec.ffn_bias),
+        (spec.output, statistics.column_mean[index], attention, spec.output_bias),
+        (spec.ffn_columns, statistics.ffn_mean[index], ffn, spec.ffn_bias),
     )
 
 
@@ -81,14 +83,14 @@ def _silent(spec: ArchSpec) -> tuple[str, ...]:
     return (*inputs, *(spec.ffn_rows if spec.ffn_bias in switches else ()))
 
 
-def masked(material: Material, target: int) -> Masked:
+def paper_form(material: Material, target: int) -> PaperForm:
     """One ranking over all layers: units go by standardized score until about `target` parameters are left.
 
     A group or a neuron costs what it has in parameters (the paper's 512/3 neurons for a head of 128). What a masked
     unit gave on average stays as a bias of o or down.
     """
     model, costs = material.model, unit_costs(material.model)
-    scores = score("flap", material.stats, material.norms)
+    scores = formulas.flap(material)
     layers, groups = scores.kv_groups.shape
     sizes = torch.tensor([costs.per_kv_group] * scores.kv_groups.numel() + [costs.per_neuron] * scores.ffn.numel())
     before = parameters_of(model)
@@ -100,7 +102,7 @@ def masked(material: Material, target: int) -> Masked:
         for path, means, stay, _ in _places(material, index, *chosen):
             compensate(linear(layer, path), means, stay)
     hide(model, kept_groups, kept_neurons)
-    return Masked(
+    return PaperForm(
         model=model,
         parameters=sum(parameter.numel() for parameter in model.parameters()) - int(sizes[~kept].sum()),
         kept={"ffn": tuple(kept_neurons.sum(1).tolist()), "kv_groups": tuple(kept_groups.sum(1).tolist())},

@@ -1,99 +1,157 @@
-"""The formulas: pure functions from activation statistics and weight norms to the importance of units."""
+"""Importance formulas: pure functions from activation statistics and weight norms to scores of units.
+
+A method that needs nothing else is one function here, `(Material) -> Scores`, and one row of the table. Scores rank the
+units of one layer: the planner gives every layer the same widths, because a threshold across layers removes whole
+layers in effect (docs/results/methods.md).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minigpt.methods.scores import Options, Statistics, WeightNorms
+from minigpt.errors import ConfigError
+from minigpt.methods.scores import Scores, WeightNorms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def _per_group(columns: Tensor, groups: int) -> Tensor:
-    return columns.view(columns.shape[0], groups, -1).sum(-1)
-
-
-def _relative(values: Tensor) -> Tensor:
-    return values / values.mean(dim=1, keepdim=True).clamp_min(1e-30)
+    from minigpt.methods.material import Material
+    from minigpt.transformer.stats import ActivationStats
 
 
-def ffn_linear(stats: Statistics) -> Tensor:
-    """FFN units by the magnitudes at their projections' outputs (gate, up) and input (down), [L, I].
+def contextual(material: Material) -> Scores:
+    """Score units by what they add to the residual stream on the domain's text: the default method.
+
+    With `material.contrast` above 0, importance for general text counts against importance for the domain.
+
+    Raises:
+        ConfigError: there is a contrast and no general text to contrast with.
+    """
+    domain = _contextual(material.statistics, material.norms, material.kinds)
+    if not material.contrast:
+        return domain
+    if material.general_statistics is None:
+        raise ConfigError(
+            "plan.contrast compares with general text, and this build has none; name a `general:` domain in the domain "
+            "file and leave evaluation.general on, or set plan.contrast=0."
+        )
+    general = _contextual(material.general_statistics, material.norms, material.kinds)
+    return Scores(
+        ffn=contrasted(domain.ffn, general.ffn, material.contrast),
+        kv_groups=contrasted(domain.kv_groups, general.kv_groups, material.contrast),
+        layers=contrasted(domain.layers, general.layers, material.contrast),
+    )
+
+
+def _contextual(statistics: ActivationStats, norms: WeightNorms, kinds: frozenset[str]) -> Scores:
+    """Both kinds of evidence: contribution to the residual stream. One kind alone: that kind's own formula."""
+    if kinds == {"linear"}:
+        ffn = ffn_linear(statistics)
+    elif kinds == {"activation"}:
+        ffn = ffn_activation(statistics)
+    else:
+        ffn = ffn_contribution(statistics, norms)
+    return Scores(ffn=ffn, kv_groups=groups_contribution(statistics, norms), layers=statistics.layer_cos)
+
+
+def linear(material: Material) -> Scores:
+    """Score FFN units and KV groups by mean magnitudes at their projections (Mini-GPTs' linear pruning, structural)."""
+    statistics = material.statistics
+    return Scores(ffn=ffn_linear(statistics), kv_groups=statistics.head_abs, layers=statistics.layer_cos)
+
+
+def activation(material: Material) -> Scores:
+    """Score neurons by the mean magnitude that their activation function gives out (Mini-GPTs' activation pruning)."""
+    statistics = material.statistics
+    return Scores(ffn=ffn_activation(statistics), kv_groups=statistics.head_abs, layers=statistics.layer_cos)
+
+
+def wanda(material: Material) -> Scores:
+    """Sum |W_ij| x ||X_j|| over the columns of down and o that a unit owns (Sun et al. 2023, eq. 1, structured).
+
+    ||X_j|| is the root mean square over tokens: the number of tokens is the same for all units.
+    """
+    statistics, norms = material.statistics, material.norms
+    return Scores(
+        ffn=norms.down_abs * statistics.ffn_sq.sqrt(),
+        kv_groups=_per_group(norms.output_abs * statistics.column_sq.sqrt(), norms.groups),
+        layers=statistics.layer_cos,
+    )
+
+
+def flap(material: Material) -> Scores:
+    """Score units by fluctuation, standardized over each layer so that one ranking can hold all layers (FLAP).
+
+    A KV group's score is the mean over its columns.
+    """
+    norms = material.norms
+    ffn, columns = fluctuations(material.statistics, norms)
+    groups = standardized(columns).view(len(columns), norms.groups, -1).mean(-1)
+    return Scores(ffn=standardized(ffn), kv_groups=groups, layers=material.statistics.layer_cos)
+
+
+def magnitude(material: Material) -> Scores:
+    """Score units by the norms of their weights, without any text: a baseline."""
+    norms = material.norms
+    return Scores(
+        ffn=(norms.rows + norms.down).sqrt(),
+        kv_groups=norms.group.sqrt(),
+        layers=(norms.group.sum(1) + norms.rows.sum(1) + norms.down.sum(1)).sqrt(),
+    )
+
+
+def random(material: Material) -> Scores:
+    """Score units by seeded noise: the baseline that every method has to beat."""
+    import torch
+
+    norms, generator = material.norms, torch.Generator().manual_seed(material.seed)
+    return Scores(
+        ffn=torch.rand(norms.down.shape, generator=generator),
+        kv_groups=torch.rand(norms.group.shape, generator=generator),
+        layers=torch.rand(norms.down.shape[0], generator=generator),
+    )
+
+
+def ffn_linear(statistics: ActivationStats) -> Tensor:
+    """Score FFN units by the magnitudes at their projections' outputs (gate, up) and input (down), [L, I].
 
     Mini-GPTs removes a unit where min(mean |input|, mean |output|) falls under one absolute threshold. The three
-    places differ in scale, so each is first divided by its mean over the layer: min then asks where the unit is
-    weakest compared with its neighbors.
+    places differ in scale, so each is first divided by its mean over the layer: the minimum then tells where the unit
+    is weakest compared with its neighbors.
     """
     import torch
 
-    places = torch.stack([_relative(stats.gate_abs), _relative(stats.up_abs), _relative(stats.ffn_abs)])
+    places = torch.stack([_relative(statistics.gate_abs), _relative(statistics.up_abs), _relative(statistics.ffn_abs)])
     return places.min(dim=0).values
 
 
-def ffn_activation(stats: Statistics) -> Tensor:
-    """FFN neurons by what their activation function gives out: mean |act(gate)|, [L, I] (Mini-GPTs, A_act)."""
-    return stats.act_abs
+def ffn_activation(statistics: ActivationStats) -> Tensor:
+    """Score FFN neurons by the output of their activation function: mean |act(gate)|, [L, I] (Mini-GPTs, A_act)."""
+    return statistics.act_abs
 
 
-def ffn_contribution(stats: Statistics, weights: WeightNorms) -> Tensor:
-    """RMS of what a neuron sends into down, times the norm of the column that carries it on, [L, I] (Wanda)."""
-    return (stats.ffn_sq * weights.down).sqrt()
+def ffn_contribution(statistics: ActivationStats, norms: WeightNorms) -> Tensor:
+    """Score FFN neurons by the RMS of their output times the norm of the column of down that carries it on, [L, I]."""
+    return (statistics.ffn_sq * norms.down).sqrt()
 
 
-def groups_contribution(stats: Statistics, weights: WeightNorms) -> Tensor:
-    """The same for a KV group: root of the sum over its columns of mean square x squared column norm, [L, G]."""
-    return _per_group(stats.column_sq * weights.output, weights.groups).sqrt()
+def groups_contribution(statistics: ActivationStats, norms: WeightNorms) -> Tensor:
+    """Score KV groups: root of the sum over their columns of o of mean square input x squared column norm, [L, G]."""
+    return _per_group(statistics.column_sq * norms.output, norms.groups).sqrt()
 
 
-def contextual(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """The default. Both kinds of evidence: contribution to the residual stream; one kind alone: that kind's form."""
-    by_kind = {
-        frozenset(("linear",)): lambda: ffn_linear(stats),
-        frozenset(("activation",)): lambda: ffn_activation(stats),
-    }
-    ffn = by_kind.get(options.kinds, lambda: ffn_contribution(stats, weights))()
-    return ffn, groups_contribution(stats, weights), stats.layer_cos
+def fluctuations(statistics: ActivationStats, norms: WeightNorms) -> tuple[Tensor, Tensor]:
+    """FLAP's WIFV (An et al. 2023, eq. 5): variance of an input x squared norm of its column, down [L, I] and o [L, A].
 
-
-def linear(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Mini-GPTs' linear pruning, made structural: FFN units and KV groups by mean magnitudes at the projections."""
-    return ffn_linear(stats), stats.head_abs, stats.layer_cos
-
-
-def activation(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Mini-GPTs' activation pruning: neurons by the mean magnitude of the activation function's output."""
-    return ffn_activation(stats), stats.head_abs, stats.layer_cos
-
-
-def wanda(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Structured Wanda: |W_ij| x ||X_j|| (Sun et al., eq. 1) summed over the columns of down and o a unit owns.
-
-    ||X_j|| is taken as the root mean square over tokens: the number of tokens is the same for all units.
+    It is what a constant bias could not replace. The value for o is squared once more, as in the authors' program.
     """
-    ffn = weights.down_abs * stats.ffn_sq.sqrt()
-    return ffn, _per_group(weights.output_abs * stats.column_sq.sqrt(), weights.groups), stats.layer_cos
-
-
-def fluctuations(stats: Statistics, weights: WeightNorms) -> tuple[Tensor, Tensor]:
-    """FLAP's WIFV (eq. 5): variance of an input x squared norm of its column, for down [L, I] and o [L, A].
-
-    What a constant bias could not replace. The form for o is squared once more, as in the authors' program.
-    """
-    ffn = (stats.ffn_sq - stats.ffn_mean.square()).clamp_min(0) * weights.down
-    columns = (stats.column_sq - stats.column_mean.square()).clamp_min(0) * weights.output
+    ffn = (statistics.ffn_sq - statistics.ffn_mean.square()).clamp_min(0) * norms.down
+    columns = (statistics.column_sq - statistics.column_mean.square()).clamp_min(0) * norms.output
     return ffn, columns.square()
 
 
-def flap(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Fluctuation, standardized over each layer, so that one ranking can hold all layers; a group is its mean."""
-    ffn, columns = fluctuations(stats, weights)
-    groups = standardized(columns).view(len(columns), weights.groups, -1).mean(-1)
-    return standardized(ffn), groups, stats.layer_cos
-
-
 def standardized(values: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 over each row; a row without differences becomes zero."""
+    """Scale each row to mean 0 and standard deviation 1; a row without differences becomes zero."""
     centered = values - values.mean(dim=1, keepdim=True)
     return centered / values.std(dim=1, keepdim=True).clamp_min(1e-30)
 
@@ -101,26 +159,21 @@ def standardized(values: Tensor) -> Tensor:
 def contrasted(domain: Tensor, general: Tensor, factor: float) -> Tensor:
     """Importance for the domain less `factor` x importance for general text, each standardized over its layer.
 
-    [L, units]; a vector is taken as one row. With factor 0 the order is that of the domain alone.
+    Args:
+        domain: [L, units]; a vector is taken as one row.
+        general: of the same shape.
+        factor: with 0 the order is that of the domain alone.
     """
     if domain.ndim == 1:
         return contrasted(domain[None], general[None], factor)[0]
     return standardized(domain) - factor * standardized(general)
 
 
-def magnitude(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights alone, no text: a baseline."""
-    ffn = (weights.rows + weights.down).sqrt()
-    return ffn, weights.group.sqrt(), (weights.group.sum(1) + weights.rows.sum(1) + weights.down.sum(1)).sqrt()
+def _per_group(columns: Tensor, groups: int) -> Tensor:
+    """Sum [L, A] over the columns of each KV group, [L, G]."""
+    return columns.view(columns.shape[0], groups, -1).sum(-1)
 
 
-def random(stats: Statistics, weights: WeightNorms, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Seeded noise: the baseline every method has to beat."""
-    import torch
-
-    generator = torch.Generator().manual_seed(options.seed)
-    ffn, groups = (
-        torch.rand(weights.down.shape, generator=generator),
-        torch.rand(weights.group.shape, generator=generator),
-    )
-    return ffn, groups, torch.rand(weights.down.shape[0], generator=generator)
+def _relative(values: Tensor) -> Tensor:
+    """Divide by the mean over the layer."""
+    return values / values.mean(dim=1, keepdim=True).clamp_min(1e-30)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.errors import CorpusError
-from minigpt.methods.importance import Scores, checked
 from minigpt.methods.masking import hide
-from minigpt.methods.material import Masked, Material
+from minigpt.methods.material import Material, PaperForm
+from minigpt.methods.scores import Scores
 from minigpt.pruning.slicing import linear
 from minigpt.transformer.arch import (
     arch_of,
@@ -52,13 +52,10 @@ def taylor(material: Material) -> Scores:
             owned = owned + values[path].sum(1).view(groups, head).sum(1)
         attention.append(owned)
     neurons, owned_by_groups = torch.stack(ffn), torch.stack(attention)
-    return checked(
-        Scores(
-            method=material.method,
-            ffn=neurons,
-            kv_groups=owned_by_groups,
-            layers=neurons.sum(1) + owned_by_groups.sum(1),
-        )
+    return Scores(
+        ffn=neurons,
+        kv_groups=owned_by_groups,
+        layers=neurons.sum(1) + owned_by_groups.sum(1),
     )
 
 
@@ -120,7 +117,7 @@ def _only_trained(model: Any, chosen: Iterable[Tensor]) -> Iterator[None]:
         model.train(training)
 
 
-def masked(material: Material, target: int) -> Masked:
+def paper_form(material: Material, target: int) -> PaperForm:
     """The paper's block-wise setting: the first four and the last two layers stay whole, the others lose alike.
 
     Each of the others loses the same share of its groups, rounded down to whole ones, and neurons for the rest. A model
@@ -141,7 +138,7 @@ def masked(material: Material, target: int) -> Masked:
         neurons[index, scores.ffn[index].argsort(stable=True)[:fewer_neurons]] = False
     hide(model, groups, neurons)
     gone = len(cut) * (fewer_groups * costs.per_kv_group + fewer_neurons * costs.per_neuron)
-    return Masked(
+    return PaperForm(
         model=model,
         parameters=before - gone,
         kept={"ffn": tuple(neurons.sum(1).tolist()), "kv_groups": tuple(groups.sum(1).tolist())},

@@ -1,39 +1,48 @@
-"""What a method may look at, computed when it is first asked for."""
+"""The material of a method: the model to prune, the text to judge it by, and what was measured on both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from minigpt.errors import ConfigError
-from minigpt.methods.depth.greedy import Searches
-from minigpt.methods.importance import KINDS, WeightNorms, weight_norms
+from minigpt.methods.norms import weight_norms
+from minigpt.methods.scores import KINDS, WeightNorms
+from minigpt.methods.searches import Searches
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer import stats
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.stats import ActivationStats
 
-DOMAIN, GENERAL = "statistics", "statistics_general"
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """The model to prune and the text to judge it by.
+    """Everything a method may read. All fields are values: nothing is computed when one is read.
 
-    `model` is the dense model in float32; methods leave it as it is, except a `transform` and a `faithful` form,
-    which own it. `batches` are calibration text, `general` calibration text of the control domain (empty: there is
-    none). `counts` says how often the domain uses each token, `specials` which tokens are never removed. `contrast`,
-    `epsilon` and `epsilon_tokens` are the plan's settings of those names, `protect_ends` keeps a search by loss from
-    the first and last layer, `searches` remembers how far such a search went, `kinds` is the evidence that may rank
-    neurons. `collect` (name, batches) takes the statistics of a text, or finds them where they were taken before.
+    Attributes:
+        model: the dense model in float32. Methods leave it as it is, except a `transform` and a paper form, which own
+            it.
+        batches: packed calibration text of the domain.
+        statistics: activation statistics of `batches`.
+        norms: norms of every unit's weights.
+        general_statistics: activation statistics of general text; None without a contrast or without such text.
+        counts: how often the domain uses each token.
+        specials: tokens that are never removed.
+        seed: seed of random scores.
+        kinds: evidence that may rank FFN neurons, of `linear` and `activation`.
+        contrast: weight of general importance against the domain's (`plan.contrast`).
+        epsilon: threshold on mean magnitudes (`plan.epsilon`); None: the one that reaches the size.
+        epsilon_tokens: threshold on a token's share of the text (`plan.epsilon_tokens`).
+        protect_ends: keep searches by loss away from the first and the last layer.
+        searches: how far searches by loss went before.
+        reporter: told about progress.
     """
 
-    method: str
     model: Any
     batches: Sequence[Batch]
-    general: Sequence[Batch] = ()
+    statistics: ActivationStats
+    norms: WeightNorms
+    general_statistics: ActivationStats | None = None
     counts: Mapping[int, int] = field(default_factory=dict)
     specials: frozenset[int] = frozenset()
     seed: int = 0
@@ -43,45 +52,37 @@ class Material:
     epsilon_tokens: float = 0.0
     protect_ends: bool = True
     searches: Searches = field(default_factory=Searches)
-    collect: Callable[[str, Sequence[Batch]], ActivationStats] | None = None
     reporter: Reporter = SILENT
 
-    def _statistics(self, name: str, batches: Sequence[Batch]) -> ActivationStats:
-        if self.collect is not None:
-            return self.collect(name, batches)
-        return stats.collect(self.model, batches, reporter=self.reporter)
 
-    @cached_property
-    def stats(self) -> ActivationStats:
-        """Activation statistics of the calibration text."""
-        return self._statistics(DOMAIN, self.batches)
+def gather(model: Any, batches: Sequence[Batch], *, reporter: Reporter = SILENT, **options: Any) -> Material:
+    """Measure a model on calibration text, so that any method can judge it: one forward pass over the text.
 
-    @cached_property
-    def general_stats(self) -> ActivationStats:
-        """The same on general text.
-
-        Raises:
-            ConfigError: there is no general text.
-        """
-        if not self.general:
-            raise ConfigError(
-                "plan.contrast compares with general text, and this build has none; give the domain a control "
-                "(`general:`) and leave evaluation.general on, or set plan.contrast=0."
-            )
-        return self._statistics(GENERAL, self.general)
-
-    @cached_property
-    def norms(self) -> WeightNorms:
-        """Squared norms of every unit's weights."""
-        return weight_norms(self.model)
+    Args:
+        model: a dense causal language model in float32.
+        batches: packed calibration text.
+        reporter: told about progress.
+        **options: further fields of :class:`Material`.
+    """
+    return Material(
+        model=model,
+        batches=batches,
+        statistics=stats.collect(model, batches, reporter=reporter),
+        norms=weight_norms(model),
+        reporter=reporter,
+        **options,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Masked:
-    """A method's faithful form in memory.
+class PaperForm:
+    """A method's paper form in memory.
 
-    `parameters` counts what is not masked; `kept` holds under `ffn` and `kv_groups` what every parent layer keeps
-    (0: the layer is gone); `note` says what was evaluated and what stands for its size.
+    Attributes:
+        model: the model as the paper leaves it; units are masked, not cut.
+        parameters: parameters that are not masked.
+        note: what was evaluated and what stands for its size.
+        kept: under `ffn` and `kv_groups`, the units that every parent layer keeps (0: the layer is gone).
     """
 
     model: Any

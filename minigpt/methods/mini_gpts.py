@@ -5,7 +5,7 @@ output i where min(A_out[i], U_out[i]) <= epsilon, with A_out = mean |y_i| and, 
 |y_i - b_i|. Activation: the row in front of an activation function goes where mean |act(x)_i| <= epsilon. Embedding: a
 token goes, in the input embedding and in the head, where its share of the calibration text is <= epsilon_tokens.
 
-The paper writes zeros; that is the faithful form. The shipped form ranks whole units by the weakest of the same
+The paper writes zeros; that is the paper form. The shipped form ranks whole units by the weakest of the same
 magnitudes and removes them.
 """
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.errors import CorpusError
-from minigpt.methods.importance import Scores, checked
-from minigpt.methods.material import Masked, Material
+from minigpt.methods.material import Material, PaperForm
+from minigpt.methods.scores import Scores
 from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, run_decoder
 
@@ -147,12 +147,10 @@ def structural(material: Material) -> Scores:
         features = [*outputs, seen.linears[place + spec.output].inputs]
         attention.append(torch.stack([values.view(groups, -1).mean(1) for values in features]).amin(0))
     neurons = torch.stack(ffn)
-    return checked(
-        Scores(method=material.method, ffn=neurons, kv_groups=torch.stack(attention), layers=torch.ones(len(neurons)))
-    )
+    return Scores(ffn=neurons, kv_groups=torch.stack(attention), layers=torch.ones(len(neurons)))
 
 
-def masked(material: Material, target: int) -> Masked:
+def paper_form(material: Material, target: int) -> PaperForm:
     """The paper's zeroing, evaluated as it is: the tokenizer stays, and a removed token's logit is 0, not impossible.
 
     With `plan.epsilon` that threshold is used, whatever size it gives; without it the smallest one that leaves at most
@@ -163,7 +161,7 @@ def masked(material: Material, target: int) -> Masked:
     epsilon = material.epsilon if material.epsilon is not None else zeroes.reaching(target)
     zeroes.apply(epsilon)
     kept = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
-    return Masked(
+    return PaperForm(
         model=model,
         parameters=kept,
         note=f"Mini-GPTs as published: weights zeroed at epsilon = {epsilon:.3g} (linear, activation) and "

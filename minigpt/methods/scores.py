@@ -1,49 +1,30 @@
-"""What scores are made of and what they are: records without torch at import."""
+"""Records of importance: the weight norms that formulas read and the scores that they give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from minigpt.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The kinds of evidence that may rank FFN neurons (`--kinds`; "embedding" is about tokens and ranks nothing).
 KINDS = ("linear", "activation")
-
-
-class Statistics(Protocol):
-    """The part of `minigpt.transformer.stats.ActivationStats` that scores are made of."""
-
-    @property
-    def gate_abs(self) -> Tensor: ...  # noqa: D102
-    @property
-    def up_abs(self) -> Tensor: ...  # noqa: D102
-    @property
-    def act_abs(self) -> Tensor: ...  # noqa: D102
-    @property
-    def ffn_abs(self) -> Tensor: ...  # noqa: D102
-    @property
-    def ffn_sq(self) -> Tensor: ...  # noqa: D102
-    @property
-    def ffn_mean(self) -> Tensor: ...  # noqa: D102
-    @property
-    def head_abs(self) -> Tensor: ...  # noqa: D102
-    @property
-    def column_sq(self) -> Tensor: ...  # noqa: D102
-    @property
-    def column_mean(self) -> Tensor: ...  # noqa: D102
-    @property
-    def layer_cos(self) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightNorms:
-    """Norms of the weights of each unit, fp32 on the CPU.
+    """Norms of the weights of each unit, fp32 on the CPU; L layers, I neurons, G KV groups, A = heads x head size.
 
-    Squared: `rows` [L, I]: rows of gate and up; `down` [L, I]: column of down; `output` [L, heads x head_dim]:
-    columns of o; `group` [L, G]: everything a KV group owns in q, k, v and o; `groups` is G. Sums of magnitudes:
-    `down_abs` [L, I] and `output_abs` [L, heads x head_dim] of the columns of down and o.
+    Attributes:
+        rows: squared norms of the rows of gate and up, [L, I].
+        down: squared norms of the columns of down, [L, I].
+        output: squared norms of the columns of o, [L, A].
+        group: squared norms of everything a KV group owns in q, k, v and o, [L, G].
+        down_abs: sums of magnitudes of the columns of down, [L, I].
+        output_abs: sums of magnitudes of the columns of o, [L, A].
     """
 
     rows: Tensor
@@ -55,26 +36,35 @@ class WeightNorms:
 
     @property
     def groups(self) -> int:
-        """KV groups a layer."""
+        """KV groups of a layer."""
         return int(self.group.shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Importance of every unit, fp32 on the CPU, higher is kept: `ffn` [L, I], `kv_groups` [L, G], `layers` [L]."""
+    """Importance of every unit, fp32 on the CPU; units with higher scores are kept.
 
-    method: str
+    Attributes:
+        ffn: FFN neurons, [L, I].
+        kv_groups: KV groups with their query heads, [L, G].
+        layers: whole layers, [L].
+        method: name of the method that ranks; filled in by :func:`minigpt.methods.ranking.rank`.
+    """
+
     ffn: Tensor
     kv_groups: Tensor
     layers: Tensor
+    method: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a method may be told: the seed of `random`, and which kinds of evidence may speak (contract `--kinds`)."""
+def checked(scores: Scores) -> Scores:
+    """Return the scores, if all of them are finite numbers.
 
-    seed: int = 0
-    kinds: frozenset[str] = field(default_factory=lambda: frozenset(KINDS))
-
-
-ScoreFunction = Callable[[Statistics, WeightNorms, Options], tuple["Tensor", "Tensor", "Tensor"]]
+    Raises:
+        ConfigError: one is not, so the pass over the calibration text overflowed or saw no text.
+    """
+    if not all(bool(values.isfinite().all()) for values in (scores.ffn, scores.kv_groups, scores.layers)):
+        raise ConfigError(
+            f"Method {scores.method!r} gave scores that are not finite; calibrate in float32, or on more text."
+        )
+    return scores

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt.errors import CorpusError, UnsupportedModel
+from minigpt.errors import CorpusError, PlanError, UnsupportedModel
+from minigpt.methods.material import Material, PaperForm
 from minigpt.pruning.repair import layer_arguments
 from minigpt.pruning.slicing import linear
 from minigpt.transformer.arch import ArchSpec, arch_of, base_model, decoder_layers, shape_of
@@ -217,3 +218,26 @@ def width_for(model: Any, target: int) -> int:
     size = int(model.config.hidden_size)
     fitting = [width for width in range(WIDTH_STEP, size + 1, WIDTH_STEP) if parameters_at(model, width) <= target]
     return max(fitting, default=WIDTH_STEP)
+
+
+def paper_form(material: Material, target: int) -> PaperForm:
+    """Rotate and slice to the widest stream, in steps of 8, that leaves at most `target` parameters.
+
+    Raises:
+        PlanError: even 8 directions leave more.
+    """
+    model, hidden = material.model, int(material.model.config.hidden_size)
+    width = width_for(model, target)
+    size = parameters_at(model, width)
+    if size > target:
+        raise PlanError(
+            f"slicegpt leaves {size:,} parameters at its narrowest, {target:,} are asked for; ask for more."
+        )
+    untied = " The head is untied and counts." if model.config.tie_word_embeddings else ""
+    rotate_and_slice(model, material.batches, width)
+    return PaperForm(
+        model=model,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        note=f"SliceGPT as published: {width} of {hidden} directions of the hidden state are left. The matrices on the "
+        f"residual connections count.{untied} No stock class loads the result.",
+    )

@@ -1,15 +1,16 @@
 """The table of pruning methods: what each removes, how it decides, and what its results load in.
 
-A method is one row of `METHODS`. Functions are named as "module:function" and imported on use, so that listing the
-table costs nothing. A row may give any of:
+A method is one row of `METHODS`; a row of one's own, outside the package, is named as `package.module:ROW`. Functions
+are given as "module:function" and imported on use, so that listing the table costs nothing, or as functions. A row may
+give any of:
 
 `rank`: `(Material) -> Scores`, the importance of units; higher is kept, uniform widths are cut from it.
-`layers`: `(Material, count: int) -> Ints`, which parent layers to keep, ascending; it overrules `rank` for layers. It
+`layers`: `(Material, count: int) -> Ints`, the parent's layers to keep, ascending; it overrules `rank` for layers. It
 may return a `Collapse` instead, whose merges the plan then carries and `apply_plan` carries out.
-`transform`: `(Material, PrunePlan) -> model`, cuts `material.model` to the plan by other means than slicing (merged
-layers, say); the result must have exactly the plan's shape in stock classes.
-`faithful`: `(Material, target: int) -> Masked`, the paper's own form at about `target` parameters, evaluated with
-`--masked` and never exported; without it the shipped form is the faithful one.
+`transform`: `(Material, PrunePlan) -> model`, cuts `material.model` to the plan by other means than slicing; the result
+must have exactly the plan's shape in stock classes.
+`paper_form`: `(Material, target: int) -> PaperForm`, the paper's own form at about `target` parameters, evaluated with
+`--paper-form` and never exported; without it the shipped form is the paper's.
 `config`: `(config) -> config`, the parent's config with what the method adds to it (biases); sizes are counted by it.
 
 A method with `rank` alone lets the planner choose layers by `Scores.layers`; one with `layers` alone removes layers
@@ -18,14 +19,16 @@ only. `axes` are the only ones the planner may cut to reach the size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from minigpt.errors import UnknownName
+from minigpt.errors import ConfigError, UnknownName, first_line
+from minigpt.lazy import importable_here, resolve
 from minigpt.types import AXES
 
 Need = Literal["gradients", "loss search", "transformed model"]
+Reference = str | Callable[..., Any]
 
 STOCK = "stock transformers classes"
 UNIFORM = f"{STOCK}: uniform widths, units chosen per layer"
@@ -33,28 +36,38 @@ FEWER_LAYERS = f"{STOCK}: fewer layers, widths untouched"
 WIDTH = ("ffn", "kv_groups")
 DEPTH = ("layers",)
 EVERYTHING = ("ffn", "kv_groups", "layers", "embedding")
-FROM_STATISTICS = "minigpt.methods.ranking:from_statistics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A row of the table; the module's docstring says what the function references mean.
+    """A row of the table; the module's docstring says what the functions do.
 
-    `prunes`, `paper`, `loads` and `options` are what `minigpt methods` tells. `prunes` names `ffn` (neurons),
-    `kv_groups`, `layers`, `embedding` (tokens, ranked by how often the domain uses them) or `hidden`. `loads` starts
-    with "no" if the method has no shipped form. `repair` says whether the least-squares repair is a part of it.
-    `masked` tells what `--masked` evaluates.
+    Attributes:
+        name: the name of `--method`.
+        prunes: kinds of units it removes, of `ffn` (neurons), `kv_groups`, `layers`, `embedding` (tokens, ranked by how
+            often the domain uses them) and `hidden`.
+        paper: the paper it comes from.
+        rank: scores units.
+        layers: chooses layers.
+        transform: cuts the model by means of its own.
+        paper_form: makes the paper's own form.
+        config: adds to the parent's config.
+        paper_form_summary: one line about the paper form.
+        loads: what the result loads in; starts with "no" where plain transformers cannot load it.
+        options: settings that the method reads, with a line on each.
+        needs: costly things that the method needs.
+        repair: whether the least-squares repair is a part of the method.
     """
 
     name: str
     prunes: tuple[str, ...]
     paper: str
-    rank: str | None = None
-    layers: str | None = None
-    transform: str | None = None
-    faithful: str | None = None
-    config: str | None = None
-    masked: str = "the shipped form, not saved"
+    rank: Reference | None = None
+    layers: Reference | None = None
+    transform: Reference | None = None
+    paper_form: Reference | None = None
+    config: Reference | None = None
+    paper_form_summary: str = "the shipped form, not saved"
     loads: str = UNIFORM
     options: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
@@ -79,7 +92,7 @@ _WHOLE_RANKING = "one ranking over all layers, per-layer widths, bias compensati
 _ROWS = (
     Method(
         name="contextual",
-        rank="minigpt.methods.ranking:contextual",
+        rank="minigpt.methods.formulas:contextual",
         prunes=EVERYTHING,
         paper=f"{_MINI_GPTS}; Sun et al. 2023, Wanda (2306.11695); Men et al. 2024, ShortGPT (2403.03853)",
         options={
@@ -88,54 +101,61 @@ _ROWS = (
         },
         repair=True,
     ),
-    Method(name="linear", rank=FROM_STATISTICS, prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
-    Method(name="activation", rank=FROM_STATISTICS, prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
+    Method(name="linear", rank="minigpt.methods.formulas:linear", prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
+    Method(
+        name="activation", rank="minigpt.methods.formulas:activation", prunes=EVERYTHING, paper=_MINI_GPTS, repair=True
+    ),
     Method(
         name="mini-gpt",
         rank="minigpt.methods.mini_gpts:structural",
-        faithful="minigpt.methods.mini_gpts:masked",
+        paper_form="minigpt.methods.mini_gpts:paper_form",
         prunes=("ffn", "kv_groups", "embedding"),
         paper=_MINI_GPTS,
-        masked="weights zeroed where mean magnitudes are at most epsilon; size = parameters that are not zero",
+        paper_form_summary="zeroes weights where mean magnitudes are at most epsilon; its size counts what is not zero",
         options={
-            "plan.epsilon": "--masked: threshold on mean magnitudes [the one that reaches the size]",
-            "plan.epsilon_tokens": "--masked: threshold on a token's share of the text, -1 for none [0]",
+            "plan.epsilon": "--paper-form: threshold on mean magnitudes [the one that reaches the size]",
+            "plan.epsilon_tokens": "--paper-form: threshold on a token's share of the text, -1 for none [0]",
         },
     ),
-    Method(name="wanda", rank=FROM_STATISTICS, prunes=WIDTH, paper="Sun et al. 2023, Wanda (arXiv 2306.11695)"),
+    Method(
+        name="wanda",
+        rank="minigpt.methods.formulas:wanda",
+        prunes=WIDTH,
+        paper="Sun et al. 2023, Wanda (arXiv 2306.11695)",
+    ),
     Method(
         name="flap",
-        rank=FROM_STATISTICS,
+        rank="minigpt.methods.formulas:flap",
         transform="minigpt.methods.flap:compensated",
-        faithful="minigpt.methods.flap:masked",
+        paper_form="minigpt.methods.flap:paper_form",
         config="minigpt.methods.flap:with_biases",
         prunes=WIDTH,
         paper="An et al. 2023, FLAP (arXiv 2312.11983)",
-        masked=_WHOLE_RANKING,
+        paper_form_summary=_WHOLE_RANKING,
         loads=f"{UNIFORM}; biases where the family's config has them",
     ),
     Method(
         name="llm-pruner",
         rank="minigpt.methods.llm_pruner:taylor",
-        faithful="minigpt.methods.llm_pruner:masked",
+        paper_form="minigpt.methods.llm_pruner:paper_form",
         prunes=WIDTH,
         paper="Ma et al. 2023, LLM-Pruner (arXiv 2305.11627)",
-        masked="first four and last two layers whole, the same share from each of the others",
+        paper_form_summary="first four and last two layers whole, the same share from each of the others",
         needs=("gradients",),
     ),
     Method(
         name="slicegpt",
-        faithful="minigpt.methods.sliced:masked",
+        paper_form="minigpt.methods.slicegpt:paper_form",
         prunes=("hidden",),
         paper="Ashkboos et al. 2024, SliceGPT (arXiv 2401.15024)",
-        masked="rotated to principal components and sliced, matrices on the residual connections",
-        loads="no: the residual connections need matrices; evaluate it with --masked",
+        paper_form_summary="rotated to principal components and sliced, matrices on the residual connections",
+        loads="no: the residual connections need matrices; evaluate it with --paper-form",
         needs=("transformed model",),
     ),
-    Method(name="magnitude", rank=FROM_STATISTICS, prunes=WIDTH, paper="baseline: weight norms"),
+    Method(name="magnitude", rank="minigpt.methods.formulas:magnitude", prunes=WIDTH, paper="baseline: weight norms"),
     Method(
         name="random",
-        rank=FROM_STATISTICS,
+        rank="minigpt.methods.formulas:random",
         prunes=WIDTH,
         paper="baseline: chance",
         options={"seed": "seed of the random scores"},
@@ -166,10 +186,10 @@ _ROWS = (
     Method(
         name="greedy-blocks",
         layers="minigpt.methods.depth.methods:greedy_blocks",
-        faithful="minigpt.methods.depth.methods:greedy_blocks_faithful",
+        paper_form="minigpt.methods.depth.methods:greedy_blocks_paper_form",
         prunes=DEPTH,
         paper="Song et al. 2024, SLEB (arXiv 2402.09025); Zhong et al. 2024, BlockPruner (2406.10594)",
-        masked="attentions and FFNs removed one by one (BlockPruner) instead of whole layers (SLEB)",
+        paper_form_summary="attentions and FFNs removed one by one (BlockPruner) instead of whole layers (SLEB)",
         loads=FEWER_LAYERS,
         options={"plan.protect_ends": "keep the first and the last layer [true]"},
         needs=("loss search",),
@@ -188,11 +208,29 @@ METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}
 
 
 def method_named(name: str) -> Method:
-    """The row of a method.
+    """The row of a method: by its name in the table, or `package.module:ROW` for a row outside the package.
 
     Raises:
         UnknownName: no such method; suggests the nearest.
+        ConfigError: the module cannot be imported, or what it names is no row.
     """
+    if ":" in name:
+        return _outside_row(name)
     if name not in METHODS:
         raise UnknownName("method", name, METHODS)
     return METHODS[name]
+
+
+def _outside_row(reference: str) -> Method:
+    """Import a row that a user wrote; the current folder counts as a place to import from."""
+    with importable_here():
+        try:
+            row = resolve(reference)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"--method {reference} cannot be imported ({first_line(error)}); name a row as package.module:ROW, in "
+                "the current folder or an installed package."
+            ) from None
+    if not isinstance(row, Method):
+        raise ConfigError(f"--method {reference} names a {type(row).__name__}; it must be a minigpt.methods.Method.")
+    return row

@@ -1,7 +1,7 @@
-"""The jobs behind the commands: build, plan, evaluate."""
+"""The build: it calls corpus, planning, pruning, healing, evaluation and report in their order, and resumes."""
 
-from minigpt.models.evaluate import evaluate_ref
-from minigpt.pipeline.build import PlanSummary, build, plan_only
+from minigpt.pipeline.build import build_specialists, plan_specialists
 from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.summary import PlanSummary
 
-__all__ = ["BuildOptions", "PlanSummary", "build", "evaluate_ref", "plan_only"]
+__all__ = ["BuildOptions", "PlanSummary", "build_specialists", "plan_specialists"]

@@ -1,204 +1,172 @@
-"""The main job: from a domain's name to a smaller specialist with a report, stage by stage, resumable."""
+"""The main job: from a domain's name to a smaller specialist with a report, step by step, resumable."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt import assets, report
-from minigpt.domain.config import domain_names, domain_of, load_domain
-from minigpt.errors import MiniGPTError
-from minigpt.evaluation import ItemScores, suite_for
-from minigpt.files import fingerprint, write_json
-from minigpt.machine import pick_device
-from minigpt.pipeline.context import Context
+from minigpt import report
+from minigpt.domain.config import domain_names
+from minigpt.errors import GateFailed, MiniGPTError
+from minigpt.evaluation import ItemScores
+from minigpt.files import write_json
+from minigpt.pipeline.controls import compared
 from minigpt.pipeline.finish import finish, settle
+from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
-from minigpt.pipeline.masked import Form, masked_report, masked_stage
-from minigpt.pipeline.measure import Controls, measure, with_metrics
+from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
-from minigpt.pipeline.plan import plan_for, prune
-from minigpt.pipeline.read import check_bound, control_of, read_text, state_of
+from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
+from minigpt.pipeline.plan import check_target, plan_pruning, prune
+from minigpt.pipeline.run import Run, SavedModel, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
-from minigpt.pipeline.tuning import Tuned, tuned_parent
+from minigpt.pipeline.summary import PlanSummary, summarize_plan
+from minigpt.pipeline.text import planning_text
 from minigpt.pipeline.workspace import Workspace, finished
-from minigpt.planning.budget import check_target
 from minigpt.progress import SILENT, Reporter
-from minigpt.transformer.arch import shape_of
 from minigpt.types import BuildReport, PrunePlan, StageReport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSummary:
-    """What `--plan-only` shows: what would be kept and removed, before any weight is touched."""
+def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[BuildReport, ...]:
+    """Build a specialist for each domain of `options`; finished steps of an earlier run are reused.
 
-    domain: str
-    base_model: str
-    method: str
-    parameters_before: int
-    parameters_after: int
-    layers: int
-    intermediate_size: int
-    kv_groups: int
-    tokens: int | None
-    removed_layers: tuple[int, ...]
-    removed_parameters: dict[str, int]
-    predicted_cost: dict[str, float]
-
-
-def build(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[BuildReport, ...]:
-    """Build a specialist for each domain of `options`; finished stages of an earlier run are reused."""
-    return tuple(_build_one(name, options, reporter) for name in _domains(options))
+    Raises:
+        GateFailed: general text costs more than `keep_general` allows; the models are written all the same, and the
+            error carries their reports.
+        MiniGPTError: anything else that keeps a build from being made.
+    """
+    bound = settings_for(options.preset, options.overrides, keep_general=options.keep_general).keep_general
+    reports = tuple(_build_one(name, options, reporter) for name in _domains(options))
+    if bound is not None:
+        try:
+            for result in reports:
+                report.check_gate(f"bits_per_byte@general>{bound}x", [(result.domain, result)])
+        except GateFailed as error:
+            error.reports = reports
+            raise
+    return reports
 
 
-def plan_only(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanSummary, ...]:
-    """Plan each domain's pruning and stop: statistics are kept, so that a later build goes on from there."""
-    found = []
-    for name in _domains(options):
-        workspace = Workspace(root=options.folder(load_domain(name).name))
-        _refuse_foreign(workspace)
-        _claim(workspace, options)
-        context = context_for(name, options, workspace, reporter)
-        check_target(context)
-        plan = plan_for(context, *_source(context)[:2]).plan
-        found.append(_summary(context, plan))
-    return tuple(found)
+def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanSummary, ...]:
+    """Plan the pruning for each domain and stop: results are kept, so that a later build goes on from there."""
+    return tuple(_plan_one(resolve_run(name, options, reporter)) for name in _domains(options))
+
+
+def _plan_one(run: Run) -> PlanSummary:
+    _refuse_foreign(run.workspace)
+    _claim(run)
+    corpora, _ = read(run)
+    parent = load_parent(run)
+    check_target(run, parent)
+    source = SavedModel(path=parent.path, key=parent.fingerprint)
+    if run.settings.tuned_parent:
+        _, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
+        source = tuned.model if tuned is not None else source
+    text = planning_text(corpora, run.settings)
+    return summarize_plan(
+        run.domain.name, parent.path, plan_pruning(run, parent, corpora.domain.fingerprint, text, source).plan
+    )
 
 
 def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
-    settings = settings_for(options.preset, options.overrides)
-    domain = domain_of(name, online=options.online)
-    key = fingerprint(state_of(domain, control_of(domain, settings), options.base), settings, _asked(options))
-    workspace = Workspace(root=options.folder(domain.name))
-    if (done := _finished(workspace, key, force=options.force, masked=options.masked)) is not None:
-        reporter.note(f"{workspace.root} is finished; --force builds it again.")
-        return done
-    _claim(workspace, options)
-    context = context_for(name, options, workspace, reporter)
-    check_target(context)
-    controls = measured_controls(context)
-    made = pruned_and_healed(context, controls)
-    if made.form is not None:
-        found = masked_report(context, [*controls.stages, *made.stages], made.form, controls.source, key)
-        report.save(found, workspace.report)
-        workspace.slim()
-        return found
-    return finish(context, made.plan, [*controls.stages, *made.stages], made.model, key)
+    run = resolve_run(name, options, reporter)
+    key = build_key(run)
+    if (result := _finished(run, key)) is not None:
+        reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
+        return result
+    _claim(run)
+    return build_one(run, key)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """The controls of a build: their stages, their items, and the model that is pruned and taught from."""
+def build_one(run: Run, key: str) -> BuildReport:
+    """Build one specialist: text, parent, tuned parent, plan, pruning, healing, report.
 
-    stages: tuple[StageReport, ...]
-    parent: ItemScores
-    tuned: ItemScores | None
-    source: Path
-    source_key: str
-
-
-def measured_controls(context: Context) -> Measured:
-    """Measure the parent and, where the settings want it, tune and measure the control."""
-    seed = context.options.seed
-    parent_scores, parent = measure(context, "parent", context.parent.path, context.parent.fingerprint)
-    stages = [with_metrics(parent, parent_scores, seed=seed)]
-    source, source_key, control = _source(context)
-    tuned_scores = None
-    if control is not None:
-        tuned_scores, tuned = measure(context, "parent_tuned", source, source_key)
-        seconds, training = control.seconds, control.training
-        stages.append(
-            with_metrics(tuned, tuned_scores, parent=parent_scores, seed=seed, seconds=seconds, training=training)
-        )
-    return Measured(
-        stages=tuple(stages), parent=parent_scores, tuned=tuned_scores, source=source, source_key=source_key
-    )
+    Args:
+        run: the build, resolved.
+        key: of :func:`minigpt.pipeline.run.build_key`.
+    """
+    corpora, suite = read(run)
+    parent = load_parent(run)
+    check_target(run, parent)
+    ground = lay_groundwork(run, corpora, suite, parent, trains=not run.options.masked)
+    specialist = specialize(run, ground)
+    stages = (*ground.controls.stages, *specialist.stages)
+    if specialist.paper_form is not None:
+        result = paper_form_report(run, ground, stages, specialist.paper_form, key)
+        report.save(result, run.workspace.report)
+        run.workspace.slim()
+        return result
+    return finish(run, ground, specialist.plan, stages, specialist.model, key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specialist:
-    """What pruning and healing made: the plan, a report and the items of each stage, and the last model's folder.
+    """The result of planning, pruning and healing.
 
-    With `form` it was evaluated in memory only, and `model` is what was masked.
+    Attributes:
+        plan: the units that were kept.
+        stages: a stage of the report for each model that was measured: pruned, healed.
+        scores: their items.
+        model: the folder of the last model.
+        paper_form: the record of a paper form, which was evaluated in memory only; `model` is what it was made of.
     """
 
     plan: PrunePlan
     stages: tuple[StageReport, ...]
     scores: tuple[ItemScores, ...]
     model: Path
-    form: Form | None = None
+    paper_form: PaperFormRecord | None = None
 
 
-def pruned_and_healed(context: Context, controls: Measured, *, healing: bool = True) -> Specialist:
-    """Plan, prune, measure and, with `healing`, heal and measure again; a masked form is only evaluated."""
-    if context.options.masked:
-        form, stage, items = masked_stage(context, controls)
-        return Specialist(plan=form.plan, stages=(stage,), scores=(items,), model=controls.source, form=form)
-    seed = context.options.seed
-    planned = plan_for(context, controls.source, controls.source_key)
+def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Specialist:
+    """Plan, prune and measure; with `healing`, heal and measure again. A paper form is only evaluated."""
+    controls, source = ground.controls, ground.controls.source
+    if run.options.masked:
+        form, stage, items = paper_form_stage(run, ground)
+        return Specialist(plan=form.plan, stages=(stage,), scores=(items,), model=source.path, paper_form=form)
+    planned = plan_pruning(run, ground.parent, ground.corpora.domain.fingerprint, ground.planning, source)
     plan = planned.plan
-    against = Controls(parent=controls.parent, tuned=controls.tuned, same_vocabulary=plan.tokens is None)
-    folder, key, seconds = prune(context, planned, controls.source)
-    before, pruned = measure(context, "pruned", folder, key)
-    stages = (against.applied(pruned, before, seed=seed, seconds=seconds + planned.seconds),)
+    same = plan.tokens is None
+    pruned, seconds = prune(run, ground.planning, planned, source)
+    before = measure(run, ground.suite, "pruned", pruned)
+    first = compared(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
-        return Specialist(plan=plan, stages=stages, scores=(before,), model=folder)
-    healed = heal(context, folder, key, plan, controls.source)
-    after, final = measure(context, "healed", healed.path, healed.key)
-    last = against.applied(final, after, seed=seed, seconds=healed.seconds, training=healed.training)
-    return Specialist(plan=plan, stages=(*stages, last), scores=(before, after), model=healed.path)
-
-
-def _source(context: Context) -> tuple[Path, str, Tuned | None]:
-    """The model that is pruned and taught from: the tuned parent, or the parent itself without a control."""
-    if not context.settings.control:
-        return context.parent.path, context.parent.fingerprint, None
-    tuned = tuned_parent(context)
-    return tuned.path, tuned.key, tuned
-
-
-def _asked(options: BuildOptions) -> dict[str, object]:
-    """The options that decide the result (where it goes and how loud it is do not)."""
-    return {
-        "base": options.base,
-        "target": str(options.target),
-        "method": options.method,
-        "preset": options.preset,
-        "device": options.device,
-        "dtype": options.dtype,
-        "seed": options.seed,
-        "kinds": options.kinds,
-        "overrides": dict(options.overrides),
-        "online": options.online,
-        "masked": options.masked,
-    }
+        return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
+    healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
+    after = measure(run, ground.suite, "healed", healed.model)
+    # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
+    shared = run.settings.tuned_parent or run.shared is not None
+    seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)
+    last = compared(controls, after, same_vocabulary=same, seconds=seconds, training=healed.training)
+    return Specialist(plan=plan, stages=(first, last), scores=(before.scores, after.scores), model=healed.model.path)
 
 
 def _domains(options: BuildOptions) -> tuple[str, ...]:
-    """The domains named, `all` meaning every packaged one."""
+    """The domains that were named; `all` means every packaged one."""
     return domain_names() if "all" in options.domains else options.domains
 
 
-def _finished(workspace: Workspace, key: str, *, force: bool, masked: bool) -> BuildReport | None:
-    """The report of the same build if it is done; makes room for a new one if `force` says so.
+def _finished(run: Run, key: str) -> BuildReport | None:
+    """The report of the same build if it is done; with `force`, make room for a new one.
 
     Raises:
         MiniGPTError: the folder holds another build, or files that no build wrote.
     """
-    root = workspace.root
+    workspace = run.workspace
     _refuse_foreign(workspace)
-    if force:
+    if run.options.force:
         workspace.clear()
     if not workspace.report.exists():
         return None
-    found = report.load(workspace.report)
-    if found.fingerprints.get("build") != key or not (masked or workspace.model.is_dir()):
+    result = report.load(workspace.report)
+    if result.fingerprints.get("build") != key or not (run.options.masked or workspace.model.is_dir()):
         raise MiniGPTError(
-            f"{root} holds a build made with other options. Choose another --output-dir, or start over with --force."
+            f"{workspace.root} holds a build made with other options. Choose another --output-dir, or start over with "
+            "--force."
         )
     if finished(workspace.work / "healed") is not None:
         settle(workspace)
-    return found
+    return result
 
 
 def _refuse_foreign(workspace: Workspace) -> None:
@@ -206,58 +174,6 @@ def _refuse_foreign(workspace: Workspace) -> None:
         raise MiniGPTError(f"{workspace.root} is not empty and holds no build. Choose another --output-dir.")
 
 
-def _claim(workspace: Workspace, options: BuildOptions) -> None:
+def _claim(run: Run) -> None:
     """Mark the folder as a build's before anything else is written there."""
-    write_json(workspace.marker, _asked(options))
-
-
-def context_for(name: str, options: BuildOptions, workspace: Workspace, reporter: Reporter) -> Context:
-    """Resolve everything the stages share: domain, settings, device, corpus, suite, parent."""
-    settings, domain = settings_for(options.preset, options.overrides), domain_of(name, online=options.online)
-    device = pick_device(options.device)
-    control = control_of(domain, settings)
-    state = state_of(domain, control, options.base)
-    corpus, general = read_text(domain, control, settings, options.seed, workspace, reporter, state)
-    check_bound(domain, general, settings)
-    suite = suite_for(
-        corpus,
-        general,
-        max_heldout_bytes=settings.evaluation.heldout_bytes,
-        max_questions=settings.evaluation.questions,
-        seed=options.seed,
-    )
-    with reporter.stage(f"Parent {options.base}"):
-        parent = assets.parent(options.base, reporter=reporter)
-    return Context(
-        options=options,
-        settings=settings,
-        domain=domain,
-        corpus=corpus,
-        general=general,
-        suite=suite,
-        parent=parent,
-        device=device,
-        text_seed=options.seed,
-        workspace=workspace,
-        reporter=reporter,
-    )
-
-
-def _summary(context: Context, plan: PrunePlan) -> PlanSummary:
-    from transformers import AutoConfig
-
-    layers = shape_of(AutoConfig.from_pretrained(context.parent.path)).layers
-    return PlanSummary(
-        domain=context.domain.name,
-        base_model=plan.base_model,
-        method=plan.method,
-        parameters_before=plan.parameters_before,
-        parameters_after=plan.parameters_after,
-        layers=len(plan.layers),
-        intermediate_size=len(plan.ffn[0]),
-        kv_groups=len(plan.kv_groups[0]),
-        tokens=None if plan.tokens is None else len(plan.tokens),
-        removed_layers=tuple(sorted(set(range(layers)) - set(plan.layers))),
-        removed_parameters=dict(plan.removed_parameters),
-        predicted_cost=dict(plan.predicted_cost),
-    )
+    write_json(run.workspace.marker, deciding_options(run.options))

@@ -1,4 +1,4 @@
-"""Heal the pruned model on the domain's text, taught by the model it was cut from."""
+"""Heal the pruned model on the training text, taught by the model it was cut from."""
 
 from __future__ import annotations
 
@@ -8,67 +8,87 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.healing import Bound, Teacher, bits_per_byte, train
+from minigpt.healing import Bound, bits_per_byte, train
+from minigpt.healing.teacher import teacher_of
+from minigpt.healing.tokenized import token_text
 from minigpt.machine import release
-from minigpt.pipeline.context import Context, save_model
-from minigpt.pipeline.sampling import sampled_text
-from minigpt.pipeline.text import token_text
+from minigpt.pipeline.read import Corpora
+from minigpt.pipeline.run import Run, SavedModel, load, save_model
+from minigpt.pipeline.text import TrainingText, tokenized
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.types import PrunePlan, Training
 
+# Raised when healing changes, so that a model that was healed otherwise is healed again.
 VERSION = 3
-"""Of how healing goes: a model that an older one healed is healed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healed:
-    """The healed model and its training."""
+    """The healed model, its training, and the seconds that it took."""
 
-    path: Path
+    model: SavedModel
     training: Training
-    key: str
     seconds: float
 
 
-def heal(context: Context, pruned: Path, pruned_key: str, plan: PrunePlan, source: Path) -> Healed:
-    """Train the model in `pruned`; with `heal.distill` above 0 the model in `source` is its teacher."""
-    options = context.options
-    recipe = context.settings.heal.after_pruning(removed_of_decoder(source, pruned))
-    key = fingerprint(VERSION, pruned_key, recipe, context.text_key, context.settings.keep_general, options.seed)
-    told = context.settings.control or context.shared is not None  # by the control, or not a single point's time
-    written = 0.0 if told else sampled_text(context).seconds
+def heal(
+    run: Run,
+    corpora: Corpora,
+    parent: assets.Parent,
+    text: TrainingText,
+    source: SavedModel,
+    plan: PrunePlan,
+    pruned: SavedModel,
+) -> Healed:
+    """Train the pruned model; with `heal.distill` above 0 the model it was cut from is its teacher.
+
+    Args:
+        run: the build.
+        corpora: general dev text, which a bound reads.
+        parent: the untuned parent, which a bound is relative to.
+        text: all training text.
+        source: the model that was pruned.
+        plan: the units that were kept.
+        pruned: the model to heal.
+    """
+    options = run.options
+    recipe = run.settings.heal.after_pruning(removed_of_decoder(source.path, pruned.path))
+    key = fingerprint(VERSION, pruned.key, recipe, text.key, run.settings.keep_general, options.seed)
 
     def make(folder: Path) -> None:
-        with context.reporter.stage("Healing"):
-            tokenizer = assets.load_tokenizer(pruned)
-            text, dev = context.training_text(tokenizer, recipe.window)
-            bound = _bound(context, tokenizer)
-            model = context.load(pruned, training=True)
-            teacher = _teacher(context, source, plan, model) if recipe.distill else None
+        with run.reporter.stage("Healing"):
+            tokenizer = assets.load_tokenizer(pruned.path)
+            train_text, dev = tokenized(text, tokenizer, recipe.window)
+            bound = _bound(run, corpora, parent, tokenizer)
+            model = load(run, pruned.path, training=True)
+            teacher = teacher_of(load(run, source.path), plan.tokens, model) if recipe.distill else None
             training = train(
                 model,
-                text,
+                train_text,
                 dev,
                 recipe,
                 teacher=teacher,
                 bound=bound,
                 seed=options.seed,
                 backs_off=True,
-                reporter=context.reporter,
-                checkpoint=context.workspace.work / "healing.safetensors",
+                reporter=run.reporter,
+                checkpoint=run.workspace.work / "healing.safetensors",
             )
             save_model(model, tokenizer, folder / "model", options.dtype)
             write_json(folder / "training.json", training)
             del model, teacher
             release()
 
-    folder, done = context.workspace.stage("healed", key, make)
-    training = read_json(folder / "training.json", Training)
-    return Healed(path=folder / "model", training=training, key=key, seconds=done.seconds + written)
+    folder, done = run.workspace.stage("healed", key, make)
+    return Healed(
+        model=SavedModel(path=folder / "model", key=key),
+        training=read_json(folder / "training.json", Training),
+        seconds=done.seconds,
+    )
 
 
 def removed_of_decoder(parent: Path, pruned: Path) -> float:
-    """The share of the parameters of the parent, embeddings aside, that the pruned model lacks."""
+    """The share of the parent's parameters, embeddings aside, that the pruned model lacks."""
     from transformers import AutoConfig
 
     sizes = []
@@ -78,31 +98,14 @@ def removed_of_decoder(parent: Path, pruned: Path) -> float:
     return max(0.0, 1 - sizes[1] / sizes[0])
 
 
-def _bound(context: Context, tokenizer: Any) -> Bound | None:
-    """What the general dev text may cost the specialist, if that is bounded: a multiple of what it costs the parent."""
-    if context.bounded is None or context.settings.keep_general is None:
+def _bound(run: Run, corpora: Corpora, parent: assets.Parent, tokenizer: Any) -> Bound | None:
+    """The bits per byte that general dev text may cost the specialist: a multiple of what it costs the parent."""
+    limit = run.settings.keep_general
+    if corpora.general is None or limit is None:
         return None
-    documents, window = context.bounded.dev, context.settings.heal.window
-    parent, own = context.load(context.parent.path), assets.load_tokenizer(context.parent.path)
-    cost = bits_per_byte(parent, token_text(own, documents, window))
-    del parent
+    documents, window = corpora.general.dev, run.settings.heal.window
+    model = load(run, parent.path)
+    cost = bits_per_byte(model, token_text(assets.load_tokenizer(parent.path), documents, window))
+    del model
     release()
-    return Bound(text=token_text(tokenizer, documents, window), limit=context.settings.keep_general * cost)
-
-
-def _teacher(context: Context, source: Path, plan: PrunePlan, student: Any) -> Teacher:
-    """The unpruned model as a teacher of the pruned one."""
-    return teacher_of(context.load(source), plan, student)
-
-
-def teacher_of(model: Any, plan: PrunePlan, student: Any) -> Teacher:
-    """`model` and its id of every token of the student (-1: the parent lacks it)."""
-    import torch
-
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    if plan.tokens is None:
-        return Teacher(model=model)
-    ids = torch.full((student.config.vocab_size,), -1, dtype=torch.long)
-    ids[: len(plan.tokens)] = torch.tensor(plan.tokens)
-    return Teacher(model=model, parent_ids=ids.to(model.device))
+    return Bound(text=token_text(tokenizer, documents, window), limit=limit * cost)

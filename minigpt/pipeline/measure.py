@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.evaluation import ItemScores, evaluate, load_scores, save_scores, summarize
+from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.pipeline.context import Context
-from minigpt.types import MetricResult, StageName, StageReport, Training
+from minigpt.pipeline.run import Run, SavedModel, load
+from minigpt.planning.target import DTYPE_BYTES
+from minigpt.transformer.packing import prefix_token
+from minigpt.types import StageName, StageReport
 
 SCORES = "scores.json"
 FACTS = "facts.json"
@@ -23,120 +25,79 @@ TITLES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is known of a model besides its scores."""
+class Measurement:
+    """A measured model: its items, and its stage of the report as far as one model tells (no metrics yet)."""
+
+    scores: ItemScores
+    report: StageReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """Size and sample of a model.
+
+    Attributes:
+        parameters: tied weights count once.
+        bytes: bytes of the weights as the build saves them.
+        sample: the greedy continuation of the build's prompt.
+    """
 
     parameters: int
     bytes: int
     sample: str
 
 
-def scored(context: Context, model: Any, tokenizer: Any) -> ItemScores:
-    """The items of a model in memory on the build's texts and questions."""
-    chosen = context.settings.evaluation
+def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Measurement:
+    """Evaluate a saved model (never one in memory: the model that is shipped is the one that is measured)."""
+
+    def make(folder: Path) -> None:
+        with run.reporter.stage(TITLES[stage]):
+            loaded, tokenizer = load(run, model.path), assets.load_tokenizer(model.path)
+            save_scores(scores_of(run, suite, loaded, tokenizer), folder / SCORES)
+            write_json(folder / FACTS, _facts(run, stage, loaded, tokenizer, model.path))
+
+    name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
+    folder, done = run.workspace.stage(f"measured_{stage}", name, make)
+    facts = read_json(folder / FACTS, ModelFacts)
+    report = StageReport(
+        stage=stage,
+        parameters=facts.parameters,
+        bytes=facts.bytes,
+        seconds=done.seconds,
+        metrics=(),
+        sample=facts.sample,
+    )
+    return Measurement(scores=load_scores(folder / SCORES), report=report)
+
+
+def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
+    """Score a model in memory on the build's texts and questions."""
+    settings = run.settings.evaluation
     return evaluate(
         model,
         tokenizer,
-        context.suite,
-        batch_tokens=chosen.batch_tokens,
-        window=chosen.window,
-        reporter=context.reporter,
+        suite,
+        batch_tokens=settings.batch_tokens,
+        window=settings.window,
+        reporter=run.reporter,
     )
 
 
-def measure(context: Context, stage: StageName, model_dir: Path, key: str) -> tuple[ItemScores, StageReport]:
-    """Evaluate the model saved in `model_dir` (never one in memory: what is shipped is what is measured)."""
-
-    def make(folder: Path) -> None:
-        with context.reporter.stage(TITLES[stage]):
-            model, tokenizer = context.load(model_dir), assets.load_tokenizer(model_dir)
-            save_scores(scored(context, model, tokenizer), folder / SCORES)
-            write_json(folder / FACTS, facts(model, tokenizer, model_dir, context))
-
-    name = fingerprint(key, context.suite, context.settings.evaluation, context.prompt, context.options.dtype)
-    folder, done = context.workspace.stage(f"measured_{stage}", name, make)
-    scores, found = load_scores(folder / SCORES), read_json(folder / FACTS, Facts)
-    report = StageReport(
-        stage=stage,
-        parameters=found.parameters,
-        bytes=found.bytes,
-        seconds=done.seconds,
-        metrics=(),
-        sample=found.sample,
-    )
-    return scores, report
-
-
-def with_metrics(
-    report: StageReport,
-    scores: ItemScores,
-    *,
-    parent: ItemScores | None = None,
-    seed: int,
-    seconds: float = 0.0,
-    training: Training | None = None,
-) -> StageReport:
-    """The stage's report with its metrics, paired with the parent's items where they are given."""
-    metrics = summarize(scores, parent=parent, seed=seed)
-    return replace(report, metrics=metrics, training=training, seconds=report.seconds + seconds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Controls:
-    """The items a pruned model is paired with: the parent's and, where there is one, the tuned parent's."""
-
-    parent: ItemScores
-    tuned: ItemScores | None
-    same_vocabulary: bool
-
-    def applied(
-        self,
-        report: StageReport,
-        scores: ItemScores,
-        *,
-        seed: int,
-        seconds: float = 0.0,
-        training: Training | None = None,
-    ) -> StageReport:
-        """The stage's report with differences to both; none for token perplexity across vocabularies."""
-        made = with_metrics(report, scores, parent=self.parent, seed=seed, seconds=seconds, training=training)
-        tuned = summarize(scores, parent=self.tuned, seed=seed) if self.tuned is not None else made.metrics
-        metrics = tuple(
-            replace(
-                ours,
-                paired_difference_vs_parent=ours.paired_difference_vs_parent if self._comparable(ours) else None,
-                paired_difference_vs_tuned=theirs.paired_difference_vs_parent
-                if self.tuned is not None and self._comparable(ours)
-                else None,
-            )
-            for ours, theirs in zip(made.metrics, tuned, strict=True)
-        )
-        return replace(made, metrics=metrics)
-
-    def _comparable(self, result: MetricResult) -> bool:
-        return self.same_vocabulary or result.metric != "token_perplexity"
-
-
-def facts(model: Any, tokenizer: Any, model_dir: Path, context: Context) -> Facts:
-    """Parameters (tied weights once), bytes of the weights as the build saves them, and a sample."""
-    from minigpt.planning.target import DTYPE_BYTES
-
+def _facts(run: Run, stage: StageName, model: Any, tokenizer: Any, path: Path) -> ModelFacts:
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    saved = sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
-    inherited = model_dir == context.parent.path
-    size = parameters * DTYPE_BYTES[context.options.dtype] if inherited else saved
-    sample = greedy(model, tokenizer, context.prompt, context.settings.evaluation.sample_tokens)
-    return Facts(parameters=parameters, bytes=size, sample=sample)
+    saved = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    # The parent's own file may be of any type: its size is the one that the build would save it in.
+    size = parameters * DTYPE_BYTES[run.options.dtype] if stage == "parent" else saved
+    sample = greedy(model, tokenizer, run.prompt, run.settings.evaluation.sample_tokens)
+    return ModelFacts(parameters=parameters, bytes=size, sample=sample)
 
 
 def greedy(model: Any, tokenizer: Any, prompt: str, new_tokens: int) -> str:
-    """The greedy continuation of `prompt`."""
+    """Continue `prompt` greedily by at most `new_tokens` tokens."""
     import torch
 
     if new_tokens < 1:
         return ""
-    from minigpt.transformer.packing import prefix_token
-
     ids = [prefix_token(tokenizer), *tokenizer.encode(prompt, add_special_tokens=False)]
     inputs = torch.tensor([ids], device=model.device)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What a build may be told, as the command line and Python callers give it."""
+"""Options of a build."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
-from minigpt.errors import PlanError, UnknownName
+from minigpt.errors import ConfigError, PlanError, UnknownName
 from minigpt.methods import method_named
 from minigpt.planning import Target
 from minigpt.planning.target import DEFAULT_SIZE, DTYPE_BYTES
@@ -17,12 +17,29 @@ KINDS = ("linear", "activation", "embedding")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """Options of `minigpt build`; the contract explains each.
+    """Options of a build, as the command line, recipes and Python callers give them.
 
-    `kinds` None means everything may go, whole layers included; otherwise only the kinds named. `masked` evaluates
-    the method's own form in memory and writes a report without a model.
+    Attributes:
+        domains: names or files of domains; one name may stand alone. `all` means every packaged one.
+        base: the parent: a folder, a Hub id, a GGUF file or a packaged asset.
+        target_size: fraction of the parameters to keep.
+        target_params: parameters to keep.
+        target_bytes: size of `model.safetensors` in bytes.
+        method: a name of `minigpt methods`, or `package.module:ROW`.
+        preset: how much work is done: quick, standard or thorough.
+        output_dir: where to write; None means `runs/DOMAIN`.
+        device: torch device, or "auto".
+        dtype: type of the saved weights.
+        seed: random seed.
+        overrides: settings to change, e.g. `{"heal.steps": "50"}`.
+        kinds: kinds of pruning that are allowed; None allows everything, whole layers included.
+        keep_general: what general text may cost, as a multiple of the parent's bits per byte on it.
+        online: read the domain's Hub data sets too.
+        masked: evaluate the method's paper form in memory and write a report without a model.
+        force: start over instead of resuming.
 
     Raises:
+        ConfigError: no domain.
         UnknownName: no such method, kind or dtype.
         PlanError: more than one target, or a method that makes no model is to make one.
     """
@@ -40,32 +57,38 @@ class BuildOptions:
     seed: int = 0
     overrides: Mapping[str, str] = field(default_factory=dict)
     kinds: tuple[str, ...] | None = None
+    keep_general: float | None = None
     online: bool = False
-    plan_only: bool = False
     masked: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.domains, str):  # a caller's slip that would read as one domain for each letter
+            object.__setattr__(self, "domains", (self.domains,))
+        if not self.domains:
+            raise ConfigError("A build needs at least one domain; `minigpt domains list` shows them.")
         for kind in self.kinds or ():
             if kind not in KINDS:
                 raise UnknownName("kind of pruning", kind, KINDS)
         if self.dtype not in DTYPE_BYTES:
             raise UnknownName("dtype", self.dtype, DTYPE_BYTES)
-        _ = self.target
+        _ = self.target  # refuses two targets
         method = method_named(self.method)
         if not (method.ships or self.masked):
-            raise PlanError(f"{method.name} makes no model that plain transformers loads; evaluate it with --masked.")
+            raise PlanError(
+                f"{method.name} makes no model that plain transformers loads; evaluate it with --paper-form."
+            )
 
     @property
     def target(self) -> Target:
-        """The size asked for; 0.75 of the parameters unless said otherwise."""
+        """The size to reach: 0.75 of the parameters where none is given."""
         size = self.target_size
         if size is None and self.target_params is None and self.target_bytes is None:
             size = DEFAULT_SIZE
         return Target(size=size, params=self.target_params, bytes=self.target_bytes)
 
     def folder(self, domain: str) -> Path:
-        """Where the build of one domain goes."""
+        """The folder that the build of one domain goes to."""
         if self.output_dir is None:
             return Path("runs") / domain
         return self.output_dir if len(self.domains) == 1 and self.domains[0] != "all" else self.output_dir / domain

@@ -1,210 +1,237 @@
-"""Statistics, plan, pruning: from a model and calibration text to a smaller model with plain shapes."""
+"""Plan and prune one build: the planner and the cut with their inputs from the build and their results on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.errors import PlanError
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import release
-from minigpt.methods import Method, method_named, resolve
-from minigpt.methods.depth.greedy import Searches
-from minigpt.methods.importance import Scores
-from minigpt.methods.material import GENERAL, Material
-from minigpt.methods.ranking import choose, rank
-from minigpt.pipeline.context import Context, save_model
-from minigpt.pipeline.sensitivity import PROBED, measure_sensitivity
-from minigpt.pipeline.text import calibration_batches
-from minigpt.planning import Curve, Sensitivity, shipped
-from minigpt.planning.allocate import removed_fractions
-from minigpt.planning.attribution import removed_parameters
-from minigpt.planning.budget import FREE, Budget, budget_for
-from minigpt.progress import SILENT, Reporter
-from minigpt.pruning import vocab
-from minigpt.pruning.apply import apply_plan
-from minigpt.pruning.repair import prune_with_repair
+from minigpt.methods import Method, method_named
+from minigpt.methods.cut import check_size, cut_units, repair_of, trim_vocabulary
+from minigpt.methods.material import Material
+from minigpt.methods.norms import weight_norms
+from minigpt.methods.ranking import rank
+from minigpt.methods.scores import Scores
+from minigpt.methods.searches import Searches
+from minigpt.pipeline.run import Run, SavedModel, load, save_model
+from minigpt.pipeline.text import PlanningText, calibration, general_calibration, probe_documents
+from minigpt.planning import Curve
+from minigpt.planning.budget import FREE, Budget, budget_for, header_bytes
+from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
+from minigpt.planning.probes import PROBED
+from minigpt.pruning.repair import RepairReport
 from minigpt.transformer import stats
 from minigpt.transformer.arch import parameters_of, shape_of
-from minigpt.transformer.batches import Batch, take_tokens
-from minigpt.types import Ints, PrunePlan
+from minigpt.transformer.batches import Batch
+from minigpt.transformer.calibration import token_counts
+from minigpt.types import PrunePlan
 
 PLAN = "plan.json"
 STATISTICS = "stats.safetensors"
 CURVES = "curves.json"
+# Raised when the statistics change, so that older ones are not taken for new ones.
 STATISTICS_VERSION = 2
+# Stage folders of the statistics, by the text that they were taken on.
+DOMAIN, GENERAL = "statistics", "statistics_general"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """The plan, the fingerprint of all it depends on and of the model it was made for, and how long it took."""
+    """A plan with its origin.
+
+    Attributes:
+        plan: the units to keep.
+        key: fingerprint of all that the plan depends on.
+        seconds: time that planning took.
+    """
 
     plan: PrunePlan
     key: str
-    source_key: str
     seconds: float
 
 
-def plan_for(context: Context, source: Path, source_key: str) -> Planned:
-    """Plan the pruning of the model in `source`: statistics on calibration text, then a split of the budget."""
-    chosen = context.settings.plan
-    options = context.options
+def check_target(run: Run, parent: assets.Parent) -> None:
+    """Refuse a target that no shape can meet before any compute is spent on it.
+
+    Raises:
+        PlanError: says which size is nearest, or which width is wrong.
+    """
+    from transformers import AutoConfig
+
+    config, method = AutoConfig.from_pretrained(parent.path), method_named(run.options.method)
+    target_parameters(run, parent, config)
+    if run.options.masked and method.paper_form is not None:
+        return
+    _budget(run, parent, config, assets.load_tokenizer(parent.path)).shape(shape_of(config), FREE)
+
+
+def target_parameters(run: Run, parent: assets.Parent, config: Any) -> int:
+    """Parameters to keep, with room for the names in the header of the weights' file."""
+    return run.options.target.parameters(parameters_of(config), run.options.dtype, header=header_bytes(parent.path))
+
+
+def _budget(run: Run, parent: assets.Parent, config: Any, tokenizer: Any) -> Budget:
+    return budget_for(
+        config,
+        tokenizer,
+        method_named(run.options.method),
+        target_parameters(run, parent, config),
+        settings=run.settings.plan,
+        kinds=run.options.kinds,
+    )
+
+
+def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningText, source: SavedModel) -> Planned:
+    """Plan the pruning of a model: statistics on calibration text, then a split of the budget.
+
+    Args:
+        run: the build.
+        parent: the untuned parent.
+        corpus: fingerprint of the domain's corpus, for the plan's record.
+        text: the text that decides.
+        source: the model to prune.
+    """
+    options = run.options
     key = fingerprint(
-        source_key,
-        context.plan_text_key,
-        chosen,
+        source.key,
+        text.key,
+        run.settings.plan,
         options.target,
         options.method,
         options.kinds,
         options.seed,
         options.dtype,
-        context.settings.heal.window,
-        context.settings.repair if repairs(context) else None,
-        *contrasted_with(context),
+        run.settings.heal.window,
+        repair_of(method_named(options.method), run.settings.repair),
+        *_contrast_key(run, text),
     )
 
     def make(folder: Path) -> None:
-        with context.reporter.stage("Activation statistics and plan"):
-            write_json(folder / PLAN, _plan(context, source, source_key))
+        with run.reporter.stage("Activation statistics and plan"):
+            model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
+            material = material_for(run, text, model, tokenizer, source.key)
+            plan = plan_model(run, parent, text, material, tokenizer, source.key)
+            names = {"source": source.key, "corpus": corpus, "parent": parent.fingerprint}
+            write_json(folder / PLAN, replace(plan, fingerprints=names))
+            del model, material
+            release()
 
-    folder, done = context.workspace.stage("plan", key, make)
-    return Planned(plan=read_json(folder / PLAN, PrunePlan), key=key, source_key=source_key, seconds=done.seconds)
+    folder, done = run.workspace.stage("plan", key, make)
+    return Planned(plan=read_json(folder / PLAN, PrunePlan), key=key, seconds=done.seconds)
 
 
-def material_for(context: Context, model: Any, tokenizer: Any, source_key: str) -> Material:
-    """The model and the text that the build's method works with; statistics are shared by all methods and sizes."""
-    chosen, options = context.settings.plan, context.options
-    general = general_calibration(context, tokenizer) if chosen.contrast else []
+def plan_model(
+    run: Run, parent: assets.Parent, text: PlanningText, material: Material, tokenizer: Any, source_key: str
+) -> PrunePlan:
+    """Plan a model in memory (float32 weights), which stays as it is; measured curves are kept on disk.
 
-    def collect(name: str, batches: Sequence[Batch]) -> stats.ActivationStats:
-        def make(folder: Path) -> None:
-            stats.save(stats.collect(model, batches, reporter=context.reporter), folder / STATISTICS)
+    Args:
+        run: the build.
+        parent: the untuned parent.
+        text: the text that decides.
+        material: of :func:`material_for`; its model is the one to prune.
+        tokenizer: the model's tokenizer.
+        source_key: fingerprint of the model.
+    """
+    method, config = method_named(run.options.method), material.model.config
+    scores = rank(method, material)
+    budget = _budget(run, parent, config, tokenizer)
+    sensitivity = decide_sensitivity(
+        budget,
+        config,
+        run.settings.plan,
+        accelerated=run.device != "cpu",
+        measure=lambda: _curves(run, text, method, material, tokenizer, scores, source_key),
+    )
+    return plan_units(
+        method,
+        material,
+        tokenizer,
+        budget,
+        sensitivity,
+        scores,
+        base_model=run.options.base,
+        kinds=run.options.kinds,
+    )
 
-        contrasted = context.general if name == GENERAL else None
-        text = context.plan_text_key if contrasted is None else contrasted.fingerprint
-        key = fingerprint(STATISTICS_VERSION, source_key, text, chosen.tokens, context.settings.heal.window)
-        folder, _ = context.common.stage(name, key, make)
-        return stats.load(folder / STATISTICS)
 
+def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, source_key: str) -> Material:
+    """Gather the material of the build's method; statistics are shared by all methods and sizes.
+
+    Args:
+        run: the build.
+        text: calibration text.
+        model: the model to prune, in float32.
+        tokenizer: its tokenizer.
+        source_key: fingerprint of the model.
+    """
+    settings, options = run.settings.plan, run.options
+    batches = calibration(text, tokenizer, settings.tokens)
+    general_statistics = None
+    if settings.contrast and text.general:
+        general_batches = general_calibration(text, tokenizer, settings.tokens)
+        general_statistics = _statistics(run, GENERAL, text.general_key, model, general_batches, source_key)
     return Material(
-        method=options.method,
         model=model,
-        batches=context.calibration(tokenizer, chosen.tokens),
-        general=general,
-        counts=context.token_counts(tokenizer),
+        batches=batches,
+        statistics=_statistics(run, DOMAIN, text.key, model, batches, source_key),
+        norms=weight_norms(model),
+        general_statistics=general_statistics,
+        counts=token_counts(tokenizer, text.counted),
         specials=frozenset(tokenizer.all_special_ids),
         seed=options.seed,
         kinds=frozenset(options.kinds or ("linear", "activation")),
-        protect_ends=chosen.protect_ends,
-        searches=_searches(context, source_key),
-        contrast=chosen.contrast,
-        epsilon=chosen.epsilon,
-        epsilon_tokens=chosen.epsilon_tokens,
-        collect=collect,
-        reporter=context.reporter,
+        contrast=settings.contrast,
+        epsilon=settings.epsilon,
+        epsilon_tokens=settings.epsilon_tokens,
+        protect_ends=settings.protect_ends,
+        searches=_searches(run, text, source_key),
+        reporter=run.reporter,
     )
 
 
-def contrasted_with(context: Context) -> tuple[str, ...]:
-    """What a plan depends on besides the domain's text: the general text, where importance is compared with it."""
-    return (context.general.fingerprint,) if context.settings.plan.contrast and context.general is not None else ()
+def _statistics(
+    run: Run, name: str, text_key: str, model: Any, batches: Sequence[Batch], source_key: str
+) -> stats.ActivationStats:
+    """Activation statistics of a model on a text, taken once for all methods and sizes."""
+
+    def make(folder: Path) -> None:
+        stats.save(stats.collect(model, batches, reporter=run.reporter), folder / STATISTICS)
+
+    key = fingerprint(STATISTICS_VERSION, source_key, text_key, run.settings.plan.tokens, run.settings.heal.window)
+    folder, _ = run.common.stage(name, key, make)
+    return stats.load(folder / STATISTICS)
 
 
-def _searches(context: Context, source_key: str) -> Searches:
-    """Where searches by loss over this model and text are kept, for all sizes."""
-    chosen = context.settings
-    key = fingerprint(
-        (STATISTICS_VERSION, source_key, context.plan_text_key, context.device.partition(":")[0]),
-        (chosen.plan.tokens, chosen.plan.protect_ends, chosen.heal.window),
-    )
-    return Searches(context.common.work / "searches" / key)
-
-
-def general_calibration(context: Context, tokenizer: Any) -> list[Batch]:
-    """Calibration text of the control domain, as much as of the domain; none if there is no control."""
-    if context.general is None:
-        return []
-    return calibration_batches(
-        tokenizer,
-        context.general.calibration,
-        window=context.settings.heal.window,
-        tokens=context.settings.plan.tokens,
-        batch_tokens=context.settings.evaluation.batch_tokens,
-    )
-
-
-def _plan(context: Context, source: Path, source_key: str) -> PrunePlan:
-    made = plan_of(context, context.load(source, training=True), assets.load_tokenizer(source), source_key)
-    release()
-    return made
-
-
-def plan_of(context: Context, model: Any, tokenizer: Any, source_key: str) -> PrunePlan:
-    """The plan for a model in memory (float32 weights), which stays as it is."""
-    options, method = context.options, method_named(context.options.method)
-    material = material_for(context, model, tokenizer, source_key)
-    scores = rank(method, material)
-    parent, budget = shape_of(model), budget_for(context, model.config, tokenizer)
-    sensitivity = _sensitivity(context, method, material, tokenizer, scores, budget, source_key)
-    shape = budget.shape(parent, sensitivity)
-    tokens: Ints | None = None
-    if shape.vocab_size < parent.vocab_size:
-        tokens = vocab.keep_tokens(tokenizer, material.counts, shape.vocab_size)
-    plan = choose(method, material, shape, scores, base_model=options.base)
-    costs = budget.costs
-    removed = removed_parameters(plan, parent, shape, costs, material.stats, material.norms, options.kinds)
-    return replace(
-        plan,
-        tokens=tokens,
-        parameters_before=parameters_of(model),
-        parameters_after=costs.total(shape),
-        target_parameters=budget.target,
-        removed_parameters=removed,
-        predicted_cost={axis: sensitivity.cost(axis, part) for axis, part in removed_fractions(parent, shape).items()},
-        sensitivity=sensitivity.source,
-        fingerprints={"source": source_key, "corpus": context.corpus.fingerprint, "parent": context.parent.fingerprint},
-    )
-
-
-def _sensitivity(
-    context: Context,
+def _curves(
+    run: Run,
+    text: PlanningText,
     method: Method,
     material: Material,
     tokenizer: Any,
     scores: Scores | None,
-    budget: Budget,
     source_key: str,
-) -> Sensitivity:
-    """The curves that decide between the method's axes; free ones where the size alone decides."""
-    if budget.choices < 2:
-        return FREE
-    chosen, model = context.settings.plan, material.model
-    table = shipped(str(model.config.model_type), int(model.config.hidden_size), shape_of(model), chosen.healing)
-    measured = chosen.sensitivity == "measure" or (chosen.sensitivity == "auto" and context.device != "cpu")
-    if table is not None and not measured:
-        return table
-    probed = list(take_tokens(material.batches, chosen.probe_tokens))
+) -> Curves:
+    """Measured costs of the method's axes, measured once for all sizes."""
+    settings = run.settings.plan
+    repair = repair_of(method, run.settings.repair)
     seed = material.seed if "seed" in method.options else 0
 
     def make(folder: Path) -> None:
-        curves = measure_sensitivity(
-            model,
+        curves = measure_curves(
+            method,
+            material,
             tokenizer,
-            lambda copy, shape: _applied(
-                context,
-                copy,
-                choose(method, material, shape, scores, base_model=""),
-                batches=lambda: probed,
-                material=lambda: replace(material, model=copy),
-            )[0],
-            context.probe_documents(4 * chosen.probe_tokens),
-            material.counts,
-            axes=method.axes,
-            window=context.settings.heal.window,
-            reporter=context.reporter,
+            scores,
+            probe_documents(text, 4 * settings.probe_tokens),
+            repair=repair,
+            probe_tokens=settings.probe_tokens,
+            window=text.window,
+            reporter=run.reporter,
         )
         write_json(folder / CURVES, curves)
 
@@ -212,103 +239,111 @@ def _sensitivity(
         STATISTICS_VERSION,
         PROBED,
         source_key,
-        context.plan_text_key,
-        (chosen.tokens, chosen.probe_tokens, context.settings.heal.window),
-        (method.name, sorted(material.kinds), seed, chosen.contrast),
-        context.settings.repair if repairs(context) else None,
-        *contrasted_with(context),
+        text.key,
+        (settings.tokens, settings.probe_tokens, text.window),
+        (method.name, sorted(material.kinds), seed, settings.contrast),
+        repair,
+        *_contrast_key(run, text),
     )
-    folder, _ = context.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
-    return Sensitivity.after(chosen.healing, read_json(folder / CURVES, dict[str, Curve]))
+    folder, _ = run.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
+    return read_json(folder / CURVES, dict[str, Curve])
 
 
-def prune(context: Context, planned: Planned, source: Path) -> tuple[Path, str, float]:
-    """Cut the model in `source` as planned and save it. Returns its folder, key and seconds."""
-    key = fingerprint(planned.key, planned.plan, context.settings.repair, repairs(context))
+def _contrast_key(run: Run, text: PlanningText) -> tuple[str, ...]:
+    """The general text that a plan depends on, where importance is compared with it."""
+    return (text.general_key,) if run.settings.plan.contrast and text.general_key else ()
+
+
+def _searches(run: Run, text: PlanningText, source_key: str) -> Searches:
+    """The folder in which searches by loss over this model and text are kept, for all sizes."""
+    settings = run.settings
+    key = fingerprint(
+        (STATISTICS_VERSION, source_key, text.key, run.device.partition(":")[0]),
+        (settings.plan.tokens, settings.plan.protect_ends, settings.heal.window),
+    )
+    return Searches(run.common.work / "searches" / key)
+
+
+def prune(run: Run, text: PlanningText, planned: Planned, source: SavedModel) -> tuple[SavedModel, float]:
+    """Cut a saved model as planned and save the result.
+
+    Args:
+        run: the build.
+        text: calibration text for the repair.
+        planned: of :func:`plan_pruning`.
+        source: the model that the plan was made for.
+
+    Returns:
+        The pruned model and the seconds that cutting took.
+    """
+    repair = repair_of(method_named(run.options.method), run.settings.repair)
+    key = fingerprint(planned.key, planned.plan, run.settings.repair, repair is not None)
 
     def make(folder: Path) -> None:
-        with context.reporter.stage("Pruning"):
-            model, tokenizer = context.load(source, training=True), assets.load_tokenizer(source)
-            model, tokenizer, told = cut(context, model, tokenizer, planned.plan, planned.source_key)
-            if told is not None:
-                write_json(folder / "repair.json", told)
-            save_model(model, tokenizer, folder / "model", context.options.dtype)
+        with run.reporter.stage("Pruning"):
+            model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
+            model, tokenizer, report = cut_as_built(run, text, model, tokenizer, planned.plan, source.key)
+            if report is not None:
+                write_json(folder / "repair.json", report)
+            save_model(model, tokenizer, folder / "model", run.options.dtype)
             del model
             release()
 
-    folder, done = context.workspace.stage("pruned", key, make)
-    return folder / "model", key, done.seconds
+    folder, done = run.workspace.stage("pruned", key, make)
+    return SavedModel(path=folder / "model", key=key), done.seconds
 
 
-def repairs(context: Context) -> bool:
-    """Whether the least-squares repair runs: where it belongs to the method, or where `--set repair...` asks for it.
-
-    A method with a transformation of its own has no place for it, nor has one that merges layers.
-    """
-    method = method_named(context.options.method)
-    asked = any(name.startswith("repair.") for name in context.options.overrides)
-    return (method.repair or asked) and method.transform is None and context.settings.repair.tokens > 0
+def cut_as_built(
+    run: Run, text: PlanningText, model: Any, tokenizer: Any, plan: PrunePlan, source_key: str
+) -> tuple[Any, Any, RepairReport | None]:
+    """Cut a model in memory by the build's method, on the build's text; see :func:`cut`."""
+    method = method_named(run.options.method)
+    repair = repair_of(method, run.settings.repair)
+    return cut(
+        run,
+        model,
+        tokenizer,
+        plan,
+        batches=calibration(text, tokenizer, repair.tokens) if repair is not None else (),
+        material=material_for(run, text, model, tokenizer, source_key) if method.transform is not None else None,
+    )
 
 
 def cut(
-    context: Context, model: Any, tokenizer: Any, plan: PrunePlan, source_key: str
-) -> tuple[Any, Any, object | None]:
-    """The model and tokenizer after the method's own cut, and what the repair has to tell (None: there was none).
+    run: Run,
+    model: Any,
+    tokenizer: Any,
+    plan: PrunePlan,
+    *,
+    batches: Sequence[Batch] = (),
+    material: Material | None = None,
+) -> tuple[Any, Any, RepairReport | None]:
+    """Cut a model in memory by the build's method, vocabulary included.
+
+    Args:
+        run: the build.
+        model: the model that the plan was made for; it is changed.
+        tokenizer: its tokenizer.
+        plan: the units to keep.
+        batches: calibration text for the repair.
+        material: what a method with a transformation of its own reads; its model is the one to cut.
+
+    Returns:
+        Model, tokenizer and the report of the repair (None: there was none).
 
     Raises:
         PlanError: the result is not of the plan's size.
     """
-    model, told = _applied(
-        context,
+    method = method_named(run.options.method)
+    model, report = cut_units(
         model,
         plan,
-        batches=lambda: context.calibration(tokenizer, context.settings.repair.tokens),
-        material=lambda: material_for(context, model, tokenizer, source_key),
-        reporter=context.reporter,
+        method,
+        repair=repair_of(method, run.settings.repair),
+        batches=batches,
+        material=material,
+        reporter=run.reporter,
     )
-    model, tokenizer = _trimmed(model, tokenizer, plan)
-    _check_size(model, plan)
-    return model, tokenizer, told
-
-
-def _applied(
-    context: Context,
-    model: Any,
-    plan: PrunePlan,
-    *,
-    batches: Callable[[], Sequence[Batch]],
-    material: Callable[[], Material],
-    reporter: Reporter = SILENT,
-) -> tuple[Any, object | None]:
-    """The model without the plan's units and layers, cut by the method's own means, and what the repair has to tell.
-
-    `batches` are for the repair, `material` holds the model for a transformation.
-    """
-    method, chosen = method_named(context.options.method), context.settings.repair
-    if method.transform is not None:
-        return resolve(method.transform)(material(), plan), None
-    if repairs(context) and not plan.merges:
-        repaired, told = prune_with_repair(
-            model,
-            plan,
-            batches(),
-            ridge=chosen.ridge,
-            sequential=chosen.sequential,
-            target=chosen.target,
-            reporter=reporter,
-        )
-        return repaired, told
-    return apply_plan(model, plan), None
-
-
-def _trimmed(model: Any, tokenizer: Any, plan: PrunePlan) -> tuple[Any, Any]:
-    if plan.tokens is None:
-        return model, tokenizer
-    trimmed = vocab.trim_tokenizer(tokenizer, plan.tokens)
-    return vocab.trim_model(model, trimmed), trimmed.tokenizer
-
-
-def _check_size(model: Any, plan: PrunePlan) -> None:
-    counted = sum(parameter.numel() for parameter in model.parameters())
-    if counted != plan.parameters_after:
-        raise PlanError(f"The pruned model has {counted:,} parameters, the plan said {plan.parameters_after:,}.")
+    model, tokenizer = trim_vocabulary(model, tokenizer, plan)
+    check_size(model, plan)
+    return model, tokenizer, report

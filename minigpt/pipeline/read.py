@@ -1,19 +1,20 @@
-"""What a build reads: the text of domain and control, kept apart, and the state of the files behind it."""
+"""The text of a build: the corpora of domain and general text, kept apart, and the state of the files behind them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.corpus import build_corpus, load_corpus, save_corpus
 from minigpt.corpus.guard import without_overlap
-from minigpt.domain.config import DomainConfig, load_domain, resolved_yaml
+from minigpt.corpus.store import fingerprint as corpus_fingerprint
+from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.files import fingerprint
-from minigpt.pipeline.settings import Settings
+from minigpt.pipeline.settings import CorpusSettings
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
 from minigpt.types import Corpus, Document, QuestionSet
@@ -21,74 +22,91 @@ from minigpt.types import Corpus, Document, QuestionSet
 TEXT = "corpus"
 
 
-def control_of(domain: DomainConfig, settings: Settings) -> DomainConfig | None:
-    """The control domain, unless the settings leave it out or the domain is its own."""
-    if not settings.evaluation.general or domain.general == domain.name:
-        return None
-    return load_domain(domain.general)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpora:
+    """The domain's text and, where there is some, general text, kept apart."""
+
+    domain: Corpus
+    general: Corpus | None
 
 
-def state_of(domain: DomainConfig, control: DomainConfig | None, base: str) -> str:
-    """Names everything the result is made from: definitions, and size and time of every local file they name.
+def source_state(domain: DomainConfig, general: DomainConfig | None, base: str) -> str:
+    """Name everything that a result is made from: definitions, and size and time of every local file they name.
 
     A text that was changed or taken away, or another parent at the same path, gives another state.
     """
-    named = [each for each in (domain, control) if each is not None]
-    files = [path for each in named for path in _paths(each)]
+    definitions = [definition for definition in (domain, general) if definition is not None]
+    files = [path for definition in definitions for path in _paths(definition)]
     parent = parse_ref(base)
     files += [parent.path] if isinstance(parent, PathRef) else []
-    return fingerprint([resolved_yaml(each) for each in named], [_stamp(path) for path in files])
+    return fingerprint([resolved_yaml(definition) for definition in definitions], [_stamp(path) for path in files])
 
 
 def _paths(domain: DomainConfig) -> Iterator[Path]:
-    named = [*(source.file for source in domain.corpus), *(asked.file for asked in domain.questions)]
-    yield from (domain.root / name for name in named if name is not None)
+    names = [*(source.file for source in domain.corpus), *(questions.file for questions in domain.questions)]
+    yield from (domain.root / name for name in names if name is not None)
 
 
 def _stamp(path: Path) -> list[tuple[str, int, int]]:
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(item, item.stat()) for item in found if item.is_file()]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(item, item.stat()) for item in files if item.is_file()]
     return [(str(item), stat.st_size, stat.st_mtime_ns) for item, stat in stats]
 
 
-def read_text(
+def read_corpora(
     domain: DomainConfig,
-    control: DomainConfig | None,
-    settings: Settings,
+    general: DomainConfig | None,
+    settings: CorpusSettings,
+    *,
     seed: int,
     workspace: Workspace,
-    reporter: Reporter,
     state: str,
-) -> tuple[Corpus, Corpus | None]:
-    """The corpora of domain and control, separated, from the workspace if they were read before."""
+    reporter: Reporter,
+) -> Corpora:
+    """Read, clean and split the text of domain and general text; text that was read before comes from the workspace.
+
+    Args:
+        domain: the definition of the field.
+        general: the definition of the general text, if there is some.
+        settings: how much is read, and whether passages are chosen by relevance.
+        seed: of the splits.
+        workspace: keeps the corpora.
+        state: of :func:`source_state`.
+        reporter: told about progress.
+
+    Raises:
+        CorpusError: the text cannot be read, or too little of it is left.
+    """
 
     def make(folder: Path) -> None:
-        chosen = settings.corpus
-        own = build_corpus(
-            domain, seed=seed, relevance=chosen.relevance, max_documents=chosen.max_documents, reporter=reporter
+        corpus = build_corpus(
+            domain, seed=seed, relevance=settings.relevance, max_documents=settings.max_documents, reporter=reporter
         )
-        if control is not None:
-            with reporter.stage("Keeping domain and control apart"):
-                own, other = separated(own, build_corpus(control, seed=seed, reporter=reporter))
-            save_corpus(other, folder / "control")
-        save_corpus(own, folder / "domain")
+        if general is not None:
+            with reporter.stage("Keeping domain and general text apart"):
+                corpus, other = separated(corpus, build_corpus(general, seed=seed, reporter=reporter))
+            save_corpus(other, folder / "general")
+        save_corpus(corpus, folder / "domain")
 
-    folder, _ = workspace.stage(TEXT, fingerprint(state, settings.corpus, seed), make)
-    return load_corpus(folder / "domain"), load_corpus(folder / "control") if control is not None else None
+    folder, _ = workspace.stage(TEXT, fingerprint(state, settings, seed), make)
+    return Corpora(
+        domain=load_corpus(folder / "domain"),
+        general=load_corpus(folder / "general") if general is not None else None,
+    )
 
 
-def separated(own: Corpus, control: Corpus) -> tuple[Corpus, Corpus]:
-    """Both corpora without training text that overlaps what either is tested or decided on.
+def separated(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
+    """Drop the training text of both corpora that overlaps text or questions that either is tested or decided on.
 
     General text is calibrated and trained on too, so that no held-out or dev document of the domain may stand in it,
-    nor one of the control's held-out documents in the domain's training text. And it decides, where its loss is
-    bounded: no held-out document of the domain may stand in the control's dev text.
+    nor one of its own held-out documents in the domain's training text. And it decides, where its loss is bounded: no
+    held-out document of the domain may stand in the general dev text.
 
     Raises:
         CorpusError: nothing is left to train or calibrate on.
     """
     tally: Counter[str] = Counter()
-    guarded, questions = guarded_by(own, control)
+    guarded, questions = guarded_by(domain, general)
     sources = {document.source for document in guarded}
 
     def clean(documents: tuple[Document, ...]) -> tuple[Document, ...]:
@@ -96,56 +114,55 @@ def separated(own: Corpus, control: Corpus) -> tuple[Corpus, Corpus]:
         tally["control_shares_document"] += len(documents) - len(apart)
         return tuple(without_overlap(apart, guarded, questions, tally))
 
-    own = _with(own, train=clean(own.train), calibration=clean(own.calibration))
-    decided = without_overlap(list(control.dev), own.heldout, [], tally)
-    control = _with(
-        replace(control, dev=tuple(decided)), train=clean(control.train), calibration=clean(control.calibration)
+    domain = _with(domain, train=clean(domain.train), calibration=clean(domain.calibration))
+    dev = without_overlap(list(general.dev), domain.heldout, [], tally)
+    general = _with(
+        replace(general, dev=tuple(dev)), train=clean(general.train), calibration=clean(general.calibration)
     )
-    if not own.train or not own.calibration:
+    if not domain.train or not domain.calibration:
         raise CorpusError(
-            f"All training text of {own.domain} overlaps held-out text or questions of it or of its control; give the "
-            "control other text, or the domain more."
+            f"All training text of {domain.domain} overlaps held-out text or questions, its own or those of its "
+            "general text; choose other general text, or give the domain more text."
         )
-    counts = {**own.counts, **{f"control_{name.removeprefix('control_')}": count for name, count in tally.items()}}
-    return replace(own, counts=counts), control
+    # The keys stand in reports since schema 1: "control" there means the general text.
+    counts = {**domain.counts, **{f"control_{name.removeprefix('control_')}": count for name, count in tally.items()}}
+    return replace(domain, counts=counts), general
 
 
-def check_bound(domain: DomainConfig, general: Corpus | None, settings: Settings) -> None:
+def check_bound(domain: DomainConfig, general: Corpus | None, bound: float | None) -> None:
     """Refuse a bound on general text that cannot be kept or measured.
 
     Raises:
         ConfigError: it is not above 1, or there is no general text.
     """
-    if settings.keep_general is None:
+    if bound is None:
         return
-    if not settings.keep_general > 1:
-        raise ConfigError(f"--keep-general must be above 1, not {settings.keep_general:g}: pruning costs something.")
+    if not bound > 1:
+        raise ConfigError(f"--keep-general must be above 1, not {bound:g}: pruning costs something.")
     if general is None or not (general.train and general.dev and general.calibration):
         raise ConfigError(
-            f"--keep-general needs general text, and {domain.name} is measured against none; name a control as "
-            "`general` in its domain file."
+            f"--keep-general needs general text, and {domain.name} is measured against none; name a `general:` domain "
+            "in its domain file."
         )
 
 
-def guarded_by(own: Corpus, control: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:
-    """What no training text may hold: held-out and dev text of domain and control, and their test questions.
+def guarded_by(domain: Corpus, general: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:
+    """Collect what no training text may hold: held-out and dev text of both corpora, and their test questions.
 
     Questions whose definitions are meant to stand in the training text (`seen`) guard nothing.
     """
-    both = [own] if control is None else [own, control]
-    documents = [document for corpus in both for document in (*corpus.heldout, *corpus.dev)]
-    asked = [each for corpus in both for each in corpus.questions]
-    return documents, [each for each in asked if each.role == "test" and not each.seen]
+    corpora = [domain] if general is None else [domain, general]
+    documents = [document for corpus in corpora for document in (*corpus.heldout, *corpus.dev)]
+    sets = [questions for corpus in corpora for questions in corpus.questions]
+    return documents, [questions for questions in sets if questions.role == "test" and not questions.seen]
 
 
-def clear_of_tests(documents: list[Document], own: Corpus, control: Corpus | None) -> list[Document]:
-    """Text that was made, not read, without what gives away held-out text, dev text or test questions."""
-    guarded, questions = guarded_by(own, control)
+def clear_of_tests(documents: list[Document], corpora: Corpora) -> list[Document]:
+    """Drop documents that give away held-out text, dev text or test questions, from text that was made, not read."""
+    guarded, questions = guarded_by(corpora.domain, corpora.general)
     return without_overlap(documents, guarded, questions, Counter()) if documents else []
 
 
 def _with(corpus: Corpus, *, train: tuple[Document, ...], calibration: tuple[Document, ...]) -> Corpus:
-    from minigpt.corpus.store import fingerprint as name_of
-
     changed = replace(corpus, train=train, calibration=calibration)
-    return replace(changed, fingerprint=name_of(changed))
+    return replace(changed, fingerprint=corpus_fingerprint(changed))

@@ -1,107 +1,118 @@
 """Text that the parent itself writes about the domain, once it has read the domain's own: more to heal on.
 
 A corpus of a few megabytes is read ten times over by a healing that is long enough. Distillation does not need true
-text, it needs places at which the teacher's distribution is worth learning, and those the teacher can make.
+text: it needs places at which the teacher's distribution is worth learning, and those the teacher can make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minigpt import assets
 from minigpt.files import fingerprint, read_jsonl, write_jsonl
-from minigpt.pipeline.read import clear_of_tests
-from minigpt.pipeline.text import token_text
+from minigpt.healing.tokenized import token_text
+from minigpt.machine import release
+from minigpt.pipeline.read import Corpora, clear_of_tests
+from minigpt.pipeline.run import Run, load
+from minigpt.pipeline.text import TrainingText
+from minigpt.pipeline.tuning import TunedParent, short_tuning_key
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.packing import prefix_token
 from minigpt.transformer.sampling import can_sample, sample
 from minigpt.types import Document
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from minigpt.pipeline.context import Context
-
-WRITER = 4
-"""Version of how the parent is tuned before it writes, and VERSION of how it writes."""
+# Raised when sampling changes, so that older passages are not taken for new ones.
 VERSION = 3
+# Longest passage in tokens, its opening included.
 LENGTH = 384
+# Shortest and longest opening of a passage, in tokens.
 OPENING = (4, 32)
-HALF = "\ufffd"
-"""What a character decodes to whose first or last bytes are in a token beyond the text's end."""
+# A character whose first or last bytes lie in a token beyond the text's end decodes to this.
+SPLIT_CHARACTER = "\ufffd"
 SOURCE, LICENSE = "sampled from the tuned parent", "generated"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampled:
-    """What was sampled, and the seconds it took with the tuning of the parent that wrote it."""
+def needs_writer(run: Run, parent: assets.Parent, *, trains: bool) -> bool:
+    """Whether a briefly tuned parent is needed: it begins the tuned parent, and it writes the sampled text.
 
-    documents: tuple[Document, ...] = ()
-    seconds: float = 0.0
+    Args:
+        run: the build.
+        parent: the parent; some kinds of attention cannot be sampled from.
+        trains: whether a specialist is trained.
+    """
+    from transformers import AutoConfig
 
-
-def first_key(context: Context) -> str:
-    """Names the parent after its short runs on the real text (:func:`minigpt.pipeline.tuning.first_tuned`)."""
-    made = (context.settings.tune, context.text_seed, context.options.dtype)
-    return fingerprint(WRITER, context.parent.fingerprint, context.real_text_key, made)
-
-
-def sampled_key(context: Context) -> str:
-    """Names the sampled passages."""
-    return fingerprint(VERSION, first_key(context), context.settings.text.sampled, LENGTH, OPENING)
+    if run.settings.tuned_parent:
+        return True
+    wanted = trains and bool(run.settings.text.sampled)
+    return wanted and can_sample(AutoConfig.from_pretrained(parent.path), LENGTH)
 
 
-def sampled_documents(context: Context) -> list[Document]:
-    """The documents of :func:`sampled_text`."""
-    return list(sampled_text(context).documents)
-
-
-def sampled_text(context: Context) -> Sampled:
-    """`text.sampled` passages, sampled once a build from the parent after its short tuning on the real training text.
+def add_sampled(
+    run: Run, corpora: Corpora, parent: assets.Parent, text: TrainingText, writer: TunedParent | None
+) -> TrainingText:
+    """Add `text.sampled` passages that the briefly tuned parent writes to the training text.
 
     Each goes on from a few tokens of a training document of the domain (or of the general text whose loss is bounded),
     at temperature 1, to 384 tokens or the model's own end. Passages that overlap held-out text, dev text or test
-    questions are dropped. A parent whose attention the sampler does not compute gives none, which is noted.
+    questions are dropped. A parent whose attention the sampler does not compute gives none, and the user is told.
+
+    Args:
+        run: the build.
+        corpora: domain and general text.
+        parent: the untuned parent.
+        text: the real training text.
+        writer: of :func:`minigpt.pipeline.tuning.tune_briefly`.
     """
-    if not context.settings.text.sampled:
-        return Sampled()
+    if not run.settings.text.sampled:
+        return text
     from transformers import AutoConfig
 
-    from minigpt.pipeline.tuning import first_tuned
-
-    config = AutoConfig.from_pretrained(context.parent.path)
-    able = can_sample(config, LENGTH)
-    writer = first_tuned(context) if able else None
+    config = AutoConfig.from_pretrained(parent.path)
+    able = writer is not None and can_sample(config, LENGTH)
+    key = sampled_key(run, parent, text)
 
     def make(folder: Path) -> None:
-        if writer is None:
+        if not able:
             kind = config.model_type
-            context.reporter.note(f"No text is sampled: the attention of {kind} is not plainly causal.")
-        with context.reporter.stage("Sampling text from the tuned parent"):
-            write_jsonl(folder / "documents.jsonl", _sampled(context, writer.path) if writer else ())
+            run.reporter.note(f"No text is sampled: the attention of {kind} is not plainly causal.")
+        with run.reporter.stage("Sampling text from the tuned parent"):
+            passages = _write(run, corpora, parent, text, writer.model.path) if able and writer else ()
+            write_jsonl(folder / "documents.jsonl", passages)
 
-    folder, done = context.common.stage("sampled", sampled_key(context), make)
-    documents = tuple(Document(**row) for row in read_jsonl(folder / "documents.jsonl"))
-    return Sampled(documents=documents, seconds=done.seconds + (writer.seconds if writer else 0.0))
+    folder, done = run.common.stage("sampled", key, make)
+    return replace(
+        text,
+        sampled=tuple(Document(**row) for row in read_jsonl(folder / "documents.jsonl")),
+        key=fingerprint(text.real_key, key),
+        sampling_seconds=done.seconds + (writer.seconds if able and writer else 0.0),
+    )
 
 
-def _sampled(context: Context, writer: Path) -> list[Document]:
-    from minigpt.machine import release
+def sampled_key(run: Run, parent: assets.Parent, text: TrainingText) -> str:
+    """Name the passages that a build samples."""
+    return fingerprint(VERSION, short_tuning_key(run, parent, text), run.settings.text.sampled, LENGTH, OPENING)
 
-    tokenizer, count = assets.load_tokenizer(context.parent.path), context.settings.text.sampled
-    read = context.corpus.train if context.bounded is None else context.read_documents()
-    windows = token_text(tokenizer, read, context.settings.tune.window).windows
-    model = context.load(writer)
-    documents = passages(model, tokenizer, windows, count, seed=context.text_seed, reporter=context.reporter)
+
+def _write(run: Run, corpora: Corpora, parent: assets.Parent, text: TrainingText, writer: Path) -> list[Document]:
+    tokenizer = assets.load_tokenizer(parent.path)
+    bounded = corpora.general is not None and run.settings.keep_general is not None
+    openings_from = text.real if bounded else corpora.domain.train
+    windows = token_text(tokenizer, openings_from, run.settings.tune.window).windows
+    model = load(run, writer)
+    documents = write_passages(
+        model, tokenizer, windows, run.settings.text.sampled, seed=run.text_seed, reporter=run.reporter
+    )
     del model
     release()
-    return clear_of_tests(documents, context.corpus, context.general)
+    return clear_of_tests(documents, corpora)
 
 
-def passages(
+def write_passages(
     model: Any,
     tokenizer: Any,
     windows: Sequence[Sequence[int]],
@@ -110,7 +121,7 @@ def passages(
     seed: int,
     reporter: Reporter = SILENT,
 ) -> list[Document]:
-    """What a model goes on to write from openings of `windows`, empty texts left out.
+    """Let a model go on from openings of `windows`; empty texts are left out.
 
     Args:
         model: in the precision to sample in.
@@ -121,26 +132,26 @@ def passages(
         reporter: told about progress.
     """
     prompts = openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
-    texts = sample(model, prompts, length=LENGTH, seed=seed, reporter=reporter)
-    end = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    told = tokenizer.batch_decode([until(text, end) for text in texts], skip_special_tokens=True)
-    whole = [text.strip(HALF) for text in told]
+    rows = sample(model, prompts, length=LENGTH, seed=seed, reporter=reporter)
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    texts = tokenizer.batch_decode([until(row, ends) for row in rows], skip_special_tokens=True)
+    whole = [text.strip(SPLIT_CHARACTER) for text in texts]
     return [Document(text=text, source=SOURCE, license=LICENSE) for text in whole if text.strip()]
 
 
 def openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed: int) -> list[list[int]]:
-    """`count` short runs of tokens from anywhere in the text, each behind the token that opens a text."""
+    """Draw `count` short runs of tokens from anywhere in the text, each behind the token that opens a text."""
     draw, (shortest, longest) = Random(seed), OPENING
     usable = [window for window in windows if len(window) > longest + 1] or list(windows)
-    found = []
+    runs = []
     for _ in range(count):
         window, size = draw.choice(usable), draw.randrange(shortest, longest)
         start = draw.randrange(1, max(2, len(window) - size))
-        found.append([prefix, *window[start : start + size]])
-    return found
+        runs.append([prefix, *window[start : start + size]])
+    return runs
 
 
-def until(text: Sequence[int], ends: set[int]) -> list[int]:
-    """A sampled text without its opening token, up to where the model ended it."""
-    stop = next((place for place in range(1, len(text)) if text[place] in ends), len(text))
-    return list(text[1:stop])
+def until(row: Sequence[int], ends: set[int]) -> list[int]:
+    """Cut a sampled text: without its opening token, up to where the model ended it."""
+    stop = next((place for place in range(1, len(row)) if row[place] in ends), len(row))
+    return list(row[1:stop])

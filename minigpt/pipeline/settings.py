@@ -1,21 +1,26 @@
-"""How much work a build does: three presets, every field open to `--set`."""
+"""Settings of a build: how much work it does, in three presets, with every field open to `--set`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from minigpt.errors import UnknownName
 from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
 from minigpt.pipeline.overrides import apply_overrides
-from minigpt.planning import Healing
+from minigpt.planning.settings import PlanSettings
+from minigpt.pruning.settings import RepairSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusSettings:
-    """`relevance`: choose text with the sentence encoder. `max_documents`: read no more than this many."""
+    """How the text is read.
+
+    Attributes:
+        relevance: choose passages with the sentence encoder, by their likeness to the domain's seed texts.
+        max_documents: read no more documents than this; null reads all.
+    """
 
     relevance: bool = False
     max_documents: int | None = None
@@ -23,9 +28,15 @@ class CorpusSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """Sizes of the evaluation: bytes of held-out text and questions of each set (None: all), tokens of a batch.
+    """How much is measured.
 
-    `general`: measure the general control too. `sample_tokens`: length of the sample generation.
+    Attributes:
+        heldout_bytes: bytes of held-out text; null measures all of it.
+        questions: questions of each set; null asks all of them.
+        general: measure general text and questions too.
+        window: longest context in tokens.
+        batch_tokens: tokens of one forward pass.
+        sample_tokens: length of the sample generation; 0 writes none.
     """
 
     heldout_bytes: int | None = None
@@ -37,61 +48,14 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSettings:
-    """`tokens` of calibration text for the statistics, `probe_tokens` of dev text for measuring sensitivity.
-
-    `sensitivity`: "table" uses the shipped table where there is one for the parent, "measure" always measures, "auto"
-    measures on an accelerator, where it takes seconds.
-    `healing`: how much training follows, since neurons and layers heal far better than a vocabulary does. Widths
-    that are given are not planned but taken.
-
-    `contrast`: lambda of domain importance less lambda x general importance (`contextual`). `epsilon` and
-    `epsilon_tokens`: thresholds of `mini-gpt --masked`, on mean magnitudes (None: the one that reaches the size) and on
-    a token's share of the text (negative: none).
-    """
-
-    tokens: int = 65536
-    probe_tokens: int = 16384
-    sensitivity: Literal["auto", "table", "measure"] = "auto"
-    protect_ends: bool = True
-    healing: Healing = "thorough"
-    contrast: float = 0.0
-    epsilon: float | None = None
-    epsilon_tokens: float = 0.0
-    layers: int | None = None
-    intermediate_size: int | None = None
-    kv_groups: int | None = None
-    vocab_size: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepairSettings:
-    """Least-squares repair: tokens of calibration text (0: no repair), ridge (None: by the sample's size) and order.
-
-    Fitting to the parent's residual stream corrects what earlier layers lost (law, 24 % removed: 1.118 instead of
-    1.172 times the tuned parent's bits per byte before healing, 1.048 instead of 1.052 after it).
-    """
-
-    tokens: int = 65536
-    ridge: float | None = None
-    sequential: bool = True
-    target: Literal["output", "stream"] = "stream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TextSettings:
-    """What is trained on: `general` is the amount of general text mixed in, relative to the bytes of the domain's own.
+    """The text that is trained on (docs/results/quality.md has what each part is worth).
 
-    It costs the domain nothing (law, 24 % removed: 1.037 instead of 1.041 times the tuned parent on dev text) and
-    saves part of what is general (1.130 instead of 1.199 bits per byte).
-
-    `definitions` adds the definitions that stand in this text as questions and answers, so many times over (law, 24 %
-    removed, a fifth of the glossary: 0.476 of the answers right instead of 0.357, at equal bits per byte).
-
-    `sampled` is the number of passages that the parent, tuned on this text, adds to it (medical, 24 % removed: 1.043
-    instead of 1.058 times the tuned parent on dev text).
-
-    `dev_bytes` limits the dev text that decides when to stop (None: all of it).
+    Attributes:
+        general: bytes of general text mixed in, relative to the bytes of the domain's own text.
+        definitions: how many times over the definitions that stand in this text are added as questions and answers.
+        sampled: number of passages that are sampled from the parent after a short tuning on this text.
+        dev_bytes: bytes of dev text that decide when to stop; null reads all of it.
     """
 
     general: float = 0.0
@@ -102,18 +66,23 @@ class TextSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a preset fixes. Without `control` the parent is pruned as it is, and no tuned parent is measured.
+    """Everything a preset fixes; each field can be set with `--set`.
 
-    `tune` is how the control is tuned, at half, once and twice its learning rate. `heal.growth` raises healing's rate
-    with what was pruned (medical, distilled in steps of 16,384 tokens: 1e-3 was best without a quarter, 2e-3 without
-    half of the parameters, and 4e-3 better than 2e-3 without 65 %).
-
-    `recipe` names a healing recipe of a paper (`minigpt.healing.recipe.RECIPES`) that takes the place of the preset's;
-    fields of `heal` that are set change it.
-
-    `keep_general` bounds what general text may cost, as a multiple of the parent's bits per byte on it: general text
-    then counts as much as the domain's in statistics, plan, repair, vocabulary and healing, and of the healed weights
-    those are kept that are best on the domain among those within the bound.
+    Attributes:
+        corpus: how the text is read.
+        evaluation: how much is measured.
+        plan: how the units to keep are chosen.
+        repair: how the pruned model is repaired.
+        text: the text that is trained on.
+        tuned_parent: tune the parent on the same text. It is the fair comparison, the model that is pruned, and the
+            teacher; without it the parent is pruned as it is.
+        recipe: a healing recipe of a paper that takes the place of the preset's; fields of `heal` that are set change
+            it.
+        keep_general: what general text may cost, as a multiple of the parent's bits per byte on it. General text then
+            counts as much as the domain's in statistics, plan, repair, vocabulary and healing, and of the healed
+            weights those are kept that are best on the domain among those within the bound. Null sets no bound.
+        tune: how the parent is tuned, at half, once and twice its learning rate.
+        heal: how the pruned model is trained.
     """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
@@ -121,7 +90,7 @@ class Settings:
     plan: PlanSettings = field(default_factory=PlanSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
     text: TextSettings = field(default_factory=TextSettings)
-    control: bool = True
+    tuned_parent: bool = True
     recipe: str = "preset"
     keep_general: float | None = None
     tune: Recipe = field(default_factory=lambda: Recipe(steps=300, learning_rate=2e-4, evaluate_every=50, patience=100))
@@ -145,7 +114,7 @@ PRESETS: Mapping[str, Settings] = {
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),
         text=TextSettings(dev_bytes=20_000),
-        control=False,
+        tuned_parent=False,
         heal=Recipe(
             steps=180, tokens_per_step=1024, window=256, warmup=8, learning_rate=3e-4, average=0.95, evaluate_every=30
         ),
@@ -159,8 +128,17 @@ PRESETS: Mapping[str, Settings] = {
 }
 
 
-def settings_for(preset: str, overrides: Mapping[str, str]) -> Settings:
-    """The preset with the user's `--set` values put in.
+# Names that settings had before; they are understood for as long as scripts may use them.
+OLDER_NAMES = {"control": "tuned_parent"}
+
+
+def settings_for(preset: str, overrides: Mapping[str, str], *, keep_general: float | None = None) -> Settings:
+    """The preset with the user's changes.
+
+    Args:
+        preset: a key of `PRESETS`.
+        overrides: dotted names and values, as `--set` takes them.
+        keep_general: bound on general text (None: the one of the settings).
 
     Raises:
         UnknownName: there is no such preset or healing recipe.
@@ -169,9 +147,13 @@ def settings_for(preset: str, overrides: Mapping[str, str]) -> Settings:
     if preset not in PRESETS:
         raise UnknownName("preset", preset, PRESETS)
     settings = PRESETS[preset]
-    name = overrides.get("recipe", settings.recipe)
-    if name != settings.recipe:
-        if name not in RECIPES:
-            raise UnknownName("healing recipe", name, {settings.recipe, *RECIPES})
-        settings = replace(settings, heal=RECIPES[name])
-    return apply_overrides(settings, overrides)
+    changes = {OLDER_NAMES.get(name, name): value for name, value in overrides.items()}
+    recipe = changes.get("recipe", settings.recipe)
+    if recipe != settings.recipe:
+        if recipe not in RECIPES:
+            raise UnknownName("healing recipe", recipe, {settings.recipe, *RECIPES})
+        settings = replace(settings, heal=RECIPES[recipe])
+    if "repair.when" not in changes and any(name.startswith("repair.") for name in changes):
+        changes["repair.when"] = "always"
+    settings = apply_overrides(settings, changes)
+    return settings if keep_general is None else replace(settings, keep_general=keep_general)

@@ -1,112 +1,160 @@
-"""Documents as the token lists and batches that the stages eat."""
+"""The text of a build as values: what decides the plan, and what is trained on."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from random import Random
+from dataclasses import dataclass, replace
 from typing import Any
 
-from minigpt.corpus.definitions import Definition
-from minigpt.corpus.definitions import definitions as defined_in
+from minigpt.corpus.definition_questions import definition_documents
+from minigpt.corpus.selection import interleave, take_bytes, training_documents
 from minigpt.evaluation.mcq import TEMPLATE
+from minigpt.files import fingerprint
 from minigpt.healing import TokenText
-from minigpt.transformer.batches import Batch, take_tokens, to_batches
-from minigpt.transformer.packing import pack, tokenize
-from minigpt.types import Corpus, Document
+from minigpt.healing.tokenized import token_text
+from minigpt.pipeline.read import Corpora, clear_of_tests
+from minigpt.pipeline.settings import Settings
+from minigpt.transformer.batches import Batch
+from minigpt.transformer.calibration import calibration_batches
+from minigpt.types import Document
 
-ASK_MEANING = ("What is {term}?", "What does the term {term} mean?", "How is {term} defined?", "Define {term}.")
-ASK_TERM = (
-    "What is the term for {meaning}?",
-    "Which term means {meaning}?",
-    "What do we call {meaning}?",
-    "Which word or phrase fits this definition: {meaning}?",
-)
-_ARTICLES = frozenset({"The", "A", "An", "Any"})
+Documents = tuple[Document, ...]
 
 
-def token_text(tokenizer: Any, documents: Sequence[Document], window: int) -> TokenText:
-    """Documents tokenized for training, with their size in bytes."""
-    windows = tuple(tuple(ids) for ids in tokenize(tokenizer, documents, window=window))
-    return TokenText(windows=windows, bytes=sum(len(document.text.encode()) for document in documents))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanningText:
+    """The text that decides what is kept. Where general loss is bounded, general text counts as much as the domain's.
 
-
-def dev_sample(documents: Sequence[Document], limit: int | None) -> list[Document]:
-    """The first documents up to `limit` bytes (any beginning of a split is a fair sample of it); at least one."""
-    taken: list[Document] = []
-    left = limit
-    for document in documents:
-        taken.append(document)
-        if left is not None and (left := left - len(document.text.encode())) <= 0:
-            break
-    return taken
-
-
-def in_turns(first: Sequence[Document], second: Sequence[Document]) -> list[Document]:
-    """Documents of both so that at any point about as many bytes of each have been read.
-
-    Where `second` ends, `first` goes on alone; where `first` ends, that is the end.
+    Attributes:
+        calibration: what statistics and repair read, in this order.
+        counted: what tokens are counted in.
+        dev: the domain's dev text, which probes read.
+        general_dev: general dev text, which probes read as much of; empty without a bound.
+        general: general calibration text, which a contrast reads; empty without general text.
+        window: longest piece in tokens.
+        batch_tokens: tokens of one forward pass.
+        key: names `calibration`, `counted` and the dev text.
+        general_key: names `general`; empty without general text.
     """
-    taken: list[Document] = []
-    left, right, sizes = iter(first), iter(second), [0, 0]
-    for document in left:
-        taken.append(document)
-        sizes[0] += len(document.text.encode())
-        while sizes[1] < sizes[0] and (other := next(right, None)) is not None:
-            taken.append(other)
-            sizes[1] += len(other.text.encode())
-    return taken
+
+    calibration: Documents
+    counted: Documents
+    dev: Documents
+    general_dev: Documents
+    general: Documents
+    window: int
+    batch_tokens: int
+    key: str
+    general_key: str
 
 
-def training_documents(domain: Corpus, general: Corpus | None, share: float) -> list[Document]:
-    """The domain's training text and, behind it, general text of `share` times its bytes (as far as there is some)."""
-    found = list(domain.train)
-    if general is not None and share > 0:
-        size = sum(len(document.text.encode()) for document in found)
-        found += dev_sample(general.train, int(share * size))
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingText:
+    """The text that is trained on: the same documents for the tuned parent and for the specialist.
 
-
-def definition_documents(documents: Sequence[Document], times: int, seed: int) -> list[Document]:
-    """The definitions that stand in this text as questions and answers, `times` times over, in changing words."""
-    defined = defined_in(documents) if times else []
-    return [each for time in range(times) for each in asked_and_answered(defined, seed + time)]
-
-
-def asked_and_answered(found: Sequence[Definition], seed: int) -> list[Document]:
-    """Each definition as two questions in the form in which questions are scored: what a term means, and its reverse.
-
-    The wording is drawn from a few plain ones, so that no single one is learnt.
+    Attributes:
+        real: the domain's training text and the general text mixed in.
+        definitions: definitions that stand in `real`, put as questions and answers; none that a test asks.
+        sampled: passages that the parent wrote after a short tuning on the text above.
+        dev: text that decides when to stop.
+        general_share: bytes of general text in `real`, relative to the domain's.
+        real_key: names everything but the sampled passages.
+        key: names everything.
+        sampling_seconds: time that the short tuning and the sampling took.
     """
-    drawn = Random(seed)
-    documents = []
-    for each in found:
-        meaning = each.meaning[0].lower() + each.meaning[1:] if each.meaning.split()[0] in _ARTICLES else each.meaning
-        pairs = (
-            (drawn.choice(ASK_MEANING).format(term=each.term), f"{meaning[0].upper()}{meaning[1:]}."),
-            (drawn.choice(ASK_TERM).format(meaning=meaning), each.term),
-        )
-        documents += [
-            Document(text=f"{TEMPLATE.format(question=question)} {answer}", source=each.source, license=each.license)
-            for question, answer in pairs
-        ]
-    return documents
+
+    real: Documents
+    definitions: Documents
+    sampled: Documents = ()
+    dev: Documents
+    general_share: float
+    real_key: str
+    key: str
+    sampling_seconds: float = 0.0
 
 
-def calibration_batches(
-    tokenizer: Any, documents: Sequence[Document], *, window: int, tokens: int, batch_tokens: int
-) -> list[Batch]:
-    """Packed calibration text: whole windows up to `tokens` tokens."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    packed = pack(tokenize(tokenizer, documents, window=window), window, pad=int(pad))
-    return list(take_tokens(to_batches(packed, batch_tokens=batch_tokens), tokens))
+def planning_text(corpora: Corpora, settings: Settings) -> PlanningText:
+    """Gather the text that decides what is kept.
+
+    Args:
+        corpora: domain and general text.
+        settings: the bound on general text, the window and the size of a batch.
+    """
+    domain, general = corpora.domain, corpora.general
+    calibration, counted = list(domain.calibration), [*domain.calibration, *domain.train]
+    general_dev: Documents = ()
+    key = domain.fingerprint
+    if general is not None and settings.keep_general is not None:
+        calibration = interleave(calibration, general.calibration)
+        size = sum(len(document.text.encode()) for document in counted)
+        counted += take_bytes([*general.calibration, *general.train], size)
+        general_dev = general.dev
+        key = fingerprint(domain.fingerprint, general.fingerprint)
+    return PlanningText(
+        calibration=tuple(calibration),
+        counted=tuple(counted),
+        dev=domain.dev,
+        general_dev=general_dev,
+        general=general.calibration if general is not None else (),
+        window=settings.heal.window,
+        batch_tokens=settings.evaluation.batch_tokens,
+        key=key,
+        general_key=general.fingerprint if general is not None else "",
+    )
 
 
-def token_counts(tokenizer: Any, documents: Sequence[Document]) -> Counter[int]:
-    """How often each token of `tokenizer` occurs in the documents."""
-    counts: Counter[int] = Counter()
-    for ids in tokenizer([document.text for document in documents], add_special_tokens=False, verbose=False)[
-        "input_ids"
-    ]:
-        counts.update(ids)
-    return counts
+def calibration(text: PlanningText, tokenizer: Any, tokens: int) -> list[Batch]:
+    """Pack the calibration text, about `tokens` tokens of it."""
+    return _packed(text, text.calibration, tokenizer, tokens)
+
+
+def general_calibration(text: PlanningText, tokenizer: Any, tokens: int) -> list[Batch]:
+    """Pack the general calibration text, about `tokens` tokens of it; empty where there is none."""
+    return _packed(text, text.general, tokenizer, tokens) if text.general else []
+
+
+def _packed(text: PlanningText, documents: Documents, tokenizer: Any, tokens: int) -> list[Batch]:
+    return calibration_batches(tokenizer, documents, window=text.window, tokens=tokens, batch_tokens=text.batch_tokens)
+
+
+def probe_documents(text: PlanningText, limit: int) -> list[Document]:
+    """Take about `limit` bytes of dev text, half of them general where general loss is bounded."""
+    if not text.general_dev:
+        return take_bytes(text.dev, limit)
+    return [*take_bytes(text.dev, limit // 2), *take_bytes(text.general_dev, limit // 2)]
+
+
+def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> TrainingText:
+    """Gather the text that is trained on, as far as no model writes it.
+
+    Args:
+        corpora: domain and general text.
+        settings: what is mixed in, and the bound on general text, which mixes in at least as much general text.
+        seed: of the wordings of definitions.
+    """
+    domain, general = corpora.domain, corpora.general
+    bounded = general is not None and settings.keep_general is not None
+    share = 0.0
+    if general is not None:
+        share = max(1.0, settings.text.general) if bounded else settings.text.general
+    real = training_documents(domain, general, share)
+    asked = definition_documents(real, settings.text.definitions, seed, template=TEMPLATE)
+    key = fingerprint(
+        domain.fingerprint,
+        general.fingerprint if general else "",
+        bounded,
+        (replace(settings.text, sampled=0), seed),
+    )
+    return TrainingText(
+        real=tuple(real),
+        definitions=tuple(clear_of_tests(asked, corpora)),
+        dev=tuple(take_bytes(domain.dev, settings.text.dev_bytes)),
+        general_share=share,
+        real_key=key,
+        key=key,
+    )
+
+
+def tokenized(text: TrainingText, tokenizer: Any, window: int) -> tuple[TokenText, TokenText]:
+    """Tokenize all training text and the dev text."""
+    documents = (*text.real, *text.definitions, *text.sampled)
+    return token_text(tokenizer, documents, window), token_text(tokenizer, text.dev, window)

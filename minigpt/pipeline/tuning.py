@@ -1,4 +1,4 @@
-"""Tune the unpruned parent on the domain: the honest control, and the model that is pruned and taught from."""
+"""Tune the unpruned parent on the domain: the fair comparison, and the model that is pruned and taught from."""
 
 from __future__ import annotations
 
@@ -8,119 +8,140 @@ from pathlib import Path
 
 from minigpt import assets
 from minigpt.files import fingerprint, link, read_json, write_json
-from minigpt.healing import Found, prolong, search, steps_for
+from minigpt.healing import TuningResult, prolong, search, steps_for
+from minigpt.healing.tokenized import token_text
 from minigpt.machine import release
-from minigpt.pipeline.context import Context, save_model
-from minigpt.pipeline.sampling import first_key, sampled_text
-from minigpt.pipeline.text import dev_sample, token_text
+from minigpt.pipeline.run import Run, SavedModel, load, save_model
+from minigpt.pipeline.text import TrainingText, tokenized
 from minigpt.types import Training
 
+# Learning rates that are tried, as multiples of the recipe's own.
 RATES = (0.5, 1.0, 2.0)
-"""Learning rates that are tried, as multiples of the recipe's own."""
+# Raised when the short tuning changes, so that older results are not taken for new ones.
+SHORT_TUNING_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
-    """The tuned parent and how it was chosen; `tried` are the runs at all learning rates."""
+class TunedParent:
+    """A tuned parent and how it was chosen.
 
-    path: Path
+    Attributes:
+        model: the folder with the best weights, by dev loss.
+        training: the run that made them.
+        tried: all runs.
+        seconds: time that they took, the sampling of text between them included.
+    """
+
+    model: SavedModel
     training: Training
     tried: tuple[Training, ...]
-    key: str
     seconds: float
 
 
-def first_tuned(context: Context) -> Tuned:
-    """The parent after short runs on the real training text, at the best of three learning rates by dev loss.
+def tune_briefly(run: Run, parent: assets.Parent, text: TrainingText) -> TunedParent:
+    """Tune the parent in short runs on the real training text, at the best of three learning rates by dev loss.
 
-    Where none of them helps, lower ones are tried. It writes what is sampled (:mod:`minigpt.pipeline.sampling`), and
-    the control is this or better.
+    Where none of them helps, lower ones are tried. The result writes the sampled text, and the tuned parent is this
+    model or a better one.
     """
-    recipe, key = context.settings.tune, first_key(context)
-    purpose = "the control" if context.settings.control else "the writer of sampled text"
+    recipe, key = run.settings.tune, short_tuning_key(run, parent, text)
+    purpose = "the fair comparison" if run.settings.tuned_parent else "the writer of sampled text"
 
     def make(folder: Path) -> None:
-        tokenizer = assets.load_tokenizer(context.parent.path)
-        text = token_text(tokenizer, context.real_documents(), recipe.window)
-        dev = token_text(tokenizer, dev_sample(context.corpus.dev, context.settings.text.dev_bytes), recipe.window)
-        with context.reporter.stage(f"Tuning the parent ({purpose})"):
-            found = search(
-                lambda: context.load(context.parent.path, training=True),
-                text,
+        tokenizer = assets.load_tokenizer(parent.path)
+        real = token_text(tokenizer, (*text.real, *text.definitions), recipe.window)
+        dev = token_text(tokenizer, text.dev, recipe.window)
+        with run.reporter.stage(f"Tuning the parent ({purpose})"):
+            result = search(
+                lambda: load(run, parent.path, training=True),
+                real,
                 dev,
                 recipe,
                 [factor * recipe.learning_rate for factor in RATES],
-                seed=context.text_seed,
+                seed=run.text_seed,
                 title="Tuning",
-                reporter=context.reporter,
+                reporter=run.reporter,
             )
-            save_model(found.model, tokenizer, folder / "model", context.options.dtype)
-            _tell(folder, found, found.training)
+            save_model(result.model, tokenizer, folder / "model", run.options.dtype)
+            _write_runs(folder, result.training, result.tried)
 
-    folder, done = context.common.stage("tuned_first", key, make)
+    folder, done = run.common.stage("tuned_first", key, make)
     return _read(folder, key, done.seconds)
 
 
-def tuned_parent(context: Context) -> Tuned:
-    """The parent after tuning on the healing text, the best of every run by dev loss.
+def short_tuning_key(run: Run, parent: assets.Parent, text: TrainingText) -> str:
+    """Name the parent after its short runs on the real text."""
+    return fingerprint(
+        SHORT_TUNING_VERSION,
+        parent.fingerprint,
+        text.real_key,
+        (run.settings.tune, run.text_seed, run.options.dtype),
+    )
 
-    Short runs at three rates read the real text (:func:`first_tuned`) and stop when the dev loss stops falling; the
-    best rate then gets a run without patience over all that healing reads, sampled text included, and over as many
-    tokens, so that the control has had every chance to use them. Text that the parent sampled rarely helps it.
+
+def tune_parent(run: Run, parent: assets.Parent, text: TrainingText, short: TunedParent) -> TunedParent:
+    """Tune the parent on the healing text: the best of every run by dev loss.
+
+    The short runs read the real text and stop when the dev loss stops falling. The best rate then gets a run without
+    patience over all that healing reads, sampled text included, and over as many tokens, so that the tuned parent has
+    had every chance to use them.
+
+    Args:
+        run: the build.
+        parent: the untuned parent.
+        text: all training text, sampled text included.
+        short: of :func:`tune_briefly`.
     """
-    heal = context.settings.heal
-    first, sampled = first_tuned(context), sampled_text(context)
-    most = heal.steps * max(heal.tokens_per_step, heal.window)  # that healing can read
-    key = fingerprint(first.key, context.text_key, most)
+    heal = run.settings.heal
+    most = heal.steps * max(heal.tokens_per_step, heal.window)  # tokens that healing can read
+    key = fingerprint(short.model.key, text.key, most)
 
     def make(folder: Path) -> None:
-        found = Found(model=None, training=first.training, tried=first.tried)
-        if sampled.documents or most > max(each.tokens for each in first.tried):
-            found = _long_run(context, found, most)
-        if found.model is None:
-            shutil.copytree(first.path, folder / "model", copy_function=link)
+        result = TuningResult(model=None, training=short.training, tried=short.tried)
+        if text.sampled or most > max(training.tokens for training in short.tried):
+            result = _long_run(run, parent, text, result, most)
+        if result.model is None:
+            shutil.copytree(short.model.path, folder / "model", copy_function=link)
         else:
-            tokenizer = assets.load_tokenizer(context.parent.path)
-            save_model(found.model, tokenizer, folder / "model", context.options.dtype)
-        read = (" on the real text", " on all of it") if sampled.documents else ("", "")
-        _tell(folder, found, found.told(*read))
+            tokenizer = assets.load_tokenizer(parent.path)
+            save_model(result.model, tokenizer, folder / "model", run.options.dtype)
+        read = (" on the real text", " on all of it") if text.sampled else ("", "")
+        _write_runs(folder, result.told(*read), result.tried)
 
-    folder, done = context.workspace.stage("tuned", key, make)
-    return _read(folder, key, max(first.seconds, sampled.seconds) + done.seconds)
+    folder, done = run.workspace.stage("tuned", key, make)
+    return _read(folder, key, max(short.seconds, text.sampling_seconds) + done.seconds)
 
 
-def _long_run(context: Context, found: Found, tokens: int) -> Found:
-    """What was found before, or the parent after a run on so many tokens of everything, if that is better."""
-    recipe, seed = context.settings.tune, context.text_seed
-    text, dev = context.training_text(assets.load_tokenizer(context.parent.path), recipe.window)
-    with context.reporter.stage("Tuning the parent (the control) on all text"):
-        model = context.load(context.parent.path, training=True)
+def _long_run(run: Run, parent: assets.Parent, text: TrainingText, before: TuningResult, tokens: int) -> TuningResult:
+    """The better of the result before and of the parent after a run over so many tokens of all training text."""
+    recipe, seed = run.settings.tune, run.text_seed
+    train, dev = tokenized(text, assets.load_tokenizer(parent.path), recipe.window)
+    with run.reporter.stage("Tuning the parent (the fair comparison) on all text"):
+        model = load(run, parent.path, training=True)
         return prolong(
-            found,
+            before,
             lambda: model,
-            text,
+            train,
             dev,
             recipe,
-            steps=max(steps_for(model, text, recipe, tokens, seed=seed), recipe.steps),
+            steps=max(steps_for(model, train, recipe, tokens, seed=seed), recipe.steps),
             seed=seed,
-            checkpoint=context.workspace.work / "tuning.safetensors",
+            checkpoint=run.workspace.work / "tuning.safetensors",
             title="Tuning",
-            reporter=context.reporter,
+            reporter=run.reporter,
         )
 
 
-def _tell(folder: Path, found: Found, training: Training) -> None:
-    """Write down what is known of the runs."""
+def _write_runs(folder: Path, training: Training, tried: tuple[Training, ...]) -> None:
     release()
     write_json(folder / "training.json", training)
-    write_json(folder / "tried.json", found.tried)
+    write_json(folder / "tried.json", tried)
 
 
-def _read(folder: Path, key: str, seconds: float) -> Tuned:
-    return Tuned(
-        path=folder / "model",
+def _read(folder: Path, key: str, seconds: float) -> TunedParent:
+    return TunedParent(
+        model=SavedModel(path=folder / "model", key=key),
         training=read_json(folder / "training.json", Training),
         tried=read_json(folder / "tried.json", tuple[Training, ...]),
-        key=key,
         seconds=seconds,
     )

@@ -93,7 +93,7 @@ class Workspace:
         """Remove everything this build wrote, and nothing else."""
         for path in (self.work, self.model):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("report.json", "plan.json", "domain.yaml", "report.svg"):
+        for name in ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "report.svg"):
             (self.root / name).unlink(missing_ok=True)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from minigpt.methods.importance import WeightNorms, ffn_activation, ffn_linear
+from minigpt.methods.formulas import ffn_activation, ffn_linear
+from minigpt.methods.scores import WeightNorms
 from minigpt.transformer.arch import UnitCosts
 from minigpt.types import PrunePlan, Shape
 

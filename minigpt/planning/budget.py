@@ -1,22 +1,21 @@
-"""What the planner may choose from: the axes of the method and of `--kinds`, fixed widths, and what loads."""
+"""The planner's budget: the size to reach, and the shapes that method, `--kinds`, given widths and loading allow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from minigpt import assets
 from minigpt.errors import PlanError
-from minigpt.methods import Method, method_named, resolve
-from minigpt.pipeline.context import Context
-from minigpt.pipeline.settings import PlanSettings
+from minigpt.methods import Method, resolve
 from minigpt.planning import Limits, Sensitivity, allocate
 from minigpt.planning.allocate import NEURON_STEP, VOCAB_STEP
+from minigpt.planning.settings import PlanSettings
 from minigpt.pruning import vocab
-from minigpt.transformer.arch import UnitCosts, check_shape, legal_kv_groups, parameters_of, shape_of, unit_costs
+from minigpt.transformer.arch import UnitCosts, check_shape, legal_kv_groups, shape_of, unit_costs
 from minigpt.types import AXES, Shape
 
 FEWEST_LAYERS = 0.4
@@ -60,52 +59,54 @@ class Budget:
         return allocate(parent, self.costs, self.target, sensitivity, self.limits, slack=self.slack)
 
 
-def check_target(context: Context) -> None:
-    """Refuse a target that no shape can meet before any compute is spent on it.
+def budget_for(
+    config: Any,
+    tokenizer: Any,
+    method: Method,
+    target: int,
+    *,
+    settings: PlanSettings,
+    kinds: Collection[str] | None = None,
+) -> Budget:
+    """The size to reach, and the shapes that the method, `kinds` and the settings allow.
+
+    Args:
+        config: the parent's Hugging Face config, or its model.
+        tokenizer: the parent's.
+        method: the row of the table; only its axes are cut.
+        target: parameters to keep, see :meth:`minigpt.planning.target.Target.parameters`.
+        settings: widths that are given instead of planned.
+        kinds: kinds of pruning that are allowed (None: all, whole layers too).
 
     Raises:
-        PlanError: says what the nearest shape is, or which width is wrong.
+        PlanError: nothing is left to remove, or a given width does not fit.
     """
-    from transformers import AutoConfig
-
-    config, method = AutoConfig.from_pretrained(context.parent.path), method_named(context.options.method)
-    target_parameters(context, config)
-    if context.options.masked and method.faithful is not None:
-        return
-    tokenizer = assets.load_tokenizer(context.parent.path)
-    budget_for(context, config, tokenizer).shape(shape_of(config), FREE)
-
-
-def budget_for(context: Context, config: Any, tokenizer: Any) -> Budget:
-    """The size asked for and what the method, `--kinds` and `--set plan...` allow.
-
-    Raises:
-        PlanError: nothing is left to remove, or a fixed width does not fit.
-    """
-    method = method_named(context.options.method)
     counted = resolve(method.config)(config) if method.config is not None else config
     costs, parent = unit_costs(counted), shape_of(config)
     one_layer = costs.total(parent) - costs.total(replace(parent, layers=parent.layers - 1))
     return Budget(
-        target=target_parameters(context, config),
+        target=target,
         costs=costs,
-        limits=_limits(context, method, config, tokenizer),
+        limits=_limits(config, tokenizer, method, allowed_axes(method, kinds), settings),
         slack=0 if method.axes == frozenset(AXES) else one_layer,
     )
 
 
-def target_parameters(context: Context, config: Any) -> int:
-    """Parameters to keep, the names in the header of the parent's weights allowed for."""
-    options, header = context.options, 64
-    for path in context.parent.path.glob("*.safetensors"):
+def header_bytes(folder: Path) -> int:
+    """Bytes of a model's safetensors files that hold no weights: the names in their headers, about."""
+    header = 64
+    for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="numpy") as weights:
             header += sum(len(name) + ENTRY_BYTES for name in weights.keys())  # noqa: SIM118 (not a mapping)
-    return options.target.parameters(parameters_of(config), options.dtype, header=header)
+    return header
 
 
-def _axes(context: Context, method: Method) -> frozenset[str]:
-    """The axes that may be cut."""
-    kinds = context.options.kinds
+def allowed_axes(method: Method, kinds: Collection[str] | None) -> frozenset[str]:
+    """The axes that a method may cut when only these kinds of pruning are allowed (None: all).
+
+    Raises:
+        PlanError: none is left.
+    """
     if kinds is None:
         return method.axes
     allowed = method.axes & frozenset[str]().union(*(AXES_OF_KIND[kind] for kind in kinds))
@@ -117,9 +118,9 @@ def _axes(context: Context, method: Method) -> frozenset[str]:
     return allowed
 
 
-def _limits(context: Context, method: Method, config: Any, tokenizer: Any) -> Limits:
-    """What may be chosen. A method that lacks some of the axes may go further on those it has."""
-    parent, chosen, axes = shape_of(config), context.settings.plan, _axes(context, method)
+def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], settings: PlanSettings) -> Limits:
+    """The shapes to choose from. A method that lacks some of the axes may go further on those it has."""
+    parent = shape_of(config)
     whole = method.axes == frozenset(AXES)
     fewest = min(parent.layers, max(2, round(parent.layers * FEWEST_LAYERS) if whole else 2))
     narrowest = (
@@ -133,20 +134,20 @@ def _limits(context: Context, method: Method, config: Any, tokenizer: Any) -> Li
         vocab=(smallest if "vocab" in axes else parent.vocab_size, parent.vocab_size),
         cut_vocab=len(tokenizer) - 1,
     )
-    _check_fixed(chosen, config, method, axes, len(tokenizer))
+    _check_fixed(settings, config, method, axes, len(tokenizer))
     return replace(
         allowed,
-        layers=allowed.layers if chosen.layers is None else (chosen.layers,),
-        kv_groups=allowed.kv_groups if chosen.kv_groups is None else (chosen.kv_groups,),
-        neurons=allowed.neurons if chosen.intermediate_size is None else (chosen.intermediate_size,) * 2,
-        vocab=allowed.vocab if chosen.vocab_size is None else (chosen.vocab_size,) * 2,
+        layers=allowed.layers if settings.layers is None else (settings.layers,),
+        kv_groups=allowed.kv_groups if settings.kv_groups is None else (settings.kv_groups,),
+        neurons=allowed.neurons if settings.intermediate_size is None else (settings.intermediate_size,) * 2,
+        vocab=allowed.vocab if settings.vocab_size is None else (settings.vocab_size,) * 2,
     )
 
 
-def _check_fixed(chosen: PlanSettings, config: Any, method: Method, axes: frozenset[str], tokens: int) -> None:
-    """Refuse widths of `--set plan...` that do not fit the parent, the method or the kinds allowed."""
+def _check_fixed(settings: PlanSettings, config: Any, method: Method, axes: frozenset[str], tokens: int) -> None:
+    """Refuse given widths that do not fit the parent, the method or the kinds allowed."""
     parent = shape_of(config)
-    fixed = {name: getattr(chosen, name) for name in KINDS_OF_WIDTH if getattr(chosen, name) is not None}
+    fixed = {name: getattr(settings, name) for name in KINDS_OF_WIDTH if getattr(settings, name) is not None}
     check_shape(config, replace(parent, **fixed))
     for name, width in fixed.items():
         axis, needed = KINDS_OF_WIDTH[name]
@@ -155,11 +156,11 @@ def _check_fixed(chosen: PlanSettings, config: Any, method: Method, axes: frozen
         if axis not in method.axes:
             raise PlanError(f"plan.{name}={width}: method {method.name} removes {', '.join(method.prunes)}; drop one.")
         raise PlanError(f"plan.{name}={width} needs pruning of kind {needed}, which --kinds leaves out; drop one.")
-    size, most = chosen.vocab_size, min(parent.vocab_size, tokens)
+    size, most = settings.vocab_size, min(parent.vocab_size, tokens)
     if size not in (None, parent.vocab_size) and (size % VOCAB_STEP or not 0 < size < most):
         raise PlanError(f"plan.vocab_size={size} must be a multiple of {VOCAB_STEP} below the parent's {most} tokens.")
 
 
 def _smallest_vocabulary(tokenizer: Any) -> int:
-    """The fewest tokens to plan with: what must be kept, and a thousand to speak with."""
+    """The fewest tokens to plan with: those that must be kept, and a thousand to speak with."""
     return -(-(len(vocab.closure(tokenizer, ())) + 1280) // 64) * 64

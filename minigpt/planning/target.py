@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from minigpt.errors import PlanError
+from minigpt.errors import ConfigError, PlanError
 
 DEFAULT_SIZE = 0.75
 HEADER_BYTES = 40_000
@@ -61,3 +62,48 @@ class Target:
         if wanted > parent:
             raise PlanError(f"The target of {self} is {wanted:,} parameters; the parent has {parent:,}. Ask for less.")
         return wanted
+
+
+# Suffixes of amounts as people write them.
+DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_amount(value: int | str, *, unit: str = "") -> int:
+    """Read a count such as `100M`, or with `unit="b"` a number of bytes such as `150MB` or `143MiB`.
+
+    Raises:
+        ConfigError: it is not a positive amount.
+    """
+    if isinstance(value, int):
+        return value
+    text = value.strip().lower().replace("_", "").replace(",", "")
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", text)
+    scale = _scale(match[2], unit) if match else None
+    amount = round(float(match[1]) * scale) if match and scale else 0
+    if amount <= 0:
+        example = "150MB, 143MiB or 150000000" if unit else "100M, 0.5B or 100000000"
+        raise ConfigError(f"{value!r} is not a size: write it like {example}.")
+    return amount
+
+
+def _scale(suffix: str, unit: str) -> int | None:
+    """The factor of a suffix; None if it is no suffix of ours."""
+    if unit and suffix.endswith(unit):
+        return (DECIMAL | BINARY).get(suffix.removesuffix(unit))
+    return DECIMAL.get(suffix)
+
+
+def parse_fraction(value: float | str) -> float:
+    """Read the fraction of parameters to keep: `0.75` or `75%`.
+
+    Raises:
+        ConfigError: it is not above 0 and at most 1.
+    """
+    try:
+        number = float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise ConfigError(f"{value!r} is not a fraction of parameters to keep: write it like 0.75 or 75%.")
+    return number

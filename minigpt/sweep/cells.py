@@ -164,3 +164,6 @@ def pareto_of(
             for name, theirs in compared.items()
         },
     )
+
+
+FinishedPoint = Built

@@ -142,3 +142,6 @@ class Matrix:
     def at(self, model: str, domain: str) -> MatrixCell:
         """The cell of a model and a domain."""
         return next(cell for cell in self.cells if (cell.model, cell.domain) == (model, domain))
+
+
+DomainSweep = Swept

@@ -12,17 +12,18 @@ from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
 from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_jsonl, to_plain, write_json, write_jsonl
 from minigpt.machine import device_name, versions
-from minigpt.pipeline.build import Measured, Specialist, context_for, measured_controls, pruned_and_healed
-from minigpt.pipeline.context import Context
+from minigpt.pipeline.build import Specialist, specialize
+from minigpt.pipeline.controls import Controls
 from minigpt.pipeline.finish import build_report
-from minigpt.pipeline.masked import masked_report
-from minigpt.pipeline.plan import STATISTICS
+from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
+from minigpt.pipeline.paper_form import paper_form_report
+from minigpt.pipeline.plan import DOMAIN, STATISTICS, check_target
+from minigpt.pipeline.run import Run, load_parent, resolve_run
 from minigpt.pipeline.workspace import Workspace
-from minigpt.planning.budget import check_target
 from minigpt.progress import SILENT, Reporter
-from minigpt.sweep.cells import Built, cells_of, pareto_of, row_of, scores_of
+from minigpt.sweep.cells import FinishedPoint, cells_of, pareto_of, row_of, scores_of
 from minigpt.sweep.options import Point, SweepOptions
-from minigpt.sweep.records import Row, SweepReport, Swept
+from minigpt.sweep.records import DomainSweep, Row, SweepReport
 from minigpt.transformer import stats
 from minigpt.transformer.arch import shape_of
 from minigpt.types import BuildReport, StageName
@@ -32,7 +33,7 @@ RESULT = "sweep.json"
 
 
 def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
-    """Build every point of `options` that is not there yet, and draw what was found.
+    """Build every point of `options` that is not there yet, and draw the results.
 
     The folder holds `points.jsonl` (a line a point, kept from earlier sweeps into the same folder), `sweep.json`,
     `index.html`, `plots/`, and for every point `DOMAIN/points/ID/report.json`. Models are not kept: a point is built
@@ -48,25 +49,24 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
         need_matplotlib()
     root = options.output_dir
     _claim(root)
-    contexts = [_context(options, name, reporter) for name in options.domains]
-    swept = tuple(_sweep_domain(options, context) for context in contexts)
-    first = contexts[0]
-    found = SweepReport(
+    runs = [_resolve(options, name, reporter) for name in options.domains]
+    domains = tuple(_sweep_domain(options, run) for run in runs)
+    result = SweepReport(
         base_model=options.base,
-        base_precision=first.parent.precision,
+        base_precision=load_parent(runs[0]).precision,
         preset=options.preset,
         healing=options.healing,
-        device=device_name(first.device),
+        device=device_name(runs[0].device),
         versions=versions(__version__),
-        domains=swept,
+        domains=domains,
     )
     if options.pictures:
         from minigpt.sweep.page import draw
 
         with reporter.stage("Drawing"):
-            found = replace(found, files=draw(found, root))
-    write_json(root / RESULT, found)
-    return found
+            result = replace(result, files=draw(result, root))
+    write_json(root / RESULT, result)
+    return result
 
 
 def _claim(root: Path) -> None:
@@ -77,70 +77,73 @@ def _claim(root: Path) -> None:
         write_jsonl(root / POINTS, ())
 
 
-def _context(options: SweepOptions, name: str, reporter: Reporter) -> Context:
-    """What the points of a domain share; its stages go to `DOMAIN/shared`."""
+def _resolve(options: SweepOptions, name: str, reporter: Reporter) -> Run:
+    """The run that the points of a domain share; its steps go to `DOMAIN/shared`."""
     domain = domain_of(name, online=options.online)
     shared = Workspace(root=options.output_dir / domain.name / "shared")
-    return replace(context_for(name, options.build_options(name), shared, reporter), shared=shared)
+    return resolve_run(name, options.build_options(name), reporter, folder=shared.root, shared=shared)
 
 
-def _sweep_domain(options: SweepOptions, context: Context) -> Swept:
-    controls = measured_controls(context)
+def _sweep_domain(options: SweepOptions, run: Run) -> DomainSweep:
+    corpora, suite = read(run)
+    ground = lay_groundwork(run, corpora, suite, load_parent(run), trains=options.healing != "none")
     key = fingerprint(
-        controls.source_key, context.text_key, context.suite, context.settings, context.device, options.dtype
+        ground.controls.source.key, ground.text.key, ground.suite, run.settings, run.device, options.dtype
     )
-    builds: list[Built] = []
+    points: list[FinishedPoint] = []
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     path = options.output_dir / POINTS
-    for point in context.reporter.track(options.points, title=f"Points of {context.domain.name}"):
+    for point in run.reporter.track(options.points, title=f"Points of {run.domain.name}"):
         try:
-            built = _built(context, controls, point, key)
+            finished = _finish_point(run, ground, point, key)
         except (PlanError, UnsupportedModel) as error:
             skipped[point.id] = str(error)
-            context.reporter.note(f"{point.id} skipped: {error}")
+            run.reporter.note(f"{point.id} skipped: {error}")
             continue
-        builds.append(built)
-        where = Workspace(root=_folder(context, point)).report.relative_to(options.output_dir).as_posix()
-        rows.append(row_of(built, controls.parent, key=key, path=where))
+        points.append(finished)
+        where = Workspace(root=_folder(run, point)).report.relative_to(options.output_dir).as_posix()
+        rows.append(row_of(finished, ground.controls.parent, key=key, path=where))
         _record(path, rows[-1])
-    return replace(_swept(options, context, controls, builds), rows=tuple(rows), skipped=skipped)
+    return replace(_summarize(options, run, ground.controls, points), rows=tuple(rows), skipped=skipped)
 
 
-def _folder(context: Context, point: Point) -> Path:
-    return context.common.root.parent / "points" / point.id
+def _folder(run: Run, point: Point) -> Path:
+    return run.common.root.parent / "points" / point.id
 
 
-def _built(context: Context, controls: Measured, point: Point, key: str) -> Built:
-    """The point from its folder, or built into it."""
-    workspace = Workspace(root=_folder(context, point))
-    chosen = replace(context.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
-    own = replace(context, workspace=workspace, options=chosen)
-    mine = fingerprint(key, point)
+def _finish_point(run: Run, ground: Groundwork, point: Point, key: str) -> FinishedPoint:
+    """Read the point from its folder, or build it there."""
+    workspace = Workspace(root=_folder(run, point))
+    options = replace(run.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
+    point_run = replace(run, workspace=workspace, options=options)
+    point_ground = replace(ground, controls=replace(ground.controls, seed=point.seed))
+    point_key = fingerprint(key, point)
     stages: tuple[StageName, ...] = ("pruned",) if point.healing == "none" else ("pruned", "healed")
-    if (done := _finished(workspace, mine)) is None:
-        check_target(own)
-        with context.reporter.stage(point.id):
-            made = pruned_and_healed(own, controls, healing=point.healing != "none")
-        for stage, items in zip(stages, made.scores, strict=True):
+    if (result := _finished(workspace, point_key)) is None:
+        check_target(point_run, ground.parent)
+        with run.reporter.stage(point.id):
+            specialist = specialize(point_run, point_ground, healing=point.healing != "none")
+        for stage, items in zip(stages, specialist.scores, strict=True):
             save_scores(items, _items_file(workspace, stage))
-        done = _reported(own, controls, made, mine)
-        write_json(workspace.root / "plan.json", made.plan)
-        report.save(done, workspace.report)
+        result = _report(point_run, point_ground, specialist, point_key)
+        write_json(workspace.root / "plan.json", specialist.plan)
+        report.save(result, workspace.report)
     shutil.rmtree(workspace.work, ignore_errors=True)
-    found = {stage: load_scores(_items_file(workspace, stage)) for stage in stages}
-    return Built(point=point, report=done, items=found)
+    scores = {stage: load_scores(_items_file(workspace, stage)) for stage in stages}
+    return FinishedPoint(point=point, report=result, items=scores)
 
 
-def _reported(context: Context, controls: Measured, made: Specialist, key: str) -> BuildReport:
+def _report(run: Run, ground: Groundwork, specialist: Specialist, key: str) -> BuildReport:
     """The report of a point, whose model is still there."""
     from transformers import AutoConfig
 
-    if made.form is not None:
-        return masked_report(context, [*controls.stages, *made.stages], made.form, made.model, key)
-    after = shape_of(AutoConfig.from_pretrained(made.model))
-    vocabulary = file_sha256(made.model / "tokenizer.json")
-    return build_report(context, made.plan, [*controls.stages, *made.stages], key, after=after, vocabulary=vocabulary)
+    stages = (*ground.controls.stages, *specialist.stages)
+    if specialist.paper_form is not None:
+        return paper_form_report(run, ground, stages, specialist.paper_form, key)
+    after = shape_of(AutoConfig.from_pretrained(specialist.model))
+    vocabulary = file_sha256(specialist.model / "tokenizer.json")
+    return build_report(run, ground, specialist.plan, stages, key, after=after, vocabulary=vocabulary)
 
 
 def _items_file(workspace: Workspace, stage: StageName) -> Path:
@@ -152,10 +155,10 @@ def _finished(workspace: Workspace, key: str) -> BuildReport | None:
     if not workspace.report.exists():
         return None
     try:
-        found = report.load(workspace.report)
+        result = report.load(workspace.report)
     except MiniGPTError:
         return None
-    return found if found.fingerprints.get("build") == key else None
+    return result if result.fingerprints.get("build") == key else None
 
 
 def _record(path: Path, row: Row) -> None:
@@ -168,17 +171,17 @@ def _record(path: Path, row: Row) -> None:
     write_jsonl(path, [*kept, to_plain(row)])
 
 
-def _swept(options: SweepOptions, context: Context, controls: Measured, builds: list[Built]) -> Swept:
-    """What the points of a domain say together."""
+def _summarize(options: SweepOptions, run: Run, controls: Controls, points: list[FinishedPoint]) -> DomainSweep:
+    """Compare the points of a domain with each other and with the controls."""
     references: dict[StageName, ItemScores] = {"parent": controls.parent}
     if controls.tuned is not None:
         references["parent_tuned"] = controls.tuned
-    cells = cells_of(builds, controls.parent)
+    cells = cells_of(points, controls.parent)
     last: StageName = "pruned" if options.healing == "none" else "healed"
-    found = context.common.work / "statistics" / STATISTICS
-    shown = stats.load(found) if found.exists() else None
-    return Swept(
-        domain=context.domain.name,
+    saved = run.common.work / DOMAIN / STATISTICS
+    statistics = stats.load(saved) if saved.exists() else None
+    return DomainSweep(
+        domain=run.domain.name,
         parameters=controls.stages[0].parameters,
         controls=tuple(
             score
@@ -186,7 +189,7 @@ def _swept(options: SweepOptions, context: Context, controls: Measured, builds: 
             for score in scores_of(name, [items], None if name == "parent" else controls.parent)
         ),
         cells=cells,
-        pareto=pareto_of(cells, builds, references, stage=last),
-        block_influence=tuple(shown.layer_cos.tolist()) if shown else (),
-        angular=tuple(tuple(line) for line in shown.angular.tolist()) if shown else (),
+        pareto=pareto_of(cells, points, references, stage=last),
+        block_influence=tuple(statistics.layer_cos.tolist()) if statistics else (),
+        angular=tuple(tuple(line) for line in statistics.angular.tolist()) if statistics else (),
     )

@@ -91,7 +91,7 @@ def test_a_point_is_what_a_build_of_it_gives(
     rows = benchmark(modules, world, tmp_path / "r.jsonl", monkeypatch, "--methods", "shortgpt", "--sizes", "0.75")
     overrides = {**SETTINGS, "heal.steps": "1", "control": "false", "corpus.relevance": "false"}
     chosen = world.options("built", overrides=None, method="shortgpt", target_size=0.75, preset="standard")
-    (made,) = pipeline.build(
+    (made,) = pipeline.build_specialists(
         replace(chosen, overrides={**overrides, "evaluation.sample_tokens": "0", "text.sampled": "0"})
     )
     pruned = made.stage("pruned")
@@ -118,7 +118,7 @@ def test_what_is_there_is_skipped_and_the_limit_holds(
         raise AssertionError("a model was measured or tuned again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("held.scored", fail)
+        patch.setattr("held.scores_of", fail)
         patch.setattr("held.train", fail)
         rows = benchmark(modules, world, copy, monkeypatch, "--methods", "shortgpt,deepest", *more)
     assert len(rows) == before

@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[2]
 
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
     context = click.Context(group)
-    found = []
+    commands = []
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         here = (*path, name)
-        found += leaves(command, here) if isinstance(command, click.Group) else [(here, command)]
-    return found
+        commands += leaves(command, here) if isinstance(command, click.Group) else [(here, command)]
+    return commands
 
 
 @pytest.mark.parametrize(("path", "command"), leaves(cli), ids=[" ".join(path) for path, _ in leaves(cli)])
@@ -116,10 +116,22 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
     assert "Error:" in result.stderr
 
 
+def test_a_mistyped_command_gets_the_nearest_one() -> None:
+    assert "No such command 'bulid'. Did you mean 'build'?" in run("bulid", "--domain", "medical").stderr
+    assert "Known: bench, build" in run("nonsense").stderr
+
+
+@pytest.mark.parametrize(("path", "command"), leaves(cli), ids=[" ".join(path) for path, _ in leaves(cli)])
+def test_every_option_is_explained(path: tuple[str, ...], command: click.Command) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, (path, parameter.opts)
+
+
 SENDS_ITSELF = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from minigpt import catalog
+from minigpt.models import catalog
 catalog.entries = lambda domain=None: (os.kill(os.getpid(), signal.{name}), time.sleep(60))
 from minigpt.cli import main
 sys.argv = ["minigpt", "catalog", "list"]

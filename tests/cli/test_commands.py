@@ -62,8 +62,8 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
     for number in range(3):
         (home / "texts" / f"{number}.txt").write_text(f"Passage {number} on valves and vessels.")
     monkeypatch.chdir(home)
-    made = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
-    assert made == {"domain": "cardiology", "path": "domains/cardiology.yaml"}
+    created = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
+    assert created == {"domain": "cardiology", "path": "domains/cardiology.yaml"}
     assert "cardiology" in {row["name"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
     assert run("domains", "show", "cardiology").stdout.count("name: cardiology") == 1
     assert json.loads(run("corpus", "show", "cardiology", "--json").stdout)["corpus"][0]["file"]
@@ -79,16 +79,16 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
 
 
 def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minigpt import pipeline
+    import minigpt
     from minigpt.pipeline import BuildOptions
 
-    asked: list[BuildOptions] = []
+    received: list[BuildOptions] = []
 
-    def fake(options: BuildOptions, _reporter: Any) -> tuple[Any, ...]:
-        asked.append(options)
+    def fake(options: BuildOptions, *, reporter: Any) -> tuple[Any, ...]:
+        received.append(options)
         return tuple(make_report(domain) for domain in options.domains)
 
-    monkeypatch.setattr(pipeline, "build", fake)
+    monkeypatch.setattr(minigpt, "build", fake, raising=False)
     plain = run("build", "--domain", "medical", "--json")
     full = run(
         *("build", "--domain", "medical", "--domain", "law", "--target-bytes", "150MB", "--kinds", "linear,embedding"),
@@ -106,9 +106,9 @@ def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch:
         ),
     )
     assert plain.exit_code == 0, plain.output
-    assert asked[0] == BuildOptions(domains=("medical",))
+    assert received[0] == BuildOptions(domains=("medical",))
     assert json.loads(plain.stdout)["schema_version"] == 1
-    assert asked[1] == BuildOptions(
+    assert received[1] == BuildOptions(
         domains=("medical", "law"),
         target_bytes=150_000_000,
         kinds=("linear", "embedding"),
@@ -131,49 +131,51 @@ def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch:
 def test_a_name_that_does_not_exist_stops_a_build_before_it_begins(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
 ) -> None:
-    from minigpt import pipeline
+    import minigpt
 
-    monkeypatch.setattr(pipeline, "build", lambda *_arguments: pytest.fail("built"))
+    monkeypatch.setattr(minigpt, "build", lambda *_arguments, **_options: pytest.fail("built"), raising=False)
     result = run("build", *arguments)
     assert result.exit_code == 1
     assert said in result.stderr
 
 
 def test_eval_finds_the_model_before_it_reads_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minigpt import pipeline
+    import minigpt
 
-    monkeypatch.setattr(pipeline, "evaluate_ref", lambda *_arguments, **_options: pytest.fail("evaluated"))
+    monkeypatch.setattr(minigpt, "evaluate", lambda *_arguments, **_options: pytest.fail("evaluated"), raising=False)
     result = run("eval", "/nope", "--domain", "medical")
     assert result.exit_code == 1
     assert "/nope" in result.stderr
 
 
 def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from minigpt import corpus, pipeline
+    import minigpt
+    from minigpt import corpus
 
     model = model_folder(tmp_path / "model")
 
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     def stop(*arguments: Any, **options: Any) -> None:
-        asked.append((arguments, options))
+        calls.append((arguments, options))
         raise MiniGPTError("Stop.")
 
-    monkeypatch.setattr(pipeline, "build", stop)
-    monkeypatch.setattr(pipeline, "evaluate_ref", stop)
+    monkeypatch.setattr(minigpt, "build", stop, raising=False)
+    monkeypatch.setattr(minigpt, "evaluate", stop, raising=False)
     monkeypatch.setattr(corpus, "build_corpus", stop)
     for more in ((), ("--online",)):
         run("build", "--domain", "medical", *more)
         run("eval", str(model), "--domain", "medical", *more)
         run("corpus", "stats", "medical", *more)
         run("corpus", "fetch", "medical", *more)
-    for part, wanted in ((asked[:4], False), (asked[4:], True)):
-        assert part[0][0][0].online is wanted
-        assert part[1][1]["online"] is wanted
-        assert [any(source.online for source in call[0][0].corpus) for call in part[2:]] == [not wanted] * 2
+    for part, expected in ((calls[:4], False), (calls[4:], True)):
+        assert part[0][0][0].online is expected
+        assert part[1][1]["online"] is expected
+        assert [any(source.online for source in call[0][0].corpus) for call in part[2:]] == [not expected] * 2
 
 
 def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    import minigpt
     from minigpt import pipeline
 
     plan = pipeline.PlanSummary(
@@ -190,12 +192,18 @@ def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
         removed_parameters={"embedding": 14_000_000},
         predicted_cost={"vocabulary": 0.0213},
     )
-    monkeypatch.setattr(pipeline, "plan_only", lambda _options, _reporter: (plan,))
-    monkeypatch.setattr(pipeline, "build", lambda _options, _reporter: pytest.fail("built"))
+    monkeypatch.setattr(pipeline, "plan_specialists", lambda _options, _reporter: (plan,))
+    monkeypatch.setattr(minigpt, "build", lambda *_arguments, **_options: pytest.fail("built"), raising=False)
     shown = run("build", "--domain", "medical", "--plan-only").stdout
     for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "0.0213"):
         assert figure in shown
     assert json.loads(run("build", "--domain", "medical", "--plan-only", "--json").stdout)["tokens"] == 24_576
+
+
+def test_a_domain_without_models_is_not_called_an_empty_catalog(home: Path) -> None:
+    assert "catalog is empty" in run("catalog", "list").stdout
+    run("catalog", "add", str(finished_build(home / "build")))
+    assert "no model of the domain 'medcal'" in run("catalog", "list", "--domain", "medcal").stdout
 
 
 def test_compare_says_what_is_missing() -> None:

@@ -48,12 +48,12 @@ def test_a_prompt_is_encoded_as_training_text_is_and_never_prefixed_twice(model:
     from minigpt.types import Document
 
     tokenizer = load_tokenizer(model)
-    (wanted,) = tokenize(tokenizer, [Document(text="A fever", source="a")], window=64)
-    found = generate.encode(tokenizer, "A fever", chat=False)
-    assert found["input_ids"].tolist() == [wanted]
-    assert found["attention_mask"].tolist() == [[1] * len(wanted)]
-    written = generate.encode(tokenizer, tokenizer.convert_ids_to_tokens(wanted[0]) + "A fever", chat=False)
-    assert written["input_ids"].tolist() == [wanted]
+    (expected,) = tokenize(tokenizer, [Document(text="A fever", source="a")], window=64)
+    encoded = generate.encode(tokenizer, "A fever", chat=False)
+    assert encoded["input_ids"].tolist() == [expected]
+    assert encoded["attention_mask"].tolist() == [[1] * len(expected)]
+    written = generate.encode(tokenizer, tokenizer.convert_ids_to_tokens(expected[0]) + "A fever", chat=False)
+    assert written["input_ids"].tolist() == [expected]
 
 
 def test_generate_reads_the_model_of_a_build_folder(model: Path, home: Path) -> None:

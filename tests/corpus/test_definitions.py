@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from minigpt.corpus.definition_questions import (
+    MEANING_QUESTIONS,
+    TERM_QUESTIONS,
+    definition_documents,
+    questions_and_answers,
+)
 from minigpt.corpus.definitions import definitions
+from minigpt.corpus.selection import training_documents
 from minigpt.evaluation.mcq import TEMPLATE
-from minigpt.pipeline.text import ASK_MEANING, ASK_TERM, asked_and_answered, definition_documents, training_documents
 from minigpt.types import Corpus, Document
 
 
@@ -64,13 +70,13 @@ def test_the_first_definition_of_a_term_stays() -> None:
 
 def test_a_definition_becomes_two_questions() -> None:
     found = definitions([document("A bond is a financial contract under which a borrower repays what it borrowed.")])
-    meaning, term = asked_and_answered(found, seed=0)
-    questions = {TEMPLATE.format(question=each.format(term="bond")) for each in ASK_MEANING}
+    meaning, term = questions_and_answers(found, 0, template=TEMPLATE)
+    questions = {TEMPLATE.format(question=each.format(term="bond")) for each in MEANING_QUESTIONS}
     assert meaning.text.split("\nAnswer:")[0] + "\nAnswer:" in questions
     assert meaning.text.endswith(" A financial contract under which a borrower repays what it borrowed.")
     told = "a financial contract under which a borrower repays what it borrowed"
-    assert any(term.text == f"{TEMPLATE.format(question=each.format(meaning=told))} bond" for each in ASK_TERM)
-    assert asked_and_answered(found, seed=0) == [meaning, term]
+    assert any(term.text == f"{TEMPLATE.format(question=each.format(meaning=told))} bond" for each in TERM_QUESTIONS)
+    assert questions_and_answers(found, 0, template=TEMPLATE) == [meaning, term]
 
 
 def test_only_training_text_is_asked_about() -> None:
@@ -79,6 +85,6 @@ def test_only_training_text_is_asked_about() -> None:
     swap = document("A swap is a financial contract under which two parties exchange payments.", "held")
     corpus = Corpus(domain="d", calibration=(swap,), train=(bond,), dev=(swap,), heldout=(swap,))
     assert training_documents(corpus, None, 0.0) == [bond]
-    asked = definition_documents(training_documents(corpus, None, 0.0), 3, seed=0)
+    asked = definition_documents(training_documents(corpus, None, 0.0), 3, 0, template=TEMPLATE)
     assert len(asked) == 6 and not any("swap" in each.text for each in asked)
-    assert definition_documents([bond], 0, seed=0) == []
+    assert definition_documents([bond], 0, 0, template=TEMPLATE) == []

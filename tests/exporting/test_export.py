@@ -46,8 +46,8 @@ def test_the_record_holds_proof_and_origin(shop: Shop) -> None:
     assert record.greedy and record.greedy.agreeing == record.greedy.tokens == 64
     assert record.quality and record.quality.domain == "mixed" and record.quality.ratio == 1.0
     assert {name for name in record.files} == {path.name for path in folder.iterdir()} - {"export.json"}
-    for name, found in record.files.items():
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == found
+    for name, digest in record.files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
         assert (folder / name).stat().st_mode & 0o777 == 0o644
     assert record.source.parameters == 2 * 32 * (2 * 64 + 2 * 32 + 3 * 64) + 512 * 32 + 5 * 32
     assert record.source.fingerprint and record.versions["minigpt"]
@@ -81,7 +81,7 @@ def test_rounded_weights_may_differ_from_the_source_but_not_from_themselves(
 
 @pytest.mark.usefixtures("copy")
 def test_arithmetic_in_eight_bits_has_room_and_no_more(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime's int8 of the default parent decodes 1.1 of a logit beside its own prefill."""
+    """A runtime that multiplies in eight bits may decode a little away from its own prefill, but not far."""
     monkeypatch.setitem(exports.LIE, "is", "rough")
     assert export(shop.request("copy", "rough", precision="int4")).checks
     monkeypatch.setitem(exports.LIE, "is", "broken")
@@ -155,13 +155,13 @@ def test_a_failure_of_a_sound_export_is_told_as_it_is(shop: Shop, monkeypatch: p
 def test_an_export_stands_in_a_comparison_beside_its_source(shop: Shop) -> None:
     export(shop.request("copy", "one"))
     export(shop.request("copy", "two", precision="int4"))
-    found = [(name, report_of(str(shop.root / name))) for name in ("one", "two")]
-    assert [each.stages[-1].stage for _, each in found] == ["exported", "exported"]
-    row = next(row for row in report.compare(found).rows if row.metric == "bits_per_byte")
+    reports = [(name, report_of(str(shop.root / name))) for name in ("one", "two")]
+    assert [finished.stages[-1].stage for _, finished in reports] == ["exported", "exported"]
+    row = next(row for row in report.compare(reports).rows if row.metric == "bits_per_byte")
     assert row.cells[1] and row.cells[1].ratio == 1.0 and row.cells[1].vs_parent == 1.0
-    report.check_gate("bits_per_byte>1.001x", found)
+    report.check_gate("bits_per_byte>1.001x", reports)
     with pytest.raises(GateFailed):
-        report.check_gate("bits_per_byte>0.999x", found)
+        report.check_gate("bits_per_byte>0.999x", reports)
 
 
 def test_names_and_precisions_are_checked_before_any_work() -> None:
@@ -173,7 +173,7 @@ def test_names_and_precisions_are_checked_before_any_work() -> None:
 
 
 def test_rounding_is_chosen_only_where_there_is_a_choice() -> None:
-    assert [rounding_of(*asked) for asked in (("gguf", "int4", None), ("onnx", "int4", "nearest"))] == [
+    assert [rounding_of(*arguments) for arguments in (("gguf", "int4", None), ("onnx", "int4", "nearest"))] == [
         "compensated",
         "nearest",
     ]

@@ -17,12 +17,12 @@ from minigpt import runtimes
 from minigpt.assets.gguf import read_gguf, read_metadata
 from minigpt.assets.gguf_tokenizer import PRE_TOKENIZERS, byte_level_tokenizer
 from minigpt.errors import AssetError, ExportError
-from minigpt.exporting import export
+from minigpt.exporting import export, request
 from minigpt.exporting.gguf import bytes_per_token
 from minigpt.exporting.gguf_arch import rope_factors
 from minigpt.exporting.gguf_vocab import pre_tokenizer_name, vocabulary_of
 from minigpt.exporting.gguf_write import q4_0_bytes, write_gguf
-from minigpt.exporting.rounding import compensated, nearest
+from minigpt.exporting.rounding import round_compensated, round_nearest
 from minigpt.runtimes.gguf import LlamaRuntime, load
 from minigpt.runtimes.pytorch import TorchRuntime
 from tests.support.exports import make_shop
@@ -40,12 +40,25 @@ def vary(model: Any) -> Any:
     return model
 
 
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str]:
+    """Let a function of a module note each of its calls in a list."""
+    calls: list[str] = []
+    original = getattr(module, name)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
+
+
 def tensors(path: Path) -> dict[str, np.ndarray]:
-    return {each.name: dequantize(each.data, each.tensor_type) for each in GGUFReader(path).tensors}
+    return {tensor.name: dequantize(tensor.data, tensor.tensor_type) for tensor in GGUFReader(path).tensors}
 
 
 def kinds(path: Path) -> dict[str, str]:
-    return {each.name: each.tensor_type.name for each in GGUFReader(path).tensors}
+    return {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
@@ -113,13 +126,13 @@ def test_names_tell_apart_what_only_the_normalizer_or_merges_tell_apart():
 def test_llama_rows_are_permuted_as_llama_cpp_rotates_them(tmp_path: Path):
     model = tiny_model(layers=1)
     write_gguf(model, tiny_tokenizer(), tmp_path / "m.gguf", kind="F32", name="tiny")
-    found, attention = tensors(tmp_path / "m.gguf"), model.model.layers[0].self_attn
-    query, written = attention.q_proj.weight.detach().numpy(), found["blk.0.attn_q.weight"]
+    stored, attention = tensors(tmp_path / "m.gguf"), model.model.layers[0].self_attn
+    query, written = attention.q_proj.weight.detach().numpy(), stored["blk.0.attn_q.weight"]
     for head in range(4):
         for pair in range(4):
             for half in range(2):
                 assert np.array_equal(written[head * 8 + 2 * pair + half], query[head * 8 + half * 4 + pair])
-    assert np.array_equal(found["blk.0.attn_v.weight"], attention.v_proj.weight.detach().numpy())
+    assert np.array_equal(stored["blk.0.attn_v.weight"], attention.v_proj.weight.detach().numpy())
 
 
 def test_precisions_store_matrices_and_keep_vectors(tmp_path: Path):
@@ -151,17 +164,17 @@ def test_compensated_codes_arrive_in_the_file(tmp_path: Path):
     name = "model.layers.0.mlp.up_proj.weight"
     gram = inputs.T @ inputs
     weight = model.get_parameter(name).detach()
-    given = {name: q4_0_bytes(compensated(weight, gram))}
-    write_gguf(model, tiny_tokenizer(), tmp_path / "m.gguf", kind="Q4_0", name="tiny", rounded=given)
-    found = tensors(tmp_path / "m.gguf")
-    assert np.array_equal(found["blk.0.ffn_up.weight"], compensated(weight, gram).values().numpy())
+    rounded = {name: q4_0_bytes(round_compensated(weight, gram))}
+    write_gguf(model, tiny_tokenizer(), tmp_path / "m.gguf", kind="Q4_0", name="tiny", rounded=rounded)
+    stored = tensors(tmp_path / "m.gguf")
+    assert np.array_equal(stored["blk.0.ffn_up.weight"], round_compensated(weight, gram).values().numpy())
     plain = dict(model.named_parameters())["model.layers.0.mlp.gate_proj.weight"].detach()
-    assert np.array_equal(found["blk.0.ffn_gate.weight"], nearest(plain).values().numpy())
+    assert np.array_equal(stored["blk.0.ffn_gate.weight"], round_nearest(plain).values().numpy())
 
 
 def test_block_layout_is_ggmls():
     weight = torch.randn(6, 96)
-    rounded = nearest(weight)
+    rounded = round_nearest(weight)
     assert np.array_equal(dequantize(q4_0_bytes(rounded), GGMLQuantizationType.Q4_0), rounded.values().numpy())
 
 
@@ -233,8 +246,10 @@ def test_without_llama_cpp_an_export_is_verified_through_pytorch(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("minigpt.runtimes.gguf.interpreter", lambda: None)
+    reads = count_calls(monkeypatch, request, "build_corpus")
     shop = make_shop(tmp_path)
     record = export(shop.request("gguf", "out", precision=precision))
+    assert reads == ["build_corpus"], "calibration and proof share one reading of the text"
     loaded = runtimes.load(tmp_path / "out")
     assert isinstance(loaded, TorchRuntime) and loaded.name == f"gguf {precision}"
     assert all(check.passed for check in record.checks) and record.quality

@@ -38,14 +38,14 @@ def rounded(shop: Shop) -> Any:
     import torch
 
     from minigpt import assets
-    from minigpt.exporting.onnx_int4 import by_content
-    from minigpt.exporting.rounding.layers import rounded_matrices
+    from minigpt.exporting.onnx_int4 import index_by_content
+    from minigpt.exporting.rounding.layers import round_layers
 
     model = assets.load_model(shop.model, dtype=torch.float32)
     request = shop.request("onnx", "unused", rounding="compensated")
-    named, how = rounded_matrices(model, assets.load_tokenizer(shop.model), request, SILENT)
-    assert how["rounding"] == "compensated" and 0 < how["output_error_over_plain_rounding"] < 1
-    return by_content(model, named)
+    matrices, settings = round_layers(model, assets.load_tokenizer(shop.model), request, SILENT)
+    assert settings["rounding"] == "compensated" and 0 < settings["output_error_over_plain_rounding"] < 1
+    return index_by_content(model, matrices)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,11 @@ def test_batches_and_lengths_that_were_not_traced(shop: Shop, portable: Path) ->
     mask[1, :3] = mask[2, :9] = 0
     with torch.no_grad():
         model = AutoModelForCausalLM.from_pretrained(shop.model)
-        want = [
+        expected_logits = [
             model(torch.from_numpy(row[None, keep.astype(bool)])).logits[0] for row, keep in zip(ids, mask, strict=True)
         ]
-    found = runtimes.load(portable).logits(ids, mask)
-    for row, keep, expected in zip(found, mask, want, strict=True):
+    logits = runtimes.load(portable).logits(ids, mask)
+    for row, keep, expected in zip(logits, mask, expected_logits, strict=True):
         np.testing.assert_allclose(row[keep.astype(bool)], expected.numpy(), atol=1e-4)
 
 
@@ -112,7 +112,7 @@ def test_steps_continue_what_was_begun(portable: Path) -> None:
 def test_a_tied_matrix_is_stored_once_and_read_back_as_itself(shop: Shop, int4: Path) -> None:
     """Dequantized by hand from the bytes: (q - zero) * scale in blocks of 32 along the hidden size."""
     model = onnx.load(str(int4 / "model.onnx"))
-    tensors = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     lookup = next(node for node in model.graph.node if node.op_type == "GatherBlockQuantized")
     head = next(node for node in model.graph.node if node.op_type == "MatMulNBits" and node.output[0] == "logits")
     view = next(node for node in model.graph.node if node.output[0] == lookup.input[0])
@@ -126,19 +126,19 @@ def test_a_tied_matrix_is_stored_once_and_read_back_as_itself(shop: Shop, int4: 
 def test_four_bit_blocks_hold_the_codes_chosen_for_them(shop: Shop, int4: Path, rounded: Any) -> None:
     """Low nibble first, no zero points: what the bytes say, multiplied out, is what error compensation chose."""
     model = onnx.load(str(int4 / "model.onnx"))
-    tensors = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "MatMulNBits" and len(node.input) == 3]
     assert len(nodes) == 14
-    found = []
+    matrices = []
     for node in nodes:
         packed, scale = (tensors[name] for name in node.input[1:])
         nibbles = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*scale.shape, 32).astype(np.float32)
-        found.append(((nibbles - 8) * scale[..., None]).reshape(len(scale), -1))
+        matrices.append(((nibbles - 8) * scale[..., None]).reshape(len(scale), -1))
     weights = load_file(shop.model / "model.safetensors")
     for name, weight in weights.items():
         if "layers" not in name or weight.ndim != 2:
             continue
-        near = min(np.abs(each - weight).max() for each in found if each.shape == weight.shape)
+        near = min(np.abs(matrix - weight).max() for matrix in matrices if matrix.shape == weight.shape)
         assert 0 < near < 0.3 * np.abs(weight).max()
 
 
@@ -147,13 +147,13 @@ def test_rounding_keeps_logits_near_and_every_way_to_run_equal(portable: Path, i
     int8 = portable.with_name("int8")
     shutil.copytree(portable, int8)
     quantize(int8 / "model.onnx", "model.onnx_data", {})
-    want = runtimes.load(portable).logits(ids, np.ones_like(ids))[0]
+    expected = runtimes.load(portable).logits(ids, np.ones_like(ids))[0]
     for folder, loss, share in ((int4, 0.35, 0.33), (int8, 0.03, 0.36)):
         rounded = runtimes.load(folder)
-        found = rounded.logits(ids, np.ones_like(ids))[0]
-        assert 0 < np.abs(found - want).mean() < loss * want.std()
+        logits = rounded.logits(ids, np.ones_like(ids))[0]
+        assert 0 < np.abs(logits - expected).mean() < loss * expected.std()
         steps = [rounded.begin(ids[0, :10].tolist()), *(rounded.step(int(token)) for token in ids[0, 10:])]
-        np.testing.assert_allclose(np.stack(steps), found[9:], atol=0.15)
+        np.testing.assert_allclose(np.stack(steps), logits[9:], atol=0.15)
         assert (folder / "model.onnx_data").stat().st_size < share * (portable / "model.onnx_data").stat().st_size
 
 
@@ -204,9 +204,9 @@ def test_genai_takes_the_codes_of_error_compensation(shop: Shop, rounding: str |
     assert record.settings["rounding"] == (rounding or "compensated")
     graph = onnx.load(str(shop.root / name / "model.onnx")).graph
     products = [node for node in graph.node if node.op_type == "MatMulNBits"]
-    bits = [next(each.i for each in node.attribute if each.name == "bits") for node in products]
+    bits = [next(attribute.i for attribute in node.attribute if attribute.name == "bits") for node in products]
     assert sorted(bits) == [4] * 10 + [8] and not [node for node in graph.node if node.op_type == "MatMul"]
-    tensors = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     fused = next(node for node in products if "qkv" in node.name)
     codes, scales = tensors[fused.input[1]], tensors[fused.input[2]]
     steps = np.stack([codes & 15, codes >> 4], axis=-1).reshape(128, 32).astype(np.float32) - 8

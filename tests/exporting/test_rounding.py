@@ -9,7 +9,14 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from minigpt.errors import CorpusError
-from minigpt.exporting.rounding import compensated, gram_matrices, nearest, round_together, row_errors, searched
+from minigpt.exporting.rounding import (
+    gram_matrices,
+    round_compensated,
+    round_matrices,
+    round_nearest,
+    round_searched,
+    row_errors,
+)
 from minigpt.transformer.batches import Batch
 from tests.support.tiny import tiny_model
 
@@ -25,15 +32,15 @@ def correlated(rows: int = 48, columns: int = 128, seed: int = 0) -> tuple[torch
 
 def test_plain_rounding_is_ggmls_own():
     weight, _ = correlated()
-    theirs = dequantize(quantize(weight.numpy(), Q4), Q4)
-    assert np.array_equal(nearest(weight).values().numpy(), theirs)
+    expected = dequantize(quantize(weight.numpy(), Q4), Q4)
+    assert np.array_equal(round_nearest(weight).values().numpy(), expected)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.5, -1.5])
 def test_constant_blocks_survive(value: float):
     weight = torch.full((2, 64), value)
-    for found in (nearest(weight), searched(weight), compensated(weight, torch.eye(64))):
-        assert torch.allclose(found.values(), weight, atol=1e-3)
+    for rounded in (round_nearest(weight), round_searched(weight), round_compensated(weight, torch.eye(64))):
+        assert torch.allclose(rounded.values(), weight, atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -44,9 +51,9 @@ def test_a_searched_block_is_never_worse_in_its_weighted_error(seed: int):
     def errors(values: torch.Tensor) -> torch.Tensor:
         return (importance * (weight - values).square()).unflatten(1, (-1, 32)).sum(-1)
 
-    plain, found = errors(nearest(weight).values()), errors(searched(weight, importance).values())
-    assert (found <= plain * (1 + 1e-5)).all()
-    assert found.sum() < 0.95 * plain.sum()
+    plain, searched = errors(round_nearest(weight).values()), errors(round_searched(weight, importance).values())
+    assert (searched <= plain * (1 + 1e-5)).all()
+    assert searched.sum() < 0.95 * plain.sum()
 
 
 def test_search_finds_the_best_scale_of_a_grid_it_can_be_checked_on():
@@ -56,36 +63,37 @@ def test_search_finds_the_best_scale_of_a_grid_it_can_be_checked_on():
     scales = scales[scales != 0]
     codes = (weight / scales.unsqueeze(1)).round().clamp(-8, 7)
     brute = (importance * (weight - codes * scales.unsqueeze(1)).square()).sum(1).min()
-    found = (importance * (weight - searched(weight, importance).values()).square()).sum()
-    assert found <= 1.03 * brute
+    searched = (importance * (weight - round_searched(weight, importance).values()).square()).sum()
+    assert searched <= 1.03 * brute
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_compensation_is_never_worse_in_the_error_of_the_outputs(seed: int):
     weight, gram = correlated(seed=seed)
-    plain, found = (row_errors(weight, each, gram) for each in (nearest(weight), compensated(weight, gram)))
-    assert (found <= plain * (1 + 1e-5)).all()
-    assert found.sum() < 0.7 * plain.sum()
+    both = (round_nearest(weight), round_compensated(weight, gram))
+    plain, compensated = (row_errors(weight, rounded, gram) for rounded in both)
+    assert (compensated <= plain * (1 + 1e-5)).all()
+    assert compensated.sum() < 0.7 * plain.sum()
 
 
 def test_output_errors_are_those_of_the_outputs():
     torch.manual_seed(0)
     weight, inputs = torch.randn(4, 64), torch.randn(50, 64)
-    rounded = nearest(weight)
+    rounded = round_nearest(weight)
     written_out = (inputs @ (weight - rounded.values()).T).square().mean(0)
     assert torch.allclose(row_errors(weight, rounded, inputs.T @ inputs / 50), written_out, rtol=1e-4)
 
 
 def test_compensation_without_correlation_is_a_search_on_its_own():
     weight, _ = correlated()
-    found = compensated(weight, torch.eye(weight.shape[1]))
-    assert torch.equal(found.values(), searched(weight).values())
+    compensated = round_compensated(weight, torch.eye(weight.shape[1]))
+    assert torch.equal(compensated.values(), round_searched(weight).values())
 
 
 def test_a_dead_input_does_not_stop_compensation():
     weight, gram = correlated()
     gram[5], gram[:, 5] = 0, 0
-    assert torch.isfinite(compensated(weight, gram).values()).all()
+    assert torch.isfinite(round_compensated(weight, gram).values()).all()
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
@@ -105,7 +113,7 @@ def test_gram_matrices_are_those_of_the_inputs(family: str):
     for name, inputs in seen.items():
         rows = torch.cat([inputs[0], inputs[1, :8]])
         assert torch.allclose(grams[f"model.layers.1.{name}.weight"], rows.T @ rows / 20, atol=1e-4), name
-    matrices = {name for name, each in model.named_parameters() if each.ndim == 2 and "embed" not in name}
+    matrices = {name for name, parameter in model.named_parameters() if parameter.ndim == 2 and "embed" not in name}
     assert set(grams) == matrices
 
 
@@ -114,29 +122,30 @@ def test_matrices_with_one_input_are_rounded_as_if_alone():
     weights = {"a": first, "b": second[:16], "c": second}
     grams = {"a": gram, "b": gram, "c": other}
     threads = torch.get_num_threads()
-    found, gain = round_together(weights, grams)
+    rounded, error_ratio = round_matrices(weights, grams)
     assert torch.get_num_threads() == threads
-    errors = {"found": 0.0, "plain": 0.0}
+    errors = {"rounded": 0.0, "plain": 0.0}
     for name, weight in weights.items():
-        alone = compensated(weight, grams[name])
-        assert torch.equal(found[name].scales, alone.scales) and torch.equal(found[name].codes, alone.codes)
+        alone = round_compensated(weight, grams[name])
+        assert torch.equal(rounded[name].scales, alone.scales) and torch.equal(rounded[name].codes, alone.codes)
     for names in (("a", "b"), ("c",)):
         whole, shared = torch.cat([weights[name] for name in names]), grams[names[0]]
         outputs = torch.einsum("ri,ij,rj->", whole, shared, whole)
         for kind, values in (
-            ("found", torch.cat([found[name].values() for name in names])),
-            ("plain", nearest(whole).values()),
+            ("rounded", torch.cat([rounded[name].values() for name in names])),
+            ("plain", round_nearest(whole).values()),
         ):
             gap = whole - values
             errors[kind] += float(torch.einsum("ri,ij,rj->", gap, shared, gap) / outputs)
-    assert gain == pytest.approx(errors["found"] / errors["plain"], rel=1e-3)
+    assert error_ratio == pytest.approx(errors["rounded"] / errors["plain"], rel=1e-3)
 
 
 def test_many_rows_in_parts_are_as_one():
     torch.manual_seed(0)
     weight, (_, gram) = torch.randn(1000, 64), correlated(columns=64)
     errors = [
-        row_errors(weight[rows], compensated(weight[rows], gram), gram) for rows in (slice(None), slice(950, None))
+        row_errors(weight[rows], round_compensated(weight[rows], gram), gram)
+        for rows in (slice(None), slice(950, None))
     ]
     assert len(errors[0]) == 1000
     assert torch.allclose(errors[0][950:].mean(), errors[1].mean(), rtol=0.02)

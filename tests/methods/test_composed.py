@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minigpt.methods import METHODS
-from minigpt.methods.material import Material
+from minigpt.methods.material import gather
 from minigpt.methods.ranking import rank
 from tests.methods.test_golden import ATTENTION, FAMILIES, GROUP, LAYER, MLP, NEURON, scored, weight
 from tests.support.archsuite import model_of, random_batch
@@ -73,7 +73,7 @@ def test_contrast_prefers_what_general_text_does_not_need(family: str) -> None:
     """z(domain) - lambda z(general), by layer; lambda 0 is the plain method."""
     model = model_of(family)
     general = [random_batch(seed=9)]
-    plain, other = scored("contextual", model), Material(method="contextual", model=model, batches=general)
+    plain, other = scored("contextual", model), gather(model, general)
     apart = scored("contextual", model, general=general, contrast=0.5)
     theirs = rank(METHODS["contextual"], other)
     assert theirs is not None

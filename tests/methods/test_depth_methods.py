@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from minigpt.errors import PlanError
 from minigpt.methods import METHODS, resolve
 from minigpt.methods.depth.collapse import collapsed, folded, mean_cosine, outputs, search, walk
-from minigpt.methods.depth.greedy import Searches
-from minigpt.methods.material import Material
+from minigpt.methods.material import Material, gather
 from minigpt.methods.ranking import choose
+from minigpt.methods.searches import Searches
 from minigpt.pruning.apply import apply_plan, mask_plan
 from minigpt.pruning.repair import prune_with_repair
 from minigpt.transformer import arch
@@ -32,13 +32,13 @@ IDS = random_batch(pad=0).input_ids
 Weights = dict[str, torch.Tensor]
 
 
-def material(method: str, model: Any, **changes: Any) -> Material:
-    return Material(method=method, model=model, batches=[random_batch()], **changes)
+def material(model: Any, **changes: Any) -> Material:
+    return gather(model, [random_batch()], **changes)
 
 
 def planned(name: str, model: Any, layers: int) -> PrunePlan:
     shape = replace(shape_of(model), layers=layers)
-    return choose(METHODS[name], material(name, model), shape, None, base_model="tiny")
+    return choose(METHODS[name], material(model), shape, None, base_model="tiny")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -200,7 +200,7 @@ def test_blockpruner_in_memory(family: str) -> None:
     model = model_of(family, layers=LAYERS)
     total = sum(p.numel() for p in model.parameters())
     half = sum(p.numel() for p in model.model.layers[1].mlp.parameters())
-    masked = resolve(METHODS["greedy-blocks"].faithful or "")(material("greedy-blocks", model), total - 2 * half)
+    masked = resolve(METHODS["greedy-blocks"].paper_form or "")(material(model), total - 2 * half)
     assert total - 4 * half < masked.parameters <= total - 2 * half
     assert masked.parameters == sum(p.numel() for p in masked.model.parameters())
     gone = [(i, half) for half in ("ffn", "kv_groups") for i, kept in enumerate(masked.kept[half]) if kept == 0]
@@ -232,10 +232,10 @@ def test_a_search_goes_on_where_a_larger_size_stopped(
     before = arch.parameters_of(model_of("llama", layers=LAYERS))
 
     def removed(share: float, searches: Searches) -> Any:
-        asked = material("greedy-blocks", model_of("llama", layers=LAYERS), searches=searches)
+        asked = material(model_of("llama", layers=LAYERS), searches=searches)
         if form == "layers":
             return resolve(METHODS["greedy-blocks"].layers or "")(asked, round(LAYERS * (1 - share)))
-        return resolve(METHODS["greedy-blocks"].faithful or "")(asked, round(before * (1 - share))).kept
+        return resolve(METHODS["greedy-blocks"].paper_form or "")(asked, round(before * (1 - share))).kept
 
     fresh = {share: removed(share, Searches()) for share in (1 / 6, 0.5)}
     trials.clear()

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from minigpt.methods import METHODS, resolve
-from minigpt.methods.material import Masked, Material
+from minigpt.methods.material import Material, PaperForm, gather
 from minigpt.methods.mini_gpts import rare_tokens
 from minigpt.methods.ranking import rank
+from minigpt.transformer import stats
 from minigpt.transformer.arch import parameters_of, shape_of
 from tests.support.archsuite import logits, model_of, random_batch, some_plan
 from tests.support.reading import pieces, read
@@ -45,21 +46,23 @@ def model_for(family: str) -> Any:
     return llama_with_biases() if family == "llama+biases" else model_of(family)
 
 
-def material(method: str, model: Any, **options: Any) -> Material:
-    return Material(method=method, model=model, batches=[random_batch()], **options)
+def material(model: Any, *, general: Any = None, **options: Any) -> Material:
+    if general is not None:
+        options["general_statistics"] = stats.collect(model, general)
+    return gather(model, [random_batch()], **options)
 
 
 def scored(method: str, model: Any, **options: Any) -> Any:
-    found = rank(METHODS[method], material(method, model, **options))
-    assert found is not None
-    return found
+    scores = rank(METHODS[method], material(model, **options))
+    assert scores is not None
+    return scores
 
 
-def faithful(method: str, model: Any, target: int, **options: Any) -> Masked:
-    reference = METHODS[method].faithful
+def paper_form(method: str, model: Any, target: int, **options: Any) -> PaperForm:
+    reference = METHODS[method].paper_form
     assert reference is not None
-    found: Masked = resolve(reference)(material(method, model, **options), target)
-    return found
+    form: PaperForm = resolve(reference)(material(model, **options), target)
+    return form
 
 
 def weight(model: Any, name: str) -> Tensor:
@@ -156,7 +159,7 @@ def test_flap_s_biases_hold_what_was_removed_at_its_mean(family: str, tmp_path: 
         expected = logits(dense, random_batch(seed=3).input_ids)
     else:
         expected = with_means(dense, stays)
-    cut = compensated(material("flap", model), plan)
+    cut = compensated(material(model), plan)
     torch.testing.assert_close(logits(cut, random_batch(seed=3).input_ids), expected, rtol=1e-3, atol=1e-3)
     assert sum(parameter.numel() for parameter in cut.parameters()) == size.total(shape_of(cut))
     cut.save_pretrained(tmp_path)
@@ -170,7 +173,7 @@ def test_flap_adds_no_bias_where_the_family_has_none(family: str) -> None:
 
     model = model_of(family)
     names = {name for name, _ in model.named_parameters()}
-    cut = compensated(material("flap", model), some_plan(model, layers=(0, 1, 2, 3)))
+    cut = compensated(material(model), some_plan(model, layers=(0, 1, 2, 3)))
     assert {name for name, _ in cut.named_parameters()} == names
 
 
@@ -198,7 +201,7 @@ def test_flap_masked(family: str) -> None:
         columns = torch.tensor([(0, layer, j // 16) not in gone for j in range(32)])
         stays[f"model.layers.{layer}.self_attn.o_proj"] = columns
     expected = with_means(deepcopy(model), stays)
-    found = faithful("flap", model, before - 6000)
+    found = paper_form("flap", model, before - 6000)
     torch.testing.assert_close(logits(found.model, random_batch(seed=3).input_ids), expected, rtol=1e-3, atol=1e-3)
     biases = 8 * 32
     assert found.parameters == before - removed + biases
@@ -242,7 +245,7 @@ def test_llm_pruner_masked_spares_the_ends(family: str) -> None:
     """2,496 parameters off layers 1 and 2 of 4: less than half of a layer, so no group; 26 neurons of 96."""
     model = model_of(family)
     before, scores = parameters_of(model), scored("llm-pruner", model)
-    found = faithful("llm-pruner", model, before - 2 * (1536 + 10 * 96))
+    found = paper_form("llm-pruner", model, before - 2 * (1536 + 10 * 96))
     assert found.kept == {"ffn": (64, 38, 38, 64), "kv_groups": (2, 2, 2, 2)}
     zeroed = weight(model, "model.layers.1.mlp.down_proj").abs().sum(0) == 0
     assert set(zeroed.nonzero().squeeze(1).tolist()) == set(scores.ffn[1].argsort()[:26].tolist())
@@ -294,7 +297,7 @@ def test_mini_gpt_masked_is_the_paper_s_zeroing(family: str) -> None:
         lost = [token for token in range(512) if token not in counts and token not in (0, 1, 2)]
         expected.model.embed_tokens.weight[lost] = 0
         expected.lm_head.weight[lost] = 0
-    found = faithful("mini-gpt", model, 1, epsilon=epsilon, counts=counts, specials=frozenset((0, 1, 2)))
+    found = paper_form("mini-gpt", model, 1, epsilon=epsilon, counts=counts, specials=frozenset((0, 1, 2)))
     for (name, ours), theirs in zip(found.model.named_parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
     assert (
@@ -306,10 +309,10 @@ def test_mini_gpt_masked_is_the_paper_s_zeroing(family: str) -> None:
 
 def test_mini_gpt_finds_the_smallest_epsilon_for_a_size() -> None:
     before, target = parameters_of(model_of("llama")), round(0.8 * parameters_of(model_of("llama")))
-    found = faithful("mini-gpt", model_of("llama"), target, epsilon_tokens=-1.0)
+    found = paper_form("mini-gpt", model_of("llama"), target, epsilon_tokens=-1.0)
     assert 0.7 * before < found.parameters <= target
     level = float(found.note.split("epsilon = ")[1].split()[0])
-    less = faithful("mini-gpt", model_of("llama"), 1, epsilon=level * 0.98, epsilon_tokens=-1.0)
+    less = paper_form("mini-gpt", model_of("llama"), 1, epsilon=level * 0.98, epsilon_tokens=-1.0)
     assert less.parameters > target
 
 
@@ -324,5 +327,5 @@ def test_rare_tokens() -> None:
 def test_masking_nothing_changes_nothing(name: str) -> None:
     model = model_of("mistral")
     before, size = logits(model, random_batch().input_ids), parameters_of(model)
-    found = faithful(name, model, size, counts=dict.fromkeys(range(512), 1))
+    found = paper_form(name, model, size, counts=dict.fromkeys(range(512), 1))
     torch.testing.assert_close(logits(found.model, random_batch().input_ids), before, rtol=0, atol=0)

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from minigpt.errors import PlanError, UnsupportedModel
 from minigpt.methods import METHODS
-from minigpt.methods.material import Material
-from minigpt.methods.sliced import masked
-from minigpt.methods.slicegpt import parameters_at, rotate_and_slice
+from minigpt.methods.material import gather
+from minigpt.methods.slicegpt import paper_form, parameters_at, rotate_and_slice
 from minigpt.transformer.arch import parameters_of
 from minigpt.transformer.batches import run_decoder
 from tests.support.archsuite import logits, model_of, random_batch
@@ -86,7 +85,7 @@ def test_sliced_it_is_the_parent_with_a_projected_stream(family: str) -> None:
 def test_a_size_is_reached_from_below_and_the_sliced_model_speaks(family: str) -> None:
     model = model_of(family)
     target = round(0.9 * parameters_of(model))
-    found = masked(Material(method="slicegpt", model=model, batches=[random_batch()]), target)
+    found = paper_form(gather(model, [random_batch()]), target)
     assert found.parameters == sum(p.numel() for p in found.model.parameters()) <= target
     assert parameters_at(model_of(family), 24) > target or "24 of 32" in found.note
     ids = random_batch(seed=2, pad=0).input_ids[:1, :6]
@@ -100,5 +99,5 @@ def test_what_cannot_be_done_is_said() -> None:
         rotate_and_slice(model_of("gemma2"), [random_batch()], 16)
     model = model_of("llama")
     with pytest.raises(PlanError, match="at its narrowest, 100 are asked for"):
-        masked(Material(method="slicegpt", model=model, batches=[random_batch()]), 100)
+        paper_form(gather(model, [random_batch()]), 100)
     assert not METHODS["slicegpt"].ships

@@ -15,10 +15,10 @@ from minigpt.methods import METHODS, method_named, resolve
 @pytest.mark.parametrize("name", METHODS)
 def test_a_row_is_complete_and_its_functions_exist(name: str) -> None:
     method = METHODS[name]
-    assert method.name == name and method.paper and method.loads and method.masked
+    assert method.name == name and method.paper and method.loads and method.paper_form_summary
     assert method.axes or not method.ships
     assert method.rank or method.layers or not method.ships
-    for reference, arguments in ((method.rank, 1), (method.layers, 2), (method.transform, 2), (method.faithful, 2)):
+    for reference, arguments in ((method.rank, 1), (method.layers, 2), (method.transform, 2), (method.paper_form, 2)):
         if reference is not None:
             assert len(inspect.signature(resolve(reference)).parameters) == arguments
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from minigpt import pipeline, report
+import minigpt
+from minigpt import report
 from minigpt.domain.config import load_domain
 from minigpt.errors import MiniGPTError
 from minigpt.pipeline import BuildOptions
@@ -163,7 +164,7 @@ def test_evaluating_the_finished_folder_gives_the_report_s_numbers(
 ) -> None:
     """The build's sample is the whole held-out split here, so both measure the same documents."""
     options, made = finished
-    stage = pipeline.evaluate_ref(str(folder_of(options)), str(world.domain), device="cpu", seed=options.seed)
+    stage = minigpt.evaluate(str(folder_of(options)), str(world.domain), device="cpu", seed=options.seed)
     healed = made.stage("healed")
     assert healed is not None
     assert stage.parameters == healed.parameters

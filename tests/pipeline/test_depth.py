@@ -27,14 +27,14 @@ def options(world: World, folder: str, method: str, **changes: Any) -> BuildOpti
 
 
 def build(chosen: BuildOptions) -> BuildReport:
-    (made,) = pipeline.build(chosen)
+    (made,) = pipeline.build_specialists(chosen)
     return made
 
 
 @pytest.mark.parametrize("method", ["shortgpt", "deeper-layers", "deepest", "greedy-blocks", "laco"])
 def test_whole_layers_and_nothing_else(world: World, method: str) -> None:
     """The size is met to within a layer, and only layers go."""
-    (plan,) = pipeline.plan_only(options(world, f"plan-{method}", method, plan_only=True))
+    (plan,) = pipeline.plan_specialists(options(world, f"plan-{method}", method))
     assert len(plan.removed_layers) == 1 and plan.tokens is None
     assert plan.parameters_before - plan.parameters_after == LAYER
     if method == "deepest":

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from minigpt import assets, pipeline
-from minigpt.errors import ConfigError
+import minigpt
+from minigpt import report
+from minigpt.corpus.selection import interleave
+from minigpt.errors import ConfigError, GateFailed
 from minigpt.healing import Bound, bits_per_byte
+from minigpt.healing.tokenized import token_text
 from minigpt.pipeline import BuildOptions, healing
-from minigpt.pipeline.build import context_for
-from minigpt.pipeline.context import Context
-from minigpt.pipeline.text import in_turns, token_text
-from minigpt.pipeline.workspace import Workspace
-from minigpt.progress import SILENT
+from minigpt.pipeline import build as build_module
+from minigpt.pipeline.run import SavedModel
+from minigpt.pipeline.text import calibration, probe_documents
 from minigpt.report.figures import metric_of
+from minigpt.transformer.calibration import token_counts
 from minigpt.types import BuildReport, Document, PrunePlan
-from tests.support.building import FAST, build, folder_of
+from tests.support.building import FAST, Start, build, folder_of, start
 from tests.support.commands import run
 from tests.support.reports import make_report
 from tests.support.worlds import World
@@ -26,9 +29,8 @@ from tests.support.worlds import World
 pytestmark = pytest.mark.usefixtures("home")
 
 
-def context_of(world: World, folder: str, **overrides: str) -> Context:
-    options = world.options(folder, overrides=overrides)
-    return context_for(str(world.domain), options, Workspace(root=folder_of(options)), SILENT)
+def start_of(world: World, folder: str, **overrides: str) -> Start:
+    return start(world.options(folder, overrides=overrides))
 
 
 def documents(*sizes: int, source: str) -> list[Document]:
@@ -37,40 +39,45 @@ def documents(*sizes: int, source: str) -> list[Document]:
 
 def test_texts_are_read_in_turns_by_size() -> None:
     long, short = documents(10, 10, 10, source="a"), documents(4, 4, 4, 4, 4, 4, source="b")
-    taken = [each.source for each in in_turns(long, short)]
+    taken = [each.source for each in interleave(long, short)]
     assert taken == ["a0", "b0", "b1", "b2", "a1", "b3", "b4", "a2", "b5"]
-    assert [each.source for each in in_turns(documents(1, 1, source="a"), documents(9, source="b"))] == [
+    assert [each.source for each in interleave(documents(1, 1, source="a"), documents(9, source="b"))] == [
         "a0",
         "b0",
         "a1",
     ]
-    assert in_turns([], short) == [] and in_turns(long, []) == long
+    assert interleave([], short) == [] and interleave(long, []) == long
 
 
 def test_general_text_decides_along(world: World) -> None:
-    plain, kept = context_of(world, "kg-plain"), context_of(world, "kg-kept", keep_general="1.2")
-    assert kept.general is not None
-    tokenizer = assets.load_tokenizer(kept.parent.path)
-    general = {document.text for document in (*kept.general.calibration, *kept.general.train)}
-    assert sum(kept.token_counts(tokenizer).values()) > sum(plain.token_counts(tokenizer).values())
+    plain, kept = start_of(world, "kg-plain"), start_of(world, "kg-kept", keep_general="1.2")
+    assert kept.corpora.general is not None
+    tokenizer = kept.tokenizer
+    general = {document.text for document in (*kept.corpora.general.calibration, *kept.corpora.general.train)}
+    counts = [sum(token_counts(tokenizer, each.planning.counted).values()) for each in (plain, kept)]
+    assert counts[1] > counts[0]
     for own, shared in (
-        (plain.probe_documents(4000), kept.probe_documents(4000)),
-        (plain.read_documents(), kept.read_documents()),
+        (probe_documents(plain.planning, 4000), probe_documents(kept.planning, 4000)),
+        (plain.real.real, kept.real.real),
     ):
         assert not general & {document.text for document in own}
         assert {document.text for document in shared} - {document.text for document in own}
-    own, shared = (each.calibration(tokenizer, 1024) for each in (plain, kept))
-    assert [batch.input_ids.tolist() for batch in own] != [batch.input_ids.tolist() for batch in shared]
-    assert plain.plan_text_key != kept.plan_text_key and plain.text_key != kept.text_key
+    own_batches, shared_batches = (calibration(each.planning, tokenizer, 1024) for each in (plain, kept))
+    ids = [[batch.input_ids.tolist() for batch in batches] for batches in (own_batches, shared_batches)]
+    assert ids[0] != ids[1]
+    assert plain.planning.key != kept.planning.key and plain.real.key != kept.real.key
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
-    [({"keep_general": "0.9"}, "above 1"), ({"keep_general": "1.1", "evaluation.general": "false"}, "control")],
+    [
+        ({"keep_general": "0.9"}, "above 1"),
+        ({"keep_general": "1.1", "evaluation.general": "false"}, "needs general text"),
+    ],
 )
 def test_a_bound_that_cannot_be_kept_is_refused(world: World, overrides: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        context_of(world, "kg-refused", **overrides)
+        start_of(world, "kg-refused", **overrides)
 
 
 def test_a_build_keeps_the_bound_among_its_steps_and_says_so(world: World) -> None:
@@ -84,9 +91,13 @@ def test_a_build_keeps_the_bound_among_its_steps_and_says_so(world: World) -> No
             "keep_general": "1.01",
         },
     )
-    made = build(options)
+    with pytest.raises(GateFailed, match="of general is"):
+        build(options)
+    made = build(replace(options, keep_general=9.0, output_dir=folder_of(options).parent / "kg-loose"))
+    assert any("General text was to cost at most 9 times" in note for note in made.notes)
+    made = report.load(folder_of(options))
     assert any("General text was to cost at most 1.01 times" in note for note in made.notes)
-    assert any("General training text was mixed" in note for note in made.notes)
+    assert any("General training text was mixed into" in note for note in made.notes)
     assert {each.name for each in made.attributions} == {"texts", "plain"}
     assert made.stages[-1].training is not None
 
@@ -104,36 +115,43 @@ def test_healing_is_told_the_bound_and_made_again_for_another(
 
     monkeypatch.setattr(healing, "train", watched)
     for kept in ("1.1", "1.3", "1.3", "null"):
-        context = context_of(world, "kg-healing", **{"heal.steps": "1", "keep_general": kept})
-        source = context.parent.path
+        begun = start_of(world, "kg-healing", **{"heal.steps": "1", "keep_general": kept})
+        source = SavedModel(path=begun.parent.path, key="pruned")
         plan = PrunePlan(base_model="", method="", seed=0, layers=(), ffn=(), kv_groups=())
-        healing.heal(context, source, "pruned", plan, source)
-    assert made["healed"] == 3 and told[2] is None and context.general is not None
-    windows = token_text(assets.load_tokenizer(source), context.general.dev, 64)
-    cost = bits_per_byte(context.load(source), windows)
+        healing.heal(begun.run, begun.corpora, begun.parent, begun.text(), source, plan, source)
+    assert made["healed"] == 3 and told[2] is None and begun.corpora.general is not None
+    windows = token_text(begun.tokenizer, begun.corpora.general.dev, 64)
+    cost = bits_per_byte(begun.load(source.path), windows)
     for bound, kept in zip(told[:2], (1.1, 1.3), strict=True):
         assert bound is not None and bound.text == windows
         assert bound.limit == pytest.approx(kept * cost)
 
 
 @pytest.mark.parametrize(("bound", "code"), [("5", 0), ("1.0001", 3)])
-def test_the_bound_is_a_gate(monkeypatch: pytest.MonkeyPatch, bound: str, code: int) -> None:
+def test_the_bound_is_a_gate_of_the_library_and_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, bound: str, code: int
+) -> None:
     asked: list[BuildOptions] = []
-
-    def fake(options: BuildOptions, _reporter: Any) -> tuple[BuildReport, ...]:
-        asked.append(options)
-        return (make_report("medical"),)
-
-    monkeypatch.setattr(pipeline, "build", fake)
     made = make_report("medical")
+
+    def fake(_name: str, options: BuildOptions, _reporter: Any) -> BuildReport:
+        asked.append(options)
+        return made
+
+    monkeypatch.setattr(build_module, "_build_one", fake)
     parent, healed = (metric_of(stage, "general", "bits_per_byte") for stage in (made.stages[0], made.stages[-1]))
     assert parent is not None and healed is not None and 1.0001 < healed.value / parent.value < 5
     done = run("build", "--domain", "medical", "--keep-general", bound, "--set", "heal.steps=3")
     assert done.exit_code == code, done.output
-    assert asked[0].overrides.keys() == {"heal.steps", "keep_general"}
-    assert asked[0].overrides["heal.steps"] == "3" and float(asked[0].overrides["keep_general"]) == float(bound)
+    assert asked[0].overrides == {"heal.steps": "3"} and asked[0].keep_general == float(bound)
     assert run("build", "--domain", "medical", "--set", f"keep_general={bound}").exit_code == code
     assert run("build", "--domain", "medical", "--set", "keep_general=null").exit_code == 0
     assert "parent" in done.stdout
     assert ("general" in done.stderr) is (code == 3)
     assert run("build", "--domain", "medical", "--keep-general", "1").exit_code == 2
+    if code == 0:
+        assert minigpt.build("medical", keep_general=float(bound)) == made
+    else:
+        with pytest.raises(GateFailed) as failed:
+            minigpt.build("medical", keep_general=float(bound))
+        assert failed.value.reports == (made,)

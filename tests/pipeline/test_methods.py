@@ -13,14 +13,14 @@ import pytest
 
 from minigpt import pipeline, report
 from minigpt.errors import MiniGPTError, PlanError
+from minigpt.methods import cut as cut_module
 from minigpt.methods import flap
-from minigpt.pipeline import BuildOptions, plan
-from minigpt.pipeline.build import context_for, measured_controls
-from minigpt.pipeline.masked import masked_stage
-from minigpt.pipeline.workspace import Workspace
-from minigpt.progress import SILENT
+from minigpt.pipeline import BuildOptions
+from minigpt.pipeline.groundwork import lay_groundwork, read
+from minigpt.pipeline.paper_form import paper_form_stage
 from minigpt.pruning import repair
 from minigpt.types import BuildReport, StageReport
+from tests.support.building import start
 from tests.support.worlds import World, make_world
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -33,7 +33,7 @@ ZERO = 32
 
 
 def build(options: BuildOptions) -> BuildReport:
-    (made,) = pipeline.build(options)
+    (made,) = pipeline.build_specialists(options)
     return made
 
 
@@ -54,7 +54,7 @@ def pruned(made: BuildReport) -> StageReport:
 
 @pytest.mark.parametrize("method", ["wanda", "llm-pruner", "magnitude", "random"])
 def test_width_methods_reach_the_size_with_neurons_and_groups_alone(world: World, method: str) -> None:
-    (plan,) = pipeline.plan_only(options(world, f"plan-{method}", method, plan_only=True))
+    (plan,) = pipeline.plan_specialists(options(world, f"plan-{method}", method))
     assert plan.tokens is None and plan.removed_layers == ()
     assert plan.parameters_after == pytest.approx(0.9 * BEFORE, rel=0.01)
     gone = 4 * ((256 - plan.intermediate_size) * NEURON + (2 - plan.kv_groups) * GROUP)
@@ -62,8 +62,8 @@ def test_width_methods_reach_the_size_with_neurons_and_groups_alone(world: World
 
 
 def test_mini_gpt_cuts_the_vocabulary_too_and_never_layers(world: World) -> None:
-    chosen = options(world, "mini-gpt", "mini-gpt", overrides={"plan.vocab_size": "1920"}, plan_only=True)
-    (plan,) = pipeline.plan_only(chosen)
+    chosen = options(world, "mini-gpt", "mini-gpt", overrides={"plan.vocab_size": "1920"})
+    (plan,) = pipeline.plan_specialists(chosen)
     assert plan.tokens == 1920 and plan.removed_layers == ()
     assert plan.removed_parameters["embedding"] == 128 * 32
 
@@ -101,8 +101,9 @@ def test_masked_writes_a_report_and_no_model(world: World, method: str) -> None:
 def test_a_form_is_made_again_for_calibration_text_of_other_windows(world: World, made: Counter[str]) -> None:
     for window in ("64", "32", "32"):
         chosen = options(world, "masked-window", "flap", masked=True, overrides={"heal.window": window})
-        context = context_for(str(world.domain), chosen, Workspace(root=world.root / "masked-window"), SILENT)
-        masked_stage(context, measured_controls(context))
+        begun = start(chosen)
+        suite = read(begun.run)[1]
+        paper_form_stage(begun.run, lay_groundwork(begun.run, begun.corpora, suite, begun.parent, trains=False))
     assert made["measured_pruned"] == 2 and made["measured_parent"] == 1
 
 
@@ -138,19 +139,19 @@ def test_contrast_needs_general_text(world: World) -> None:
     with pytest.raises(MiniGPTError, match=r"plan\.contrast compares with general text"):
         build(options(world, "no-general", "contextual", overrides={"plan.contrast": "0.5"}))
     general = {"plan.contrast": "0.5", "evaluation.general": "true"}
-    assert pipeline.plan_only(options(world, "contrast", "contextual", overrides=general, plan_only=True))
+    assert pipeline.plan_specialists(options(world, "contrast", "contextual", overrides=general))
 
 
 def test_a_contrasted_plan_is_made_again_when_the_general_text_changes(tmp_path: Path, made: Counter[str]) -> None:
     world = make_world(tmp_path)
     general = {"plan.contrast": "0.5", "evaluation.general": "true"}
-    asked = options(world, "contrast", "contextual", overrides=general, plan_only=True)
-    pipeline.plan_only(asked)
-    pipeline.plan_only(asked)
+    asked = options(world, "contrast", "contextual", overrides=general)
+    pipeline.plan_specialists(asked)
+    pipeline.plan_specialists(asked)
     assert made["plan"] == 1
     for path in (tmp_path / "general").iterdir():
         path.write_text(path.read_text().upper())
-    pipeline.plan_only(asked)
+    pipeline.plan_specialists(asked)
     assert made["plan"] == 2
 
 
@@ -174,8 +175,8 @@ def test_whole_layers_miss_the_size_and_say_so(world: World) -> None:
     kept = pruned(made).parameters
     assert abs(kept - 0.9 * BEFORE) < BEFORE - kept
     assert (
-        f"158,774 parameters were asked for; {kept:,} is what shortgpt comes to, whose steps are coarse with "
-        "what it removes." in (made.notes)
+        f"158,774 parameters were asked for; {kept:,} is what shortgpt comes to, because it removes in coarse steps."
+        in made.notes
     )
 
 
@@ -197,11 +198,11 @@ def test_probes_are_cut_as_the_method_cuts(
         return call
 
     monkeypatch.setattr(
-        plan, "prune_with_repair", watched(repair.prune_with_repair, ridges, lambda *_, **o: o["ridge"])
+        cut_module, "prune_with_repair", watched(repair.prune_with_repair, ridges, lambda *_, **o: o["ridge"])
     )
     monkeypatch.setattr(flap, "compensated", watched(flap.compensated, biased, lambda material, plan: plan.ffn))
     name = f"probed-{method}-{len(asked)}"
     overrides = {"plan.sensitivity": "measure", **asked}
-    pipeline.plan_only(options(world, name, method, overrides=overrides, plan_only=True))
+    pipeline.plan_specialists(options(world, name, method, overrides=overrides))
     assert bool(ridges) == repaired and bool(biased) == (method == "flap")
     assert set(ridges) <= {0.01 if asked else None}

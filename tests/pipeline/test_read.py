@@ -1,4 +1,4 @@
-"""Domain and control are kept apart, seen questions stay seen, and changed files are noticed."""
+"""Domain and general are kept apart, seen questions stay seen, and changed files are noticed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from minigpt.domain.config import load_domain
 from minigpt.errors import CorpusError
-from minigpt.pipeline.read import control_of, separated, state_of
-from minigpt.pipeline.settings import settings_for
+from minigpt.pipeline.read import separated, source_state
 from minigpt.types import Corpus, Document, Question, QuestionSet
 from tests.support.worlds import World, make_world
 
@@ -40,53 +39,53 @@ def asking(document: Document, *, seen: bool) -> QuestionSet:
 
 
 def test_control_text_that_holds_the_domain_s_held_out_text_is_not_trained_on() -> None:
-    own, control = corpus("own", range(5)), corpus("control", range(10, 15))
+    own, general = corpus("own", range(5)), corpus("general", range(10, 15))
     copied = Document(text=own.heldout[0].text, source="another name")
-    control = Corpus(**{**fields(control), "train": (*control.train, copied)})
-    left = separated(own, control)
+    general = Corpus(**{**fields(general), "train": (*general.train, copied)})
+    left = separated(own, general)
     assert copied not in left[1].train and len(left[1].train) == 2
     assert left[0].train == own.train
     assert left[0].counts["control_overlaps_heldout"] == 1
 
 
 def test_domain_text_that_holds_the_control_s_held_out_text_is_not_trained_on() -> None:
-    own, control = corpus("own", range(5)), corpus("control", range(10, 15))
-    own = Corpus(**{**fields(own), "train": (*own.train, Document(text=control.heldout[0].text, source="mine"))})
-    assert len(separated(own, control)[0].train) == 2
+    own, general = corpus("own", range(5)), corpus("general", range(10, 15))
+    own = Corpus(**{**fields(own), "train": (*own.train, Document(text=general.heldout[0].text, source="mine"))})
+    assert len(separated(own, general)[0].train) == 2
 
 
 @pytest.mark.parametrize("split", ["calibration", "dev"])
 def test_control_text_that_decides_holds_no_held_out_text_of_the_domain(split: str) -> None:
-    """With `--keep-general` the repair reads the control's calibration text and its dev text chooses weights."""
-    own, control = corpus("own", range(5)), corpus("control", range(10, 15))
-    before = getattr(control, split)
+    """With `--keep-general` the repair reads the general's calibration text and its dev text chooses weights."""
+    own, general = corpus("own", range(5)), corpus("general", range(10, 15))
+    before = getattr(general, split)
     copied = Document(text=own.heldout[0].text, source="another name")
-    control = Corpus(**{**fields(control), split: (*before, copied)})
-    assert getattr(separated(own, control)[1], split) == before
+    general = Corpus(**{**fields(general), split: (*before, copied)})
+    assert getattr(separated(own, general)[1], split) == before
 
 
 def test_definitions_of_seen_questions_stay_in_the_training_text() -> None:
     seen, unseen = asking(passage(0), seen=True), asking(passage(1), seen=False)
-    left = separated(corpus("own", range(5), questions=(seen, unseen)), corpus("control", range(10, 15)))[0]
+    left = separated(corpus("own", range(5), questions=(seen, unseen)), corpus("general", range(10, 15)))[0]
     assert [document.source for document in left.train] == ["d0"]
 
 
 def test_nothing_left_to_train_on_is_said() -> None:
     own = corpus("own", range(5))
-    control = Corpus(**{**fields(corpus("control", range(10, 15))), "heldout": (*own.train, passage(14))})
+    general = Corpus(**{**fields(corpus("general", range(10, 15))), "heldout": (*own.train, passage(14))})
     with pytest.raises(CorpusError, match="All training text of own overlaps"):
-        separated(own, control)
+        separated(own, general)
 
 
 def test_a_changed_file_is_another_state(tmp_path: Path) -> None:
     world: World = make_world(tmp_path)
     domain = load_domain(str(world.domain))
-    control = control_of(domain, settings_for("quick", {}))
-    before = state_of(domain, control, str(world.base))
-    assert state_of(domain, control, str(world.base)) == before
+    general = load_domain(domain.general)
+    before = source_state(domain, general, str(world.base))
+    assert source_state(domain, general, str(world.base)) == before
     text = next(path for path in sorted((tmp_path / "docs").rglob("*")) if path.is_file())
     os.utime(text, ns=(1, 1))
-    assert state_of(domain, control, str(world.base)) != before
+    assert source_state(domain, general, str(world.base)) != before
 
 
 def fields(record: Corpus) -> dict[str, object]:

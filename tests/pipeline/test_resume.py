@@ -58,7 +58,7 @@ def test_a_build_killed_anywhere_loses_no_finished_stage(world: World, made: Cou
             assert not [path for path in (folder_of(options) / "work").iterdir() if path.name.startswith(".")]
     else:
         pytest.fail("the build never came to an end")
-    assert {"Tuning the parent (the control)", "Pruning", "Healing", "Report, model card and catalog"} <= set(
+    assert {"Tuning the parent (the fair comparison)", "Pruning", "Healing", "Report, model card and catalog"} <= set(
         reporter.seen
     )
     assert set(made.values()) == {1}
@@ -100,7 +100,7 @@ def test_force_builds_again_with_other_options_and_leaves_other_files(world: Wor
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("job", [pipeline.build, pipeline.plan_only])
+@pytest.mark.parametrize("job", [pipeline.build_specialists, pipeline.plan_specialists])
 def test_a_folder_of_somebody_else_is_refused_and_left_alone(
     world: World, tmp_path: Path, force: bool, job: Callable[[BuildOptions], object]
 ) -> None:
@@ -122,7 +122,7 @@ def test_an_empty_folder_is_welcome_and_a_file_is_not(world: World, tmp_path: Pa
     with pytest.raises(MiniGPTError, match="Choose another"):
         build(world.options("unused", output_dir=tmp_path / "file"))
     (tmp_path / "empty").mkdir()
-    assert pipeline.plan_only(world.options("unused", output_dir=tmp_path / "empty", overrides=FAST))
+    assert pipeline.plan_specialists(world.options("unused", output_dir=tmp_path / "empty", overrides=FAST))
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_another_plan_beside_a_finished_build(world: World) -> None:
     """The tuned parent's weights are gone by then: it is tuned again, and the build stays as it is."""
     options = world.options("beside", overrides={**CONTROL, **FAST, "tune.steps": "1"})
     done = build(options)
-    (plan,) = pipeline.plan_only(replace(options, target_size=0.9))
+    (plan,) = pipeline.plan_specialists(replace(options, target_size=0.9))
     assert plan.parameters_after > done.stages[-1].parameters
     assert build(options) == done
 

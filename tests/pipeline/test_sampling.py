@@ -11,14 +11,11 @@ import pytest
 from minigpt.files import read_jsonl
 from minigpt.healing import training
 from minigpt.healing.checkpoint import weights_digest
-from minigpt.pipeline import BuildOptions, context, healing, sampling
-from minigpt.pipeline.build import context_for
-from minigpt.pipeline.context import Context
-from minigpt.pipeline.tuning import first_tuned, tuned_parent
-from minigpt.pipeline.workspace import Workspace
-from minigpt.progress import SILENT
+from minigpt.pipeline import BuildOptions, groundwork, sampling
+from minigpt.pipeline.text import tokenized, training_text
+from minigpt.pipeline.tuning import short_tuning_key
 from minigpt.types import Document, Question, QuestionSet
-from tests.support.building import FAST, build, folder_of
+from tests.support.building import FAST, Start, build, folder_of, start
 from tests.support.healing import Notes
 from tests.support.worlds import CONTROL, World
 
@@ -32,9 +29,13 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "LENGTH", 40)
 
 
-def context_of(world: World, folder: str, **overrides: str) -> Context:
-    options = world.options(folder, overrides={**SAMPLED, **overrides})
-    return context_for(str(world.domain), options, Workspace(root=folder_of(options)), SILENT)
+def start_of(world: World, folder: str, **overrides: str) -> Start:
+    return start(world.options(folder, overrides={**SAMPLED, **overrides}))
+
+
+def sampled_by(begun: Start) -> list[Document]:
+    """The passages that a build would sample."""
+    return list(begun.text().sampled)
 
 
 def test_openings_are_pieces_of_the_text_behind_its_opening_token() -> None:
@@ -64,21 +65,16 @@ def test_control_and_specialist_read_it_and_it_is_made_once(world: World, monkey
         return real(*arguments, **options)
 
     monkeypatch.setattr(sampling, "sample", counted)
-    context = context_of(world, "sampled-once")
-    before, _ = context_of(world, "sampled-none", **{"text.sampled": "0"}).training_text(tokenizer_of(context), 64)
-    first, _ = context.training_text(tokenizer_of(context), 64)
-    again, _ = context.training_text(tokenizer_of(context), 64)
+    begun = start_of(world, "sampled-once")
+    tokenizer = begun.tokenizer
+    before, _ = tokenized(start_of(world, "sampled-none", **{"text.sampled": "0"}).text(), tokenizer, 64)
+    first, _ = tokenized(begun.text(), tokenizer, 64)
+    again, _ = tokenized(begun.text(), tokenizer, 64)
     assert first == again and written["calls"] == 1
-    rows = read_jsonl(context.workspace.work / "sampled" / "documents.jsonl")
+    rows = read_jsonl(begun.run.workspace.work / "sampled" / "documents.jsonl")
     assert 0 < len(rows) <= 5 and {row["license"] for row in rows} == {"generated"}
     assert first.windows[: len(before.windows)] == before.windows
     assert first.bytes - before.bytes == sum(len(row["text"].encode()) for row in rows)
-
-
-def tokenizer_of(context: Context) -> Any:
-    from minigpt import assets
-
-    return assets.load_tokenizer(context.parent.path)
 
 
 @pytest.mark.parametrize("bound", ["null", "1.5"])
@@ -94,13 +90,13 @@ def test_the_writer_has_read_the_text_and_goes_on_from_what_is_to_be_kept(
 
     monkeypatch.setattr(sampling, "sample", noted)
     settings = {"text.sampled": "400", "text.general": "1", "keep_general": bound, "tune.learning_rate": "1e-2"}
-    context = context_of(world, f"sampled-writer-{bound}", **settings)
-    sampling.sampled_documents(context)
+    begun = start_of(world, f"sampled-writer-{bound}", **settings)
+    begun.text()
     writer, prompts = seen
-    assert writer != weights_digest(context.load(context.parent.path))
-    assert writer == weights_digest(context.load(first_tuned(context).path))
-    tokenizer = tokenizer_of(context)
-    own = [" ".join(map(str, tokenizer.encode(each.text, add_special_tokens=False))) for each in context.corpus.train]
+    assert writer != weights_digest(begun.load(begun.parent.path))
+    assert writer == weights_digest(begun.load(begun.writer().model.path))
+    tokenizer, train = begun.tokenizer, begun.corpora.domain.train
+    own = [" ".join(map(str, tokenizer.encode(each.text, add_special_tokens=False))) for each in train]
     strange = [each for each in prompts if not any(" ".join(map(str, each[1:])) in text for text in own)]
     assert bool(strange) is (bound != "null")
 
@@ -119,14 +115,14 @@ def test_the_control_has_read_what_was_sampled_and_is_never_worse_than_the_write
     monkeypatch.setattr(training, "train", noted)
     monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
     settings = {"heal.steps": "3", "heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
-    context = context_of(world, "sampled-control", **settings, **{"tune.learning_rate": "1e-2"})
-    first, control = first_tuned(context), tuned_parent(context)
+    begun = start_of(world, "sampled-control", **settings, **{"tune.learning_rate": "1e-2"})
+    first, control = begun.writer(), begun.tuned()
     assert len(set(read[:3])) == 1 and len(read) == 4 and read[3] > read[0]
     assert control.tried[:3] == first.tried and control.tried[3].steps == 4 and control.training.steps == 4
     best = min(loss for each in control.tried for _, loss in each.dev_losses)
-    kept = weights_digest(context.load(control.path))
+    kept = weights_digest(begun.load(control.model.path))
     was_first = best == min(loss for each in first.tried for _, loss in each.dev_losses)
-    assert (kept == weights_digest(context.load(first.path))) is was_first
+    assert (kept == weights_digest(begun.load(first.model.path))) is was_first
 
 
 @pytest.mark.parametrize(("healing_steps", "steps"), [("1", 2), ("8", 9)])
@@ -140,7 +136,7 @@ def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
 
     def worse(found: Any, model: Any, *arguments: Any, **options: Any) -> Any:
         done = real(model, *arguments, **options)
-        return training.Found(
+        return training.TuningResult(
             model=None if found and found.model is None else model,
             training=found.training if found else done,
             tried=(*(found.tried if found else ()), done),
@@ -148,7 +144,7 @@ def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
 
     settings = {"heal.steps": healing_steps, "tune.steps": "2", "tune.evaluate_every": "2", "tune.patience": "0"}
     same = {"heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
-    control = tuned_parent(context_of(world, f"sampled-told-{steps}", **{**settings, **same}))
+    control = start_of(world, f"sampled-told-{steps}", **{**settings, **same}).tuned()
     short, long = control.tried[0], control.tried[3]
     assert long.steps == steps and control.training.tokens == max(short.tokens, long.tokens)
     assert steps == 2 or long.tokens > short.tokens
@@ -168,44 +164,54 @@ def test_the_text_is_named_by_who_wrote_it(world: World) -> None:
         "more": {"text.sampled": "7"},
         "none": {"text.sampled": "0"},
     }.items():
-        context = context_of(world, f"sampled-keys-{name}", **changes)
-        keys[name] = (sampling.first_key(context), sampling.sampled_key(context), context.text_key)
+        begun = start_of(world, f"sampled-keys-{name}", **changes)
+        keys[name] = (
+            short_tuning_key(begun.run, begun.parent, begun.real),
+            sampling.sampled_key(begun.run, begun.parent, begun.real),
+            begun.text().key,
+        )
     first, written, read = zip(*keys.values(), strict=True)
     assert first[0] == first[2] == first[3] != first[1]
     assert len(set(written)) == 4 and len(set(read)) == 4
-    single = replace(context, options=replace(context.options, dtype="float32"))
-    assert sampling.first_key(single) != sampling.first_key(context)
+    single = replace(begun.run, options=replace(begun.run.options, dtype="float32"))
+    assert short_tuning_key(single, begun.parent, begun.real) != first[-1]
 
 
-def test_without_a_control_healing_tells_the_time_of_writing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sampling.sampled_text
-    monkeypatch.setattr(healing, "sampled_text", lambda context: replace(real(context), seconds=1000.0))
+def test_without_a_tuned_parent_healing_tells_the_time_of_writing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = groundwork.add_sampled
+
+    def slow(*arguments: Any) -> Any:
+        return replace(real(*arguments), sampling_seconds=1000.0)
+
+    monkeypatch.setattr(groundwork, "add_sampled", slow)
     overrides = {**FAST, **SAMPLED, "heal.steps": "1"}
-    for control, told in (("false", True), ("true", False)):
-        made = build(world.options(f"sampled-time-{control}", overrides={**overrides, "control": control}))
+    for tuned, told in (("false", True), ("true", False)):
+        made = build(world.options(f"sampled-time-{tuned}", overrides={**overrides, "tuned_parent": tuned}))
         assert (made.stages[-1].seconds > 1000) is told
 
 
 def test_held_out_text_that_the_model_writes_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = context_of(world, "sampled-leak")
-    tokenizer = tokenizer_of(context)
-    leaks = [*context.corpus.heldout[:2], *context.corpus.dev[:1]]
-    texts = [[0, *tokenizer.encode(each.text, add_special_tokens=False)] for each in (*leaks, context.corpus.train[0])]
+    begun = start_of(world, "sampled-leak")
+    tokenizer, corpus = begun.tokenizer, begun.corpora.domain
+    leaks = [*corpus.heldout[:2], *corpus.dev[:1]]
+    texts = [[0, *tokenizer.encode(each.text, add_special_tokens=False)] for each in (*leaks, corpus.train[0])]
     monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: texts)
-    found = [each.text for each in sampling.sampled_documents(context)]
-    assert len(found) == 1 and found[0].strip() == context.corpus.train[0].text.strip()
+    found = [each.text for each in sampled_by(begun)]
+    assert len(found) == 1 and found[0].strip() == corpus.train[0].text.strip()
 
 
 def test_a_character_that_a_text_begins_or_ends_within_is_dropped(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Openings are cut anywhere between tokens, and a token may be a part of a character."""
-    context = context_of(world, "sampled-halves")
-    tokenizer = tokenizer_of(context)
+    begun = start_of(world, "sampled-halves")
+    tokenizer = begun.tokenizer
     ids = tokenizer.encode("ж and ж", add_special_tokens=False)
     assert tokenizer.decode(ids[1:-1]) == "\ufffd and \ufffd"
     monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *ids[1:-1]]])
-    assert [each.text for each in sampling.sampled_documents(context)] == [" and "]
+    assert [each.text for each in sampled_by(begun)] == [" and "]
 
 
 def test_a_family_the_sampler_does_not_compute_gives_none_and_says_so(
@@ -213,8 +219,8 @@ def test_a_family_the_sampler_does_not_compute_gives_none_and_says_so(
 ) -> None:
     monkeypatch.setattr(sampling, "can_sample", lambda *_: False)
     notes = Notes()
-    context = replace(context_of(world, "sampled-family"), reporter=notes)
-    assert sampling.sampled_documents(context) == []
+    begun = start(world.options("sampled-family", overrides=SAMPLED), notes)
+    assert sampled_by(begun) == []
     assert any("No text is sampled" in note for note in notes.notes)
 
 
@@ -228,9 +234,10 @@ def test_the_report_tells_of_it_and_the_text_is_dropped_at_the_end(world: World)
 
 
 def test_a_form_that_nothing_was_trained_for_asks_for_no_text(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--masked` without a control trains nothing: its report must not say so, nor tune a writer to count passages."""
-    monkeypatch.setattr(sampling, "sampled_text", lambda *_: pytest.fail("nothing is to be sampled"))
-    overrides = {**FAST, **SAMPLED, "control": "false", "evaluation.general": "true", "text.general": "1"}
+    """A paper form without a tuned parent trains nothing: its report must not say so, nor is a writer tuned."""
+    monkeypatch.setattr(groundwork, "add_sampled", lambda *_: pytest.fail("nothing is to be sampled"))
+    monkeypatch.setattr(groundwork, "tune_briefly", lambda *_: pytest.fail("nobody is to write"))
+    overrides = {**FAST, **SAMPLED, "tuned_parent": "false", "evaluation.general": "true", "text.general": "1"}
     made = build(world.options("sampled-masked", overrides=overrides, masked=True))
     assert not any("trained" in note or "training text" in note for note in made.notes)
 
@@ -248,7 +255,7 @@ def test_it_is_made_again_for_other_settings_alone(
     monkeypatch.setattr(sampling, "sample", lambda _model, prompts, **_: written.append(prompts) or [])
     folder = f"sampled-again-{'-'.join(changed)}"
     for settings in ({}, changed):
-        sampling.sampled_documents(context_of(world, folder, **{"text.general": "1", **settings}))
+        start_of(world, folder, **{"text.general": "1", **settings}).text()
     assert len(written) == (2 if changed else 1)
 
 
@@ -256,28 +263,10 @@ def test_points_of_a_sweep_read_what_their_control_read(world: World, monkeypatc
     """A point's own seed orders its healing; another text than the control's would make the comparison unfair."""
     written: list[Any] = []
     monkeypatch.setattr(sampling, "sample", lambda _model, prompts, **_: written.append(prompts) or [])
-    control = context_of(world, "sampled-sweep", **{"text.definitions": "1"})
-    point = replace(control, options=replace(control.options, seed=3))
-    assert control.real_documents() == point.real_documents() and control.text_key == point.text_key
-    assert sampling.sampled_documents(control) == sampling.sampled_documents(point) and len(written) == 1
-
-
-def test_definitions_are_asked_once_a_build_and_again_for_other_text(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-    real = context.definition_documents
-
-    def counted(documents: Any, times: int, seed: int) -> Any:
-        made.append(times)
-        return real(documents, times, seed)
-
-    monkeypatch.setattr(context, "definition_documents", counted)
-    first = context_of(world, "asked-once", **{"text.definitions": "1"})
-    point = replace(first, options=replace(first.options, seed=3))
-    assert first.asked_documents() == first.asked_documents() == point.asked_documents() and made == [1]
-    more = replace(first, settings=replace(first.settings, text=replace(first.settings.text, definitions=2)))
-    assert more.asked_documents() is not None and made == [1, 2]
+    control = start_of(world, "sampled-sweep", **{"text.definitions": "1"})
+    point = replace(control, run=replace(control.run, options=replace(control.run.options, seed=3)))
+    first, second = control.text(), point.text()
+    assert first == replace(second, sampling_seconds=first.sampling_seconds) and len(written) == 1
 
 
 def test_a_definition_is_not_put_as_a_test_puts_it(world: World) -> None:
@@ -285,10 +274,15 @@ def test_a_definition_is_not_put_as_a_test_puts_it(world: World) -> None:
     told = Document(text="Output is the total of all that a country produces.", source="book")
     question = "Which term means the total of all that a country produces?"
     tests = QuestionSet(name="terms", questions=(Question(question=question, choices=("a", "b"), answer=0),))
-    told_of = context_of(world, "sampled-asked", **{"text.definitions": "12"})
+    begun = start_of(world, "sampled-asked", **{"text.definitions": "12"})
     empty = QuestionSet(name="terms", questions=())
-    corpus = replace(told_of.corpus, train=(told,), questions=(empty,), fingerprint="free")
-    free = replace(told_of, corpus=corpus)
-    guarded = replace(told_of, corpus=replace(corpus, questions=(tests,), fingerprint="guarded"))
-    made, kept = ([each.text for each in one.asked_documents()] for one in (free, guarded))
+    free = replace(begun.corpora.domain, train=(told,), questions=(empty,))
+    guarded = replace(free, questions=(tests,))
+    made, kept = (
+        [
+            each.text
+            for each in training_text(replace(begun.corpora, domain=one), begun.run.settings, seed=0).definitions
+        ]
+        for one in (free, guarded)
+    )
     assert len(made) == 24 and kept == [text for text in made if question not in text] != made

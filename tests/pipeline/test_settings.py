@@ -37,7 +37,7 @@ SMALL = {
 def test_a_large_preset_runs_from_end_to_end(preset: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control has read at least what healing read, the rate grows where it should, the size is as asked for."""
     written: list[int] = []
-    real = sampling.passages
+    real = sampling.write_passages
 
     def counted(*arguments: Any, **options: Any) -> Any:
         found = real(*arguments, **options)
@@ -45,7 +45,7 @@ def test_a_large_preset_runs_from_end_to_end(preset: str, world: World, monkeypa
         return found
 
     monkeypatch.setattr(sampling, "LENGTH", 40)
-    monkeypatch.setattr(sampling, "passages", counted)
+    monkeypatch.setattr(sampling, "write_passages", counted)
     options = world.options(f"preset-{preset}", overrides=None, preset=preset, target_size=0.8)
     report = build(replace(options, overrides=SMALL))
     healed, tuned = report.stage("healed"), report.stage("parent_tuned")

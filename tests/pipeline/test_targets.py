@@ -90,7 +90,7 @@ def test_without_healing_steps_the_pruned_model_is_the_result(world: World) -> N
 
 def test_a_plan_alone_writes_no_model_and_is_what_the_build_does(world: World, made: Counter[str]) -> None:
     options = world.options("planned", overrides=FAST)
-    (plan,) = pipeline.plan_only(options)
+    (plan,) = pipeline.plan_specialists(options)
     assert not (folder_of(options) / "model").exists()
     assert not (folder_of(options) / "report.json").exists()
     assert not [path for path in folder_of(options).rglob("model.safetensors")]
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_plan(world: World) -> None:
         plans.append((folder_of(options) / "plan.json").read_bytes())
     assert plans[0] == plans[1]
     third = world.options("third", method="random", seed=1, overrides=FAST)
-    pipeline.plan_only(third)
+    pipeline.plan_specialists(third)
     other = json.loads((folder_of(third) / "work" / "plan" / "plan.json").read_text("utf-8"))
     assert other["ffn"] != json.loads(plans[0])["ffn"]
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_met_is_refused_before_any_compute(
     world: World, changes: dict[str, Any], overrides: dict[str, str], said: str, made: Counter[str]
 ) -> None:
     options = world.options("impossible", overrides={**FAST, **overrides}, **changes)
-    for job in (pipeline.build, pipeline.plan_only):
+    for job in (pipeline.build_specialists, pipeline.plan_specialists):
         with pytest.raises(PlanError, match=said) as caught:
             job(options)
         assert "\n" not in str(caught.value)

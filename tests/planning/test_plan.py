@@ -266,7 +266,7 @@ def test_fractions_removed() -> None:
 
 @pytest.fixture(scope="module")
 def measured() -> tuple[object, object, object]:
-    from minigpt.methods.importance import weight_norms
+    from minigpt.methods.norms import weight_norms
     from minigpt.transformer import stats
     from minigpt.transformer.batches import to_batches
     from minigpt.transformer.packing import pack, tokenize
@@ -291,13 +291,17 @@ def measured() -> tuple[object, object, object]:
 def test_what_each_kind_removed_adds_up(
     measured: tuple[object, object, object], after: Shape, kinds: tuple[str, ...] | None
 ) -> None:
-    from minigpt.methods.importance import score
-    from minigpt.methods.ranking import make_plan
+    from minigpt.methods import method_named
+    from minigpt.methods.material import Material
+    from minigpt.methods.ranking import make_plan, rank
     from minigpt.planning.attribution import removed_parameters
 
     model, found, norms = measured
     before, costs = Shape(layers=4, intermediate_size=64, kv_groups=2, vocab_size=512), unit_costs(model)
-    plan: PrunePlan = make_plan(score("contextual", found, norms), after)  # type: ignore[arg-type]
+    material = Material(model=model, batches=(), statistics=found, norms=norms)  # type: ignore[arg-type]
+    scores = rank(method_named("contextual"), material)
+    assert scores is not None
+    plan: PrunePlan = make_plan(scores, after)
     removed = removed_parameters(plan, before, after, costs, found, norms, kinds)  # type: ignore[arg-type]
     assert set(removed) == {"linear", "activation", "embedding", "layers"}
     assert sum(removed.values()) == costs.total(before) - costs.total(after)

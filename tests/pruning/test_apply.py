@@ -12,8 +12,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from minigpt.errors import PlanError, UnsupportedModel
-from minigpt.methods.importance import Scores
 from minigpt.methods.ranking import make_plan, select
+from minigpt.methods.scores import Scores
 from minigpt.pruning.apply import apply_plan, mask_plan
 from minigpt.transformer import arch
 from minigpt.types import Shape

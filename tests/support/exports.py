@@ -10,9 +10,8 @@ import yaml
 
 from minigpt.assets import parent
 from minigpt.errors import AssetError
-from minigpt.exporting import ExportRequest
+from minigpt.exporting import ExportRequest, Written
 from minigpt.exporting.common import copy_tokenizer
-from minigpt.exporting.run import Written
 from minigpt.runtimes.pytorch import TorchRuntime, load
 from tests.support import tiny
 
@@ -79,16 +78,16 @@ class Lying(TorchRuntime):
         padded = bool((attention_mask == 0).any())
         if LIE["is"] == "mask" and padded:
             attention_mask = attention_mask * 0 + 1
-        found = super().logits(input_ids, attention_mask)
-        found[..., 3] += {"weights": 0.01, "infinite": float("inf")}.get(LIE["is"], 0.0)
-        return found
+        values = super().logits(input_ids, attention_mask)
+        values[..., 3] += {"weights": 0.01, "infinite": float("inf")}.get(LIE["is"], 0.0)
+        return values
 
     def step(self, token: int) -> Any:
         if LIE["is"] == "cache":
             self._cache.crop(-1)
-        found = super().step(token)
-        found[3] += {"rough": 1.5, "broken": 2.5}.get(LIE["is"], 0.0)
-        return found
+        values = super().step(token)
+        values[3] += {"rough": 1.5, "broken": 2.5}.get(LIE["is"], 0.0)
+        return values
 
 
 LIE = {"is": ""}

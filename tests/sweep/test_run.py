@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import minigpt
 from minigpt import pipeline, report
 from minigpt.cli import cli
 from minigpt.errors import ConfigError, MiniGPTError
@@ -111,7 +112,7 @@ def test_other_general_text_to_heal_on_is_another_point(tmp_path: Path, made: Co
     chosen = options(world, "mixed", methods=("random",), healing="preset", overrides=mixed)
     sweep(chosen)
     work = chosen.output_dir / "words" / "shared" / "work"
-    read = read_jsonl(work / "corpus" / "control" / "train.jsonl")[0]["text"]
+    read = read_jsonl(work / "corpus" / "general" / "train.jsonl")[0]["text"]
     (file,) = (path for path in (world.root / "general").iterdir() if read in path.read_text())
     file.write_text(f"{read} {read.upper()}")
     sweep(chosen)
@@ -138,16 +139,16 @@ def test_a_killed_sweep_loses_at_most_the_point_it_was_at(
     chosen = options(world, "killed")
     from minigpt.sweep import run
 
-    whole = run.pruned_and_healed
+    whole = run.specialize
     calls: list[str] = []
 
-    def dying(context: Any, *rest: Any, **more: Any) -> Any:
-        calls.append(context.options.method)
+    def dying(point: Any, *rest: Any, **more: Any) -> Any:
+        calls.append(point.options.method)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return whole(context, *rest, **more)
+        return whole(point, *rest, **more)
 
-    monkeypatch.setattr(run, "pruned_and_healed", dying)
+    monkeypatch.setattr(run, "specialize", dying)
     with pytest.raises(KeyboardInterrupt):
         sweep(chosen)
     assert len(read_jsonl(chosen.output_dir / "points.jsonl")) == 1
@@ -205,7 +206,7 @@ def builds(world: World) -> tuple[str, str]:
     fast = {**FAST, "heal.steps": "0", "evaluation.general": "false", "evaluation.questions": "2"}
     for name, domain in (("one", world.domain), ("two", other)):
         chosen = world.options(name, overrides=fast, method="flap", target_size=0.9, domains=(str(domain),))
-        pipeline.build(chosen)
+        pipeline.build_specialists(chosen)
     return str(world.root / "one"), str(world.root / "two")
 
 
@@ -215,7 +216,7 @@ def test_the_matrix_reads_every_specialist_on_every_domain(
     found = cross_domain(builds, output_dir=tmp_path / "m", device="cpu")
     assert found.models == builds and found.domains == ("words", "speech", "plain")
     assert [cell.own for cell in found.cells] == [True, False, False, False, True, False]
-    alone = pipeline.evaluate_ref(builds[0], str(world.domain), device="cpu")
+    alone = minigpt.evaluate(builds[0], str(world.domain), device="cpu")
     wanted = next(metric for metric in alone.metrics if (metric.task, metric.metric) == ("words", "bits_per_byte"))
     cell = found.at(builds[0], "words")
     assert cell.value.value == pytest.approx(wanted.value)

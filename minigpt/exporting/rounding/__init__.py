@@ -1,20 +1,31 @@
-"""Fewer bits per weight, chosen on calibration text: pure algebra, whatever file it ends up in."""
+"""Four-bit block rounding: algebra that knows no file format, and the layers of a model it is applied to.
+
+Not to be confused with NF4, the four-bit type of bitsandbytes: see :mod:`minigpt.transformer.nf4`.
+"""
 
 from __future__ import annotations
 
-from minigpt.exporting.rounding.grams import gram_matrices, matrices_of
-from minigpt.exporting.rounding.rounding import BLOCK, Rounded, compensated, nearest, row_errors, searched, stacked
-from minigpt.exporting.rounding.together import round_together
+from minigpt.exporting.rounding.blocks import (
+    BLOCK,
+    RoundedMatrix,
+    round_compensated,
+    round_nearest,
+    round_searched,
+    row_errors,
+    stack_rows,
+)
+from minigpt.exporting.rounding.grams import gram_matrices, matrices_by_input
+from minigpt.exporting.rounding.matrices import round_matrices
 
 __all__ = [
     "BLOCK",
-    "Rounded",
-    "compensated",
+    "RoundedMatrix",
     "gram_matrices",
-    "matrices_of",
-    "nearest",
-    "round_together",
+    "matrices_by_input",
+    "round_compensated",
+    "round_matrices",
+    "round_nearest",
+    "round_searched",
     "row_errors",
-    "searched",
-    "stacked",
+    "stack_rows",
 ]

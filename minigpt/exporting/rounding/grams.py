@@ -1,4 +1,4 @@
-"""What the matrices of a model see on calibration text: the Gram matrix of each one's inputs."""
+"""Gram matrices of the inputs of a model's weight matrices, measured on calibration text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, run_decoder
 
 
-def matrices_of(model: Any) -> dict[str, tuple[str, ...]]:
-    """The weight matrices of the decoder layers, grouped by the input they share.
+def matrices_by_input(model: Any) -> dict[str, tuple[str, ...]]:
+    """Group the weight matrices of the decoder layers by the input they share.
 
-    Keys are the names of the modules whose input is recorded, values the parameter names.
+    Returns:
+        Parameter names by the name of the module whose input they share.
+
+    Raises:
+        UnsupportedModel: the family is not in the architecture table.
     """
     spec = arch_of(model)
     groups = {}
@@ -31,17 +35,23 @@ def matrices_of(model: Any) -> dict[str, tuple[str, ...]]:
 
 
 def gram_matrices(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT) -> Mapping[str, Tensor]:
-    """Mean x x^T over the text tokens of the inputs of every matrix, fp32 [columns, columns] on the model's device.
+    """Average x x^T over the inputs x that every matrix of the decoder layers receives for text tokens.
+
+    Args:
+        model: a causal language model.
+        batches: calibration text.
+        reporter: receives progress.
 
     Returns:
-        The Gram matrix for each parameter name of `matrices_of`; matrices with the same input share one tensor.
+        The Gram matrix for each parameter name of :func:`matrices_by_input`, fp32 [columns, columns] on the model's
+        device. Matrices with the same input share one tensor.
 
     Raises:
         CorpusError: the batches hold no text.
         UnsupportedModel: the family is not in the architecture table.
     """
-    groups = matrices_of(model)
-    sums = _Sums()
+    groups = matrices_by_input(model)
+    sums = _InputSums()
     with torch.inference_mode(), ExitStack() as stack:
         for name in groups:
             stack.callback(model.get_submodule(name).register_forward_pre_hook(sums.hook(name)).remove)
@@ -56,8 +66,14 @@ def gram_matrices(model: Any, batches: Iterable[Batch], *, reporter: Reporter = 
     return {matrix: means[name] for name, names in groups.items() for matrix in names}
 
 
-class _Sums:
-    """Gram matrices so far, and the rows of the present batch that are text."""
+class _InputSums:
+    """Running sums of Gram matrices.
+
+    Attributes:
+        grams: the sum for each name so far.
+        rows: places of the current batch that hold text, not padding.
+        tokens: text tokens added so far.
+    """
 
     def __init__(self) -> None:
         self.grams: dict[str, Tensor] = {}
@@ -65,7 +81,7 @@ class _Sums:
         self.tokens = 0
 
     def hook(self, name: str) -> Callable[..., None]:
-        """What to hang before a module whose inputs are to be added under `name`."""
+        """Make the pre-hook of a module whose inputs are added under `name`."""
 
         def record(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             states = args[0].detach().reshape(-1, args[0].shape[-1]).index_select(0, self.rows).float()

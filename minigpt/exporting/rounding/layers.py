@@ -1,59 +1,75 @@
-"""Four bits for the matrices of the decoder layers, plainly or chosen on calibration text, for any format of that grid.
+"""Block rounding of the matrices of the decoder layers, for any export format with that four-bit grid.
 
-The embedding, and the head with it, is left to the format: it is the dearest tensor to round (docs/deploy.md).
+The embedding, and the head with it, is left to the format: it is the tensor that loses most when it is rounded
+(docs/results/deploy.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minigpt.exporting.run import ExportRequest
+from torch import Tensor
+
+from minigpt.exporting.request import ExportRequest, read_corpus
+from minigpt.exporting.rounding.blocks import BLOCK, RoundedMatrix, round_nearest
+from minigpt.exporting.rounding.grams import gram_matrices, matrices_by_input
+from minigpt.exporting.rounding.matrices import round_matrices
 from minigpt.progress import Reporter
+from minigpt.transformer.calibration import calibration_batches
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from minigpt.exporting.rounding import Rounded
-
+# Tokens of calibration text that are read.
 CALIBRATION_TOKENS = 8192
+# Tokens of a window of calibration text.
 WINDOW = 256
+# Tokens of a batch of calibration text.
 BATCH_TOKENS = 1024
 
-Settings = dict[str, str | int | float | bool]
+# How matrices were rounded, as it stands in the settings of an export's record.
+RoundingSettings = dict[str, str | int | float | bool]
 
 
-def rounded_matrices(
+def round_layers(
     model: Any, tokenizer: Any, request: ExportRequest, reporter: Reporter
-) -> tuple[dict[str, Rounded], Settings]:
-    """Each matrix of the decoder layers by parameter name, and how it was done, for the record.
+) -> tuple[dict[str, RoundedMatrix], RoundingSettings]:
+    """Round the matrices of the decoder layers as the request says.
 
-    A matrix whose rows are no whole number of blocks is left out. `output_error_over_plain_rounding` is the squared
-    error of all outputs on the calibration text, each group's over its own squared outputs, as a ratio.
+    A matrix whose rows are no whole number of blocks is left out.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        request: names the way to round and the domain whose text calibrates it.
+        reporter: receives progress.
+
+    Returns:
+        The rounded matrices by parameter name, and how they were rounded. There `output_error_over_plain_rounding` is
+        the squared error of all outputs on the calibration text, each group's over its own squared outputs, as a
+        fraction of the error of plain rounding.
+
+    Raises:
+        CorpusError: the domain has no calibration text.
+        UnsupportedModel: the family is not in the architecture table.
     """
-    from minigpt.exporting.rounding import BLOCK, matrices_of, nearest, round_together
-
-    names = [name for group in matrices_of(model).values() for name in group]
+    names = [name for group in matrices_by_input(model).values() for name in group]
     weights = {name: model.get_parameter(name).detach() for name in names}
     weights = {name: weight for name, weight in weights.items() if weight.shape[1] % BLOCK == 0}
     if request.rounding == "nearest":
-        return {name: nearest(weight) for name, weight in weights.items()}, {"rounding": "nearest"}
+        return {name: round_nearest(weight) for name, weight in weights.items()}, {"rounding": "nearest"}
     grams = calibration_grams(model, tokenizer, request, reporter)
-    found, gain = round_together(weights, grams, reporter=reporter)
-    return found, {
+    matrices, error_ratio = round_matrices(weights, grams, reporter=reporter)
+    return matrices, {
         "rounding": "compensated",
         "calibration_domain": request.domain,
         "calibration_tokens": CALIBRATION_TOKENS,
-        "output_error_over_plain_rounding": gain,
+        "output_error_over_plain_rounding": error_ratio,
     }
 
 
 def calibration_grams(model: Any, tokenizer: Any, request: ExportRequest, reporter: Reporter) -> Mapping[str, Tensor]:
-    """Gram matrices of the inputs of every matrix, on calibration text of `request.domain`; never held-out text."""
-    from minigpt.exporting.rounding import gram_matrices
-    from minigpt.pipeline.text import calibration_batches
-
+    """Measure the Gram matrices of the inputs of every matrix on calibration text, never on held-out text."""
+    corpus = request.corpus or read_corpus(request, reporter=reporter)
     batches = calibration_batches(
-        tokenizer, request.corpus.calibration, window=WINDOW, tokens=CALIBRATION_TOKENS, batch_tokens=BATCH_TOKENS
+        tokenizer, corpus.calibration, window=WINDOW, tokens=CALIBRATION_TOKENS, batch_tokens=BATCH_TOKENS
     )
     return gram_matrices(model, batches, reporter=reporter)

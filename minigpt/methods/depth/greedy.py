@@ -9,48 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from minigpt.errors import PlanError
-from minigpt.files import read_json, write_json
-from minigpt.methods.depth.loss import Part, trial_losses
+from minigpt.methods.depth.loss import trial_losses
+from minigpt.methods.searches import Part, Removal
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.batches import Batch
 from minigpt.types import Ints
 
 Parts = tuple[Part, ...]
 ENDS = (0, -1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
-    """One step: what went, and the loss (nats a token) without it and all that went before."""
-
-    part: Part
-    loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class Searches:
-    """How far searches went in one model and text, so that a smaller size goes on where a larger one stopped.
-
-    `folder` holds a file for each kind of search; without one nothing is remembered.
-    """
-
-    folder: Path | None = None
-
-    def known(self, kind: str) -> tuple[Removal, ...]:
-        """The steps done before."""
-        if self.folder is None or not (path := self.folder / f"{kind}.json").exists():
-            return ()
-        return read_json(path, tuple[Removal, ...])
-
-    def remember(self, kind: str, steps: Sequence[Removal]) -> None:
-        """Keep the steps, if they are more than those before."""
-        if self.folder is not None and len(steps) > len(self.known(kind)):
-            write_json(self.folder / f"{kind}.json", list(steps))
 
 
 def greedy(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from minigpt.errors import CorpusError
+from minigpt.methods.searches import Part
 from minigpt.pruning.slicing import forward_replaced
 from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, attention_mask, run_decoder, split_rows, take_tokens
 from minigpt.transformer.logits import logits_at
 
-Part = tuple[int, Literal["layer", "attention", "ffn"]]
 CHUNK_TOKENS = 4096
 """Of one forward pass, so that its logits stay small."""
 SEARCH_TOKENS = {"cuda": 32768}

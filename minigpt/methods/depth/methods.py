@@ -8,9 +8,10 @@ from torch import nn
 
 from minigpt.methods.depth.collapse import TEXT_TOKENS, Collapse, search
 from minigpt.methods.depth.greedy import ENDS, greedy_halves, greedy_layers
-from minigpt.methods.depth.loss import Part, module_of, no_attention, no_ffn, search_text
+from minigpt.methods.depth.loss import module_of, no_attention, no_ffn, search_text
 from minigpt.methods.depth.similarity import complement, deepest_block, least_influential, most_similar_block
-from minigpt.methods.material import Masked, Material
+from minigpt.methods.material import Material, PaperForm
+from minigpt.methods.searches import Part
 from minigpt.transformer.arch import arch_of, decoder_layers, parameters_of
 from minigpt.transformer.batches import take_tokens
 from minigpt.types import Ints
@@ -19,13 +20,13 @@ from minigpt.types import Ints
 def shortgpt(material: Material, count: int) -> Ints:
     """Drop the layers of lowest Block Influence."""
     layers = _layers(material)
-    return complement(layers, least_influential(material.stats.layer_cos.tolist(), layers - count))
+    return complement(layers, least_influential(material.statistics.layer_cos.tolist(), layers - count))
 
 
 def deeper_layers(material: Material, count: int) -> Ints:
     """Drop the block whose input and output are closest in angle."""
     layers = _layers(material)
-    return complement(layers, most_similar_block(material.stats.angular, layers - count))
+    return complement(layers, most_similar_block(material.statistics.angular, layers - count))
 
 
 def deepest(material: Material, count: int) -> Ints:
@@ -56,7 +57,7 @@ def laco(material: Material, count: int) -> Collapse:
     return search(material.model, text, _layers(material) - count, reporter=material.reporter)
 
 
-def greedy_blocks_faithful(material: Material, target: int) -> Masked:
+def greedy_blocks_paper_form(material: Material, target: int) -> PaperForm:
     """BlockPruner: attentions and FFNs go one by one until at most `target` parameters are left.
 
     `material.model` is changed: what went is replaced by modules that add nothing.
@@ -82,7 +83,7 @@ def greedy_blocks_faithful(material: Material, target: int) -> Masked:
     for index, half in gone:
         _remove(model, index, half)
     config, layers = model.config, range(_layers(material))
-    return Masked(
+    return PaperForm(
         model=model,
         parameters=_parameters(model),
         note=f"{sum(half == 'attention' for _, half in gone)} attentions and {sum(half == 'ffn' for _, half in gone)} "

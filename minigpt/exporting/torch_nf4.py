@@ -1,31 +1,32 @@
-"""A plain transformers folder whose linear layers are packed in 4 bits (NF4, Dettmers et al. 2023, QLoRA section 3)."""
+"""4-bit transformers folder whose linear layers are stored as NF4 (Dettmers et al. 2023, QLoRA, section 3)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import ExportError, first_line
 from minigpt.exporting.common import copy_tokenizer
 from minigpt.exporting.quiet import silence
-from minigpt.exporting.run import ExportRequest, Written
+from minigpt.exporting.request import ExportRequest, Written
 from minigpt.progress import Reporter
 
 
 def write(request: ExportRequest, folder: Path, _reporter: Reporter) -> Written:
     """Pack the linear layers with bitsandbytes; embedding and output projection stay in bfloat16.
 
-    The scales of the blocks are quantized too (double quantization, 0.37 bits a weight less).
+    The scales of the blocks are quantized too (double quantization).
 
     Raises:
         ExportError: bitsandbytes cannot pack this model here.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    make: Any = BitsAndBytesConfig
-    config = make(
+    # Both classes are untyped for mypy.
+    config_class: Any = BitsAndBytesConfig
+    config = config_class(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

@@ -1,14 +1,15 @@
-"""Measure what each axis costs on its own: cut a copy as the method does, read the dev text, once for each probe."""
+"""Probes: measure what removing a share of one axis costs, by cutting a copy and reading dev text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from minigpt.healing import bits_per_byte
-from minigpt.pipeline.text import token_text
+from minigpt.healing.tokenized import token_text
 from minigpt.planning import Curve
 from minigpt.progress import Reporter
 from minigpt.pruning import vocab
@@ -62,8 +63,6 @@ def measure_sensitivity(
 
 def _probes(model: Any) -> list[tuple[str, float, Shape]]:
     """(axis, fraction removed, shape) for every probe, each changing one axis only."""
-    from dataclasses import replace
-
     full = shape_of(model)
     found: list[tuple[str, float, Shape]] = []
     for share in FFN_REMOVED:

@@ -1,0 +1,22 @@
+"""Documents as tokenized text for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minigpt.healing.data import TokenText
+from minigpt.transformer.packing import tokenize
+from minigpt.types import Document
+
+
+def token_text(tokenizer: Any, documents: Sequence[Document], window: int) -> TokenText:
+    """Tokenize documents for training or for measuring a dev loss.
+
+    Args:
+        tokenizer: of the model that reads.
+        documents: in the order in which they are read.
+        window: longest piece in tokens, the opening token included.
+    """
+    windows = tuple(tuple(ids) for ids in tokenize(tokenizer, documents, window=window))
+    return TokenText(windows=windows, bytes=sum(len(document.text.encode()) for document in documents))

@@ -1,0 +1,118 @@
+"""Groundwork: everything that all sizes and methods of a domain share, read, tuned and measured once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minigpt import assets
+from minigpt.evaluation import Suite, suite_for
+from minigpt.pipeline.controls import Controls, controls_of
+from minigpt.pipeline.measure import measure
+from minigpt.pipeline.read import Corpora, check_bound, read_corpora
+from minigpt.pipeline.run import Run, SavedModel
+from minigpt.pipeline.sampling import add_sampled, needs_writer
+from minigpt.pipeline.text import PlanningText, TrainingText, planning_text, training_text
+from minigpt.pipeline.tuning import TunedParent, tune_briefly, tune_parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groundwork:
+    """The values that planning, pruning, healing and the report start from.
+
+    Attributes:
+        corpora: domain and general text.
+        suite: the texts and questions that are measured.
+        parent: the untuned parent.
+        planning: the text that decides what is kept.
+        text: the text that is trained on, sampled passages included.
+        controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and taught from.
+    """
+
+    corpora: Corpora
+    suite: Suite
+    parent: assets.Parent
+    planning: PlanningText
+    text: TrainingText
+    controls: Controls
+
+
+def read(run: Run) -> tuple[Corpora, Suite]:
+    """Read the text of a build, and choose what is measured.
+
+    Raises:
+        CorpusError: the text cannot be read, or too little of it is left.
+        ConfigError: a bound on general text cannot be kept or measured.
+    """
+    settings = run.settings
+    corpora = read_corpora(
+        run.domain,
+        run.general,
+        settings.corpus,
+        seed=run.options.seed,
+        workspace=run.workspace,
+        state=run.state,
+        reporter=run.reporter,
+    )
+    check_bound(run.domain, corpora.general, settings.keep_general)
+    suite = suite_for(
+        corpora.domain,
+        corpora.general,
+        max_heldout_bytes=settings.evaluation.heldout_bytes,
+        max_questions=settings.evaluation.questions,
+        seed=run.options.seed,
+    )
+    return corpora, suite
+
+
+def lay_groundwork(
+    run: Run, corpora: Corpora, suite: Suite, parent: assets.Parent, *, trains: bool = True
+) -> Groundwork:
+    """Measure the parent, gather the training text, and tune the parent where the settings want it.
+
+    Args:
+        run: the build.
+        corpora: domain and general text.
+        suite: what is measured.
+        parent: the untuned parent.
+        trains: whether a specialist will be trained; without that no text is sampled for it.
+    """
+    untuned = SavedModel(path=parent.path, key=parent.fingerprint)
+    measured = measure(run, suite, "parent", untuned)
+    text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
+    seed = run.options.seed
+    controls = controls_of(measured, untuned, seed=seed)
+    if tuned is not None:
+        controls = controls_of(
+            measured,
+            tuned.model,
+            seed=seed,
+            tuned=measure(run, suite, "parent_tuned", tuned.model),
+            tuning=tuned.training,
+            tuning_seconds=tuned.seconds,
+        )
+    return Groundwork(
+        corpora=corpora,
+        suite=suite,
+        parent=parent,
+        planning=planning_text(corpora, run.settings),
+        text=text,
+        controls=controls,
+    )
+
+
+def training_text_and_tuned_parent(
+    run: Run, corpora: Corpora, parent: assets.Parent, *, trains: bool
+) -> tuple[TrainingText, TunedParent | None]:
+    """Gather the text that is trained on, and tune the parent on it.
+
+    A briefly tuned parent writes a part of the text, and the tuned parent then reads all of it.
+
+    Returns:
+        The training text, and the tuned parent (None: the settings leave it out).
+    """
+    text = training_text(corpora, run.settings, seed=run.text_seed)
+    writer = tune_briefly(run, parent, text) if needs_writer(run, parent, trains=trains) else None
+    if writer is not None or trains:
+        text = add_sampled(run, corpora, parent, text, writer)
+    tuned = tune_parent(run, parent, text, writer) if writer is not None and run.settings.tuned_parent else None
+    return text, tuned

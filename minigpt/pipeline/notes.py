@@ -1,0 +1,108 @@
+"""Notes of a report: everything that a reader must know to read the numbers rightly."""
+
+from __future__ import annotations
+
+from minigpt.evaluation import Suite
+from minigpt.methods import method_named
+from minigpt.methods.cut import repair_of
+from minigpt.pipeline.read import Corpora
+from minigpt.pipeline.run import Run
+from minigpt.pipeline.text import TrainingText
+from minigpt.planning.allocate import TOLERANCE
+from minigpt.types import Attribution, PrunePlan
+
+
+def notes(
+    run: Run,
+    corpora: Corpora,
+    suite: Suite,
+    text: TrainingText,
+    plan: PrunePlan,
+    *,
+    precision: str,
+    trained: bool,
+) -> tuple[str, ...]:
+    """Collect the notes of a build, in the order of their weight.
+
+    Args:
+        run: the build.
+        corpora: domain and general text.
+        suite: the questions that were asked.
+        text: the training text.
+        plan: the units that were kept.
+        precision: precision of the parent's weights.
+        trained: whether any stage was trained.
+    """
+    lines = [f"The budget was split by the sensitivity of: {plan.sensitivity}."] if plan.sensitivity else []
+    lines += size_note(plan)
+    repaired = repair_of(method_named(run.options.method), run.settings.repair) is not None
+    if not repaired and plan.parameters_after < plan.parameters_before:
+        lines.append("The pruned model was not repaired by least squares.")
+    if trained and text.general_share:
+        lines.append(
+            "General training text was mixed into tuning and healing, from the sources of the general text that is "
+            "measured (other documents): the general rows show what is kept with that help, and the untuned parent did "
+            "not have it."
+        )
+    if run.settings.keep_general is not None:
+        lines.append(
+            f"General text was to cost at most {run.settings.keep_general:g} times what it costs the parent: it "
+            "counted as much as the domain's in statistics, plan, repair, vocabulary and healing."
+        )
+    lines += made_text_notes(run, text) if trained else []
+    lines += [
+        f"The license of {source.name} is not known."
+        for source in attributions(corpora, text)
+        if source.license == "unknown"
+    ]
+    if "dequant" in precision.lower():
+        lines.append(
+            f"The parent is {precision}: healing also mends quantization loss, which flatters every ratio to the "
+            "parent. The ratio to the tuned parent is the fair one; the original in full precision was not measured."
+        )
+    if not run.settings.tuned_parent:
+        lines.append("The parent was not tuned: gains over the parent include what any tuning would give.")
+    for questions in suite.questions.values():
+        if questions.derived and questions.note:
+            where = " The definitions stand in the training text." if questions.seen else ""
+            lines.append(f"{questions.name}: {questions.note}{where}")
+    return tuple(dict.fromkeys(lines))
+
+
+def made_text_notes(run: Run, text: TrainingText) -> list[str]:
+    """Say which training text nobody wrote in that form: definitions put as questions, and sampled passages."""
+    lines, tuned = [], run.settings.tuned_parent
+    if text.definitions:
+        lines.append(
+            f"Definitions that stand in the training text were put as {len(text.definitions):,} questions and answers "
+            "in the form in which questions are scored. The untuned parent never saw that form; on questions "
+            + ("the tuned parent, which did, is the fair comparison." if tuned else "it is no fair comparison.")
+        )
+    if text.sampled:
+        lines.append(
+            f"{len(text.sampled):,} passages of the training text were sampled from the parent after tuning on the "
+            "real text"
+            + (
+                "; the tuned parent is the best, on dev text, of runs on the real text and a long one on all of it."
+                if tuned
+                else "."
+            )
+        )
+    return lines
+
+
+def size_note(plan: PrunePlan) -> list[str]:
+    """Say why the size is not the one asked for, where it is not."""
+    wanted, removed = plan.target_parameters, plan.parameters_after < plan.parameters_before
+    if not wanted or not removed or abs(plan.parameters_after - wanted) <= TOLERANCE * wanted:
+        return []
+    return [
+        f"{wanted:,} parameters were asked for; {plan.parameters_after:,} is what {plan.method} comes to, because it "
+        "removes in coarse steps."
+    ]
+
+
+def attributions(corpora: Corpora, text: TrainingText) -> tuple[Attribution, ...]:
+    """The sources of the training text, the general text mixed in included."""
+    mixed = corpora.general.attributions if corpora.general is not None and text.general_share else ()
+    return (*corpora.domain.attributions, *mixed)

@@ -1,0 +1,189 @@
+"""A build as a file: `recipe.yaml`, which every build leaves and `minigpt build RECIPE` repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from minigpt.assets import DEFAULT_BASE
+from minigpt.assets.refs import PathRef, parse_ref
+from minigpt.domain.config import explain
+from minigpt.errors import ConfigError, did_you_mean
+from minigpt.files import to_plain
+from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.run import Run
+from minigpt.planning.target import parse_amount, parse_fraction
+
+RECIPE = "recipe.yaml"
+HEAD = """\
+# The recipe of a minigpt build. This repeats it:
+#   minigpt build recipe.yaml --output-dir DIR
+# Keys that are left out take their defaults. Paths are relative to this file.
+"""
+COMMENTS = {
+    "domain": "A name of `minigpt domains list` or a file; a list for several domains.",
+    "base": "The parent: a folder, a Hub id, a GGUF file or a pypi: asset.",
+    "size": "What to keep: `size` (a fraction of the parameters), `params` (100M) or `bytes` (150MB).",
+    "method": "A name of `minigpt methods`, or package.module:ROW.",
+    "kinds": "Kinds of pruning that are allowed: linear, activation, embedding; null allows everything.",
+    "preset": "The amount of work: quick, standard or thorough. `settings` below change it.",
+    "keep_general": "Bound on general text, as a multiple of the parent's bits per byte; null sets none.",
+    "dtype": "Type of the saved weights.",
+    "seed": "Random seed.",
+    "device": "Torch device; auto takes an accelerator if there is one.",
+    "online": "Read the domain's Hub data sets too.",
+    "settings": "Every setting, as `--set` takes them (docs/reference/settings.md).",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRecipe:
+    """The keys of a recipe file; see `COMMENTS` for their meaning."""
+
+    domain: str | tuple[str, ...]
+    base: str = DEFAULT_BASE
+    size: float | str | None = None
+    params: int | str | None = None
+    bytes: int | str | None = None
+    method: str = "contextual"
+    kinds: tuple[str, ...] | None = None
+    preset: Literal["quick", "standard", "thorough"] = "quick"
+    keep_general: float | None = None
+    dtype: str = "bfloat16"
+    seed: int = 0
+    device: str = "auto"
+    online: bool = False
+    paper_form: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_recipe(path: Path | str) -> BuildOptions:
+    """Read a recipe file strictly.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key or a value of the wrong type; says the nearest key.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    path = Path(path)
+    values = _read_yaml(path)
+    try:
+        recipe = TypeAdapter(BuildRecipe).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, BuildRecipe)}") from None
+    unknown = sorted(set(values) - set(BuildRecipe.__dataclass_fields__))
+    if unknown:
+        hint = did_you_mean(unknown[0], BuildRecipe.__dataclass_fields__)
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}.{hint}")
+    names = (recipe.domain,) if isinstance(recipe.domain, str) else recipe.domain
+    return BuildOptions(
+        domains=tuple(_beside(path, name) for name in names),
+        base=_beside(path, recipe.base),
+        target_size=None if recipe.size is None else parse_fraction(recipe.size),
+        target_params=None if recipe.params is None else parse_amount(recipe.params),
+        target_bytes=None if recipe.bytes is None else parse_amount(recipe.bytes, unit="b"),
+        method=recipe.method,
+        preset=recipe.preset,
+        device=recipe.device,
+        dtype=recipe.dtype,
+        seed=recipe.seed,
+        overrides=flatten_settings(recipe.settings),
+        kinds=recipe.kinds,
+        keep_general=recipe.keep_general,
+        online=recipe.online,
+        masked=recipe.paper_form,
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"No such recipe: {path}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f"{path}, line {line + 1}" if line is not None else str(path)
+        reason = getattr(error, "problem", None) or error
+        raise ConfigError(f"{where}: not readable as YAML ({reason}). Check indentation, colons and quotes.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping such as `domain: medical`; every build leaves one.")
+    return values
+
+
+def _beside(recipe: Path, name: str) -> str:
+    """A file or folder that lies beside the recipe, by its path; any other name as it is."""
+    candidate = recipe.parent / name
+    return str(candidate) if not Path(name).is_absolute() and candidate.exists() else name
+
+
+def with_changes(options: BuildOptions, given: Mapping[str, Any]) -> BuildOptions:
+    """Put options that were given beside a recipe in its place; settings are merged one by one.
+
+    Args:
+        options: of :func:`read_recipe`.
+        given: fields of :class:`BuildOptions`.
+    """
+    changes = dict(given)
+    targets = ("target_size", "target_params", "target_bytes")
+    if any(name in changes for name in targets):
+        changes = dict.fromkeys(targets) | changes
+    if "overrides" in changes:
+        changes["overrides"] = {**options.overrides, **changes["overrides"]}
+    return replace(options, **changes)
+
+
+def flatten_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten nested settings: `{"heal": {"steps": 50}}` and `{"heal.steps": 50}` both give `{"heal.steps": "50"}`."""
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": text for inner, text in flatten_settings(value).items()}
+        else:
+            flat[str(name)] = _as_text(value)
+    return flat
+
+
+def _as_text(value: Any) -> str:
+    """A value as `--set` reads it: what YAML has a word for by that word, text as it is."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if not isinstance(value, (list, tuple)) else f"[{', '.join(_as_text(item) for item in value)}]"
+
+
+def recipe_text(run: Run) -> str:
+    """The recipe that repeats a build, with the definition of its domain in `domain.yaml` beside it."""
+    import yaml
+
+    options, base = run.options, run.options.base
+    if isinstance(parent := parse_ref(base), PathRef):
+        base = str(parent.path.resolve())
+    target = {"size": options.target.size, "params": options.target_params, "bytes": options.target_bytes}
+    settings = to_plain(run.settings)
+    del settings["keep_general"]
+    values: dict[str, Any] = {
+        "domain": "domain.yaml",
+        "base": base,
+        **{name: value for name, value in target.items() if value is not None},
+        "method": options.method,
+        "kinds": None if options.kinds is None else list(options.kinds),
+        "preset": options.preset,
+        "keep_general": run.settings.keep_general,
+        "dtype": options.dtype,
+        "seed": options.seed,
+        "device": options.device,
+        "online": False,  # domain.yaml has the Hub data sets turned on where they were read
+        "settings": settings,
+    }
+    parts = [HEAD]
+    for name, value in values.items():
+        comment = COMMENTS["size" if name in target else name]
+        parts.append(f"# {comment}\n{yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=100)}")
+    return "".join(parts)

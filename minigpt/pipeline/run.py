@@ -1,0 +1,153 @@
+"""One build, resolved: everything that its steps share, fixed before the first of them runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigpt import assets
+from minigpt.assets.quiet import quiet_transformers
+from minigpt.domain.config import DomainConfig, domain_of, load_domain
+from minigpt.files import fingerprint
+from minigpt.machine import measuring_dtype, pick_device
+from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.read import source_state
+from minigpt.pipeline.settings import Settings, settings_for
+from minigpt.pipeline.workspace import Workspace
+from minigpt.progress import Reporter
+
+# Opens the sample generation of a domain without prompts of its own: never the user's text.
+NEUTRAL_PROMPT = "In short,"
+READABLE = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The record that every step of a build reads.
+
+    Attributes:
+        options: the user's options.
+        settings: the preset with the user's changes.
+        domain: the definition of the field.
+        general: the definition of the general text; None where nothing general is measured.
+        state: names the content of every local file that the build reads.
+        device: torch device.
+        text_seed: seed of splits, text and tuning; the points of a sweep have seeds of their own and share this one.
+        workspace: the folder of this build.
+        shared: the folder of steps that the points of a sweep share; None for a build of its own.
+        reporter: told about progress.
+    """
+
+    options: BuildOptions
+    settings: Settings
+    domain: DomainConfig
+    general: DomainConfig | None
+    state: str
+    device: str
+    text_seed: int
+    workspace: Workspace
+    shared: Workspace | None
+    reporter: Reporter
+
+    @property
+    def common(self) -> Workspace:
+        """The folder of steps whose result does not depend on method and size."""
+        return self.shared or self.workspace
+
+    @property
+    def prompt(self) -> str:
+        """The opening of the sample generations."""
+        return self.domain.prompts[0] if self.domain.prompts else NEUTRAL_PROMPT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedModel:
+    """A model on disk: the folder, and the fingerprint of everything that it depends on."""
+
+    path: Path
+    key: str
+
+
+def resolve_run(
+    name: str, options: BuildOptions, reporter: Reporter, *, folder: Path | None = None, shared: Workspace | None = None
+) -> Run:
+    """Resolve options, settings, domain and the state of their files, once for all steps.
+
+    Args:
+        name: the domain's name or file.
+        options: the user's options.
+        reporter: told about progress.
+        folder: the build's folder (None: as the options say).
+        shared: see :class:`Run`.
+
+    Raises:
+        ConfigError: an option, a setting or the domain file cannot be used as written.
+        UnknownName: no such preset or domain.
+    """
+    settings = settings_for(options.preset, options.overrides, keep_general=options.keep_general)
+    domain = domain_of(name, online=options.online)
+    general = None
+    if settings.evaluation.general and domain.general != domain.name:
+        general = load_domain(domain.general)
+    return Run(
+        options=options,
+        settings=settings,
+        domain=domain,
+        general=general,
+        state=source_state(domain, general, options.base),
+        device=pick_device(options.device),
+        text_seed=options.seed,
+        workspace=Workspace(root=folder or options.folder(domain.name)),
+        shared=shared,
+        reporter=reporter,
+    )
+
+
+def build_key(run: Run) -> str:
+    """The fingerprint of everything that decides a build's result; the settings stand for preset and overrides."""
+    options = {
+        name: value for name, value in deciding_options(run.options).items() if name not in ("preset", "overrides")
+    }
+    return fingerprint(run.state, run.settings, options)
+
+
+def deciding_options(options: BuildOptions) -> dict[str, object]:
+    """The options that decide the result (where it goes and how much is shown do not)."""
+    return {
+        "base": options.base,
+        "target": str(options.target),
+        "method": options.method,
+        "preset": options.preset,
+        "device": options.device,
+        "dtype": options.dtype,
+        "seed": options.seed,
+        "kinds": options.kinds,
+        "overrides": dict(options.overrides),
+        "online": options.online,
+        "masked": options.masked,
+    }
+
+
+def load_parent(run: Run) -> assets.Parent:
+    """The parent as a plain folder, fetched and converted if need be."""
+    with run.reporter.stage(f"Parent {run.options.base}"):
+        return assets.parent(run.options.base, reporter=run.reporter)
+
+
+def load(run: Run, path: Path, *, training: bool = False) -> Any:
+    """Load a model on the run's device: in fp32 for training, else in the precision that models are measured in."""
+    import torch
+
+    return assets.load_model(path, dtype=torch.float32 if training else measuring_dtype(run.device), device=run.device)
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
+    """Save a plain Hugging Face folder with weights of `dtype`; the model in memory is cast too."""
+    import torch
+
+    with quiet_transformers():
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(READABLE)

@@ -1,0 +1,63 @@
+"""The summary of a plan: what `--plan-only` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt.transformer.arch import shape_of
+from minigpt.types import PrunePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSummary:
+    """What would be kept and removed, before any weight is touched.
+
+    Attributes:
+        domain: name of the domain.
+        base_model: the parent's reference.
+        method: name of the method.
+        parameters_before: parameters of the parent.
+        parameters_after: parameters of the specialist.
+        layers: layers that are kept.
+        intermediate_size: neurons that are kept in each layer.
+        kv_groups: KV groups that are kept in each layer.
+        tokens: tokens that are kept; None where the vocabulary stays.
+        removed_layers: the parent's indices of removed layers.
+        removed_parameters: parameters that each kind of pruning removes.
+        predicted_cost: expected cost of each axis, log2 of the ratio of bits per byte.
+    """
+
+    domain: str
+    base_model: str
+    method: str
+    parameters_before: int
+    parameters_after: int
+    layers: int
+    intermediate_size: int
+    kv_groups: int
+    tokens: int | None
+    removed_layers: tuple[int, ...]
+    removed_parameters: dict[str, int]
+    predicted_cost: dict[str, float]
+
+
+def summarize_plan(domain: str, parent: Path, plan: PrunePlan) -> PlanSummary:
+    """Summarize a plan for the model in the folder `parent`."""
+    from transformers import AutoConfig
+
+    layers = shape_of(AutoConfig.from_pretrained(parent)).layers
+    return PlanSummary(
+        domain=domain,
+        base_model=plan.base_model,
+        method=plan.method,
+        parameters_before=plan.parameters_before,
+        parameters_after=plan.parameters_after,
+        layers=len(plan.layers),
+        intermediate_size=len(plan.ffn[0]),
+        kv_groups=len(plan.kv_groups[0]),
+        tokens=None if plan.tokens is None else len(plan.tokens),
+        removed_layers=tuple(sorted(set(range(layers)) - set(plan.layers))),
+        removed_parameters=dict(plan.removed_parameters),
+        predicted_cost=dict(plan.predicted_cost),
+    )

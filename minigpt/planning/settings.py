@@ -1,0 +1,44 @@
+"""Settings of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minigpt.planning.sensitivity import Healing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """How the units to keep are chosen.
+
+    Attributes:
+        tokens: tokens of calibration text for the activation statistics.
+        probe_tokens: tokens of calibration text for the repair of each probe; dev text of four times as many bytes
+            measures what a probe costs.
+        sensitivity: "table" takes the shipped costs where there are some for the parent, "measure" always measures,
+            "auto" measures on an accelerator, where it takes seconds.
+        protect_ends: keep searches by loss away from the first and the last layer.
+        healing: how much training follows ("short", "long", "thorough"); neurons and layers heal far better than a
+            vocabulary does.
+        contrast: weight of importance for general text against importance for the domain (method `contextual`).
+        epsilon: threshold of the paper form of `mini-gpt` on mean magnitudes; null takes the one that reaches the size.
+        epsilon_tokens: threshold of the paper form of `mini-gpt` on a token's share of the text; below 0 means none.
+        layers: number of layers to keep, instead of a planned one.
+        intermediate_size: FFN width to keep, instead of a planned one.
+        kv_groups: KV groups to keep in each layer, instead of a planned number.
+        vocab_size: tokens to keep, instead of a planned number.
+    """
+
+    tokens: int = 65536
+    probe_tokens: int = 16384
+    sensitivity: Literal["auto", "table", "measure"] = "auto"
+    protect_ends: bool = True
+    healing: Healing = "thorough"
+    contrast: float = 0.0
+    epsilon: float | None = None
+    epsilon_tokens: float = 0.0
+    layers: int | None = None
+    intermediate_size: int | None = None
+    kv_groups: int | None = None
+    vocab_size: int | None = None
