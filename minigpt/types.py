@@ -177,7 +177,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
-    """The report a sceptic reads: schema in docs/report.md.
+    """The report a sceptic reads: schema in docs/reference/report.md.
 
     `kept_per_layer` holds, under `ffn` and `kv_groups`, what every *parent* layer kept (0: the layer is gone).
     `fingerprints` names what was measured: one key a task (its held-out texts or questions), and `vocabulary` for the

@@ -142,7 +142,7 @@ class LlamaRuntime(Exported):
         reason = f" ({said[-1]})" if said else ""
         raise AssetError(
             f"llama.cpp stopped with status {status} on {self._file}{reason}. If it was built with native code for "
-            "this processor, build it as docs/deploy.md says."
+            "this processor, build it as docs/guide/deploying.md says."
         )
 
 
