@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands themselves: `make docs`. A test checks that it is current."""
+"""Write docs/reference/cli.md from the commands themselves: `make docs`. A test checks that it is current."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from minigpt.cli import cli
 from minigpt.files import write_text
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).with_name("reference") / "cli.md"
 HEADER = """# Commands
 
 Written by `make docs` from `minigpt COMMAND --help`.
@@ -29,9 +29,9 @@ def pages(command: click.Command, parent: click.Context | None, name: str) -> It
     yield f"## {title}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
-            found = command.get_command(context, child)
-            assert found is not None
-            yield from pages(found, context, child)
+            subcommand = command.get_command(context, child)
+            assert subcommand is not None
+            yield from pages(subcommand, context, child)
 
 
 def markdown() -> str:

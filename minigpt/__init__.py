@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from minigpt.pipeline.recipe import read_recipe
     from minigpt.types import BuildReport, PrunePlan
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "BuildOptions": "minigpt.pipeline.options",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from minigpt.assets import DEFAULT_BASE
 from minigpt.assets.refs import PathRef, parse_ref
-from minigpt.domain.config import explain
+from minigpt.domain.checks import explain
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import to_plain
 from minigpt.pipeline.options import BuildOptions

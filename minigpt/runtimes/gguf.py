@@ -159,7 +159,7 @@ class LlamaRuntime(ExportRuntime):
         reason = f" ({messages[-1]})" if messages else ""
         raise AssetError(
             f"llama.cpp stopped with status {status} on {self._file}{reason}. If it was built with native code for "
-            "this processor, build it as docs/deploy.md says."
+            "this processor, build it as docs/guide/deploying.md says."
         )
 
 

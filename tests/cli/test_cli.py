@@ -51,12 +51,12 @@ def test_the_table_tells_what_the_commands_tell_themselves() -> None:
 
 
 def test_the_documented_help_is_current() -> None:
-    """docs/cli.md is generated: `make docs` writes it again."""
+    """docs/reference/cli.md is generated: `make docs` writes it again."""
     spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == module.markdown()
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8") == module.markdown()
 
 
 @pytest.mark.parametrize(
