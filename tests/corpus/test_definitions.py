@@ -35,8 +35,13 @@ def document(text: str, source: str = "s") -> Document:
     ],
 )
 def test_three_ways_of_defining_are_found(sentence: str, term: str, meaning: str) -> None:
-    (found,) = definitions([document(f"Some words before. {sentence} And more after it.", "book")])
-    assert (found.term, found.meaning, found.source, found.license) == (term, meaning, "book", "CC0")
+    (definition,) = definitions([document(f"Some words before. {sentence} And more after it.", "book")])
+    assert (definition.term, definition.meaning, definition.source, definition.license) == (
+        term,
+        meaning,
+        "book",
+        "CC0",
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,20 +62,22 @@ def test_what_defines_nothing_is_left(sentence: str) -> None:
 def test_the_first_definition_of_a_term_stays() -> None:
     first = "Federalism is a system of government that creates two levels of authority."
     later = "federalism is a principle under which power is divided between states and nation."
-    assert [each.meaning for each in definitions([document(first), document(later)])] == [
+    assert [definition.meaning for definition in definitions([document(first), document(later)])] == [
         "a system of government that creates two levels of authority"
     ]
 
 
 def test_a_definition_becomes_two_questions() -> None:
-    found = definitions([document("A bond is a financial contract under which a borrower repays what it borrowed.")])
-    meaning, term = asked_and_answered(found, seed=0)
-    questions = {TEMPLATE.format(question=each.format(term="bond")) for each in ASK_MEANING}
+    bonds = definitions([document("A bond is a financial contract under which a borrower repays what it borrowed.")])
+    meaning, term = asked_and_answered(bonds, seed=0)
+    questions = {TEMPLATE.format(question=template.format(term="bond")) for template in ASK_MEANING}
     assert meaning.text.split("\nAnswer:")[0] + "\nAnswer:" in questions
     assert meaning.text.endswith(" A financial contract under which a borrower repays what it borrowed.")
-    told = "a financial contract under which a borrower repays what it borrowed"
-    assert any(term.text == f"{TEMPLATE.format(question=each.format(meaning=told))} bond" for each in ASK_TERM)
-    assert asked_and_answered(found, seed=0) == [meaning, term]
+    defined = "a financial contract under which a borrower repays what it borrowed"
+    assert any(
+        term.text == f"{TEMPLATE.format(question=template.format(meaning=defined))} bond" for template in ASK_TERM
+    )
+    assert asked_and_answered(bonds, seed=0) == [meaning, term]
 
 
 def test_only_training_text_is_asked_about() -> None:
@@ -79,6 +86,6 @@ def test_only_training_text_is_asked_about() -> None:
     swap = document("A swap is a financial contract under which two parties exchange payments.", "held")
     corpus = Corpus(domain="d", calibration=(swap,), train=(bond,), dev=(swap,), heldout=(swap,))
     assert training_documents(corpus, None, 0.0) == [bond]
-    asked = definition_documents(training_documents(corpus, None, 0.0), 3, seed=0)
-    assert len(asked) == 6 and not any("swap" in each.text for each in asked)
+    questions = definition_documents(training_documents(corpus, None, 0.0), 3, seed=0)
+    assert len(questions) == 6 and not any("swap" in passage.text for passage in questions)
     assert definition_documents([bond], 0, seed=0) == []
