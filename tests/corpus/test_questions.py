@@ -46,7 +46,7 @@ def test_a_leak_is_a_shared_word_in_any_form(term: str, definition: str, shown: 
     assert leaks(term, definition) is shown
 
 
-def test_masking_blanks_every_option_alike() -> None:
+def test_blanking_treats_every_option_alike() -> None:
     text, share = blank_terms("Cysts of the kidney and stones of the bladder", ("Renal cyst", "Bladder stone"))
     assert text == "___ of the kidney and ___ of the ___"
     assert share == pytest.approx(3 / 9)
@@ -74,7 +74,7 @@ def test_a_family_of_three_asks_nothing_unless_cousins_help() -> None:
     assert len(definition_questions([*near, *cousins], seed=0)) == 4
 
 
-def test_without_masks_a_definition_that_shows_its_term_is_left_out_and_no_distractor_is_shown() -> None:
+def test_without_blanks_a_definition_that_shows_its_term_is_left_out_and_no_distractor_is_shown() -> None:
     items = [
         *entries(),
         Entry(term="clavicle", definition="The clavicle, near the sternum", family="bones", source="c"),
@@ -85,7 +85,7 @@ def test_without_masks_a_definition_that_shows_its_term_is_left_out_and_no_distr
     assert "sternum" not in questions["r"].choices
 
 
-def test_with_masks_no_word_of_any_option_can_be_read() -> None:
+def test_with_blanks_no_word_of_any_option_can_be_read() -> None:
     items = [
         *entries(),
         Entry(term="rib", definition="A rib joins sternum and spine and guards the heart", family="bones", source="r"),
