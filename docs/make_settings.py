@@ -17,8 +17,8 @@ HEADER = """# Settings and recipes
 
 Written by `make docs` from the settings classes.
 
-A preset is a full set of these settings. Each one can be changed for a build, from the command line, in a recipe file or
-from Python:
+A preset is a full set of these settings. Each one can be changed for a build, from the command line, in a recipe file
+or from Python:
 
 ```console
 minigpt build --domain medical --preset quick --set heal.steps=50 --set evaluation.questions=200

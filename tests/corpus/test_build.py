@@ -169,11 +169,7 @@ def test_the_fragments_of_a_blanked_question_are_guarded() -> None:
     }
     pool = [Document(text=text, source=name, license="x") for name, text in texts.items()]
     tally: Counter[str] = Counter()
-<<<<<<< HEAD
-    kept = guard.drop_overlap(pool, (), [found], tally)
-=======
-    kept = guard.without_overlap(pool, (), [guarded], tally)
->>>>>>> h-corpus
+    kept = guard.drop_overlap(pool, (), [guarded], tally)
     assert [document.source for document in kept] == ["part", "turn"]
     assert tally == {"overlaps_questions": 2}
 
