@@ -1,8 +1,8 @@
-"""The measurements behind docs/results on a machine with several GPUs: one process a GPU, each with its own results.
+"""The measurements behind docs/results on a machine with several GPUs, with one process and one results file a GPU.
 
-`unhealed`, `healed-first`, `healed-others` and `recipes` are phases of a few minutes each. A phase that is cut off goes
-on when it is started again with the same folder: jobs always fall to the same GPU, whose file of results says what is
-there. `--show` prints the commands instead.
+`unhealed`, `healed-first`, `healed-others` and `recipes` are phases of a few minutes each. A phase that is cut off
+continues when it is started again with the same folder: every job always goes to the same GPU, whose results say what
+is finished. `--show` prints the commands instead of running them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ HERE = Path(__file__).parent
 SIZES = ("0.9", "0.75", "0.6")
 SHIPPED = tuple(name for name, row in METHODS.items() if row.ships)
 MASKED = tuple(name for name, row in METHODS.items() if row.paper_form is not None)
+# Steps of healing and of tuning the parent, and the number of methods that are healed at every size.
 STEPS, TUNE, BEST = 250, 300, 5
-STARTING, EVALUATING, SEARCHING, TOKENS_A_SECOND = 45.0, 8.0, 25.0, 135_000
-"""Seconds until a process has its text and controls, of a point without healing, of a greedy search; healing."""
+# Seconds until a process has its text and unpruned models, of a point without healing, and of a greedy search.
+STARTING, EVALUATING, SEARCHING = 45.0, 8.0, 25.0
+# Speed of healing.
+TOKENS_A_SECOND = 135_000
 
 Chain = list[list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Where things are: `domains` files by name, `folder` of results and work, `gpus`, `seconds` a process may take."""
+    """Files of the domains by name, folder of results and work, number of GPUs, and the seconds a process may take."""
 
     domains: Mapping[str, str]
     folder: Path
@@ -45,19 +48,26 @@ class Setup:
 
 
 def expected(method: str, steps: int) -> float:
-    """Seconds of a point on an H200."""
+    """Estimate the seconds of a point on an H200."""
     return EVALUATING + SEARCHING * (method == "greedy-blocks") + steps * 8192 / TOKENS_A_SECOND
 
 
 def dealt(points: Iterable[tuple[str, str, str]], gpus: int, steps: int) -> list[list[tuple[str, str, str]]]:
-    """(domain, method, size) over GPUs, the longest first, each to the GPU that is free first; always the same way.
+    """Deal points over GPUs, always in the same way: the longest point first, each to the GPU that is free first.
 
-    A GPU that opens a domain has to read its text.
+    Args:
+        points: points as (domain, method, size).
+        gpus: number of GPUs.
+        steps: healing steps of each point.
+
+    Returns:
+        The points of each GPU.
     """
     hands: list[list[tuple[str, str, str]]] = [[] for _ in range(gpus)]
-    for point in sorted(points, key=lambda each: (-expected(each[1], steps), each)):
+    for point in sorted(points, key=lambda entry: (-expected(entry[1], steps), entry)):
 
         def load(hand: list[tuple[str, str, str]], point: tuple[str, str, str] = point) -> float:
+            # Each run of a domain and size starts a process, which has to read the domain's text.
             runs = {(domain, size) for domain, _, size in [*hand, point]}
             return STARTING * len(runs) + sum(expected(method, steps) for _, method, _ in hand)
 
@@ -68,7 +78,7 @@ def dealt(points: Iterable[tuple[str, str, str]], gpus: int, steps: int) -> list
 def methods_command(
     setup: Setup, name: str, domain: str, methods: Sequence[str], sizes: Sequence[str], *more: str, work: str
 ) -> list[str]:
-    """A run of `methods.py` into the results `name`."""
+    """Write the command of a run of `methods.py` that appends to the results `name`."""
     command = [sys.executable, str(HERE / "methods.py"), "--domain", setup.domains[domain], "--device", "cuda"]
     command += ["--methods", ",".join(methods), "--sizes", ",".join(sizes), *more]
     command += ["--results", str(setup.folder / f"{name}.jsonl"), "--work", str(setup.folder / "work" / work)]
@@ -76,7 +86,7 @@ def methods_command(
 
 
 def unhealed(setup: Setup) -> list[Chain]:
-    """Every method on every domain, the parent untuned, and the papers' own forms on the first domain."""
+    """Plan every method on every domain with the untuned parent, and the papers' own forms on the first domain."""
     chains: list[Chain] = [[] for _ in range(setup.gpus)]
     runs = [(f"unhealed-{domain}", domain, SHIPPED, ()) for domain in setup.domains]
     first = next(iter(setup.domains))
@@ -86,7 +96,10 @@ def unhealed(setup: Setup) -> list[Chain]:
 
 
 def tuning(setup: Setup, domains: Sequence[str]) -> list[Chain]:
-    """Each domain's parent tuned once: no two trainings on a GPU are alike, so all GPUs prune the same weights."""
+    """Plan the tuning of each domain's parent, once for all GPUs.
+
+    No two trainings on a GPU are alike, and all GPUs must prune the same weights.
+    """
     chains: list[Chain] = [[] for _ in range(setup.gpus)]
     for place, domain in enumerate(domains):
         more = ("--heal-steps", "0", "--tune-steps", str(TUNE))
@@ -96,7 +109,7 @@ def tuning(setup: Setup, domains: Sequence[str]) -> list[Chain]:
 
 
 def healing(setup: Setup, points: Iterable[tuple[str, str, str]], budgets: str) -> list[Chain]:
-    """Points after one healing budget, dealt over the GPUs; a run for each domain and size."""
+    """Plan points with healing, dealt over the GPUs, with one run for each domain and size."""
     chains: list[Chain] = []
     for gpu, hand in enumerate(dealt(points, setup.gpus, STEPS)):
         runs: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -113,17 +126,17 @@ def healing(setup: Setup, points: Iterable[tuple[str, str, str]], budgets: str) 
 
 
 def best(folder: Path, domain: str, size: float, count: int = BEST) -> list[str]:
-    """The methods with the fewest bits per byte after healing, from all results of the domain."""
-    found: dict[str, float] = {}
+    """Find the `count` methods with the fewest bits per byte after healing in all results of the domain."""
+    bits: dict[str, float] = {}
     for path in sorted(folder.glob(f"healed-{domain}-*.jsonl")):
         for row in read_jsonl(path):
             if "healed" in row and row["size"] == size:
-                found[row["method"]] = row["healed"]["bits_per_byte"]
-    return sorted(found, key=lambda method: found[method])[:count]
+                bits[row["method"]] = row["healed"]["bits_per_byte"]
+    return sorted(bits, key=lambda method: bits[method])[:count]
 
 
 def recipes(setup: Setup) -> list[list[Chain]]:
-    """The committed recipes on the first domain; the first of them tunes the parent for all."""
+    """Plan the committed recipes on the first domain; the first recipe runs alone and tunes the parent for all."""
     path, domain = HERE / "recipes.jsonl", next(iter(setup.domains))
     first, *rest = [json.loads(line)["tag"] for line in path.read_text("utf-8").splitlines()]
 
@@ -137,16 +150,16 @@ def recipes(setup: Setup) -> list[list[Chain]]:
 
 
 def copied(setup: Setup, domains: Sequence[str]) -> None:
-    """Give every GPU its own copy of what the tuning left, so that no two processes write to one folder."""
+    """Copy the folder that tuning left for every GPU, so that no two processes write to one folder."""
     for domain in domains:
         for gpu in range(1, setup.gpus):
-            source, target = (setup.folder / "work" / f"{domain}-{each}" for each in (0, gpu))
+            source, target = (setup.folder / "work" / f"{domain}-{index}" for index in (0, gpu))
             if not target.exists():
                 shutil.copytree(source, target)
 
 
 def start(setup: Setup, chains: Sequence[Chain], show: bool) -> None:
-    """Run the chains side by side, the commands of a chain one after the other, with a log for each."""
+    """Run the chains side by side and the commands of a chain one after the other, with one log for each chain."""
 
     def chain(gpu: int) -> None:
         for command in chains[gpu]:
@@ -164,7 +177,7 @@ def start(setup: Setup, chains: Sequence[Chain], show: bool) -> None:
 
 
 def run(phase: str, setup: Setup, show: bool) -> None:
-    """All steps of a phase."""
+    """Run all steps of a phase."""
     first, *rest = setup.domains
     if phase in ("unhealed", "recipes"):
         for chains in [unhealed(setup)] if phase == "unhealed" else recipes(setup):
@@ -176,12 +189,12 @@ def run(phase: str, setup: Setup, show: bool) -> None:
         copied(setup, domains)
     if phase == "healed-first":
         start(setup, healing(setup, [(first, method, "0.75") for method in SHIPPED], f"0,{STEPS}"), show)
-    chosen = best(setup.folder, first, 0.75)
-    if not chosen:
-        print(f"No healed point of {first} at 75 % yet: the best {BEST} methods are not known.")
+    methods = best(setup.folder, first, 0.75)
+    if not methods:
+        print(f"No healed point of {first} at 75 % yet, so the best {BEST} methods are not known. Run healed-first.")
         return
     sizes = {first: ("0.9", "0.6")}
-    points = [(name, method, size) for name in domains for method in chosen for size in sizes.get(name, SIZES)]
+    points = [(name, method, size) for name in domains for method in methods for size in sizes.get(name, SIZES)]
     start(setup, healing(setup, points, str(STEPS)), show)
 
 
@@ -190,15 +203,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("phase", choices=("unhealed", "healed-first", "healed-others", "recipes"))
     parser.add_argument("--domain", action="append", required=True, metavar="FILE", help="repeats; the first leads")
-    parser.add_argument("--folder", type=Path, required=True, help="of results, logs and work; keep it between phases")
+    parser.add_argument("--folder", type=Path, required=True, help="results, logs and work; keep it between phases")
     parser.add_argument("--gpus", type=int, default=4)
-    parser.add_argument("--limit-seconds", type=int, default=520, help="of each process")
+    parser.add_argument("--limit-seconds", type=int, default=520, help="time of each process")
     parser.add_argument("--show", action="store_true", help="print the commands only")
-    chosen = parser.parse_args()
-    domains = {Path(name).stem: name for name in chosen.domain}
-    setup = Setup(domains=domains, folder=chosen.folder, gpus=chosen.gpus, seconds=chosen.limit_seconds)
-    (chosen.folder / "work").mkdir(parents=True, exist_ok=True)
-    run(chosen.phase, setup, chosen.show)
+    options = parser.parse_args()
+    domains = {Path(name).stem: name for name in options.domain}
+    setup = Setup(domains=domains, folder=options.folder, gpus=options.gpus, seconds=options.limit_seconds)
+    (options.folder / "work").mkdir(parents=True, exist_ok=True)
+    run(options.phase, setup, options.show)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Layers removed and weights held in 4 bits, together, in both orders, before and after healing.
+"""Depth methods together with 4-bit weights, in both orders, before and after healing.
 
 "prune, quantize" chooses layers on the full-precision parent; "quantize, prune" chooses them on the parent whose
-projections went through NF4 first. NF4 needs no data and treats every matrix by itself, so that for the same layers
-both orders give the same weights: only the choice can differ, and for `deepest` not even that.
+projections went through NF4 first. NF4 needs no data and treats every matrix by itself, so both orders give the same
+weights for the same layers. Only the choice can differ, and for `deepest` not even that.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ORDERS = ("prune, quantize", "quantize, prune")
 
 
 class Bench(Reader):
-    """The parent as it is and in 4 bits, and what every method chooses on each."""
+    """The parent as it is and in 4 bits, with the layers that every method chooses on each."""
 
     def __init__(self, domain: str, base: str, device: str, tokens: int, limit: int | None) -> None:
         super().__init__(domain, base, device, limit)
@@ -53,7 +53,7 @@ class Bench(Reader):
         self.known: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
 
     def plan(self, method: str, order: str, layers: int) -> tuple[PrunePlan, float]:
-        """The layers a method keeps, chosen in this order, and the seconds that took (statistics are taken once)."""
+        """Choose the layers that a method keeps, in this order, and time the choice (statistics are collected once)."""
         started = time.perf_counter()
         with four_bit(self.parent) if order == ORDERS[1] else nullcontext():
             material = Material(
@@ -67,20 +67,20 @@ class Bench(Reader):
         return plan, time.perf_counter() - started
 
     def statistics_of(self, order: str) -> stats.ActivationStats:
-        """Those of the parent as it is while the layers are chosen."""
+        """Collect, once for each order, the statistics of the parent in the form that layers are chosen on."""
         if order not in self.statistics:
             self.statistics[order] = stats.collect(self.parent, self.batches)
         return self.statistics[order]
 
     def measured(self, model: Any) -> Iterator[dict[str, Any]]:
-        """The model in 16 bits, then with its projections in 4."""
+        """Measure the model in 16 bits, then with its projections in 4 bits."""
         parameters = parameters_of(model)
         yield self.row(model, weights="bf16", bytes=PLAIN_BYTES * parameters, parameters=parameters)
         with four_bit(model) as size:
             yield self.row(model, weights="nf4", bytes=size.bytes, parameters=parameters)
 
     def row(self, model: Any, **facts: Any) -> dict[str, Any]:
-        """Bits per byte and accuracies."""
+        """Measure bits per byte and accuracies, and put them into a line with `facts`."""
         bits = self.read(model, self.read_texts)
         return {
             **facts,
@@ -90,7 +90,7 @@ class Bench(Reader):
         }
 
     def rows(self, method: str, order: str, fraction: float, recipe: Recipe | None) -> Iterator[dict[str, Any]]:
-        """One method at one size in one order: pruned and, with a recipe, healed."""
+        """Measure one method at one size in one order: pruned and, with a recipe, healed."""
         layers = shape_of(self.parent).layers
         plan, seconds = self.plan(method, order, layers - round(fraction * layers))
         facts = {
@@ -111,7 +111,7 @@ class Bench(Reader):
             yield from ({**facts, **row} for row in self.known[same])
 
     def outcomes(self, plan: PrunePlan, recipe: Recipe | None) -> Iterator[dict[str, Any]]:
-        """What a choice of layers gives: the same whoever made it, so that no choice is healed twice."""
+        """Measure the model that a choice of layers gives, pruned and, with a recipe, healed."""
         model = apply_plan(deepcopy(self.parent), plan)
         for row in self.measured(model):
             yield {"state": "pruned", **row}
@@ -125,7 +125,7 @@ class Bench(Reader):
 
 
 def finished(path: Path, common: dict[str, Any], recipe: Recipe | None) -> set[tuple[str, str | None, float]]:
-    """Method, order and fraction of what stands in the results to its last row."""
+    """Read method, order and fraction of the combinations whose last line is in the results."""
     last = "pruned" if recipe is None else "healed"
     rows = read_jsonl(path) if path.exists() else []
     return {
@@ -136,7 +136,7 @@ def finished(path: Path, common: dict[str, Any], recipe: Recipe | None) -> set[t
 
 
 def main() -> None:
-    """Measure the parent and every combination, and append a line for each."""
+    """Measure the parent and every combination, and append one line for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--domain", required=True)
     parser.add_argument("--base", default=assets.DEFAULT_BASE)

@@ -1,4 +1,4 @@
-"""The lines of `benchmarks/methods.py` put together: what was measured on a domain, with intervals from the items."""
+"""Results of `benchmarks/methods.py` put together by domain, with intervals computed from the items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Key = tuple[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A method at a size on a domain, with or without healing: the items of its seeds and the parent's."""
+    """A method at a size on a domain, before or after healing: the result lines of its seeds and the parent's items."""
 
     rows: tuple[Mapping[str, Any], ...]
     parent: ItemScores
@@ -32,20 +32,20 @@ class Entry:
 
     @cached_property
     def runs(self) -> list[ItemScores]:
-        """The items of each seed, put together with what the parent's line says about the documents."""
+        """Items of each seed, completed with what the parent's line says about the documents."""
         return [expanded(row["items"][self.stage], self.parent) for row in self.rows]
 
     @cached_property
     def scores(self) -> tuple[Score, ...]:
-        """Every number with its interval."""
+        """Scores of every task and metric, with intervals."""
         return scores_of(self.stage, self.runs, self.parent)
 
     def score(self, task: str, metric: str) -> Score | None:
-        """One of them, or None."""
-        return next((each for each in self.scores if (each.task, each.metric) == (task, metric)), None)
+        """Return the score of a task and metric, or None where it was not measured."""
+        return next((score for score in self.scores if (score.task, score.metric) == (task, metric)), None)
 
     def cell(self, domain: str, name: Key) -> Cell:
-        """The same as a cell of a sweep, which the pictures are drawn from."""
+        """Convert the entry to a cell of a sweep, which the pictures are drawn from."""
         first, count = self.rows[0], len(self.rows)
         return Cell(
             domain=domain,
@@ -64,9 +64,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What was measured on one domain's documents: controls, and entries by budget and (method, size).
+    """Results on one domain's documents: the unpruned models, and entries by healing steps and (method, size).
 
-    `name` tells suites of one domain apart: other parents, tuned or not, other documents.
+    `name` separates suites of one domain that have another parent, a tuned parent, or other documents.
     """
 
     name: str
@@ -81,61 +81,65 @@ class Suite:
 
 
 def expanded(items: Mapping[str, Any], parent: ItemScores) -> ItemScores:
-    """Full items from the compact ones of a line."""
+    """Restore full items from the compact ones of a result line."""
     texts = {task: replace(parent.texts[task], bits=tuple(bits)) for task, bits in items["texts"].items()}
-    asked = {
+    questions = {
         task: replace(parent.questions[task], picks=tuple(raw), picks_norm=tuple(norm))
         for task, (raw, norm) in items["questions"].items()
     }
-    return ItemScores(texts=texts, questions=asked)
+    return ItemScores(texts=texts, questions=questions)
 
 
-def suites(*paths: Path) -> list[Suite]:
-    """The lines of the results, by domain; of a point that stands in several files, the last file's line counts.
+def read_suites(*paths: Path) -> list[Suite]:
+    """Read results and group them by domain.
+
+    Where a point is in several files, the last file counts.
 
     Raises:
-        MiniGPTError: points whose parent's line is missing, or one point with two settings under one label.
+        MiniGPTError: the parent's line is missing, or one label has a point twice with different settings.
     """
     lines = list({(row["suite"], row["key"]): row for path in paths for row in read_jsonl(path)}.values())
     files = ", ".join(map(str, paths))
-    controls = {(row["suite"], row["method"]): row for row in lines if "control" in row}
+    unpruned = {(row["suite"], row["method"]): row for row in lines if "control" in row}
     groups: dict[str, dict[int, dict[Key, list[Any]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in lines:
         if "control" not in row:
-            if (row["suite"], "parent") not in controls:
+            if (row["suite"], "parent") not in unpruned:
                 raise MiniGPTError(f"{files}: points of {row['domain']} without its parent's line; run it again.")
             name = " ".join(part for part in (row["method"], row["label"], "(masked)" * row["masked"]) if part)
-            same = groups[row["suite"]][row["heal_steps"]][name, row["size"]]
-            if row["seed"] in {each["seed"] for each in same}:
+            seeds = groups[row["suite"]][row["heal_steps"]][name, row["size"]]
+            if row["seed"] in {earlier["seed"] for earlier in seeds}:
                 raise MiniGPTError(
-                    f"{files}: {name} at {row['size']:g} on {row['domain']} stands there twice with seed "
-                    f"{row['seed']}: give runs with other settings a --label of their own."
+                    f"{files}: {name} at {row['size']:g} on {row['domain']} is there twice with seed {row['seed']}. "
+                    "Give runs with other settings another --label."
                 )
-            same.append(row)
-    found: list[Suite] = []
-    for suite, kind in controls:
+            seeds.append(row)
+    suites: list[Suite] = []
+    for suite, kind in unpruned:
         if kind == "parent":
-            name = str(controls[suite, kind]["domain"]) + "-tuned" * ((suite, "parent_tuned") in controls)
-            earlier = sum(each.name == name or each.name.startswith(f"{name}-again") for each in found)
-            found.append(_suite(suite, f"{name}-again{earlier}" if earlier else name, groups[suite], controls))
-    return found
+            name = str(unpruned[suite, kind]["domain"]) + "-tuned" * ((suite, "parent_tuned") in unpruned)
+            earlier = sum(other.name == name or other.name.startswith(f"{name}-again") for other in suites)
+            suites.append(_suite(suite, f"{name}-again{earlier}" if earlier else name, groups[suite], unpruned))
+    return suites
 
 
-def _suite(suite: str, name: str, group: Mapping[int, Mapping[Key, list[Any]]], controls: Mapping[Any, Any]) -> Suite:
-    line, tuned = controls[suite, "parent"], controls.get((suite, "parent_tuned"))
+def _suite(suite: str, name: str, group: Mapping[int, Mapping[Key, list[Any]]], unpruned: Mapping[Any, Any]) -> Suite:
+    """Build a suite from its result lines and from those of the unpruned models."""
+    line, tuned = unpruned[suite, "parent"], unpruned.get((suite, "parent_tuned"))
     parent = ITEMS.validate_python(line["control"])
     entries: dict[int, dict[Key, Entry]] = {}
     skipped: dict[int, dict[Key, str]] = {}
-    for steps, found in sorted(group.items()):
+    for steps, points in sorted(group.items()):
         stage: StageName = "healed" if steps else "pruned"
-        for key, rows in found.items():
-            made = [row for row in rows if "items" in row]
-            if made:
-                entries.setdefault(steps, {})[key] = Entry(rows=tuple(made), parent=parent, stage=stage)
+        for key, rows in points.items():
+            measured = [row for row in rows if "items" in row]
+            if measured:
+                entries.setdefault(steps, {})[key] = Entry(rows=tuple(measured), parent=parent, stage=stage)
             else:
                 skipped.setdefault(steps, {})[key] = rows[0]["skipped"]
-    some = next((each for found in entries.values() for each in found.values()), None)
-    size = round(some.rows[0]["parameters"] / some.rows[0]["kept"]) if some else 0
+    # The parent's line has no size, so it follows from any pruned model's size and share.
+    sample = next((entry for points in entries.values() for entry in points.values()), None)
+    size = round(sample.rows[0]["parameters"] / sample.rows[0]["kept"]) if sample else 0
     return Suite(
         name=name,
         domain=line["domain"],
@@ -146,12 +150,12 @@ def _suite(suite: str, name: str, group: Mapping[int, Mapping[Key, list[Any]]], 
         entries=entries,
         skipped=skipped,
         devices=tuple(
-            dict.fromkeys(_machine(row) for found in group.values() for rows in found.values() for row in rows)
+            dict.fromkeys(_machine(row) for points in group.values() for rows in points.values() for row in rows)
         ),
     )
 
 
 def _machine(row: Mapping[str, Any]) -> str:
-    """What a line was measured with."""
-    used = ", ".join(f"{name} {row['versions'][name]}" for name in ("torch", "transformers") if "versions" in row)
-    return f"{row.get('device', 'unknown')} ({used})"
+    """Name the device and the package versions that a line was measured with."""
+    packages = ", ".join(f"{name} {row['versions'][name]}" for name in ("torch", "transformers") if "versions" in row)
+    return f"{row.get('device', 'unknown')} ({packages})"

@@ -1,7 +1,7 @@
-"""Every format of several models: size, parity, bits per byte, and decoding speed against bytes read per token.
+"""Size, agreement, bits per byte and decoding speed of several models in every export format.
 
-The first model is the parent. Speeds are compared within a format only, by turns in one run. A format whose package is
-missing, or that refuses a model, is reported and left out.
+The first model is the parent. Speeds are compared within a format only, by turns in one run, and stand beside the bytes
+that are read for each token. A format whose package is missing, or that refuses a model, is reported and left out.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from minigpt.transformer.arch import head_dim
 def main() -> None:
     """Export, then time, then print one JSON line for each model and format."""
     options = parse()
-    for kind, precision in wanted(options.formats):
+    for kind, precision in format_pairs(options.formats):
         folders: list[Path] = []
         for name in options.models:
             target = options.output / f"{Path(name).name}-{kind}-{precision}"
             try:
                 if not (target / RECORD).is_file():
-                    make(name, kind, precision, target, options)
+                    export_model(name, kind, precision, target, options)
                 folders.append(target)
             except MiniGPTError as error:
-                tell(options.results, {"model": name, "format": kind, "precision": precision, "refused": str(error)})
+                append(options.results, {"model": name, "format": kind, "precision": precision, "refused": str(error)})
         if folders:
             work = bench.Workload(prompt=options.prompt, decode=options.decode, repeats=options.repeats)
             timed = bench.bench([str(folder) for folder in folders], device=options.device, workload=work)
@@ -39,11 +39,11 @@ def main() -> None:
                 first = read_record(folders[0])
                 row = line(folder, read_record(folder), first, timing, timed)
                 row["share_with_cache"] = row["decode_ratio"] * all_bytes(folder, work) / all_bytes(folders[0], work)
-                tell(options.results, row)
+                append(options.results, row)
 
 
-def make(name: str, kind: str, precision: str, target: Path, options: argparse.Namespace) -> None:
-    """One verified export."""
+def export_model(name: str, kind: str, precision: str, target: Path, options: argparse.Namespace) -> None:
+    """Export one model and verify the export."""
     request = ExportRequest(
         source=find.find_model(name),
         format=kind,
@@ -59,7 +59,7 @@ def make(name: str, kind: str, precision: str, target: Path, options: argparse.N
 def line(
     folder: Path, record: ExportRecord, first: ExportRecord, timing: bench.Timing, timed: bench.Bench
 ) -> dict[str, Any]:
-    """What the table of the documentation shows, and what is behind it."""
+    """Put together the line of a model and format: the columns of the documentation's table and their sources."""
     reads = record.bytes_per_token / first.bytes_per_token
     speed = timing.ratios.get("decode", 1.0)
     return {
@@ -87,9 +87,10 @@ def line(
 
 
 def all_bytes(folder: Path, work: bench.Workload) -> float:
-    """Bytes that a token reads halfway through decoding: the weights, and the keys and values of all tokens before it.
+    """Count the bytes that a token reads halfway through decoding.
 
-    llama.cpp caches in 16 bits, unless the weights have 32; the others in the precision they compute in.
+    These are the weights, and the keys and values of all tokens before it. llama.cpp caches in 16 bits, unless the
+    weights have 32; the other runtimes cache in the precision that they compute in.
     """
     from transformers import AutoConfig
 
@@ -100,17 +101,17 @@ def all_bytes(folder: Path, work: bench.Workload) -> float:
     return record.bytes_per_token + (work.prompt + work.decode / 2) * numbers * (2 if halves else 4)
 
 
-def wanted(names: str) -> list[tuple[str, str]]:
-    """`onnx:int4,gguf` as pairs; a bare format means all of its precisions."""
+def format_pairs(names: str) -> list[tuple[str, str]]:
+    """Split a list such as `onnx:int4,gguf` into pairs; a bare format means all of its precisions."""
     pairs = []
     for item in names.split(",") if names else [name for name, row in EXPORTERS.items() if row.runtime]:
         kind, _, precision = item.partition(":")
-        pairs += [(kind, precision)] if precision else [(kind, each) for each in EXPORTERS[kind].precisions]
+        pairs += [(kind, precision)] if precision else [(kind, name) for name in EXPORTERS[kind].precisions]
     return pairs
 
 
-def tell(results: Path, row: dict[str, Any]) -> None:
-    """Append a line to the results and show it."""
+def append(results: Path, row: dict[str, Any]) -> None:
+    """Append a line to the results and print it."""
     text = json.dumps(row)
     with results.open("a", encoding="utf-8") as stream:
         stream.write(text + "\n")
@@ -118,12 +119,12 @@ def tell(results: Path, row: dict[str, Any]) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", help="the parent, then specialists: anything minigpt export takes")
-    parser.add_argument("--domain", required=True, help="whose held-out text to measure on")
+    parser.add_argument("--domain", required=True, help="domain whose held-out text is measured")
     parser.add_argument("--formats", default="", help="e.g. onnx:int4,onnx-genai,gguf [all]")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the exports; those there are reused")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the exports; finished ones are reused")
     parser.add_argument("--results", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--quality-bytes", type=int, default=65536)
     parser.add_argument("--prompt", type=int, default=256)

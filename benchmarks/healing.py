@@ -1,8 +1,8 @@
 """Prune a parent to several shapes and heal each with several recipes, side by side in one run.
 
-The parent is tuned once on the domain; a variant is cut from the parent or from its tuned form, taught by either, and
-compared with both. Dev text decides (when to stop, and which variant to take); held-out text and test questions are
-only reported. `recipes.jsonl` is the list that compares recipes on one shape at equal tokens.
+The parent is tuned once on the domain. A variant is cut from the parent or from the tuned parent, taught by either, and
+compared with both. Dev text decides when to stop and which variant is best; held-out text and test questions are only
+reported. `recipes.jsonl` is the list that compares recipes on one shape at equal tokens.
 """
 
 from __future__ import annotations
@@ -49,16 +49,22 @@ Form = Literal["parent", "tuned"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One row of the table; `kept` is the fraction of parameters, `general` the share of general text mixed in.
+    """A shape and a healing recipe that are measured together; the neurons are those that the size leaves room for.
 
-    `kv_groups` kept of each layer, all without it; the neurons are those that the size leaves room for.
-
-    `definitions` is how many times over those of the training text are asked, `sampled` how many passages the tuned
-    parent adds to what is healed on.
-
-    `source` is what is cut and `teacher` what is learnt from: the parent as it is, or tuned on the domain.
-
-    `via` are cuts on the way, each healed before the next: `layers`, `kept` and the `steps` of its healing.
+    Attributes:
+        tag: name of the variant.
+        vocab_size: tokens that are kept.
+        layers: layers that are kept.
+        kv_groups: KV groups that each layer keeps (None: all).
+        kept: share of the parent's parameters that is kept.
+        general: share of general text that is mixed into the training text.
+        definitions: how many times the definitions of the training text are put as questions.
+        sampled: passages from the tuned parent that are added to the training text.
+        source: the model that is cut, the parent as it is or tuned on the domain.
+        teacher: the model that teaches, the parent as it is or tuned on the domain.
+        via: earlier cuts, each healed before the next, with `layers`, `kept` and the `steps` of the healing.
+        repair: options of the repair.
+        heal: fields of the healing recipe.
     """
 
     tag: str
@@ -76,7 +82,7 @@ class Variant:
     heal: dict[str, str] = field(default_factory=dict)
 
     def cuts(self) -> list[Variant]:
-        """Those on the way, then the one that is meant; the vocabulary is that of the last from the first on."""
+        """List the earlier cuts and then the variant itself; all have the vocabulary of the variant."""
         found = []
         for row in self.via:
             heal = {**self.heal, "steps": str(row["steps"])}
@@ -84,7 +90,7 @@ class Variant:
         return [*found, self]
 
     def recipe(self) -> Recipe:
-        """The healing recipe: pure distillation unless `heal` says otherwise.
+        """Build the healing recipe, which is pure distillation unless `heal` says otherwise.
 
         Raises:
             ConfigError: `heal` names no field or has a value outside its range.
@@ -94,7 +100,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """A pruned model, its tokenizer, and the parent's id of each of its tokens (None: it has them all)."""
+    """A pruned model, its tokenizer, and the parent's id of each of its tokens (None: it has all tokens)."""
 
     model: Any
     tokenizer: Any
@@ -103,10 +109,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """Fields of the tuning recipe and the text it learns from, that of the first variant.
+    """Settings of tuning the parent: fields of the recipe, and the training text, which is that of the first variant.
 
-    `kept` is the file of the tuned weights, read if it is there, else written: no two trainings on a GPU are alike, so
-    runs that are compared must share it.
+    `kept` is the file of the tuned weights. It is read if it exists and written otherwise. No two trainings on a GPU
+    are alike, so runs that are compared must share it.
     """
 
     recipe: dict[str, str]
@@ -116,11 +122,11 @@ class Tuning:
 
 
 def variants_in(path: Path) -> list[Variant]:
-    """The variants of a file, each checked before anything is computed.
+    """Read the variants of a file and check them before anything is computed.
 
     Raises:
-        ConfigError: a field is unknown, a recipe is not valid, a form is neither parent nor tuned, or a tag is there
-            twice.
+        ConfigError: a field is unknown, a recipe is not valid, a source or teacher is neither parent nor tuned, or a
+            tag is there twice.
     """
     known, found = {each.name for each in fields(Variant)}, []
     for row in read_jsonl(path):
@@ -143,12 +149,15 @@ def variants_in(path: Path) -> list[Variant]:
 
 
 class Bench(Reader):
-    """The parent, its tuned form and the texts, loaded once.
+    """The parent, the tuned parent and the texts, loaded once.
 
     Args:
-        domain: see :class:`Reader`, as `base`, `device` and `limit`.
-        tuning: how the parent is tuned.
-        tokens: of calibration text.
+        domain: name or file of the domain.
+        base: reference of the parent.
+        device: the device that models are loaded on.
+        tuning: settings of tuning the parent.
+        tokens: tokens of calibration text.
+        limit: bytes of each text that are read (None: all), as in :class:`Reader`.
     """
 
     def __init__(self, domain: str, base: str, device: str, tuning: Tuning, tokens: int, limit: int | None) -> None:
@@ -164,7 +173,7 @@ class Bench(Reader):
         self.written: dict[int, list[Document]] = {}
 
     def sampled(self, count: int) -> list[Document]:
-        """Passages that the tuned parent writes, as in a build; drawn anew for another count."""
+        """Sample passages from the tuned parent, as in a build; another count samples again."""
         if count and count not in self.written:
             writer: Any = deepcopy(self.models["tuned"])
             windows = token_text(self.tokenizer, self.corpora.domain.train, WINDOW).windows
@@ -195,12 +204,12 @@ class Bench(Reader):
 
     @cached_property
     def controls(self) -> dict[str, Any]:
-        """Bits per byte and accuracies of the two unpruned models."""
+        """Bits per byte and accuracies of the parent and of the tuned parent."""
         asked = {name: self.ask(model, self.tokenizer) for name, model in self.models.items()}
         return {name: {"bits": self.before[name], "accuracy": asked[name]} for name in self.models}
 
     def scored(self, variant: Variant, left: Cut | None) -> tuple[list[Any], Scores]:
-        """Calibration text and scores of what is cut; those of the two parents are kept."""
+        """Score the model that is cut, and return its calibration text too; scores of the two parents are kept."""
         if left is not None:
             batches = self.calibration(self.tokens, left.tokenizer)
             return batches, _ranked(left.model, batches)
@@ -209,7 +218,7 @@ class Bench(Reader):
         return self.batches, self.scores[variant.source]
 
     def cut(self, variant: Variant, left: Cut | None = None) -> Cut:
-        """The variant before healing, cut from its source, or from what an earlier cut `left` with its vocabulary."""
+        """Cut the variant from its source, or from the model that an earlier cut `left`, which keeps its vocabulary."""
         source: Any = self.models[variant.source] if left is None else left.model
         whole, full, costs = shape_of(self.models["parent"]), shape_of(source), unit_costs(source)
         limits = Limits(
@@ -226,7 +235,7 @@ class Bench(Reader):
         return self.trimmed(model, shape.vocab_size) if left is None else replace(left, model=model)
 
     def trimmed(self, model: Any, size: int) -> Cut:
-        """The model with the `size` tokens that the domain uses most."""
+        """Trim the vocabulary of a model to the `size` tokens that the domain uses most."""
         if size == model.config.vocab_size:
             return Cut(model=model, tokenizer=self.tokenizer)
         trimmed = vocab.trim_tokenizer(self.tokenizer, vocab.keep_tokens(self.tokenizer, self.counts, size))
@@ -234,7 +243,7 @@ class Bench(Reader):
         return Cut(model=vocab.trim_model(model, trimmed), tokenizer=trimmed.tokenizer, ids=ids)
 
     def heal(self, variant: Variant, cut: Cut, seed: int) -> Training:
-        """Heal what was cut; another seed reads the text in another order."""
+        """Heal a pruned model; another seed reads the text in another order."""
         documents = [*self.documents(variant.general, variant.definitions), *self.sampled(variant.sampled)]
         recipe, teacher = variant.recipe(), None
         if recipe.distill:
@@ -278,19 +287,22 @@ def _ranked(model: Any, batches: list[Any]) -> Scores:
 
 
 def told(variant: Variant) -> dict[str, Any]:
-    """What a line's key is made of: cuts on the way came later, and lines without them keep their keys."""
+    """Return the fields that a line's key is computed from.
+
+    `via` was added later, so lines without it keep their keys.
+    """
     return {name: value for name, value in asdict(variant).items() if name != "via" or value}
 
 
 def missing(variants: list[Variant], results: Path, common: dict[str, Any]) -> dict[str, Variant]:
-    """The variants without a line under these circumstances, by the key that their line gets."""
+    """Find the variants that have no line with these common fields, by the key that their line gets."""
     done = {row["key"] for row in read_jsonl(results)} if results.exists() else set()
     keys = {fingerprint(common, told(variant)): variant for variant in variants}
     return {key: variant for key, variant in keys.items() if key not in done}
 
 
 def run_all(wanted: dict[str, Variant], bench: Callable[[], Bench], results: Path, common: dict[str, Any]) -> None:
-    """Append a line for each variant as soon as it is measured; nothing is loaded where nothing is missing."""
+    """Measure each variant and append its line at once; where nothing is missing, nothing is loaded."""
     if not wanted:
         print("All variants are there.")
         return

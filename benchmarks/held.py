@@ -1,4 +1,4 @@
-"""What the points of a benchmark share, held in memory: the parent, a domain's text, and the controls' items."""
+"""Parent, text of a domain and items of the unpruned models, kept in memory for all points of a benchmark."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ BASICS = {
     "heal.growth": "1",
     "heal.evaluate_every": "250",
 }
-"""Besides the points' own steps and plan: the healing that every published point had, whatever the preset has since."""
+"""Settings that every published point had, whatever the preset says now; each point adds its steps and its plan."""
 
 
 class Domain:
     """A domain's text, the model that is pruned and taught from, and the items of parent and tuned parent.
 
-    `key` is known at once; what takes a model is there after :meth:`measure`.
+    `key` is known at once. `parent`, `tuned` and `teacher` are known after :meth:`measure`, which runs the models.
     """
 
     parent: ItemScores
@@ -124,7 +124,7 @@ class Domain:
 
 
 def cast(model: Any, dtype: torch.dtype) -> Any:
-    """Cast weights, not buffers: the rotary frequencies stay in float32, as when a saved model is loaded."""
+    """Cast the weights and not the buffers: rotary frequencies stay in float32, as when a saved model is loaded."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
@@ -137,7 +137,7 @@ def measured(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
 
 
 def compact(scores: ItemScores) -> dict[str, Any]:
-    """What differs from the parent's items: bits of each document and choices taken, so that models can be paired."""
+    """Reduce items to what differs from the parent's: bits of each document and choices for each question."""
     return {
         "texts": {task: [round(bits, 2) for bits in items.bits] for task, items in scores.texts.items()},
         "questions": {task: [items.picks, items.picks_norm] for task, items in scores.questions.items()},
@@ -145,7 +145,7 @@ def compact(scores: ItemScores) -> dict[str, Any]:
 
 
 def summary(scores: ItemScores, parent: ItemScores, domain: str) -> dict[str, float]:
-    """The few numbers a person reads in the file; the tables are made from the items."""
+    """Compute the few numbers that people read in the file; the tables come from the items."""
     found = {"bits_per_byte": round(scores.texts[domain].bits_per_byte, 4)}
     found["ratio"] = round(found["bits_per_byte"] / parent.texts[domain].bits_per_byte, 4)
     for task, items in scores.questions.items():

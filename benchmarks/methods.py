@@ -1,10 +1,10 @@
 """Every method at every size on every domain, before healing and after one fixed healing budget.
 
-One process loads the parent once and each domain's text once, prunes copies in memory, and appends one JSON line a
-point; points that stand in the file are skipped, so that the table grows over runs. `benchmarks/tables.py` draws it.
-The numbers are those of `minigpt build --preset standard` with the settings of `held.BASICS` (no relevance filter, no
-sampled text, steps of 8,192 tokens at a fixed rate) and `plan.healing` "short" or "long": the same plans, repair where
-it belongs to the method, weights rounded to bfloat16 before they are measured.
+One process loads the parent once and each domain's text once, prunes copies in memory, and appends one JSON line for
+each point. Points that are in the file are skipped, so the table grows over runs. `benchmarks/tables.py` writes the
+tables. The numbers are those of `minigpt build --preset standard` with the settings of `held.BASICS` (no relevance
+filter, no sampled text, steps of 8,192 tokens at a fixed rate) and `plan.healing` "short" or "long". Plans are the same
+as in a build, methods that have a repair get it, and weights are rounded to bfloat16 before they are measured.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DOMAIN = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One line of the results."""
+    """Method, size, seed, healing steps and form that one line of the results is measured for."""
 
     method: str
     size: float
@@ -52,9 +52,10 @@ class Point:
 
 
 class Clock:
-    """Whether there is time for one more job of a kind, as long as the longest so far (`first` for the first).
+    """Time limit of a run, which tells whether one more job of a kind fits.
 
-    Points are of the kind of their healing steps, reading and measuring a domain is `DOMAIN`.
+    The kind of a point is its number of healing steps, and the kind of reading and measuring a domain is `DOMAIN`. A
+    job is expected to take as long as the longest of its kind so far, or `first` seconds if there was none.
     """
 
     def __init__(self, limit: float | None, first: float) -> None:
@@ -62,7 +63,7 @@ class Clock:
         self.longest: dict[int, float] = {}
 
     def allows(self, kind: int) -> bool:
-        """Compare what is left with the longest job of `kind`, and a tenth more."""
+        """Tell whether the time left is enough for the longest job of `kind` and a tenth more."""
         expected = 1.1 * self.longest.get(kind, self.first)
         return self.limit is None or time.perf_counter() - self.started + expected < self.limit
 
@@ -159,7 +160,7 @@ def _paper_form(domain: Domain, build: Run, seconds: dict[str, float]) -> tuple[
 
 
 class timed:
-    """Put the seconds of a block into a dict; waits for the GPU."""
+    """Context manager that puts the seconds of a block into a dict, after waiting for the GPU."""
 
     def __init__(self, into: dict[str, float], name: str) -> None:
         self.into, self.name = into, name
@@ -174,7 +175,7 @@ class timed:
 
 
 def points(chosen: argparse.Namespace) -> Iterator[Point]:
-    """Mild sizes first, without healing before with it."""
+    """Yield the points of a run, those without healing first and large sizes first."""
     for steps in chosen.heal_steps:
         for size in sorted(chosen.sizes, reverse=True):
             for method in chosen.methods:
@@ -183,7 +184,7 @@ def points(chosen: argparse.Namespace) -> Iterator[Point]:
 
 
 class Results:
-    """The file of results: what is in it is not computed again."""
+    """File of results, whose points are not computed again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -192,7 +193,7 @@ class Results:
         self.keys = {row["key"] for row in read_jsonl(path)} if path.exists() else set()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a line at once, so that a killed run loses nothing finished."""
+        """Append a line at once, so that a killed run loses nothing that was finished."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -200,7 +201,7 @@ class Results:
 
 
 def controls(domain: Domain, results: Results, common: dict[str, Any]) -> None:
-    """A line for the parent, with all that its items are, and one for the tuned parent."""
+    """Add a line with all items for the parent, and one for the tuned parent."""
     for name, items in (("parent", domain.parent), ("parent_tuned", domain.tuned)):
         key = fingerprint(domain.key, name)
         if items is None or key in results.keys:
@@ -210,7 +211,7 @@ def controls(domain: Domain, results: Results, common: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run what is not in the file yet, domain by domain, as long as there is time."""
+    """Run the points that are not in the file yet, domain by domain, as long as there is time."""
     chosen = _arguments()
     clock, results = Clock(chosen.limit_seconds, chosen.first_seconds), Results(chosen.results)
     common = {"base": chosen.base, "device": device_name(chosen.device), "versions": versions(__version__)}
@@ -248,7 +249,7 @@ def main() -> None:
 
 
 def work(domain: Domain, point: Point, key: str, clock: Clock, results: Results, common: dict[str, Any]) -> bool:
-    """Add a point's line to the results, if there is time for it and it does not fail; whether it is there."""
+    """Add a point's line to the results if there is time, and tell whether it was added."""
     if not clock.allows(point.heal_steps):
         return False
     started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""What each method's scoring costs: time and peak memory as ratios to one plain forward pass over the same tokens.
+"""Time and peak memory of each method's scoring, as ratios to one plain forward pass over the same tokens.
 
-All in one process and side by side: a warm-up, the forward pass without and with the head, then every method with
-nothing shared between them, each repeated; the median counts. A GPU is timed by the clock, a processor by the time it
-worked for this process, so that a machine with other load tells the same. Scoring is what it takes to know which units
-or layers go (a quarter of the layers for depth methods); repair, cutting and healing are not in it.
+All runs are in one process: a warm-up, the forward pass without and with the head, then every method. Methods share
+nothing. Each run is repeated, and the median counts. A GPU is timed by the clock. A processor is timed by the time that
+it worked for this process, so that other load on the machine does not matter. Scoring is to find out which units or
+layers are removed (a quarter of the layers for depth methods). Repair, cutting and healing are not included.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.batches import run_decoder
 from minigpt.transformer.calibration import calibration_batches, token_counts
 
+# Share of the layers that depth methods keep.
 KEPT = 0.75
+# Bytes of a memory page.
 PAGE = 4096
 
 
 class Peak:
-    """The most memory in use while the block ran: what the allocator held on a GPU, the process's pages on a CPU."""
+    """Peak of memory while a block runs: of the allocator on a GPU, of the process's pages on a CPU."""
 
     def __init__(self, device: str) -> None:
         self.device, self.bytes = device, 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch from here to the end of the block, after what earlier jobs left behind is given back."""
+        """Watch memory from here to the end of the block, after freeing what earlier jobs left behind."""
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
@@ -65,6 +67,7 @@ class Peak:
             thread.join()
 
     def _sample(self, done: threading.Event) -> None:
+        """Read the size of the process every few milliseconds until `done` is set, and once after."""
         waiting = True
         while waiting:
             waiting = not done.wait(0.005)
@@ -72,7 +75,7 @@ class Peak:
 
 
 def measured(job: Callable[[], object], device: str, repeats: int) -> tuple[float, int]:
-    """Median seconds and the highest peak of `repeats` runs."""
+    """Run a job `repeats` times and return the median seconds and the highest peak of memory in bytes."""
     seconds, highest = [], 0
     clock = time.perf_counter if device.startswith("cuda") else time.process_time
     for _ in range(repeats):
@@ -88,7 +91,7 @@ def measured(job: Callable[[], object], device: str, repeats: int) -> tuple[floa
 
 
 def forward(model: Any, batches: list[Any], *, head: bool) -> None:
-    """A pass over the text; with `head` the logits are made and dropped."""
+    """Run one pass over the text; with `head` the logits are computed, too, and dropped."""
     with torch.inference_mode():
         for batch in batches:
             states = run_decoder(model, batch)
@@ -107,7 +110,7 @@ def scoring(method: Method, make: Callable[[], Material]) -> Callable[[], object
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table of the lines; of a method that was measured twice, the last counts."""
+    """Write a Markdown table of the lines; where a method was measured twice, the last line counts."""
     lines = ["| method | tokens | runs | time / forward pass | peak memory / forward pass |", "|---|---|---|---|---|"]
     for row in {row["method"]: row for row in rows}.values():
         lines.append(
@@ -118,7 +121,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Print and append one JSON line a method, and with `--table` the table of all lines."""
+    """Print and append one JSON line for each method, or print the table of all lines with `--table`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--domain", default="medical")
     parser.add_argument("--base", default=assets.DEFAULT_BASE)
@@ -130,18 +133,18 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--results", type=Path)
     parser.add_argument("--table", action="store_true", help="print the results as a table and measure nothing")
-    chosen = parser.parse_args()
-    if chosen.table:
-        print(table(read_jsonl(chosen.results)))
+    options = parser.parse_args()
+    if options.table:
+        print(table(read_jsonl(options.results)))
         return
-    folder = assets.parent(chosen.base).path
+    folder = assets.parent(options.base).path
     model, tokenizer = (
-        assets.load_model(folder, dtype=torch.float32, device=chosen.device),
+        assets.load_model(folder, dtype=torch.float32, device=options.device),
         assets.load_tokenizer(folder),
     )
-    text = build_corpus(load_domain(chosen.domain)).calibration
+    text = build_corpus(load_domain(options.domain)).calibration
     batches = calibration_batches(
-        tokenizer, text, window=chosen.window, tokens=chosen.tokens, batch_tokens=chosen.batch_tokens
+        tokenizer, text, window=options.window, tokens=options.tokens, batch_tokens=options.batch_tokens
     )
     counts = token_counts(tokenizer, text)
 
@@ -149,12 +152,12 @@ def main() -> None:
         return gather(model, batches, counts=counts)
 
     forward(model, batches[:1], head=True)
-    plain, memory = measured(lambda: forward(model, batches, head=False), chosen.device, chosen.repeats)
+    plain, memory = measured(lambda: forward(model, batches, head=False), options.device, options.repeats)
     rows = {"(forward)": (plain, memory)}
-    rows["(forward and head)"] = measured(lambda: forward(model, batches, head=True), chosen.device, chosen.repeats)
-    for name in chosen.methods.split(","):
+    rows["(forward and head)"] = measured(lambda: forward(model, batches, head=True), options.device, options.repeats)
+    for name in options.methods.split(","):
         if (job := scoring(METHODS[name], make)) is not None:
-            rows[name] = measured(job, chosen.device, chosen.repeats)
+            rows[name] = measured(job, options.device, options.repeats)
     for name, (seconds, peak) in rows.items():
         row = {
             "method": name,
@@ -164,14 +167,14 @@ def main() -> None:
             "memory_ratio": round(peak / memory, 2),
             "tokens": sum(batch.tokens for batch in batches),
             "parameters": parameters_of(model),
-            "device": device_name(chosen.device),
-            "domain": chosen.domain,
-            "repeats": chosen.repeats,
+            "device": device_name(options.device),
+            "domain": options.domain,
+            "repeats": options.repeats,
             "threads": torch.get_num_threads(),
         }
         print(json.dumps(row), flush=True)
-        if chosen.results:
-            with chosen.results.open("a") as file:
+        if options.results:
+            with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
 

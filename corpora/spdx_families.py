@@ -1,4 +1,4 @@
-"""The large license families of the SPDX license list (CC, GPL, MPL and their kin): for training, never held out."""
+"""Large license families of the SPDX license list (CC, GPL, MPL and related ones): for training, never held out."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from .spdx import family_documents
 
 
 def documents(path: Path) -> Iterator[Document]:
-    """Passages of the families that :mod:`spdx` leaves out."""
+    """Yield passages of the families that :mod:`spdx` leaves out."""
     yield from family_documents(path, large=True)

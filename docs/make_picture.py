@@ -84,7 +84,9 @@ def picture() -> str:
     whole = report.load(REPORT)
     lines = [*section(console, whole, "Verdict"), *section(console, with_main_metrics(whole), "Metrics")]
     console.print(Segments([part for line in lines for part in (*line, Segment.line())]), end="")
-    return console.export_svg(title="minigpt build --domain medical", theme=MONOKAI, code_format=SVG, unique_id="report")
+    return console.export_svg(
+        title="minigpt build --domain medical", theme=MONOKAI, code_format=SVG, unique_id="report"
+    )
 
 
 if __name__ == "__main__":

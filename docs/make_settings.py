@@ -96,7 +96,12 @@ def section(title: str, prefix: str, kind: type, instances: Mapping[str, Any]) -
     summary = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
     yield f"## {title}\n\n{summary}\n"
     rows = [
-        row(prefix + name, hints[name], {key: getattr(it, name) for key, it in instances.items()}, descriptions.get(name, ""))
+        row(
+            prefix + name,
+            hints[name],
+            {key: getattr(it, name) for key, it in instances.items()},
+            descriptions.get(name, ""),
+        )
         for name in plain
     ]
     head = f"| setting | type | {' | '.join(instances)} | meaning |\n|---|---|{'---|' * len(instances)}---|"

@@ -1,1 +1,1 @@
-"""The domain definitions that come with minigpt (installed as `minigpt._domains`)."""
+"""Domain definitions that come with minigpt (installed as `minigpt._domains`)."""

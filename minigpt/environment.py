@@ -1,4 +1,4 @@
-"""The only reader of environment variables."""
+"""Environment variables that minigpt reads or sets. No other module touches them."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """Folder of caches and catalog: `MINIGPT_HOME`, else the user's data folder."""
-    if chosen := os.environ.get("MINIGPT_HOME"):
-        return Path(chosen).expanduser()
+    """Return the folder of caches and catalog: `MINIGPT_HOME`, or the user's data folder if it is not set."""
+    if folder := os.environ.get("MINIGPT_HOME"):
+        return Path(folder).expanduser()
     import platformdirs
 
     return Path(platformdirs.user_data_dir("minigpt"))
 
 
 def offline() -> bool:
-    """Whether `HF_HUB_OFFLINE` asks us to stay off the network."""
+    """Return True if `HF_HUB_OFFLINE` forbids the use of the network."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def llama_python() -> str | None:
-    """Interpreter with llama-cpp-python, where that is not our own: `MINIGPT_LLAMA_PYTHON`."""
+    """Return the Python that has llama-cpp-python (`MINIGPT_LLAMA_PYTHON`), or None if it is this Python."""
     return os.environ.get("MINIGPT_LLAMA_PYTHON") or None
 
 
 def silence_libraries() -> None:
-    """Ask the Hugging Face libraries for no bars and no warnings; what the user has set stays.
+    """Turn off progress bars and warnings of the Hugging Face libraries. Values that the user has set stay.
 
-    Works through their own variables, so that it costs no import; they read them when they are first imported.
+    The libraries read these variables at their first import, so call this before it.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for library in ("TRANSFORMERS", "DATASETS", "HF_HUB"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, the library warns wherever a process forks
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # if unset, the library warns when a process forks
 
 
 def share_cores() -> None:
-    """Keep OpenMP threads from spinning long at their barriers; to be called before torch is imported.
+    """Make minigpt fast beside other processes on the same cores. Call this before torch is imported.
 
-    Tokenizers take as many threads as OpenMP is told to. On two cores with two competing processes a training step ran
-    at 51 tokens/s with the default and at 240 with this count; on idle cores it makes no difference.
+    OpenMP threads spin only briefly at their barriers, and tokenizers use as many threads as `OMP_NUM_THREADS` says.
+    Values that the user has set stay.
     """
+    # A thread that spins at a barrier takes the core from the process that it waits for.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    if chosen := os.environ.get("OMP_NUM_THREADS", ""):
-        os.environ.setdefault("RAYON_NUM_THREADS", chosen)  # the tokenizers' threads
+    if count := os.environ.get("OMP_NUM_THREADS", ""):
+        os.environ.setdefault("RAYON_NUM_THREADS", count)  # the tokenizers' threads
 
 
 def threads() -> int:
-    """Threads for a runtime that would else take every core: `OMP_NUM_THREADS`, as for torch, else all cores."""
-    chosen = os.environ.get("OMP_NUM_THREADS", "")
-    return int(chosen) if chosen.isdigit() and int(chosen) > 0 else os.cpu_count() or 1
+    """Return the number of threads for a runtime: `OMP_NUM_THREADS`, or one for each core if it is not set."""
+    count = os.environ.get("OMP_NUM_THREADS", "")
+    return int(count) if count.isdigit() and int(count) > 0 else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The few errors minigpt raises on purpose: each is one sentence that says what to do next."""
+"""Errors that minigpt raises on purpose. Each message is one sentence that says what to do next."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library says of its failure, without its full stop; its kind if it says nothing."""
+    """Return the first line of an error's message without its full stop, or the error's type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped name, with a leading space: the nearest known name, or all of them where none is near."""
+    """Return a hint for a mistyped name, with a leading space: the nearest known name, or all names if none is near."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(names)}."
 
 
 class MiniGPTError(Exception):
-    """Base of every error with a message meant for the user; the command line turns it into exit code 1."""
+    """Base of all errors whose message is meant for the user. The command line exits with code 1."""
 
 
 class ConfigError(MiniGPTError):
@@ -39,7 +39,7 @@ class UnsupportedModel(MiniGPTError):
 
 
 class PlanError(MiniGPTError):
-    """A target that no legal plan can meet; the message carries the arithmetic."""
+    """A target that no legal plan can meet. The message gives the arithmetic."""
 
 
 class ExportError(MiniGPTError):
@@ -57,7 +57,7 @@ class GateFailed(MiniGPTError):
 
 
 class UnknownName(MiniGPTError):
-    """A name that is in no table; suggests the nearest one."""
+    """A name that is in no table. The message suggests the nearest known name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)

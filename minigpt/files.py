@@ -1,4 +1,4 @@
-"""Atomic writes, hashes and the JSON form of our records. The only module that opens files for writing text."""
+"""Atomic writes, hashes and the JSON form of records. No other module writes text files without its help."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """Turn dataclasses, tuples and mappings into what `json` writes."""
+    """Turn dataclasses, tuples and mappings into the dicts and lists that `json` can write."""
     if is_dataclass(value) and not isinstance(value, type):
         return {key: to_plain(item) for key, item in asdict(value).items()}
     if isinstance(value, Mapping):
@@ -30,18 +30,21 @@ def to_plain(value: Any) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Readable, deterministic JSON with a final newline."""
+    """Return readable, deterministic JSON with a final newline."""
     return json.dumps(to_plain(value), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
 
 def fingerprint(*values: Any) -> str:
-    """A short SHA-256 of the canonical JSON of `values`: names the inputs of a stage."""
+    """Return the first 16 hex digits of the SHA-256 of the canonical JSON of `values`.
+
+    Stages are named by the fingerprint of their inputs.
+    """
     canonical = json.dumps(to_plain(list(values)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
+    """Return the SHA-256 of a file as hex digits, reading the file in blocks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -50,10 +53,11 @@ def file_sha256(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it only if the block succeeds.
 
-    Works for a file or a folder; a failed or killed block leaves the old content, if any, as it was.
+    The path may become a file or a folder. If the block fails or the process is killed, the old content, if any,
+    stays as it was.
 
     Raises:
-        MiniGPTError: the disk is full or the folder cannot be written.
+        MiniGPTError: The disk is full or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -73,7 +77,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _swap(new: Path, path: Path, aside: Path) -> None:
-    """Put a folder in another's place; whatever happens in between, one of the two stands there afterwards."""
+    """Replace the folder at `path` by `new`, so that one of the two is at `path` even after a failure."""
     try:
         if path.exists():
             os.replace(path, aside)
@@ -96,10 +100,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """Read JSON into a dataclass (or any type pydantic knows), checking every field.
+    """Read JSON into a dataclass (or any type that pydantic knows) and check every field.
 
     Raises:
-        MiniGPTError: the file is missing, is not JSON or does not have the fields of `kind`.
+        MiniGPTError: The file is missing, is not JSON or does not have the fields of `kind`.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -114,33 +118,33 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one compact JSON document a line, atomically."""
+    """Write a file atomically, with one compact JSON document on each line."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps(to_plain(row), ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """The documents of a file with one JSON document a line, empty lines left out.
+    """Read a file with one JSON document on each line; skip empty lines.
 
     Raises:
-        MiniGPTError: the file is missing or a line is not JSON; the sentence names the line.
+        MiniGPTError: The file is missing, or a line is not JSON. The message names the line.
     """
-    found = []
+    documents = []
     try:
         lines = path.read_text("utf-8").split("\n")  # not splitlines: a string may hold U+2028
     except FileNotFoundError:
         raise MiniGPTError(f"No such file: {path}.") from None
     for number, line in enumerate(lines, 1):
         try:
-            found += [json.loads(line)] if line.strip() else []
+            documents += [json.loads(line)] if line.strip() else []
         except ValueError as error:
-            raise MiniGPTError(f"{path}, line {number}, is not JSON ({error}); mend or remove it.") from None
-    return found
+            raise MiniGPTError(f"{path}, line {number}, is not JSON ({error}); fix or remove it.") from None
+    return documents
 
 
 def link(source: str, target: str) -> None:
-    """A second name for the file, or a copy where the file system has no links."""
+    """Create `target` as a hard link to `source`, or as a copy if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""The machine that work runs on: devices, arithmetic precision, memory, the names and versions that reports state."""
+"""Facts about the machine: devices, arithmetic precision, memory, and the names and versions that reports state."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from minigpt.errors import ConfigError, first_line
 if TYPE_CHECKING:
     import torch
 
+# Distributions whose versions shape a result.
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "numpy")
 
 
 def pick_device(name: str) -> str:
-    """The torch device for `auto`, or the named one if it is there.
+    """Return the torch device of this name, or the best one for `auto`.
+
+    Args:
+        name: "auto" (CUDA if there is a GPU, else the CPU) or a device as torch names it.
 
     Raises:
         ConfigError: the device is not available.
@@ -35,9 +39,9 @@ def pick_device(name: str) -> str:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether matrix products are faster in bf16: on CUDA, and on processors with AVX512-BF16 or AMX.
+    """Say whether matrix products of a device are faster in bf16 than in fp32.
 
-    Elsewhere bf16 is emulated and slower than fp32.
+    They are on CUDA and on processors with AVX512-BF16 or AMX. Other processors emulate bf16, which is slower.
     """
     import torch
 
@@ -48,17 +52,17 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def measuring_dtype(device: str) -> Any:
-    """The torch dtype that models are measured in, at all stages alike: bf16 where it is fast, else fp32."""
+    """Return the torch dtype that models of all stages are measured in: bf16 where it is fast, else fp32."""
     import torch
 
     return torch.bfloat16 if has_fast_bf16(torch.device(device)) else torch.float32
 
 
 def release(models: Sequence[Any] = ()) -> None:
-    """Give the memory of dropped models back before the next stage asks for it.
+    """Free the memory of models that are no longer needed.
 
     Args:
-        models: models that somebody still refers to; their weights are dropped first.
+        models: models that are still referred to; their weights are dropped first.
     """
     import torch
 
@@ -70,10 +74,10 @@ def release(models: Sequence[Any] = ()) -> None:
 
 
 def versions(minigpt: str, packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Versions of the software that shapes a result; packages that are not installed are left out.
+    """Return the versions of minigpt, Python and packages by name; packages that are not installed are left out.
 
     Args:
-        minigpt: minigpt's own version.
+        minigpt: version of minigpt, which this module must not import.
         packages: names of distributions.
     """
     known = {"minigpt": minigpt, "python": platform.python_version()}
@@ -86,7 +90,7 @@ def versions(minigpt: str, packages: Sequence[str] = PACKAGES) -> dict[str, str]
 
 
 def device_name(device: str) -> str:
-    """The hardware behind a torch device, by name."""
+    """Return the name of the hardware behind a torch device."""
     import torch
 
     if device.startswith("cuda"):
@@ -95,10 +99,13 @@ def device_name(device: str) -> str:
 
 
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor as its maker calls it and its architecture, e.g. `AMD EPYC (x86_64)`.
+    """Return the maker's name of the processor and its architecture, for example `AMD EPYC (x86_64)`.
 
-    Python's own `platform` knows it on macOS and Windows only; Linux keeps it in `/proc/cpuinfo`, under "model name"
-    except on ARM.
+    Python's `platform` knows the name on macOS and Windows only. Linux has it in `/proc/cpuinfo` under "model name",
+    except on ARM; where no name is known, the architecture alone is returned.
+
+    Args:
+        cpuinfo: file that Linux describes its processors in.
     """
     architecture = platform.machine()
     name = ""

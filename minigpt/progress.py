@@ -1,4 +1,4 @@
-"""How long work tells what it is doing, without printing: the command line supplies the drawing."""
+"""Progress of long work. Libraries report to a `Reporter` and never print; the command line draws."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ T = TypeVar("T")
 
 
 class Reporter(Protocol):
-    """Receives progress. All methods are cheap and never raise."""
+    """Receiver of progress. All methods are cheap and never raise."""
 
     def stage(self, title: str) -> AbstractContextManager[None]:
-        """Open a stage of the build, e.g. "Evaluating the parent"."""
+        """Open a stage of the build, e.g. "Evaluating the parent", for the length of a `with` block."""
 
     def track(self, items: Iterable[T], *, title: str, total: float | None = None) -> Iterator[T]:
-        """Yield `items`, drawing a bar with elapsed time and an ETA measured on the items done so far."""
+        """Yield `items` and draw a bar with the elapsed time and an estimate of the time left."""
 
     def note(self, message: str) -> None:
-        """One line worth keeping in the log."""
+        """Write one line to the log."""
 
 
 class Silent:
-    """The default reporter: does nothing."""
+    """The default reporter, which does nothing."""
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
-        """Nothing is drawn."""
+        """Draw nothing."""
         yield
 
     def track(self, items: Iterable[T], *, title: str, total: float | None = None) -> Iterator[T]:
-        """The items, as they are."""
+        """Yield the items and draw nothing."""
         yield from items
 
     def note(self, message: str) -> None:
-        """Nothing is kept."""
+        """Drop the message."""
         return None
 
 

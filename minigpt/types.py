@@ -1,7 +1,6 @@
-"""The project's vocabulary: frozen records that cross the borders between stages.
+"""Records that the packages of minigpt pass to each other: the vocabulary of the project.
 
-Everything here is plain data without torch, so that the command line, the catalog and the planner can use it for
-free. Tensors travel in :class:`minigpt.transformer.stats.ActivationStats`.
+They are plain data without torch. Tensors travel in :class:`minigpt.transformer.stats.ActivationStats`.
 """
 
 from __future__ import annotations
@@ -14,15 +13,21 @@ Ints = tuple[int, ...]
 StageName = Literal["parent", "parent_tuned", "pruned", "healed", "exported"]
 Split = Literal["calibration", "train", "dev", "heldout"]
 AXES = ("vocab", "ffn", "kv_groups", "layers")
-"""What a plan may cut: tokens, FFN neurons, KV groups with their query heads, whole layers."""
+"""The axes that a plan can cut: tokens, FFN neurons, KV groups with their query heads, and whole layers."""
 PruneKind = Literal["linear", "activation", "embedding", "layers"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # version of the fields of report.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One passage of text. Passages with the same `source` belong to one document and are never split apart."""
+    """One passage of text. Passages with the same `source` belong to one document and never go to different splits.
+
+    Attributes:
+        text: The text of the passage.
+        source: Name of the document that the passage belongs to.
+        license: License of the text.
+    """
 
     text: str
     source: str
@@ -31,7 +36,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A multiple-choice question; `answer` indexes `choices`."""
+    """One multiple-choice question.
+
+    Attributes:
+        question: Text of the question.
+        choices: Texts of the options.
+        answer: Index of the right option in `choices`.
+        source: Name of the document that holds the answer; empty if no document of the corpus does.
+        subject: Subject of the question, as its data names it.
+        license: License of the question.
+    """
 
     question: str
     choices: tuple[str, ...]
@@ -43,10 +57,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionSet:
-    """Questions scored as one number. `derived` says they were made from data, `note` says how.
+    """Questions that are scored as one number.
 
-    `seen` tells whether the text that answers them was in the training split (None: not known), so that memory of
-    the text and knowledge of the domain never share a number.
+    Attributes:
+        name: Name of the set.
+        questions: The questions.
+        role: A `dev` set may guide choices; a `test` set only measures.
+        derived: True if the questions were made from data by a reader.
+        seen: True if the answering text was trained on (the set tests memory), False if not, None if not known.
+        note: Explanation for the reader of the report, e.g. how the questions were made.
     """
 
     name: str
@@ -59,7 +78,15 @@ class QuestionSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """Where text came from: goes into the model card."""
+    """The origin of a part of the text, as the model card cites it.
+
+    Attributes:
+        name: Name of the source in the domain file.
+        license: License of its text.
+        citation: Text that cites it.
+        documents: Number of its documents in the corpus.
+        bytes: Size of its text in the corpus, in bytes of UTF-8.
+    """
 
     name: str
     license: str
@@ -70,9 +97,18 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """A domain's text in four disjoint splits and its questions. No document stands in two splits.
+    """A domain's text in four disjoint splits, and its questions. No document is in two splits.
 
-    `counts` tells what each cleaning step saw and dropped, e.g. {"read": 120, "exact_duplicates": 3}.
+    Attributes:
+        domain: Name of the domain.
+        calibration: Passages that the importance of units is measured on.
+        train: Passages that models are trained on.
+        dev: Passages that guide choices, e.g. of a learning rate.
+        heldout: Passages that only measure.
+        questions: The domain's question sets.
+        attributions: Sources that the text came from.
+        counts: Passages that each cleaning step read or dropped, e.g. {"read": 120, "exact_duplicates": 3}.
+        fingerprint: Hash of the whole content.
     """
 
     domain: str
@@ -88,7 +124,14 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The widths of a decoder, as in its Hugging Face config."""
+    """The widths of a decoder, as its Hugging Face config gives them.
+
+    Attributes:
+        layers: Number of layers.
+        intermediate_size: Number of FFN neurons in a layer.
+        kv_groups: Number of key/value heads in a layer.
+        vocab_size: Number of rows of the embedding.
+    """
 
     layers: int
     intermediate_size: int
@@ -98,13 +141,24 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunePlan:
-    """What is kept, as sorted indices into the parent. Widths are uniform across layers, the choice is per layer.
+    """The units that are kept, as sorted indices into the parent; every layer keeps equally many, of its own choice.
 
-    `layers` indexes the parent's layers; `ffn` and `kv_groups` hold one tuple for each *kept* layer; `tokens` are
-    the parent's token ids in ascending order (None: vocabulary untouched). `removed_parameters` counts what each
-    kind of pruning takes away. `target_parameters` is the size asked for, which a method that removes whole layers
-    only meets to within one of them. `merges` are folds of whole layers, in order, each the parent indices (host,
-    folded, ...); the folded ones are not kept.
+    Attributes:
+        base_model: Reference of the parent.
+        method: Name of the method that ranked the units.
+        seed: Seed of the build.
+        layers: Parent layers that are kept.
+        ffn: FFN neurons that are kept, one tuple for each kept layer.
+        kv_groups: KV groups that are kept, one tuple for each kept layer.
+        tokens: Token ids of the parent that are kept; None if the vocabulary is not cut.
+        parameters_before: Parameters of the parent.
+        parameters_after: Parameters of the pruned model.
+        target_parameters: Parameters that were asked for; a method that removes layers meets them to within a layer.
+        removed_parameters: Parameters that each kind of pruning removes.
+        predicted_cost: Cost that the sensitivity predicts for each axis.
+        sensitivity: Description of the sensitivity that divided the budget among the axes.
+        fingerprints: Hashes of the plan's inputs, by name.
+        merges: Merges of layers, in order, each (host, folded, ...) in parent indices; only the host is kept.
     """
 
     base_model: str
@@ -126,7 +180,13 @@ class PrunePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A value with its 95 % bootstrap interval."""
+    """A value with its 95 % bootstrap interval.
+
+    Attributes:
+        value: The value that was measured.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
 
     value: float
     low: float
@@ -135,7 +195,20 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
-    """One number of a report: `task` is a domain, `general` or `<domain>/<question set>`."""
+    """One number of a report, with its 95 % bootstrap interval.
+
+    Attributes:
+        task: Text or questions that were measured: a domain, `general`, or `<domain>/<question set>`.
+        metric: Name of the metric, e.g. `bits_per_byte`.
+        value: The value that was measured.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of documents or questions that were measured.
+        chance: Value that guessing gives; None if the metric has no such value.
+        higher_is_better: True if a higher value is better.
+        paired_difference_vs_parent: Paired difference to the parent; None if there is none.
+        paired_difference_vs_tuned: Paired difference to the tuned parent; None if there is none.
+    """
 
     task: str
     metric: str
@@ -151,7 +224,17 @@ class MetricResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What a stage was trained on. `tokens` counts every token seen, repeats included."""
+    """The training that a stage received.
+
+    Attributes:
+        tokens: Tokens that were trained on, repeats included.
+        steps: Number of optimizer steps.
+        learning_rate: Peak learning rate.
+        best_step: Step whose weights were kept.
+        seconds: Time that the training took.
+        recipe: Description of the recipe.
+        dev_losses: Pairs (step, loss on the dev text).
+    """
 
     tokens: int
     steps: int
@@ -164,7 +247,17 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageReport:
-    """A model at one stage of the build and everything measured on it."""
+    """A model at one stage of the build, and everything that was measured on it.
+
+    Attributes:
+        stage: Name of the stage.
+        parameters: Number of parameters, tied weights counted once.
+        bytes: Size of its weights on disk, in bytes.
+        seconds: Time that the stage took.
+        metrics: Numbers that were measured on the model.
+        training: Training that the stage received; None if it received none.
+        sample: Text that the model generated from the report's `sample_prompt`.
+    """
 
     stage: StageName
     parameters: int
@@ -177,11 +270,30 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
-    """The report a sceptic reads: schema in docs/reference/report.md.
+    """Everything that a build measured, with what is needed to check it. docs/reference/report.md describes the JSON form.
 
-    `kept_per_layer` holds, under `ffn` and `kv_groups`, what every *parent* layer kept (0: the layer is gone).
-    `fingerprints` names what was measured: one key a task (its held-out texts or questions), and `vocabulary` for the
-    healed model's tokenizer. Two numbers are compared only where these agree.
+    Attributes:
+        domain: Name of the domain.
+        base_model: Reference of the parent.
+        base_precision: Precision of the parent's weights, e.g. `Q4_1 dequantized`.
+        method: Name of the method that ranked the units.
+        preset: Name of the preset.
+        target: Target size as the user gave it.
+        seed: Seed of the build.
+        versions: Versions of minigpt, Python and the libraries.
+        device: Device that the build ran on.
+        seconds: Time that the whole build took.
+        stages: Reports of the stages, in order.
+        shape_before: Widths of the parent.
+        shape_after: Widths of the specialist.
+        kept_per_layer: Units kept in each layer of the *parent*, by axis (`ffn`, `kv_groups`); 0 for a removed layer.
+        removed_parameters: Parameters that each kind of pruning removed.
+        corpus_counts: Passages and questions that each cleaning step read or dropped.
+        attributions: Sources of the text.
+        sample_prompt: Beginning of the text that each stage continues in its `sample`.
+        notes: Remarks that help to read the numbers.
+        fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
+        schema_version: Version of these fields.
     """
 
     domain: str
@@ -207,13 +319,25 @@ class BuildReport:
     schema_version: int = SCHEMA_VERSION
 
     def stage(self, name: StageName) -> StageReport | None:
-        """The report of one stage, or None if the build skipped it."""
+        """Return the report of one stage, or None if the build skipped it."""
         return next((stage for stage in self.stages if stage.stage == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogEntry:
-    """A finished model in the catalog; `hashes` maps file names under the build folder to SHA-256."""
+    """A finished model in the catalog.
+
+    Attributes:
+        id: Name of the model in the catalog.
+        domain: Name of its domain.
+        base_model: Reference of its parent.
+        path: Build folder of the model.
+        created: Time of the build, in ISO 8601.
+        parameters: Number of parameters.
+        bytes: Size of its weights on disk, in bytes.
+        headline: Its main numbers, by name.
+        hashes: SHA-256 of its files, by their path under the build folder.
+    """
 
     id: str
     domain: str

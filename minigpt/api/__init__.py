@@ -1,1 +1,1 @@
-"""The Python door: the functions behind `minigpt.build`, `plan`, `prune`, `heal`, `evaluate`, `export` and `load`."""
+"""Python API: the functions behind `minigpt.build`, `plan`, `prune`, `heal`, `evaluate`, `export` and `load`."""

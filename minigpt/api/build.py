@@ -39,7 +39,7 @@ def build(
 
     Args:
         domain: name of a domain, or its YAML file; several of them; or :class:`minigpt.BuildOptions`, as
-            :func:`minigpt.read_recipe` gives them: then no other argument but `reporter` is read.
+            :func:`minigpt.read_recipe` returns them: then only `reporter` is read of the other arguments.
         base: the parent: a folder, a Hub id, a GGUF file or a packaged asset.
         size: fraction of the parameters to keep (0.75 where no target is given).
         params: parameters to keep, instead of `size`.
@@ -62,8 +62,8 @@ def build(
         The :class:`minigpt.BuildReport`; for several domains, or for `BuildOptions`, a tuple of reports.
 
     Raises:
-        GateFailed: general text costs more than `keep_general`; the error's `reports` are those of the builds.
-        MiniGPTError: one sentence that says what is wrong and what to do.
+        GateFailed: general text costs more than `keep_general` allows; the error's `reports` hold the builds' reports.
+        MiniGPTError: the build failed; the message says in one sentence what is wrong and what to do.
     """
     if isinstance(domain, BuildOptions):
         return build_specialists(domain, reporter)

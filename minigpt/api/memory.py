@@ -1,4 +1,4 @@
-"""Plan, prune and heal a model in memory, on texts of one's own: no corpus, no folder, no catalog."""
+"""Planning, pruning and healing of a model in memory, on the user's own texts, without corpus, folder or catalog."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plan(
     seed: int = 0,
     reporter: Reporter = SILENT,
 ) -> PrunePlan:
-    """Decide which units of a model to keep, from what it uses on texts of a domain. The model stays as it is.
+    """Decide which units of a model to keep, by their importance on texts of a domain; the model stays as it is.
 
     Args:
         model: a causal language model of a known family, best in float32.
@@ -60,7 +60,7 @@ def plan(
         texts: texts of the domain; about 8,000 tokens of them are read on a processor, 65,000 on an accelerator.
         size: fraction of the parameters to keep (0.75 where no target is given).
         params: parameters to keep, instead of `size`.
-        method: a name of `minigpt methods`, `package.module:ROW`, or a row.
+        method: a name of `minigpt methods`, `package.module:ROW`, or a :class:`minigpt.methods.Method`.
         kinds: kinds of pruning that are allowed, of linear, activation, embedding (None: all, whole layers too).
         dev: texts on which the cost of each axis is measured, where it is measured (None: `texts`).
         settings: further settings of the plan (None: those of the presets).
@@ -71,7 +71,7 @@ def plan(
         The plan, for :func:`prune`.
 
     Raises:
-        PlanError: no allowed shape is near the size.
+        PlanError: no allowed shape is near the target.
         UnsupportedModel: minigpt does not know the model's family.
         CorpusError: there is no text.
     """
@@ -114,7 +114,7 @@ def _curves(
     documents: Sequence[Document],
     settings: PlanSettings,
 ) -> Curves:
-    """Measured costs of the method's axes, read on as much dev text as a build reads."""
+    """Measure the costs of the method's axes, on as much dev text as a build reads."""
     return measure_curves(
         row,
         material,
@@ -175,10 +175,10 @@ def prune(
 
 
 def _material_of_transform(row: Method, model: Any, batches: Sequence[Batch], reporter: Reporter) -> Material | None:
-    """The statistics that a method with a transformation of its own reads.
+    """Gather the material of a method with its own transformation; None for every other method.
 
     Raises:
-        CorpusError: it has one, and there is no text to take them on.
+        CorpusError: there is no text to measure on.
     """
     if row.transform is None:
         return None
@@ -206,16 +206,16 @@ def heal(
         model: the pruned model. Its weights become float32.
         tokenizer: its tokenizer.
         texts: training texts.
-        dev: texts that decide when to stop; never those that you measure on later.
+        dev: texts that decide when to stop; never texts that you measure on later.
         steps: training steps (None: the recipe's).
         recipe: settings of the training (None: the preset `quick` on a processor, `standard` on an accelerator).
         teacher: the unpruned model, to distil from; needs `plan` where tokens were cut.
         plan: the plan that the model was cut by.
-        seed: of the order of the texts.
+        seed: seed of the order of the texts.
         reporter: told about progress.
 
     Returns:
-        How the training went.
+        The record of the training.
 
     Raises:
         CorpusError: there is no text to train or to decide on.
@@ -238,16 +238,16 @@ def heal(
 
 
 def _teacher(model: Any | None, plan: PrunePlan | None, student: Any) -> Teacher | None:
-    """The unpruned model as a teacher.
+    """Wrap the unpruned model as a teacher; None without one.
 
     Raises:
-        PlanError: student and teacher have other vocabularies, and no plan says how they belong together.
+        PlanError: student and teacher have different vocabularies, and no plan maps one to the other.
     """
     if model is None:
         return None
     tokens = plan.tokens if plan is not None else None
     if tokens is None and model.config.vocab_size != student.config.vocab_size:
-        raise PlanError("Teacher and student have other vocabularies: give the plan that the student was cut by.")
+        raise PlanError("Teacher and student have different vocabularies: give the plan that the student was cut by.")
     return teacher_of(model, tokens, student)
 
 
@@ -257,10 +257,10 @@ def _accelerated(model: Any) -> bool:
 
 
 def as_documents(texts: Texts) -> list[Document]:
-    """Texts as documents, each its own source.
+    """Convert texts to documents, each with its own source.
 
     Raises:
-        CorpusError: there is none.
+        CorpusError: there is no text.
     """
     documents = [
         text if isinstance(text, Document) else Document(text=text, source=f"text {number}")
@@ -272,4 +272,5 @@ def as_documents(texts: Texts) -> list[Document]:
 
 
 def _batches(tokenizer: Any, documents: Sequence[Document], tokens: int) -> list[Batch]:
+    """Pack documents into batches of calibration text."""
     return calibration_batches(tokenizer, documents, window=WINDOW, tokens=tokens, batch_tokens=BATCH_TOKENS)

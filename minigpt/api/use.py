@@ -1,4 +1,4 @@
-"""Use a finished model from Python: load it, measure it, write it for another runtime, read its report."""
+"""Use of a finished model: load it, measure it, export it for another runtime, and read its report."""
 
 from __future__ import annotations
 
@@ -36,25 +36,26 @@ def load(model: str | Path, *, device: str = "auto", dtype: Any = None, reporter
         A transformers model in evaluation mode, and its tokenizer.
 
     Raises:
-        AssetError: nothing of that name, or an export for another runtime.
+        AssetError: there is no such model, or it is an export for another runtime.
+        ConfigError: `dtype` is no torch dtype.
     """
     import torch
 
     path = find.find_model(str(model), reporter=reporter).path
-    wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
-    if not isinstance(wanted, torch.dtype):
+    torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
+    if not isinstance(torch_dtype, torch.dtype):
         raise ConfigError(f"{dtype!r} is no torch dtype; write it like float32 or bfloat16.")
-    return assets.load_model(path, dtype=wanted, device=pick_device(device)), assets.load_tokenizer(path)
+    return assets.load_model(path, dtype=torch_dtype, device=pick_device(device)), assets.load_tokenizer(path)
 
 
 def load_report(name: str | Path) -> BuildReport:
     """Read the report of a build folder, a report.json, a catalog id or a domain (its latest build).
 
     Raises:
-        AssetError: nothing of that name.
-        MiniGPTError: it is no report of minigpt.
+        AssetError: there is no such report.
+        MiniGPTError: the file is no report of minigpt.
     """
-    return find.report_of(str(name))
+    return find.find_report(str(name))
 
 
 def evaluate(
@@ -77,7 +78,7 @@ def evaluate(
         tokenizer: the tokenizer of a model in memory.
         questions: question sets to ask a model in memory.
         device: torch device, or "auto", for a reference.
-        seed: of splits and bootstrap.
+        seed: seed of splits and bootstrap.
         limit: at most this many documents and questions of each set.
         online: read the domain's Hub data sets too.
         reporter: told about progress.
@@ -123,7 +124,7 @@ def export(
     force: bool = False,
     reporter: Reporter = SILENT,
 ) -> ExportRecord:
-    """Write a model for another runtime, and prove that it computes the same before it is kept.
+    """Export a model for another runtime, after a check that the export computes the same.
 
     Args:
         model: as for :func:`load`.
@@ -131,12 +132,12 @@ def export(
         format: a name of `minigpt export --help`: onnx, onnx-genai, gguf, torch-4bit, lm-eval.
         precision: precision of the weights (None: the format's first).
         rounding: how int4 weights are rounded (None: the format's first).
-        domain: domain whose held-out text the export is measured on (None: the build's own, else general text).
-        quality_bytes: at most so many bytes of that text.
+        domain: domain whose held-out text the export is measured on (None: the build's domain, else general text).
+        quality_bytes: bytes of that text to read at most.
         limit: for `lm-eval`, at most this many documents and questions of each set.
         device: torch device of the source.
-        seed: of the held-out split.
-        force: write over an earlier export.
+        seed: seed of the held-out split.
+        force: replace an earlier export.
         reporter: told about progress.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Parents, corpora and encoders from a package index, the Hub or disk: one way to name them, one way to get them."""
+"""Assets: parents, corpora and encoders from a package index, the Hub or disk, named by one kind of reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GGUF parents as plain Hugging Face folders: converted once, checked, cached by content."""
+"""Conversion of GGUF parents to plain Hugging Face folders: done once, checked, and cached by content."""
 
 from __future__ import annotations
 
@@ -20,23 +20,33 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# Version of the conversion. A new one converts cached files again.
 CONVERTER = 1
+# File in a converted folder that says what it was made from.
 RECORD = "converted_from.json"
+# Text whose logits the converted model must reproduce.
 PROBE = "In 2020, 12 of 345 patients had a fever.\n\nThe court held  that 7 + 8 = 15."
+# Precisions of GGUF files that need no dequantization.
 EXACT_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def convert_gguf(path: Path, *, reporter: Reporter = SILENT) -> Path:
-    """The plain folder of a GGUF file, from the cache if the same content was converted before.
+    """Convert a GGUF file to a plain folder in the cache, or find the folder there if it was converted before.
 
-    Weights are dequantized and stored in the narrowest type that holds every one of them exactly, in practice
-    float32 for a quantized file. The tokenizer is rebuilt (see :mod:`minigpt.assets.gguf_tokenizer`) and the chat
-    template and special tokens are kept. Before the folder counts as done it is loaded again and must give the same
-    logits as the file.
+    Weights are dequantized and stored in the narrowest type that holds all of them exactly, which is float32 for
+    quantized files. The tokenizer is rebuilt (see :mod:`minigpt.assets.gguf_tokenizer`); chat template and special
+    tokens are kept. The folder must give the same logits as the file before it enters the cache.
+
+    Args:
+        path: The GGUF file.
+        reporter: Receives progress.
+
+    Returns:
+        The folder.
 
     Raises:
-        AssetError: not a GGUF file, an architecture or tokenizer that cannot be converted, or unequal logits.
-        MiniGPTError: the cache cannot be written, e.g. the disk is full.
+        AssetError: The file is not GGUF, its architecture or tokenizer cannot be converted, or the logits differ.
+        MiniGPTError: The cache cannot be written, e.g. the disk is full.
     """
     from filelock import FileLock
 
@@ -58,16 +68,20 @@ def convert_gguf(path: Path, *, reporter: Reporter = SILENT) -> Path:
 
 
 def conversion_record(folder: Path) -> Mapping[str, Any] | None:
-    """What a converted folder was made from (file, sha256, converter, precision), or None if it was not."""
+    """Read the origin of a converted folder: `file`, `sha256`, `converter` and `precision`.
+
+    Returns:
+        The origin, or None if the folder was not converted.
+    """
     record = folder / RECORD
     return json.loads(record.read_text("utf-8")) if record.exists() else None
 
 
 def read_metadata(path: Path) -> tuple[Metadata, Mapping[str, int]]:
-    """Key-value pairs of a GGUF file, and how many weights it stores in each type.
+    """Read the key-value pairs of a GGUF file, and count its weights by storage type.
 
     Raises:
-        AssetError: the file is not GGUF or is cut off.
+        AssetError: The file is not GGUF or is incomplete.
     """
     from gguf import GGUFReader
 
@@ -85,7 +99,7 @@ def read_metadata(path: Path) -> tuple[Metadata, Mapping[str, int]]:
 
 
 def _precision(metadata: Metadata, types: Mapping[str, int]) -> str:
-    """The name the community gives the file, e.g. "Q4_1 dequantized"."""
+    """Return the usual name of the file's precision, e.g. "Q4_1 dequantized"."""
     from gguf import LlamaFileType
 
     try:
@@ -96,7 +110,7 @@ def _precision(metadata: Metadata, types: Mapping[str, int]) -> str:
 
 
 def _save(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write weights and tokenizer, load them again and compare: what is cached is known to be right."""
+    """Write model and tokenizer to a folder, load the model again, and check that its logits are equal."""
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -124,15 +138,16 @@ def _save(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def read_gguf(path: Path) -> PreTrainedModel:
-    """The model of a GGUF file in fp32, dequantized, without a copy in the cache.
+    """Load the model of a GGUF file, dequantized to fp32, without writing to the cache.
 
     Raises:
-        AssetError: not a GGUF file, or an architecture that transformers cannot convert.
+        AssetError: The file is not GGUF, or transformers cannot convert its architecture.
     """
     return _load(path, read_metadata(path)[0])
 
 
 def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
+    """Load the model of a GGUF file whose metadata is known."""
     import torch
     import transformers
 
@@ -155,7 +170,7 @@ def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
 
 
 def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
-    """Ours for byte-level BPE; SentencePiece vocabularies carry all they need, so transformers' own reader serves."""
+    """Rebuild the tokenizer: byte-level BPE by our own rules, all others by transformers' reader."""
     from transformers import AutoTokenizer
 
     if metadata.get("tokenizer.ggml.model") == "gpt2":
@@ -171,7 +186,7 @@ def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
 
 
 def lossless_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
-    """The narrowest of bfloat16, float16 and float32 that holds every weight exactly."""
+    """Return the narrowest of bfloat16, float16 and float32 that holds every weight exactly."""
     import torch
 
     for dtype in (torch.bfloat16, torch.float16):

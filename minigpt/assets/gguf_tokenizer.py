@@ -1,7 +1,7 @@
-"""Byte-level BPE tokenizers out of GGUF metadata, with the pre-tokenizer that the merges were learned with.
+"""Byte-level BPE tokenizers from GGUF metadata, with the pre-tokenizer that the merges were learned with.
 
-A GGUF file stores vocabulary and merges but only *names* the pre-tokenizer (`tokenizer.ggml.pre`). Splitting text
-differently gives other token ids than the model was trained on, so a name outside our table is refused.
+A GGUF file stores vocabulary and merges but only *names* the pre-tokenizer (`tokenizer.ggml.pre`). Another
+pre-tokenizer would give token ids that the model was not trained on, so unknown names are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Metadata = Mapping[str, Any]
+# Token types of GGUF.
 CONTROL, USER_DEFINED = 3, 4
 
 LLAMA3_SPLIT = (
@@ -27,19 +28,21 @@ QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 def _gpt2() -> PreTokenizer:
+    """Return GPT-2's pre-tokenizer."""
     from tokenizers import pre_tokenizers
 
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 
 
 def _digits() -> PreTokenizer:
-    """GPT-2's split after cutting out every digit by itself: "2020" is four tokens."""
+    """Return GPT-2's pre-tokenizer with every digit apart, so that "2020" is four tokens."""
     from tokenizers import pre_tokenizers
 
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
 
 
 def _split(pattern: str) -> PreTokenizer:
+    """Return a pre-tokenizer that splits text by a regular expression."""
     from tokenizers import Regex, pre_tokenizers
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -61,10 +64,10 @@ def byte_level_tokenizer(metadata: Metadata) -> PreTrainedTokenizerFast:
     """Rebuild the tokenizer of a GGUF file whose `tokenizer.ggml.model` is `gpt2`.
 
     Args:
-        metadata: the file's key-value pairs, arrays as lists.
+        metadata: The file's key-value pairs, with arrays as lists.
 
     Raises:
-        AssetError: the pre-tokenizer is not one we can rebuild exactly.
+        AssetError: The pre-tokenizer cannot be rebuilt exactly.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
@@ -97,7 +100,7 @@ def byte_level_tokenizer(metadata: Metadata) -> PreTrainedTokenizerFast:
 
 
 def _add_marked_tokens(backend: Tokenizer, metadata: Metadata) -> None:
-    """Tokens that the text spells out whole: control tokens are special, user-defined ones are not."""
+    """Add the tokens that text is never split inside: control tokens as special ones, user-defined ones as plain."""
     from tokenizers import AddedToken
 
     kinds = metadata.get("tokenizer.ggml.token_type", ())
@@ -109,13 +112,14 @@ def _add_marked_tokens(backend: Tokenizer, metadata: Metadata) -> None:
 
 
 def _special_names(metadata: Metadata) -> dict[str, str]:
+    """Return the special tokens under transformers' names, e.g. `bos_token`."""
     keys = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     ids = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys.items()}
     return {name: metadata["tokenizer.ggml.tokens"][index] for name, index in ids.items() if index is not None}
 
 
 def _add_borders(backend: Tokenizer, names: Mapping[str, str], metadata: Metadata) -> None:
-    """Put the first and last token around a text if the file asks for them."""
+    """Make the tokenizer add the bos and eos token to a text if the file asks for it."""
     from tokenizers import processors
 
     bos = names.get("bos_token") if metadata.get("tokenizer.ggml.add_bos_token", False) else None
@@ -127,5 +131,6 @@ def _add_borders(backend: Tokenizer, names: Mapping[str, str], metadata: Metadat
 
 
 def _context(metadata: Metadata) -> dict[str, int]:
+    """Return the context length as transformers' argument, if the file gives one."""
     length = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     return {"model_max_length": int(length)} if length else {}

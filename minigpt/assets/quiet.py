@@ -1,4 +1,4 @@
-"""Keeps transformers from drawing its own bars: progress goes through the reporter."""
+"""Silence for transformers' own progress bars and advice, since progress goes through the reporter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence bars and advice of transformers inside the block; its errors still pass."""
+    """Silence the bars and advice of transformers inside the block. Its errors still pass."""
     logging: Any = importlib.import_module("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -25,7 +25,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_gguf() -> Iterator[None]:
-    """The same for its GGUF reader, whose bar ignores the switch of the library."""
+    """Silence transformers and its GGUF reader inside the block. The reader's bar ignores the library's switch."""
     with quiet_transformers(), ExitStack() as stack:
         with suppress(ImportError, AttributeError):
             module: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
@@ -35,4 +35,5 @@ def quiet_gguf() -> Iterator[None]:
 
 
 def _no_bar(items: Iterable[Any], **_options: object) -> Iterable[Any]:
+    """Replace tqdm: return the items and draw nothing."""
     return items

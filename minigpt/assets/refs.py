@@ -1,4 +1,4 @@
-"""The names that assets go by: a path, a Hub id or a file inside a wheel."""
+"""References to assets: a path, a Hub id, or a file inside a wheel."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathRef:
-    """A folder or file on this machine; `path` exists."""
+    """A folder or file on this machine.
+
+    Attributes:
+        path: Its path, which exists.
+    """
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubRef:
-    """A model repository on the Hugging Face Hub; `revision` is a branch, tag or commit (None: the default)."""
+    """A model repository on the Hugging Face Hub.
+
+    Attributes:
+        repo: Its id, `org/name`.
+        revision: Branch, tag or commit; None for the default.
+    """
 
     repo: str
     revision: str | None = None
@@ -32,9 +41,13 @@ class HubRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelRef:
-    """A member of a wheel on the package index; a `member` that ends in "/" means the whole folder.
+    """A file or folder inside a wheel on the package index.
 
-    `dist` is normalized as in PEP 503. `sha256` is the wheel's hash if the reference carries one, lower case.
+    Attributes:
+        dist: Name of the distribution, normalized as in PEP 503.
+        version: Its version.
+        member: Path inside the wheel. One that ends in "/" is a folder.
+        sha256: Hash of the wheel in lower case, if the reference gives one.
     """
 
     dist: str
@@ -44,7 +57,7 @@ class WheelRef:
 
     @property
     def package(self) -> str:
-        """The requirement as pip and the table of pins write it."""
+        """Requirement as pip and pins.json write it, `DIST==VERSION`."""
         return f"{self.dist}=={self.version}"
 
 
@@ -52,10 +65,10 @@ Ref = PathRef | HubRef | WheelRef
 
 
 def parse_ref(text: str) -> Ref:
-    """Read a reference; what exists on disk wins over a Hub id of the same spelling.
+    """Parse a reference. A path that exists wins over a Hub id of the same spelling.
 
     Raises:
-        AssetError: the text has none of the four forms, or names a local path that does not exist.
+        AssetError: The text is no reference, or it is a path that does not exist.
     """
     if text.startswith("pypi:"):
         return _wheel(text)
@@ -73,10 +86,12 @@ def parse_ref(text: str) -> Ref:
 
 
 def _looks_local(text: str) -> bool:
+    """Return True if the text is meant as a path."""
     return text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or text.lower().endswith((".gguf", "/", "\\"))
 
 
 def _wheel(text: str) -> WheelRef:
+    """Parse a reference that starts with `pypi:`."""
     match = _WHEEL.fullmatch(text)
     if match is None:
         raise AssetError(

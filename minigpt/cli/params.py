@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-# Factors of the suffixes of counts and of decimal byte units.
-DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
-# Factors of binary byte units.
-BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+from minigpt.errors import ConfigError
+from minigpt.planning.target import parse_amount, parse_fraction
 
 
 class Amount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -23,24 +20,10 @@ class Amount(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse a positive integer."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(
-            r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", value.strip().lower().replace("_", "").replace(",", "")
-        )
-        scale = self.scale(match[2]) if match else None
-        amount = round(float(match[1]) * scale) if match and scale else 0
-        if amount <= 0:
-            example = "150MB, 143MiB or 150000000" if self.unit else "100M, 0.5B or 100000000"
-            self.fail(f"{value!r} is not a size: write it like {example}.", param, ctx)
-        return amount
-
-    def scale(self, suffix: str) -> int | None:
-        """Return the factor of a suffix; None if it is unknown."""
-        if self.unit and suffix.endswith(self.unit):
-            suffix = suffix.removesuffix(self.unit)
-            return (DECIMAL | BINARY).get(suffix)
-        return DECIMAL.get(suffix)
+        try:
+            return parse_amount(value, unit=self.unit)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Fraction(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -51,12 +34,9 @@ class Fraction(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse a number above 0 and at most 1."""
         try:
-            number = float(value[:-1]) / 100 if str(value).endswith("%") else float(value)
-        except ValueError:
-            number = 0.0
-        if not 0 < number <= 1:
-            self.fail(f"{value!r} is not a fraction of parameters to keep: write it like 0.75 or 75%.", param, ctx)
-        return number
+            return parse_fraction(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class NameList(click.ParamType):  # type: ignore[type-arg,unused-ignore]

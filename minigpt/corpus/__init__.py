@@ -1,4 +1,4 @@
-"""Domain text: read, cleaned, split by document, stored and counted."""
+"""Corpora: text of a domain, read, cleaned, split by document, stored and counted."""
 
 from __future__ import annotations
 

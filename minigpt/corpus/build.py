@@ -1,4 +1,4 @@
-"""From a domain definition to a clean corpus in four disjoint splits: the story of the pipeline."""
+"""Build of a corpus: read a domain's text, clean it, split it by document, and keep the splits apart."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from minigpt.corpus.calibrate import part_by_draw, part_by_relevance
-from minigpt.corpus.cleaning import clean, sampled, without_duplicates
-from minigpt.corpus.guard import by_seen, tested, without_dev_leaks, without_overlap
+from minigpt.corpus.cleaning import clean, drop_duplicates, sample_documents
+from minigpt.corpus.guard import drop_dev_leaks, drop_overlap, guarded_questions, split_sets_by_seen
 from minigpt.corpus.relevance import Encoder, SentenceEncoder
 from minigpt.corpus.sources import read_questions, read_source
 from minigpt.corpus.split import Passage, Shares, Side, hold_out, on_side, sizes_of
@@ -30,38 +30,44 @@ def build_corpus(
     encoder: Encoder | None = None,
     reporter: Reporter = SILENT,
 ) -> Corpus:
-    """Read a domain's text and questions and split them so that no text stands on two sides.
+    """Read a domain's text and questions and split them so that no text is in two splits.
 
-    The result follows from the text, the domain and the seed, not from the order of reading. Every beginning of a
-    split is a fair sample of it.
+    The result depends on the text, the domain and the seed, but not on the order of reading. The first documents of a
+    split are a random sample of it.
 
     Args:
-        domain: The definition, whose `general` control text is a domain of its own and built by another call.
-        seed: Chooses the split and the order of the documents.
-        relevance: Leave out training documents foreign to the domain's seed texts and choose calibration documents
-            that cover the domain, both by embeddings. Held-out and dev text is never filtered.
-        max_documents: Keep a random sample of this many of the documents that no source declares held-out or dev.
-        encoder: Replaces the packaged sentence encoder.
+        domain: The domain. Its general text is a domain too and needs another call.
+        seed: Seed of the split and of the order of the documents.
+        relevance: True to drop training documents that are unlike the domain's seed sentences, and to choose
+            calibration documents that cover the domain, both by embeddings. Held-out and dev text is never filtered.
+        max_documents: Number of documents to sample from those that no source declares held-out or dev; None keeps
+            all.
+        encoder: Encoder for `relevance`; None for the packaged sentence encoder.
         reporter: Receives progress.
 
     Raises:
-        CorpusError: no text, or too few documents for four splits.
+        CorpusError: There is no text, or there are too few documents for four splits.
     """
     tally: Counter[str] = Counter()
     with reporter.stage(f"Reading the {domain.title or domain.name} corpus"):
-        passages = sampled(clean(_read(domain, reporter), tally), max_documents, seed, tally)
-        passages = without_duplicates(passages, seed, tally)
-        questions = without_dev_leaks(tuple(read_questions(domain, root=domain.root)), tally)
-        sides = hold_out(passages, seed=seed, shares=SHARES, history=_said(tally))
-        heldout, dev, pool = _sides(passages, sides, tally)
-        dev = without_overlap(dev, heldout, (), tally, share=domain.overlap)
-        asked = [tested(found, heldout) for found in questions]
-        pool = without_overlap(pool, [*heldout, *dev], asked, tally, share=domain.overlap)
+        passages = sample_documents(clean(_read(domain, reporter), tally), max_documents, seed, tally)
+        passages = drop_duplicates(passages, seed, tally)
+        questions = drop_dev_leaks(tuple(read_questions(domain, root=domain.root)), tally)
+        sides = hold_out(passages, seed=seed, shares=SHARES, history=_tally_text(tally))
+        heldout, dev, pool = _documents_by_side(passages, sides, tally)
+        dev = drop_overlap(dev, heldout, (), tally, share=domain.overlap)
+        guarded = [guarded_questions(question_set, heldout) for question_set in questions]
+        pool = drop_overlap(pool, [*heldout, *dev], guarded, tally, share=domain.overlap)
     if relevance and domain.seeds:
         with reporter.stage("Choosing relevant text"):
-            chosen = encoder or SentenceEncoder()
             calibration, train = part_by_relevance(
-                pool, domain.seeds, chosen, seed=seed, shares=SHARES, tally=tally, reporter=reporter
+                pool,
+                domain.seeds,
+                encoder or SentenceEncoder(),
+                seed=seed,
+                shares=SHARES,
+                tally=tally,
+                reporter=reporter,
             )
     else:
         calibration, train = part_by_draw(pool, seed=seed, shares=SHARES)
@@ -71,7 +77,7 @@ def build_corpus(
         train=tuple(train),
         dev=tuple(dev),
         heldout=tuple(heldout),
-        questions=tuple(by_seen(questions, train, heldout, limits=_limits(domain), seed=seed)),
+        questions=tuple(split_sets_by_seen(questions, train, heldout, limits=_limits(domain), seed=seed)),
         attributions=_attributions(domain, passages, [*calibration, *train, *dev, *heldout]),
         counts=dict(sorted(tally.items())),
     )
@@ -80,33 +86,39 @@ def build_corpus(
 
 
 def _read(domain: DomainConfig, reporter: Reporter) -> Iterator[Passage]:
+    """Yield the passages of all sources of a domain."""
     for source in domain.corpus:
         for document in reporter.track(read_source(source, root=domain.root), title=source.name):
             yield Passage(document=document, origin=source.name, declared=source.split)
 
 
-def _sides(passages: list[Passage], sides: dict[str, Side], tally: Counter[str]) -> tuple[list[Document], ...]:
-    """Held-out, dev and pool documents, in the order of `passages`."""
-    found = tuple(on_side(side, passages, sides) for side in ("heldout", "dev", "pool"))
-    tally["declared_elsewhere"] += len(passages) - sum(map(len, found))
-    return found
+def _documents_by_side(
+    passages: list[Passage], sides: dict[str, Side], tally: Counter[str]
+) -> tuple[list[Document], ...]:
+    """Return the held-out, dev and pool documents, each in the order of `passages`."""
+    documents = tuple(on_side(side, passages, sides) for side in ("heldout", "dev", "pool"))
+    tally["declared_elsewhere"] += len(passages) - sum(map(len, documents))
+    return documents
 
 
 def _limits(domain: DomainConfig) -> dict[str, int | None]:
+    """Return the limit of each question set by name."""
     return {config.name: config.limit for config in domain.questions}
 
 
 def _check(corpus: Corpus) -> None:
-    """Raise if a split has become empty on the way."""
+    """Raise if cleaning has left a split empty."""
     for split in SPLITS:
         if not getattr(corpus, split):
-            raise CorpusError(f"Too little text: nothing is left for {split} ({_said(corpus.counts)}); add documents.")
+            raise CorpusError(
+                f"Too little text: nothing is left for {split} ({_tally_text(corpus.counts)}); add documents."
+            )
 
 
 def _attributions(
     domain: DomainConfig, passages: Iterable[Passage], kept: Iterable[Document]
 ) -> tuple[Attribution, ...]:
-    """What each source of the domain gave to the splits, sources that gave nothing left out."""
+    """Return the attribution of each source that has text in the splits."""
     origin = {(passage.document.source, passage.document.text): passage.origin for passage in passages}
     by_origin: dict[str, list[Document]] = {}
     for document in kept:
@@ -125,11 +137,12 @@ def _attributions(
 
 
 def _licenses(declared: str, documents: Iterable[Document]) -> str:
-    """The source's license, else those of its passages."""
+    """Return the license of a source, or those of its passages if the source declares none."""
     if declared != "unknown":
         return declared
     return ", ".join(sorted({document.license for document in documents})) or declared
 
 
-def _said(tally: Mapping[str, int]) -> str:
+def _tally_text(tally: Mapping[str, int]) -> str:
+    """Format the counts for a message, e.g. "read 120, empty 3"."""
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in tally.items() if count)

@@ -1,4 +1,4 @@
-"""Parts the pool into calibration and training documents."""
+"""Division of the pool into calibration and training documents, by draw or by relevance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ Parts = tuple[list[Document], list[Document]]
 
 
 def part_by_draw(pool: list[Document], *, seed: int, shares: Shares) -> Parts:
-    """Calibration and training documents in the seed's order."""
+    """Draw the calibration documents at random; return (calibration, training).
+
+    Args:
+        pool: Passages that are neither held-out nor dev.
+        seed: Seed of the draw.
+        shares: Shares of the splits.
+    """
     return _part(pool, by_draw((document.source for document in pool), seed), shares)
 
 
@@ -29,15 +35,25 @@ def part_by_relevance(
     tally: Counter[str],
     reporter: Reporter,
 ) -> Parts:
-    """Calibration and training documents without those foreign to the seed texts; calibration covers the rest."""
+    """Drop irrelevant documents and choose calibration documents that cover the rest; return (calibration, training).
+
+    Args:
+        pool: Passages that are neither held-out nor dev.
+        seeds: Sentences that say what the domain is about.
+        encoder: Encoder of passages and seed sentences.
+        seed: Seed of the draws.
+        shares: Shares of the splits.
+        tally: Counts of dropped passages; `irrelevant` is added.
+        reporter: Receives progress.
+    """
     if not pool:
         return [], []
     embedded = embed(pool, seeds, encoder, seed=seed, reporter=reporter)
-    foreign = set(irrelevant(embedded))
-    kept = [document for document in pool if document.source not in foreign]
+    dropped = set(irrelevant(embedded))
+    kept = [document for document in pool if document.source not in dropped]
     tally["irrelevant"] += len(pool) - len(kept)
-    rows = [index for index, source in enumerate(embedded.sources) if source not in foreign]
-    left = replace(
+    rows = [index for index, source in enumerate(embedded.sources) if source not in dropped]
+    relevant = replace(
         embedded,
         sources=tuple(embedded.sources[index] for index in rows),
         vectors=embedded.vectors[rows],
@@ -45,12 +61,12 @@ def part_by_relevance(
     )
     sizes = sizes_of(kept)
     wanted = min(CALIBRATION_BYTES, int(shares.calibration_of_pool * sum(sizes.values())))
-    return _part(kept, covering_order(left, sizes, wanted=2 * wanted), shares)
+    return _part(kept, covering_order(relevant, sizes, wanted=2 * wanted), shares)
 
 
 def _part(pool: list[Document], order: Sequence[str], shares: Shares) -> Parts:
     """Give the first documents of `order` to calibration and the others to training."""
-    chosen = take(order, sizes_of(pool), share=shares.calibration_of_pool, limit=CALIBRATION_BYTES)
-    picked = set(chosen)
-    calibration = round_robin([document for document in pool if document.source in picked], chosen)
-    return calibration, [document for document in pool if document.source not in picked]
+    names = take(order, sizes_of(pool), share=shares.calibration_of_pool, limit=CALIBRATION_BYTES)
+    taken = set(names)
+    calibration = round_robin([document for document in pool if document.source in taken], names)
+    return calibration, [document for document in pool if document.source not in taken]

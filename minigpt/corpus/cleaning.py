@@ -1,4 +1,4 @@
-"""What is left of the text that was read: normalized, sampled, without repetitions."""
+"""Cleaning of the text that was read: normalize it, sample it, and drop repetitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from minigpt.errors import CorpusError
 
 
 def clean(passages: Iterable[Passage], tally: Counter[str]) -> list[Passage]:
-    """Normalize the texts and leave out empty ones."""
+    """Normalize the texts and drop empty ones.
+
+    Args:
+        passages: Passages as they were read.
+        tally: Counts; `read` and `empty` are added.
+
+    Raises:
+        CorpusError: All passages are empty.
+    """
     kept = []
     for passage in passages:
         tally["read"] += 1
@@ -26,35 +34,48 @@ def clean(passages: Iterable[Passage], tally: Counter[str]) -> list[Passage]:
     return kept
 
 
-def sampled(passages: list[Passage], most: int | None, seed: int, tally: Counter[str]) -> list[Passage]:
-    """Keep `most` documents of those that may be trained on, whole."""
-    if most is None:
+def sample_documents(passages: list[Passage], limit: int | None, seed: int, tally: Counter[str]) -> list[Passage]:
+    """Keep a random sample of the documents that may be trained on.
+
+    Args:
+        passages: Passages of all documents.
+        limit: Number of documents to keep; None keeps all. Documents declared held-out or dev are kept besides.
+        seed: Seed of the sample.
+        tally: Counts; `beyond_max_documents` is added.
+    """
+    if limit is None:
         return passages
     free = {passage.document.source for passage in passages if passage.declared in ("auto", "train")}
-    dropped = set(by_draw(free, seed)[most:])
-    bound = ("heldout", "dev")
-    kept = [passage for passage in passages if passage.declared in bound or passage.document.source not in dropped]
+    dropped = set(by_draw(free, seed)[limit:])
+    always = ("heldout", "dev")
+    kept = [passage for passage in passages if passage.declared in always or passage.document.source not in dropped]
     tally["beyond_max_documents"] += len(passages) - len(kept)
     return kept
 
 
-def without_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> list[Passage]:
-    """Drop repeated passages, those of training sources first, and bring the rest into the seed's order.
+def drop_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> list[Passage]:
+    """Drop repeated passages and put the rest into the seed's order.
 
-    Text declared held-out stays whole but for exact repetitions.
+    Of two duplicates the one that is declared held-out or dev stays. Text declared held-out loses only exact
+    duplicates, not near ones.
+
+    Args:
+        passages: Normalized passages.
+        seed: Seed of the order.
+        tally: Counts; `exact_duplicates` and `near_duplicates` are added.
     """
     rank = {"heldout": 0, "dev": 1, "train": 2, "auto": 2}
 
-    def place(passage: Passage) -> tuple[object, ...]:
-        found = passage.document
-        drawn = draw(seed, found.source, found.text)
-        return rank[passage.declared], drawn, found.source, found.text, found.license, passage.origin
+    def priority(passage: Passage) -> tuple[object, ...]:
+        document = passage.document
+        drawn = draw(seed, document.source, document.text)
+        return rank[passage.declared], drawn, document.source, document.text, document.license, passage.origin
 
-    ordered = sorted(passages, key=place)
-    unique = [ordered[index] for index in dedup.exact([passage.document.text for passage in ordered])]
+    ordered = sorted(passages, key=priority)
+    unique = [ordered[index] for index in dedup.drop_exact_duplicates([passage.document.text for passage in ordered])]
     protected = [index for index, passage in enumerate(unique) if passage.declared == "heldout"]
     texts = [passage.document.text for passage in unique]
-    kept = [unique[index] for index in dedup.distinct(texts, protected=protected)]
+    kept = [unique[index] for index in dedup.drop_near_duplicates(texts, protected=protected)]
     tally["exact_duplicates"] += len(ordered) - len(unique)
     tally["near_duplicates"] += len(unique) - len(kept)
     return kept

@@ -1,4 +1,4 @@
-"""Repeated text: exact duplicates, near duplicates, and training text that gives the held-out text away."""
+"""Repeated text: exact duplicates, near duplicates, and word runs shared with held-out text or questions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Jaccard similarity from which two texts are near duplicates.
 NEAR = 0.8
+# Factor on that similarity when MinHash proposes pairs, so that hardly any pair is missed.
 PROPOSE = 0.7
+# Words in a shingle.
 SHINGLE = 5
+# Hash functions of a MinHash.
 PERMUTATIONS = 128
+# Places in a table's sieve for each of its runs.
 SIEVE = 16
-"""Places of a sieve for each run that it lets through."""
 
 Grams = NDArray[np.uint64]
 
@@ -27,31 +31,39 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation; in scripts written without spaces each character is a word."""
+    """Return the lower-case words of a text, without punctuation.
+
+    In scripts that are written without spaces each character is a word.
+    """
     return _WORD.findall(text.lower())
 
 
 @lru_cache(maxsize=1 << 18)
 def _word_hash(word: str) -> int:
+    """Hash a word to 64 bits, equally on every machine."""
     return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def grams(tokens: Sequence[str], size: int) -> Grams:
-    """Hash every run of `size` words to 64 bits; a shorter text is one run, an empty one has none.
+    """Hash every run of `size` words to 64 bits.
+
+    Args:
+        tokens: The words of a text.
+        size: Words in a run. A text with fewer words is one run; an empty text has none.
 
     Returns:
         The distinct hashes in ascending order, equal on every machine.
     """
-    return np.unique(_runs(_hashes(tokens), min(size, len(tokens)))) if tokens else np.empty(0, np.uint64)
+    return np.unique(_hash_runs(_hash_words(tokens), min(size, len(tokens)))) if tokens else np.empty(0, np.uint64)
 
 
-def _hashes(tokens: Sequence[str]) -> Grams:
-    """Of each word."""
+def _hash_words(tokens: Sequence[str]) -> Grams:
+    """Hash each word."""
     return np.fromiter(map(_word_hash, tokens), np.uint64, len(tokens))
 
 
-def _runs(hashes: Grams, size: int) -> Grams:
-    """Hash of the run of `size` words that starts at each place, from the words' hashes."""
+def _hash_runs(hashes: Grams, size: int) -> Grams:
+    """Hash the run of `size` words that starts at each place, given the hashes of the words."""
     count = max(0, len(hashes) - size + 1)
     total = np.zeros(count, np.uint64)
     for offset in range(size):
@@ -60,8 +72,8 @@ def _runs(hashes: Grams, size: int) -> Grams:
     return total * _BASE
 
 
-def exact(texts: Sequence[str]) -> list[int]:
-    """Indices of the first of each text, comparing words and ignoring case, punctuation and white space."""
+def drop_exact_duplicates(texts: Sequence[str]) -> list[int]:
+    """Return the indices of the texts that repeat no earlier one. Case, punctuation and white space do not count."""
     first: dict[str, int] = {}
     for index, text in enumerate(texts):
         first.setdefault(" ".join(words(text)) or text, index)
@@ -69,26 +81,27 @@ def exact(texts: Sequence[str]) -> list[int]:
 
 
 def jaccard(left: Grams, right: Grams) -> float:
-    """Size of the intersection over the size of the union; two empty sets count as different."""
+    """Return the Jaccard similarity of two sets: intersection over union, and 0 for two empty sets."""
     shared = len(np.intersect1d(left, right, assume_unique=True))
     union = len(left) + len(right) - shared
     return shared / union if union else 0.0
 
 
-def distinct(texts: Sequence[str], *, protected: Collection[int] = (), threshold: float = NEAR) -> list[int]:
-    """Choose texts in order so that no two chosen ones are near duplicates.
+def drop_near_duplicates(
+    texts: Sequence[str], *, protected: Collection[int] = (), threshold: float = NEAR
+) -> list[int]:
+    """Keep texts in order, without those that are near duplicates of one that is kept already.
 
     Near duplicates share at least `threshold` of their five-word shingles (Jaccard; Broder 1997). MinHash with
-    locality-sensitive hashing proposes the pairs, at `PROPOSE` of the threshold so that hardly any escapes, and the
-    exact Jaccard decides. Earlier texts win, hence the order is the priority.
+    locality-sensitive hashing proposes the pairs, at a threshold lowered by `PROPOSE`, and the exact Jaccard decides.
 
     Args:
         texts: The texts, most important first.
-        protected: Indices kept even beside a near duplicate; the others give way to them wherever they stand.
-        threshold: The Jaccard similarity from which two texts count as one.
+        protected: Indices that are kept even beside a near duplicate. They go before all others.
+        threshold: The Jaccard similarity from which two texts are near duplicates.
 
     Returns:
-        The indices kept, ascending.
+        The indices of the texts that are kept, ascending.
     """
     from datasketch import MinHashLSH
 
@@ -96,55 +109,63 @@ def distinct(texts: Sequence[str], *, protected: Collection[int] = (), threshold
     order = [*sorted(protected), *(i for i in range(len(texts)) if i not in protected)]
     shingles: dict[int, Grams] = {}
     for i in order:
-        mine = grams(words(texts[i]), SHINGLE)
-        sketch = _sketch(mine)
-        if i not in protected and any(jaccard(mine, shingles[j]) >= threshold for j in index.query(sketch)):
+        text_shingles = grams(words(texts[i]), SHINGLE)
+        sketch = _sketch(text_shingles)
+        if i not in protected and any(jaccard(text_shingles, shingles[j]) >= threshold for j in index.query(sketch)):
             continue
         index.insert(i, sketch, check_duplication=False)
-        shingles[i] = mine
+        shingles[i] = text_shingles
     return sorted(shingles)
 
 
 def _sketch(shingles: Grams) -> Any:
-    """A MinHash of shingles that are hashed already; datasketch wants 32 bits."""
+    """Return the MinHash of shingles that are already hashed."""
     sketch = _empty_sketch().copy()
-    sketch.update_batch(shingles >> np.uint64(32))
+    sketch.update_batch(shingles >> np.uint64(32))  # datasketch takes hashes of 32 bits
     return sketch
 
 
 @lru_cache(maxsize=1)
 def _empty_sketch() -> Any:
+    """Return a MinHash without content, to be copied: drawing its hash functions is slow."""
     from datasketch import MinHash
 
     return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
 
 
 @dataclass(frozen=True, slots=True)
-class Hashed:
-    """Texts as hashes of their words, one behind the other: text i is `hashes[starts[i] : starts[i + 1]]`."""
+class HashedTexts:
+    """Texts as hashes of their words, joined end to end.
+
+    Attributes:
+        hashes: Hashes of all words, [words].
+        starts: Place where each text starts, and the end, [texts + 1]: text i is `hashes[starts[i] : starts[i + 1]]`.
+    """
 
     hashes: Grams
     starts: NDArray[np.int64]
 
 
-def hashed(texts: Iterable[str]) -> Hashed:
-    """The words of texts, hashed."""
-    each = [_hashes(words(text)) for text in texts]
-    starts = np.cumsum([0, *map(len, each)], dtype=np.int64)
-    return Hashed(np.concatenate([np.empty(0, np.uint64), *each]), starts)
+def hash_texts(texts: Iterable[str]) -> HashedTexts:
+    """Hash the words of texts."""
+    parts = [_hash_words(words(text)) for text in texts]
+    starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return HashedTexts(np.concatenate([np.empty(0, np.uint64), *parts]), starts)
 
 
 class Overlap:
-    """Finds texts that share word runs with a set of targets, such as held-out passages or test questions.
+    """Finder of texts that share word runs with a set of targets, such as held-out passages or test questions.
+
+    A text overlaps if it holds at least `share` of a target's runs, or if at least `share` of its own runs come from
+    targets.
 
     Args:
-        targets: What must not be given away. One shorter than `size` words is compared as a whole; below `SHORTEST`
-            words, where equality is chance, it is skipped.
+        targets: Texts that must not be given away. One shorter than `size` words is one run.
         size: Words in a run.
-        share: The part of a target's runs that a text must hold to give it away, and the part of a text's own runs
-            that may come from targets; 0 means that a single run is too much.
+        share: Share of runs from which a text overlaps; 0 means that a single run is too much.
     """
 
+    # Targets with fewer words are skipped: other texts repeat them by chance.
     SHORTEST = 8
 
     def __init__(self, targets: Iterable[str], *, size: int, share: float) -> None:
@@ -154,40 +175,44 @@ class Overlap:
             if len(tokens) >= self.SHORTEST:
                 run = min(size, len(tokens))
                 by_size.setdefault(run, []).append(grams(tokens, run))
-        self.tables = [_Table.of(found, run) for run, found in sorted(by_size.items())]
+        self.tables = [_Table.of(runs, length) for length, runs in sorted(by_size.items())]
 
-    def among(self, texts: Hashed) -> NDArray[np.bool_]:
-        """Whether each text gives a target away, or is itself made of targets to more than `share`.
-
-        All texts at once, since hardly any run of theirs is one of a target.
-        """
-        found = np.zeros(len(texts.starts) - 1, bool)
-        owners = np.repeat(np.arange(len(found)), np.diff(texts.starts))
+    def matches(self, texts: HashedTexts) -> NDArray[np.bool_]:
+        """Return for each text whether it overlaps, [texts]."""
+        # All texts are searched at once: hardly any of their runs is a run of a target.
+        overlaps = np.zeros(len(texts.starts) - 1, bool)
+        owners = np.repeat(np.arange(len(overlaps)), np.diff(texts.starts))
         for table in self.tables:
-            runs = _runs(texts.hashes, table.size)
+            runs = _hash_runs(texts.hashes, table.size)
             places = np.flatnonzero(table.may_hold(runs))
-            places = places[owners[places] == owners[places + table.size - 1]]  # no run goes on into the next text
+            places = places[owners[places] == owners[places + table.size - 1]]  # no run crosses into the next text
             for text in np.unique(owners[places[table.holds(runs[places])]]):
                 if self.share == 0:
-                    found[text] = True
-                elif not found[text]:
+                    overlaps[text] = True
+                elif not overlaps[text]:
                     last = texts.starts[text + 1] - table.size + 1
-                    found[text] = self._is_given_away(np.unique(runs[texts.starts[text] : last]), table)
-        return found
+                    overlaps[text] = self._overlaps(np.unique(runs[texts.starts[text] : last]), table)
+        return overlaps
 
-    def _is_given_away(self, mine: Grams, table: _Table) -> bool:
-        low, high = table.ranges(mine)
-        if int((high > low).sum()) >= self.share * len(mine):
+    def _overlaps(self, runs: Grams, table: _Table) -> bool:
+        """Return True if a text with these runs overlaps the targets of a table."""
+        low, high = table.ranges(runs)
+        if int((high > low).sum()) >= self.share * len(runs):
             return True
-        counts = np.bincount(table.owners[_joined(low, high)], minlength=len(table.sizes))
+        counts = np.bincount(table.owners[_join_ranges(low, high)], minlength=len(table.sizes))
         return bool((counts >= self.share * table.sizes).any())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """All runs of `size` words of all targets, sorted by hash, the target each belongs to, and how many each has.
+    """All runs of one length of all targets.
 
-    `sieve` says for the last bits of a hash whether a run might be there.
+    Attributes:
+        size: Words in a run.
+        hashes: Hashes of the runs, ascending.
+        owners: Target that each run belongs to.
+        sizes: Number of runs of each target.
+        sieve: For the last bits of a hash, True if a run with these bits is in the table.
     """
 
     size: int
@@ -197,30 +222,31 @@ class _Table:
     sieve: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, found: list[Grams], size: int) -> _Table:
-        hashes = np.concatenate(found)
-        sizes = np.array([len(item) for item in found], np.int64)
+    def of(cls, targets: list[Grams], size: int) -> _Table:
+        """Build the table from the runs of each target."""
+        hashes = np.concatenate(targets)
+        sizes = np.array([len(target) for target in targets], np.int64)
         order = np.argsort(hashes, kind="stable")
         sieve = np.zeros(1 << (SIEVE * len(hashes)).bit_length(), bool)
         sieve[hashes & np.uint64(len(sieve) - 1)] = True
-        owners = np.repeat(np.arange(len(found)), sizes)[order]
+        owners = np.repeat(np.arange(len(targets)), sizes)[order]
         return cls(size=size, hashes=hashes[order], owners=owners, sizes=sizes, sieve=sieve)
 
     def may_hold(self, runs: Grams) -> NDArray[np.bool_]:
-        """Whether each run might be in the table; those that are not, hardly ever."""
+        """Return for each run whether it might be in the table: always True if it is, seldom if it is not."""
         return np.asarray(self.sieve[runs & np.uint64(len(self.sieve) - 1)])
 
     def holds(self, runs: Grams) -> NDArray[np.bool_]:
-        """Whether each run is in the table."""
+        """Return for each run whether it is in the table."""
         low, high = self.ranges(runs)
         return high > low
 
     def ranges(self, runs: Grams) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each run stands in the table, from and up to."""
+        """Return the first place of each run in the table, and the place after its last."""
         return np.searchsorted(self.hashes, runs, "left"), np.searchsorted(self.hashes, runs, "right")
 
 
-def _joined(low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Join the index ranges `low[i]:high[i]`."""
+def _join_ranges(low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Join the index ranges `low[i]:high[i]` into one array of indices."""
     pieces: Iterator[NDArray[np.int64]] = (np.arange(a, b) for a, b in zip(low, high, strict=True) if b > a)
     return np.concatenate(list(pieces))

@@ -1,7 +1,7 @@
-"""Definitions that stand in running text: sentences that say what a term means.
+"""Definitions in running text: sentences that say what a term means.
 
-Questions made from them put a domain's vocabulary into the healing text in the form in which it is asked for.
-Patterns of English only; text of another language simply yields none.
+Healing trains on questions made from them, so that the specialist learns the domain's terms in the form of the
+evaluation's questions. The patterns are English; text in another language yields no definitions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from minigpt.types import Document
 
+# Characters of a meaning, at least and at most.
 SHORTEST, LONGEST = 25, 300
+# Words of a term at most.
 MOST_WORDS = 5
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
@@ -32,6 +34,7 @@ _PATTERNS = (
         rf"(?:an? |the )?{_TERM}\.$"
     ),
 )
+# Words that no term begins or ends with.
 _NO_TERM = frozenset(
     """
     a also although an and another any as at because both but by during each every example excluding few
@@ -45,7 +48,14 @@ _NO_TERM = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """A term and its meaning, as a passage of `source` gives them."""
+    """A term and its meaning, as a passage gives them.
+
+    Attributes:
+        term: The term.
+        meaning: Words that define it.
+        source: Name of the document that defines it.
+        license: License of that document's text.
+    """
 
     term: str
     meaning: str
@@ -54,27 +64,28 @@ class Definition:
 
 
 def definitions(documents: Iterable[Document]) -> list[Definition]:
-    """Every definition found, the first of each term, in the order of the documents."""
-    found: dict[str, Definition] = {}
+    """Return the first definition of each term, in the order of the documents."""
+    by_term: dict[str, Definition] = {}
     for document in documents:
-        for term, meaning in _defined(document.text):
-            found.setdefault(
+        for term, meaning in _defined_terms(document.text):
+            by_term.setdefault(
                 term.lower(),
                 Definition(term=term, meaning=meaning, source=document.source, license=document.license),
             )
-    return list(found.values())
+    return list(by_term.values())
 
 
-def _defined(text: str) -> Iterator[tuple[str, str]]:
+def _defined_terms(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (term, meaning) of each sentence that defines a term."""
     for sentence in _SENTENCE_END.split(text):
         matches = (pattern.match(sentence.strip()) for pattern in _PATTERNS)
-        match = next((each for each in matches if each is not None), None)
+        match = next(filter(None, matches), None)
         if match is not None and _is_term(match["term"], match["meaning"]):
             yield match["term"], match["meaning"]
 
 
 def _is_term(term: str, meaning: str) -> bool:
-    """Whether it can be a term: short, no pronoun or conjunction in it, and not part of its own meaning."""
+    """Return True for a short term without a pronoun or conjunction at its ends that is not in its own meaning."""
     parts = term.lower().split()
     return (
         len(term) > 3

@@ -1,4 +1,4 @@
-"""The figures of a corpus, for `minigpt corpus stats` and the report."""
+"""Statistics of a corpus, for `minigpt corpus stats`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minigpt.types import Corpus, Document
 
 
 def statistics(corpus: Corpus) -> dict[str, Any]:
-    """Documents, passages, bytes and words of each split, what was dropped, sources with licenses, and questions.
+    """Count the documents, passages, bytes and words of each split, and describe sources and question sets.
 
     Returns:
         Plain data for JSON: `domain`, `fingerprint`, `splits`, `counts`, `sources` and `questions`.
@@ -24,20 +24,21 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
         "sources": to_plain(corpus.attributions),
         "questions": [
             {
-                "name": found.name,
-                "questions": len(found.questions),
-                "role": found.role,
-                "derived": found.derived,
-                "seen": found.seen,
-                "note": found.note,
-                "licenses": sorted({question.license for question in found.questions}),
+                "name": questions.name,
+                "questions": len(questions.questions),
+                "role": questions.role,
+                "derived": questions.derived,
+                "seen": questions.seen,
+                "note": questions.note,
+                "licenses": sorted({question.license for question in questions.questions}),
             }
-            for found in corpus.questions
+            for questions in corpus.questions
         ],
     }
 
 
 def _measure(documents: Sequence[Document]) -> dict[str, int]:
+    """Count the documents, passages, bytes and words of one split."""
     return {
         "documents": len({document.source for document in documents}),
         "passages": len(documents),

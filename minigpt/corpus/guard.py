@@ -1,4 +1,4 @@
-"""Keeps what is asked and what is held out away from what is trained on."""
+"""Guards that keep test questions and held-out text away from training text."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from minigpt.corpus import dedup
 from minigpt.corpus.questions import split_by_seen
 from minigpt.types import Document, Question, QuestionSet
 
-TEXT_RUN, TEXT_SHARE = 8, 0.5
+# Words in a run that is compared with held-out text.
+TEXT_RUN = 8
+# Share of such runs from which a passage overlaps held-out text.
+TEXT_SHARE = 0.5
+# Words in a run that is compared with questions.
 QUESTION_RUN = 13
+# Mark of a blanked word in a question.
 BLANK = "___"
+# Most questions that may share a short fragment before it counts as a common phrase.
 SHARED_BY = 2
+# Documents that are compared at once.
 TOGETHER = 1024
-"""Documents that are compared at once."""
 
 
-def without_overlap(
+def drop_overlap(
     documents: list[Document],
     guarded: Sequence[Document],
     questions: Iterable[QuestionSet],
@@ -27,35 +33,51 @@ def without_overlap(
     *,
     share: float = TEXT_SHARE,
 ) -> list[Document]:
-    """Drop passages that hold `share` of a guarded passage's 8-grams or consist of them to `share`.
+    """Drop passages that overlap guarded text or questions.
 
-    And those that hold a 13-gram of a question.
+    A passage overlaps if it holds at least `share` of a guarded passage's runs of 8 words, if at least `share` of its
+    own runs come from guarded passages, or if it holds 13 words in a row of a question.
+
+    Args:
+        documents: Passages to choose from.
+        guarded: Passages that must not be given away.
+        questions: Question sets that must not be given away.
+        tally: Counts; `overlaps_heldout` and `overlaps_questions` are added.
+        share: Share of runs from which a passage overlaps a guarded one.
+
+    Returns:
+        The passages that do not overlap.
     """
-    text = dedup.Overlap((document.text for document in guarded), size=TEXT_RUN, share=share)
-    asked = dedup.Overlap((body for found in questions for body in _bodies(found)), size=QUESTION_RUN, share=0)
+    text_rule = dedup.Overlap((document.text for document in guarded), size=TEXT_RUN, share=share)
+    parts = (part for question_set in questions for part in _guarded_parts(question_set))
+    question_rule = dedup.Overlap(parts, size=QUESTION_RUN, share=0)
     kept = []
     for start in range(0, len(documents), TOGETHER):
-        some = documents[start : start + TOGETHER]
-        read = dedup.hashed(document.text for document in some)
-        for document, held, question in zip(some, text.among(read), asked.among(read), strict=True):
-            if held or question:
-                tally["overlaps_heldout" if held else "overlaps_questions"] += 1
+        batch = documents[start : start + TOGETHER]
+        hashed = dedup.hash_texts(document.text for document in batch)
+        matches = zip(batch, text_rule.matches(hashed), question_rule.matches(hashed), strict=True)
+        for document, in_text, in_question in matches:
+            if in_text or in_question:
+                tally["overlaps_heldout" if in_text else "overlaps_questions"] += 1
             else:
                 kept.append(document)
     return kept
 
 
-def _bodies(found: QuestionSet) -> Iterable[str]:
-    """What the questions say, and what their answers say, without the words of a template that all share.
+def _guarded_parts(questions: QuestionSet) -> Iterable[str]:
+    """Yield the texts of a set's questions and right answers that training text must not hold.
 
-    A question with blanks is its fragments between them: no text holds a blank. A fragment shorter than a run counts
-    as a whole, unless more than `SHARED_BY` questions have it: then it is a turn of phrase that gives nothing away.
+    The words of a template that all questions share are left out. A question with blanks gives the fragments between
+    them, since no text holds a blank. A fragment shorter than a run counts as a whole, unless more than `SHARED_BY`
+    questions have it: then it is a common phrase that gives nothing away.
     """
-    asked = [dedup.words(question.question) for question in found.questions]
-    start, end = (0, 0) if len(asked) < 2 else (_shared(asked), _shared([tokens[::-1] for tokens in asked]))
-    parts = [_fragments(tokens[start : len(tokens) - end]) for tokens in asked]
+    texts = [dedup.words(question.question) for question in questions.questions]
+    start, end = (0, 0)
+    if len(texts) > 1:
+        start, end = _common_start(texts), _common_start([tokens[::-1] for tokens in texts])
+    parts = [_fragments(tokens[start : len(tokens) - end]) for tokens in texts]
     shared = Counter(part for fragments in parts for part in set(fragments))
-    for fragments, question in zip(parts, found.questions, strict=True):
+    for fragments, question in zip(parts, questions.questions, strict=True):
         for part in fragments:
             if len(part) >= QUESTION_RUN or shared[part] <= SHARED_BY:
                 yield " ".join(part)
@@ -65,81 +87,104 @@ def _bodies(found: QuestionSet) -> Iterable[str]:
 
 
 def _fragments(tokens: Sequence[str]) -> list[tuple[str, ...]]:
-    """The runs of words between blanks."""
+    """Return the runs of words between blanks."""
     runs = groupby(tokens, key=lambda token: BLANK in token)
     return [tuple(words) for blank, words in runs if not blank]
 
 
-def _shared(lists: Sequence[Sequence[str]]) -> int:
-    """How many first words all lists have in common."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
+def _common_start(texts: Sequence[Sequence[str]]) -> int:
+    """Return the number of first words that all texts have in common."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
 
 
-def without_dev_leaks(questions: Sequence[QuestionSet], tally: Counter[str]) -> list[QuestionSet]:
-    """Drop repeated and ambiguous questions from each set, and from dev sets those that stand in a test set."""
-    tests = {_key(question) for found in questions if found.role == "test" for question in found.questions}
-    sets = []
-    for found in questions:
-        seen: set[tuple[str, ...]] = set(tests) if found.role == "dev" else set()
+def drop_dev_leaks(question_sets: Sequence[QuestionSet], tally: Counter[str]) -> list[QuestionSet]:
+    """Drop repeated and ambiguous questions from each set, and questions of test sets from dev sets.
+
+    Args:
+        question_sets: All question sets of a domain.
+        tally: Counts; `dropped_questions` is added.
+
+    Returns:
+        The sets that still have questions.
+    """
+    tests = {_key(question) for tested in question_sets if tested.role == "test" for question in tested.questions}
+    remaining = []
+    for questions in question_sets:
+        keys: set[tuple[str, ...]] = set(tests) if questions.role == "dev" else set()
         kept = []
-        for question in without_ambiguous(found).questions:
-            if _key(question) not in seen:
+        for question in drop_ambiguous(questions).questions:
+            if _key(question) not in keys:
                 kept.append(question)
-                seen.add(_key(question))
-        tally["dropped_questions"] += len(found.questions) - len(kept)
+                keys.add(_key(question))
+        tally["dropped_questions"] += len(questions.questions) - len(kept)
         if kept:
-            sets.append(replace(found, questions=tuple(kept)))
-    return sets
+            remaining.append(replace(questions, questions=tuple(kept)))
+    return remaining
 
 
 def _key(question: Question) -> tuple[str, ...]:
-    return (_asked(question), *sorted(question.choices))
+    """Return the words of a question and its choices in a fixed order: equal for repeated questions."""
+    return (_question_words(question), *sorted(question.choices))
 
 
-def _asked(question: Question) -> str:
+def _question_words(question: Question) -> str:
+    """Return a question's text without case and punctuation."""
     return " ".join(dedup.words(question.question)) or question.question
 
 
-def without_ambiguous(found: QuestionSet) -> QuestionSet:
+def drop_ambiguous(questions: QuestionSet) -> QuestionSet:
     """Drop derived questions with two right choices: blanks can make the definitions of two terms equal."""
-    if not found.derived:
-        return found
+    if not questions.derived:
+        return questions
     answers: dict[str, set[str]] = {}
-    for question in found.questions:
-        answers.setdefault(_asked(question), set()).add(question.choices[question.answer])
-    kept = tuple(q for q in found.questions if len(answers[_asked(q)] & set(q.choices)) == 1)
-    return replace(found, questions=kept)
+    for question in questions.questions:
+        answers.setdefault(_question_words(question), set()).add(question.choices[question.answer])
+    kept = tuple(q for q in questions.questions if len(answers[_question_words(q)] & set(q.choices)) == 1)
+    return replace(questions, questions=kept)
 
 
-def from_corpus(found: QuestionSet) -> bool:
-    """Whether the questions are made from documents of the corpus, which they name."""
-    return found.derived and any(question.source for question in found.questions)
+def from_corpus(questions: QuestionSet) -> bool:
+    """Return True if the questions were made from documents of the corpus, which they name."""
+    return questions.derived and any(question.source for question in questions.questions)
 
 
-def tested(found: QuestionSet, heldout: Iterable[Document]) -> QuestionSet:
-    """The questions whose text must not be trained on: of sets derived from the corpus those on held-out documents."""
-    if not from_corpus(found):
-        return found
+def guarded_questions(questions: QuestionSet, heldout: Iterable[Document]) -> QuestionSet:
+    """Return the questions of a set whose text must not be trained on.
+
+    These are all questions, or, where they were made from the corpus, those on held-out documents.
+    """
+    if not from_corpus(questions):
+        return questions
     sources = {document.source for document in heldout}
-    return replace(found, questions=tuple(question for question in found.questions if question.source in sources))
+    kept = tuple(question for question in questions.questions if question.source in sources)
+    return replace(questions, questions=kept)
 
 
-def by_seen(
-    questions: Iterable[QuestionSet],
+def split_sets_by_seen(
+    question_sets: Iterable[QuestionSet],
     train: Iterable[Document],
     heldout: Iterable[Document],
     *,
     limits: Mapping[str, int | None],
     seed: int,
 ) -> Iterable[QuestionSet]:
-    """Part derived sets into `<name>`, on held-out documents, and `<name>_seen`, on training documents.
+    """Divide sets made from the corpus into `<name>`, on held-out documents, and `<name>_seen`, on training documents.
 
-    `limits` holds for each part of the set it names. Questions that name no document have no such parts.
+    Args:
+        question_sets: All question sets of a domain. Sets that were not made from the corpus stay as they are.
+        train: Training documents.
+        heldout: Held-out documents.
+        limits: Number of questions to draw for each part of a set, by the set's name; None for all.
+        seed: Seed of the draw.
+
+    Yields:
+        The sets and parts that have questions.
     """
-    trained, held = {document.source for document in train}, {document.source for document in heldout}
-    for found in questions:
-        if not from_corpus(found):
-            yield found
+    train_sources, heldout_sources = {document.source for document in train}, {document.source for document in heldout}
+    for questions in question_sets:
+        if not from_corpus(questions):
+            yield questions
             continue
-        seen, unseen = split_by_seen(found, trained, held, limit=limits.get(found.name), seed=seed)
-        yield from (half for half in (replace(unseen, name=found.name), seen) if half.questions)
+        limit = limits.get(questions.name)
+        seen, unseen = split_by_seen(questions, train_sources, heldout_sources, limit=limit, seed=seed)
+        yield from (part for part in (replace(unseen, name=questions.name), seen) if part.questions)

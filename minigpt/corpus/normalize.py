@@ -1,4 +1,4 @@
-"""One spelling for one text: what duplicates, splits and models see."""
+"""Normalization of text, so that equal text has one spelling for duplicates, splits and models."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def normalize(text: str) -> str:
-    r"""Return `text` in Unicode NFC with plain line ends and spaces; paragraphs and indentation survive.
+    r"""Return `text` in Unicode NFC with plain line ends and spaces. Paragraphs and indentation stay.
 
-    Line ends become ``\n``, exotic spaces plain spaces, runs of white space inside a line one space, and more than one
-    blank line one blank line. Control characters, soft hyphens, zero-width spaces, byte order marks and lone
-    surrogates go; joiners stay, for Indic scripts and emoji need them. Applying it twice changes nothing.
+    Line ends become ``\n``, special spaces become plain spaces, runs of white space inside a line become one space, and
+    several blank lines become one. Control characters, soft hyphens, zero-width spaces, byte order marks and lone
+    surrogates are removed. Joiners stay, because Indic scripts and emoji need them. Normalizing twice changes nothing
+    more.
     """
     text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
     text = _SPACES.sub(" ", unicodedata.normalize("NFC", text))

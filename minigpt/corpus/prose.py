@@ -1,4 +1,4 @@
-"""Small tools for readers: clean running text, passages of a sensible length, identifiers as words."""
+"""Tools for readers: clean running text, passages of a useful length, and identifiers as words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from minigpt.types import Document
 
+# Longest passage, in characters.
 MAX_CHARACTERS = 3000
+# Shortest text that a reader keeps as a document, in characters.
 MIN_CHARACTERS = 300
 
 MARKDOWN_LINK = re.compile(r"!?\[([^\]\[]*)\]\((?:[^()\s]|\([^()]*\))*\)")
@@ -18,7 +20,7 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'])")
 
 
 def clean(text: str) -> str:
-    """One paragraph of running text: no markup, links or reference marks, single spaces, a final period."""
+    """Turn a text into one paragraph with a final period, without markup, links and reference marks."""
     text = MARKDOWN_LINK.sub(r"\1", text)
     text = HTML_TAG.sub("", REFERENCE.sub("", text))
     text = URL.sub("", text).replace("`", "").replace("**", "").replace("\\n", " ")
@@ -31,21 +33,22 @@ def clean(text: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """`text` cut after sentence ends. Abbreviations are not special: only for finding a place to cut."""
+    """Cut a text after its sentence ends. It also cuts after some abbreviations, which does not matter for passages."""
     return SENTENCE.split(text)
 
 
 def words_of(identifier: str) -> str:
-    """`DayCountFractionEnum` or `statement_descriptor` as plain words; capitals of abbreviations stay together."""
+    """Turn an identifier such as `DayCountFraction` or `statement_descriptor` into words; keep abbreviations whole."""
     text = identifier.replace("_", " ")
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", text)
     return re.sub(r"\s+", " ", text).strip()
 
 
 def passages(paragraphs: Iterable[str], *, limit: int = MAX_CHARACTERS) -> Iterator[str]:
-    """Join paragraphs into passages of at most `limit` characters; a longer paragraph is cut between sentences.
+    """Join paragraphs into passages of at most `limit` characters.
 
-    A last passage under a tenth of `limit` joins the one before it when both fit in 1.1 times `limit`.
+    A longer paragraph is cut between sentences. A last passage under a tenth of `limit` is joined to the one before
+    it, which can then be longer than `limit`.
     """
     done: list[str] = []
     current: list[str] = []
@@ -64,7 +67,7 @@ def passages(paragraphs: Iterable[str], *, limit: int = MAX_CHARACTERS) -> Itera
 
 
 def cut(paragraph: str, limit: int) -> Iterator[str]:
-    """`paragraph` in pieces of at most `limit` characters, cut between sentences, else between words."""
+    """Cut a paragraph into pieces of at most `limit` characters, between sentences or else between words."""
     current = ""
     units = [unit for unit in sentences(paragraph) if unit]
     for unit in units:
@@ -84,6 +87,12 @@ def cut(paragraph: str, limit: int) -> Iterator[str]:
 
 
 def documents_of(source: str, paragraphs: Sequence[str], *, license: str) -> Iterator[Document]:
-    """One source as passages that share its name, so that no split can part them."""
+    """Yield a document as passages that share its name, so that all of them go to the same split.
+
+    Args:
+        source: Name of the document.
+        paragraphs: Paragraphs of its text.
+        license: License of the text.
+    """
     for text in passages(paragraphs):
         yield Document(text=text, source=source, license=license)

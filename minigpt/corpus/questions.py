@@ -1,8 +1,8 @@
-"""Multiple-choice questions made from definitions, and kept apart by whether their answer was in the training text.
+"""Multiple-choice questions made from definitions, and their division by whether the definition was trained on.
 
-A derived question shows a definition and asks for its term among terms of the same family. No word of any option may
-stand in the definition (else the answer could be read off), positions of right answers are balanced, and everything
-follows from the seed.
+A derived question shows a definition and asks for its term among terms of the same family. The definition holds no
+word of any option, so that it does not give the answer away. Each position is right equally often, and the seed fixes
+everything.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from minigpt.errors import CorpusError
 from minigpt.types import Question, QuestionSet
 
+# Options of a question.
 OPTIONS = 4
 WORD = r"[^\W\d_]+|\d+"
+# Words that carry no meaning of their own.
 STOPWORDS = frozenset(
     """
     all an and any are as at be but by can do due for from had has her his how if in is it its may nor not of off on
@@ -32,7 +34,16 @@ STOPWORDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A term with its definition. `family` groups siblings; `source` is the document that holds the definition."""
+    """A term with its definition.
+
+    Attributes:
+        term: The term.
+        definition: The text that defines it.
+        family: Name of the group of sibling terms.
+        source: Name of the document that holds the definition; empty if there is none.
+        wider: Name of a wider group, for terms with few siblings.
+        subject: Subject of the question; the family if empty.
+    """
 
     term: str
     definition: str
@@ -43,13 +54,13 @@ class Entry:
 
 
 def main_words(text: str) -> frozenset[str]:
-    """The words of `text` that carry meaning, lower-cased: no stopwords, no single letters; numbers count."""
-    found = re.findall(WORD, text.casefold())
-    return frozenset(word for word in found if word.isdigit() or (len(word) > 1 and word not in STOPWORDS))
+    """Return the words of a text that carry meaning, in lower case: numbers, but no stopwords and single letters."""
+    words = re.findall(WORD, text.casefold())
+    return frozenset(word for word in words if word.isdigit() or (len(word) > 1 and word not in STOPWORDS))
 
 
-def shows(word: str, terms: Collection[str]) -> bool:
-    """Whether `word` gives away one of the main words `terms`: its inflection, a part of it, or a compound with it."""
+def gives_away(word: str, terms: Collection[str]) -> bool:
+    """Return True if a word is an inflection, a part or a compound of one of the main words `terms`."""
     for term in terms:
         if word[:4] == term[:4] or (len(word) > 2 and (term.startswith(word) or term.endswith(word))):
             return True
@@ -59,15 +70,18 @@ def shows(word: str, terms: Collection[str]) -> bool:
 
 
 def leaks(term: str, definition: str) -> bool:
-    """Whether a main word of `term` can be read in `definition`."""
-    own = main_words(term)
-    return any(shows(word, own) for word in main_words(definition))
+    """Return True if a definition gives away a main word of its term."""
+    term_words = main_words(term)
+    return any(gives_away(word, term_words) for word in main_words(definition))
 
 
-def masked(text: str, terms: Iterable[str]) -> tuple[str, float]:
-    """`text` with every word that shows a main word of any of `terms` blanked, and the share of its words that were.
+def blank_terms(text: str, terms: Iterable[str]) -> tuple[str, float]:
+    """Blank every word of a text that gives away one of `terms`.
 
-    Words of wrong options are blanked too, so that a blank says nothing about which option is right.
+    The words of wrong options are blanked too, so that a blank does not tell which option is right.
+
+    Returns:
+        The text with blanks, and the share of its words that were blanked.
     """
     hidden = frozenset().union(*(main_words(term) for term in terms))
     total = hits = 0
@@ -75,7 +89,7 @@ def masked(text: str, terms: Iterable[str]) -> tuple[str, float]:
     def blank(match: re.Match[str]) -> str:
         nonlocal total, hits
         total += 1
-        if any(shows(word, hidden) for word in main_words(match[0])):
+        if any(gives_away(word, hidden) for word in main_words(match[0])):
             hits += 1
             return "___"
         return match[0]
@@ -89,47 +103,55 @@ def definition_questions(
     *,
     seed: int,
     template: str = 'Which term is defined as follows: "{definition}"?',
-    mask: bool = False,
+    blank: bool = False,
     max_blank: float = 0.2,
     license: str = "unknown",
 ) -> list[Question]:
-    """A question for every entry that has three siblings (or cousins in `wider`) to stand beside it.
+    """Make a question for each entry that has three terms of its family, or of its wider group, as wrong options.
 
-    Without `mask`, entries whose definition shows a main word of their term are left out, and no distractor's main
-    word stands in it either. With `mask`, such words are blanked, and questions that lose more than `max_blank` of
-    their words are left out.
+    Args:
+        entries: Terms with their definitions.
+        seed: Seed of the wrong options, of the order and of the positions.
+        template: Text of a question, with `{definition}`.
+        blank: True to blank words that give an option away. False to leave out entries whose definition gives their
+            term away, and wrong options that it gives away.
+        max_blank: With `blank`, the largest share of blanked words. Questions with more are left out.
+        license: License of the questions.
+
+    Returns:
+        The questions. None has the text of another.
     """
-    items = unique(entries)
+    items = drop_ambiguous_entries(entries)
     pools: dict[str, list[Entry]] = defaultdict(list)
     for entry in items:
         for key in {entry.family, entry.wider} - {""}:
             pools[key].append(entry)
-    made: list[Question] = []
+    questions: list[Question] = []
     for entry in items:
-        if not mask and leaks(entry.term, entry.definition):
+        if not blank and leaks(entry.term, entry.definition):
             continue
-        picked = distractors(entry, pools, seed=seed, strict=not mask)
-        if len(picked) < OPTIONS - 1:
+        wrong = distractors(entry, pools, seed=seed, strict=not blank)
+        if len(wrong) < OPTIONS - 1:
             continue
-        definition, blank = masked(entry.definition, (entry.term, *picked)) if mask else (entry.definition, 0.0)
-        if blank <= max_blank:
+        definition, share = blank_terms(entry.definition, (entry.term, *wrong)) if blank else (entry.definition, 0.0)
+        if share <= max_blank:
             text = template.format(definition=definition.rstrip("."))
-            made.append(
+            questions.append(
                 Question(
                     question=text,
-                    choices=(entry.term, *picked),
+                    choices=(entry.term, *wrong),
                     answer=0,
                     source=entry.source,
                     subject=entry.subject or entry.family,
                     license=license,
                 )
             )
-    asked = Counter(question.question for question in made)
-    return balanced([question for question in made if asked[question.question] == 1], seed=seed)
+    texts = Counter(question.question for question in questions)
+    return balance([question for question in questions if texts[question.question] == 1], seed=seed)
 
 
-def unique(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries whose term and whose definition each occur once: a definition shared by two terms has no one answer."""
+def drop_ambiguous_entries(entries: Iterable[Entry]) -> list[Entry]:
+    """Keep the entries whose term and whose definition each occur once: others have no single right answer."""
     items = list(entries)
     terms = Counter(entry.term.casefold() for entry in items)
     texts = Counter(entry.definition.casefold() for entry in items)
@@ -137,7 +159,16 @@ def unique(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def distractors(entry: Entry, pools: Mapping[str, Sequence[Entry]], *, seed: int, strict: bool) -> tuple[str, ...]:
-    """Up to three other terms, siblings first, drawn by the seed and the term alone (not by the order of entries)."""
+    """Draw up to three other terms as wrong options, siblings first.
+
+    The seed and the term fix the draw; the order of the entries has no influence.
+
+    Args:
+        entry: The entry to ask for.
+        pools: Entries of each family and wider group.
+        seed: Seed of the draw.
+        strict: True to leave out terms that the definition gives away.
+    """
     rng = random.Random(f"{seed}/{entry.source}/{entry.term}")
     picked: list[str] = []
     for key in (entry.family, entry.wider):
@@ -151,28 +182,28 @@ def distractors(entry: Entry, pools: Mapping[str, Sequence[Entry]], *, seed: int
     return tuple(picked)
 
 
-def balanced(questions: Sequence[Question], *, seed: int) -> list[Question]:
-    """Shuffle the options so that each position is right equally often; order and content follow from the seed."""
+def balance(questions: Sequence[Question], *, seed: int) -> list[Question]:
+    """Shuffle the questions, and their options so that each position is right equally often."""
     order = list(range(len(questions)))
     rng = random.Random(seed)
     rng.shuffle(order)
-    done: list[Question] = []
+    shuffled: list[Question] = []
     for position, index in enumerate(order):
         question = questions[index]
         answer = position % len(question.choices)
         wrong = [choice for number, choice in enumerate(question.choices) if number != question.answer]
         rng.shuffle(wrong)
         choices = (*wrong[:answer], question.choices[question.answer], *wrong[answer:])
-        done.append(replace(question, choices=choices, answer=answer))
-    return done
+        shuffled.append(replace(question, choices=choices, answer=answer))
+    return shuffled
 
 
 def sample(questions: Sequence[Question], limit: int | None, *, seed: int = 0) -> tuple[Question, ...]:
-    """At most `limit` questions, drawn by the seed, in their original order."""
+    """Draw at most `limit` questions at random and keep their order; None draws all."""
     if limit is None or limit >= len(questions):
         return tuple(questions)
-    chosen = sorted(random.Random(seed).sample(range(len(questions)), limit))
-    return tuple(questions[index] for index in chosen)
+    drawn = sorted(random.Random(seed).sample(range(len(questions)), limit))
+    return tuple(questions[index] for index in drawn)
 
 
 def split_by_seen(
@@ -183,13 +214,22 @@ def split_by_seen(
     limit: int | None = None,
     seed: int = 0,
 ) -> tuple[QuestionSet, QuestionSet]:
-    """Part derived questions into those whose definition was trained on and those whose definition was held out.
+    """Divide derived questions into those whose definition was trained on and those whose definition was held out.
 
-    The first measures memory of the text, the second the domain; they never share a number. Questions from documents
-    in neither (calibration, dev, dropped as duplicates) are left out. `limit` holds for each part.
+    The first part measures memory of the text, the second knowledge of the domain, so they never share a number.
+
+    Args:
+        questions: Questions that name the document of their definition.
+        train_sources: Names of training documents.
+        heldout_sources: Names of held-out documents. Questions on documents in neither are left out.
+        limit: Number of questions to draw for each part; None for all.
+        seed: Seed of the draw.
+
+    Returns:
+        The seen and the unseen part.
 
     Raises:
-        CorpusError: a document counts as both.
+        CorpusError: A document is both a training and a held-out document.
     """
     train, heldout = frozenset(train_sources), frozenset(heldout_sources)
     if both := sorted(train & heldout):

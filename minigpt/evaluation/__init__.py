@@ -1,6 +1,7 @@
-"""Measure a language model on held-out text and multiple-choice questions, item by item, so that models can be paired.
+"""Measure a language model on held-out text and multiple-choice questions.
 
-Named like the library `evaluate`, which only `minigpt.evaluation.metrics` imports (it takes seconds).
+Every document and every question keeps its own score, so that two models can be compared in pairs. Only
+`minigpt.evaluation.metrics` imports the library `evaluate`, because that takes seconds.
 """
 
 from __future__ import annotations

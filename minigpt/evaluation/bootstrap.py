@@ -1,4 +1,4 @@
-"""Percentile bootstrap of sums over documents or questions, the same resamples for every column."""
+"""Percentile bootstrap of sums over documents or questions; all columns share the same resamples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from minigpt.types import Interval
 
 Array = NDArray[np.float64]
+# Number of draws held in memory at a time.
 BLOCK = 2**22
 
 
@@ -19,24 +20,29 @@ def resampled_sums(columns: Array, *, seed: int = 0, resamples: int = 1000) -> A
     Columns of one call share their resamples: differences between them are paired.
 
     Args:
-        columns: [items, columns].
-        seed: Seeds the draws; equal seeds and item counts give equal draws.
-        resamples: How many times to draw as many items as there are.
+        columns: Values to sum, [items, columns].
+        seed: Seed of the draws; equal seeds and item counts give equal draws.
+        resamples: Number of resamples; each draws as many items as there are.
 
     Returns:
-        [resamples, columns].
+        The sums, [resamples, columns].
     """
     return np.concatenate([counts @ columns for counts in _draws(len(columns), seed, resamples)])
 
 
 def interval(value: float, resampled: Array) -> Interval:
-    """`value` with the 2.5 and 97.5 percentiles of its resampled values (Efron 1979)."""
+    """Put the 2.5 and 97.5 percentiles of the resampled values around `value` (Efron 1979).
+
+    Args:
+        value: The statistic of the items themselves.
+        resampled: The same statistic of each resample, [resamples].
+    """
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Interval(value=float(value), low=float(low), high=float(high))
 
 
 def _draws(items: int, seed: int, resamples: int) -> Iterator[Array]:
-    """How often each item is drawn, [block, items] at a time so that memory stays bounded."""
+    """Yield how often each item is drawn, [block, items] at a time, so that memory stays bounded."""
     generator = np.random.default_rng(seed)
     rows = max(1, BLOCK // items)
     for start in range(0, resamples, rows):

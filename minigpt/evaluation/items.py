@@ -1,4 +1,4 @@
-"""Scores item by item: what a stage keeps so that any later stage can be compared with it in pairs."""
+"""Scores of single documents and questions, kept on disk so that a later stage can be compared with them in pairs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ Floats = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextItems:
-    """Sums for each document of a text task; the four columns run parallel to `keys` (document sources).
+    """Sums over the tokens of each document of a text task.
 
-    `bits` is -log2 p of every token of the document; `bytes` counts UTF-8 bytes; `words` counts pieces between
-    white space, as lm-eval does.
+    Attributes:
+        keys: Sources of the documents; the four columns below run parallel to them.
+        bits: Sum of -log2 p over the tokens of the document.
+        bytes: UTF-8 bytes.
+        words: Pieces between white space, as lm-eval counts them.
+        tokens: Tokens, without the prefix token.
     """
 
     keys: tuple[str, ...]
@@ -28,16 +32,20 @@ class TextItems:
 
     @property
     def bits_per_byte(self) -> float:
-        """The headline over all documents: a ratio of sums, so that long documents weigh by their length."""
+        """Bits per byte over all documents: a ratio of sums, so that long documents weigh by their length."""
         return sum(self.bits) / sum(self.bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionItems:
-    """The choice taken for each question by raw and by byte-normalized log-likelihood, and the right one.
+    """The model's choice and the right choice for each question.
 
-    The columns run parallel to `keys`, fingerprints of question, choices and answer; `chance` is the mean of
-    1 / number of choices.
+    Attributes:
+        keys: Fingerprints of question, choices and answer; the three columns below run parallel to them.
+        answers: Index of the right choice.
+        picks: Index of the choice with the greatest log-likelihood.
+        picks_norm: Index of the choice with the greatest log-likelihood per UTF-8 byte.
+        chance: Accuracy of guessing, the mean of 1 / number of choices.
     """
 
     keys: tuple[str, ...]
@@ -59,7 +67,7 @@ class QuestionItems:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemScores:
-    """Everything measured on one model; the keys of both mappings are task names of the report."""
+    """All item scores of one model, by the task names of the report."""
 
     texts: Mapping[str, TextItems] = field(default_factory=dict)
     questions: Mapping[str, QuestionItems] = field(default_factory=dict)
@@ -71,9 +79,9 @@ def save_scores(scores: ItemScores, path: Path) -> None:
 
 
 def load_scores(path: Path) -> ItemScores:
-    """Read what `save_scores` wrote.
+    """Read the scores that `save_scores` wrote.
 
     Raises:
-        MiniGPTError: the file is missing or is not a record of scores.
+        MiniGPTError: The file is missing or is not a record of scores.
     """
     return read_json(path, ItemScores)

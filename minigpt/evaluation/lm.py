@@ -1,4 +1,4 @@
-"""Log-probabilities from a causal language model, in batches: the one place that runs a model to measure it."""
+"""Log-probabilities from a causal language model, in batches; measuring runs a model nowhere else."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from minigpt.errors import MiniGPTError
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.logits import logits_at
 
+# Logits converted to float32 at a time: few enough to stay in the cache, which makes the softmax faster.
 SOFTMAX_BLOCK = 2**22
-"""Logits turned to float32 at a time: small enough to stay in cache, which makes a softmax 2-4 times faster."""
-LOGITS = {"cpu": 2**27, "cuda": 2**31}
-"""Logits held at a time, by kind of device (512 MB in float32 on a CPU)."""
+# Logits held at a time, by kind of device (2**27 in float32 are 512 MB).
+MAX_LOGITS = {"cpu": 2**27, "cuda": 2**31}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,8 @@ class Row:
     """One sequence to read and the tokens to score in it.
 
     Token `targets[i]` is predicted by the output at `tokens[where[i]]`, and its log-probability is added to the sum of
-    `owners[i]`. Without `branches` the row is ordinary causal text. With them it is a trunk (branch 0) followed by
-    alternative continuations (branches 1, 2, ...), each of which sees the trunk and itself only.
+    `owners[i]`. Without `branches` the row is ordinary causal text. With them the row is a trunk (branch 0) followed by
+    alternative continuations (branches 1, 2, ...); each continuation sees only the trunk and itself.
     """
 
     tokens: Sequence[int]
@@ -39,10 +39,10 @@ class Row:
 
 
 def prefix_token(tokenizer: Any) -> int:
-    """The token that stands before a text so that its first token has something to follow: lm-eval's rule.
+    """Find the token to put before a text, so that its first token can be scored too (lm-eval's rule).
 
     Raises:
-        MiniGPTError: the tokenizer has neither a beginning nor an end token.
+        MiniGPTError: The tokenizer has neither a beginning nor an end token.
     """
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
@@ -51,15 +51,24 @@ def prefix_token(tokenizer: Any) -> int:
 
 
 def window_limit(model: Any, window: int) -> int:
-    """The longest input to use: `window`, or fewer tokens if the model has fewer positions."""
+    """Limit `window` to the positions that the model has."""
     return min(window, getattr(model.config, "max_position_embeddings", None) or window)
 
 
 def windows(tokens: Sequence[int], *, prefix: int, window: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-    """Yield (inputs, targets) so that every token is scored once, the targets by the last of the inputs.
+    """Cut a text into windows in which every token is scored exactly once.
 
-    lm-eval's rolling windows with a context of one token: the first follows `prefix`, each other one begins with the
-    last token of the one before, and the last one reaches back so far that it reads `window` tokens as well.
+    These are lm-eval's rolling windows with a context of one token. The first window follows `prefix`; every later
+    one begins with the last token of the window before it; the last one reaches back so far that it, too, reads
+    `window` tokens.
+
+    Args:
+        tokens: Token ids of the text.
+        prefix: Token put before the text.
+        window: Longest input in tokens.
+
+    Yields:
+        The inputs of a window and its targets. The last `len(targets)` inputs predict the targets.
     """
     stream = [prefix, *tokens]
     for start in range(0, len(tokens), window):
@@ -72,15 +81,22 @@ def log_probabilities(
 ) -> NDArray[np.float64]:
     """Sum the natural log-probabilities of the scored tokens for each owner.
 
-    Rows are sorted by length and padded on the right to at most `batch_tokens` tokens a batch (fewer if the logits
-    would not fit); what is padded never reaches a scored token. The model runs in its own dtype, the softmax in
-    float32, the sums in float64.
+    Rows are sorted by length and padded on the right; the padding never reaches a scored token. The model runs in its
+    own dtype, the softmax in float32, the sums in float64.
+
+    Args:
+        model: A Hugging Face causal model, or a `minigpt.runtimes.scoring.ScoringModel`.
+        rows: Sequences to read and tokens to score.
+        owners: Number of owners; `Row.owners` index them.
+        batch_tokens: Most tokens in a batch, padding included; fewer if the logits would not fit in memory.
+        title: Title of the progress bar.
+        reporter: Receives the progress.
 
     Returns:
-        One sum for each of `owners` owners.
+        One sum of natural log-probabilities for each owner.
 
     Raises:
-        MiniGPTError: the model gives NaN or infinite log-probabilities.
+        MiniGPTError: The model gives NaN or infinite log-probabilities.
     """
     sums = np.zeros(owners, dtype=np.float64)
     batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
@@ -94,13 +110,13 @@ def log_probabilities(
 
 
 def _logit_rows(model: Any) -> int:
-    """How many positions may have logits at once on the model's device: bounds memory for large vocabularies."""
-    return max(1, LOGITS.get(model.device.type, LOGITS["cpu"]) // int(model.config.vocab_size))
+    """Count the positions whose logits fit at once on the model's device; this bounds memory for large vocabularies."""
+    return max(1, MAX_LOGITS.get(model.device.type, MAX_LOGITS["cpu"]) // int(model.config.vocab_size))
 
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Switch dropout and gradients off, and put the training mode back."""
+    """Switch dropout and gradients off, and restore the training mode afterwards."""
     training = model.training
     model.eval()
     try:
@@ -111,12 +127,12 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Group rows of like length, longest first, plain and branching rows apart."""
+    """Group rows of similar length, longest first; plain and branching rows never share a batch."""
     ordered = sorted(rows, key=lambda row: (row.branches is None, -len(row.tokens)))
     batch: list[Row] = []
     for row in ordered:
-        same = batch and (batch[0].branches is None) == (row.branches is None)
-        if batch and not (same and (len(batch) + 1) * len(batch[0].tokens) <= batch_tokens):
+        same_kind = batch and (batch[0].branches is None) == (row.branches is None)
+        if batch and not (same_kind and (len(batch) + 1) * len(batch[0].tokens) <= batch_tokens):
             yield batch
             batch = []
         batch.append(row)
@@ -125,10 +141,10 @@ def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
 
 
 def _score(model: Any, batch: Sequence[Row]) -> Tensor:
-    """Log-probability of every scored token of the batch, row by row, float32."""
+    """Compute the log-probability of every scored token of the batch, row by row, in float32."""
     length = max(len(row.tokens) for row in batch)
     inputs = _inputs(batch, length, model.dtype)
-    flat = torch.tensor([index * length + at for index, row in enumerate(batch) for at in row.where])
+    flat = torch.tensor([index * length + place for index, row in enumerate(batch) for place in row.where])
     targets = torch.tensor([target for row in batch for target in row.targets], device=model.device)
     positions, inverse = torch.unique(flat, return_inverse=True)
     logits = logits_at(model, positions, **{key: value.to(model.device) for key, value in inputs.items()})
@@ -139,9 +155,9 @@ def _score(model: Any, batch: Sequence[Row]) -> Tensor:
 
 
 def _inputs(batch: Sequence[Row], length: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Right-padded `input_ids` [B, T]; for branching rows also `position_ids` [B, T] and a mask [B, 1, T, T].
+    """Build right-padded `input_ids` [B, T]; for branching rows also `position_ids` [B, T] and a mask [B, 1, T, T].
 
-    Plain rows need no mask: in causal attention what is padded on the right is never seen.
+    Plain rows need no mask: causal attention never sees padding on the right.
     """
     input_ids = torch.zeros(len(batch), length, dtype=torch.long)
     branches = torch.full((len(batch), length), -1)
@@ -152,6 +168,6 @@ def _inputs(batch: Sequence[Row], length: int, dtype: torch.dtype) -> dict[str, 
     if batch[0].branches is None:
         return {"input_ids": input_ids}
     query, key = branches[:, :, None], branches[:, None, :]
-    seen = ((query == key) | ((key == 0) & (query > 0))).tril()
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    return {"input_ids": input_ids, "position_ids": seen.sum(-1) - 1, "attention_mask": mask[:, None]}
+    visible = ((query == key) | ((key == 0) & (query > 0))).tril()
+    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    return {"input_ids": input_ids, "position_ids": visible.sum(-1) - 1, "attention_mask": mask[:, None]}

@@ -1,4 +1,4 @@
-"""Multiple choice by log-likelihood: a question is read once, its choices branch off from it."""
+"""Multiple-choice questions by log-likelihood: the model reads a question once, and the choices branch off from it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from minigpt.types import Question
 
 TEMPLATE = "Question: {question}\nAnswer:"
 
+# Model types in which tokens mix only through attention, and which obey a mask and position ids of our own.
 BRANCHING = frozenset(
     {"gemma", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3"}
 )
-"""Model types whose only mixing between tokens is attention that obeys a mask and position ids given to it."""
 
 
 def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Tokenize a prompt and its continuation as lm-eval does: the whole text, cut after the prompt's own tokens.
 
-    Spaces at the end of the prompt move to the continuation, since tokenizers put a space before its word. An empty
-    prompt becomes the prefix token.
+    Spaces at the end of the prompt move to the continuation, because tokenizers join a space to the word after it.
+    An empty prompt becomes the prefix token.
+
+    Returns:
+        Token ids of the prompt and of the continuation.
     """
     stripped = context.rstrip()
     continuation, context = context[len(stripped) :] + continuation, stripped
@@ -47,14 +50,28 @@ def choice_loglikelihoods(
     title: str = "Questions",
     reporter: Reporter = SILENT,
 ) -> list[NDArray[np.float64]]:
-    """Natural log-likelihood of each choice after its question, an array for each question.
+    """Compute the natural log-likelihood of each choice after its question.
 
-    With `share_prefix` the question is read once for all choices, in one forward pass with a tree-shaped attention
-    mask, wherever that is exact for the model; otherwise, and for questions longer than the window (cut on the left),
-    each choice is a row of its own. Both give the same numbers.
+    With `share_prefix` the model reads a question once for all its choices, in one forward pass with a tree-shaped
+    attention mask, wherever that is exact for the model. Otherwise each choice is a row of its own, and so it is for
+    questions longer than the window, which are cut on the left. Both ways give the same numbers.
+
+    Args:
+        model: A Hugging Face causal model, or a `minigpt.runtimes.scoring.ScoringModel`.
+        tokenizer: The model's tokenizer.
+        questions: Questions to ask.
+        template: Prompt with a `{question}` field.
+        batch_tokens: Most tokens in one forward pass, padding included.
+        window: Longest input in tokens.
+        share_prefix: Read a question once for all its choices where the model allows it.
+        title: Title of the progress bar.
+        reporter: Receives the progress.
+
+    Returns:
+        One array for each question, [choices].
 
     Raises:
-        CorpusError: a question has fewer than two choices, an empty one, or an answer that is none of them.
+        CorpusError: A question has fewer than two choices, an empty choice, or an answer that is not one of them.
     """
     limit = window_limit(model, window)
     branching = _branching_limit(model, limit) if share_prefix else 0
@@ -70,26 +87,28 @@ def choice_loglikelihoods(
     return np.split(sums, first[1:-1]) if questions else []
 
 
-def picks(question: Question, loglikelihoods: NDArray[np.float64]) -> tuple[int, int]:
-    """The choice of greatest likelihood, raw and per UTF-8 byte of the choice (lm-eval's `acc` and `acc_bytes`)."""
+def pick_choices(question: Question, loglikelihoods: NDArray[np.float64]) -> tuple[int, int]:
+    """Pick the likeliest choice, raw and per UTF-8 byte of the choice (lm-eval's `acc` and `acc_bytes`)."""
     lengths = np.array([len(choice.encode()) for choice in question.choices])
     return int(loglikelihoods.argmax()), int((loglikelihoods / lengths).argmax())
 
 
 def _check(question: Question) -> None:
-    named = f"Question {question.question[:60]!r}"
+    """Refuse a question that cannot be scored."""
+    name = f"Question {question.question[:60]!r}"
     if len(question.choices) < 2 or not all(choice.strip() for choice in question.choices):
-        raise CorpusError(f"{named} needs at least two choices, none of them empty; mend the question file.")
+        raise CorpusError(f"{name} needs at least two choices, none of them empty. Fix the question file.")
     if not 0 <= question.answer < len(question.choices):
         raise CorpusError(
-            f"{named} has answer {question.answer}, which is none of its {len(question.choices)} choices."
+            f"{name} has answer {question.answer}, but its {len(question.choices)} choices are numbered from 0. "
+            "Fix the question file."
         )
 
 
 def _branching_limit(model: Any, limit: int) -> int:
-    """The longest prompt plus choice for which a tree-shaped mask is exact; 0 if it never is.
+    """Find the longest prompt plus choice for which a tree-shaped mask is exact; 0 if it never is.
 
-    A mask given by us replaces a sliding window's, so that no path may be longer than that window.
+    Our mask replaces the mask of a sliding window, so no path through the tree may be longer than that window.
     """
     config = model.config
     if config.model_type not in BRANCHING or config._attn_implementation not in {"sdpa", "eager"}:
@@ -98,7 +117,7 @@ def _branching_limit(model: Any, limit: int) -> int:
 
 
 def _rows(pairs: Sequence[tuple[list[int], list[int]]], first: int, *, limit: int, branching: int) -> list[Row]:
-    """The rows that score one question, whose choices are the owners `first`, `first + 1`, ..."""
+    """Build the rows that score one question, whose choices are the owners `first`, `first + 1`, ..."""
     trunk = pairs[0][0]
     shared = all(before == trunk for before, _ in pairs)
     if shared and max(len(trunk) + len(after) - 1 for _, after in pairs) <= branching:
@@ -107,6 +126,7 @@ def _rows(pairs: Sequence[tuple[list[int], list[int]]], first: int, *, limit: in
 
 
 def _plain(before: Sequence[int], after: Sequence[int], owner: int, limit: int) -> Row:
+    """Build a row of one prompt and one choice, cut on the left to `limit` tokens."""
     tokens = [*before, *after][-(limit + 1) :][:-1]
     targets = after[-len(tokens) :]
     where = range(len(tokens) - len(targets), len(tokens))
@@ -114,7 +134,7 @@ def _plain(before: Sequence[int], after: Sequence[int], owner: int, limit: int) 
 
 
 def _tree(trunk: Sequence[int], choices: Sequence[Sequence[int]], first: int) -> Row:
-    """Trunk, then every choice without its last token (nothing follows it)."""
+    """Build a row of the trunk and every choice; the last token of a choice is left out, since nothing follows it."""
     tokens, branches = list(trunk), [0] * len(trunk)
     where: list[int] = []
     for branch, choice in enumerate(choices, 1):

@@ -1,7 +1,7 @@
-"""The metrics of the report as `evaluate.Metric` classes: no Hub, no network, no files.
+"""The metrics of the report as `evaluate.Metric` classes, without Hub, network or files.
 
-Every one of them is a link function of a ratio of sums, which is what makes a vectorized bootstrap possible:
-`predictions` holds the numerators and `references` the denominators (or the right answers), an item each.
+Every metric is a link function of a ratio of sums, which makes a vectorized bootstrap possible: `predictions` holds
+the numerators and `references` the denominators (or the right answers), one entry for each item.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ _ANSWERS = datasets.Features({"predictions": datasets.Value("int64"), "reference
 class RatioMetric(evaluate.Metric):  # type: ignore[misc]
     """A metric of the table `RATIOS`: `link(sum of predictions / sum of references)`.
 
-    `columns` names the columns of the item records that go in as predictions and references.
+    Attributes:
+        metric: Key of the metric in `RATIOS`.
+        columns: Columns of the item records that serve as predictions and references.
+        inputs: Description of predictions and references for the library.
+        features: Types of predictions and references for the library.
     """
 
     metric: ClassVar[str]
@@ -32,10 +36,11 @@ class RatioMetric(evaluate.Metric):  # type: ignore[misc]
     features: ClassVar[datasets.Features] = _NUMBERS
 
     def __init__(self, **options: Any) -> None:
-        """Keep everything in memory: the library would otherwise write the items to its cache folder."""
+        """Keep the items in memory; otherwise the library would write them to its cache folder."""
         super().__init__(keep_in_memory=True, **options)
 
     def _info(self) -> evaluate.MetricInfo:
+        """Describe the metric to the library."""
         return evaluate.MetricInfo(
             description=RATIOS[self.metric].description,
             citation="",
@@ -45,14 +50,16 @@ class RatioMetric(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, predictions: Sequence[float], references: Sequence[int]) -> dict[str, float]:
+        """Compute the metric for the library."""
         return {self.metric: float(RATIOS[self.metric].value(*self._sums(predictions, references)))}
 
     def _sums(self, predictions: Sequence[float], references: Sequence[int]) -> tuple[float, float]:
+        """Sum numerators and denominators over the items."""
         return float(np.sum(predictions)), float(np.sum(references))
 
 
 class BitsPerByte(RatioMetric):
-    """Bits needed for each UTF-8 byte of text; comparable between vocabularies."""
+    """Bits needed for each UTF-8 byte of text; comparable between tokenizers."""
 
     metric = "bits_per_byte"
     columns = ("bits", "bytes")
@@ -60,7 +67,7 @@ class BitsPerByte(RatioMetric):
 
 
 class WordPerplexity(RatioMetric):
-    """Perplexity for each word between white space; comparable between vocabularies."""
+    """Perplexity for each word between white space; comparable between tokenizers."""
 
     metric = "word_perplexity"
     columns = ("bits", "words")
@@ -68,7 +75,7 @@ class WordPerplexity(RatioMetric):
 
 
 class TokenPerplexity(RatioMetric):
-    """Perplexity for each token; only between models of the same vocabulary."""
+    """Perplexity for each token; comparable only between models with the same tokenizer."""
 
     metric = "token_perplexity"
     columns = ("bits", "tokens")
@@ -76,7 +83,7 @@ class TokenPerplexity(RatioMetric):
 
 
 class MultipleChoiceAccuracy(RatioMetric):
-    """The share of questions whose most likely choice is the right one."""
+    """Share of questions whose likeliest choice is the right one."""
 
     metric = "accuracy"
     columns = ("picks", "answers")
@@ -84,24 +91,31 @@ class MultipleChoiceAccuracy(RatioMetric):
     features = _ANSWERS
 
     def _sums(self, predictions: Sequence[float], references: Sequence[int]) -> tuple[float, float]:
+        """Count the right choices and the questions."""
         return float(np.equal(predictions, references).sum()), float(len(references))
 
 
 class MultipleChoiceAccuracyNorm(MultipleChoiceAccuracy):
-    """The same for the choice of greatest likelihood per UTF-8 byte."""
+    """Share of questions whose choice with the greatest log-likelihood per UTF-8 byte is the right one."""
 
     metric = "accuracy_norm"
     columns = ("picks_norm", "answers")
 
 
 def measure(metric: str, items: TextItems | QuestionItems) -> float:
-    """The value of one metric over all items, by its `evaluate.Metric` class."""
-    kind = METRICS[metric]
-    predictions, references = (getattr(items, column) for column in kind.columns)
-    return float(kind().compute(predictions=predictions, references=references)[metric])
+    """Compute one metric over all items with its `evaluate.Metric` class."""
+    metric_class = METRICS[metric]
+    predictions, references = (getattr(items, column) for column in metric_class.columns)
+    return float(metric_class().compute(predictions=predictions, references=references)[metric])
 
 
 METRICS: dict[str, type[RatioMetric]] = {
-    kind.metric: kind
-    for kind in (BitsPerByte, WordPerplexity, TokenPerplexity, MultipleChoiceAccuracy, MultipleChoiceAccuracyNorm)
+    metric_class.metric: metric_class
+    for metric_class in (
+        BitsPerByte,
+        WordPerplexity,
+        TokenPerplexity,
+        MultipleChoiceAccuracy,
+        MultipleChoiceAccuracyNorm,
+    )
 }

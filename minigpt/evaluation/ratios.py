@@ -1,4 +1,4 @@
-"""The formulas of the metrics as one table, in numpy alone."""
+"""Table of the metrics' formulas; needs only numpy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ Array = NDArray[np.float64]
 
 
 def _identity(ratio: Array) -> Array:
+    """Return the ratio unchanged."""
     return ratio
 
 
 def _exp2(bits: Array) -> Array:
-    """2 ** bits, saturating so that JSON can hold it (text without white space is one word of thousands of bits)."""
+    """Compute 2 ** bits, capped so that JSON can hold it: text without white space is one word of thousands of bits."""
     return np.exp2(np.minimum(bits, 1000.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """`link(sum of numerator / sum of denominator)` over items; the names are columns of the item records.
+    """Formula of a metric: `link(sum of numerator / sum of denominator)` over items.
 
-    `denominator` None counts items.
+    Attributes:
+        description: Meaning of the metric in words.
+        numerator: Column of the item records to sum.
+        denominator: Column of the item records to divide by; None counts the items.
+        link: Function applied to the ratio.
+        higher_is_better: Whether a greater value is better.
     """
 
     description: str
@@ -35,7 +41,7 @@ class Ratio:
     higher_is_better: bool = False
 
     def value(self, numerator: Any, denominator: Any) -> Array:
-        """The metric of sums; works on arrays of resampled sums as well."""
+        """Compute the metric from sums; arrays of resampled sums work too."""
         return self.link(np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64))
 
 
@@ -46,25 +52,25 @@ RATIOS: dict[str, Ratio] = {
         denominator="bytes",
     ),
     "word_perplexity": Ratio(
-        description="2 to the power of bits per word between white space.",
+        description="2 to the power of the bits per word, words being separated by white space.",
         numerator="bits",
         denominator="words",
         link=_exp2,
     ),
     "token_perplexity": Ratio(
-        description="2 to the power of bits per token; only between models of the same vocabulary.",
+        description="2 to the power of the bits per token; comparable only between models with the same tokenizer.",
         numerator="bits",
         denominator="tokens",
         link=_exp2,
     ),
     "accuracy": Ratio(
-        description="Share of questions whose choice of greatest log-likelihood is right.",
+        description="Share of questions whose choice with the greatest log-likelihood is right.",
         numerator="correct",
         denominator=None,
         higher_is_better=True,
     ),
     "accuracy_norm": Ratio(
-        description="Share of questions whose choice of greatest log-likelihood per UTF-8 byte is right.",
+        description="Share of questions whose choice with the greatest log-likelihood per UTF-8 byte is right.",
         numerator="correct_norm",
         denominator=None,
         higher_is_better=True,

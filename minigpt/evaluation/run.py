@@ -1,4 +1,4 @@
-"""Run a suite on a model. Imports torch only when called, so that the command line starts fast."""
+"""Run a suite on a model; torch is imported only when a function is called, so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ def evaluate(
     """Score every held-out document and question of `suite`.
 
     Args:
-        model: A Hugging Face causal model, on any device, in any dtype.
-        tokenizer: Its tokenizer.
+        model: A Hugging Face causal model, on any device and in any dtype.
+        tokenizer: The model's tokenizer.
         suite: Texts and questions by task name.
-        batch_tokens: Tokens, padding included, in one forward pass.
+        batch_tokens: Most tokens in one forward pass, padding included.
         window: Longest input in tokens (fewer if the model has fewer positions).
         template: Prompt with a `{question}` field (None: "Question: ...", newline, "Answer:").
-        reporter: Told about progress, a bar for each task.
+        reporter: Receives the progress, one bar for each task.
 
     Returns:
         One record for each document and question, in the order of the suite.
     """
-    sizes: dict[str, Any] = {"batch_tokens": batch_tokens, "window": window, "reporter": reporter}
+    options: dict[str, Any] = {"batch_tokens": batch_tokens, "window": window, "reporter": reporter}
     texts = {
-        task: text_bits(model, tokenizer, documents, title=f"Reading {task}", **sizes)
+        task: text_bits(model, tokenizer, documents, title=f"Reading {task}", **options)
         for task, documents in suite.texts.items()
     }
     questions = {
-        task: question_scores(model, tokenizer, asked.questions, title=f"Asking {task}", template=template, **sizes)
-        for task, asked in suite.questions.items()
+        task: question_scores(
+            model, tokenizer, question_set.questions, title=f"Asking {task}", template=template, **options
+        )
+        for task, question_set in suite.questions.items()
     }
     return ItemScores(texts=texts, questions=questions)
 
@@ -60,16 +62,25 @@ def text_bits(
     title: str = "Reading",
     reporter: Reporter = SILENT,
 ) -> TextItems:
-    """Bits that the model needs for each document, with its bytes, words and tokens.
+    """Count the bits that the model needs for each document, and the document's bytes, words and tokens.
 
-    Bits per byte = sum of -log2 p over all tokens, divided by the UTF-8 bytes of the text: unlike perplexity per
-    token it compares models whose vocabularies differ. Each passage is scored by itself, after the prefix token;
-    passages of one source are added up, since the bootstrap must not take them for independent. The prefix itself is
+    Bits per byte = sum of -log2 p over all tokens, divided by the UTF-8 bytes of the text. Unlike perplexity per
+    token, it compares models with different tokenizers. Each passage is scored by itself, after the prefix token.
+    Passages of one source are added up, because the bootstrap must not take them for independent. The prefix itself is
     not scored, nor is a beginning token that the tokenizer would add (lm-eval scores that one): neither is text.
 
+    Args:
+        model: A Hugging Face causal model, or a `minigpt.runtimes.scoring.ScoringModel`.
+        tokenizer: The model's tokenizer.
+        documents: Passages to score; those with the same source form one document.
+        batch_tokens: Most tokens in one forward pass, padding included.
+        window: Longest input in tokens (fewer if the model has fewer positions).
+        title: Title of the progress bar.
+        reporter: Receives the progress.
+
     Raises:
-        CorpusError: there is no text.
-        MiniGPTError: the model gives no finite probabilities.
+        CorpusError: There is no text.
+        MiniGPTError: The model gives no finite probabilities.
     """
     import numpy as np
 
@@ -84,11 +95,11 @@ def text_bits(
     prefix, limit = prefix_token(tokenizer), window_limit(model, window)
     for document in documents:
         tokens = tokenizer.encode(document.text, add_special_tokens=False)
-        at = owner[document.source]
-        counts[:, at] += len(document.text.encode()), len(re.split(r"\s+", document.text)), len(tokens)
+        index = owner[document.source]
+        counts[:, index] += len(document.text.encode()), len(re.split(r"\s+", document.text)), len(tokens)
         for inputs, targets in windows(tokens, prefix=prefix, window=limit):
             where = range(len(inputs) - len(targets), len(inputs))
-            rows.append(Row(tokens=inputs, where=where, targets=targets, owners=[at] * len(targets)))
+            rows.append(Row(tokens=inputs, where=where, targets=targets, owners=[index] * len(targets)))
     sums = log_probabilities(model, rows, len(keys), batch_tokens=batch_tokens, title=title, reporter=reporter)
     bytes_, words, tokens_ = (tuple(column.tolist()) for column in counts)
     bits = tuple((-sums / np.log(2)).tolist())
@@ -106,12 +117,22 @@ def question_scores(
     title: str = "Asking",
     reporter: Reporter = SILENT,
 ) -> QuestionItems:
-    """Answer questions by the likelihood of their choices; see `minigpt.evaluation.mcq`.
+    """Answer multiple-choice questions by the likelihood of their choices (`minigpt.evaluation.mcq`).
+
+    Args:
+        model: A Hugging Face causal model, or a `minigpt.runtimes.scoring.ScoringModel`.
+        tokenizer: The model's tokenizer.
+        questions: Questions to ask.
+        template: Prompt with a `{question}` field (None: `minigpt.evaluation.mcq.TEMPLATE`).
+        batch_tokens: Most tokens in one forward pass, padding included.
+        window: Longest input in tokens (fewer if the model has fewer positions).
+        title: Title of the progress bar.
+        reporter: Receives the progress.
 
     Raises:
-        CorpusError: there are no questions, or one is malformed.
+        CorpusError: There are no questions, or one is malformed.
     """
-    from minigpt.evaluation.mcq import TEMPLATE, choice_loglikelihoods, picks
+    from minigpt.evaluation.mcq import TEMPLATE, choice_loglikelihoods, pick_choices
 
     if not questions:
         raise CorpusError("There are no questions to ask; check the question sources of the domain.")
@@ -125,11 +146,11 @@ def question_scores(
         title=title,
         reporter=reporter,
     )
-    picked = [picks(question, values) for question, values in zip(questions, loglikelihoods, strict=True)]
+    picks = [pick_choices(question, values) for question, values in zip(questions, loglikelihoods, strict=True)]
     return QuestionItems(
         keys=tuple(fingerprint(question.question, question.choices, question.answer) for question in questions),
         answers=tuple(question.answer for question in questions),
-        picks=tuple(raw for raw, _ in picked),
-        picks_norm=tuple(norm for _, norm in picked),
+        picks=tuple(raw for raw, _ in picks),
+        picks_norm=tuple(norm for _, norm in picks),
         chance=sum(1 / len(question.choices) for question in questions) / len(questions),
     )

@@ -1,4 +1,4 @@
-"""From items to the numbers of the report, with intervals and paired differences."""
+"""Summary of item scores as the metrics of the report, with intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -18,56 +18,58 @@ Items = TextItems | QuestionItems
 def summarize(
     scores: ItemScores, *, parent: ItemScores | None = None, seed: int = 0, resamples: int = 1000
 ) -> tuple[MetricResult, ...]:
-    """Every metric of every task with its 95 % interval from a bootstrap over documents or questions.
+    """Compute every metric of every task with its 95 % interval from a bootstrap over documents or questions.
 
     Args:
-        scores: The model's items.
-        parent: The parent's items on the same suite; adds the difference value - parent's value, bootstrapped over the
-            same resampled items. Leave it out for the parent itself.
-        seed: Seeds the resamples.
-        resamples: How many.
+        scores: Item scores of the model.
+        parent: Item scores of the parent on the same suite. They add the paired difference value - parent's value,
+            bootstrapped over the same resampled items. Leave it out for the parent itself.
+        seed: Seed of the resamples.
+        resamples: Number of resamples.
 
     Raises:
-        MiniGPTError: the parent was measured on other documents or questions.
+        MiniGPTError: The parent was measured on other documents or questions.
     """
-    found: list[MetricResult] = []
-    for task, items, before in _tasks(scores, parent):
-        found += _results(task, items, before, seed=seed, resamples=resamples)
-    return tuple(found)
+    results: list[MetricResult] = []
+    for task, items, parent_items in _tasks(scores, parent):
+        results += _results(task, items, parent_items, seed=seed, resamples=resamples)
+    return tuple(results)
 
 
 def _tasks(scores: ItemScores, parent: ItemScores | None) -> Iterator[tuple[str, Items, Items | None]]:
-    both: tuple[tuple[Mapping[str, Items], Mapping[str, Items]], ...] = (
+    """Yield every task with the items of the model and of the parent."""
+    pairs: tuple[tuple[Mapping[str, Items], Mapping[str, Items]], ...] = (
         (scores.texts, parent.texts if parent else {}),
         (scores.questions, parent.questions if parent else {}),
     )
-    for mine, parents in both:
-        for task, items in mine.items():
-            before = parents.get(task)
-            if parent is not None and (before is None or before.keys != items.keys):
+    for model_tasks, parent_tasks in pairs:
+        for task, items in model_tasks.items():
+            parent_items = parent_tasks.get(task)
+            if parent is not None and (parent_items is None or parent_items.keys != items.keys):
                 raise MiniGPTError(f"The parent was measured on other items of {task!r}; evaluate it again.")
-            yield task, items, before
+            yield task, items, parent_items
 
 
 def _results(task: str, items: Items, parent: Items | None, *, seed: int, resamples: int) -> Iterator[MetricResult]:
+    """Yield the metrics of one task."""
     from minigpt.evaluation.metrics import measure
 
     names = TEXT_METRICS if isinstance(items, TextItems) else QUESTION_METRICS
-    columns = [columns_of(each, names) for each in (items, parent) if each is not None]
-    drawn = resampled_sums(np.concatenate(columns, axis=1), seed=seed, resamples=resamples)
+    columns = [columns_of(model_items, names) for model_items in (items, parent) if model_items is not None]
+    resampled = resampled_sums(np.concatenate(columns, axis=1), seed=seed, resamples=resamples)
     for index, name in enumerate(names):
-        value, values = measure(name, items), _values(name, drawn, index)
-        found = interval(value, values)
+        value, values = measure(name, items), _values(name, resampled, index)
+        bounds = interval(value, values)
         difference = None
         if parent is not None:
-            parents = _values(name, drawn, len(names) + index)
-            difference = interval(value - measure(name, parent), values - parents)
+            parent_values = _values(name, resampled, len(names) + index)
+            difference = interval(value - measure(name, parent), values - parent_values)
         yield MetricResult(
             task=task,
             metric=name,
-            value=found.value,
-            low=found.low,
-            high=found.high,
+            value=bounds.value,
+            low=bounds.low,
+            high=bounds.high,
             n=len(items.keys),
             chance=items.chance if isinstance(items, QuestionItems) else None,
             higher_is_better=RATIOS[name].higher_is_better,
@@ -76,12 +78,12 @@ def _results(task: str, items: Items, parent: Items | None, *, seed: int, resamp
 
 
 def _values(name: str, sums: Array, index: int) -> Array:
-    """A metric's resampled values from the `index`-th pair of summed columns."""
+    """Compute a metric's resampled values from the `index`-th pair of summed columns."""
     return RATIOS[name].value(sums[:, 2 * index], sums[:, 2 * index + 1])
 
 
 def columns_of(items: Items, names: Sequence[str]) -> Array:
-    """Numerator and denominator of each metric side by side, [items, 2 * metrics]."""
+    """Set the numerator and denominator of each metric side by side, [items, 2 * metrics]."""
     columns = []
     for name in names:
         columns.append(getattr(items, RATIOS[name].numerator))

@@ -28,7 +28,7 @@ from minigpt.evaluation.mcq import TEMPLATE
 from minigpt.exporting.quiet import silence, silence_children
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.files import write_jsonl, write_text
-from minigpt.models.evaluate import suite_of
+from minigpt.models.evaluate import build_suite
 from minigpt.progress import Reporter
 from minigpt.runtimes import Check
 from minigpt.types import Document, MetricResult, QuestionSet
@@ -60,7 +60,7 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         ExportError: lm-eval's figures differ from ours.
     """
     domain = load_domain(request.domain)
-    suite = suite_of(domain, seed=request.seed, limit=request.limit, reporter=reporter)
+    suite = build_suite(domain, seed=request.seed, limit=request.limit, reporter=reporter)
     tag = f"minigpt_{slug(domain.name)}"
     names = write_tasks(suite, folder, tag)
     positions = AutoConfig.from_pretrained(request.source.path, local_files_only=True).max_position_embeddings

@@ -1,4 +1,4 @@
-"""Healing: gentle tuning of a parent, and training that gives a pruned model back what it lost.
+"""Training of language models: tuning an unpruned parent, and healing a model after pruning.
 
 The public names are imported on first use, so that reading a recipe does not load torch.
 """
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from minigpt.healing.teacher import Teacher
     from minigpt.healing.training import TuningResult, prolong, search, steps_for, train
 
+# The module that defines each public name.
 _HOMES = {
     "Bound": "minigpt.healing.data",
-    "TuningResult": "minigpt.healing.training",
     "Recipe": "minigpt.healing.recipe",
     "Teacher": "minigpt.healing.teacher",
     "TokenText": "minigpt.healing.data",
+    "TuningResult": "minigpt.healing.training",
     "bits_per_byte": "minigpt.healing.forward",
     "prolong": "minigpt.healing.training",
     "search": "minigpt.healing.training",

@@ -1,8 +1,8 @@
-"""What is trained: all weights, or LoRA adapters that leave no trace once they are merged.
+"""Training of all weights or of LoRA adapters, which are merged into the weights afterwards.
 
-With "qlora" the adapters sit on a frozen 4-bit model. What is handed back is the dense model that was trained and
-measured: dequantized 4-bit weights plus the adapters' product. The weights from before the quantization do not come
-back, since the adapters were fitted to make up for what it took.
+With "qlora" the adapters sit on frozen 4-bit weights (QLoRA, Dettmers et al. 2023). The result is the dense model that
+was trained and measured: the dequantized 4-bit weights plus the product of the adapters. The weights from before the
+quantization do not come back, because the adapters were fitted to make up for its error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ from minigpt.transformer.arch import arch_of
 
 @contextmanager
 def trainable(model: Any, recipe: Recipe) -> Iterator[Any]:
-    """Yield the model to train; afterwards `model` is a plain model again, in evaluation mode, all weights free.
+    """Yield `model` ready for training, with adapters where the recipe asks for them.
 
-    Adapters are merged into the weights if the block succeeds and thrown away if it fails. Their initial values come
-    from torch's random generator.
+    After the block `model` is a plain model again, in evaluation mode, and all of its weights can be trained. Adapters
+    are merged into the weights if the block succeeds and thrown away if it fails. Their initial values are drawn from
+    torch's global random generator.
+
+    Args:
+        model: a causal language model; its weights become fp32 in place.
+        recipe: says whether all weights are trained or adapters, and of which shape.
 
     Raises:
-        ConfigError: the recipe wants 4-bit weights and bitsandbytes is not installed.
+        ConfigError: the recipe needs 4-bit weights and bitsandbytes is not installed.
     """
     model.float()
     for parameter in model.parameters():
@@ -39,46 +44,49 @@ def trainable(model: Any, recipe: Recipe) -> Iterator[Any]:
         finally:
             model.eval()
         return
-    with _four_bit_base(model, recipe) as originals:
+    with _four_bit_base(model, recipe) as dense_layers:
         adapted = _with_adapters(model, recipe)
         merged = False
         try:
             yield adapted
-            if originals:
-                deltas = _deltas(adapted)
+            if dense_layers:
+                deltas = _adapter_deltas(adapted)
                 adapted.unload()
-                nf4.dense_again(model, originals, deltas)
-                originals.clear()
+                nf4.dequantize_layers(model, dense_layers, deltas)
+                dense_layers.clear()
             else:
                 adapted.merge_and_unload()
             merged = True
         finally:
             if not merged:
                 adapted.unload()
-            _forget_peft(model)
-    _all_free(model)
+            _remove_peft_attributes(model)
+    _require_gradients(model)
 
 
 @contextmanager
 def _four_bit_base(model: Any, recipe: Recipe) -> Iterator[dict[str, nn.Linear]]:
-    """For "qlora" the projections in 4 bits; the dense ones come back unless the caller empties the yielded dict."""
+    """Hold the projections in 4 bits for "qlora" and yield the dense layers that they replace, by name.
+
+    The dense layers come back after the block, unless the caller empties the dictionary.
+    """
     if recipe.adapter != "qlora":
         yield {}
         return
     device = next(model.parameters()).device
-    wanted = has_fast_bf16(device) if recipe.precision == "auto" else recipe.precision == "bf16"
-    originals = nf4.quantize_projections(model, torch.bfloat16 if wanted else torch.float32)
-    model.is_loaded_in_4bit = True
+    use_bf16 = has_fast_bf16(device) if recipe.precision == "auto" else recipe.precision == "bf16"
+    dense_layers = nf4.quantize_projections(model, torch.bfloat16 if use_bf16 else torch.float32)
+    model.is_loaded_in_4bit = True  # peft chooses its 4-bit layers by this attribute
     try:
-        yield originals
+        yield dense_layers
     finally:
         del model.is_loaded_in_4bit
-        nf4.put_back(model, originals, device)
-        _all_free(model)
+        nf4.restore_layers(model, dense_layers, device)
+        _require_gradients(model)
 
 
-def _deltas(adapted: Any) -> dict[str, Tensor]:
-    """What each adapter adds to its weights, by the name of the module below it."""
+def _adapter_deltas(adapted: Any) -> dict[str, Tensor]:
+    """Return the product that each adapter adds to its weight, by the name of the adapted module."""
     from peft.tuners.lora import LoraLayer
 
     layers: dict[str, Any] = {
@@ -88,6 +96,7 @@ def _deltas(adapted: Any) -> dict[str, Tensor]:
 
 
 def _with_adapters(model: Any, recipe: Recipe) -> Any:
+    """Wrap the model in peft's LoRA adapters as the recipe describes them."""
     from peft import LoraConfig, get_peft_model
 
     alpha: Any = recipe.rank if recipe.alpha is None else recipe.alpha
@@ -95,28 +104,29 @@ def _with_adapters(model: Any, recipe: Recipe) -> Any:
         r=recipe.rank,
         lora_alpha=alpha,
         lora_dropout=recipe.dropout,
-        target_modules=_targets(model, recipe.targets),
+        target_modules=_target_modules(model, recipe.targets),
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
 
 
-def _targets(model: Any, targets: str) -> str | list[str]:
-    """The modules as peft takes them; "ffn" are the projections of the family's FFN."""
+def _target_modules(model: Any, targets: str) -> str | list[str]:
+    """Return the adapted modules as peft takes them; "ffn" becomes the family's FFN projections."""
     if targets != FFN:
         return targets
     spec = arch_of(model)
     return [path.rpartition(".")[2] for path in (*spec.ffn_rows, spec.ffn_columns)]
 
 
-def _forget_peft(model: Any) -> None:
-    """Take off what peft hangs on a model, so that transformers saves it as the plain model it is."""
+def _remove_peft_attributes(model: Any) -> None:
+    """Remove the attributes that peft adds to a model, so that transformers saves it as a plain model."""
     for name in ("peft_config", "_hf_peft_config_loaded"):
         if name in vars(model):
             delattr(model, name)
     model.eval()
 
 
-def _all_free(model: Any) -> None:
+def _require_gradients(model: Any) -> None:
+    """Let every floating-point weight of the model be trained again."""
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

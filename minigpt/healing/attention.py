@@ -1,6 +1,7 @@
-"""Causal attention without a mask: over right-padded rows, or over windows that lie one behind the other in one row.
+"""Causal attention without a mask, for right-padded rows and for windows packed into one row.
 
-transformers builds no mask for an attention it did not define, so nothing waits for the device.
+transformers builds no mask for an attention function that is not its own, so no training step waits for the device to
+inspect one.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Name under which the attention function is registered with transformers.
 CAUSAL = "minigpt_causal"
-WIDEST_HEAD = 256
-AMPERE = (8, 0)
+# Largest head size that the variable-length kernel of torch supports.
+MAX_HEAD_SIZE = 256
+# Lowest compute capability (Ampere) that the kernel runs on.
+MIN_CAPABILITY = (8, 0)
 
 
 @contextmanager
 def causal_attention(*models: Any) -> Iterator[None]:
-    """Inside the block the models attend causally without looking at a mask: right-padded text needs none.
+    """Let the models attend causally without a mask inside the block; right-padded text needs none.
 
-    A model that is told where windows start (`cu_seq_lens_q` and `max_length_q`, as flash attention is) attends within
-    each window of its one row.
+    A model that is given the starts of windows (`cu_seq_lens_q` and `max_length_q`, the arguments of flash attention)
+    attends within each window of its one row.
+
+    Args:
+        *models: causal language models of transformers; their attention implementation is put back after the block.
     """
     from transformers import AttentionInterface
 
@@ -50,56 +57,62 @@ def _attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, Any]:
+    """Attend within windows where their starts are given, else over whole rows; the signature is transformers'."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if cu_seq_lens_q is None:
-        found: tuple[Tensor, Any] = sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **options)
-        return found
+        output: tuple[Tensor, Any] = sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **options)
+        return output
     return packed_attention(query, key, value, cu_seq_lens_q, max_length_q, scaling), None
 
 
 def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scaling: float | None
 ) -> Tensor:
-    """Causal attention within each of the windows that lie one behind the other.
+    """Attend causally within each of the windows that are packed into one row.
 
     Args:
         query: [1, heads, tokens, head size].
         key: [1, groups, tokens, head size].
-        value: like `key`.
-        starts: int32 [windows + 1], where windows start, and the end of the last; windows may be empty.
+        value: [1, groups, tokens, head size].
+        starts: int32 [windows + 1], the start of each window and the end of the last; windows may be empty.
         longest: tokens of the longest window.
-        scaling: of the scores (None: by the root of the head size).
+        scaling: factor of the attention scores (None: one over the root of the head size).
 
     Returns:
         [1, tokens, heads, head size].
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    ours, theirs, told = (each[0].transpose(0, 1) for each in (query, key, value))
+    queries, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
-    fewer = key.shape[1] < query.shape[1]  # which torch 2.11 takes without being told
-    if fewer and _wants_to_be_told():
+    fewer_keys = key.shape[1] < query.shape[1]
+    if fewer_keys and _needs_gqa_flag():
         options["enable_gqa"] = True
-    found: Any = varlen_attn(ours, theirs, told, starts, starts, longest, longest, **options)
-    return torch.as_tensor(found).unsqueeze(0)
+    output: Any = varlen_attn(queries, keys, values, starts, starts, longest, longest, **options)
+    return torch.as_tensor(output).unsqueeze(0)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _wants_to_be_told() -> bool:
-    """Whether this torch asks for a flag where keys have fewer heads."""
+def _needs_gqa_flag() -> bool:
+    """Say whether this torch wants a flag for keys with fewer heads than queries; torch 2.11 has no such flag."""
     from torch.nn.attention.varlen import varlen_attn
 
     return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def has_packed_attention(head: int, device: torch.device) -> bool:
-    """Whether this torch and this CUDA device attend within windows of one row, for heads of this size."""
+    """Say whether this torch and this CUDA device can attend within windows of one row.
+
+    Args:
+        head: size of one attention head.
+        device: a CUDA device.
+    """
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    known = {"scale", "window_size"} <= inspect.signature(varlen_attn).parameters.keys()
-    built = torch.backends.cuda.is_flash_attention_available()
-    able = built and torch.cuda.get_device_capability(device) >= AMPERE
-    return known and able and head % 8 == 0 and head <= WIDEST_HEAD
+    has_arguments = {"scale", "window_size"} <= inspect.signature(varlen_attn).parameters.keys()
+    has_kernel = torch.backends.cuda.is_flash_attention_available()
+    is_supported = has_kernel and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
+    return has_arguments and is_supported and head % 8 == 0 and head <= MAX_HEAD_SIZE

@@ -1,4 +1,4 @@
-"""The moving average of the weights: what is evaluated and kept."""
+"""Exponential moving average of the weights, which is evaluated and kept instead of the weights themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 class Average:
     """An exponential moving average of parameters; with decay 0 it is the parameters themselves.
 
-    The decay grows as (1 + n) / (10 + n) up to `decay`, so that a short run is not held back by its start.
+    The decay of update n is (1 + n) / (10 + n), at most `decay`, so that the initial weights do not weigh on a short
+    run.
+
+    Args:
+        parameters: the parameters that are averaged.
+        decay: largest share of the old average that an update keeps, 0 or more and below 1.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
@@ -21,7 +26,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the current values of the parameters."""
+        """Add the current values of the parameters to the average."""
         if self.values:
             self.updates += 1
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -29,7 +34,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the block the parameters hold the average: storage is exchanged, nothing is copied."""
+        """Let the parameters hold the average inside the block; storage is exchanged, nothing is copied."""
         self._swap()
         try:
             yield
@@ -37,6 +42,7 @@ class Average:
             self._swap()
 
     def _swap(self) -> None:
-        for place, value in enumerate(self.values):
-            parameter = self.parameters[place]
-            parameter.data, self.values[place] = value, parameter.data
+        """Exchange the storage of the parameters and of the average."""
+        for index, value in enumerate(self.values):
+            parameter = self.parameters[index]
+            parameter.data, self.values[index] = value, parameter.data

@@ -1,4 +1,8 @@
-"""Enough of a training run on disk to go on where it was killed: tensors as safetensors, the rest as their metadata."""
+"""Checkpoints of a training run, from which a killed run resumes.
+
+A checkpoint is one safetensors file; what is not a tensor stands in its metadata. A small JSON file beside it holds the
+learning rates that the run has given up.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,26 @@ from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, read_json, write_json
 from minigpt.healing.average import Average
 
-SAMPLES = 64
+# Values of each weight, about, that enter the digest of a model.
+SAMPLES_PER_WEIGHT = 64
+# Names of the optimizer state that is saved, of AdamW and of Muon.
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run stands: `step` steps are done, `tokens` seen, `losses` are (step, dev bits per byte).
+    """Progress of a run at the time of a checkpoint.
 
-    `best_excess`: bits per byte by which the best weights miss the bound.
+    Attributes:
+        fingerprint: names the run; a checkpoint of another run is ignored.
+        step: optimizer steps that are done.
+        tokens: tokens that were predicted so far.
+        best_step: step with the best weights so far.
+        best_loss: bits per byte of the best weights on the dev text.
+        averaged: updates of the moving average so far.
+        seconds: wall time of the run so far.
+        losses: (step, bits per byte on the dev text) of every evaluation so far.
+        best_excess: bits per byte by which the best weights exceed the bound on other text; 0 within it.
     """
 
     fingerprint: str
@@ -41,7 +56,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The tensors of a run; `best` are the weights of the best dev step."""
+    """Tensors of a run, which a checkpoint saves and restores in place.
+
+    Attributes:
+        parameters: the trained parameters.
+        optimizer: holds the moments of the parameters.
+        average: moving average of the parameters.
+        best: values of the parameters at the best step so far, in the same order.
+    """
 
     parameters: Sequence[nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -50,17 +72,20 @@ class State:
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 over names, shapes and an even sample of every weight: tells models apart without reading them whole."""
+    """Return a SHA-256 that tells models apart: over names, shapes and evenly spaced values of every weight.
+
+    A sample of the values is enough to tell models apart, and large models are not read as a whole.
+    """
     hasher = hashlib.sha256()
     for name, parameter in model.named_parameters():
         flat = parameter.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // SAMPLES)].float().cpu()
+        sample = flat[:: max(1, flat.numel() // SAMPLES_PER_WEIGHT)].float().cpu()
         hasher.update(f"{name}{tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
     return hasher.hexdigest()
 
 
 def save(path: Path, progress: Progress, state: State) -> None:
-    """Write a checkpoint atomically.
+    """Write a checkpoint atomically: a process that is killed meanwhile leaves the previous one.
 
     Raises:
         MiniGPTError: the disk is full or the folder cannot be written.
@@ -69,13 +94,13 @@ def save(path: Path, progress: Progress, state: State) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    for place, parameter in enumerate(state.parameters):
+    for index, parameter in enumerate(state.parameters):
         moments = state.optimizer.state.get(parameter, {})
-        named = {"value": parameter, "best": state.best[place]}
+        named = {"value": parameter, "best": state.best[index]}
         named |= {name: moments[name] for name in _MOMENTS if name in moments}
         if state.average.values:
-            named["average"] = state.average.values[place]
-        tensors |= {f"{place}.{name}": item.detach().cpu().contiguous() for name, item in named.items()}
+            named["average"] = state.average.values[index]
+        tensors |= {f"{index}.{name}": item.detach().cpu().contiguous() for name, item in named.items()}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
@@ -84,14 +109,23 @@ def save(path: Path, progress: Progress, state: State) -> None:
 
 
 def load(path: Path, fingerprint: str, state: State) -> Progress | None:
-    """Put a checkpoint back in place; None if there is none, it is damaged or it belongs to another run."""
+    """Restore a checkpoint into `state` and return its progress.
+
+    Args:
+        path: file of the checkpoint.
+        fingerprint: names the run that wants to resume.
+        state: tensors that are overwritten in place.
+
+    Returns:
+        None, with `state` unchanged, if there is no checkpoint, it is damaged or it belongs to another run.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as stored:
-            progress = _progress(stored.metadata())
+            progress = _read_progress(stored.metadata())
             if progress.fingerprint != fingerprint:
                 return None
             _restore(stored, state)
@@ -102,59 +136,79 @@ def load(path: Path, fingerprint: str, state: State) -> Progress | None:
 
 
 def _restore(stored: Any, state: State) -> None:
-    """Put the tensors in place, once it is sure that none is missing: the weights must not be half a checkpoint's."""
+    """Copy the stored tensors into `state`, after a check that none of them is missing.
+
+    The check comes first so that a damaged checkpoint never leaves a model of half restored weights.
+    """
     names = set(stored.keys())
     kinds = ("value", "best", *(["average"] if state.average.values else []))
-    if missing := {f"{place}.{kind}" for place in range(len(state.parameters)) for kind in kinds} - names:
+    if missing := {f"{index}.{kind}" for index in range(len(state.parameters)) for kind in kinds} - names:
         raise KeyError(min(missing))
-    for place, parameter in enumerate(state.parameters):
-        parameter.data.copy_(stored.get_tensor(f"{place}.value"))
-        state.best[place].copy_(stored.get_tensor(f"{place}.best"))
+    for index, parameter in enumerate(state.parameters):
+        parameter.data.copy_(stored.get_tensor(f"{index}.value"))
+        state.best[index].copy_(stored.get_tensor(f"{index}.best"))
         if state.average.values:
-            state.average.values[place].copy_(stored.get_tensor(f"{place}.average"))
+            state.average.values[index].copy_(stored.get_tensor(f"{index}.average"))
         for name in _MOMENTS:
-            if f"{place}.{name}" in names:
+            if f"{index}.{name}" in names:
+                # AdamW keeps its step counter on the CPU, except for fused steps on a GPU.
                 device = parameter.device if name != "step" or parameter.is_cuda else torch.device("cpu")
-                state.optimizer.state[parameter][name] = stored.get_tensor(f"{place}.{name}").to(device)
+                state.optimizer.state[parameter][name] = stored.get_tensor(f"{index}.{name}").to(device)
 
 
-def _progress(metadata: Mapping[str, Any]) -> Progress:
+def _read_progress(metadata: Mapping[str, Any]) -> Progress:
+    """Read the progress from a checkpoint's metadata."""
     fields = json.loads(metadata["progress"])
     fields["losses"] = tuple((int(step), float(loss)) for step, loss in fields["losses"])
     return Progress(**fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackedOff:
-    """How often a run, named by its `fingerprint`, gave up a learning rate, and the seconds that took."""
+class BackOff:
+    """Learning rates that a run has given up because they did harm.
+
+    Attributes:
+        fingerprint: names the run.
+        times: how many rates were given up.
+        seconds: wall time that was spent on them.
+    """
 
     fingerprint: str
     times: int = 0
     seconds: float = 0.0
 
 
-def backed_off(checkpoint: Path | None, fingerprint: str) -> BackedOff:
-    """What a killed process had given up of the same run; nothing where there is no checkpoint."""
+def read_back_off(checkpoint: Path | None, fingerprint: str) -> BackOff:
+    """Return the learning rates that a killed process of the same run had given up.
+
+    Args:
+        checkpoint: file of the run's checkpoint (None: the run keeps none).
+        fingerprint: names the run.
+
+    Returns:
+        A record of zero rates if nothing was saved, it cannot be read, or it belongs to another run.
+    """
     try:
-        found = read_json(_marker(checkpoint), BackedOff) if checkpoint is not None else None
+        saved = read_json(_back_off_path(checkpoint), BackOff) if checkpoint is not None else None
     except MiniGPTError:
-        found = None
-    return found if found is not None and found.fingerprint == fingerprint else BackedOff(fingerprint=fingerprint)
+        saved = None
+    return saved if saved is not None and saved.fingerprint == fingerprint else BackOff(fingerprint=fingerprint)
 
 
-def back_off(checkpoint: Path | None, back: BackedOff) -> None:
-    """Remember that a learning rate was given up, so that a run that resumes does not try it again."""
+def write_back_off(checkpoint: Path | None, back: BackOff) -> None:
+    """Save that a learning rate was given up, so that a resumed run does not try it again."""
     if checkpoint is not None:
-        with suppress(MiniGPTError):  # a full disk costs a run that resumes the tries, not this one its end
-            write_json(_marker(checkpoint), back)
+        with suppress(MiniGPTError):  # on a full disk a resumed run tries the rates again; this run must not fail
+            write_json(_back_off_path(checkpoint), back)
 
 
 def remove(checkpoint: Path | None) -> None:
-    """Drop a checkpoint and what stands beside it."""
+    """Delete a checkpoint and the file of given-up rates beside it, if they exist."""
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-        _marker(checkpoint).unlink(missing_ok=True)
+        _back_off_path(checkpoint).unlink(missing_ok=True)
 
 
-def _marker(checkpoint: Path) -> Path:
+def _back_off_path(checkpoint: Path) -> Path:
+    """Return the file of given-up learning rates that belongs to a checkpoint."""
     return checkpoint.with_suffix(".rate.json")

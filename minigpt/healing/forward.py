@@ -1,4 +1,4 @@
-"""Run a model for healing: the precision of its arithmetic, and its loss on the dev text."""
+"""Forward passes for training: their arithmetic precision, and the bits per byte of a model on dev text."""
 
 from __future__ import annotations
 
@@ -11,34 +11,43 @@ import torch
 from torch.nn import functional
 
 from minigpt.errors import CorpusError
-from minigpt.healing.data import Padded, TokenText, group, pad
+from minigpt.healing.data import PaddedBatch, TokenText, batch_by_length, pad
 from minigpt.healing.recipe import Precision
 from minigpt.machine import has_fast_bf16
 from minigpt.transformer.logits import logits_at
 
-CPU_TOKENS = 2048
+# Most tokens of one forward pass on any device but a GPU.
+MAX_CPU_TOKENS = 2048
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[Any]:
-    """bf16 arithmetic over fp32 weights where the hardware has it (softmax and norms stay in fp32); else fp32."""
-    wanted = has_fast_bf16(device) if precision == "auto" else precision == "bf16"
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+    """Return a context for bf16 arithmetic over fp32 weights, or one that changes nothing for fp32 arithmetic.
+
+    Softmax and norms stay in fp32 in both cases.
+
+    Args:
+        device: where the model runs.
+        precision: "auto" takes bf16 where the hardware is faster at it.
+    """
+    use_bf16 = has_fast_bf16(device) if precision == "auto" else precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16) if use_bf16 else nullcontext()
 
 
 @torch.no_grad()
 def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision: Precision = "auto") -> float:
-    """Bits per byte of `text` under `model`: sum of -log2 p over the windows' tokens, divided by the text's bytes.
+    """Return the bits per byte of `text`: the sum of -log2 p over the windows' tokens, divided by the text's bytes.
 
-    Leaves the model in evaluation mode.
+    Bits per byte compare models with different vocabularies, which bits per token do not. The model is left in
+    evaluation mode.
 
     Args:
         model: a causal language model.
-        text: tokenized for it.
-        tokens: of one forward pass, padding included (at most 2,048 on a CPU).
+        text: text that is tokenized for the model.
+        tokens: tokens of one forward pass, padding included (at most `MAX_CPU_TOKENS` without a GPU).
         precision: see :func:`autocast`.
 
     Raises:
-        CorpusError: there is nothing to predict.
+        CorpusError: the text holds no token to predict.
     """
     if not text.tokens or not text.bytes:
         raise CorpusError("There is no dev text to decide by; give the domain more documents.")
@@ -52,6 +61,7 @@ def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision
     return float(total) / math.log(2) / text.bytes
 
 
-def _batches(text: TokenText, tokens: int, device: torch.device) -> Iterator[Padded]:
-    size = tokens if device.type == "cuda" else min(tokens, CPU_TOKENS)
-    return (pad(batch) for batch in group([window for window in text.windows if len(window) > 1], size))
+def _batches(text: TokenText, tokens: int, device: torch.device) -> Iterator[PaddedBatch]:
+    """Yield the windows with a token to predict as padded batches."""
+    size = tokens if device.type == "cuda" else min(tokens, MAX_CPU_TOKENS)
+    return (pad(batch) for batch in batch_by_length([window for window in text.windows if len(window) > 1], size))

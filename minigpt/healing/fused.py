@@ -1,9 +1,8 @@
-"""Fused kernels for norms, rotations and gates: a small model's training step is mostly such small steps.
+"""Fused and compiled layers: norms, rotations and gates of a small model take most of a training step.
 
-The kernels are liger-kernel's (the `gpu` extra), put in through transformers' own integration. Measured on an H100
-with the default parent: 73.6 ms a distillation step of 8,192 tokens without them, 47.8 ms with. A long run compiles its
-layers instead: 53.0 ms a step of 16,384 tokens on an H200 (half of the default parent) where the kernels take 62.0 ms,
-after 5 to 7 s of compiling.
+The fused kernels are those of liger-kernel (the `gpu` extra), applied through transformers' own integration. A long run
+compiles its layers instead, which takes some seconds at the start and makes every step faster than the kernels do; see
+docs/results/quality.md and LOG.md for what was measured.
 """
 
 from __future__ import annotations
@@ -19,17 +18,21 @@ import torch
 
 from minigpt.transformer.arch import decoder_layers
 
-LONG = 16_000_000
-"""Tokens of a run that is long enough to compile for."""
-KERNELS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+# Shortest run, in tokens, for which compiling the layers pays off.
+MIN_COMPILED_TOKENS = 16_000_000
+# Kernels of the library that are left out: healing computes the gradient of its loss itself.
+LIGER_OPTIONS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 
 
 @contextmanager
 def fused_kernels(*models: Any) -> Iterator[None]:
-    """Inside the block these models run on fused kernels, if they are installed and know the family.
+    """Run the models on fused kernels inside the block, if all of them can be.
 
-    The models themselves keep theirs (give copies, or models that stay on the accelerator); what the library changes
-    in transformers' modules is put back.
+    The models keep the kernels after the block, so give copies, or models that stay on the GPU. What the library
+    changes in the modules of transformers is put back.
+
+    Args:
+        *models: models of transformers; nothing happens unless :func:`has_fused_kernels` holds for every one.
     """
     if not all(has_fused_kernels(model) for model in models):
         yield
@@ -41,7 +44,7 @@ def fused_kernels(*models: Any) -> Iterator[None]:
     modules = {sys.modules[type(model).__module__] for model in models}
     before = {module: dict(vars(module)) for module in modules}
     for model in models:
-        apply(model, KERNELS)
+        apply(model, LIGER_OPTIONS)
     try:
         yield
     finally:
@@ -50,7 +53,7 @@ def fused_kernels(*models: Any) -> Iterator[None]:
 
 
 def has_fused_kernels(model: Any) -> bool:
-    """Whether the library is there, has kernels for the family, and the model is where they run."""
+    """Say whether the model is on a GPU and the installed library has kernels for its family."""
     if next(model.parameters()).device.type != "cuda" or not torch.cuda.is_available():
         return False
     try:
@@ -62,10 +65,13 @@ def has_fused_kernels(model: Any) -> bool:
 
 @contextmanager
 def compiled_layers(*models: Any) -> Iterator[Callable[[Any], Any]]:
-    """Inside the block the decoder layers of these models run compiled; gives what compiles other functions so.
+    """Run the decoder layers of the models compiled inside the block; afterwards they are plain again.
 
-    What was compiled before is forgotten first, so no graph captured from that may be replayed any more: a run ends
-    before the next one begins.
+    Earlier compilations are dropped first. A CUDA graph that was captured from them must not be replayed any more, so
+    end one run before the next begins.
+
+    Yields:
+        A function that compiles another function with the same options.
     """
     torch.compiler.reset()
     compiled: Callable[[Any], Any] = partial(torch.compile, dynamic=False)

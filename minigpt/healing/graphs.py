@@ -1,8 +1,8 @@
-"""Forward and backward pass as a CUDA graph: small models spend most of a training step on launching kernels.
+"""Training steps as CUDA graphs, since small models spend most of a step on launching kernels.
 
-A graph replays fixed shapes, so the windows of a batch are laid one behind the other into one row of as many tokens as
-a step has, none seeing another, and what is left of the row gets weight zero in the loss. The passes run on a bf16 twin
-of the model; its gradients go to the fp32 weights that the optimizer steps, and these back to the twin.
+A graph replays fixed shapes, so the windows of a batch are packed into one row of as many tokens as a step has. Windows
+do not see each other, and the padding behind them gets weight zero in the loss. Forward and backward pass run on a bf16
+twin of the model. Its gradients go to the fp32 weights that the optimizer steps, and these are copied back to the twin.
 """
 
 from __future__ import annotations
@@ -16,46 +16,61 @@ from torch import Tensor, nn
 
 from minigpt.healing.attention import has_packed_attention
 from minigpt.healing.buffers import Buffers
-from minigpt.healing.data import SHORTEST, Padded, TokenText, most_together, pieces
+from minigpt.healing.data import MIN_TOKENS, PaddedBatch, TokenText, max_packed_windows, pieces_of
 from minigpt.healing.fused import compiled_layers, fused_kernels
 from minigpt.healing.losses import Slope, healing_gradient, row_gradients
-from minigpt.healing.memory import Memory, pays, remember
+from minigpt.healing.memory import TeacherMemory, build_memory, memory_pays_off
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import head_dim
 from minigpt.transformer.logits import logits_at
 
-WARM_UP = 2
-NO_GRAPH = (
-    "it takes torch 2.11, a card from Ampere on, attention that is plainly causal over a window, and a teacher in "
-    "16 bits."
+# Steps that run before the capture, so that kernels and buffers are set up outside of the graph.
+WARM_UP_STEPS = 2
+# Sentence for the user about what a captured step needs.
+GRAPH_REQUIREMENTS = (
+    "a graph needs torch 2.11 or later, a GPU of the Ampere generation or later, attention that is plainly causal "
+    "within a window, and a teacher in 16 bits."
 )
 
 
-def learn(
-    model: Any, teacher: Teacher | Memory | None, buffers: Buffers, recipe: Recipe, slope: Slope = row_gradients
+def accumulate_gradients(
+    model: Any, teacher: Teacher | TeacherMemory | None, buffers: Buffers, recipe: Recipe, slope: Slope = row_gradients
 ) -> None:
-    """Add the gradients of healing's loss over the text of a batch, without a data-dependent size anywhere.
+    """Add the gradients of the healing loss over one batch to the weights' `.grad`; no tensor's shape depends on data.
 
-    A teacher reads the text along with the model; a memory knows what it said about it.
+    Args:
+        model: the student, whose attention is packed (:func:`minigpt.healing.attention.causal_attention`).
+        teacher: a teacher that reads the batch along with the model, or a memory of its answers.
+        buffers: hold the batch.
+        recipe: gives the weight of the distillation and its temperature.
+        slope: :func:`minigpt.healing.losses.row_gradients`, compiled or not.
     """
     places = torch.arange(buffers.ids.shape[1] - 1, device=buffers.ids.device)
     logits = logits_at(model, places, input_ids=buffers.ids, **buffers.packing.arguments)
-    taught = None
-    if isinstance(teacher, Memory):
-        taught = teacher.logits(buffers.origins[:-1])
+    teacher_logits = None
+    if isinstance(teacher, TeacherMemory):
+        teacher_logits = teacher.logits(buffers.origins[:-1])
     elif teacher is not None:
-        taught = teacher.logits(buffers.ids, places, buffers.packing)
+        teacher_logits = teacher.logits(buffers.ids, places, buffers.packing)
     labels, weights = buffers.ids[0, 1:], buffers.weights
     gradient = healing_gradient(
-        logits, labels, taught, recipe.distill, recipe.temperature, weights=weights, slope=slope
+        logits, labels, teacher_logits, recipe.distill, recipe.temperature, weights=weights, slope=slope
     )
     logits.backward(gradient)  # type: ignore[no-untyped-call]
 
 
 class GraphedSteps:
-    """Computes gradients by replaying a captured graph, of compiled layers where that is asked for and works."""
+    """Gradients of training steps, computed by replaying one captured CUDA graph.
+
+    Args:
+        model: the student; the graph runs on a bf16 copy of it.
+        teacher: the teacher, or None for a loss without distillation.
+        recipe: the run's settings.
+        parameters: the trained parameters of `model`, in fp32; their `.grad` receives the gradients.
+        compiled: compile the decoder layers before the capture; where that fails the run goes on without.
+    """
 
     def __init__(
         self,
@@ -66,7 +81,7 @@ class GraphedSteps:
         *,
         compiled: bool = False,
     ) -> None:
-        self.teacher: Teacher | Memory | None = teacher
+        self.teacher: Teacher | TeacherMemory | None = teacher
         self.recipe, self.compiled = recipe, compiled
         self.parameters: list[Tensor] = list(parameters)
         self.device = self.parameters[0].device
@@ -75,82 +90,100 @@ class GraphedSteps:
         self.graph: Any = None
         self.slope: Slope = row_gradients
         self.tokens = max(recipe.tokens_per_step, recipe.window)
-        self.buffers = self._room(self.tokens // SHORTEST)
+        self.buffers = self._empty_buffers(self.tokens // MIN_TOKENS)
         self.reporter: Reporter = SILENT
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
-    def _room(self, most: int) -> Buffers:
-        return Buffers.empty(self.tokens, self.recipe.window, most, self.device)
+    def _empty_buffers(self, max_windows: int) -> Buffers:
+        """Make buffers for one step of at most so many windows."""
+        return Buffers.empty(self.tokens, self.recipe.window, max_windows, self.device)
 
-    def expect(self, text: TokenText, reporter: Reporter) -> None:
-        """Make room for batches of this text, and no more."""
-        self.buffers, self.reporter = self._room(most_together(self.tokens, pieces(text.windows))), reporter
+    def make_room(self, text: TokenText, reporter: Reporter) -> None:
+        """Replace the buffers by smaller ones that just hold batches of this text.
 
-    def remember(self, text: TokenText) -> None:
-        """Ask the teacher once what it says about the text, if that pays and there is memory for it."""
+        Args:
+            text: the training text.
+            reporter: receives a note if the layers do not compile, and the progress of the teacher.
+        """
+        max_windows = max_packed_windows(self.tokens, pieces_of(text.windows))
+        self.buffers, self.reporter = self._empty_buffers(max_windows), reporter
+
+    def memorize_teacher(self, text: TokenText) -> None:
+        """Store the teacher's answers to the text, if that saves time and there is memory for them."""
         teacher, to_read = self.teacher, self.recipe.steps * self.recipe.tokens_per_step
-        if not isinstance(teacher, Teacher) or not pays(text, teacher.model.config, to_read, self.device):
+        if not isinstance(teacher, Teacher) or not memory_pays_off(text, teacher.model.config, to_read, self.device):
             return
         try:
-            self.teacher = remember(teacher, text, self.buffers, self.reporter) or teacher
+            self.teacher = build_memory(teacher, text, self.buffers, self.reporter) or teacher
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
 
-    def gradients(self, batch: Padded) -> None:
-        """Put the gradients of a batch's loss into the parameters' `.grad`.
+    def gradients(self, batch: PaddedBatch) -> None:
+        """Put the gradients of a batch's loss into the parameters' `.grad`; the first call captures the graph.
 
         Raises:
-            ValueError: the batch does not fit, or does not say where in the text it stands when a memory is asked.
+            ValueError: the batch does not fit into the buffers, or a teacher's memory is used and the batch does not
+                say where in the training text it stands.
         """
-        if isinstance(self.teacher, Memory) and batch.origins is None:
-            raise ValueError("what is remembered of a teacher is found by a batch's places in the text")
+        if isinstance(self.teacher, TeacherMemory) and batch.origins is None:
+            raise ValueError("the memory of a teacher is read by places in the text, which this batch does not have")
         self.buffers.fill(batch)
         if self.graph is None:
-            self.graph = self._captured()
+            self.graph = self._capture()
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.parameters)
             self.graph.replay()
-            torch._foreach_copy_(*self._pairs())
+            torch._foreach_copy_(*self._gradient_pairs())
 
-    def refreshed(self) -> Any:
-        """The twin with the parameters' present values, to evaluate: what is saved in bf16 is what is measured."""
+    def refreshed_twin(self) -> Any:
+        """Return the twin with the current values of the parameters, to evaluate it.
+
+        The trained model is saved in bf16, so that the evaluation measures the weights that are saved.
+        """
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.parameters)
         return self.twin
 
     def _step(self) -> None:
-        """One pass each way; gradients that are not there yet are made, so that nothing is cleared and added to."""
+        """Run one forward and one backward pass on the twin.
+
+        Gradients are dropped first, so that the backward pass makes new ones and nothing has to be cleared.
+        """
         for weight in self.weights:
             weight.grad = None
-        learn(self.twin, self.teacher, self.buffers, self.recipe, self.slope)
+        accumulate_gradients(self.twin, self.teacher, self.buffers, self.recipe, self.slope)
 
-    def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Gradients of the parameters and of their twins, of those that took part in the loss."""
+    def _gradient_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the gradients of the parameters and those of their twins, where the twin has one."""
         both = zip(self.parameters, self.weights, strict=True)
-        found: list[Any] = [(ours.grad, twin.grad) for ours, twin in both if twin.grad is not None]
-        return [ours for ours, _ in found], [twin for _, twin in found]
+        pairs: list[Any] = [(parameter.grad, twin.grad) for parameter, twin in both if twin.grad is not None]
+        return [target for target, _ in pairs], [source for _, source in pairs]
 
-    def _captured(self) -> Any:
-        """The step's graph. What is compiled for it is plain again afterwards: dev text comes in many shapes."""
-        self.refreshed().train()
+    def _capture(self) -> Any:
+        """Capture the step with compiled layers or fused kernels, and return its graph.
+
+        Compiled layers are plain again afterwards, because dev text comes in many shapes.
+        """
+        self.refreshed_twin().train()
         models = [self.twin] + ([self.teacher.model] if isinstance(self.teacher, Teacher) else [])
         if self.compiled:
             try:
                 with compiled_layers(*models) as compiled:
                     self.slope = compiled(row_gradients)
-                    return self._recorded()
+                    return self._record()
             except Exception as error:  # compilers fail in many ways, and the plain step needs none
                 self.compiled, self.slope = False, row_gradients
                 self.reporter.note(f"The layers do not compile ({type(error).__name__}); the run goes on without.")
         with fused_kernels(*models):
-            return self._recorded()
+            return self._record()
 
-    def _recorded(self) -> Any:
+    def _record(self) -> Any:
+        """Run the step a few times on a stream of its own, then capture it as a CUDA graph."""
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch.enable_grad():
-            for _ in range(WARM_UP):
+            for _ in range(WARM_UP_STEPS):
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
         self.twin.zero_grad(set_to_none=True)  # before the capture, which gives free memory back
@@ -161,7 +194,7 @@ class GraphedSteps:
 
 
 def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:
-    """Whether a training step of this model has a fixed shape and plain causal attention on this device."""
+    """Say whether a training step of this model can be captured: fixed shapes and plain causal attention on a GPU."""
     config = model.config
     window = getattr(config, "sliding_window", None)
     return (

@@ -1,8 +1,8 @@
-"""What healing learns from: distillation and cross-entropy, as one gradient with respect to the logits.
+"""Gradient of the healing loss, distillation and cross-entropy together, with respect to the logits.
 
-A vocabulary of 33,000 tokens makes the logits of a step the largest thing in memory, and passes over them a good part
-of its time. The gradient of both losses is a difference of probabilities, and nothing reads the loss itself (dev text
-decides), so the gradient alone is computed, a few hundred rows at a time: no second copy of the logits in fp32.
+With a large vocabulary the logits are the largest tensor of a step, and passes over them take a good part of its time.
+The gradient of both losses is a difference of probabilities, and nothing reads the loss itself (dev text decides). So
+only the gradient is computed, a few hundred rows at a time, without a second copy of the logits in fp32.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-ROWS = 512
+# Rows whose gradient is computed at once.
+ROWS_PER_PART = 512
+# Signature of :func:`row_gradients`, which may be compiled.
 Slope = Callable[[Tensor, Tensor, Tensor | None, float, float], Tensor]
-"""What :func:`row_gradients` does, compiled or not."""
 
 
 @torch.no_grad()
@@ -28,21 +29,22 @@ def healing_gradient(
     weights: Tensor | None = None,
     slope: Slope | None = None,
 ) -> Tensor:
-    """The gradient of `distill` x KL(teacher || student) + (1 - `distill`) x cross-entropy, nats a row, mean of rows.
+    """Return the gradient of `distill` x KL(teacher || student) + (1 - `distill`) x cross-entropy, the mean over rows.
 
-    The divergence is softened by `temperature` on both sides and scaled back by its square (Hinton et al. 2015,
-    eq. 4). Both sides are normalized over the columns given, so a teacher with a larger vocabulary is restricted to
-    the student's tokens first (:class:`minigpt.healing.Teacher`). With p and q the probabilities of student and teacher
-    the gradient of a row is `distill` x temperature x (p - q), softened, plus (1 - `distill`) x (p - label).
+    The loss of a row is in nats. The divergence is softened by `temperature` on both sides and scaled back by its
+    square (Hinton et al. 2015, eq. 4). Both sides are normalized over the given columns, so a teacher with a larger
+    vocabulary is restricted to the student's tokens first (:class:`minigpt.healing.Teacher`). With p and q the
+    probabilities of student and teacher, the gradient of a row is `distill` x temperature x (p - q), softened, plus
+    (1 - `distill`) x (p - label).
 
     Args:
-        logits: [n, vocab].
-        labels: int64 [n].
-        teacher_logits: [n, vocab]; without them the loss is the cross-entropy.
-        distill: weight of the divergence.
-        temperature: above 0.
-        weights: [n], leave rows out (0) or in (1); without them all count alike.
-        slope: a compiled form of :func:`row_gradients`.
+        logits: [n, vocab], of the student.
+        labels: int64 [n], the token that follows in the text.
+        teacher_logits: [n, vocab]; without them the loss is the cross-entropy alone.
+        distill: weight of the divergence, 0 to 1.
+        temperature: divides the logits of both sides of the divergence, above 0.
+        weights: [n], 0 leaves a row out and 1 keeps it; without them all rows count.
+        slope: a compiled form of :func:`row_gradients`, where there is one.
 
     Returns:
         [n, vocab] in the precision of the logits, computed in fp32.
@@ -50,28 +52,31 @@ def healing_gradient(
     counted = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights
     shares, share = counted / counted.sum(), distill if teacher_logits is not None else 0.0
     gradient = torch.empty_like(logits)
-    for start in range(0, len(logits), ROWS):
-        part = slice(start, start + ROWS)
-        told = None if teacher_logits is None or not share else teacher_logits[part]
-        rows = (slope or row_gradients)(logits[part], labels[part], told, share, temperature)
+    for start in range(0, len(logits), ROWS_PER_PART):
+        part = slice(start, start + ROWS_PER_PART)
+        part_of_teacher = None if teacher_logits is None or not share else teacher_logits[part]
+        rows = (slope or row_gradients)(logits[part], labels[part], part_of_teacher, share, temperature)
         torch.mul(rows, shares[part, None], out=gradient[part])
     return gradient
 
 
-def row_gradients(logits: Tensor, labels: Tensor, taught: Tensor | None, distill: float, temperature: float) -> Tensor:
-    """The gradient [n, vocab] of each row's own loss, fp32; arguments as for :func:`healing_gradient`."""
+def row_gradients(
+    logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, distill: float, temperature: float
+) -> Tensor:
+    """Return the gradient of each row's own loss, fp32 [n, vocab]; the arguments are :func:`healing_gradient`'s."""
     slope = _probabilities(logits, 1.0) if distill < 1 or temperature == 1 else torch.zeros((), device=logits.device)
-    if taught is not None and temperature == 1:
-        slope = slope.sub_(_probabilities(taught, 1.0), alpha=distill)
-    elif taught is not None:
-        apart = _probabilities(logits, temperature).sub_(_probabilities(taught, temperature))
-        slope = apart.mul_(distill * temperature).add_(slope, alpha=1 - distill)
+    if teacher_logits is not None and temperature == 1:
+        slope = slope.sub_(_probabilities(teacher_logits, 1.0), alpha=distill)
+    elif teacher_logits is not None:
+        difference = _probabilities(logits, temperature).sub_(_probabilities(teacher_logits, temperature))
+        slope = difference.mul_(distill * temperature).add_(slope, alpha=1 - distill)
     if distill < 1:
         slope.scatter_add_(-1, labels[:, None], torch.full_like(slope[:, :1], distill - 1))
     return slope
 
 
 def _probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Return the softmax of the logits over `temperature`, in fp32."""
     if temperature == 1:
         return torch.softmax(logits, dim=-1, dtype=torch.float32)
     return torch.softmax(logits.float() / temperature, dim=-1)

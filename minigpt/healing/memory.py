@@ -1,9 +1,9 @@
-"""A teacher's answers, computed once: its last hidden state at every token of the training text.
+"""A teacher's answers to the training text, computed once and stored as its last hidden states.
 
-Training reads its text several times, and the teacher would say the same each time. Kept are its states before the
-head, 2 bytes for each of a few hundred numbers (6 GB for 5 million tokens of the default parent). What its head makes
-of them is exact, which a few of its largest logits are not, and the head is a small part of the teacher. Windows shown
-without their opening token are taught what the teacher says with it.
+A run reads its text several times, and the teacher would give the same answer each time. Its hidden states before the
+head are stored in 2 bytes a number. The head then gives the exact answer, which a few of its largest logits would not,
+and it is a small part of the teacher. A window that is shown without its opening token is taught the answers that the
+teacher gives with it.
 """
 
 from __future__ import annotations
@@ -15,80 +15,95 @@ import torch
 from torch import Tensor
 
 from minigpt.healing.buffers import Buffers
-from minigpt.healing.data import TokenText, gathered, parts, pieces, together
+from minigpt.healing.data import TokenText, first_fit_batches, pad_pieces, pieces_of, split_into_pools
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
 
-READ_OFTEN = 2
-"""Reading of the text, that many times at least, that pays for going through it once more."""
-SHARE = 4
-"""The states may take one part in so many of an accelerator's memory."""
-CLOSE = 0.02
-"""How far the head's answers may be from the teacher's, relative to the largest: bf16 in batches of another shape."""
-BENT_BY = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-"""What families do to the logits of their heads, as their configs name it."""
+# How often a run must read its text before storing the answers pays off.
+MIN_READINGS = 2
+# The states may take one part in this many of the accelerator's memory.
+MEMORY_SHARE = 4
+# Largest difference between the head's answers and the teacher's, relative to the largest logit; bf16 arithmetic in
+# batches of another shape causes small differences.
+LOGIT_TOLERANCE = 0.02
+# Fields of model configs that change logits behind the head, so that the head alone does not give the answers.
+LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """A teacher's `states` [tokens of the text, hidden], in the order of :func:`minigpt.healing.data.pieces`."""
+class TeacherMemory:
+    """Stored answers of a teacher to a training text.
+
+    Attributes:
+        teacher: the teacher, whose head turns the states into logits.
+        states: [tokens, hidden], its last hidden state at each token of the training text, in the order of
+            :func:`minigpt.healing.data.pieces_of`.
+    """
 
     teacher: Teacher
     states: Tensor
 
     def logits(self, places: Tensor) -> Tensor:
-        """Logits [n, student vocabulary] at places (int64 [n]) of the text."""
-        return self.teacher.answers(self.states.index_select(0, places))
+        """Return the teacher's logits [n, student vocabulary] at places (int64 [n]) of the training text."""
+        return self.teacher.logits_of_states(self.states.index_select(0, places))
 
 
-def pays(text: TokenText, config: Any, to_read: int, device: torch.device) -> bool:
-    """Whether `to_read` tokens go through the text often enough, its states fit, and the head alone makes the answers.
+def memory_pays_off(text: TokenText, config: Any, to_read: int, device: torch.device) -> bool:
+    """Say whether a teacher's answers are worth storing.
+
+    They are if the run reads its text often enough, the states fit into the memory of the device, and the teacher does
+    not change its logits behind the head.
 
     Args:
-        text: to train on.
-        config: of the teacher.
-        to_read: tokens of all steps together.
-        device: of the teacher.
+        text: the training text.
+        config: the teacher's config.
+        to_read: tokens that all steps of the run read together.
+        device: where the teacher runs.
     """
-    if any(getattr(config, name, None) not in (None, 1) for name in BENT_BY):
+    if any(getattr(config, name, None) not in (None, 1) for name in LOGIT_TRANSFORMS):
         return False
-    tokens = sum(map(len, pieces(text.windows)))
+    tokens = sum(map(len, pieces_of(text.windows)))
     room = int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
-    return to_read >= READ_OFTEN * tokens and 2 * tokens * int(config.hidden_size) <= room // SHARE
+    return to_read >= MIN_READINGS * tokens and 2 * tokens * int(config.hidden_size) <= room // MEMORY_SHARE
 
 
 @torch.no_grad()
-def remember(teacher: Teacher, text: TokenText, buffers: Buffers, reporter: Reporter) -> Memory | None:
-    """Have the teacher read the text once.
+def build_memory(teacher: Teacher, text: TokenText, buffers: Buffers, reporter: Reporter) -> TeacherMemory | None:
+    """Let the teacher read the training text once, and store its last hidden states.
 
     Args:
-        teacher: whose attention is packed (:func:`minigpt.healing.attention.causal_attention`).
-        text: to train on, in the student's tokens.
-        buffers: to lay the batches into, with room for the longest window.
-        reporter: told about progress.
+        teacher: a teacher whose attention is packed (:func:`minigpt.healing.attention.causal_attention`).
+        text: the training text, in the student's tokens.
+        buffers: hold one batch at a time; they need room for the longest window.
+        reporter: receives the progress.
 
     Returns:
-        What it said; None without text, or where it does more to its answers than its head does (soft caps, scales).
+        None if there is no text, or if the teacher's head does not reproduce its logits.
     """
-    usable = pieces(text.windows)
+    usable = pieces_of(text.windows)
     states: Tensor | None = None
     tokens = buffers.ids.shape[1]
-    batches = [batch for part in parts(usable, tokens) for batch in together(part, tokens, buffers.most)]
+    batches = [
+        batch
+        for pool in split_into_pools(usable, tokens)
+        for batch in first_fit_batches(pool, tokens, buffers.max_windows)
+    ]
     for batch in reporter.track(batches, title="Asking the teacher", total=len(batches)):
-        told = gathered(batch)
-        buffers.fill(told)
-        used = int(told.lengths.sum())
-        found = teacher.states(buffers.ids, buffers.packing)[:used]
+        padded = pad_pieces(batch)
+        buffers.fill(padded)
+        used = int(padded.lengths.sum())
+        batch_states = teacher.states(buffers.ids, buffers.packing)[:used]
         if states is None:
-            if not _by_head_alone(teacher, buffers, found):
+            if not _head_reproduces_logits(teacher, buffers, batch_states):
                 return None
-            states = found.new_empty(sum(map(len, usable)), found.shape[1])
-        states[buffers.origins[:used]] = found
-    return None if states is None else Memory(teacher=teacher, states=states)
+            states = batch_states.new_empty(sum(map(len, usable)), batch_states.shape[1])
+        states[buffers.origins[:used]] = batch_states
+    return None if states is None else TeacherMemory(teacher=teacher, states=states)
 
 
-def _by_head_alone(teacher: Teacher, buffers: Buffers, found: Tensor) -> bool:
-    """Whether the head makes the teacher's answers of these states."""
-    places = torch.arange(min(len(found), 64), device=found.device)
-    whole, ours = teacher.logits(buffers.ids, places, buffers.packing).float(), teacher.answers(found[places]).float()
-    return float((whole - ours).abs().max()) <= CLOSE * float(whole.abs().max())
+def _head_reproduces_logits(teacher: Teacher, buffers: Buffers, states: Tensor) -> bool:
+    """Say whether the head, given the states of the batch, gives the logits that the whole teacher gives."""
+    places = torch.arange(min(len(states), 64), device=states.device)
+    expected = teacher.logits(buffers.ids, places, buffers.packing).float()
+    actual = teacher.logits_of_states(states[places]).float()
+    return float((expected - actual).abs().max()) <= LOGIT_TOLERANCE * float(expected.abs().max())

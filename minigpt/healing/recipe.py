@@ -1,4 +1,7 @@
-"""What a training run may be told. The defaults are the measured ones; see docs/results and LOG.md."""
+"""Recipes: the settings of a training run, and the healing recipes of papers.
+
+The defaults are those that were measured; see docs/results/quality.md and LOG.md.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +11,64 @@ from typing import Literal
 
 from minigpt.errors import ConfigError
 
+# Precision of the arithmetic; "auto" takes bf16 where the hardware is faster at it.
 Precision = Literal["auto", "fp32", "bf16"]
+# Value of `Recipe.targets` that stands for the FFN projections of any family.
 FFN = "ffn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One training run: tuning a parent (no teacher) or healing a pruned model (with or without a teacher).
+    """Settings of one training run: tuning a parent, or healing a pruned model with or without a teacher.
 
     Attributes:
-        steps: optimizer steps; the cosine schedule spans all of them.
-        tokens_per_step: tokens of one step, padding included.
-        window: longest piece of a document, in tokens.
-        learning_rate: peak, after `warmup` steps, falling to `final` times it; times what `growth` adds to it.
-        growth: of the peak in healing with what was pruned, which leaves more to move: see :meth:`after_pruning`.
-        distill: weight of the KL divergence to the teacher; the rest is cross-entropy to the text.
-        bare: share of the windows learnt without their opening token, which not every runtime puts there.
-        noise: share of the tokens replaced by others while learning from a teacher alone (`distill` 1).
-        temperature: softens both sides of the KL divergence, whose gradient is scaled back by its square.
-        average: decay of the exponential moving average of the weights, which is what is evaluated and kept (0: off).
-        evaluate_every: steps between two looks at the dev text.
-        patience: stop after this many steps without a better dev loss (0: never).
-        adapter: train all weights, or LoRA adapters that are merged at the end; "qlora" puts them on weights that are
-            frozen in 4 bits (NF4, bitsandbytes), and merges them into what is left of these.
-        rank: rank of the adapters.
-        alpha: the adapters' product is scaled by alpha / rank (None: by 1).
-        dropout: of what goes into the adapters.
-        targets: modules the adapters sit on, as peft takes them, or "ffn": the projections of the FFN.
-        weight_decay: of the optimizer.
-        optimizer: "adamw", or "muon" for the matrices of the decoder and AdamW for the rest; adapters, which are no
-            matrices of the decoder, are always trained by AdamW.
-        clip: largest norm of the gradient.
-        precision: of the arithmetic over fp32 weights; "auto" is bf16 where the hardware is faster at it.
+        steps: Number of optimizer steps, over which the learning rate falls; more steps read more text and take longer
+            in proportion.
+        tokens_per_step: Most tokens of one step (padding counts, where windows are padded); larger steps have gradients
+            with less noise and need more memory.
+        window: Longest piece of a document, in tokens, that the model sees at once; a longer window gives more context
+            and needs more memory.
+        learning_rate: Peak of the learning rate, which is reached after `warmup` steps; a larger value changes the
+            weights more per step, and too large a value does harm.
+        growth: Factor on the peak learning rate of healing when half of the decoder was removed (see
+            :meth:`after_pruning`); a larger value raises the rate more, the more was pruned, and 1 turns this off.
+        warmup: Number of steps in which the learning rate rises linearly to its peak; more steps make a gentler start.
+        final: Learning rate at the last step, as a share of the peak; it is reached on a cosine, and 0 lets the rate
+            fall to nothing.
+        distill: Weight of the KL divergence from the teacher in the loss, 0 to 1; a larger weight follows the teacher
+            more and the text less, whose cross-entropy is the rest of the loss (all of it without a teacher).
+        bare: Share of the windows, 0 or more and below 1, that are shown without their opening token; a larger share
+            prepares the model more for runtimes that do not add this token.
+        noise: Share of the tokens, 0 or more and below 1, that are replaced by other tokens of the batch; it acts only
+            where `distill` is 1, and a larger share makes a small corpus harder to learn by heart.
+        temperature: Divisor of the logits of teacher and student in the KL divergence; a value above 1 gives unlikely
+            tokens more weight, and the gradient is scaled back by the square of the value.
+        average: Decay of the exponential moving average of the weights, 0 or more and below 1, which is what is
+            evaluated and kept; a larger value averages over more steps, and 0 turns the average off.
+        evaluate_every: Number of steps between two evaluations on the dev text; a smaller value finds the best weights
+            more exactly and takes more time.
+        patience: Number of steps without a lower dev loss after which the run stops; 0 means that it never stops early.
+        adapter: Weights that are trained: "full" for all of them, "lora" for low-rank adapters that are merged into the
+            weights at the end, and "qlora" for adapters on weights that are frozen in 4 bits (NF4, with bitsandbytes)
+            and dequantized when the adapters are merged.
+        rank: Rank of the adapters; a larger value trains more parameters.
+        alpha: Numerator of the scale alpha / rank of the adapters' product; a larger value gives the adapters more
+            effect, and None stands for the rank, a scale of 1.
+        dropout: Share of the adapters' inputs, 0 or more and below 1, that is dropped at random in training; a larger
+            share counters overfitting.
+        targets: Modules that get adapters, in the form that peft takes them, or "ffn" for the FFN projections of the
+            family.
+        weight_decay: Share of each weight, times the learning rate, that every step takes off; a larger value holds the
+            weights closer to zero.
+        optimizer: Rule of the steps: "adamw", or "muon" for the matrices of the decoder layers with AdamW for the rest;
+            adapters are always trained by AdamW.
+        clip: Largest norm of the gradient of a step; a longer gradient is scaled down to it, and a larger value allows
+            larger steps.
+        precision: Precision of the arithmetic, while the trained weights stay in fp32: "fp32", "bf16", or "auto" for
+            bf16 where the hardware is faster at it.
 
     Raises:
-        ConfigError: a value outside its range.
+        ConfigError: a value is outside its range.
     """
 
     steps: int = 600
@@ -89,39 +115,50 @@ class Recipe:
             "dropout": (0 <= self.dropout < 1, "0 or more and below 1"),
             "clip": (self.clip > 0, "above 0"),
         }
-        for name, (holds, range_) in allowed.items():
-            if not holds:
-                raise ConfigError(f"{name} of a training recipe must be {range_}, not {getattr(self, name)!r}.")
+        for name, (is_valid, valid_range) in allowed.items():
+            if not is_valid:
+                raise ConfigError(f"{name} of a training recipe must be {valid_range}, not {getattr(self, name)!r}.")
 
     @property
     def is_noisy(self) -> bool:
-        """Whether `noise` is put into the text: only where the text itself is not learnt."""
+        """True if `noise` is used, which is only where the loss is the divergence from a teacher alone."""
         return self.noise > 0 and self.distill == 1
 
     def at(self, learning_rate: float) -> Recipe:
-        """The same recipe with another peak learning rate."""
+        """Return the recipe with another peak learning rate."""
         return replace(self, learning_rate=learning_rate)
 
     def after_pruning(self, removed: float) -> Recipe:
-        """The recipe to heal with: the peak rate times `growth` where half of the decoder was removed.
+        """Return the recipe for healing after pruning, whose peak learning rate grows with what was removed.
+
+        The rate is multiplied by `growth` to the power of 2 x `removed`: by `growth` itself if half of the decoder was
+        removed, by its square root if a quarter was. Beyond two thirds the rate no longer grows.
 
         Args:
-            removed: share of the decoder's parameters, 0 to 1 (tokens leave nothing to move); for a quarter the rate
-                goes up by the root of `growth`. Beyond two thirds nothing was measured, and it stays.
+            removed: share of the decoder's parameters that was removed, 0 to 1. The vocabulary does not count, because
+                the weights that are left need not change for a removed token.
         """
+        # No rate was measured beyond two thirds.
         return self.at(self.learning_rate * self.growth ** (2 * min(removed, 2 / 3)))
 
     def describe(self) -> str:
-        """One line for the report."""
+        """Return one line about the recipe for the report."""
         kinds = {"full": "all weights", "lora": f"LoRA rank {self.rank}", "qlora": f"QLoRA (NF4) rank {self.rank}"}
-        how = kinds[self.adapter] + (f" on {self.targets}" if self.adapter != "full" and self.targets == FFN else "")
+        on_ffn = self.adapter != "full" and self.targets == FFN
+        weights = kinds[self.adapter] + (f" on {self.targets}" if on_ffn else "")
         loss = "cross-entropy"
         if self.distill:
             loss = f"{self.distill:g} KL to the teacher + {1 - self.distill:g} cross-entropy"
         name = "Muon" if self.optimizer == "muon" and self.adapter == "full" else "AdamW"
-        return f"{how}, {loss}, {name} {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"
+        return f"{weights}, {loss}, {name} {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"
 
 
+# Healing recipes of papers, by name.
+#
+# "deeper-layers" is the recipe of Gromov et al. 2024 (appendix A): QLoRA on the FFN with alpha equal to the rank and
+# dropout 0.05, 5,000 steps of 16 sequences of 2,048 tokens, and a cosine from 3e-4 to zero after 100 warm-up steps. The
+# paper searches for the rank, starting at 64, and ends at 2 for Llama-2-7B, 8 for Llama-2-70B (at 3e-5) and 4 for
+# Mistral-7B (at 3e-6).
 RECIPES: Mapping[str, Recipe] = {
     "deeper-layers": Recipe(
         steps=5000,
@@ -137,9 +174,3 @@ RECIPES: Mapping[str, Recipe] = {
         targets=FFN,
     ),
 }
-"""Healing recipes of papers, by name.
-
-"deeper-layers" (Gromov et al. 2024, appendix A): QLoRA on the FFN, alpha = rank, dropout 0.05, 5,000 steps of 16
-sequences of 2,048 tokens, cosine to zero after 100 warm-up steps, 3e-4. Their search for the rank begins at 64; for
-Llama-2-7B, -70B and Mistral-7B they went down to 2, 8 and 4 (70B with 3e-5, Mistral with 3e-6).
-"""

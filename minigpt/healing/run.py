@@ -1,4 +1,4 @@
-"""One training run, step by step: its state, its looks at the dev text, its checkpoints."""
+"""One training run: its state, its steps, its evaluations on dev text and its checkpoints."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from minigpt.errors import MiniGPTError
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing.attention import causal_attention
 from minigpt.healing.average import Average
-from minigpt.healing.data import Bound, Padded, TokenText, epochs, noisy
+from minigpt.healing.data import Bound, PaddedBatch, TokenText, epochs, with_noise
 from minigpt.healing.forward import autocast, bits_per_byte
-from minigpt.healing.fused import LONG
-from minigpt.healing.graphs import NO_GRAPH, GraphedSteps, can_capture
+from minigpt.healing.fused import MIN_COMPILED_TOKENS
+from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
 from minigpt.healing.losses import healing_gradient
 from minigpt.healing.muon import optimizer_for
 from minigpt.healing.recipe import Recipe
@@ -29,14 +29,26 @@ from minigpt.progress import Reporter
 from minigpt.transformer.logits import logits_at
 from minigpt.types import Training
 
+# Seconds between two checkpoints.
 CHECKPOINT_SECONDS = 300.0
-HALF = (torch.bfloat16, torch.float16)
-RISE = 1.02
-"""A dev loss so much above the first one says that the learning rate is too high."""
+# Precisions of a teacher whose answers can be captured in a graph.
+HALF_PRECISION = (torch.bfloat16, torch.float16)
+# A dev loss above this multiple of the first one is a sign that the learning rate is too high.
+MAX_RISE = 1.02
 
 
 class Run:
-    """The state of one run."""
+    """The state of one training run.
+
+    Args:
+        model: the model that is trained, with or without adapters; parameters that require gradients are trained.
+        dev: dev text that decides which weights are best.
+        recipe: the run's settings.
+        teacher: teacher of the distillation, or None.
+        seed: sets the order of the text and the dropout.
+        bound: limit on what the run may cost on other text, or None.
+        stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
+    """
 
     def __init__(
         self,
@@ -47,9 +59,9 @@ class Run:
         seed: int,
         bound: Bound | None = None,
         *,
-        backs_off: bool = False,
+        stops_on_harm: bool = False,
     ) -> None:
-        self.backs_off, self.overshot = backs_off, False
+        self.stops_on_harm, self.overshot = stops_on_harm, False
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.bound, self.best_excess = bound, math.inf
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
@@ -64,74 +76,92 @@ class Run:
         if teacher is not None:
             teacher.model.eval()
         self.steps: GraphedSteps | None = None
-        teaches = teacher is None or next(teacher.model.parameters()).dtype in HALF
-        if teaches and all(can_capture(each, recipe, self.device) for each in self.models):
-            compiled = recipe.steps * recipe.tokens_per_step >= LONG
+        teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
+        if teacher_fits and all(can_capture(model, recipe, self.device) for model in self.models):
+            compiled = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS
             self.steps = GraphedSteps(model, teacher, recipe, self.parameters, compiled=compiled)
 
-    def go(
+    def train(
         self, text: TokenText, title: str, reporter: Reporter, checkpoint: Path | None = None, run_id: str = ""
     ) -> None:
-        """Train until the steps are done or patience ends."""
+        """Train until all steps are done, patience runs out or the run does harm.
+
+        Args:
+            text: training text, tokenized for the model.
+            title: what the progress bar says.
+            reporter: receives the progress.
+            checkpoint: file that checkpoints are written to (None: none are written).
+            run_id: fingerprint of the run, which is stored in a checkpoint.
+        """
         batches = self.batches(text)
         plain = self.recipe.adapter == "full" and self.recipe.precision != "fp32"
         if plain and self.steps is None and self.device.type == "cuda":
-            reporter.note(f"{title} goes without a CUDA graph and is two to three times slower: {NO_GRAPH}")
+            reporter.note(f"{title} runs without a CUDA graph and is two to three times slower: {GRAPH_REQUIREMENTS}")
         with ExitStack() as stack:
             if self.steps is not None:
                 stack.enter_context(causal_attention(*self.models, self.steps.twin))
             self._prepare(text, reporter)
             left = self.recipe.steps - self.step
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
-                if self.look():
+                if self.evaluate_if_due():
                     return
                 self.advance(next(batches))
                 if checkpoint is not None and time.perf_counter() - self.saved >= CHECKPOINT_SECONDS:
                     self.save(checkpoint, run_id, reporter)
-            self.look(last=True)
+            self.evaluate_if_due(last=True)
 
-    def batches(self, text: TokenText) -> Iterator[Padded]:
-        """What is left to train on, from the current step."""
+    def batches(self, text: TokenText) -> Iterator[PaddedBatch]:
+        """Return the batches of a training text from the current step on."""
         recipe, seed = self.recipe, self.seed
         packed = self.steps is not None
         ordered = epochs(self._readable(text).windows, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
         left = islice(ordered, self.step, None)
-        return noisy(left, recipe.noise, seed, self.step) if recipe.is_noisy else left
+        return with_noise(left, recipe.noise, seed, self.step) if recipe.is_noisy else left
 
     def _readable(self, text: TokenText) -> TokenText:
-        return self.teacher.can_read(text) if self.teacher is not None else text
+        """Return the windows that the teacher can read; all of them without a teacher."""
+        return self.teacher.readable_part(text) if self.teacher is not None else text
 
     def _prepare(self, text: TokenText, reporter: Reporter) -> None:
-        """Say what comes to the graph, and have the teacher read it once, unless noise changes what it reads."""
+        """Size the buffers of the graph for the text, and store the teacher's answers to it.
+
+        Answers are not stored where noise changes what the teacher reads.
+        """
         if self.steps is None:
             return
         readable = self._readable(text)
-        self.steps.expect(readable, reporter)
+        self.steps.make_room(readable, reporter)
         if not self.recipe.is_noisy:
-            self.steps.remember(readable)
+            self.steps.memorize_teacher(readable)
 
     @property
     def models(self) -> list[Any]:
-        """Student and teacher."""
+        """Student and teacher, or the student alone."""
         return [self.model] if self.teacher is None else [self.model, self.teacher.model]
 
     @property
     def _state(self) -> checkpoints.State:
+        """Tensors that a checkpoint saves and restores."""
         return checkpoints.State(
             parameters=self.parameters, optimizer=self.optimizer, average=self.average, best=self.best
         )
 
     def resume(self, path: Path, run_id: str) -> None:
-        """Take up a checkpoint of the same run, if there is one."""
-        found = checkpoints.load(path, run_id, self._state)
-        if found is None:
+        """Continue from a checkpoint of the same run, if there is one.
+
+        Args:
+            path: file of the checkpoint.
+            run_id: fingerprint of the run; a checkpoint with another one is ignored.
+        """
+        progress = checkpoints.load(path, run_id, self._state)
+        if progress is None:
             return
-        self.step, self.tokens, self.losses = found.step, found.tokens, list(found.losses)
-        self.best_step, self.best_loss, self.best_excess = found.best_step, found.best_loss, found.best_excess
-        self.started = time.perf_counter() - found.seconds
+        self.step, self.tokens, self.losses = progress.step, progress.tokens, list(progress.losses)
+        self.best_step, self.best_loss, self.best_excess = progress.best_step, progress.best_loss, progress.best_excess
+        self.started = time.perf_counter() - progress.seconds
 
     def save(self, path: Path, run_id: str, reporter: Reporter) -> None:
-        """Write a checkpoint; where that fails the run goes on without."""
+        """Write a checkpoint; where that fails the reporter gets a note and the run goes on."""
         progress = checkpoints.Progress(
             fingerprint=run_id,
             step=self.step,
@@ -146,31 +176,39 @@ class Run:
         try:
             checkpoints.save(path, progress, self._state)
         except MiniGPTError as error:
-            reporter.note(f"No checkpoint: {error}")
+            reporter.note(f"No checkpoint was written: {error}")
         self.saved = time.perf_counter()
 
-    def look(self, *, last: bool = False) -> bool:
-        """Evaluate on the dev text when it is time; say whether to stop: no progress for long, or no way back.
+    def evaluate_if_due(self, *, last: bool = False) -> bool:
+        """Evaluate on the dev text if it is time, and say whether the run must stop.
 
-        A run that backs off stops where the dev loss is well above where it started and has never been below, and has
-        overshot, too, where all of it gained nothing.
+        A run stops when its loss is no longer a number or its patience runs out. A run with `stops_on_harm` also stops
+        when the dev loss is well above the first one and has never been below it.
+
+        Args:
+            last: all steps are done, so evaluate in any case.
         """
         due = last or self.step % self.recipe.evaluate_every == 0
         if due and not self.diverged and (not self.losses or self.losses[-1][0] != self.step):
             self._evaluate()
-        if due and self.backs_off and self.step:
-            self.overshot = self._overshot(last)
+        if due and self.stops_on_harm and self.step:
+            self.overshot = self._has_overshot(last)
         return self.diverged or self.overshot or (due and 0 < self.recipe.patience <= self.step - self.best_step)
 
-    def _overshot(self, last: bool) -> bool:
+    def _has_overshot(self, last: bool) -> bool:
+        """Say whether the learning rate did harm, or the whole run (`last`) gained nothing."""
         first, *later = [loss for _, loss in self.losses]
         if any(loss < first for loss in later):
             return last and self.best_step == 0  # better on dev text, but never within the bound
-        return self.diverged or last or later[-1] > RISE * first
+        return self.diverged or last or later[-1] > MAX_RISE * first
 
     def _evaluate(self) -> None:
+        """Measure the averaged weights on the dev text and keep them if they are the best so far.
+
+        Weights within the bound, or closer to it, are better than any weights farther from it.
+        """
         with self.average.applied():
-            model = self.model if self.steps is None else self.steps.refreshed()
+            model = self.model if self.steps is None else self.steps.refreshed_twin()
             loss = bits_per_byte(model, self.dev, precision=self.recipe.precision)
             excess = self._excess(model)
             if (excess, loss) < (self.best_excess, self.best_loss):
@@ -184,18 +222,21 @@ class Run:
             raise MiniGPTError("The model gives no finite probabilities on the dev text; its weights are damaged.")
 
     def _excess(self, model: Any) -> float:
-        """Bits per byte above the bound: 0 within it, or without one."""
+        """Return the bits per byte above the bound: 0 within it, and without one."""
         if self.bound is None:
             return 0.0
         cost = bits_per_byte(model, self.bound.text, precision=self.recipe.precision)
         return max(0.0, cost - self.bound.limit) if math.isfinite(cost) else math.inf
 
-    def advance(self, batch: Padded) -> None:
-        """One optimizer step. Its dropout depends on seed and step alone, so that a resumed run draws the same."""
+    def advance(self, batch: PaddedBatch) -> None:
+        """Take one optimizer step on a batch.
+
+        Dropout depends on seed and step alone, so that a resumed run draws the same numbers.
+        """
         self.model.train()
         torch.manual_seed(self.seed + self.step)
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = self.recipe.learning_rate * schedule(self.step, self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * schedule(self.step, self.recipe)
         if self.steps is not None:
             self.steps.gradients(batch)
         else:
@@ -206,26 +247,27 @@ class Run:
         self.tokens += int((batch.lengths - 1).sum())
         self.average.update()
 
-    def _gradients(self, batch: Padded) -> None:
+    def _gradients(self, batch: PaddedBatch) -> None:
+        """Put the gradients of a batch's loss into the parameters' `.grad`, without a graph."""
         self.optimizer.zero_grad(set_to_none=True)
         ids, places = batch.ids.to(self.device), batch.places.to(self.device)
         with autocast(self.device, self.recipe.precision):
             logits = logits_at(self.model, places, input_ids=ids)
-            taught = self.teacher.logits(ids, places) if self.teacher is not None else None
+            teacher_logits = self.teacher.logits(ids, places) if self.teacher is not None else None
         labels = batch.labels.to(self.device)
-        gradient = healing_gradient(logits, labels, taught, self.recipe.distill, self.recipe.temperature)
+        gradient = healing_gradient(logits, labels, teacher_logits, self.recipe.distill, self.recipe.temperature)
         logits.backward(gradient)  # type: ignore[no-untyped-call]
 
     def finish(self) -> Training:
-        """Put the best weights in place and say what was done."""
+        """Put the best weights in place, free the memory of the steps, and return the record of the run."""
         with torch.no_grad():
             torch._foreach_copy_([p.data for p in self.parameters], self.best)
         self.steps = None
         self.optimizer.zero_grad(set_to_none=True)
-        return self.told()
+        return self.training_record()
 
-    def told(self) -> Training:
-        """What was done so far."""
+    def training_record(self) -> Training:
+        """Return what the run has done so far."""
         return Training(
             tokens=self.tokens,
             steps=self.step,
@@ -238,7 +280,7 @@ class Run:
 
 
 def schedule(step: int, recipe: Recipe) -> float:
-    """Fraction of the peak learning rate: linear warm-up, then a cosine down to `recipe.final` at the last step."""
+    """Return the share of the peak learning rate at a step: linear warm-up, then a cosine down to `recipe.final`."""
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)

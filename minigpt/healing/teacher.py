@@ -1,4 +1,4 @@
-"""A teacher with its own, larger vocabulary."""
+"""Teachers for distillation, also those whose vocabulary is larger than the student's."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from torch import Tensor, nn
 from minigpt.healing.data import TokenText
 from minigpt.transformer.logits import Packing, logits_at, states_before_head
 
-NEVER = -1e4
+# Logit of a token that the teacher lacks; finite, so that arithmetic with it gives no NaN.
+NEVER_LOGIT = -1e4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
-    """A model to learn from and, for each token of the student, the teacher's id of it (-1: it has none).
+    """A model that a student learns from by distillation.
 
-    `parent_ids` is int64 [student vocabulary]; None means that both speak the same vocabulary. Otherwise the teacher
-    answers through a head of its own that has the student's rows only, made when the teacher is.
+    Attributes:
+        model: a causal language model, usually the tuned parent; its weights are not changed.
+        parent_ids: int64 [student vocabulary], the teacher's id of each of the student's tokens, -1 for a token that
+            the teacher lacks; None if both have the same vocabulary.
+        head: output projection with the rows of the student's tokens only; None if both have the same vocabulary.
     """
 
     model: Any
@@ -32,60 +36,69 @@ class Teacher:
         if self.model is not None and self.parent_ids is not None:
             object.__setattr__(self, "head", restricted_head(self.model.get_output_embeddings(), self.parent_ids))
 
-    def can_read(self, text: TokenText) -> TokenText:
-        """The windows made of tokens that the teacher knows (all but a few with rare control characters).
+    def readable_part(self, text: TokenText) -> TokenText:
+        """Return the windows of a training text that hold only tokens known to the teacher.
 
-        `bytes` stays that of the whole text: a text to train on, not one to measure.
+        These are nearly all of them: the teacher lacks a few tokens for rare control characters at most. The result is
+        not for measuring, because its `bytes` stays that of the whole text.
         """
         if self.parent_ids is None or int(self.parent_ids.min()) >= 0:
             return text
-        strange = frozenset((self.parent_ids < 0).nonzero().flatten().tolist())
-        windows = tuple(window for window in text.windows if strange.isdisjoint(window))
+        unknown = frozenset((self.parent_ids < 0).nonzero().flatten().tolist())
+        windows = tuple(window for window in text.windows if unknown.isdisjoint(window))
         return TokenText(windows=windows, bytes=text.bytes)
 
     @torch.no_grad()
     def logits(self, ids: Tensor, places: Tensor, packing: Packing | None = None) -> Tensor:
-        """Logits at the chosen places over the student's vocabulary.
+        """Return the teacher's logits at some places, over the student's vocabulary.
 
         Args:
             ids: the student's token ids, int64 [rows, length], on the teacher's device.
-            places: int64 [n], into the flattened ids.
-            packing: see :func:`minigpt.transformer.logits.logits_at`.
+            places: int64 [n], indices into the flattened ids.
+            packing: the windows of `ids`, if it is one row of packed windows.
 
         Returns:
             [n, student vocabulary].
         """
-        with self._speaking():
+        with self._restricted():
             return logits_at(
-                self.model, places, input_ids=self._translated(ids), **(packing.arguments if packing else {})
+                self.model, places, input_ids=self._teacher_ids(ids), **(packing.arguments if packing else {})
             )
 
     @torch.no_grad()
     def states(self, ids: Tensor, packing: Packing | None = None) -> Tensor:
-        """What goes into the head, [rows x length, hidden]; arguments as for :meth:`logits`."""
-        with self._speaking():
+        """Return the hidden states that the teacher's head is given, [rows x length, hidden].
+
+        Args:
+            ids: the student's token ids, int64 [rows, length], on the teacher's device.
+            packing: the windows of `ids`, if it is one row of packed windows.
+        """
+        with self._restricted():
             return states_before_head(
-                self.model, input_ids=self._translated(ids), **(packing.arguments if packing else {})
+                self.model, input_ids=self._teacher_ids(ids), **(packing.arguments if packing else {})
             )
 
     @torch.no_grad()
-    def answers(self, states: Tensor) -> Tensor:
-        """What the head alone makes of such states, [n, student vocabulary]."""
+    def logits_of_states(self, states: Tensor) -> Tensor:
+        """Return the logits [n, student vocabulary] that the head alone computes from hidden states [n, hidden]."""
         return torch.as_tensor((self.head or self.model.get_output_embeddings())(states))
 
-    def _speaking(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.head is None else _head(self.model, self.head)
+    def _restricted(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the head for the student's tokens, where there is one."""
+        return nullcontext() if self.head is None else _exchanged_head(self.model, self.head)
 
-    def _translated(self, ids: Tensor) -> Tensor:
+    def _teacher_ids(self, ids: Tensor) -> Tensor:
+        """Translate the student's token ids into the teacher's; a token that the teacher lacks becomes id 0."""
         return ids if self.parent_ids is None else self.parent_ids.to(ids.device)[ids].clamp_min(0)
 
 
 def restricted_head(head: nn.Linear, parent_ids: Tensor) -> nn.Linear:
-    """The rows of a language model's head that stand for the student's tokens.
+    """Make an output projection with only the rows that stand for the student's tokens.
 
     Args:
-        head: hidden size -> parent vocabulary.
-        parent_ids: int64 [student vocabulary]; -1 marks tokens the parent lacks, which it then never predicts.
+        head: projection from the hidden size to the parent's vocabulary.
+        parent_ids: int64 [student vocabulary], the parent's id of each token; -1 marks a token that the parent lacks,
+            which the result gives no probability.
     """
     weight = head.weight.detach()
     ids = parent_ids.to(weight.device)
@@ -93,14 +106,15 @@ def restricted_head(head: nn.Linear, parent_ids: Tensor) -> nn.Linear:
     smaller = nn.Linear(weight.shape[1], len(ids), device=weight.device, dtype=weight.dtype)
     with torch.no_grad():
         smaller.weight.copy_(weight.index_select(0, ids.clamp_min(0)) * known[:, None])
-        smaller.bias.copy_((1 - known) * NEVER)
+        smaller.bias.copy_((1 - known) * NEVER_LOGIT)
         if head.bias is not None:
             smaller.bias.add_(head.bias.detach().index_select(0, ids.clamp_min(0)) * known)
     return smaller.requires_grad_(False)
 
 
 @contextmanager
-def _head(model: Any, head: nn.Linear) -> Iterator[None]:
+def _exchanged_head(model: Any, head: nn.Linear) -> Iterator[None]:
+    """Give the model another output projection inside the block."""
     before = model.get_output_embeddings()
     model.set_output_embeddings(head)
     try:

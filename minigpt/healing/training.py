@@ -1,4 +1,4 @@
-"""The training loop: tune a parent, or heal what pruning took, and keep the weights that are best on the dev text."""
+"""Training runs and searches over learning rates, which keep the weights that are best on dev text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from minigpt.machine import release
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Training
 
-BACKS_OFF, SLOWER = 3, 4
-"""How often a rate that does harm is divided, and by what."""
-LOOKS = 12
-"""At the dev text, in the long run of a search."""
+# How often a learning rate that does harm is lowered before the run keeps it.
+MAX_BACK_OFFS = 3
+# Divisor of a learning rate that did harm.
+BACK_OFF_DIVISOR = 4
+# Most evaluations, about, of the long run after a search.
+LONG_RUN_EVALUATIONS = 12
 
 
 def train(
@@ -48,21 +50,22 @@ def train(
     Args:
         model: a causal language model; its weights become fp32, the arithmetic is that of `recipe.precision`.
         text: training text, tokenized for `model`.
-        dev: text that decides when to stop; never the held-out text.
+        dev: text that decides which weights are kept and when to stop; never the held-out text.
         recipe: steps, learning rate, losses.
-        teacher: distilled from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
+        teacher: model to distill from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
         bound: what other text may cost; weights within it are kept before better ones beyond it.
-        seed: order of the text, initial values and dropout of adapters; sets torch's random generator.
-        backs_off: start over at a quarter of the learning rate, at most `BACKS_OFF` times, where the dev loss rises
-            and has never been below its start, or the whole run gained nothing: the recipe's rate is right for the
-            families it was measured on.
-        checkpoint: file to resume from; written at most every five minutes, removed when the run is done. A damaged
-            one, or one of another model, text, recipe or seed, is ignored.
+        seed: sets the order of the text, and the initial values and dropout of adapters; torch's global random
+            generator is seeded with it.
+        backs_off: start over at a lower learning rate (divided by `BACK_OFF_DIVISOR`, at most `MAX_BACK_OFFS` times) if
+            the dev loss rises and has never been below its start, or if the whole run gains nothing. Use it where the
+            recipe's rate may be too high for the model, as for families that it was not measured on.
+        checkpoint: file to resume from, written at most every five minutes and deleted when the run is done. A file
+            that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
-        What was trained and how the dev loss (bits per byte) went. A run that diverges stops there.
+        The record of the run, with the dev loss in bits per byte over its steps. A run that diverges ends early.
 
     Raises:
         CorpusError: there is no usable text.
@@ -71,58 +74,70 @@ def train(
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
     run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
-    given, back = recipe.learning_rate, checkpoints.backed_off(checkpoint, run_id)
+    given_rate, back = recipe.learning_rate, checkpoints.read_back_off(checkpoint, run_id)
     while True:
-        recipe = recipe.at(given / SLOWER**back.times)
-        left = backs_off and back.times < BACKS_OFF
-        with _started(model, dev, recipe, teacher, seed, bound, backs_off=left) as run:
-            mine = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
+        recipe = recipe.at(given_rate / BACK_OFF_DIVISOR**back.times)
+        may_back_off = backs_off and back.times < MAX_BACK_OFFS
+        with _started_run(model, dev, recipe, teacher, seed, bound, stops_on_harm=may_back_off) as run:
+            attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
-                run.resume(checkpoint, mine)
-            run.go(text, title, reporter, checkpoint, mine)
+                run.resume(checkpoint, attempt_id)
+            run.train(text, title, reporter, checkpoint, attempt_id)
             result, overshot, diverged = run.finish(), run.overshot, run.diverged
         del run
         release()  # before the next run takes as much: fused kernels leave cycles behind
         if not overshot:
             break
         back = replace(back, times=back.times + 1, seconds=back.seconds + result.seconds)
-        checkpoints.back_off(checkpoint, back)
-        reporter.note(f"{title}: {_told(result, diverged)}; starting over at {given / SLOWER**back.times:g}.")
+        checkpoints.write_back_off(checkpoint, back)
+        lower_rate = given_rate / BACK_OFF_DIVISOR**back.times
+        reporter.note(f"{title}: {_describe_harm(result, diverged)}; starting over at {lower_rate:g}.")
     if back.times:
-        said = f"{result.recipe}, started over from {given:g}, which did harm"
-        result = replace(result, recipe=said, seconds=result.seconds + back.seconds)
+        description = f"{result.recipe}, started over from {given_rate:g}, which did harm"
+        result = replace(result, recipe=description, seconds=result.seconds + back.seconds)
     if backs_off and not result.best_step and result.steps:
         reporter.note(f"{title} gained nothing on the dev text: the weights are those it began with.")
     checkpoints.remove(checkpoint)
     return result
 
 
-def _told(result: Training, diverged: bool) -> str:
-    """What went wrong at a rate that is too high."""
+def _describe_harm(result: Training, diverged: bool) -> str:
+    """Describe in one clause what a learning rate that is too high did."""
     if diverged:
-        return f"the loss was no number any more at a learning rate of {result.learning_rate:g}"
+        return f"the loss was no longer a number at a learning rate of {result.learning_rate:g}"
     first, last = result.dev_losses[0][1], result.dev_losses[-1][1]
     return f"the dev loss went from {first:.3f} to {last:.3f} at a learning rate of {result.learning_rate:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningResult:
-    """What a search over runs came to: the `model` with the best weights of all, how it was trained, and every run."""
+    """Result of training at several learning rates.
+
+    Attributes:
+        model: the model with the best weights of all runs, or None where it lies on disk.
+        training: record of the run that gave these weights.
+        tried: records of all runs, in order.
+    """
 
     model: Any
     training: Training
     tried: tuple[Training, ...]
 
-    def told(self, short: str = "", long: str = "") -> Training:
-        """How the model was trained, with tokens, steps and seconds of the run that read most.
+    def training_record(self, short: str = "", long: str = "") -> Training:
+        """Return how the model was trained, with tokens, steps and seconds of the run that read the most text.
 
-        Where that is another run the recipe says so; `short` and `long` then name what the two read.
+        The longest run counts even if a shorter one gave the weights, because it had its chance, too. The recipe's line
+        then says so.
+
+        Args:
+            short: what the run that gave the weights read, put into that line, for example " on the real text".
+            long: what the longest run read.
         """
-        chosen, longest = self.training, max(self.tried, key=lambda each: each.tokens)
-        if chosen.tokens >= longest.tokens:
-            return chosen
-        said = f"{chosen.recipe}; {chosen.steps} steps{short}, which beat {longest.steps}{long} on dev text"
-        return replace(chosen, tokens=longest.tokens, steps=longest.steps, seconds=longest.seconds, recipe=said)
+        best, longest = self.training, max(self.tried, key=lambda run: run.tokens)
+        if best.tokens >= longest.tokens:
+            return best
+        description = f"{best.recipe}; {best.steps} steps{short}, which beat {longest.steps}{long} on dev text"
+        return replace(best, tokens=longest.tokens, steps=longest.steps, seconds=longest.seconds, recipe=description)
 
 
 def search(
@@ -136,27 +151,31 @@ def search(
     title: str = "Training",
     reporter: Reporter = SILENT,
 ) -> TuningResult:
-    """Train at several peak rates and keep what dev text likes best.
+    """Train at several peak learning rates and keep the weights that are best on dev text.
 
-    Where none of them is better than no training at all, lower ones are tried, as far down as healing backs off.
+    If no rate is better than no training at all, lower ones are tried, one after the other as when a run backs off
+    (:func:`train`).
 
     Args:
-        fresh: a new copy of the model to train.
+        fresh: makes a new copy of the model to train.
         text: training text.
-        dev: text that decides.
-        recipe: its own learning rate is not used, nor is there a teacher.
-        rates: peak learning rates.
+        dev: text that decides which run is the best.
+        recipe: settings of every run; its learning rate is not used, and there is no teacher.
+        rates: peak learning rates to try.
         seed: see :func:`train`.
         title: what the progress bar says before the rate.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
-        The model with its best weights, on the CPU.
+        The model with its best weights, on the CPU, and the records of all runs.
+
+    Raises:
+        ValueError: `rates` is empty.
     """
     best: TuningResult | None = None
-    lower = [min(rates) / SLOWER**times for times in range(1, BACKS_OFF + 1)] if rates else []
-    for place, rate in enumerate([*rates, *lower]):
-        if place >= len(rates) and best is not None and best.training.best_step:
+    lower_rates = [min(rates) / BACK_OFF_DIVISOR**times for times in range(1, MAX_BACK_OFFS + 1)] if rates else []
+    for index, rate in enumerate([*rates, *lower_rates]):
+        if index >= len(rates) and best is not None and best.training.best_step:
             break
         name = f"{title} at {rate:g}"
         best = _better(best, fresh(), text, dev, recipe.at(rate), seed=seed, title=name, reporter=reporter)
@@ -166,7 +185,7 @@ def search(
 
 
 def prolong(
-    found: TuningResult,
+    result: TuningResult,
     fresh: Callable[[], Any],
     text: TokenText,
     dev: TokenText,
@@ -178,57 +197,66 @@ def prolong(
     title: str = "Training",
     reporter: Reporter = SILENT,
 ) -> TuningResult:
-    """Train once more, at the best rate so far (the lowest where none helped), for `steps` steps.
+    """Train once more, for a given number of steps, at the best learning rate of a search.
 
-    A short run that anneals fully often beats a long one, which overfits; a long one sees all of a longer text. So
-    both have their chance.
+    If no rate of the search helped, the lowest one is taken. A short run whose learning rate falls to its end often
+    beats a long one, which overfits; a long one sees all of a longer text. So both are tried.
 
     Args:
-        found: what a search came to.
-        fresh: a new copy of the model to train.
+        result: what the search returned.
+        fresh: makes a new copy of the model to train.
         text: what the long run reads.
-        dev: text that decides.
-        recipe: that of the search.
-        steps: of the long run.
+        dev: text that decides which run is the best.
+        recipe: the recipe of the search.
+        steps: steps of the long run.
         seed: see :func:`train`.
         checkpoint: file that the long run resumes from.
         title: what the progress bar says before the rate.
-        reporter: told about progress.
+        reporter: receives the progress.
 
     Returns:
-        The better of the two by dev loss.
+        The better of the search and the long run by dev loss.
     """
-    tried = [each.learning_rate for each in found.tried]
-    rate = found.training.learning_rate if found.training.best_step else min(tried)
-    every = max(recipe.evaluate_every, steps // LOOKS)
-    long = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
+    rates = [run.learning_rate for run in result.tried]
+    rate = result.training.learning_rate if result.training.best_step else min(rates)
+    every = max(recipe.evaluate_every, steps // LONG_RUN_EVALUATIONS)
+    long_recipe = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
     name = f"{title} at {rate:g}, {steps:,} steps"
-    told = {"seed": seed, "title": name, "reporter": reporter, "checkpoint": checkpoint}
-    return _better(found, fresh(), text, dev, long, **told)
+    options = {"seed": seed, "title": name, "reporter": reporter, "checkpoint": checkpoint}
+    return _better(result, fresh(), text, dev, long_recipe, **options)
 
 
 def steps_for(model: Any, text: TokenText, recipe: Recipe, tokens: int, *, seed: int = 0) -> int:
-    """Steps in which a run of this model, recipe and seed, without a teacher, reads at least `tokens` tokens."""
+    """Return how many steps a run needs to read at least `tokens` tokens.
+
+    Args:
+        model: the model that is trained; whether its steps can be captured decides how full they are.
+        text: the training text.
+        recipe: settings of the run; it has no teacher.
+        tokens: tokens to read in all steps together.
+        seed: seed of the run.
+    """
     packed = can_capture(model, recipe, next(model.parameters()).device)
     return steps_to_read(text.windows, tokens, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
 
 
 def _better(
-    found: TuningResult | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **told: Any
+    best: TuningResult | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **options: Any
 ) -> TuningResult:
-    """What was found so far, or the model after training, whichever has the lower dev loss."""
-    done = train(model, text, dev, replace(recipe, distill=0.0), **told)
-    if found is None or _loss(done) < _loss(found.training):
-        return TuningResult(model=model.to("cpu"), training=done, tried=(*(found.tried if found else ()), done))
-    return replace(found, tried=(*found.tried, done))
+    """Train `model` and return it, or the best result so far, whichever has the lower dev loss."""
+    training = train(model, text, dev, replace(recipe, distill=0.0), **options)
+    if best is None or _lowest_loss(training) < _lowest_loss(best.training):
+        return TuningResult(model=model.to("cpu"), training=training, tried=(*(best.tried if best else ()), training))
+    return replace(best, tried=(*best.tried, training))
 
 
-def _loss(training: Training) -> float:
+def _lowest_loss(training: Training) -> float:
+    """Return the lowest dev loss of a run; infinity if it has none."""
     return min((loss for _, loss in training.dev_losses), default=math.inf)
 
 
 @contextmanager
-def _started(
+def _started_run(
     model: Any,
     dev: TokenText,
     recipe: Recipe,
@@ -236,12 +264,12 @@ def _started(
     seed: int,
     bound: Bound | None,
     *,
-    backs_off: bool,
+    stops_on_harm: bool,
 ) -> Iterator[Run]:
-    """A run of the model, which is a plain model again after the block."""
+    """Yield a new run of the model, which is a plain model again after the block."""
     torch.manual_seed(seed)
     with trainable(model, recipe) as trained:
-        yield Run(trained, dev, recipe, teacher, seed, bound, backs_off=backs_off)
+        yield Run(trained, dev, recipe, teacher, seed, bound, stops_on_harm=stops_on_harm)
 
 
 def _identity(
@@ -253,10 +281,10 @@ def _identity(
     bound: Bound | None,
     seed: int,
 ) -> str:
-    """Names a run by all that its result depends on."""
-    taught: tuple[Any, ...] = ()
+    """Return a fingerprint of all that the result of a run depends on."""
+    taught_by: tuple[Any, ...] = ()
     if teacher is not None:
         ids = None if teacher.parent_ids is None else teacher.parent_ids.tolist()
-        taught = (checkpoints.weights_digest(teacher.model), ids)
-    kept = None if bound is None else (bound.text.digest, bound.limit)
-    return fingerprint(recipe, seed, text.digest, dev.digest, checkpoints.weights_digest(model), taught, kept)
+        taught_by = (checkpoints.weights_digest(teacher.model), ids)
+    limit = None if bound is None else (bound.text.digest, bound.limit)
+    return fingerprint(recipe, seed, text.digest, dev.digest, checkpoints.weights_digest(model), taught_by, limit)

@@ -1,4 +1,4 @@
-"""Pruning methods: which units matter. A method is one row of a table and one function; one file a paper.
+"""Pruning methods: they rank the units of a model. Each method is one row of a table and one function.
 
 The public names are imported on first use, so that listing the table does not load torch.
 """

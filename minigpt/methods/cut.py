@@ -1,4 +1,4 @@
-"""Carry out a plan by the method's own means: slicing, slicing with repair, or a transformation of the method's own."""
+"""Carry out a plan as its method does: slicing, slicing with repair, or the method's own transformation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from minigpt.types import PrunePlan
 
 
 def repair_of(method: Method, settings: RepairSettings) -> RepairSettings | None:
-    """The settings of the repair that runs after this method's cut; None where none runs.
+    """Return the settings of the repair that runs with this method's cut, or None where none runs.
 
-    A method with a transformation of its own has no place for a repair.
+    A method with its own transformation is never repaired.
     """
     wanted = method.repair if settings.when == "auto" else settings.when == "always"
     return settings if wanted and method.transform is None and settings.tokens > 0 else None
@@ -45,7 +45,7 @@ def cut_units(
         method: decides how to cut.
         repair: of :func:`repair_of`; a plan that merges layers is never repaired.
         batches: calibration text that the repair fits on.
-        material: what a method with a transformation reads; its `model` must be the model to cut.
+        material: the input of a method with its own transformation; its `model` must be the model to cut.
         reporter: told about progress.
 
     Returns:
@@ -70,7 +70,7 @@ def cut_units(
 
 
 def trim_vocabulary(model: Any, tokenizer: Any, plan: PrunePlan) -> tuple[Any, Any]:
-    """Cut embeddings, head and tokenizer to the tokens that the plan keeps; both as they are where it keeps all."""
+    """Cut embeddings, head and tokenizer to the tokens that the plan keeps; a plan without tokens changes nothing."""
     if plan.tokens is None:
         return model, tokenizer
     trimmed = vocab.trim_tokenizer(tokenizer, plan.tokens)
@@ -85,4 +85,4 @@ def check_size(model: Any, plan: PrunePlan) -> None:
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters != plan.parameters_after:
-        raise PlanError(f"The pruned model has {parameters:,} parameters, the plan said {plan.parameters_after:,}.")
+        raise PlanError(f"The pruned model has {parameters:,} parameters, the plan says {plan.parameters_after:,}.")

@@ -1,4 +1,4 @@
-"""FLAP (An et al. 2023): what a removed unit gave on average is put into a bias.
+"""FLAP (An et al. 2023): replace a removed unit by a bias that holds its average contribution.
 
 The shipped form keeps uniform widths and adds biases where the family's config knows them; the paper form ranks all
 groups and neurons of all layers together and adds the biases in memory, whatever the family.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from minigpt.methods import formulas
-from minigpt.methods.masking import compensate, ensure_bias, hide, lowest_first
+from minigpt.methods.masking import compensate, ensure_bias, keep_highest, mask_units
 from minigpt.methods.material import Material, PaperForm
 from minigpt.pruning.apply import apply_plan
 from minigpt.pruning.slicing import linear
@@ -30,13 +30,14 @@ from minigpt.types import PrunePlan
 
 
 def with_biases(config: Any) -> Any:
-    """A copy of the config with the biases that compensation needs, as far as the family has them."""
+    """Copy a config and switch on the biases that compensation needs, as far as the family has them."""
     config = deepcopy(config)
-    _switch_on(config)
+    _enable_biases(config)
     return config
 
 
-def _switch_on(config: Any) -> None:
+def _enable_biases(config: Any) -> None:
+    """Set the config's fields for biases of o and down, where the family has such fields."""
     spec = arch_of(config)
     for field in (spec.output_bias, spec.ffn_bias):
         if isinstance(field, str):
@@ -44,25 +45,25 @@ def _switch_on(config: Any) -> None:
 
 
 def compensated(material: Material, plan: PrunePlan) -> Any:
-    """Cut the model to the plan, the mean contribution of what is removed written into the biases of o and down.
+    """Cut the model to the plan, and write the mean contribution of the removed units into the biases of o and down.
 
-    A config switches biases of several projections on at once: the others get biases of zero.
+    One field of the config may switch on the biases of several projections: the other ones get biases of zero.
     """
     model, spec = material.model, arch_of(material.model)
     for place, index in enumerate(plan.layers):
-        for path, means, kept, field in _places(material, index, plan.kv_groups[place], plan.ffn[place]):
+        for path, means, kept, field in _bias_sites(material, index, plan.kv_groups[place], plan.ffn[place]):
             if field:
                 compensate(linear(decoder_layers(model)[index], path), means, kept)
-        for path in _silent(spec):
+        for path in _zero_bias_paths(spec):
             ensure_bias(linear(decoder_layers(model)[index], path))
-    _switch_on(model.config)
+    _enable_biases(model.config)
     return apply_plan(model, plan)
 
 
-def _places(
+def _bias_sites(
     material: Material, index: int, groups: tuple[int, ...], neurons: tuple[int, ...]
 ) -> tuple[tuple[str, Tensor, Tensor, bool | str], ...]:
-    """For o and down of a layer: path, mean inputs, which inputs stay, and the family's word on a bias there."""
+    """Return for o and down of a layer: path, mean inputs, kept inputs as booleans, and the spec's bias entry."""
     model, statistics = material.model, material.statistics
     spec, width = arch_of(model), head_dim(model.config) * heads_per_group(model.config)
     attention, ffn = (
@@ -76,32 +77,32 @@ def _places(
     )
 
 
-def _silent(spec: ArchSpec) -> tuple[str, ...]:
-    """Projections that get a bias of zero because the same switch rules them."""
+def _zero_bias_paths(spec: ArchSpec) -> tuple[str, ...]:
+    """Return the projections that get a bias of zero because the same field of the config rules them."""
     switches = {field for field in (spec.output_bias, spec.ffn_bias) if isinstance(field, str)}
     inputs = (spec.query, *spec.key_value) if spec.query_bias in switches else ()
     return (*inputs, *(spec.ffn_rows if spec.ffn_bias in switches else ()))
 
 
 def paper_form(material: Material, target: int) -> PaperForm:
-    """One ranking over all layers: units go by standardized score until about `target` parameters are left.
+    """Mask units in one ranking over all layers, by standardized score, until about `target` parameters are left.
 
-    A group or a neuron costs what it has in parameters (the paper's 512/3 neurons for a head of 128). What a masked
-    unit gave on average stays as a bias of o or down.
+    A KV group or a neuron counts the parameters it has (the paper counts a head of 128 as 512/3 neurons). The average
+    contribution of a masked unit stays as a bias of o or down.
     """
     model, costs = material.model, unit_costs(material.model)
     scores = formulas.flap(material)
     layers, groups = scores.kv_groups.shape
     sizes = torch.tensor([costs.per_kv_group] * scores.kv_groups.numel() + [costs.per_neuron] * scores.ffn.numel())
     before = parameters_of(model)
-    kept = lowest_first(torch.cat([scores.kv_groups.flatten(), scores.ffn.flatten()]), sizes, before - target)
+    kept = keep_highest(torch.cat([scores.kv_groups.flatten(), scores.ffn.flatten()]), sizes, before - target)
     kept_groups = kept[: layers * groups].view(layers, groups)
     kept_neurons = kept[layers * groups :].view(layers, -1)
     for index, layer in enumerate(decoder_layers(model)):
-        chosen = (tuple(mask[index].nonzero().squeeze(1).tolist()) for mask in (kept_groups, kept_neurons))
-        for path, means, stay, _ in _places(material, index, *chosen):
+        indices = (tuple(mask[index].nonzero().squeeze(1).tolist()) for mask in (kept_groups, kept_neurons))
+        for path, means, stay, _ in _bias_sites(material, index, *indices):
             compensate(linear(layer, path), means, stay)
-    hide(model, kept_groups, kept_neurons)
+    mask_units(model, kept_groups, kept_neurons)
     return PaperForm(
         model=model,
         parameters=sum(parameter.numel() for parameter in model.parameters()) - int(sizes[~kept].sum()),

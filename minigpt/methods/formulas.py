@@ -25,7 +25,7 @@ def contextual(material: Material) -> Scores:
     With `material.contrast` above 0, importance for general text counts against importance for the domain.
 
     Raises:
-        ConfigError: there is a contrast and no general text to contrast with.
+        ConfigError: a contrast is set, and there is no general text to contrast with.
     """
     domain = _contextual(material.statistics, material.norms, material.kinds)
     if not material.contrast:
@@ -44,7 +44,7 @@ def contextual(material: Material) -> Scores:
 
 
 def _contextual(statistics: ActivationStats, norms: WeightNorms, kinds: frozenset[str]) -> Scores:
-    """Both kinds of evidence: contribution to the residual stream. One kind alone: that kind's own formula."""
+    """Score by contribution to the residual stream; with one kind of evidence, by the formula of that kind."""
     if kinds == {"linear"}:
         ffn = ffn_linear(statistics)
     elif kinds == {"activation"}:
@@ -61,7 +61,7 @@ def linear(material: Material) -> Scores:
 
 
 def activation(material: Material) -> Scores:
-    """Score neurons by the mean magnitude that their activation function gives out (Mini-GPTs' activation pruning)."""
+    """Score neurons by the mean magnitude of their activation function's output (Mini-GPTs' activation pruning)."""
     statistics = material.statistics
     return Scores(ffn=ffn_activation(statistics), kv_groups=statistics.head_abs, layers=statistics.layer_cos)
 
@@ -141,9 +141,10 @@ def groups_contribution(statistics: ActivationStats, norms: WeightNorms) -> Tens
 
 
 def fluctuations(statistics: ActivationStats, norms: WeightNorms) -> tuple[Tensor, Tensor]:
-    """FLAP's WIFV (An et al. 2023, eq. 5): variance of an input x squared norm of its column, down [L, I] and o [L, A].
+    """Compute FLAP's WIFV (An et al. 2023, eq. 5) for the columns of down, [L, I], and of o, [L, A].
 
-    It is what a constant bias could not replace. The value for o is squared once more, as in the authors' program.
+    It is the variance of an input x the squared norm of its column: the part that a constant bias could not replace.
+    The value for o is squared once more, as in the authors' program.
     """
     ffn = (statistics.ffn_sq - statistics.ffn_mean.square()).clamp_min(0) * norms.down
     columns = (statistics.column_sq - statistics.column_mean.square()).clamp_min(0) * norms.output
@@ -157,12 +158,12 @@ def standardized(values: Tensor) -> Tensor:
 
 
 def contrasted(domain: Tensor, general: Tensor, factor: float) -> Tensor:
-    """Importance for the domain less `factor` x importance for general text, each standardized over its layer.
+    """Subtract `factor` x importance for general text from importance for the domain, each standardized by layer.
 
     Args:
-        domain: [L, units]; a vector is taken as one row.
-        general: of the same shape.
-        factor: with 0 the order is that of the domain alone.
+        domain: importance for the domain, [L, units]; a vector is taken as one row.
+        general: importance for general text, of the same shape.
+        factor: weight of general text; with 0 the order is that of the domain alone.
     """
     if domain.ndim == 1:
         return contrasted(domain[None], general[None], factor)[0]
@@ -175,5 +176,5 @@ def _per_group(columns: Tensor, groups: int) -> Tensor:
 
 
 def _relative(values: Tensor) -> Tensor:
-    """Divide by the mean over the layer."""
+    """Divide each row by its mean."""
     return values / values.mean(dim=1, keepdim=True).clamp_min(1e-30)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.errors import CorpusError
-from minigpt.methods.masking import hide
+from minigpt.methods.masking import mask_units
 from minigpt.methods.material import Material, PaperForm
 from minigpt.methods.scores import Scores
 from minigpt.pruning.slicing import linear
@@ -27,17 +27,17 @@ from minigpt.transformer.arch import (
 )
 from minigpt.transformer.batches import Batch, attention_mask, split_rows
 
+# Tokens of one backward pass, which keeps every activation in memory.
 PASS_TOKENS = 2048
-"""Of one backward pass, which keeps every activation."""
+# Layers that the paper form leaves whole at the two ends of the stack.
 FIRST_DENSE, LAST_DENSE = 4, 2
 
 
 def taylor(material: Material) -> Scores:
-    """Importance of a unit: sum of |g w| over all weights that go with it (paper eq. 4, first order, by element).
+    """Score units by the sum of |g w| over all weights that they own (paper eq. 4, first order, by element).
 
-    g is the gradient of the mean loss over the calibration text, so weights are judged by what the text as a whole
-    says. A neuron owns its rows of gate and up and its column of down; a KV group its rows of q, k and v and its
-    columns of o. A layer counts as much as all of its units.
+    g is the gradient of the mean loss over the whole calibration text. A neuron owns its rows of gate and up and its
+    column of down; a KV group owns its rows of q, k and v and its columns of o. A layer scores the sum of its units.
     """
     products = gradient_products(material.model, material.batches)
     config, spec = material.model.config, arch_of(material.model)
@@ -60,7 +60,10 @@ def taylor(material: Material) -> Scores:
 
 
 def gradient_products(model: Any, batches: Iterable[Batch]) -> list[dict[str, Tensor]]:
-    """|g w| of every projection, layer by layer, fp32 on the CPU; g is accumulated in fp32 over all batches.
+    """Compute |g w| of every projection; g is accumulated in fp32 over all batches.
+
+    Returns:
+        One mapping a layer, from the projection's path to |g w| of its weight, fp32 on the CPU.
 
     Raises:
         CorpusError: the batches hold nothing to predict.
@@ -70,7 +73,7 @@ def gradient_products(model: Any, batches: Iterable[Batch]) -> list[dict[str, Te
     weights = {(i, path): linear(layer, path).weight for i, layer in enumerate(decoder_layers(model)) for path in paths}
     sums = {key: torch.zeros_like(weight, dtype=torch.float32) for key, weight in weights.items()}
     counted = 0
-    with _only_trained(model, weights.values()):
+    with _gradients_for(model, weights.values()):
         for batch in (part for whole in batches for part in split_rows(whole, PASS_TOKENS)):
             loss, tokens = _loss(model, batch)
             if tokens:
@@ -80,14 +83,14 @@ def gradient_products(model: Any, batches: Iterable[Batch]) -> list[dict[str, Te
                 counted += tokens
     if not counted:
         raise CorpusError("The calibration batches hold no text to predict; give the domain more documents.")
-    found: list[dict[str, Tensor]] = [{} for _ in decoder_layers(model)]
+    products: list[dict[str, Tensor]] = [{} for _ in decoder_layers(model)]
     for (index, path), total in sums.items():
-        found[index][path] = (total / counted * weights[index, path].detach().float()).abs().cpu()
-    return found
+        products[index][path] = (total / counted * weights[index, path].detach().float()).abs().cpu()
+    return products
 
 
 def _loss(model: Any, batch: Batch) -> tuple[Tensor, int]:
-    """Sum of the negative log-likelihoods of all tokens that follow another of their own document, and their number."""
+    """Sum the negative log-likelihoods of all tokens that follow another of their own document, and count them."""
     batch = batch.to(model.device)
     logits = model(
         input_ids=batch.input_ids,
@@ -101,14 +104,14 @@ def _loss(model: Any, batch: Batch) -> tuple[Tensor, int]:
 
 
 @contextmanager
-def _only_trained(model: Any, chosen: Iterable[Tensor]) -> Iterator[None]:
-    """Gradients for these weights and no others, evaluation mode; both as before afterwards."""
+def _gradients_for(model: Any, weights: Iterable[Tensor]) -> Iterator[None]:
+    """Require gradients for these weights only, in evaluation mode; the block's end restores both."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     training = model.training
     model.eval()
     try:
         model.requires_grad_(False)
-        for weight in chosen:
+        for weight in weights:
             weight.requires_grad_(True)
         yield
     finally:
@@ -118,25 +121,25 @@ def _only_trained(model: Any, chosen: Iterable[Tensor]) -> Iterator[None]:
 
 
 def paper_form(material: Material, target: int) -> PaperForm:
-    """The paper's block-wise setting: the first four and the last two layers stay whole, the others lose alike.
+    """Mask units by the paper's block-wise setting: the first four and the last two layers stay whole.
 
-    Each of the others loses the same share of its groups, rounded down to whole ones, and neurons for the rest. A model
-    of fewer than eight layers keeps its first and last one whole.
+    Each of the other layers loses the same share of its KV groups, rounded down to whole ones, and neurons for the
+    rest. A model of fewer than eight layers keeps only its first and its last layer whole.
     """
     model, scores, shape = material.model, taylor(material), shape_of(material.model)
     costs, before = unit_costs(model), parameters_of(model)
     first, last = (FIRST_DENSE, LAST_DENSE) if shape.layers >= 2 + FIRST_DENSE + LAST_DENSE else (1, 1)
     cut = range(min(first, shape.layers - 1), max(first + 1, shape.layers - last))
-    each = max(0, before - target) / len(cut)
+    per_layer = max(0, before - target) / len(cut)
     block = shape.kv_groups * costs.per_kv_group + shape.intermediate_size * costs.per_neuron
-    fewer_groups = min(shape.kv_groups - 1, floor(min(1.0, each / block) * shape.kv_groups))
-    fewer_neurons = round((each - fewer_groups * costs.per_kv_group) / costs.per_neuron)
+    fewer_groups = min(shape.kv_groups - 1, floor(min(1.0, per_layer / block) * shape.kv_groups))
+    fewer_neurons = round((per_layer - fewer_groups * costs.per_kv_group) / costs.per_neuron)
     fewer_neurons = min(shape.intermediate_size, max(0, fewer_neurons))
     groups, neurons = (torch.ones(values.shape, dtype=torch.bool) for values in (scores.kv_groups, scores.ffn))
     for index in cut:
         groups[index, scores.kv_groups[index].argsort(stable=True)[:fewer_groups]] = False
         neurons[index, scores.ffn[index].argsort(stable=True)[:fewer_neurons]] = False
-    hide(model, groups, neurons)
+    mask_units(model, groups, neurons)
     gone = len(cut) * (fewer_groups * costs.per_kv_group + fewer_neurons * costs.per_neuron)
     return PaperForm(
         model=model,

@@ -1,4 +1,4 @@
-"""Hide units in a dense model by zeroing what carries them on, each layer its own number: the papers' own forms."""
+"""Mask units of a dense model for the paper forms: zero the columns that read them, any number in each layer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from minigpt.pruning.slicing import linear
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
 
 
-def lowest_first(scores: Tensor, sizes: Tensor, remove: int) -> Tensor:
-    """Which units stay, as booleans, when the lowest-scoring go until `remove` parameters are gone.
+def keep_highest(scores: Tensor, sizes: Tensor, remove: int) -> Tensor:
+    """Remove the lowest-scoring units until `remove` parameters are gone.
 
     Args:
-        scores: one for each unit, of all layers and kinds together; ties go in order.
+        scores: one score a unit, of all layers and kinds together; of equal scores the first unit goes first.
         sizes: parameters of each unit, int64.
         remove: parameters to remove at least.
+
+    Returns:
+        The units that stay, as booleans.
     """
     order = scores.argsort(stable=True)
     kept = torch.ones(len(scores), dtype=torch.bool)
@@ -27,13 +30,13 @@ def lowest_first(scores: Tensor, sizes: Tensor, remove: int) -> Tensor:
     return kept
 
 
-def hide(model: Any, groups: Tensor, neurons: Tensor) -> None:
+def mask_units(model: Any, groups: Tensor, neurons: Tensor) -> None:
     """Zero the columns of o and down that belong to units not kept, in place.
 
     Args:
         model: the dense model.
-        groups: bool [L, G], which KV groups each layer keeps.
-        neurons: bool [L, I].
+        groups: KV groups that each layer keeps, bool [L, G].
+        neurons: neurons that each layer keeps, bool [L, I].
     """
     spec, width = arch_of(model), head_dim(model.config) * heads_per_group(model.config)
     with torch.no_grad():
@@ -45,12 +48,12 @@ def hide(model: Any, groups: Tensor, neurons: Tensor) -> None:
 
 
 def compensate(module: nn.Linear, means: Tensor, kept: Tensor) -> None:
-    """Add to the module's bias what the removed inputs give on average: sum over them of mean x column.
+    """Add the average contribution of removed inputs to a projection's bias: the sum over them of mean x column.
 
     Args:
         module: o or down, still dense.
         means: mean of each input, [inputs].
-        kept: bool [inputs].
+        kept: inputs that stay, bool [inputs].
     """
     weight = module.weight
     constant = weight.detach().float() @ means.masked_fill(kept, 0).to(weight.device, torch.float32)
@@ -60,6 +63,6 @@ def compensate(module: nn.Linear, means: Tensor, kept: Tensor) -> None:
 
 
 def ensure_bias(module: nn.Linear) -> None:
-    """Give a projection a bias of zero if it has none."""
+    """Give a projection without a bias one of zero."""
     if module.bias is None:
         module.bias = nn.Parameter(module.weight.new_zeros(module.out_features))

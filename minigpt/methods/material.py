@@ -1,4 +1,4 @@
-"""The material of a method: the model to prune, the text to judge it by, and what was measured on both."""
+"""The input of a method: the model to prune, its calibration text, and the statistics measured on both."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from minigpt.transformer.stats import ActivationStats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """Everything a method may read. All fields are values: nothing is computed when one is read.
+    """Everything a method may read; all fields are values, so reading one computes nothing.
 
     Attributes:
-        model: the dense model in float32. Methods leave it as it is, except a `transform` and a paper form, which own
-            it.
+        model: the dense model in float32. Only a `transform` or a paper form may change it.
         batches: packed calibration text of the domain.
         statistics: activation statistics of `batches`.
         norms: norms of every unit's weights.
@@ -31,10 +30,10 @@ class Material:
         seed: seed of random scores.
         kinds: evidence that may rank FFN neurons, of `linear` and `activation`.
         contrast: weight of general importance against the domain's (`plan.contrast`).
-        epsilon: threshold on mean magnitudes (`plan.epsilon`); None: the one that reaches the size.
+        epsilon: threshold on mean magnitudes (`plan.epsilon`); None takes the one that reaches the size.
         epsilon_tokens: threshold on a token's share of the text (`plan.epsilon_tokens`).
-        protect_ends: keep searches by loss away from the first and the last layer.
-        searches: how far searches by loss went before.
+        protect_ends: whether searches by loss leave the first and the last layer alone.
+        searches: saved steps of earlier searches by loss.
         reporter: told about progress.
     """
 
@@ -56,7 +55,7 @@ class Material:
 
 
 def gather(model: Any, batches: Sequence[Batch], *, reporter: Reporter = SILENT, **options: Any) -> Material:
-    """Measure a model on calibration text, so that any method can judge it: one forward pass over the text.
+    """Measure a model in one forward pass over calibration text, so that any method can rank its units.
 
     Args:
         model: a dense causal language model in float32.
@@ -76,12 +75,12 @@ def gather(model: Any, batches: Sequence[Batch], *, reporter: Reporter = SILENT,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperForm:
-    """A method's paper form in memory.
+    """The paper form of a method, in memory.
 
     Attributes:
         model: the model as the paper leaves it; units are masked, not cut.
         parameters: parameters that are not masked.
-        note: what was evaluated and what stands for its size.
+        note: explains what was evaluated and what its size counts.
         kept: under `ffn` and `kv_groups`, the units that every parent layer keeps (0: the layer is gone).
     """
 

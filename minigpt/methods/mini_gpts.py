@@ -1,12 +1,14 @@
-"""Mini-GPTs (Valicenti et al. 2023): units whose mean magnitude on the domain stays under one threshold epsilon.
+"""Mini-GPTs (Valicenti et al. 2023): prune units whose mean magnitude on the domain's text is under a threshold.
 
-Three rules, as in the authors' program. Linear: input j of a linear layer goes where A_in[j] = mean |x_j| <= epsilon,
-output i where min(A_out[i], U_out[i]) <= epsilon, with A_out = mean |y_i| and, if there is a bias, U_out = mean
-|y_i - b_i|. Activation: the row in front of an activation function goes where mean |act(x)_i| <= epsilon. Embedding: a
-token goes, in the input embedding and in the head, where its share of the calibration text is <= epsilon_tokens.
+The authors' program has three rules:
 
-The paper writes zeros; that is the paper form. The shipped form ranks whole units by the weakest of the same
-magnitudes and removes them.
+Linear: input j of a linear layer is removed where A_in[j] = mean |x_j| <= epsilon, and output i where
+min(A_out[i], U_out[i]) <= epsilon, with A_out = mean |y_i| and, if there is a bias, U_out = mean |y_i - b_i|.
+Activation: the row in front of an activation function is removed where mean |act(x)_i| <= epsilon.
+Embedding: a token is removed from the input embedding and the head where its share of the text is <= epsilon_tokens.
+
+The paper writes zeros; that is the paper form. The shipped form ranks whole units by the smallest of the same
+magnitudes and cuts them out.
 """
 
 from __future__ import annotations
@@ -25,14 +27,18 @@ from minigpt.methods.scores import Scores
 from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, run_decoder
 
+# Tokens that go through the output head at once; the logits of a whole batch would not fit into memory.
 HEAD_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Magnitudes:
-    """Means over the text tokens of one linear layer, fp32 on the CPU.
+    """Mean magnitudes at one linear layer over all text tokens, fp32 on the CPU.
 
-    `inputs` is A_in, `outputs` min(A_out, U_out), and `biased` A_out, which alone decides about the bias.
+    Attributes:
+        inputs: A_in.
+        outputs: min(A_out, U_out).
+        biased: A_out, which alone decides about the bias.
     """
 
     inputs: Tensor
@@ -42,14 +48,19 @@ class Magnitudes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """`linears` by module name, `activations` by layer: mean |act(x)| of each neuron."""
+    """Mean magnitudes at every linear layer and every activation function of a model.
+
+    Attributes:
+        linears: magnitudes by module name.
+        activations: mean |act(x)| of each neuron, one tensor a layer.
+    """
 
     linears: Mapping[str, Magnitudes]
     activations: tuple[Tensor, ...]
 
 
 def observe(model: Any, batches: Iterable[Batch]) -> Observed:
-    """One pass over the calibration text with hooks on every linear layer, the head included, and every activation.
+    """Measure mean magnitudes in one pass, at every linear layer (the head included) and every activation function.
 
     Raises:
         CorpusError: the batches hold no text.
@@ -77,17 +88,17 @@ def observe(model: Any, batches: Iterable[Batch]) -> Observed:
         model.train(training)
     if not sums.tokens:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
-    found = {name: value.cpu() / sums.tokens for name, value in sums.values.items()}
+    means = {name: value.cpu() / sums.tokens for name, value in sums.values.items()}
     return Observed(
         linears={
             name: Magnitudes(
-                inputs=found[f"{name}.in"],
-                outputs=torch.minimum(found[f"{name}.out"], found.get(f"{name}.free", found[f"{name}.out"])),
-                biased=found[f"{name}.out"],
+                inputs=means[f"{name}.in"],
+                outputs=torch.minimum(means[f"{name}.out"], means.get(f"{name}.free", means[f"{name}.out"])),
+                biased=means[f"{name}.out"],
             )
             for name in linears
         },
-        activations=tuple(found[f"{index}.act"] for index in range(len(layers))),
+        activations=tuple(means[f"{index}.act"] for index in range(len(layers))),
     )
 
 
@@ -100,17 +111,17 @@ class _Sums:
         self.tokens = 0
 
     def text(self, states: Tensor) -> Tensor:
-        """The text rows [n, features], fp32."""
+        """Select the rows of text tokens, without padding: fp32 [n, features]."""
         flat = states.reshape(-1, states.shape[-1])
         return (flat if self.rows is None else flat.index_select(0, self.rows)).float()
 
     def add(self, name: str, states: Tensor) -> None:
-        """Add the magnitudes of [n, features]."""
+        """Add the magnitudes of states [n, features] to the sum of that name."""
         total = states.abs().sum(0)
         self.values[name] = self.values[name] + total if name in self.values else total
 
     def linear(self, name: str, module: nn.Linear) -> Callable[..., None]:
-        """A forward hook for A_in, A_out and U_out."""
+        """Make a forward hook that sums A_in, A_out and U_out."""
 
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             outputs = self.text(output)
@@ -122,7 +133,7 @@ class _Sums:
         return hook
 
     def activation(self, name: str) -> Callable[..., None]:
-        """A forward hook for A_act."""
+        """Make a forward hook that sums |act(x)|."""
 
         def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
             self.add(f"{name}.act", self.text(output))
@@ -131,35 +142,37 @@ class _Sums:
 
 
 def structural(material: Material) -> Scores:
-    """Whole units by the weakest of their magnitudes: the epsilon at which the paper's rules would first touch them.
+    """Score whole units by the smallest of their magnitudes: the epsilon at which the paper's rules first touch them.
 
-    A neuron: outputs of gate and up, output of the activation function, input of down. A KV group: mean over its
-    features at each of q, k, v (outputs) and o (inputs), the least of them. Layers are not ranked (all alike).
+    For a neuron these are the outputs of gate and up, the output of the activation function and the input of down. For
+    a KV group they are the means over its features of the outputs of q, k and v and of the inputs of o. All layers
+    score the same: the method ranks none.
     """
     model = material.model
-    spec, groups, seen = arch_of(model), shape_of(model).kv_groups, observe(model, material.batches)
+    spec, groups, observed = arch_of(model), shape_of(model).kv_groups, observe(model, material.batches)
     ffn, attention = [], []
     for index in range(len(decoder_layers(model))):
         place = f"{spec.layers}.{index}."
-        rows = [seen.linears[place + path].outputs for path in spec.ffn_rows]
-        ffn.append(torch.stack([*rows, seen.activations[index], seen.linears[place + spec.ffn_columns].inputs]).amin(0))
-        outputs = [seen.linears[place + path].outputs for path in (spec.query, *spec.key_value)]
-        features = [*outputs, seen.linears[place + spec.output].inputs]
+        rows = [observed.linears[place + path].outputs for path in spec.ffn_rows]
+        columns = observed.linears[place + spec.ffn_columns].inputs
+        ffn.append(torch.stack([*rows, observed.activations[index], columns]).amin(0))
+        outputs = [observed.linears[place + path].outputs for path in (spec.query, *spec.key_value)]
+        features = [*outputs, observed.linears[place + spec.output].inputs]
         attention.append(torch.stack([values.view(groups, -1).mean(1) for values in features]).amin(0))
     neurons = torch.stack(ffn)
     return Scores(ffn=neurons, kv_groups=torch.stack(attention), layers=torch.ones(len(neurons)))
 
 
 def paper_form(material: Material, target: int) -> PaperForm:
-    """The paper's zeroing, evaluated as it is: the tokenizer stays, and a removed token's logit is 0, not impossible.
+    """Zero weights as the paper does, in memory: the tokenizer stays, and a removed token keeps a logit of 0.
 
-    With `plan.epsilon` that threshold is used, whatever size it gives; without it the smallest one that leaves at most
-    `target` parameters that are not zero (one epsilon for all linear layers and activations), if there is one.
+    One epsilon holds for all linear layers and activations. `plan.epsilon` sets it, whatever size it gives; without
+    that setting it is the smallest one that leaves at most `target` parameters that are not zero, if there is one.
     """
     model = material.model
-    zeroes = _Zeroes(material, observe(model, material.batches))
-    epsilon = material.epsilon if material.epsilon is not None else zeroes.reaching(target)
-    zeroes.apply(epsilon)
+    zeroing = _Zeroing(material, observe(model, material.batches))
+    epsilon = material.epsilon if material.epsilon is not None else zeroing.epsilon_for(target)
+    zeroing.apply(epsilon)
     kept = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
     return PaperForm(
         model=model,
@@ -170,33 +183,33 @@ def paper_form(material: Material, target: int) -> PaperForm:
     )
 
 
-class _Zeroes:
-    """Which rows and columns go at which epsilon."""
+class _Zeroing:
+    """Rows and columns of weights that are zeroed, as a function of epsilon."""
 
-    def __init__(self, material: Material, seen: Observed) -> None:
+    def __init__(self, material: Material, observed: Observed) -> None:
         model = material.model
-        self.model, self.seen = model, seen
+        self.model, self.observed = model, observed
         spec = arch_of(model)
         self.activations = {
-            f"{spec.layers}.{index}.{spec.ffn_rows[0]}": values for index, values in enumerate(seen.activations)
+            f"{spec.layers}.{index}.{spec.ffn_rows[0]}": values for index, values in enumerate(observed.activations)
         }
         self.lost_tokens = rare_tokens(
             material.counts, shape_of(model).vocab_size, material.epsilon_tokens, material.specials
         )
 
     def lines(self, name: str, epsilon: float) -> tuple[Tensor, Tensor]:
-        """Rows and columns of a linear layer that go, as booleans."""
-        magnitudes = self.seen.linears[name]
+        """Return the rows and the columns of a linear layer that are zeroed, as booleans."""
+        magnitudes = self.observed.linears[name]
         rows = magnitudes.outputs <= epsilon
         if name in self.activations:
             rows = rows | (self.activations[name] <= epsilon)
         return rows, magnitudes.inputs <= epsilon
 
     def left(self, epsilon: float) -> int:
-        """Parameters that are not zeroed by the linear and activation rules and the lost tokens."""
+        """Count the parameters that neither the linear and activation rules nor the lost tokens zero."""
         zeroed: int = 0
         head = self.model.get_output_embeddings()
-        for name in self.seen.linears:
+        for name in self.observed.linears:
             rows, columns = self.lines(name, epsilon)
             module = self.model.get_submodule(name)
             if module is head:
@@ -208,10 +221,10 @@ class _Zeroes:
         total: int = sum(parameter.numel() for parameter in self.model.parameters())
         return total - zeroed
 
-    def reaching(self, target: int) -> float:
-        """The smallest observed magnitude that, taken as epsilon, leaves at most `target` parameters."""
-        every = [torch.cat([each.inputs, each.outputs]) for each in self.seen.linears.values()]
-        levels = torch.unique(torch.cat([*every, *self.seen.activations]))
+    def epsilon_for(self, target: int) -> float:
+        """Find the smallest observed magnitude that, taken as epsilon, leaves at most `target` parameters."""
+        linears = [torch.cat([values.inputs, values.outputs]) for values in self.observed.linears.values()]
+        levels = torch.unique(torch.cat([*linears, *self.observed.activations]))
         low, high = -1, len(levels) - 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -220,8 +233,8 @@ class _Zeroes:
 
     @torch.no_grad()
     def apply(self, epsilon: float) -> None:
-        """Write the zeros. A bias goes only where the whole output, bias included, is under epsilon."""
-        for name, magnitudes in self.seen.linears.items():
+        """Write the zeros; a bias is zeroed only where the whole output, bias included, is at most epsilon."""
+        for name, magnitudes in self.observed.linears.items():
             module = self.model.get_submodule(name)
             rows, columns = (mask.to(module.weight.device) for mask in self.lines(name, epsilon))
             module.weight[rows] = 0
@@ -236,9 +249,13 @@ class _Zeroes:
 
 
 def rare_tokens(counts: Mapping[int, int], size: int, epsilon: float, specials: Iterable[int]) -> Tensor:
-    """Tokens whose share of the text is at most `epsilon`, as booleans [size]; special tokens never are.
+    """Mark the tokens whose share of the text is at most `epsilon`, as booleans [size].
 
-    0 takes the tokens that were not seen, a negative number none.
+    Args:
+        counts: how often each token id occurs in the text.
+        size: size of the vocabulary.
+        epsilon: 0 marks the tokens that do not occur, a negative number none.
+        specials: ids of special tokens, which are never marked.
     """
     shares = torch.zeros(size, dtype=torch.float64)
     for token, count in counts.items():

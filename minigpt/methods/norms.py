@@ -1,4 +1,4 @@
-"""Norms of every unit's weights."""
+"""Weight norms of every unit of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def weight_norms(model: Any) -> WeightNorms:
-    """Norms of every unit's weights, layer by layer (no copy of the model)."""
+    """Compute the norms of every unit's weights, layer by layer, without copying the model."""
     import torch
 
     spec, shape = arch_of(model), shape_of(model)

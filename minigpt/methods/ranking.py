@@ -1,4 +1,4 @@
-"""From a row of the table and its material to a plan: rank units, choose the ones that a shape keeps."""
+"""Ranking and choice of units: from a method and its material to a plan of a given shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minigpt.types import Ints, PrunePlan, Shape
 
 
 def rank(method: Method, material: Material) -> Scores | None:
-    """Score every unit with a method; None where the method ranks none.
+    """Score every unit with a method; returns None where the method ranks no units.
 
     Raises:
         ConfigError: a score is not a finite number.
@@ -88,9 +88,9 @@ def select(
     Args:
         scores: of :func:`rank`.
         shape: widths and number of layers to keep.
-        protect: layers that go last (negative: from the end). The first layer and the last FFN are known to carry what
-            no score of hidden states shows.
-        layers: layers to keep, where something else than the scores has chosen them.
+        protect: layers that are removed last (negative: from the end). Scores from hidden states underrate the first
+            layer and the FFN of the last one.
+        layers: layers to keep, where something other than the scores chose them.
 
     Returns:
         The layers, the neurons of each kept layer, the KV groups of each kept layer.
@@ -126,6 +126,6 @@ def make_plan(
 
 
 def _highest(values: Tensor, count: int) -> Ints:
-    """The indices of the `count` highest values, ascending."""
+    """Return the indices of the `count` highest values, ascending."""
     ranked = torch.argsort(values, descending=True, stable=True)[:count]
     return tuple(int(index) for index in ranked.sort().values)

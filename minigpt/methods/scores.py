@@ -1,4 +1,4 @@
-"""Records of importance: the weight norms that formulas read and the scores that they give."""
+"""Records of importance: the weight norms that formulas read, and the scores that they return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("linear", "activation")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightNorms:
-    """Norms of the weights of each unit, fp32 on the CPU; L layers, I neurons, G KV groups, A = heads x head size.
+    """Norms of the weights of every unit, fp32 on the CPU; L layers, I neurons, G KV groups, A = heads x head size.
 
     Attributes:
         rows: squared norms of the rows of gate and up, [L, I].
@@ -36,7 +36,7 @@ class WeightNorms:
 
     @property
     def groups(self) -> int:
-        """KV groups of a layer."""
+        """Number of KV groups in a layer."""
         return int(self.group.shape[1])
 
 
@@ -58,10 +58,10 @@ class Scores:
 
 
 def checked(scores: Scores) -> Scores:
-    """Return the scores, if all of them are finite numbers.
+    """Return the scores after checking that all of them are finite numbers.
 
     Raises:
-        ConfigError: one is not, so the pass over the calibration text overflowed or saw no text.
+        ConfigError: a score is not finite, because the pass over the calibration text overflowed or saw no text.
     """
     if not all(bool(values.isfinite().all()) for values in (scores.ffn, scores.kv_groups, scores.layers)):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Searches by loss, remembered: how far a greedy removal went in one model and text."""
+"""Saved searches by loss: the removals that a greedy search has made so far in one model on one text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from minigpt.files import read_json, write_json
 
-# A layer's index and the part of it that is removed.
+# The index of a layer and the part of it that is removed.
 Part = tuple[int, Literal["layer", "attention", "ffn"]]
 
 
@@ -19,7 +19,7 @@ class Removal:
 
     Attributes:
         part: the part that was removed.
-        loss: nats a token without it and all that was removed before.
+        loss: nats a token without this part and all that were removed before it.
     """
 
     part: Part
@@ -28,21 +28,21 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Searches:
-    """Steps of earlier searches, so that a smaller size goes on where a larger one stopped.
+    """Store of the steps of earlier searches, so that a smaller size continues where a larger one stopped.
 
     Attributes:
-        folder: holds a file for each kind of search; without one nothing is remembered.
+        folder: holds one file for each kind of search; None remembers nothing.
     """
 
     folder: Path | None = None
 
     def known(self, kind: str) -> tuple[Removal, ...]:
-        """Read the steps that were done before."""
+        """Read the steps of earlier searches of this kind."""
         if self.folder is None or not (path := self.folder / f"{kind}.json").exists():
             return ()
         return read_json(path, tuple[Removal, ...])
 
     def remember(self, kind: str, steps: Sequence[Removal]) -> None:
-        """Keep the steps, if they are more than those before."""
+        """Save the steps, if they are more than the saved ones."""
         if self.folder is not None and len(steps) > len(self.known(kind)):
             write_json(self.folder / f"{kind}.json", list(steps))

@@ -1,10 +1,11 @@
 """SliceGPT (Ashkboos et al. 2024): rotate the residual stream to its principal components and slice the last ones off.
 
 With the norm weights moved into the projections that read them, RMSNorm commutes with a rotation Q of the stream
-(paper, section 3.2), so every place of the stream may have its own: what reads it is multiplied by Q, what writes to it
-by Q^T, and the residual connection by Q^T Q' of the places it joins (paper, figure 4). Q holds the principal directions
-of the stream on calibration text; keeping the first `width` of them shrinks all matrices. The connections' matrices and
-the hidden size of their own make the result a model that stock classes do not load.
+(paper, section 3.2). So every place of the stream may have its own rotation: projections that read the stream are
+multiplied by Q, projections that write to it by Q^T, and a residual connection by Q^T Q' of the two places that it
+joins (paper, figure 4). Q holds the principal directions of the stream on calibration text; keeping the first `width`
+of them shrinks all matrices. Stock classes cannot load the result: its residual connections have matrices, and its
+stream is narrower than the hidden size of the config.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ from minigpt.pruning.slicing import linear
 from minigpt.transformer.arch import ArchSpec, arch_of, base_model, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch
 
+# Names of the norms in front of attention, FFN and head, in the families that are supported.
 ATTENTION_NORM, FFN_NORM, FINAL_NORM = "input_layernorm", "post_attention_layernorm", "norm"
+# The sliced hidden size is a multiple of this.
 WIDTH_STEP = 8
+# Fraction of the mean diagonal that is added to the Gram matrix, as in the authors' program.
 DAMPING = 0.01
 
 
 class UnitNorm(nn.Module):
-    """RMSNorm without weights, over the mean square of the full hidden size though fewer directions are left."""
+    """RMSNorm without weights, which divides by the full hidden size although fewer directions are left."""
 
     def __init__(self, size: int, epsilon: float) -> None:
         super().__init__()
         self.size, self.epsilon = size, epsilon
 
     def forward(self, states: Tensor) -> Tensor:
-        """[..., width] to the same shape."""
+        """Normalize states [..., width]."""
         values = states.float()
         scale = torch.rsqrt(values.square().sum(-1, keepdim=True) / self.size + self.epsilon)
         return (values * scale).to(states.dtype)
@@ -44,7 +48,7 @@ class UnitNorm(nn.Module):
 
 @dataclass(slots=True, kw_only=True)
 class _Chunk:
-    """One batch on its way through the layers: the sliced stream, its text rows, what the decoder hands to layers."""
+    """One batch on its way through the layers: sliced stream, indices of text rows, keyword arguments of each layer."""
 
     stream: Tensor
     rows: Tensor
@@ -53,15 +57,15 @@ class _Chunk:
 
 @torch.no_grad()
 def rotate_and_slice(model: Any, batches: Iterable[Batch], width: int) -> Any:
-    """Rotate and slice a dense model in place, layer by layer on the stream as the sliced layers before leave it.
+    """Rotate and slice a dense model in place, layer by layer, on the stream that the sliced layers below produce.
 
     Args:
         model: the dense model in float32; its head is untied, since the final norm's weights move into it.
         batches: calibration text.
-        width: directions of the hidden size that stay; all of them: the model computes what it did.
+        width: directions of the hidden size that stay; with all of them the model computes what it did before.
 
     Raises:
-        UnsupportedModel: the family has norms behind its projections too, which do not commute with a rotation.
+        UnsupportedModel: the family also has norms behind its projections, which do not commute with a rotation.
         CorpusError: the batches hold no text.
     """
     spec, layers, size = arch_of(model), list(decoder_layers(model)), int(model.config.hidden_size)
@@ -87,7 +91,7 @@ def rotate_and_slice(model: Any, batches: Iterable[Batch], width: int) -> Any:
 
 
 class _Layer:
-    """One decoder layer while it is rotated: from the stream's rotation in front of it to the one behind it."""
+    """One decoder layer that is being rotated and sliced."""
 
     def __init__(self, layer: Any, spec: ArchSpec, index: int, size: int) -> None:
         self.layer, self.spec, self.index, self.size = layer, spec, index, size
@@ -95,7 +99,7 @@ class _Layer:
         self.mlp = layer.get_submodule(spec.ffn_columns.rpartition(".")[0])
 
     def rotate(self, chunks: list[_Chunk], rotation: Tensor, width: int) -> Tensor:
-        """Rotate attention, then FFN; the chunks' streams come out behind the layer. Returns the new rotation."""
+        """Rotate attention, then FFN, and move the chunks' streams behind the layer; returns the rotation there."""
         readers = (self.spec.query, *self.spec.key_value)
         middle = self._half(chunks, rotation, width, ATTENTION_NORM, readers, self.spec.output)
         after = self._half(chunks, middle, width, FFN_NORM, self.spec.ffn_rows, self.spec.ffn_columns)
@@ -107,7 +111,7 @@ class _Layer:
     def _half(
         self, chunks: list[_Chunk], rotation: Tensor, width: int, norm: str, readers: tuple[str, ...], writer: str
     ) -> Tensor:
-        """Rotate what reads the stream, look at the stream with what the half adds to it, rotate what writes."""
+        """Rotate the readers of one half, find the principal directions behind it, and rotate its writer to them."""
         old, output = getattr(self.layer, norm), linear(self.layer, writer)
         _fuse(old, [linear(self.layer, path) for path in readers], rotation)
         setattr(self.layer, norm, _unit(old, self.size))
@@ -131,7 +135,7 @@ class _Layer:
 
 
 def _forward(layer: Any, attention: nn.Module, mlp: nn.Module) -> Any:
-    """The forward pass of a rotated layer: the stock one with a matrix on each residual connection."""
+    """Make the forward pass of a rotated layer: the stock one with a matrix on each residual connection."""
 
     def forward(hidden_states: Tensor, **kwargs: Any) -> Tensor:
         attended: Tensor = attention(hidden_states=getattr(layer, ATTENTION_NORM)(hidden_states), **kwargs)[0]
@@ -143,34 +147,39 @@ def _forward(layer: Any, attention: nn.Module, mlp: nn.Module) -> Any:
 
 
 def _chunks(model: Any, layers: list[nn.Module], batches: Iterable[Batch]) -> list[_Chunk]:
-    found = []
+    """Embed the text and capture what the decoder passes to each layer.
+
+    Raises:
+        CorpusError: the batches hold no text.
+    """
+    chunks = []
     for batch in batches:
         rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
         if len(rows):
             stream, arguments = layer_arguments(model, layers, batch)
-            found.append(_Chunk(stream=stream, rows=rows, arguments=arguments))
-    if not found:
+            chunks.append(_Chunk(stream=stream, rows=rows, arguments=arguments))
+    if not chunks:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
-    return found
+    return chunks
 
 
 def _principal(states: list[tuple[Tensor, Tensor]], width: int) -> Tensor:
-    """The `width` directions of the largest mean square of the text rows, [hidden, width], orthonormal columns.
+    """Compute the `width` directions of largest mean square over the text rows, [hidden, width], orthonormal columns.
 
-    Damped by 1 % of the mean diagonal, as in the authors' program, which changes no direction but keeps them stable.
+    The damping changes no direction, but keeps them stable.
     """
     device, size = states[0][0].device, states[0][0].shape[-1]
     gram = torch.zeros(size, size, dtype=torch.float64)
     for values, rows in states:
-        picked = values.reshape(-1, size).index_select(0, rows)
-        gram += (picked.T @ picked).cpu().double()
+        texts = values.reshape(-1, size).index_select(0, rows)
+        gram += (texts.T @ texts).cpu().double()
     gram.diagonal().add_(DAMPING * gram.diagonal().mean())
     vectors: Tensor = torch.linalg.eigh(gram).eigenvectors
     return vectors.flip(1)[:, :width].float().to(device)
 
 
 def _fuse(norm: Any, modules: list[nn.Linear], rotation: Tensor) -> None:
-    """Move a norm's weights into the projections that read it, and rotate what they read."""
+    """Move a norm's weights into the projections that read it, and rotate their inputs."""
     weight = _weights(norm, rotation)
     for module in modules:
         module.weight = nn.Parameter((module.weight * weight) @ rotation)
@@ -178,10 +187,10 @@ def _fuse(norm: Any, modules: list[nn.Linear], rotation: Tensor) -> None:
 
 
 def _weights(norm: Any, like: Tensor) -> Tensor:
-    """What the norm multiplies by, asked from the norm itself: families differ in what they store (w or 1 + w)."""
+    """Compute the factors that a norm multiplies by, from its output: some families store w, others w - 1."""
     ones = torch.ones(like.shape[0], dtype=torch.float32, device=like.device)
-    answer: Tensor = norm(ones) * (1 + _epsilon(norm)) ** 0.5
-    return answer
+    factors: Tensor = norm(ones) * (1 + _epsilon(norm)) ** 0.5
+    return factors
 
 
 def _unit(norm: Any, size: int) -> UnitNorm:
@@ -193,14 +202,14 @@ def _epsilon(norm: Any) -> float:
 
 
 def _untie(model: Any) -> None:
-    """Give the head weights of its own."""
+    """Give the head its own copy of the embedding's weights."""
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone())
     model.config.tie_word_embeddings = False
 
 
 def parameters_at(model: Any, width: int) -> int:
-    """Parameters of a dense model once it is rotated and sliced to `width`, the residual matrices included."""
+    """Count the parameters of a dense model after slicing to `width`, the residual matrices included."""
     spec, shape = arch_of(model), shape_of(model)
     layer = decoder_layers(model)[0]
     attention = layer.get_submodule(spec.output.rpartition(".")[0])
@@ -214,7 +223,7 @@ def parameters_at(model: Any, width: int) -> int:
 
 
 def width_for(model: Any, target: int) -> int:
-    """The largest multiple of 8 directions that leaves at most `target` parameters, at least 8."""
+    """Find the largest multiple of 8 directions that leaves at most `target` parameters; at least 8."""
     size = int(model.config.hidden_size)
     fitting = [width for width in range(WIDTH_STEP, size + 1, WIDTH_STEP) if parameters_at(model, width) <= target]
     return max(fitting, default=WIDTH_STEP)

@@ -1,16 +1,16 @@
-"""The table of pruning methods: what each removes, how it decides, and what its results load in.
+"""The table of pruning methods: what each one removes, how it ranks units, and what its results load in.
 
-A method is one row of `METHODS`; a row of one's own, outside the package, is named as `package.module:ROW`. Functions
-are given as "module:function" and imported on use, so that listing the table costs nothing, or as functions. A row may
-give any of:
+A method is one row of `METHODS`; a user's own row, outside the package, is named as `package.module:ROW`. Functions
+are given as "module:function", which is imported on use so that listing the table stays fast, or as functions. A row
+may give any of:
 
 `rank`: `(Material) -> Scores`, the importance of units; higher is kept, uniform widths are cut from it.
 `layers`: `(Material, count: int) -> Ints`, the parent's layers to keep, ascending; it overrules `rank` for layers. It
-may return a `Collapse` instead, whose merges the plan then carries and `apply_plan` carries out.
+may return a `Collapse` instead: the plan then holds its merges, and `apply_plan` carries them out.
 `transform`: `(Material, PrunePlan) -> model`, cuts `material.model` to the plan by other means than slicing; the result
 must have exactly the plan's shape in stock classes.
-`paper_form`: `(Material, target: int) -> PaperForm`, the paper's own form at about `target` parameters, evaluated with
-`--paper-form` and never exported; without it the shipped form is the paper's.
+`paper_form`: `(Material, target: int) -> PaperForm`, the method exactly as in its paper, at about `target` parameters;
+`--paper-form` evaluates it, and it is never exported. Without it the shipped form is the paper's.
 `config`: `(config) -> config`, the parent's config with what the method adds to it (biases); sizes are counted by it.
 
 A method with `rank` alone lets the planner choose layers by `Scores.layers`; one with `layers` alone removes layers
@@ -30,9 +30,11 @@ from minigpt.types import AXES
 Need = Literal["gradients", "loss search", "transformed model"]
 Reference = str | Callable[..., Any]
 
+# What the results of most methods load in.
 STOCK = "stock transformers classes"
 UNIFORM = f"{STOCK}: uniform widths, units chosen per layer"
 FEWER_LAYERS = f"{STOCK}: fewer layers, widths untouched"
+# Kinds of units, for `Method.prunes`.
 WIDTH = ("ffn", "kv_groups")
 DEPTH = ("layers",)
 EVERYTHING = ("ffn", "kv_groups", "layers", "embedding")
@@ -40,23 +42,23 @@ EVERYTHING = ("ffn", "kv_groups", "layers", "embedding")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A row of the table; the module's docstring says what the functions do.
+    """A pruning method: a row of the table. The module's docstring explains the functions.
 
     Attributes:
-        name: the name of `--method`.
+        name: name of the method, for `--method`.
         prunes: kinds of units it removes, of `ffn` (neurons), `kv_groups`, `layers`, `embedding` (tokens, ranked by how
             often the domain uses them) and `hidden`.
-        paper: the paper it comes from.
+        paper: the paper that it comes from.
         rank: scores units.
         layers: chooses layers.
-        transform: cuts the model by means of its own.
-        paper_form: makes the paper's own form.
-        config: adds to the parent's config.
+        transform: cuts the model in another way than by slicing.
+        paper_form: makes the method's paper form.
+        config: returns the parent's config with what the method adds to it.
         paper_form_summary: one line about the paper form.
-        loads: what the result loads in; starts with "no" where plain transformers cannot load it.
-        options: settings that the method reads, with a line on each.
-        needs: costly things that the method needs.
-        repair: whether the least-squares repair is a part of the method.
+        loads: the classes that the result loads in; starts with "no" where plain transformers cannot load it.
+        options: settings that the method reads, with a line about each of them.
+        needs: costly work that the method needs.
+        repair: whether the least-squares repair is part of the method.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Method:
 
     @property
     def axes(self) -> frozenset[str]:
-        """The planner's axes that the method may cut: of `vocab`, `ffn`, `kv_groups`, `layers`."""
+        """Axes that the planner may cut for this method, of `vocab`, `ffn`, `kv_groups`, `layers`."""
         return frozenset(AXES) & {"vocab" if name == "embedding" else name for name in self.prunes}
 
     @property
@@ -208,11 +210,11 @@ METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}
 
 
 def method_named(name: str) -> Method:
-    """The row of a method: by its name in the table, or `package.module:ROW` for a row outside the package.
+    """Find a method by its name in the table, or by `package.module:ROW` outside the package.
 
     Raises:
-        UnknownName: no such method; suggests the nearest.
-        ConfigError: the module cannot be imported, or what it names is no row.
+        UnknownName: there is no such method; the error suggests the nearest name.
+        ConfigError: the module cannot be imported, or the name is not a `Method`.
     """
     if ":" in name:
         return _outside_row(name)
@@ -222,7 +224,7 @@ def method_named(name: str) -> Method:
 
 
 def _outside_row(reference: str) -> Method:
-    """Import a row that a user wrote; the current folder counts as a place to import from."""
+    """Import a user's own row, from the current folder or an installed package."""
     with importable_here():
         try:
             row = resolve(reference)

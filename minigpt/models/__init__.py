@@ -1,1 +1,1 @@
-"""Finished models: find them by name, keep them in the catalog, measure them, time them, let them write."""
+"""Finished models: finding them by name, the catalog, evaluation, speed, and text generation."""

@@ -1,7 +1,7 @@
 """Speed, memory and size of models in their runtimes, measured side by side.
 
-The machine is shared with whatever else runs on it, so models take turns: every repeat measures each of them once, and
-the median is kept. Memory is that of a fresh process for each model, for a process gives no memory back.
+Other work may share the machine, so the models take turns: every repeat measures each model once, and the median is
+kept. Memory is measured in a fresh process for each model, because a process does not give memory back.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ if TYPE_CHECKING:
     from minigpt.runtimes import Runtime
 
 SCHEMA_VERSION = 1
+# Figures of a timing that are divided by the first model's.
 COMPARED = ("bytes", "load_seconds", "peak_memory", "prefill", "decode")
-TEXT = (
+# Text that is read, repeated to the length of the prompt.
+PROMPT_TEXT = (
     "The heart is a muscular organ that pumps blood through the vessels of the body, and the law of supply says that a "
     "higher price brings more of a good to the market, other things being equal. "
 )
-PROBE = """import sys
+# Program of the fresh process that loads one model.
+LOAD_SCRIPT = """import sys
 from minigpt import errors, files
 from minigpt.models import bench
 ref, device, prompt = sys.argv[1:]
 try:
-    found = bench.probe(ref, device, int(prompt))
+    cost = bench.measure_load(ref, device, int(prompt))
 except errors.MiniGPTError as error:
     sys.exit(str(error))
-sys.stdout.write(files.dumps(found).replace(chr(10), " ") + chr(10))
+sys.stdout.write(files.dumps(cost).replace(chr(10), " ") + chr(10))
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is timed: reading `prompt` tokens at once, then `decode` tokens one by one, `repeats` times."""
+    """Work that is timed: reading `prompt` tokens at once, then `decode` tokens one by one, `repeats` times."""
 
     prompt: int = 256
     decode: int = 64
@@ -50,9 +53,19 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """One model's medians: tokens a second, seconds to load, bytes on disk and the peak of resident memory.
+    """Speed, memory and size of one model.
 
-    `ratios` divide each figure by the first model's of the same run; `samples` are the decode speeds of every repeat.
+    Attributes:
+        name: Reference of the model as the user gave it.
+        runtime: Name of its runtime.
+        parameters: Parameters, tied ones counted once.
+        bytes: Bytes of its weights on disk.
+        load_seconds: Seconds to load it in a fresh process, libraries included.
+        peak_memory: Peak of resident memory of that process in bytes.
+        prefill: Tokens a second while reading the prompt, the median over repeats.
+        decode: Tokens a second while reading token by token, the median over repeats.
+        samples: Decode speed of every repeat.
+        ratios: Figures divided by those of the first model; empty for the first model.
     """
 
     name: str
@@ -69,7 +82,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A run on one machine; the first model is the reference."""
+    """Timings of several models on one machine; the first model is the reference."""
 
     machine: str
     threads: int
@@ -79,8 +92,8 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """What a fresh process tells: seconds to load the model (libraries included) and its peak of memory in bytes."""
+class LoadCost:
+    """Seconds to load a model in a fresh process (libraries included), and its peak of memory in bytes."""
 
     seconds: float
     peak: int
@@ -92,44 +105,45 @@ def bench(
     """Time the models behind `refs` by turns.
 
     Args:
-        refs: exported folders, or anything :func:`minigpt.models.find.find_model` knows; the first is the reference.
-        device: where PyTorch models run.
-        workload: what is timed.
-        reporter: told about progress.
+        refs: Export folders, or anything that :func:`minigpt.models.find.find_model` knows; the first is the reference.
+        device: Torch device for PyTorch models.
+        workload: Work to time.
+        reporter: Receives the progress.
 
     Raises:
-        MiniGPTError: a model cannot be found or loaded.
+        MiniGPTError: A model cannot be found or loaded.
     """
     from minigpt.environment import threads
     from minigpt.machine import device_name
     from minigpt.models.find import open_model
 
     work = workload or Workload()
-    fresh = [
-        _fresh(ref, device, work) for ref in reporter.track(refs, title="Loading in fresh processes", total=len(refs))
+    load_costs = [
+        _load_in_fresh_process(ref, device, work)
+        for ref in reporter.track(refs, title="Loading in fresh processes", total=len(refs))
     ]
     models = [open_model(ref, device=device, reporter=reporter) for ref in refs]
     speeds: list[list[tuple[float, float]]] = [[] for _ in refs]
     for _ in reporter.track(range(work.repeats), title="Timing by turns", total=work.repeats):
-        for model, found in zip(models, speeds, strict=True):
-            found.append(pace(model, work))
+        for model, model_speeds in zip(models, speeds, strict=True):
+            model_speeds.append(measure_speed(model, work))
     timings: list[Timing] = []
-    for ref, model, start, found in zip(refs, models, fresh, speeds, strict=True):
-        timings.append(_timing(ref, model, start, found, timings[0] if timings else None))
+    for ref, model, load_cost, model_speeds in zip(refs, models, load_costs, speeds, strict=True):
+        timings.append(_timing(ref, model, load_cost, model_speeds, timings[0] if timings else None))
     return Bench(machine=device_name(device), threads=threads(), workload=work, models=tuple(timings))
 
 
 def _timing(
-    ref: str, model: Runtime, start: Loaded, speeds: Sequence[tuple[float, float]], first: Timing | None
+    ref: str, model: Runtime, load_cost: LoadCost, speeds: Sequence[tuple[float, float]], first: Timing | None
 ) -> Timing:
-    """Medians of one model, and their ratios to the first's."""
+    """Take the medians of one model, and divide them by the first model's."""
     timing = Timing(
         name=ref,
         runtime=model.name,
         parameters=model.parameters,
         bytes=model.bytes,
-        load_seconds=start.seconds,
-        peak_memory=start.peak,
+        load_seconds=load_cost.seconds,
+        peak_memory=load_cost.peak,
         prefill=median(prefill for prefill, _ in speeds),
         decode=median(decode for _, decode in speeds),
         samples=tuple(decode for _, decode in speeds),
@@ -140,9 +154,9 @@ def _timing(
     return replace(timing, ratios={name: getattr(timing, name) / getattr(first, name) for name in COMPARED})
 
 
-def pace(model: Runtime, work: Workload) -> tuple[float, float]:
-    """Tokens a second of one prefill and of the steps after it. The tokens are ordinary text, repeated."""
-    tokens = model.tokenizer.encode(TEXT, add_special_tokens=False)
+def measure_speed(model: Runtime, work: Workload) -> tuple[float, float]:
+    """Measure the tokens a second of one prefill, and of the steps after it. The tokens are ordinary text, repeated."""
+    tokens = model.tokenizer.encode(PROMPT_TEXT, add_special_tokens=False)
     prompt = (tokens * (work.prompt // len(tokens) + 1))[: work.prompt]
     started = time.perf_counter()
     model.begin(prompt)
@@ -153,30 +167,37 @@ def pace(model: Runtime, work: Workload) -> tuple[float, float]:
     return work.prompt / (read - started), work.decode / (done - read)
 
 
-def probe(ref: str, device: str, prompt: int) -> Loaded:
-    """Load a model and read one prompt in this process, which has done nothing else, and tell what it took."""
+def measure_load(ref: str, device: str, prompt: int) -> LoadCost:
+    """Load a model and read one prompt in this process, which must have done nothing else before.
+
+    Args:
+        ref: Reference of the model.
+        device: Torch device for PyTorch models.
+        prompt: Tokens to read.
+    """
     from minigpt.models.find import open_model
     from minigpt.runtimes.llama_worker import peak_memory
 
     started = time.perf_counter()
     model = open_model(ref, device=device)
     loaded = time.perf_counter() - started
-    pace(model, Workload(prompt=prompt, decode=1))
-    elsewhere = getattr(model, "peak_memory", None)  # of a runtime that keeps the model in a process of its own
-    return Loaded(seconds=loaded, peak=(elsewhere or peak_memory)())
+    measure_speed(model, Workload(prompt=prompt, decode=1))
+    # A runtime that keeps the model in another process knows that process's memory.
+    elsewhere = getattr(model, "peak_memory", None)
+    return LoadCost(seconds=loaded, peak=(elsewhere or peak_memory)())
 
 
-def _fresh(ref: str, device: str, work: Workload) -> Loaded:
-    """:func:`probe` in a process of its own.
+def _load_in_fresh_process(ref: str, device: str, work: Workload) -> LoadCost:
+    """Run :func:`measure_load` in a new process.
 
     Raises:
-        MiniGPTError: the process failed.
+        MiniGPTError: The process failed.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, ref, device, str(work.prompt)], capture_output=True, text=True, check=False
+    process = subprocess.run(
+        [sys.executable, "-c", LOAD_SCRIPT, ref, device, str(work.prompt)], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise MiniGPTError(f"{ref} cannot be loaded in a process of its own: {reason}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Loaded(seconds=found["seconds"], peak=found["peak"])
+    cost = json.loads(process.stdout.splitlines()[-1])
+    return LoadCost(seconds=cost["seconds"], peak=cost["peak"])

@@ -1,7 +1,7 @@
 """The catalog of finished models: an index with hashes, so that a model can be found again and trusted.
 
-The index is one JSON file under :func:`minigpt.environment.home`; models stay where they were built. Writers hold a
-file lock and replace the index atomically, so builds that finish at the same moment do not lose each other's entries.
+The index is one JSON file under :func:`minigpt.environment.home`; the models stay where they were built. Writers take
+a file lock and replace the index atomically, so that builds that finish at the same moment keep each other's entries.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from minigpt.types import SCHEMA_VERSION, BuildReport, CatalogEntry
 FileState = Literal["ok", "changed", "missing", "unexpected"]
 INDEX_VERSION = 1
 LOCK_SECONDS = 60.0
+# Files beside the model that an entry hashes too.
 RECORDS = ("report.json", "plan.json", "domain.yaml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """What `index.json` holds; entries in the order they were added."""
+    """Content of `index.json`; the entries stand in the order in which they were added."""
 
     schema_version: int = INDEX_VERSION
     entries: tuple[CatalogEntry, ...] = ()
 
 
 def folder() -> Path:
-    """Where the index lives."""
+    """Return the folder of the index."""
     return environment.home() / "catalog"
 
 
 def add(build_dir: Path) -> CatalogEntry:
-    """Enter a finished build: hash its files and note its headline figures.
+    """Add a finished build to the catalog: hash its files and record its headline figures.
 
-    Adding an unchanged build again returns its entry; a folder that was rebuilt replaces the old entry, whose files
-    no longer exist.
+    Adding an unchanged build again returns its entry. A folder that was built anew replaces its old entry, whose
+    files no longer exist.
 
     Args:
-        build_dir: a folder with `report.json` and `model/`. Write the model card first: it is hashed too.
+        build_dir: Folder with `report.json` and `model/`. Write the model card first, because it is hashed too.
 
     Raises:
-        AssetError: the folder is no finished build.
-        MiniGPTError: the report or the index cannot be read or written.
+        AssetError: The folder is not a finished build.
+        MiniGPTError: The report or the index cannot be read or written.
     """
     path = build_dir.expanduser().resolve()
     if not (path / "report.json").is_file() or not (path / "model").is_dir():
@@ -58,27 +59,27 @@ def add(build_dir: Path) -> CatalogEntry:
     report = read_json(path / "report.json", BuildReport)
     if report.schema_version != SCHEMA_VERSION:
         raise AssetError(
-            f"{path} was built by another version of minigpt. Build it again, or catalog it with that one."
+            f"{path} was built by another version of minigpt. Build it again, or add it with that version."
         )
     entry = _entry(path, report, {name: file_sha256(path / name) for name in _files(path)})
 
     def enter(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry, ...]:
-        same = next((old for old in entries if old.path == entry.path and old.hashes == entry.hashes), entry)
-        return (*(old for old in entries if old.path != entry.path), same)
+        unchanged = next((old for old in entries if old.path == entry.path and old.hashes == entry.hashes), entry)
+        return (*(old for old in entries if old.path != entry.path), unchanged)
 
-    return next(known for known in _update(enter) if known.path == entry.path)
+    return next(updated for updated in _update(enter) if updated.path == entry.path)
 
 
 def entries(domain: str | None = None) -> tuple[CatalogEntry, ...]:
-    """All entries, or those of one domain, in the order they were added."""
+    """List all entries, or those of one domain, in the order in which they were added."""
     return tuple(entry for entry in _read().entries if domain in (None, entry.domain))
 
 
 def get(entry_id: str) -> CatalogEntry:
-    """The entry with this id.
+    """Find the entry with this id.
 
     Raises:
-        UnknownName: there is none; suggests the nearest id.
+        UnknownName: There is none; the message suggests the nearest id.
     """
     known = {entry.id: entry for entry in _read().entries}
     if entry_id not in known:
@@ -87,77 +88,87 @@ def get(entry_id: str) -> CatalogEntry:
 
 
 def latest(domain: str) -> CatalogEntry:
-    """The entry of `domain` that was added last.
+    """Find the entry of `domain` that was added last.
 
     Raises:
-        UnknownName: the catalog has no model of this domain.
+        UnknownName: The catalog has no model of this domain.
     """
-    found = entries(domain)
-    if not found:
+    of_domain = entries(domain)
+    if not of_domain:
         raise UnknownName("domain in the catalog", domain, {entry.domain for entry in _read().entries})
-    return found[-1]
+    return of_domain[-1]
 
 
 def resolve(name: str) -> Path:
-    """The build folder of a catalog id, or of the latest entry of a domain.
+    """Find the build folder of a catalog id, or of the latest entry of a domain.
 
     Raises:
-        UnknownName: neither an id nor a domain of the catalog.
-        AssetError: the folder was moved or deleted since.
+        UnknownName: The name is neither an id nor a domain of the catalog.
+        AssetError: The folder was moved or deleted.
     """
     index = _read()
-    found = [entry for entry in index.entries if name in (entry.id, entry.domain)]
-    if not found:
+    matches = [entry for entry in index.entries if name in (entry.id, entry.domain)]
+    if not matches:
         names = {known for entry in index.entries for known in (entry.id, entry.domain)}
         raise UnknownName("catalog entry", name, names)
-    entry = found[-1]
+    entry = matches[-1]
     if not Path(entry.path).is_dir():
         raise AssetError(
             f"The files of {entry.id} are no longer at {entry.path}. Add their new folder with minigpt catalog add, "
-            f"and drop this entry with minigpt catalog remove {entry.id}."
+            f"and remove this entry with minigpt catalog remove {entry.id}."
         )
     return Path(entry.path)
 
 
 def remove(entry_id: str, *, delete: bool = False) -> CatalogEntry:
-    """Drop an entry; its files stay unless `delete`.
+    """Remove an entry from the catalog; its files stay unless `delete` is set.
 
     Args:
-        entry_id: which entry.
-        delete: also delete the files that the entry recorded, and the folders this leaves empty. Whatever else lies
-            in the build folder stays.
+        entry_id: Id of the entry.
+        delete: Also delete the files that the entry recorded, and the folders that are then empty. Everything else in
+            the build folder stays.
+
+    Returns:
+        The removed entry.
 
     Raises:
-        UnknownName: there is no such entry.
-        MiniGPTError: a file could not be deleted; the entry is then kept.
+        UnknownName: There is no such entry.
+        MiniGPTError: A file could not be deleted; the entry is then kept.
     """
     entry = get(entry_id)
     if delete:
         _delete(entry)
-    _update(lambda known: tuple(other for other in known if other.id != entry_id))
+    _update(lambda old: tuple(other for other in old if other.id != entry_id))
     return entry
 
 
 def verify(entry_id: str | None = None) -> dict[str, dict[str, FileState]]:
-    """Hash the files of one entry, or of all, again: `{id: {file: ok | changed | missing | unexpected}}`.
+    """Hash the files of one entry, or of all entries, again, and compare them with the index.
 
     Files that were added under `model/` are unexpected: a loader may read them instead of those that were measured.
 
+    Args:
+        entry_id: Id of the entry; None verifies all.
+
+    Returns:
+        The state of each file by entry id: `{id: {file: ok | changed | missing | unexpected}}`.
+
     Raises:
-        UnknownName: there is no such entry.
+        UnknownName: There is no such entry.
     """
-    chosen = (get(entry_id),) if entry_id else _read().entries
+    selected = (get(entry_id),) if entry_id else _read().entries
     return {
-        entry.id: {name: _state(entry, name) for name in sorted({*entry.hashes, *_added(entry)})} for entry in chosen
+        entry.id: {name: _state(entry, name) for name in sorted({*entry.hashes, *_added(entry)})} for entry in selected
     }
 
 
 def _added(entry: CatalogEntry) -> Iterator[str]:
-    """Files under `model/` that the entry does not vouch for."""
+    """Yield the files under `model/` that the entry has no hash of."""
     return (name for name in _files(Path(entry.path)) if name not in entry.hashes and name not in RECORDS)
 
 
 def _state(entry: CatalogEntry, name: str) -> FileState:
+    """Compare one file with the hash in its entry."""
     path = Path(entry.path) / name
     if name not in entry.hashes:
         return "unexpected"
@@ -167,7 +178,7 @@ def _state(entry: CatalogEntry, name: str) -> FileState:
 
 
 def _files(path: Path) -> Iterator[str]:
-    """What an entry vouches for, relative to the build folder: the model's files and the records beside it."""
+    """Yield the files that an entry hashes: those of the model and the records beside it, relative to `path`."""
     for name in RECORDS:
         if (path / name).is_file():
             yield name
@@ -177,7 +188,7 @@ def _files(path: Path) -> Iterator[str]:
 
 
 def _entry(path: Path, report: BuildReport, hashes: dict[str, str]) -> CatalogEntry:
-    """Describe a build; the id reads `domain-percent kept-date-hash`."""
+    """Describe a build as an entry; its id is `domain-percent kept-date-hash`."""
     final, figures = final_stage(report), headline(report)
     now = datetime.now(UTC)
     slug = re.sub(r"[^a-z0-9]+", "-", report.domain.lower()).strip("-") or "model"
@@ -196,7 +207,7 @@ def _entry(path: Path, report: BuildReport, hashes: dict[str, str]) -> CatalogEn
 
 
 def _delete(entry: CatalogEntry) -> None:
-    """Delete what the entry recorded, nothing outside its folder even if the index was tampered with."""
+    """Delete the files that the entry recorded; nothing outside its folder, even if the index was tampered with."""
     root = Path(entry.path).resolve()
     files = [root / name for name in entry.hashes]
     if outside := [file for file in files if not file.resolve().is_relative_to(root)]:
@@ -204,21 +215,21 @@ def _delete(entry: CatalogEntry) -> None:
     try:
         for file in files:
             file.unlink(missing_ok=True)
-        for parent in _emptied(files, root):
+        for parent in _parents(files, root):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
     except OSError as error:
         raise MiniGPTError(f"Cannot delete the files of {entry.id}: {error}. The entry stays.") from error
 
 
-def _emptied(files: Iterable[Path], root: Path) -> tuple[Path, ...]:
-    """Folders that held `files`, deepest first, the build folder last."""
+def _parents(files: Iterable[Path], root: Path) -> tuple[Path, ...]:
+    """List the folders that held `files`, the deepest first and the build folder last."""
     parents = {parent for file in files for parent in file.parents if parent.is_relative_to(root)}
     return tuple(sorted(parents, key=lambda parent: len(parent.parts), reverse=True))
 
 
 def _read() -> Index:
-    """The index, empty if there is none yet."""
+    """Read the index; it is empty if there is none yet."""
     path = folder() / "index.json"
     if not path.exists():
         return Index()
@@ -226,7 +237,7 @@ def _read() -> Index:
         index = read_json(path, Index)
     except MiniGPTError as error:
         raise MiniGPTError(
-            f"The catalog's index is damaged: {error} Move that file away and enter your models again with "
+            f"The catalog's index is damaged: {error} Move that file away and add your models again with "
             "minigpt catalog add DIR; the models themselves are untouched."
         ) from None
     if index.schema_version != INDEX_VERSION:
@@ -235,7 +246,7 @@ def _read() -> Index:
 
 
 def _update(change: Callable[[tuple[CatalogEntry, ...]], tuple[CatalogEntry, ...]]) -> tuple[CatalogEntry, ...]:
-    """Read, change and write the index while no other process does."""
+    """Read, change and write the index while no other process can."""
     with _locked():
         changed = change(_read().entries)
         write_json(folder() / "index.json", Index(entries=changed))
@@ -244,6 +255,7 @@ def _update(change: Callable[[tuple[CatalogEntry, ...]], tuple[CatalogEntry, ...
 
 @contextmanager
 def _locked() -> Iterator[None]:
+    """Hold the file lock of the index."""
     from filelock import FileLock, Timeout
 
     lock = folder() / "index.lock"
@@ -257,8 +269,10 @@ def _locked() -> Iterator[None]:
         ) from None
     except OSError as error:
         raise MiniGPTError(
-            f"Cannot write the catalog in {folder()}: {error.strerror or error}. Set MINIGPT_HOME to a folder of yours."
+            f"Cannot write the catalog in {folder()}: {error.strerror or error}. Set MINIGPT_HOME to a folder that you "
+            "can write to."
         ) from error
 
 
+# `catalog.list()` reads like the command. It stands last, because it hides the builtin in this module.
 list = entries

@@ -1,11 +1,11 @@
-"""`minigpt eval`: measure any causal model on a domain."""
+"""Evaluation of any causal model on a domain, for `minigpt eval`."""
 
 from __future__ import annotations
 
 import time
 
 from minigpt.corpus import build_corpus
-from minigpt.domain.config import DomainConfig, domain_of, load_domain
+from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.evaluation import Suite, evaluate, suite_for, summarize
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models.find import export_folder, open_model
@@ -23,21 +23,24 @@ def evaluate_ref(
     online: bool = False,
     reporter: Reporter = SILENT,
 ) -> StageReport:
-    """Perplexity and multiple choice of a model on a domain's held-out split and the general control.
+    """Measure perplexity and multiple choice of a model on a domain's held-out split and on general text.
 
     Args:
-        ref: a folder, build folder, export folder, catalog id, Hub id, GGUF file or `pypi:` asset.
-        domain: a domain's name or file.
-        device: a torch device or "auto".
-        seed: the split and the bootstrap; the same seed as a build's gives the same held-out documents.
-        limit: at most this many documents and questions of each set.
-        online: use the domain's Hub data sets too.
-        reporter: told about progress.
+        ref: A model folder, build folder, export folder, catalog id, Hub id, GGUF file or `pypi:` asset.
+        domain: Name or file of a domain.
+        device: A torch device or "auto".
+        seed: Seed of the split and the bootstrap; a build with the same seed has the same held-out documents.
+        limit: Most passages of each text and questions of each set; None measures all.
+        online: Also use the domain's Hub data sets.
+        reporter: Receives the progress.
+
+    Returns:
+        The results as a stage: `exported` for an export folder, `parent` for any other model.
     """
     from minigpt.runtimes.scoring import scoring_model
 
     started = time.perf_counter()
-    suite = suite_of(domain_of(domain, online=online), seed=seed, limit=limit, reporter=reporter)
+    suite = build_suite(resolve_domain(domain, online=online), seed=seed, limit=limit, reporter=reporter)
     target = pick_device(device)
     runtime = open_model(ref, device=target, dtype=measuring_dtype(target), reporter=reporter)
     model, batch = scoring_model(runtime), 16384 if target != "cpu" else 1024
@@ -51,8 +54,15 @@ def evaluate_ref(
     )
 
 
-def suite_of(domain: DomainConfig, *, seed: int, limit: int | None, reporter: Reporter = SILENT) -> Suite:
-    """What a domain and its general control are measured on, cut to `limit` documents and questions a task."""
+def build_suite(domain: DomainConfig, *, seed: int, limit: int | None, reporter: Reporter = SILENT) -> Suite:
+    """Build the suite of a domain and of its general text.
+
+    Args:
+        domain: Definition of the domain.
+        seed: Seed of the split and of the sample of questions.
+        limit: Most passages and questions of each task; None takes all.
+        reporter: Receives the progress.
+    """
     corpus = build_corpus(domain, seed=seed, reporter=reporter)
     general = None
     if domain.general != domain.name:

@@ -1,4 +1,4 @@
-"""What users may call a model or a report: a path, a catalog id, a domain, or any reference that assets know."""
+"""Lookup of models and reports by path, catalog id, domain, or any reference that `minigpt.assets` knows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from minigpt.types import BuildReport
 
 
 def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
-    """The model behind `ref`, as a plain Hugging Face folder.
+    """Find the model behind a reference, as a plain Hugging Face folder.
 
     Args:
-        ref: a model folder, a build folder, a catalog id, a domain (its latest catalog entry), a Hub id, a GGUF file
-            or a packaged asset. A path that exists wins over a catalog id of the same name.
-        reporter: told about downloads and conversions.
+        ref: A model folder, a build folder, a catalog id, a domain (its latest catalog entry), a Hub id, a GGUF file
+            or a packaged asset. A path that exists is preferred to a catalog id of the same name.
+        reporter: Receives the progress of downloads and conversions.
 
     Raises:
-        AssetError: nothing of that name, a folder without a model, or an export, whose weights were written for one
-            runtime.
+        AssetError: There is nothing of that name, the folder holds no model, or it is an export, whose weights were
+            written for one runtime.
     """
     if (folder := export_folder(ref)) is not None:
         record = runtimes.read_record(folder)
@@ -39,36 +39,42 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
 
 
 def export_folder(ref: str) -> Path | None:
-    """The folder that `ref` names if `minigpt export` wrote it as a model, else None."""
+    """Return the folder that `ref` names if `minigpt export` wrote a model there, else None."""
     path = Path(ref).expanduser()
     return path if runtimes.is_export(path) else None
 
 
 def open_model(ref: str, *, device: str, dtype: Any = None, reporter: Reporter = SILENT) -> Runtime:
-    """The model behind `ref` in its runtime: an exported folder in the one it was made for, all else in PyTorch.
+    """Open the model behind a reference in its runtime.
+
+    An export folder opens in the runtime that it was made for, any other model in PyTorch.
 
     Args:
-        ref: whatever :func:`find_model` knows, or an exported folder.
-        device: a torch device; runtimes for processors alone ignore it.
-        dtype: what PyTorch computes in (None: fp32).
-        reporter: told about downloads and conversions.
+        ref: Anything that :func:`find_model` knows, or an export folder.
+        device: A torch device; runtimes that know only processors ignore it.
+        dtype: Type in which PyTorch computes (None: fp32).
+        reporter: Receives the progress of downloads and conversions.
 
     Raises:
-        AssetError: nothing of that name, or a runtime's package is missing.
+        AssetError: There is nothing of that name, or the package of the runtime is missing.
     """
     folder = export_folder(ref)
     if folder is not None:
         return runtimes.load(folder, device=device)
-    from minigpt.runtimes.pytorch import load as in_torch
+    from minigpt.runtimes.pytorch import load as load_in_torch
 
-    return in_torch(find_model(ref, reporter=reporter).path, device, dtype=dtype)
+    return load_in_torch(find_model(ref, reporter=reporter).path, device, dtype=dtype)
 
 
 def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
-    """The Hugging Face config behind `ref`, a config.json included; weights are neither needed nor fetched from a Hub.
+    """Read the Hugging Face config behind a reference; weights are neither needed nor fetched from the Hub.
+
+    Args:
+        ref: Anything that :func:`find_model` knows, or a config.json.
+        reporter: Receives the progress of downloads and conversions.
 
     Raises:
-        AssetError: nothing of that name, or no config that stock transformers can read.
+        AssetError: There is nothing of that name, or no config that stock transformers can read.
     """
     from transformers import AutoConfig
 
@@ -92,8 +98,19 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
         raise AssetError(f"{ref} has no config that can be read here: {first_line(error)}") from None
 
 
-def report_of(name: str) -> BuildReport:
-    """The report of a build folder, a report.json, an export, a catalog id or a domain (its latest catalog entry)."""
+def find_report(name: str) -> BuildReport:
+    """Load the report behind a name.
+
+    Args:
+        name: A build folder, a report.json, an export folder, a catalog id or a domain (its latest catalog entry). A
+            path that exists is preferred to a catalog id of the same name.
+
+    Returns:
+        The report of a build; for an export, its record as a report with the source as the parent.
+
+    Raises:
+        MiniGPTError: There is no report of that name, or it cannot be read.
+    """
     path = Path(name).expanduser()
     if runtimes.is_export(path):
         return runtimes.as_report(runtimes.read_record(path))
@@ -101,13 +118,23 @@ def report_of(name: str) -> BuildReport:
 
 
 def in_catalog(name: str) -> bool:
-    """Whether the catalog knows `name` as an id or as a domain."""
+    """Check whether the catalog knows `name` as an id or as a domain."""
     return any(name in (entry.id, entry.domain) for entry in catalog.entries())
 
 
 def domain_of_build(ref: str) -> str | None:
-    """The domain that a build folder or a catalog entry was built for; None for any other model."""
+    """Find the domain that a model was built for.
+
+    Args:
+        ref: A build folder, a catalog id or a domain; any other reference is allowed too.
+
+    Returns:
+        Name of the domain, or None where the reference is neither a build nor in the catalog.
+
+    Raises:
+        MiniGPTError: The report of the build cannot be read.
+    """
     path = Path(ref).expanduser()
     if path.exists():
         return report.load(path).domain if (path / "report.json").is_file() else None
-    return report_of(ref).domain if in_catalog(ref) else None
+    return find_report(ref).domain if in_catalog(ref) else None

@@ -1,4 +1,4 @@
-"""Text from a model, piece by piece: what `minigpt generate` streams."""
+"""Text generation piece by piece, for `minigpt generate`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How tokens are chosen: greedily at `temperature` 0, else from the nucleus that holds `top_p` of the mass."""
+    """Rule for choosing tokens: greedy at `temperature` 0, else from the nucleus with `top_p` of the probability."""
 
     max_new_tokens: int = 200
     temperature: float = 0.0
@@ -26,7 +26,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What was generated. `seconds` is decoding alone, without loading."""
+    """Generated text and its figures; `seconds` counts generation only, without loading."""
 
     prompt: str
     text: str
@@ -36,9 +36,15 @@ class Generation:
 
 
 def load(folder: Path, *, device: str = "auto") -> tuple[Any, Any]:
-    """Model and tokenizer of a folder, on `device` (`auto`: the accelerator if there is one).
+    """Load the model and the tokenizer of a folder.
 
-    Of an exported folder, the model is its :class:`minigpt.runtimes.Runtime`, unless that is PyTorch itself.
+    Args:
+        folder: A model folder, a build folder or an export folder.
+        device: A torch device (`auto`: the accelerator if there is one).
+
+    Returns:
+        Model and tokenizer. The model of an export folder is its :class:`minigpt.runtimes.Runtime`, unless that is
+        PyTorch itself.
     """
     from minigpt import assets, runtimes
     from minigpt.machine import pick_device
@@ -52,33 +58,33 @@ def load(folder: Path, *, device: str = "auto") -> tuple[Any, Any]:
 def generate(
     model: Any, tokenizer: Any, prompt: str, *, sampling: Sampling, chat: bool, on_text: Callable[[str], None]
 ) -> Generation:
-    """Continue `prompt`, or answer it as a chat turn, handing over each piece of text as soon as it is final.
+    """Continue a prompt, or answer it as a chat turn, and pass on each piece of text as soon as it is final.
 
     Args:
-        model: a causal language model in eval mode, or a runtime that holds one.
-        tokenizer: its tokenizer.
-        prompt: the text to continue, or the user's turn.
-        sampling: how tokens are chosen; the same seed gives the same text.
-        chat: wrap the prompt in the chat template; a tokenizer without one continues the plain text.
-        on_text: called with each piece, in order; the pieces join to the text that is returned.
+        model: A causal language model in eval mode, or a runtime that holds one.
+        tokenizer: The model's tokenizer.
+        prompt: Text to continue, or the user's turn.
+        sampling: Rule for choosing tokens; the same seed gives the same text.
+        chat: Wrap the prompt in the chat template; without a template the plain text is continued.
+        on_text: Receives each piece in order; joined, the pieces are the text that is returned.
     """
     import torch
 
     from minigpt.runtimes import Runtime
 
     torch.manual_seed(sampling.seed)
-    inputs = encode(tokenizer, prompt, chat=chat)
+    inputs = encode_prompt(tokenizer, prompt, chat=chat)
     pieces: list[str] = []
 
     def keep(piece: str) -> None:
         pieces.append(piece)
         on_text(piece)
 
-    out, started = streamer(tokenizer, keep), time.perf_counter()
+    out, started = make_streamer(tokenizer, keep), time.perf_counter()
     if isinstance(model, Runtime):
-        tokens = len(run(model, inputs["input_ids"][0].tolist(), sampling, out))
+        tokens = len(generate_tokens(model, inputs["input_ids"][0].tolist(), sampling, out))
     else:
-        tokens = _generate(model, tokenizer, inputs, sampling, out)
+        tokens = _generate_in_transformers(model, tokenizer, inputs, sampling, out)
     return Generation(
         prompt=prompt,
         text="".join(pieces),
@@ -88,8 +94,8 @@ def generate(
     )
 
 
-def _generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, out: Any) -> int:
-    """How many tokens transformers' own loop generated."""
+def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, out: Any) -> int:
+    """Generate with the loop of transformers, and return the number of new tokens."""
     import torch
 
     with torch.inference_mode():
@@ -106,16 +112,19 @@ def _generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, out: 
     return int(output.shape[1] - inputs["input_ids"].shape[1])
 
 
-def run(runtime: Runtime, prompt: list[int], sampling: Sampling, out: Any) -> list[int]:
+def generate_tokens(runtime: Runtime, prompt: list[int], sampling: Sampling, out: Any) -> list[int]:
     """Generate token by token in a runtime, by the rules of transformers' own loop.
 
     An end token ends the text, and so does the end of the model's window, beyond which some runtimes stop.
 
     Args:
-        runtime: the model.
-        prompt: its token ids.
-        sampling: how tokens are chosen; torch's global generator supplies the chance.
-        out: a transformers streamer, given the prompt first and then each token.
+        runtime: The model.
+        prompt: Token ids of the prompt.
+        sampling: Rule for choosing tokens; the random numbers come from torch's global generator.
+        out: A transformers streamer; it receives the prompt first and then each token.
+
+    Returns:
+        Ids of the new tokens.
     """
     import torch
 
@@ -123,39 +132,39 @@ def run(runtime: Runtime, prompt: list[int], sampling: Sampling, out: Any) -> li
     window = getattr(runtime.config, "max_position_embeddings", None) or len(prompt) + sampling.max_new_tokens
     most = max(1, min(sampling.max_new_tokens, window - len(prompt) + 1))
     out.put(torch.tensor(prompt))
-    logits, found = runtime.begin(prompt), list[int]()
+    logits, tokens = runtime.begin(prompt), list[int]()
     while True:
-        found.append(choose(torch.from_numpy(logits), sampling))
-        out.put(torch.tensor(found[-1:]))
-        if found[-1] in ends or len(found) == most:
+        tokens.append(choose_token(torch.from_numpy(logits), sampling))
+        out.put(torch.tensor(tokens[-1:]))
+        if tokens[-1] in ends or len(tokens) == most:
             out.end()
-            return found
-        logits = runtime.step(found[-1])
+            return tokens
+        logits = runtime.step(tokens[-1])
 
 
 def end_tokens(runtime: Runtime) -> set[int]:
-    """The ids that end a text: the config's, else the tokenizer's."""
+    """Collect the ids that end a text: those of the config, else those of the tokenizer."""
     ends = getattr(runtime.config, "eos_token_id", None)
     ends = runtime.tokenizer.eos_token_id if ends is None else ends
     return set(ends) if isinstance(ends, list) else {ends} - {None}
 
 
-def choose(logits: Tensor, sampling: Sampling) -> int:
-    """The next token from its logits [vocabulary]: the likeliest, or one of the nucleus (Holtzman et al. 2020)."""
+def choose_token(logits: Tensor, sampling: Sampling) -> int:
+    """Choose the next token by its logits [vocabulary]: the likeliest, or one of the nucleus (Holtzman et al. 2020)."""
     import torch
 
     if not sampling.temperature:
         return int(logits.argmax())
-    chances, order = (logits.double() / sampling.temperature).softmax(-1).sort(descending=True)
-    chances[chances.cumsum(-1) - chances >= sampling.top_p] = 0
-    return int(order[torch.multinomial(chances, 1)])
+    probabilities, order = (logits.double() / sampling.temperature).softmax(-1).sort(descending=True)
+    probabilities[probabilities.cumsum(-1) - probabilities >= sampling.top_p] = 0
+    return int(order[torch.multinomial(probabilities, 1)])
 
 
-def encode(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
-    """Token ids of the prompt: in the chat template if asked and there is one, else opened by the prefix token.
+def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
+    """Tokenize a prompt in the chat template if `chat` is set and there is one, else after the prefix token.
 
-    Training, evaluation and the report's samples open every text in that way; a prompt that stands alone is text the
-    model was never measured on.
+    Training, evaluation and the report's samples put the prefix token before every text; a model was never measured on
+    text without it.
     """
     if chat and tokenizer.chat_template:
         turn = [{"role": "user", "content": prompt}]
@@ -169,15 +178,15 @@ def encode(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
     return BatchEncoding({"input_ids": [ids], "attention_mask": [[1] * len(ids)]}, tensor_type="pt")
 
 
-def streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:
-    """A transformers streamer that calls `on_text` with each finished piece instead of printing it."""
+def make_streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:
+    """Make a transformers streamer that calls `on_text` with each finished piece instead of printing it."""
     from transformers import TextStreamer
 
     class Pieces(TextStreamer):  # type: ignore[misc,unused-ignore]
-        """Hands the text over."""
+        """Streamer that passes the text on."""
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            """Receive one piece from transformers."""
+            """Pass on one piece from transformers."""
             if text:
                 on_text(text)
 

@@ -1,4 +1,4 @@
-"""The build: it calls corpus, planning, pruning, healing, evaluation and report in their order, and resumes."""
+"""The build: call corpus, planning, pruning, healing, evaluation and report in order, and resume where it stopped."""
 
 from minigpt.pipeline.build import build_specialists, plan_specialists
 from minigpt.pipeline.options import BuildOptions

@@ -1,4 +1,4 @@
-"""The main job: from a domain's name to a smaller specialist with a report, step by step, resumable."""
+"""The story of a build: from a domain's name to a smaller specialist with a report, in steps that can resume."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.files import write_json
-from minigpt.pipeline.controls import compared
-from minigpt.pipeline.finish import finish, settle
+from minigpt.pipeline.controls import compare_with_controls
+from minigpt.pipeline.finish import finish, register_and_slim
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
 from minigpt.pipeline.measure import measure
@@ -31,9 +31,9 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
     """Build a specialist for each domain of `options`; finished steps of an earlier run are reused.
 
     Raises:
-        GateFailed: general text costs more than `keep_general` allows; the models are written all the same, and the
-            error carries their reports.
-        MiniGPTError: anything else that keeps a build from being made.
+        GateFailed: general text costs more than `keep_general` allows. The models are still written, and the error
+            holds their reports.
+        MiniGPTError: the build failed for any other reason; the message says what to do.
     """
     bound = settings_for(options.preset, options.overrides, keep_general=options.keep_general).keep_general
     reports = tuple(_build_one(name, options, reporter) for name in _domains(options))
@@ -48,11 +48,12 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
 
 
 def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanSummary, ...]:
-    """Plan the pruning for each domain and stop: results are kept, so that a later build goes on from there."""
+    """Plan the pruning for each domain and stop; finished steps are kept for a later build."""
     return tuple(_plan_one(resolve_run(name, options, reporter)) for name in _domains(options))
 
 
 def _plan_one(run: Run) -> PlanSummary:
+    """Plan the pruning of one domain."""
     _refuse_foreign(run.workspace)
     _claim(run)
     corpora, _ = read(run)
@@ -69,6 +70,7 @@ def _plan_one(run: Run) -> PlanSummary:
 
 
 def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
+    """Build one domain, unless its folder holds the finished build."""
     run = resolve_run(name, options, reporter)
     key = build_key(run)
     if (result := _finished(run, key)) is not None:
@@ -83,7 +85,7 @@ def build_one(run: Run, key: str) -> BuildReport:
 
     Args:
         run: the build, resolved.
-        key: of :func:`minigpt.pipeline.run.build_key`.
+        key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
     """
     corpora, suite = read(run)
     parent = load_parent(run)
@@ -105,10 +107,10 @@ class Specialist:
 
     Attributes:
         plan: the units that were kept.
-        stages: a stage of the report for each model that was measured: pruned, healed.
-        scores: their items.
+        stages: a stage of the report for each measured model: pruned, healed.
+        scores: the items of these models.
         model: the folder of the last model.
-        paper_form: the record of a paper form, which was evaluated in memory only; `model` is what it was made of.
+        paper_form: the record of a paper form, which exists in memory only; `model` is then the model it was made from.
     """
 
     plan: PrunePlan
@@ -119,7 +121,13 @@ class Specialist:
 
 
 def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Specialist:
-    """Plan, prune and measure; with `healing`, heal and measure again. A paper form is only evaluated."""
+    """Plan, prune and measure; with `healing`, heal and measure again; a paper form is only evaluated.
+
+    Args:
+        run: the build.
+        ground: corpora, parent, text and controls.
+        healing: whether to heal; a sweep may stop before it.
+    """
     controls, source = ground.controls, ground.controls.source
     if run.options.masked:
         form, stage, items = paper_form_stage(run, ground)
@@ -129,7 +137,7 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     same = plan.tokens is None
     pruned, seconds = prune(run, ground.planning, planned, source)
     before = measure(run, ground.suite, "pruned", pruned)
-    first = compared(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
+    first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
     healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
@@ -137,17 +145,17 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
     shared = run.settings.tuned_parent or run.shared is not None
     seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)
-    last = compared(controls, after, same_vocabulary=same, seconds=seconds, training=healed.training)
+    last = compare_with_controls(controls, after, same_vocabulary=same, seconds=seconds, training=healed.training)
     return Specialist(plan=plan, stages=(first, last), scores=(before.scores, after.scores), model=healed.model.path)
 
 
 def _domains(options: BuildOptions) -> tuple[str, ...]:
-    """The domains that were named; `all` means every packaged one."""
+    """List the domains to build; `all` means every packaged one."""
     return domain_names() if "all" in options.domains else options.domains
 
 
 def _finished(run: Run, key: str) -> BuildReport | None:
-    """The report of the same build if it is done; with `force`, make room for a new one.
+    """Return the report of this build if it is finished; with `force`, clear the folder first.
 
     Raises:
         MiniGPTError: the folder holds another build, or files that no build wrote.
@@ -165,15 +173,20 @@ def _finished(run: Run, key: str) -> BuildReport | None:
             "--force."
         )
     if finished(workspace.work / "healed") is not None:
-        settle(workspace)
+        register_and_slim(workspace)
     return result
 
 
 def _refuse_foreign(workspace: Workspace) -> None:
+    """Refuse a folder that holds files which no build wrote.
+
+    Raises:
+        MiniGPTError: the folder is one of them.
+    """
     if workspace.is_foreign():
         raise MiniGPTError(f"{workspace.root} is not empty and holds no build. Choose another --output-dir.")
 
 
 def _claim(run: Run) -> None:
-    """Mark the folder as a build's before anything else is written there."""
+    """Mark the folder as a build's, before anything else is written into it."""
     write_json(run.workspace.marker, deciding_options(run.options))

@@ -1,4 +1,4 @@
-"""The controls of a build: the parent and the tuned parent, which every result is paired with."""
+"""Controls of a build: the parent and the tuned parent, with which every result is compared."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Controls:
         parent: items of the parent.
         tuned: items of the tuned parent; None where it was left out.
         stages: their stages of the report.
-        source: the model that is pruned and taught from: the tuned parent, or the parent where there is none.
-        seed: of the bootstrap.
+        source: the model that is pruned and that teaches: the tuned parent, or the parent where there is none.
+        seed: seed of the bootstrap.
     """
 
     parent: ItemScores
@@ -38,14 +38,14 @@ def controls_of(
     tuning: Training | None = None,
     tuning_seconds: float = 0.0,
 ) -> Controls:
-    """Put the controls together and their metrics into their stages.
+    """Combine the measured controls, with the metrics of their stages.
 
     Args:
-        parent: of the parent.
-        source: the model that is pruned and taught from.
-        seed: of the bootstrap.
-        tuned: of the tuned parent, if there is one.
-        tuning: how it was tuned.
+        parent: measurement of the parent.
+        source: the model that is pruned and that teaches.
+        seed: seed of the bootstrap.
+        tuned: measurement of the tuned parent, if there is one.
+        tuning: training record of the tuned parent.
         tuning_seconds: time that the tuning took.
     """
     stages = [replace(parent.report, metrics=summarize(parent.scores, seed=seed))]
@@ -67,7 +67,7 @@ def controls_of(
     )
 
 
-def compared(
+def compare_with_controls(
     controls: Controls,
     measurement: Measurement,
     *,
@@ -75,26 +75,26 @@ def compared(
     seconds: float = 0.0,
     training: Training | None = None,
 ) -> StageReport:
-    """The stage of a pruned model with its metrics and the differences to both controls.
+    """Make the report's stage of a pruned model: its metrics and its differences to both controls.
 
     Args:
-        controls: the models to pair with.
-        measurement: of the pruned model.
-        same_vocabulary: whether it has the parent's tokens; token perplexity is paired only then.
-        seconds: time that making the model took, besides measuring it.
-        training: how it was trained, if it was.
+        controls: the models to compare with.
+        measurement: measurement of the pruned model.
+        same_vocabulary: whether the model has the parent's tokens; only then is token perplexity compared.
+        seconds: time that making the model took, without measuring it.
+        training: its training record, if it was trained.
     """
     scores, seed = measurement.scores, controls.seed
     to_parent = summarize(scores, parent=controls.parent, seed=seed)
     to_tuned = summarize(scores, parent=controls.tuned, seed=seed) if controls.tuned is not None else to_parent
     metrics = []
-    for ours, theirs in zip(to_parent, to_tuned, strict=True):
-        comparable = same_vocabulary or ours.metric != "token_perplexity"
+    for against_parent, against_tuned in zip(to_parent, to_tuned, strict=True):
+        comparable = same_vocabulary or against_parent.metric != "token_perplexity"
         metrics.append(
             replace(
-                ours,
-                paired_difference_vs_parent=ours.paired_difference_vs_parent if comparable else None,
-                paired_difference_vs_tuned=theirs.paired_difference_vs_parent
+                against_parent,
+                paired_difference_vs_parent=against_parent.paired_difference_vs_parent if comparable else None,
+                paired_difference_vs_tuned=against_tuned.paired_difference_vs_parent
                 if comparable and controls.tuned is not None
                 else None,
             )

@@ -1,4 +1,4 @@
-"""The last step: move the model into place, write report, plan, domain and card, enter the catalog, clear up."""
+"""Last step of a build: copy the model, write report, plan, domain, recipe and card, enter it in the catalog."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from minigpt.types import BuildReport, PrunePlan, Shape, StageReport
 def finish(
     run: Run, ground: Groundwork, plan: PrunePlan, stages: Sequence[StageReport], model: Path, key: str
 ) -> BuildReport:
-    """Write everything a user keeps. The report comes last, so that its presence means the build is whole.
+    """Write everything that a user keeps; the report comes last, so that a report means a complete build.
 
     Args:
         run: the build.
@@ -34,7 +34,7 @@ def finish(
         plan: the units that were kept.
         stages: all stages of the report.
         model: the folder of the last model.
-        key: of :func:`minigpt.pipeline.run.build_key`.
+        key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
     """
     from transformers import AutoConfig
 
@@ -50,12 +50,12 @@ def finish(
         write_text(workspace.root / RECIPE, recipe_text(run))
         write_card(result, workspace.model)
         report.save(result, workspace.report)
-        settle(workspace)
+        register_and_slim(workspace)
     return result
 
 
-def settle(workspace: Workspace) -> None:
-    """Enter a build whose report is written in the catalog, and drop what it needs no longer."""
+def register_and_slim(workspace: Workspace) -> None:
+    """Enter a build with a report in the catalog, and delete files that it no longer needs."""
     catalog.add(workspace.root)
     workspace.slim()
 
@@ -70,16 +70,16 @@ def build_report(
     after: Shape,
     vocabulary: str,
 ) -> BuildReport:
-    """Put the record of a build together.
+    """Make the report of a build.
 
     Args:
         run: the build.
         ground: corpora, parent and text.
         plan: the units that were kept.
         stages: all stages of the report.
-        key: names everything that decides the result.
+        key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
         after: shape of the last stage's model.
-        vocabulary: hash of its tokenizer.
+        vocabulary: hash of that model's tokenizer.
     """
     from transformers import AutoConfig
 
@@ -123,6 +123,6 @@ def build_report(
 
 
 def task_fingerprints(suite: Suite) -> dict[str, str]:
-    """Name the texts and questions that each task was measured on."""
+    """Fingerprint the texts and questions that each task was measured on."""
     texts = {task: fingerprint(documents) for task, documents in suite.texts.items()}
     return texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}

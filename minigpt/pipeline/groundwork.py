@@ -1,4 +1,4 @@
-"""Groundwork: everything that all sizes and methods of a domain share, read, tuned and measured once."""
+"""Groundwork of a build: the text, parent and tuned parent that all sizes and methods of a domain share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Groundwork:
         parent: the untuned parent.
         planning: the text that decides what is kept.
         text: the text that is trained on, sampled passages included.
-        controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and taught from.
+        controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and that teaches.
     """
 
     corpora: Corpora
@@ -37,7 +37,7 @@ class Groundwork:
 
 
 def read(run: Run) -> tuple[Corpora, Suite]:
-    """Read the text of a build, and choose what is measured.
+    """Read the text of a build, and choose the texts and questions that are measured.
 
     Raises:
         CorpusError: the text cannot be read, or too little of it is left.
@@ -72,9 +72,9 @@ def lay_groundwork(
     Args:
         run: the build.
         corpora: domain and general text.
-        suite: what is measured.
+        suite: the texts and questions that are measured.
         parent: the untuned parent.
-        trains: whether a specialist will be trained; without that no text is sampled for it.
+        trains: whether a specialist will be trained; if not, no text is sampled for it.
     """
     untuned = SavedModel(path=parent.path, key=parent.fingerprint)
     measured = measure(run, suite, "parent", untuned)
@@ -103,9 +103,15 @@ def lay_groundwork(
 def training_text_and_tuned_parent(
     run: Run, corpora: Corpora, parent: assets.Parent, *, trains: bool
 ) -> tuple[TrainingText, TunedParent | None]:
-    """Gather the text that is trained on, and tune the parent on it.
+    """Gather the training text, and tune the parent on it.
 
     A briefly tuned parent writes a part of the text, and the tuned parent then reads all of it.
+
+    Args:
+        run: the build.
+        corpora: domain and general text.
+        parent: the untuned parent.
+        trains: whether a specialist will be trained; if not, text is sampled only for the tuned parent.
 
     Returns:
         The training text, and the tuned parent (None: the settings leave it out).

@@ -1,4 +1,4 @@
-"""Heal the pruned model on the training text, taught by the model it was cut from."""
+"""Healing of the pruned model on the training text, with the model it was cut from as its teacher."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from minigpt.pipeline.text import TrainingText, tokenized
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.types import PrunePlan, Training
 
-# Raised when healing changes, so that a model that was healed otherwise is healed again.
+# Version of healing: raised when it changes, so that models of an older version are healed again.
 VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healed:
-    """The healed model, its training, and the seconds that it took."""
+    """A healed model.
+
+    Attributes:
+        model: the folder of the model.
+        training: its training record.
+        seconds: time that healing took.
+    """
 
     model: SavedModel
     training: Training
@@ -40,12 +46,12 @@ def heal(
     plan: PrunePlan,
     pruned: SavedModel,
 ) -> Healed:
-    """Train the pruned model; with `heal.distill` above 0 the model it was cut from is its teacher.
+    """Train the pruned model; with `heal.distill` above 0, the model it was cut from is its teacher.
 
     Args:
         run: the build.
-        corpora: general dev text, which a bound reads.
-        parent: the untuned parent, which a bound is relative to.
+        corpora: domain and general text; a bound reads the general dev text.
+        parent: the untuned parent; a bound is relative to it.
         text: all training text.
         source: the model that was pruned.
         plan: the units that were kept.
@@ -88,7 +94,7 @@ def heal(
 
 
 def removed_of_decoder(parent: Path, pruned: Path) -> float:
-    """The share of the parent's parameters, embeddings aside, that the pruned model lacks."""
+    """Return the fraction of the parent's parameters, embeddings aside, that the pruned model lacks."""
     from transformers import AutoConfig
 
     sizes = []
@@ -99,7 +105,7 @@ def removed_of_decoder(parent: Path, pruned: Path) -> float:
 
 
 def _bound(run: Run, corpora: Corpora, parent: assets.Parent, tokenizer: Any) -> Bound | None:
-    """The bits per byte that general dev text may cost the specialist: a multiple of what it costs the parent."""
+    """Set the bound on general dev text: a multiple of the parent's bits per byte; None where there is no bound."""
     limit = run.settings.keep_general
     if corpora.general is None or limit is None:
         return None

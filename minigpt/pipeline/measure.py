@@ -1,4 +1,4 @@
-"""Measure a model of the build: items for paired comparison, size, and a sample of what it writes."""
+"""Measurement of a build's models: items for paired comparison, size, and a sample generation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A measured model: its items, and its stage of the report as far as one model tells (no metrics yet)."""
+    """Measurement of one model.
+
+    Attributes:
+        scores: its items.
+        report: its stage of the report, without metrics: these compare it with other models.
+    """
 
     scores: ItemScores
     report: StageReport
@@ -37,7 +42,7 @@ class ModelFacts:
     """Size and sample of a model.
 
     Attributes:
-        parameters: tied weights count once.
+        parameters: number of parameters; tied weights count once.
         bytes: bytes of the weights as the build saves them.
         sample: the greedy continuation of the build's prompt.
     """
@@ -48,7 +53,14 @@ class ModelFacts:
 
 
 def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Measurement:
-    """Evaluate a saved model (never one in memory: the model that is shipped is the one that is measured)."""
+    """Evaluate a saved model; never one in memory, so that the measured model is the shipped one.
+
+    Args:
+        run: the build.
+        suite: the texts and questions that are measured.
+        stage: the stage that the model belongs to.
+        model: the model to measure.
+    """
 
     def make(folder: Path) -> None:
         with run.reporter.stage(TITLES[stage]):
@@ -84,9 +96,10 @@ def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
 
 
 def _facts(run: Run, stage: StageName, model: Any, tokenizer: Any, path: Path) -> ModelFacts:
+    """Count parameters and bytes, and generate the sample."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     saved = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    # The parent's own file may be of any type: its size is the one that the build would save it in.
+    # The parent's own file may be of any dtype: count the bytes that the build would save it in.
     size = parameters * DTYPE_BYTES[run.options.dtype] if stage == "parent" else saved
     sample = greedy(model, tokenizer, run.prompt, run.settings.evaluation.sample_tokens)
     return ModelFacts(parameters=parameters, bytes=size, sample=sample)

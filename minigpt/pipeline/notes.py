@@ -1,4 +1,4 @@
-"""Notes of a report: everything that a reader must know to read the numbers rightly."""
+"""Notes of a report: everything that a reader must know to understand its numbers correctly."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def notes(
     precision: str,
     trained: bool,
 ) -> tuple[str, ...]:
-    """Collect the notes of a build, in the order of their weight.
+    """Collect the notes of a build.
 
     Args:
         run: the build.
         corpora: domain and general text.
-        suite: the questions that were asked.
+        suite: the texts and questions that were measured.
         text: the training text.
         plan: the units that were kept.
         precision: precision of the parent's weights.
@@ -49,7 +49,7 @@ def notes(
             f"General text was to cost at most {run.settings.keep_general:g} times what it costs the parent: it "
             "counted as much as the domain's in statistics, plan, repair, vocabulary and healing."
         )
-    lines += made_text_notes(run, text) if trained else []
+    lines += generated_text_notes(run, text) if trained else []
     lines += [
         f"The license of {source.name} is not known."
         for source in attributions(corpora, text)
@@ -57,7 +57,7 @@ def notes(
     ]
     if "dequant" in precision.lower():
         lines.append(
-            f"The parent is {precision}: healing also mends quantization loss, which flatters every ratio to the "
+            f"The parent is {precision}: healing also repairs quantization loss, which flatters every ratio to the "
             "parent. The ratio to the tuned parent is the fair one; the original in full precision was not measured."
         )
     if not run.settings.tuned_parent:
@@ -69,14 +69,14 @@ def notes(
     return tuple(dict.fromkeys(lines))
 
 
-def made_text_notes(run: Run, text: TrainingText) -> list[str]:
-    """Say which training text nobody wrote in that form: definitions put as questions, and sampled passages."""
-    lines, tuned = [], run.settings.tuned_parent
+def generated_text_notes(run: Run, text: TrainingText) -> list[str]:
+    """Note the generated training text: definitions put as questions, and sampled passages."""
+    lines, is_tuned = [], run.settings.tuned_parent
     if text.definitions:
         lines.append(
             f"Definitions that stand in the training text were put as {len(text.definitions):,} questions and answers "
             "in the form in which questions are scored. The untuned parent never saw that form; on questions "
-            + ("the tuned parent, which did, is the fair comparison." if tuned else "it is no fair comparison.")
+            + ("the tuned parent, which did, is the fair comparison." if is_tuned else "it is no fair comparison.")
         )
     if text.sampled:
         lines.append(
@@ -84,7 +84,7 @@ def made_text_notes(run: Run, text: TrainingText) -> list[str]:
             "real text"
             + (
                 "; the tuned parent is the best, on dev text, of runs on the real text and a long one on all of it."
-                if tuned
+                if is_tuned
                 else "."
             )
         )
@@ -92,17 +92,17 @@ def made_text_notes(run: Run, text: TrainingText) -> list[str]:
 
 
 def size_note(plan: PrunePlan) -> list[str]:
-    """Say why the size is not the one asked for, where it is not."""
-    wanted, removed = plan.target_parameters, plan.parameters_after < plan.parameters_before
-    if not wanted or not removed or abs(plan.parameters_after - wanted) <= TOLERANCE * wanted:
+    """Note a size that is not the target, with the reason."""
+    target, removed = plan.target_parameters, plan.parameters_after < plan.parameters_before
+    if not target or not removed or abs(plan.parameters_after - target) <= TOLERANCE * target:
         return []
     return [
-        f"{wanted:,} parameters were asked for; {plan.parameters_after:,} is what {plan.method} comes to, because it "
+        f"{target:,} parameters were asked for; {plan.parameters_after:,} is what {plan.method} comes to, because it "
         "removes in coarse steps."
     ]
 
 
 def attributions(corpora: Corpora, text: TrainingText) -> tuple[Attribution, ...]:
-    """The sources of the training text, the general text mixed in included."""
+    """List the sources of the training text, general text included."""
     mixed = corpora.general.attributions if corpora.general is not None and text.general_share else ()
     return (*corpora.domain.attributions, *mixed)

@@ -1,4 +1,4 @@
-"""Options of a build."""
+"""Options of a build: the values that the command line, recipes and Python callers give."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from minigpt.methods import method_named
 from minigpt.planning import Target
 from minigpt.planning.target import DEFAULT_SIZE, DTYPE_BYTES
 
+# Kinds of pruning that `kinds` may allow.
 KINDS = ("linear", "activation", "embedding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """Options of a build, as the command line, recipes and Python callers give them.
+    """Options of a build.
 
     Attributes:
-        domains: names or files of domains; one name may stand alone. `all` means every packaged one.
+        domains: names or files of domains, or a single one. `all` means every packaged one.
         base: the parent: a folder, a Hub id, a GGUF file or a packaged asset.
         target_size: fraction of the parameters to keep.
         target_params: parameters to keep.
         target_bytes: size of `model.safetensors` in bytes.
         method: a name of `minigpt methods`, or `package.module:ROW`.
-        preset: how much work is done: quick, standard or thorough.
-        output_dir: where to write; None means `runs/DOMAIN`.
+        preset: amount of work: quick, standard or thorough.
+        output_dir: folder to write; None means `runs/DOMAIN`.
         device: torch device, or "auto".
         dtype: type of the saved weights.
         seed: random seed.
         overrides: settings to change, e.g. `{"heal.steps": "50"}`.
         kinds: kinds of pruning that are allowed; None allows everything, whole layers included.
-        keep_general: what general text may cost, as a multiple of the parent's bits per byte on it.
+        keep_general: bound on general text, as a multiple of the parent's bits per byte on it.
         online: read the domain's Hub data sets too.
         masked: evaluate the method's paper form in memory and write a report without a model.
         force: start over instead of resuming.
 
     Raises:
-        ConfigError: no domain.
-        UnknownName: no such method, kind or dtype.
-        PlanError: more than one target, or a method that makes no model is to make one.
+        ConfigError: there is no domain.
+        UnknownName: there is no such method, kind or dtype.
+        PlanError: there is more than one target, or the method has only a paper form and `masked` is off.
     """
 
     domains: tuple[str, ...]
@@ -63,7 +64,7 @@ class BuildOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.domains, str):  # a caller's slip that would read as one domain for each letter
+        if isinstance(self.domains, str):  # else every letter would be read as a domain
             object.__setattr__(self, "domains", (self.domains,))
         if not self.domains:
             raise ConfigError("A build needs at least one domain; `minigpt domains list` shows them.")
@@ -81,14 +82,14 @@ class BuildOptions:
 
     @property
     def target(self) -> Target:
-        """The size to reach: 0.75 of the parameters where none is given."""
+        """Size to reach; the default fraction where none is given."""
         size = self.target_size
         if size is None and self.target_params is None and self.target_bytes is None:
             size = DEFAULT_SIZE
         return Target(size=size, params=self.target_params, bytes=self.target_bytes)
 
     def folder(self, domain: str) -> Path:
-        """The folder that the build of one domain goes to."""
+        """Return the folder of the build of one domain."""
         if self.output_dir is None:
             return Path("runs") / domain
         return self.output_dir if len(self.domains) == 1 and self.domains[0] != "all" else self.output_dir / domain

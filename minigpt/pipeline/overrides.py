@@ -1,4 +1,4 @@
-"""Options of any frozen dataclass set from the command line (`--set heal.steps=50`), with clear errors."""
+"""Overrides: set fields of nested frozen dataclasses by dotted names (`--set heal.steps=50`), with clear errors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ T = TypeVar("T")
 
 
 def apply_overrides(instance: T, overrides: Mapping[str, str]) -> T:
-    """A copy of a frozen dataclass with dotted fields replaced, e.g. `{"heal.steps": "50"}`.
+    """Copy a frozen dataclass with dotted fields replaced, e.g. `{"heal.steps": "50"}`.
 
     Values are converted to the field's type (`1e-5` is a number, `null` is None, `[a, b]` a list).
 
     Raises:
-        ConfigError: no such option (with the nearest name), or a value of the wrong type.
+        ConfigError: there is no such option (the error suggests the nearest name), or a value has the wrong type.
     """
     for dotted, text in overrides.items():
-        instance = override(instance, dotted.split("."), text, dotted)
+        instance = _override(instance, dotted.split("."), text, dotted)
     return instance
 
 
-def override(instance: Any, path: list[str], text: str, dotted: str) -> Any:
-    """One step of :func:`apply_overrides` along `path`."""
+def _override(instance: Any, path: list[str], text: str, dotted: str) -> Any:
+    """Replace the field at `path`, group by group; `dotted` is the whole name, for errors."""
     names = [item.name for item in fields(instance)]
     head, *rest = path
     if head not in names:
@@ -36,15 +36,15 @@ def override(instance: Any, path: list[str], text: str, dotted: str) -> Any:
     if rest:
         if not is_dataclass(current):
             raise ConfigError(f"Option {dotted!r} goes too deep: {head!r} is a single value.")
-        return replace(instance, **{head: override(current, rest, text, dotted)})
+        return replace(instance, **{head: _override(current, rest, text, dotted)})
     if is_dataclass(current):
         inner = ", ".join(f"{dotted}.{item.name}" for item in fields(current))
         raise ConfigError(f"Option {dotted!r} is a group; set one of: {inner}.")
-    return replace(instance, **{head: convert(get_type_hints(type(instance))[head], text, dotted)})
+    return replace(instance, **{head: _convert(get_type_hints(type(instance))[head], text, dotted)})
 
 
-def convert(kind: Any, text: str, dotted: str) -> Any:
-    """`text` from the command line as a value of type `kind`."""
+def _convert(kind: Any, text: str, dotted: str) -> Any:
+    """Convert text from the command line to a value of type `kind`."""
     import yaml
     from pydantic import TypeAdapter, ValidationError
 

@@ -1,4 +1,4 @@
-"""`build --paper-form`: a method's paper form, evaluated in memory and never saved, with a report of its own."""
+"""Paper forms in a build (`--paper-form`): evaluate one in memory and report on it; its model is never saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minigpt.methods import method_named, resolve
 from minigpt.methods.cut import repair_of
 from minigpt.methods.material import PaperForm
 from minigpt.methods.ranking import keep_everything
-from minigpt.pipeline.controls import compared
+from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.measure import SCORES, Measurement, greedy, scores_of
@@ -27,6 +27,7 @@ from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.types import BuildReport, PrunePlan, Shape, StageReport
 
 RECORD = "form.json"
+# First note of a report on a paper form.
 HEAD = (
     "--paper-form: the method's own form was evaluated in memory, before any healing; no model was written. Sizes "
     "count the parameters that are not masked."
@@ -35,13 +36,13 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperFormRecord:
-    """The record of a paper form.
+    """Record of an evaluated paper form.
 
     Attributes:
         parameters: parameters that are not masked.
         bytes: bytes of all weights, masked ones included.
         sample: the greedy continuation of the build's prompt.
-        note: what was evaluated and what stands for its size.
+        note: explains what was evaluated and what its size counts.
         shape: shape of the evaluated model.
         plan: the units that are removed whole.
         kept: under `ffn` and `kv_groups`, the units that every parent layer keeps.
@@ -59,7 +60,7 @@ class PaperFormRecord:
 def paper_form_report(
     run: Run, ground: Groundwork, stages: Sequence[StageReport], form: PaperFormRecord, key: str
 ) -> BuildReport:
-    """The report of a paper form; `stages` are those of the controls and its own."""
+    """Make the report of a paper form; `stages` are those of the controls and its own."""
     vocabulary = fingerprint(form.plan.tokens)
     if form.plan.tokens is None:
         vocabulary = file_sha256(ground.controls.source.path / "tokenizer.json")
@@ -69,7 +70,7 @@ def paper_form_report(
 
 
 def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, StageReport, ItemScores]:
-    """Evaluate the paper form of the model that would be pruned; scores are kept, weights are not."""
+    """Evaluate the paper form of the model that would be pruned; scores are saved, weights are not."""
     options, settings, text = run.options, run.settings, ground.planning
     repaired = repair_of(method_named(options.method), settings.repair) is not None
     name = fingerprint(
@@ -98,10 +99,11 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
     )
     scores = load_scores(folder / SCORES)
     measured = Measurement(scores=scores, report=stage)
-    return form, compared(ground.controls, measured, same_vocabulary=form.plan.tokens is None), scores
+    return form, compare_with_controls(ground.controls, measured, same_vocabulary=form.plan.tokens is None), scores
 
 
 def _evaluate(run: Run, ground: Groundwork, folder: Path) -> None:
+    """Make the paper form, evaluate it, and write scores and record into the stage's folder."""
     import torch
 
     dtype = run.options.dtype
@@ -125,11 +127,11 @@ def _evaluate(run: Run, ground: Groundwork, folder: Path) -> None:
 
 
 def _make(run: Run, ground: Groundwork) -> tuple[PaperForm, PrunePlan, Any]:
-    """The paper form, a plan that says what it removes whole, and the tokenizer to read with."""
+    """Make the paper form, a plan of the units that it removes as a whole, and its tokenizer."""
     method, source, text = method_named(run.options.method), ground.controls.source, ground.planning
     model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
     if method.paper_form is not None:
-        plan = _everything(run, ground, model)
+        plan = _plan_to_keep_everything(run, ground, model)
         material = material_for(run, text, model, tokenizer, source.key)
         form: PaperForm = resolve(method.paper_form)(material, plan.target_parameters)
         return form, plan, tokenizer
@@ -139,8 +141,8 @@ def _make(run: Run, ground: Groundwork) -> tuple[PaperForm, PrunePlan, Any]:
     return PaperForm(model=model, parameters=plan.parameters_after, note="", kept=kept), plan, tokenizer
 
 
-def _everything(run: Run, ground: Groundwork, model: Any) -> PrunePlan:
-    """A plan that removes nothing and states the size that is asked for."""
+def _plan_to_keep_everything(run: Run, ground: Groundwork, model: Any) -> PrunePlan:
+    """Make a plan that removes nothing and states the target size."""
     options, size = run.options, parameters_of(model)
     plan = keep_everything(shape_of(model), base_model=options.base, method=options.method, seed=options.seed)
     return replace(

@@ -1,4 +1,4 @@
-"""Plan and prune one build: the planner and the cut with their inputs from the build and their results on disk."""
+"""Planning and pruning of a build: run planner and cut on the build's inputs, and keep their results on disk."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from minigpt.types import PrunePlan
 PLAN = "plan.json"
 STATISTICS = "stats.safetensors"
 CURVES = "curves.json"
-# Raised when the statistics change, so that older ones are not taken for new ones.
+# Version of the statistics: raised when they change, so that older ones are measured again.
 STATISTICS_VERSION = 2
-# Stage folders of the statistics, by the text that they were taken on.
+# Stage folders of the statistics of domain text and general text.
 DOMAIN, GENERAL = "statistics", "statistics_general"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan with its origin.
+    """A plan and its fingerprint.
 
     Attributes:
         plan: the units to keep.
-        key: fingerprint of all that the plan depends on.
+        key: fingerprint of everything that the plan depends on.
         seconds: time that planning took.
     """
 
@@ -58,7 +58,7 @@ def check_target(run: Run, parent: assets.Parent) -> None:
     """Refuse a target that no shape can meet before any compute is spent on it.
 
     Raises:
-        PlanError: says which size is nearest, or which width is wrong.
+        PlanError: the target cannot be met; the error says which size is nearest, or which width is wrong.
     """
     from transformers import AutoConfig
 
@@ -70,11 +70,12 @@ def check_target(run: Run, parent: assets.Parent) -> None:
 
 
 def target_parameters(run: Run, parent: assets.Parent, config: Any) -> int:
-    """Parameters to keep, with room for the names in the header of the weights' file."""
+    """Return the number of parameters to keep; a target in bytes leaves room for the header of the weights' file."""
     return run.options.target.parameters(parameters_of(config), run.options.dtype, header=header_bytes(parent.path))
 
 
 def _budget(run: Run, parent: assets.Parent, config: Any, tokenizer: Any) -> Budget:
+    """Set up the budget of the build's method and target."""
     return budget_for(
         config,
         tokenizer,
@@ -92,7 +93,7 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
         run: the build.
         parent: the untuned parent.
         corpus: fingerprint of the domain's corpus, for the plan's record.
-        text: the text that decides.
+        text: the text that decides about units.
         source: the model to prune.
     """
     options = run.options
@@ -127,12 +128,12 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
 def plan_model(
     run: Run, parent: assets.Parent, text: PlanningText, material: Material, tokenizer: Any, source_key: str
 ) -> PrunePlan:
-    """Plan a model in memory (float32 weights), which stays as it is; measured curves are kept on disk.
+    """Plan the pruning of a float32 model in memory, which stays as it is; measured curves are saved.
 
     Args:
         run: the build.
         parent: the untuned parent.
-        text: the text that decides.
+        text: the text that decides about units.
         material: of :func:`material_for`; its model is the one to prune.
         tokenizer: the model's tokenizer.
         source_key: fingerprint of the model.
@@ -160,7 +161,7 @@ def plan_model(
 
 
 def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, source_key: str) -> Material:
-    """Gather the material of the build's method; statistics are shared by all methods and sizes.
+    """Gather the material of the build's method; all methods and sizes share the statistics.
 
     Args:
         run: the build.
@@ -197,7 +198,7 @@ def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, sourc
 def _statistics(
     run: Run, name: str, text_key: str, model: Any, batches: Sequence[Batch], source_key: str
 ) -> stats.ActivationStats:
-    """Activation statistics of a model on a text, taken once for all methods and sizes."""
+    """Measure the activation statistics of a model on a text, once for all methods and sizes."""
 
     def make(folder: Path) -> None:
         stats.save(stats.collect(model, batches, reporter=run.reporter), folder / STATISTICS)
@@ -216,7 +217,7 @@ def _curves(
     scores: Scores | None,
     source_key: str,
 ) -> Curves:
-    """Measured costs of the method's axes, measured once for all sizes."""
+    """Measure the costs of the method's axes, once for all sizes."""
     settings = run.settings.plan
     repair = repair_of(method, run.settings.repair)
     seed = material.seed if "seed" in method.options else 0
@@ -250,12 +251,12 @@ def _curves(
 
 
 def _contrast_key(run: Run, text: PlanningText) -> tuple[str, ...]:
-    """The general text that a plan depends on, where importance is compared with it."""
+    """Return the key of the general text, if the plan depends on it through a contrast."""
     return (text.general_key,) if run.settings.plan.contrast and text.general_key else ()
 
 
 def _searches(run: Run, text: PlanningText, source_key: str) -> Searches:
-    """The folder in which searches by loss over this model and text are kept, for all sizes."""
+    """Open the folder of searches by loss in this model and text, which all sizes share."""
     settings = run.settings
     key = fingerprint(
         (STATISTICS_VERSION, source_key, text.key, run.device.partition(":")[0]),
@@ -270,7 +271,7 @@ def prune(run: Run, text: PlanningText, planned: Planned, source: SavedModel) ->
     Args:
         run: the build.
         text: calibration text for the repair.
-        planned: of :func:`plan_pruning`.
+        planned: the plan, of :func:`plan_pruning`.
         source: the model that the plan was made for.
 
     Returns:
@@ -326,13 +327,13 @@ def cut(
         tokenizer: its tokenizer.
         plan: the units to keep.
         batches: calibration text for the repair.
-        material: what a method with a transformation of its own reads; its model is the one to cut.
+        material: the input of a method with its own transformation; its model is the one to cut.
 
     Returns:
-        Model, tokenizer and the report of the repair (None: there was none).
+        The model, the tokenizer and the report of the repair (None: there was no repair).
 
     Raises:
-        PlanError: the result is not of the plan's size.
+        PlanError: the result does not have the plan's size.
     """
     method = method_named(run.options.method)
     model, report = cut_units(

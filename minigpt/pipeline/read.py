@@ -1,4 +1,4 @@
-"""The text of a build: the corpora of domain and general text, kept apart, and the state of the files behind them."""
+"""Corpora of a build: read domain and general text, keep them apart, and fingerprint the files behind them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.corpus import build_corpus, load_corpus, save_corpus
-from minigpt.corpus.guard import without_overlap
+from minigpt.corpus.guard import drop_overlap
 from minigpt.corpus.store import fingerprint as corpus_fingerprint
 from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.errors import ConfigError, CorpusError
@@ -19,21 +19,22 @@ from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
 from minigpt.types import Corpus, Document, QuestionSet
 
+# Stage folder of the corpora.
 TEXT = "corpus"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpora:
-    """The domain's text and, where there is some, general text, kept apart."""
+    """Domain text and, where there is some, general text, without overlap between training and test text."""
 
     domain: Corpus
     general: Corpus | None
 
 
 def source_state(domain: DomainConfig, general: DomainConfig | None, base: str) -> str:
-    """Name everything that a result is made from: definitions, and size and time of every local file they name.
+    """Fingerprint everything that a result is made from: definitions, and size and time of every local file in them.
 
-    A text that was changed or taken away, or another parent at the same path, gives another state.
+    A changed or missing text, or another parent at the same path, gives another fingerprint.
     """
     definitions = [definition for definition in (domain, general) if definition is not None]
     files = [path for definition in definitions for path in _paths(definition)]
@@ -43,11 +44,13 @@ def source_state(domain: DomainConfig, general: DomainConfig | None, base: str) 
 
 
 def _paths(domain: DomainConfig) -> Iterator[Path]:
+    """Yield the local files that a definition names."""
     names = [*(source.file for source in domain.corpus), *(questions.file for questions in domain.questions)]
     yield from (domain.root / name for name in names if name is not None)
 
 
 def _stamp(path: Path) -> list[tuple[str, int, int]]:
+    """List name, size and time of a file, or of all files in a folder."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(item, item.stat()) for item in files if item.is_file()]
     return [(str(item), stat.st_size, stat.st_mtime_ns) for item, stat in stats]
@@ -63,15 +66,15 @@ def read_corpora(
     state: str,
     reporter: Reporter,
 ) -> Corpora:
-    """Read, clean and split the text of domain and general text; text that was read before comes from the workspace.
+    """Read, clean and split domain and general text; text that was read before comes from the workspace.
 
     Args:
         domain: the definition of the field.
         general: the definition of the general text, if there is some.
         settings: how much is read, and whether passages are chosen by relevance.
-        seed: of the splits.
-        workspace: keeps the corpora.
-        state: of :func:`source_state`.
+        seed: seed of the splits.
+        workspace: the folder that keeps the corpora.
+        state: fingerprint of the sources, of :func:`source_state`.
         reporter: told about progress.
 
     Raises:
@@ -84,7 +87,7 @@ def read_corpora(
         )
         if general is not None:
             with reporter.stage("Keeping domain and general text apart"):
-                corpus, other = separated(corpus, build_corpus(general, seed=seed, reporter=reporter))
+                corpus, other = separate(corpus, build_corpus(general, seed=seed, reporter=reporter))
             save_corpus(other, folder / "general")
         save_corpus(corpus, folder / "domain")
 
@@ -95,27 +98,27 @@ def read_corpora(
     )
 
 
-def separated(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
-    """Drop the training text of both corpora that overlaps text or questions that either is tested or decided on.
+def separate(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
+    """Drop the training text of both corpora that overlaps the held-out text, dev text or test questions of either.
 
-    General text is calibrated and trained on too, so that no held-out or dev document of the domain may stand in it,
-    nor one of its own held-out documents in the domain's training text. And it decides, where its loss is bounded: no
-    held-out document of the domain may stand in the general dev text.
+    General text is calibrated and trained on too, so it may hold no held-out or dev document of the domain, and the
+    domain's training text may hold none of the general corpus. Where the loss on general text is bounded, general dev
+    text decides which weights are kept, so it may hold no held-out document of the domain.
 
     Raises:
         CorpusError: nothing is left to train or calibrate on.
     """
     tally: Counter[str] = Counter()
-    guarded, questions = guarded_by(domain, general)
+    guarded, questions = guarded_text(domain, general)
     sources = {document.source for document in guarded}
 
     def clean(documents: tuple[Document, ...]) -> tuple[Document, ...]:
-        apart = [document for document in documents if document.source not in sources]
-        tally["control_shares_document"] += len(documents) - len(apart)
-        return tuple(without_overlap(apart, guarded, questions, tally))
+        other_sources = [document for document in documents if document.source not in sources]
+        tally["control_shares_document"] += len(documents) - len(other_sources)
+        return tuple(drop_overlap(other_sources, guarded, questions, tally))
 
     domain = _with(domain, train=clean(domain.train), calibration=clean(domain.calibration))
-    dev = without_overlap(list(general.dev), domain.heldout, [], tally)
+    dev = drop_overlap(list(general.dev), domain.heldout, [], tally)
     general = _with(
         replace(general, dev=tuple(dev)), train=clean(general.train), calibration=clean(general.calibration)
     )
@@ -124,7 +127,7 @@ def separated(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
             f"All training text of {domain.domain} overlaps held-out text or questions, its own or those of its "
             "general text; choose other general text, or give the domain more text."
         )
-    # The keys stand in reports since schema 1: "control" there means the general text.
+    # Reports have used these keys since schema 1; "control" in them means the general text.
     counts = {**domain.counts, **{f"control_{name.removeprefix('control_')}": count for name, count in tally.items()}}
     return replace(domain, counts=counts), general
 
@@ -132,8 +135,13 @@ def separated(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
 def check_bound(domain: DomainConfig, general: Corpus | None, bound: float | None) -> None:
     """Refuse a bound on general text that cannot be kept or measured.
 
+    Args:
+        domain: the definition of the field.
+        general: general text, if there is some.
+        bound: the bound, as a multiple of the parent's bits per byte (None: no bound).
+
     Raises:
-        ConfigError: it is not above 1, or there is no general text.
+        ConfigError: the bound is not above 1, or there is no general text.
     """
     if bound is None:
         return
@@ -146,10 +154,10 @@ def check_bound(domain: DomainConfig, general: Corpus | None, bound: float | Non
         )
 
 
-def guarded_by(domain: Corpus, general: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:
-    """Collect what no training text may hold: held-out and dev text of both corpora, and their test questions.
+def guarded_text(domain: Corpus, general: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:
+    """Collect the text that no training text may hold: held-out and dev text and test questions of both corpora.
 
-    Questions whose definitions are meant to stand in the training text (`seen`) guard nothing.
+    Questions whose definitions are meant to be in the training text (`seen`) are left out.
     """
     corpora = [domain] if general is None else [domain, general]
     documents = [document for corpus in corpora for document in (*corpus.heldout, *corpus.dev)]
@@ -158,11 +166,12 @@ def guarded_by(domain: Corpus, general: Corpus | None) -> tuple[list[Document], 
 
 
 def clear_of_tests(documents: list[Document], corpora: Corpora) -> list[Document]:
-    """Drop documents that give away held-out text, dev text or test questions, from text that was made, not read."""
-    guarded, questions = guarded_by(corpora.domain, corpora.general)
-    return without_overlap(documents, guarded, questions, Counter()) if documents else []
+    """Drop generated documents that overlap held-out text, dev text or test questions."""
+    guarded, questions = guarded_text(corpora.domain, corpora.general)
+    return drop_overlap(documents, guarded, questions, Counter()) if documents else []
 
 
 def _with(corpus: Corpus, *, train: tuple[Document, ...], calibration: tuple[Document, ...]) -> Corpus:
+    """Replace the training text of a corpus, and its fingerprint."""
     changed = replace(corpus, train=train, calibration=calibration)
     return replace(changed, fingerprint=corpus_fingerprint(changed))

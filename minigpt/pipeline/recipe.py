@@ -1,4 +1,4 @@
-"""A build as a file: `recipe.yaml`, which every build leaves and `minigpt build RECIPE` repeats."""
+"""Recipe files: `recipe.yaml` describes a build; every build writes one, and `minigpt build RECIPE` repeats it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from minigpt.assets import DEFAULT_BASE
 from minigpt.assets.refs import PathRef, parse_ref
-from minigpt.domain.config import explain
+from minigpt.domain.checks import explain
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import to_plain
 from minigpt.pipeline.options import BuildOptions
@@ -17,15 +17,17 @@ from minigpt.pipeline.run import Run
 from minigpt.planning.target import parse_amount, parse_fraction
 
 RECIPE = "recipe.yaml"
+# Comment at the top of a recipe file.
 HEAD = """\
 # The recipe of a minigpt build. This repeats it:
 #   minigpt build recipe.yaml --output-dir DIR
 # Keys that are left out take their defaults. Paths are relative to this file.
 """
+# Comment above each key of a recipe file.
 COMMENTS = {
     "domain": "A name of `minigpt domains list` or a file; a list for several domains.",
     "base": "The parent: a folder, a Hub id, a GGUF file or a pypi: asset.",
-    "size": "What to keep: `size` (a fraction of the parameters), `params` (100M) or `bytes` (150MB).",
+    "size": "The target: `size` (a fraction of the parameters), `params` (100M) or `bytes` (150MB).",
     "method": "A name of `minigpt methods`, or package.module:ROW.",
     "kinds": "Kinds of pruning that are allowed: linear, activation, embedding; null allows everything.",
     "preset": "The amount of work: quick, standard or thorough. `settings` below change it.",
@@ -40,7 +42,7 @@ COMMENTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRecipe:
-    """The keys of a recipe file; see `COMMENTS` for their meaning."""
+    """Keys of a recipe file, with their defaults; `COMMENTS` explains them."""
 
     domain: str | tuple[str, ...]
     base: str = DEFAULT_BASE
@@ -63,7 +65,8 @@ def read_recipe(path: Path | str) -> BuildOptions:
     """Read a recipe file strictly.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key or a value of the wrong type; says the nearest key.
+        ConfigError: there is no such file, it is not YAML, a key is unknown (the error suggests the nearest one), or a
+            value has the wrong type.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -98,6 +101,11 @@ def read_recipe(path: Path | str) -> BuildOptions:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: there is no such file, or it holds no YAML mapping.
+    """
     import yaml
 
     try:
@@ -110,22 +118,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         reason = getattr(error, "problem", None) or error
         raise ConfigError(f"{where}: not readable as YAML ({reason}). Check indentation, colons and quotes.") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping such as `domain: medical`; every build leaves one.")
+        raise ConfigError(f"{path}: a recipe is a mapping such as `domain: medical`; every build writes one.")
     return values
 
 
 def _beside(recipe: Path, name: str) -> str:
-    """A file or folder that lies beside the recipe, by its path; any other name as it is."""
+    """Return the path of a file or folder beside the recipe; any other name as it is."""
     candidate = recipe.parent / name
     return str(candidate) if not Path(name).is_absolute() and candidate.exists() else name
 
 
 def with_changes(options: BuildOptions, given: Mapping[str, Any]) -> BuildOptions:
-    """Put options that were given beside a recipe in its place; settings are merged one by one.
+    """Replace the options of a recipe by those that the user gave beside it; settings are merged one by one.
 
     Args:
-        options: of :func:`read_recipe`.
-        given: fields of :class:`BuildOptions`.
+        options: options of the recipe, of :func:`read_recipe`.
+        given: the user's options, as fields of :class:`BuildOptions`.
     """
     changes = dict(given)
     targets = ("target_size", "target_params", "target_bytes")
@@ -148,7 +156,7 @@ def flatten_settings(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _as_text(value: Any) -> str:
-    """A value as `--set` reads it: what YAML has a word for by that word, text as it is."""
+    """Write a value as `--set` reads it: text as it is, null, true and false as YAML spells them."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -159,7 +167,7 @@ def _as_text(value: Any) -> str:
 
 
 def recipe_text(run: Run) -> str:
-    """The recipe that repeats a build, with the definition of its domain in `domain.yaml` beside it."""
+    """Write the recipe that repeats a build; the definition of its domain is in `domain.yaml` beside it."""
     import yaml
 
     options, base = run.options, run.options.base
@@ -179,7 +187,7 @@ def recipe_text(run: Run) -> str:
         "dtype": options.dtype,
         "seed": options.seed,
         "device": options.device,
-        "online": False,  # domain.yaml has the Hub data sets turned on where they were read
+        "online": False,  # domain.yaml already turns on the Hub data sets that were read
         "settings": settings,
     }
     parts = [HEAD]

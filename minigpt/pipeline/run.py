@@ -1,4 +1,4 @@
-"""One build, resolved: everything that its steps share, fixed before the first of them runs."""
+"""A resolved build: everything that its steps share, fixed before the first step runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
-from minigpt.domain.config import DomainConfig, domain_of, load_domain
+from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.files import fingerprint
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.pipeline.options import BuildOptions
@@ -17,8 +17,9 @@ from minigpt.pipeline.settings import Settings, settings_for
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
 
-# Opens the sample generation of a domain without prompts of its own: never the user's text.
+# Prompt of the sample generation for a domain without prompts; never the user's text.
 NEUTRAL_PROMPT = "In short,"
+# Permissions of saved files.
 READABLE = 0o644
 
 
@@ -31,11 +32,11 @@ class Run:
         settings: the preset with the user's changes.
         domain: the definition of the field.
         general: the definition of the general text; None where nothing general is measured.
-        state: names the content of every local file that the build reads.
+        state: fingerprint of every local file that the build reads.
         device: torch device.
-        text_seed: seed of splits, text and tuning; the points of a sweep have seeds of their own and share this one.
+        text_seed: seed of splits, text and tuning; the points of a sweep share it, though their own seeds differ.
         workspace: the folder of this build.
-        shared: the folder of steps that the points of a sweep share; None for a build of its own.
+        shared: the folder of steps that the points of a sweep share; None outside a sweep.
         reporter: told about progress.
     """
 
@@ -52,18 +53,23 @@ class Run:
 
     @property
     def common(self) -> Workspace:
-        """The folder of steps whose result does not depend on method and size."""
+        """Workspace of steps whose result does not depend on method and size."""
         return self.shared or self.workspace
 
     @property
     def prompt(self) -> str:
-        """The opening of the sample generations."""
+        """Prompt of the sample generations."""
         return self.domain.prompts[0] if self.domain.prompts else NEUTRAL_PROMPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedModel:
-    """A model on disk: the folder, and the fingerprint of everything that it depends on."""
+    """A model on disk.
+
+    Attributes:
+        path: its folder.
+        key: fingerprint of everything that it depends on.
+    """
 
     path: Path
     key: str
@@ -78,15 +84,15 @@ def resolve_run(
         name: the domain's name or file.
         options: the user's options.
         reporter: told about progress.
-        folder: the build's folder (None: as the options say).
-        shared: see :class:`Run`.
+        folder: the build's folder (None: the folder of the options).
+        shared: the workspace that the points of a sweep share.
 
     Raises:
         ConfigError: an option, a setting or the domain file cannot be used as written.
-        UnknownName: no such preset or domain.
+        UnknownName: there is no such preset or domain.
     """
     settings = settings_for(options.preset, options.overrides, keep_general=options.keep_general)
-    domain = domain_of(name, online=options.online)
+    domain = resolve_domain(name, online=options.online)
     general = None
     if settings.evaluation.general and domain.general != domain.name:
         general = load_domain(domain.general)
@@ -105,7 +111,7 @@ def resolve_run(
 
 
 def build_key(run: Run) -> str:
-    """The fingerprint of everything that decides a build's result; the settings stand for preset and overrides."""
+    """Fingerprint everything that decides a build's result; the settings stand for preset and overrides."""
     options = {
         name: value for name, value in deciding_options(run.options).items() if name not in ("preset", "overrides")
     }
@@ -113,7 +119,7 @@ def build_key(run: Run) -> str:
 
 
 def deciding_options(options: BuildOptions) -> dict[str, object]:
-    """The options that decide the result (where it goes and how much is shown do not)."""
+    """Return the options that decide the result; its folder and the progress display do not."""
     return {
         "base": options.base,
         "target": str(options.target),
@@ -130,13 +136,13 @@ def deciding_options(options: BuildOptions) -> dict[str, object]:
 
 
 def load_parent(run: Run) -> assets.Parent:
-    """The parent as a plain folder, fetched and converted if need be."""
+    """Fetch the parent, convert it if needed, and return it as a plain folder."""
     with run.reporter.stage(f"Parent {run.options.base}"):
         return assets.parent(run.options.base, reporter=run.reporter)
 
 
 def load(run: Run, path: Path, *, training: bool = False) -> Any:
-    """Load a model on the run's device: in fp32 for training, else in the precision that models are measured in."""
+    """Load a model on the run's device: in fp32 for training, else in the precision of measurements."""
     import torch
 
     return assets.load_model(path, dtype=torch.float32 if training else measuring_dtype(run.device), device=run.device)

@@ -1,7 +1,7 @@
-"""Text that the parent itself writes about the domain, once it has read the domain's own: more to heal on.
+"""Sampled training text: passages that the parent writes about the domain after a short tuning on it.
 
-A corpus of a few megabytes is read ten times over by a healing that is long enough. Distillation does not need true
-text: it needs places at which the teacher's distribution is worth learning, and those the teacher can make.
+A long healing would read a corpus of a few megabytes many times over. Distillation does not need true text: it needs
+positions at which the teacher's distribution is worth learning, and the teacher can produce those.
 """
 
 from __future__ import annotations
@@ -25,63 +25,64 @@ from minigpt.transformer.packing import prefix_token
 from minigpt.transformer.sampling import can_sample, sample
 from minigpt.types import Document
 
-# Raised when sampling changes, so that older passages are not taken for new ones.
+# Version of sampling: raised when it changes, so that older passages are sampled again.
 VERSION = 3
 # Longest passage in tokens, its opening included.
 LENGTH = 384
 # Shortest and longest opening of a passage, in tokens.
 OPENING = (4, 32)
-# A character whose first or last bytes lie in a token beyond the text's end decodes to this.
+# A character that is split at an end of the text decodes to this.
 SPLIT_CHARACTER = "\ufffd"
 SOURCE, LICENSE = "sampled from the tuned parent", "generated"
 
 
 def needs_writer(run: Run, parent: assets.Parent, *, trains: bool) -> bool:
-    """Whether a briefly tuned parent is needed: it begins the tuned parent, and it writes the sampled text.
+    """Return whether a briefly tuned parent is needed: as the start of the tuned parent, or to write sampled text.
 
     Args:
         run: the build.
-        parent: the parent; some kinds of attention cannot be sampled from.
-        trains: whether a specialist is trained.
+        parent: the untuned parent; some kinds of attention cannot be sampled from.
+        trains: whether a specialist will be trained.
     """
     from transformers import AutoConfig
 
     if run.settings.tuned_parent:
         return True
-    wanted = trains and bool(run.settings.text.sampled)
-    return wanted and can_sample(AutoConfig.from_pretrained(parent.path), LENGTH)
+    samples = trains and bool(run.settings.text.sampled)
+    return samples and can_sample(AutoConfig.from_pretrained(parent.path), LENGTH)
 
 
 def add_sampled(
     run: Run, corpora: Corpora, parent: assets.Parent, text: TrainingText, writer: TunedParent | None
 ) -> TrainingText:
-    """Add `text.sampled` passages that the briefly tuned parent writes to the training text.
+    """Add passages that the briefly tuned parent writes to the training text, as many as the setting `text.sampled`.
 
-    Each goes on from a few tokens of a training document of the domain (or of the general text whose loss is bounded),
-    at temperature 1, to 384 tokens or the model's own end. Passages that overlap held-out text, dev text or test
-    questions are dropped. A parent whose attention the sampler does not compute gives none, and the user is told.
+    Each passage continues a few tokens of a training document of the domain (or of general text, where its loss is
+    bounded), at temperature 1, up to 384 tokens or the model's end token. Passages that overlap held-out text, dev text
+    or test questions are dropped. Some kinds of attention cannot be sampled from: then there are no passages, and a
+    note says so.
 
     Args:
         run: the build.
         corpora: domain and general text.
         parent: the untuned parent.
         text: the real training text.
-        writer: of :func:`minigpt.pipeline.tuning.tune_briefly`.
+        writer: the briefly tuned parent, of :func:`minigpt.pipeline.tuning.tune_briefly`.
     """
     if not run.settings.text.sampled:
         return text
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(parent.path)
-    able = writer is not None and can_sample(config, LENGTH)
+    samples = writer is not None and can_sample(config, LENGTH)
     key = sampled_key(run, parent, text)
 
     def make(folder: Path) -> None:
-        if not able:
+        if not samples:
             kind = config.model_type
             run.reporter.note(f"No text is sampled: the attention of {kind} is not plainly causal.")
         with run.reporter.stage("Sampling text from the tuned parent"):
-            passages = _write(run, corpora, parent, text, writer.model.path) if able and writer else ()
+            passages = _write(run, corpora, parent, text, writer.model.path) if samples and writer else ()
             write_jsonl(folder / "documents.jsonl", passages)
 
     folder, done = run.common.stage("sampled", key, make)
@@ -89,16 +90,17 @@ def add_sampled(
         text,
         sampled=tuple(Document(**row) for row in read_jsonl(folder / "documents.jsonl")),
         key=fingerprint(text.real_key, key),
-        sampling_seconds=done.seconds + (writer.seconds if able and writer else 0.0),
+        sampling_seconds=done.seconds + (writer.seconds if samples and writer else 0.0),
     )
 
 
 def sampled_key(run: Run, parent: assets.Parent, text: TrainingText) -> str:
-    """Name the passages that a build samples."""
+    """Fingerprint the passages that a build samples."""
     return fingerprint(VERSION, short_tuning_key(run, parent, text), run.settings.text.sampled, LENGTH, OPENING)
 
 
 def _write(run: Run, corpora: Corpora, parent: assets.Parent, text: TrainingText, writer: Path) -> list[Document]:
+    """Let the tuned parent write passages, and drop those that overlap test text."""
     tokenizer = assets.load_tokenizer(parent.path)
     bounded = corpora.general is not None and run.settings.keep_general is not None
     openings_from = text.real if bounded else corpora.domain.train
@@ -121,26 +123,33 @@ def write_passages(
     seed: int,
     reporter: Reporter = SILENT,
 ) -> list[Document]:
-    """Let a model go on from openings of `windows`; empty texts are left out.
+    """Let a model continue openings that are drawn from `windows`; empty texts are left out.
 
     Args:
-        model: in the precision to sample in.
-        tokenizer: of model and windows.
-        windows: tokenized text, each window behind its opening token.
-        count: passages to sample.
-        seed: of openings and draws.
+        model: the model, in the precision to sample in.
+        tokenizer: tokenizer of model and windows.
+        windows: tokenized text; each window starts with the token that opens a text.
+        count: number of passages to sample.
+        seed: seed of openings and sampling.
         reporter: told about progress.
     """
-    prompts = openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
+    prompts = draw_openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
     rows = sample(model, prompts, length=LENGTH, seed=seed, reporter=reporter)
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    texts = tokenizer.batch_decode([until(row, ends) for row in rows], skip_special_tokens=True)
+    texts = tokenizer.batch_decode([cut_at_end(row, ends) for row in rows], skip_special_tokens=True)
     whole = [text.strip(SPLIT_CHARACTER) for text in texts]
     return [Document(text=text, source=SOURCE, license=LICENSE) for text in whole if text.strip()]
 
 
-def openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed: int) -> list[list[int]]:
-    """Draw `count` short runs of tokens from anywhere in the text, each behind the token that opens a text."""
+def draw_openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed: int) -> list[list[int]]:
+    """Draw `count` short runs of tokens from anywhere in the text, and put `prefix` in front of each.
+
+    Args:
+        windows: tokenized text; each window starts with the token that opens a text.
+        count: number of openings.
+        prefix: the token that opens a text.
+        seed: seed of the draws.
+    """
     draw, (shortest, longest) = Random(seed), OPENING
     usable = [window for window in windows if len(window) > longest + 1] or list(windows)
     runs = []
@@ -151,7 +160,7 @@ def openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed:
     return runs
 
 
-def until(row: Sequence[int], ends: set[int]) -> list[int]:
-    """Cut a sampled text: without its opening token, up to where the model ended it."""
+def cut_at_end(row: Sequence[int], ends: set[int]) -> list[int]:
+    """Cut a sampled text at the first of the tokens `ends`, and drop its opening token."""
     stop = next((place for place in range(1, len(row)) if row[place] in ends), len(row))
     return list(row[1:stop])

@@ -1,4 +1,4 @@
-"""Settings of a build: how much work it does, in three presets, with every field open to `--set`."""
+"""Settings of a build, in three presets by amount of work; `--set` changes any field."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from minigpt.pruning.settings import RepairSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusSettings:
-    """How the text is read.
+    """Settings of how the text is read.
 
     Attributes:
-        relevance: choose passages with the sentence encoder, by their likeness to the domain's seed texts.
-        max_documents: read no more documents than this; null reads all.
+        relevance: choose passages with the sentence encoder, by their similarity to the domain's seed texts.
+        max_documents: number of documents to read at most; null reads all.
     """
 
     relevance: bool = False
@@ -28,11 +28,11 @@ class CorpusSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """How much is measured.
+    """Settings of how much is measured.
 
     Attributes:
         heldout_bytes: bytes of held-out text; null measures all of it.
-        questions: questions of each set; null asks all of them.
+        questions: questions of each set; null takes all of them.
         general: measure general text and questions too.
         window: longest context in tokens.
         batch_tokens: tokens of one forward pass.
@@ -49,11 +49,11 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSettings:
-    """The text that is trained on (docs/results/quality.md has what each part is worth).
+    """Settings of the training text; docs/results/quality.md shows the effect of each part.
 
     Attributes:
         general: bytes of general text mixed in, relative to the bytes of the domain's own text.
-        definitions: how many times over the definitions that stand in this text are added as questions and answers.
+        definitions: number of times that the definitions in this text are added as questions and answers.
         sampled: number of passages that are sampled from the parent after a short tuning on this text.
         dev_bytes: bytes of dev text that decide when to stop; null reads all of it.
     """
@@ -66,23 +66,22 @@ class TextSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a preset fixes; each field can be set with `--set`.
+    """All settings of a build, as a preset fixes them.
 
     Attributes:
-        corpus: how the text is read.
-        evaluation: how much is measured.
-        plan: how the units to keep are chosen.
-        repair: how the pruned model is repaired.
-        text: the text that is trained on.
+        corpus: settings of how the text is read.
+        evaluation: settings of how much is measured.
+        plan: settings of how the units to keep are chosen.
+        repair: settings of the least-squares repair.
+        text: settings of the training text.
         tuned_parent: tune the parent on the same text. It is the fair comparison, the model that is pruned, and the
             teacher; without it the parent is pruned as it is.
-        recipe: a healing recipe of a paper that takes the place of the preset's; fields of `heal` that are set change
-            it.
-        keep_general: what general text may cost, as a multiple of the parent's bits per byte on it. General text then
-            counts as much as the domain's in statistics, plan, repair, vocabulary and healing, and of the healed
-            weights those are kept that are best on the domain among those within the bound. Null sets no bound.
-        tune: how the parent is tuned, at half, once and twice its learning rate.
-        heal: how the pruned model is trained.
+        recipe: a paper's healing recipe that replaces the preset's one; fields of `heal` that the user sets change it.
+        keep_general: bound on general text, as a multiple of the parent's bits per byte on it. General text then
+            counts as much as the domain's in statistics, plan, repair, vocabulary and healing, and healing keeps the
+            weights that are best on the domain among those within the bound. Null sets no bound.
+        tune: recipe for tuning the parent, at half, once and twice its learning rate.
+        heal: recipe for training the pruned model.
     """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
@@ -107,6 +106,7 @@ class Settings:
     )
 
 
+# The preset "standard", from which "thorough" is derived.
 STANDARD = Settings(corpus=CorpusSettings(relevance=True), text=TextSettings(general=1.0, definitions=3, sampled=8_000))
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
@@ -128,17 +128,17 @@ PRESETS: Mapping[str, Settings] = {
 }
 
 
-# Names that settings had before; they are understood for as long as scripts may use them.
+# Former names of settings, which scripts may still use.
 OLDER_NAMES = {"control": "tuned_parent"}
 
 
 def settings_for(preset: str, overrides: Mapping[str, str], *, keep_general: float | None = None) -> Settings:
-    """The preset with the user's changes.
+    """Resolve the settings of a build: the preset with the user's changes.
 
     Args:
         preset: a key of `PRESETS`.
         overrides: dotted names and values, as `--set` takes them.
-        keep_general: bound on general text (None: the one of the settings).
+        keep_general: bound on general text (None: the bound in the settings).
 
     Raises:
         UnknownName: there is no such preset or healing recipe.

@@ -1,4 +1,4 @@
-"""The summary of a plan: what `--plan-only` shows."""
+"""Summary of a plan, for `--plan-only`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minigpt.types import PrunePlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSummary:
-    """What would be kept and removed, before any weight is touched.
+    """Summary of the units that a plan keeps and removes.
 
     Attributes:
         domain: name of the domain.

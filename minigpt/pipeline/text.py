@@ -1,4 +1,4 @@
-"""The text of a build as values: what decides the plan, and what is trained on."""
+"""Text of a build: the planning text that decides which units are kept, and the training text."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Documents = tuple[Document, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanningText:
-    """The text that decides what is kept. Where general loss is bounded, general text counts as much as the domain's.
+    """The text that decides which units are kept; under a bound, general text counts as much as the domain's.
 
     Attributes:
-        calibration: what statistics and repair read, in this order.
-        counted: what tokens are counted in.
-        dev: the domain's dev text, which probes read.
-        general_dev: general dev text, which probes read as much of; empty without a bound.
-        general: general calibration text, which a contrast reads; empty without general text.
-        window: longest piece in tokens.
+        calibration: text for statistics and repair, in this order.
+        counted: text in which tokens are counted.
+        dev: the domain's dev text, for probes.
+        general_dev: general dev text, of which probes read as much; empty without a bound.
+        general: general calibration text, for a contrast; empty without general text.
+        window: longest piece, in tokens.
         batch_tokens: tokens of one forward pass.
-        key: names `calibration`, `counted` and the dev text.
-        general_key: names `general`; empty without general text.
+        key: fingerprint of `calibration`, `counted` and the dev text.
+        general_key: fingerprint of `general`; empty without general text.
     """
 
     calibration: Documents
@@ -49,16 +49,16 @@ class PlanningText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingText:
-    """The text that is trained on: the same documents for the tuned parent and for the specialist.
+    """The training text: the same documents for the tuned parent and for the specialist.
 
     Attributes:
-        real: the domain's training text and the general text mixed in.
-        definitions: definitions that stand in `real`, put as questions and answers; none that a test asks.
+        real: the domain's training text, with general text mixed in.
+        definitions: definitions in `real`, put as questions and answers, without those that a test asks.
         sampled: passages that the parent wrote after a short tuning on the text above.
         dev: text that decides when to stop.
         general_share: bytes of general text in `real`, relative to the domain's.
-        real_key: names everything but the sampled passages.
-        key: names everything.
+        real_key: fingerprint of everything but the sampled passages.
+        key: fingerprint of everything.
         sampling_seconds: time that the short tuning and the sampling took.
     """
 
@@ -73,11 +73,11 @@ class TrainingText:
 
 
 def planning_text(corpora: Corpora, settings: Settings) -> PlanningText:
-    """Gather the text that decides what is kept.
+    """Gather the text that decides which units are kept.
 
     Args:
         corpora: domain and general text.
-        settings: the bound on general text, the window and the size of a batch.
+        settings: the bound on general text, the window and the size of a batch are read.
     """
     domain, general = corpora.domain, corpora.general
     calibration, counted = list(domain.calibration), [*domain.calibration, *domain.train]
@@ -113,23 +113,24 @@ def general_calibration(text: PlanningText, tokenizer: Any, tokens: int) -> list
 
 
 def _packed(text: PlanningText, documents: Documents, tokenizer: Any, tokens: int) -> list[Batch]:
+    """Pack documents into batches of the build's window."""
     return calibration_batches(tokenizer, documents, window=text.window, tokens=tokens, batch_tokens=text.batch_tokens)
 
 
 def probe_documents(text: PlanningText, limit: int) -> list[Document]:
-    """Take about `limit` bytes of dev text, half of them general where general loss is bounded."""
+    """Take about `limit` bytes of dev text, half of them from general text where its loss is bounded."""
     if not text.general_dev:
         return take_bytes(text.dev, limit)
     return [*take_bytes(text.dev, limit // 2), *take_bytes(text.general_dev, limit // 2)]
 
 
 def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> TrainingText:
-    """Gather the text that is trained on, as far as no model writes it.
+    """Gather the training text, without sampled passages.
 
     Args:
         corpora: domain and general text.
-        settings: what is mixed in, and the bound on general text, which mixes in at least as much general text.
-        seed: of the wordings of definitions.
+        settings: the texts to add; under a bound on general text, at least as much general text as domain text.
+        seed: seed of the wordings of definitions.
     """
     domain, general = corpora.domain, corpora.general
     bounded = general is not None and settings.keep_general is not None
@@ -137,7 +138,7 @@ def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> Trainin
     if general is not None:
         share = max(1.0, settings.text.general) if bounded else settings.text.general
     real = training_documents(domain, general, share)
-    asked = definition_documents(real, settings.text.definitions, seed, template=TEMPLATE)
+    questions = definition_documents(real, settings.text.definitions, seed, template=TEMPLATE)
     key = fingerprint(
         domain.fingerprint,
         general.fingerprint if general else "",
@@ -146,7 +147,7 @@ def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> Trainin
     )
     return TrainingText(
         real=tuple(real),
-        definitions=tuple(clear_of_tests(asked, corpora)),
+        definitions=tuple(clear_of_tests(questions, corpora)),
         dev=tuple(take_bytes(domain.dev, settings.text.dev_bytes)),
         general_share=share,
         real_key=key,

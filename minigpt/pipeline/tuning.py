@@ -1,4 +1,4 @@
-"""Tune the unpruned parent on the domain: the fair comparison, and the model that is pruned and taught from."""
+"""Tuning of the parent on the domain: the tuned parent is the fair comparison, the pruned model and the teacher."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from minigpt.types import Training
 
 # Learning rates that are tried, as multiples of the recipe's own.
 RATES = (0.5, 1.0, 2.0)
-# Raised when the short tuning changes, so that older results are not taken for new ones.
+# Version of the short tuning: raised when it changes, so that older results are made again.
 SHORT_TUNING_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedParent:
-    """A tuned parent and how it was chosen.
+    """A tuned parent and the runs that it was chosen from.
 
     Attributes:
         model: the folder with the best weights, by dev loss.
-        training: the run that made them.
+        training: the run that made these weights.
         tried: all runs.
-        seconds: time that they took, the sampling of text between them included.
+        seconds: time that all runs took, the sampling of text between them included.
     """
 
     model: SavedModel
@@ -39,10 +39,10 @@ class TunedParent:
 
 
 def tune_briefly(run: Run, parent: assets.Parent, text: TrainingText) -> TunedParent:
-    """Tune the parent in short runs on the real training text, at the best of three learning rates by dev loss.
+    """Tune the parent in short runs on the real training text, at three learning rates; dev loss decides.
 
-    Where none of them helps, lower ones are tried. The result writes the sampled text, and the tuned parent is this
-    model or a better one.
+    Where none of the rates helps, lower ones are tried. The resulting model writes the sampled text, and the tuned
+    parent is this model or a better one.
     """
     recipe, key = run.settings.tune, short_tuning_key(run, parent, text)
     purpose = "the fair comparison" if run.settings.tuned_parent else "the writer of sampled text"
@@ -70,7 +70,7 @@ def tune_briefly(run: Run, parent: assets.Parent, text: TrainingText) -> TunedPa
 
 
 def short_tuning_key(run: Run, parent: assets.Parent, text: TrainingText) -> str:
-    """Name the parent after its short runs on the real text."""
+    """Fingerprint the briefly tuned parent."""
     return fingerprint(
         SHORT_TUNING_VERSION,
         parent.fingerprint,
@@ -80,17 +80,17 @@ def short_tuning_key(run: Run, parent: assets.Parent, text: TrainingText) -> str
 
 
 def tune_parent(run: Run, parent: assets.Parent, text: TrainingText, short: TunedParent) -> TunedParent:
-    """Tune the parent on the healing text: the best of every run by dev loss.
+    """Tune the parent on all training text, and keep the best of all runs by dev loss.
 
-    The short runs read the real text and stop when the dev loss stops falling. The best rate then gets a run without
-    patience over all that healing reads, sampled text included, and over as many tokens, so that the tuned parent has
-    had every chance to use them.
+    The short runs read the real text and stop when the dev loss stops falling. The best learning rate then gets a long
+    run that does not stop early, over the same text and as many tokens as healing reads, so that the comparison with
+    the healed model is fair.
 
     Args:
         run: the build.
         parent: the untuned parent.
         text: all training text, sampled text included.
-        short: of :func:`tune_briefly`.
+        short: the briefly tuned parent, of :func:`tune_briefly`.
     """
     heal = run.settings.heal
     most = heal.steps * max(heal.tokens_per_step, heal.window)  # tokens that healing can read
@@ -106,14 +106,14 @@ def tune_parent(run: Run, parent: assets.Parent, text: TrainingText, short: Tune
             tokenizer = assets.load_tokenizer(parent.path)
             save_model(result.model, tokenizer, folder / "model", run.options.dtype)
         read = (" on the real text", " on all of it") if text.sampled else ("", "")
-        _write_runs(folder, result.told(*read), result.tried)
+        _write_runs(folder, result.training_record(*read), result.tried)
 
     folder, done = run.workspace.stage("tuned", key, make)
     return _read(folder, key, max(short.seconds, text.sampling_seconds) + done.seconds)
 
 
 def _long_run(run: Run, parent: assets.Parent, text: TrainingText, before: TuningResult, tokens: int) -> TuningResult:
-    """The better of the result before and of the parent after a run over so many tokens of all training text."""
+    """Train the parent over so many tokens of all training text; return the better of this and the earlier result."""
     recipe, seed = run.settings.tune, run.text_seed
     train, dev = tokenized(text, assets.load_tokenizer(parent.path), recipe.window)
     with run.reporter.stage("Tuning the parent (the fair comparison) on all text"):
@@ -133,12 +133,14 @@ def _long_run(run: Run, parent: assets.Parent, text: TrainingText, before: Tunin
 
 
 def _write_runs(folder: Path, training: Training, tried: tuple[Training, ...]) -> None:
+    """Write the records of the chosen run and of all runs, and free memory."""
     release()
     write_json(folder / "training.json", training)
     write_json(folder / "tried.json", tried)
 
 
 def _read(folder: Path, key: str, seconds: float) -> TunedParent:
+    """Read a tuned parent from its stage folder."""
     return TunedParent(
         model=SavedModel(path=folder / "model", key=key),
         training=read_json(folder / "training.json", Training),

@@ -1,4 +1,4 @@
-"""The folder of one build: finished stages stay under `work/`, found again by the fingerprint of their inputs."""
+"""Workspace: the folder of one build. Finished stages stay under `work/`, each with the fingerprint of its inputs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, read_json, write_json
 from minigpt.types import BuildReport
 
+# Marker of a finished stage.
 DONE = "done.json"
+# Marker of a build's folder.
 BUILD = "build.json"
+# Stages that hold weights.
 HEAVY = ("tuned_first", "tuned", "pruned", "healed")
+# Stages that hold text.
 TEXTS = ("corpus", "sampled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """Written last into a stage's folder: whose inputs it was made from, and how long it took."""
+    """Marker of a finished stage, which is written last into its folder.
+
+    Attributes:
+        key: fingerprint of the stage's inputs.
+        seconds: time that the stage took.
+    """
 
     key: str
     seconds: float
@@ -28,30 +37,34 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """Paths of one build. `work/<stage>/` appears whole or not at all."""
+    """Paths of one build; the folder `work/<stage>` of a stage is complete or does not exist."""
 
     root: Path
 
     @property
     def work(self) -> Path:
-        """Where unfinished business lives."""
+        """Folder of the stages."""
         return self.root / "work"
 
     @property
     def model(self) -> Path:
-        """The finished model, a plain Hugging Face folder."""
+        """Folder of the finished model, in Hugging Face format."""
         return self.root / "model"
 
     @property
     def report(self) -> Path:
-        """The report."""
+        """File of the report."""
         return self.root / "report.json"
 
     def stage(self, name: str, key: str, make: Callable[[Path], None]) -> tuple[Path, Done]:
-        """The folder of a stage, made by `make` unless it is there with the same key.
+        """Return the folder and the marker of a stage; run the stage unless it is finished with the same key.
 
-        A stage that fails or is killed leaves nothing; one made from other inputs is replaced when the new one is
-        whole.
+        A stage that fails or is killed leaves nothing; a stage of other inputs is replaced once the new one is whole.
+
+        Args:
+            name: name of the stage.
+            key: fingerprint of its inputs.
+            make: runs the stage and writes its results into the folder that it is given.
         """
         folder = self.work / name
         if (done := finished(folder)) is not None and done.key == key:
@@ -66,19 +79,19 @@ class Workspace:
 
     @property
     def marker(self) -> Path:
-        """Says that the folder is a build's, and with which options it was asked for."""
+        """File that marks the folder as a build's and holds the build's options."""
         return self.work / BUILD
 
     def is_foreign(self) -> bool:
-        """Whether the folder holds files and no build."""
+        """Return whether the folder holds files, but no build."""
         if not self.root.is_dir():
             return self.root.exists()
         return not (self.marker.exists() or _is_report(self.report)) and any(self.root.iterdir())
 
     def slim(self) -> None:
-        """Drop the text, the weights of finished stages, of which the build keeps one, and what killed runs left.
+        """Delete text, weights of finished stages and leftovers of killed runs; the build keeps its own model.
 
-        A stage without its weights counts as not done.
+        A stage without its weights counts as unfinished.
         """
         for name in HEAVY:
             (self.work / name / DONE).unlink(missing_ok=True)
@@ -90,7 +103,7 @@ class Workspace:
             shutil.rmtree(stale, ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove everything this build wrote, and nothing else."""
+        """Delete everything that this build wrote, and nothing else."""
         for path in (self.work, self.model):
             shutil.rmtree(path, ignore_errors=True)
         for name in ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "report.svg"):
@@ -98,7 +111,7 @@ class Workspace:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether a file is the report of a build of ours."""
+    """Return whether a file is the report of a build."""
     try:
         return "build" in read_json(path, BuildReport).fingerprints
     except MiniGPTError:
@@ -106,7 +119,7 @@ def _is_report(path: Path) -> bool:
 
 
 def finished(folder: Path) -> Done | None:
-    """The marker of a finished stage, or None."""
+    """Read the marker of a finished stage; None if the stage is not finished."""
     try:
         return read_json(folder / DONE, Done)
     except MiniGPTError:

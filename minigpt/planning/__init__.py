@@ -1,4 +1,4 @@
-"""Planning: how much of each axis goes, from measured sensitivity, before any weight is touched."""
+"""Planning: decide how much of each axis is removed, by measured sensitivity, before any weight is changed."""
 
 from minigpt.planning.allocate import Limits, allocate
 from minigpt.planning.sensitivity import LEFT_AFTER, Curve, Healing, Sensitivity, shipped

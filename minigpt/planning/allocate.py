@@ -11,17 +11,25 @@ from minigpt.planning.sensitivity import Sensitivity
 from minigpt.transformer.arch import UnitCosts
 from minigpt.types import Ints, Shape
 
+# How far a plan may end from the target, as a fraction.
 TOLERANCE = 0.01
+# A cut vocabulary is a multiple of this.
 VOCAB_STEP = 64
+# A cut FFN width is a multiple of this.
 NEURON_STEP = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the planner may choose from. A fixed width is a range of one.
+    """The shapes that the planner may choose from; a fixed width is a range of one.
 
-    `layers` and `kv_groups` list the allowed numbers kept; `neurons` and `vocab` are (least, most) kept. A model may
-    have rows that stand for no token: a vocabulary that is cut then keeps at most `cut_vocab`.
+    Attributes:
+        layers: allowed numbers of layers.
+        kv_groups: allowed numbers of KV groups.
+        neurons: least and greatest FFN width.
+        vocab: least and greatest number of tokens.
+        cut_vocab: greatest number of tokens of a vocabulary that is cut, where the embedding has rows that stand for
+            no token.
     """
 
     layers: Ints
@@ -31,7 +39,10 @@ class Limits:
     cut_vocab: int | None = None
 
     def vocab_size(self, room: int) -> int:
-        """The most tokens in `room` tokens' place: the parent's own number or a multiple of 64, within the range."""
+        """Return the largest allowed vocabulary that has at most `room` tokens, or the smallest one if none has.
+
+        Allowed are the parent's own number and multiples of 64 within the range.
+        """
         least, most = self.vocab
         if room >= most:
             return most
@@ -39,7 +50,7 @@ class Limits:
         return min(most, max(least, cut // VOCAB_STEP * VOCAB_STEP))
 
     def neuron_widths(self) -> Iterator[int]:
-        """Allowed FFN widths: multiples of 32 (and the two ends, if they are fixed or the parent's own)."""
+        """Yield the allowed FFN widths: multiples of 32, and the greatest width itself."""
         least, most = self.neurons
         first = -(-least // NEURON_STEP) * NEURON_STEP
         yield from range(first, most, NEURON_STEP)
@@ -49,19 +60,27 @@ class Limits:
 def allocate(
     parent: Shape, costs: UnitCosts, target: int, sensitivity: Sensitivity, limits: Limits, *, slack: int = 0
 ) -> Shape:
-    """The shape of about `target` parameters with the smallest expected cost.
+    """Find the shape of about `target` parameters with the smallest expected cost.
 
-    Every number of layers, KV groups and neurons is tried; the vocabulary takes up what is left, to the nearest 64
-    tokens. Costs add up in log2 of bits per byte. Never above the target if one of the shapes within 1 % below it is
-    legal; otherwise the nearest within 1 %, or failing that within `slack` parameters, on either side (a method that
-    removes whole layers only cannot do better).
+    Every number of layers, KV groups and neurons is tried; the vocabulary takes what is left, to the nearest 64 tokens.
+    Costs add up in log2 of bits per byte. Shapes within 1 % below the target come first; if none of them is legal, the
+    shapes within 1 % above it; if there is none either, the nearest shape within `slack` parameters on either side (a
+    method that only removes whole layers cannot do better).
 
-    Where the vocabulary stays, a step of the neurons is coarse (1.2 % of the default parent). Then every number of
-    layers and KV groups is tried with its nearest width, 1 % of the parent on either side is near enough, and cost
-    decides: else a KV group, the dearest unit there is, would go for a fraction of a percent.
+    Where the vocabulary stays, one step of the FFN width is coarse. Then every number of layers and KV groups is tried
+    with its nearest width, any shape within 1 % of the parent on either side is near enough, and the cost decides.
+    Otherwise a KV group, the most costly unit, would be removed for the sake of a fraction of a percent.
+
+    Args:
+        parent: shape of the parent.
+        costs: parameters of each unit.
+        target: parameters to reach.
+        sensitivity: the expected cost of removing a fraction of each axis.
+        limits: the allowed shapes.
+        slack: how far from the target the shape may end if none is within 1 %, in parameters.
 
     Raises:
-        PlanError: no legal shape is within 1 % of the target or `slack` parameters; says what the nearest is.
+        PlanError: no legal shape is near enough; the error says which one is nearest.
     """
     best: tuple[bool, float, int, Shape] | None = None
     nearest: Shape | None = None
@@ -87,12 +106,12 @@ def allocate(
 
 
 def expected_cost(parent: Shape, shape: Shape, sensitivity: Sensitivity) -> float:
-    """Sum of the costs of the axes, log2 of the ratio of bits per byte after healing."""
+    """Sum the costs of all axes: log2 of the ratio of bits per byte after healing."""
     return sum(sensitivity.cost(axis, fraction) for axis, fraction in removed_fractions(parent, shape).items())
 
 
 def removed_fractions(parent: Shape, shape: Shape) -> dict[str, float]:
-    """What fraction of each axis a shape removes."""
+    """Return the fraction of each axis that a shape removes."""
     return {
         "vocab": 1 - shape.vocab_size / parent.vocab_size,
         "ffn": 1 - shape.intermediate_size / parent.intermediate_size,
@@ -102,6 +121,7 @@ def removed_fractions(parent: Shape, shape: Shape) -> dict[str, float]:
 
 
 def _candidates(costs: UnitCosts, target: int, limits: Limits) -> Iterator[Shape]:
+    """Yield every allowed shape, with the vocabulary that fills up the target."""
     for layers in limits.layers:
         for groups in limits.kv_groups:
             for neurons in limits.neuron_widths():
@@ -111,6 +131,6 @@ def _candidates(costs: UnitCosts, target: int, limits: Limits) -> Iterator[Shape
 
 
 def _nearest(costs: UnitCosts, target: int, limits: Limits) -> Iterator[Shape]:
-    """Of each number of layers and KV groups the width that is nearest to the target, the larger of two."""
+    """Yield for each number of layers and KV groups the shape nearest to the target; of two, the wider one."""
     for _, shapes in groupby(_candidates(costs, target, limits), key=lambda shape: (shape.layers, shape.kv_groups)):
         yield min(shapes, key=lambda shape: (abs(costs.total(shape) - target), -shape.intermediate_size))

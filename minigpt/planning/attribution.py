@@ -1,4 +1,4 @@
-"""Who removed what: parameters taken away by each kind of pruning of the Mini-GPTs paper, and by whole layers."""
+"""Attribution of removed parameters to the kinds of pruning of the Mini-GPTs paper, and to whole layers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,20 @@ def removed_parameters(
     norms: WeightNorms,
     kinds: Collection[str] | None,
 ) -> dict[str, int]:
-    """Parameters removed by `linear`, `activation`, `embedding` and `layers`; they add up to what is gone.
+    """Count the parameters removed by `linear`, `activation`, `embedding` and `layers` pruning; they sum to the total.
 
-    KV groups are linear pruning. A removed FFN neuron counts as activation pruning if it ranks lower in its layer by
-    what its activation gives out than by the magnitudes at its projections, otherwise as linear pruning; where
-    `--kinds` allows one of the two, that one did it.
+    KV groups count as linear pruning. A removed neuron counts as activation pruning if it ranks lower in its layer by
+    the output of its activation function than by the magnitudes at its projections, otherwise as linear pruning; where
+    `--kinds` allows only one of the two, it counts as that one.
+
+    Args:
+        plan: the units that are kept.
+        before: shape of the parent.
+        after: shape of the result.
+        costs: parameters of each unit.
+        stats: activation statistics of the parent.
+        norms: weight norms of the parent.
+        kinds: kinds of pruning that were allowed (None: all).
     """
     layer = costs.per_layer_fixed + before.intermediate_size * costs.per_neuron + before.kv_groups * costs.per_kv_group
     neurons = before.intermediate_size - after.intermediate_size
@@ -43,7 +52,7 @@ def removed_parameters(
 
 
 def _by_activation(plan: PrunePlan, stats: Any, kinds: Collection[str] | None) -> int:
-    """Removed neurons whose activation is the weaker evidence for them."""
+    """Count the removed neurons that rank lower by their activation than by their projections."""
     linear, activation = _ranks(ffn_linear(stats)), _ranks(ffn_activation(stats))
     width = linear.shape[1]
     counted = 0
@@ -57,5 +66,5 @@ def _by_activation(plan: PrunePlan, stats: Any, kinds: Collection[str] | None) -
 
 
 def _ranks(scores: Tensor) -> Tensor:
-    """Place of each unit in its layer, 0 the least important."""
+    """Rank each unit in its layer; 0 is the least important."""
     return scores.argsort(dim=1, stable=True).argsort(dim=1, stable=True)

@@ -1,4 +1,4 @@
-"""The planner's budget: the size to reach, and the shapes that method, `--kinds`, given widths and loading allow."""
+"""Budget of a plan: the target size, and the shapes that the method, `--kinds`, the settings and the family allow."""
 
 from __future__ import annotations
 
@@ -18,28 +18,37 @@ from minigpt.pruning import vocab
 from minigpt.transformer.arch import UnitCosts, check_shape, legal_kv_groups, shape_of, unit_costs
 from minigpt.types import AXES, Shape
 
+# Smallest fractions of layers and neurons that a plan over all axes keeps.
 FEWEST_LAYERS = 0.4
 FEWEST_NEURONS = 0.25
+# Bytes of one entry in the header of a safetensors file, besides the tensor's name.
 ENTRY_BYTES = 84
+# Axes that each kind of pruning cuts.
 AXES_OF_KIND: Mapping[str, frozenset[str]] = {
     "linear": frozenset({"ffn", "kv_groups"}),
     "activation": frozenset({"ffn"}),
     "embedding": frozenset({"vocab"}),
 }
+# Axis and kind of pruning of each width that can be set.
 KINDS_OF_WIDTH: Mapping[str, tuple[str, str]] = {
     "layers": ("layers", "layers"),
     "intermediate_size": ("ffn", "activation or linear"),
     "kv_groups": ("kv_groups", "linear"),
     "vocab_size": ("vocab", "embedding"),
 }
+# A sensitivity without costs, for plans in which there is nothing to decide.
 FREE = Sensitivity(curves={axis: ((1.0, 0.0),) for axis in AXES}, source="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The size to reach and the ways to reach it.
+    """The size to reach, and the shapes that may reach it.
 
-    `slack` is how far from the target, in parameters, a method with few axes may end: one layer's size.
+    Attributes:
+        target: parameters to keep.
+        costs: parameters of each unit.
+        limits: the allowed shapes.
+        slack: how far from the target a method with few axes may end: the parameters of one layer.
     """
 
     target: int
@@ -49,13 +58,13 @@ class Budget:
 
     @property
     def choices(self) -> int:
-        """Axes on which there is something to decide."""
+        """Number of axes on which there is something to decide."""
         limits = self.limits
         ranges = (limits.neurons[0] < limits.neurons[1], limits.vocab[0] < limits.vocab[1])
         return sum(ranges) + (len(limits.layers) > 1) + (len(limits.kv_groups) > 1)
 
     def shape(self, parent: Shape, sensitivity: Sensitivity) -> Shape:
-        """The best shape of the size asked for."""
+        """Find the shape of the target size with the smallest expected cost."""
         return allocate(parent, self.costs, self.target, sensitivity, self.limits, slack=self.slack)
 
 
@@ -68,13 +77,13 @@ def budget_for(
     settings: PlanSettings,
     kinds: Collection[str] | None = None,
 ) -> Budget:
-    """The size to reach, and the shapes that the method, `kinds` and the settings allow.
+    """Set up the budget: the target, and the shapes that the method, `kinds` and the settings allow.
 
     Args:
         config: the parent's Hugging Face config, or its model.
-        tokenizer: the parent's.
+        tokenizer: the parent's tokenizer.
         method: the row of the table; only its axes are cut.
-        target: parameters to keep, see :meth:`minigpt.planning.target.Target.parameters`.
+        target: parameters to keep, of :meth:`minigpt.planning.target.Target.parameters`.
         settings: widths that are given instead of planned.
         kinds: kinds of pruning that are allowed (None: all, whole layers too).
 
@@ -93,7 +102,7 @@ def budget_for(
 
 
 def header_bytes(folder: Path) -> int:
-    """Bytes of a model's safetensors files that hold no weights: the names in their headers, about."""
+    """Estimate the bytes of a model's safetensors files that hold no weights: their headers."""
     header = 64
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="numpy") as weights:
@@ -102,10 +111,10 @@ def header_bytes(folder: Path) -> int:
 
 
 def allowed_axes(method: Method, kinds: Collection[str] | None) -> frozenset[str]:
-    """The axes that a method may cut when only these kinds of pruning are allowed (None: all).
+    """Return the axes that a method may cut where only these kinds of pruning are allowed (None: all).
 
     Raises:
-        PlanError: none is left.
+        PlanError: no axis is left.
     """
     if kinds is None:
         return method.axes
@@ -119,7 +128,7 @@ def allowed_axes(method: Method, kinds: Collection[str] | None) -> frozenset[str
 
 
 def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], settings: PlanSettings) -> Limits:
-    """The shapes to choose from. A method that lacks some of the axes may go further on those it has."""
+    """Collect the allowed shapes; a method that lacks some of the axes may cut more of those it has."""
     parent = shape_of(config)
     whole = method.axes == frozenset(AXES)
     fewest = min(parent.layers, max(2, round(parent.layers * FEWEST_LAYERS) if whole else 2))
@@ -162,5 +171,5 @@ def _check_fixed(settings: PlanSettings, config: Any, method: Method, axes: froz
 
 
 def _smallest_vocabulary(tokenizer: Any) -> int:
-    """The fewest tokens to plan with: those that must be kept, and a thousand to speak with."""
+    """Return the smallest vocabulary to plan with: the required tokens and about a thousand others."""
     return -(-(len(vocab.closure(tokenizer, ())) + 1280) // 64) * 64

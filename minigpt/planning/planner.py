@@ -1,4 +1,4 @@
-"""The planner: from a method, what it measured and a budget to the units that are kept."""
+"""The planner: choose the units to keep, from a method, its material and a budget."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def plan_units(
     Args:
         method: the row of the table.
         material: the model, which stays as it is, and its statistics.
-        tokenizer: the model's; says which tokens must stay together.
+        tokenizer: the model's tokenizer; its merges decide which tokens must stay together.
         budget: the size to reach and the shapes allowed.
         sensitivity: the expected cost of removing a share of each axis.
         scores: of :func:`minigpt.methods.ranking.rank`.
         base_model: the parent's name, for the plan's record.
-        kinds: kinds of pruning that were allowed, for the account of what removed what.
+        kinds: kinds of pruning that were allowed, to attribute removed parameters.
 
     Raises:
         PlanError: no allowed shape is near the size.
@@ -75,20 +75,20 @@ def plan_units(
 def decide_sensitivity(
     budget: Budget, config: Any, settings: PlanSettings, *, accelerated: bool, measure: Callable[[], Curves]
 ) -> Sensitivity:
-    """The costs that split the budget: free ones, shipped ones or measured ones.
+    """Choose the costs that split the budget: none, shipped ones or measured ones.
 
     Args:
-        budget: where it leaves nothing to decide between, every axis is free.
+        budget: with fewer than two axes to decide about, no costs are needed.
         config: the parent's Hugging Face config.
-        settings: say whether to measure.
+        settings: decide whether to measure.
         accelerated: whether the model is on an accelerator, where measuring takes seconds.
-        measure: measures the curves, or reads them where they were measured before; called only where needed.
+        measure: measures the curves, or reads earlier measurements; it is called only where needed.
     """
     if budget.choices < 2:
         return FREE
     table = shipped(str(config.model_type), int(config.hidden_size), shape_of(config), settings.healing)
-    wanted = settings.sensitivity == "measure" or (settings.sensitivity == "auto" and accelerated)
-    if table is not None and not wanted:
+    measures = settings.sensitivity == "measure" or (settings.sensitivity == "auto" and accelerated)
+    if table is not None and not measures:
         return table
     return Sensitivity.after(settings.healing, measure())
 
@@ -105,12 +105,12 @@ def measure_curves(
     window: int,
     reporter: Reporter = SILENT,
 ) -> Curves:
-    """Measure the cost of every axis of a method, cut and repaired as the method will be.
+    """Measure the cost of every axis of a method, with copies that are cut and repaired as the method does it.
 
     Args:
         method: the row of the table; its axes are probed.
         material: the model, which stays as it is, and its statistics.
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
         scores: of :func:`minigpt.methods.ranking.rank`.
         documents: dev text that is read after every cut (never held-out text).
         repair: of :func:`minigpt.methods.cut.repair_of`.
@@ -122,8 +122,8 @@ def measure_curves(
 
     def cut(copy: Any, shape: Any) -> Any:
         plan = choose(method, material, shape, scores, base_model="")
-        own = replace(material, model=copy)
-        return cut_units(copy, plan, method, repair=repair, batches=batches, material=own)[0]
+        material_of_copy = replace(material, model=copy)
+        return cut_units(copy, plan, method, repair=repair, batches=batches, material=material_of_copy)[0]
 
     return measure_sensitivity(
         material.model,

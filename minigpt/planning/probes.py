@@ -1,4 +1,4 @@
-"""Probes: measure what removing a share of one axis costs, by cutting a copy and reading dev text."""
+"""Probes: measure the cost of removing a fraction of one axis, by cutting a copy and reading dev text."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from minigpt.pruning import vocab
 from minigpt.transformer.arch import legal_kv_groups, shape_of
 from minigpt.types import AXES, Document, Shape
 
+# Fractions of each axis that probes remove; of KV groups, every legal number is probed.
 FFN_REMOVED = (0.1, 0.25, 0.5, 0.75)
 LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35, 0.5)
 VOCAB_REMOVED = (0.25, 0.5, 0.7, 0.85)
@@ -33,18 +34,21 @@ def measure_sensitivity(
     window: int,
     reporter: Reporter,
 ) -> dict[str, Curve]:
-    """The curves of a model, on dev text (never on held-out text): log2 of the ratio of bits per byte.
+    """Measure the sensitivity curves of a model: log2 of the ratio of bits per byte, before any healing.
 
     Args:
-        model: the model that will be pruned; left as it is.
+        model: the model that will be pruned; it stays as it is.
         tokenizer: its tokenizer.
-        cut: makes a copy of the model of a shape, vocabulary aside, by the method's own means: repaired only if the
-            method repairs, or the planner would think cheap what the method pays for.
-        documents: dev text to read.
+        cut: `(copy, shape) -> model`, cuts a copy to a shape, vocabulary aside, exactly as the method will: with the
+            repair only if the method repairs, since otherwise the measured costs would be too low.
+        documents: dev text to read (never held-out text).
         counts: token counts of the domain.
-        axes: which to measure.
-        window: longest piece of text.
+        axes: axes to measure.
+        window: longest piece of text, in tokens.
         reporter: told about progress.
+
+    Returns:
+        For each axis, points (fraction removed, cost).
     """
     before = bits_per_byte(model, token_text(tokenizer, documents, window))
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -62,19 +66,19 @@ def measure_sensitivity(
 
 
 def _probes(model: Any) -> list[tuple[str, float, Shape]]:
-    """(axis, fraction removed, shape) for every probe, each changing one axis only."""
+    """List the probes as (axis, fraction removed, shape); every probe changes one axis only."""
     full = shape_of(model)
-    found: list[tuple[str, float, Shape]] = []
+    probes: list[tuple[str, float, Shape]] = []
     for share in FFN_REMOVED:
         width = max(32, round(full.intermediate_size * (1 - share)))
-        found.append(("ffn", 1 - width / full.intermediate_size, replace(full, intermediate_size=width)))
+        probes.append(("ffn", 1 - width / full.intermediate_size, replace(full, intermediate_size=width)))
     for groups in legal_kv_groups(model)[:-1][::-1]:
-        found.append(("kv_groups", 1 - groups / full.kv_groups, replace(full, kv_groups=groups)))
+        probes.append(("kv_groups", 1 - groups / full.kv_groups, replace(full, kv_groups=groups)))
     for layers in sorted({max(1, round(full.layers * share)) for share in LAYERS_REMOVED}):
         if layers < full.layers:
-            found.append(("layers", layers / full.layers, replace(full, layers=full.layers - layers)))
+            probes.append(("layers", layers / full.layers, replace(full, layers=full.layers - layers)))
     for share in VOCAB_REMOVED:
         size = round(full.vocab_size * (1 - share)) // 64 * 64
         if size >= 1024:
-            found.append(("vocab", 1 - size / full.vocab_size, replace(full, vocab_size=size)))
-    return found
+            probes.append(("vocab", 1 - size / full.vocab_size, replace(full, vocab_size=size)))
+    return probes

@@ -1,4 +1,4 @@
-"""What removing a fraction of one axis costs, as a curve: measured on the parent, or shipped for parents we know."""
+"""Sensitivity: the cost of removing a fraction of one axis, measured on the parent or shipped for known parents."""
 
 from __future__ import annotations
 
@@ -14,38 +14,42 @@ from typing import Literal
 from minigpt.errors import PlanError
 from minigpt.types import AXES, Shape
 
+# Points (fraction removed, log2 of the ratio of bits per byte) of one axis.
 Curve = tuple[tuple[float, float], ...]
+# The amount of training that follows the pruning.
 Healing = Literal["short", "long", "thorough"]
 
+# The part of a cost that is left after healing, by axis. "long" and "thorough" are fitted to healed shapes
+# (docs/results/quality.md). In "long" neurons cost more than bits per byte alone would say, because healing does not
+# bring back the knowledge that is lost with them. The values for KV groups are guesses.
 LEFT_AFTER: Mapping[Healing, Mapping[str, float]] = {
     "short": {axis: 1.0 for axis in AXES},
     "long": {"vocab": 0.7, "ffn": 0.3, "kv_groups": 0.3, "layers": 0.25},
     "thorough": {"vocab": 1.0, "ffn": 0.16, "kv_groups": 0.3, "layers": 0.16},
 }
-"""Which part of a cost healing leaves. "long" comes from eight healed shapes on law and medicine at 10 to 25 % removed
-(see LOG.md). By bits per byte alone neurons would stand at 0.22: knowledge goes with them that bits per byte hardly
-shows and healing does not bring back, so they are spared (questions of four glossaries before healing: 0.508 with
-four of 30 layers removed, 0.425 with 29 % of the neurons). "thorough" is fitted to six shapes at 25 and 50 % removed
-on medicine, 26 to 33 million tokens of healing (docs/results/quality.md): the rest heals, a vocabulary does not, and
-the more tokens are kept the better it answers questions, too. The values for KV groups are guesses."""
-
+# The largest fraction removed in the shapes that the values above are fitted to, by axis.
 KNOWN_TO: Mapping[Healing, Mapping[str, float]] = {
     "short": {},
     "long": {},
     "thorough": {"vocab": 0.6, "ffn": 0.55, "kv_groups": 0.34, "layers": 0.27},
 }
-"""Up to which fraction removed the shapes went that "thorough" is fitted to. Beyond it a cost counts `BEYOND` times as
-much: a guard, not a measurement, without which a third of the parent would be eight layers or a hundred neurons."""
+# Factor on a cost beyond `KNOWN_TO`: a safeguard, not a measurement. Without it a small target would keep very few
+# layers or very few neurons.
 BEYOND = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """Costs of pruning one axis alone: for each axis points (fraction removed, log2 of the ratio of bits per byte).
+    """Expected costs of pruning each axis alone.
 
-    Curves start at (0, 0) and are made monotone; between points they are linear, beyond the last one they go on
-    with the last slope, doubled, since every method collapses in the end. `weights` say which part of a cost is left
-    after healing, `known_to` up to which fraction that is known; `source` says where the numbers come from.
+    Curves start at (0, 0) and are made monotone. Between points they are linear; beyond the last point they continue
+    with twice the last slope, because every method collapses in the end.
+
+    Attributes:
+        curves: points (fraction removed, log2 of the ratio of bits per byte) of each axis, before healing.
+        weights: the part of a cost that is left after healing, by axis.
+        known_to: the fraction removed up to which `weights` are known, by axis.
+        source: the origin of the numbers, for the report.
     """
 
     curves: Mapping[str, Curve]
@@ -55,11 +59,11 @@ class Sensitivity:
 
     @classmethod
     def after(cls, healing: Healing, curves: Mapping[str, Curve], source: str = "measured") -> Sensitivity:
-        """The curves before healing, with what healing leaves of them."""
+        """Combine curves from before healing with the part of a cost that this healing leaves."""
         return cls(curves=curves, weights=LEFT_AFTER[healing], known_to=KNOWN_TO[healing], source=source)
 
     def cost(self, axis: str, removed: float) -> float:
-        """Expected cost of removing this fraction of an axis, after healing.
+        """Estimate the cost of removing this fraction of an axis, after healing.
 
         Raises:
             PlanError: the axis was not measured.
@@ -74,9 +78,9 @@ class Sensitivity:
 
 
 def monotone(curve: Curve) -> Curve:
-    """The curve from (0, 0), sorted, with costs that never fall (noise must not make removal look free).
+    """Sort a curve, start it at (0, 0) and make its costs never fall, so that noise does not make removal look free.
 
-    Of several costs at one place the highest counts; removing nothing costs nothing, whatever was measured.
+    Of several costs of one fraction the highest counts; removing nothing costs nothing, whatever was measured.
     """
     best = 0.0
     points = {0.0: 0.0}
@@ -87,7 +91,7 @@ def monotone(curve: Curve) -> Curve:
 
 
 def interpolate(curve: Curve, at: float) -> float:
-    """Piecewise linear value of a monotone curve; beyond its end, twice the last slope."""
+    """Interpolate a monotone curve linearly; beyond its end, continue with twice the last slope."""
     places = [point[0] for point in curve]
     index = bisect_right(places, at)
     if index < len(curve):
@@ -99,15 +103,16 @@ def interpolate(curve: Curve, at: float) -> float:
 
 @cache
 def _tables() -> tuple[dict[str, object], ...]:
+    """Read the shipped tables."""
     text = files("minigpt.planning").joinpath("sensitivity.json").read_text("utf-8")
     return tuple(json.loads(text)["parents"])
 
 
 def shipped(model_type: str, hidden_size: int, shape: Shape, healing: Healing) -> Sensitivity | None:
-    """The table we measured for a parent of exactly this family and shape, or None."""
-    wanted = [model_type, hidden_size, shape.layers, shape.intermediate_size, shape.kv_groups, shape.vocab_size]
+    """Return the shipped sensitivity of a parent of exactly this family and shape; None if there is none."""
+    key = [model_type, hidden_size, shape.layers, shape.intermediate_size, shape.kv_groups, shape.vocab_size]
     for table in _tables():
-        if table["parent"] == wanted:
+        if table["parent"] == key:
             curves = {axis: tuple((x, y) for x, y in points) for axis, points in table["curves"].items()}  # type: ignore[attr-defined]
             return Sensitivity.after(healing, curves, str(table["source"]))
     return None

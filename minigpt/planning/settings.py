@@ -10,14 +10,14 @@ from minigpt.planning.sensitivity import Healing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
-    """How the units to keep are chosen.
+    """Settings of how the units to keep are chosen.
 
     Attributes:
         tokens: tokens of calibration text for the activation statistics.
-        probe_tokens: tokens of calibration text for the repair of each probe; dev text of four times as many bytes
-            measures what a probe costs.
-        sensitivity: "table" takes the shipped costs where there are some for the parent, "measure" always measures,
-            "auto" measures on an accelerator, where it takes seconds.
+        probe_tokens: tokens of calibration text for the repair of each probe; the cost of a probe is measured on dev
+            text of four times as many bytes.
+        sensitivity: "table" takes the shipped costs where the parent has some, "measure" always measures, "auto"
+            measures on an accelerator, where it takes seconds.
         protect_ends: keep searches by loss away from the first and the last layer.
         healing: how much training follows ("short", "long", "thorough"); neurons and layers heal far better than a
             vocabulary does.

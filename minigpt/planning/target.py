@@ -7,14 +7,22 @@ from dataclasses import dataclass
 
 from minigpt.errors import ConfigError, PlanError
 
+# Fraction of the parameters that is kept where no target is given.
 DEFAULT_SIZE = 0.75
+# Bytes of a weights file that hold no weights, where they are not known.
 HEADER_BYTES = 40_000
+# Bytes of one weight, by the type that weights are saved as.
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """At most one of: `size`, the fraction of parameters kept; `params`; `bytes` of model.safetensors.
+    """The target size, in one of three units; without any of them it is `DEFAULT_SIZE`.
+
+    Attributes:
+        size: fraction of the parameters to keep.
+        params: number of parameters to keep.
+        bytes: size of `model.safetensors` in bytes.
 
     Raises:
         PlanError: more than one is given.
@@ -30,7 +38,7 @@ class Target:
 
     @property
     def fraction(self) -> float:
-        """The fraction kept if neither parameters nor bytes are given."""
+        """Fraction to keep, where neither parameters nor bytes are given."""
         return DEFAULT_SIZE if self.size is None else self.size
 
     def __str__(self) -> str:
@@ -41,31 +49,32 @@ class Target:
         return f"{float(f'{100 * self.fraction:.10g}')}% of the parameters"
 
     def parameters(self, parent: int, dtype: str, *, header: int = HEADER_BYTES) -> int:
-        """Parameters to keep of a parent with `parent` parameters when weights are saved as `dtype`.
+        """Convert the target to a number of parameters to keep.
 
         Args:
             parent: parameters of the parent.
-            dtype: a key of `DTYPE_BYTES`.
+            dtype: type that weights are saved as, a key of `DTYPE_BYTES`.
             header: bytes of the file that hold no weights.
 
         Raises:
             PlanError: nothing or too much would be removed.
         """
         if self.params is not None:
-            wanted = self.params
+            target = self.params
         elif self.bytes is not None:
-            wanted = (self.bytes - header) // DTYPE_BYTES[dtype]
+            target = (self.bytes - header) // DTYPE_BYTES[dtype]
         else:
-            wanted = round(self.fraction * parent)
-        if wanted <= 0:
+            target = round(self.fraction * parent)
+        if target <= 0:
             raise PlanError(f"The target of {self} leaves no parameters of {parent:,}. Ask for more.")
-        if wanted > parent:
-            raise PlanError(f"The target of {self} is {wanted:,} parameters; the parent has {parent:,}. Ask for less.")
-        return wanted
+        if target > parent:
+            raise PlanError(f"The target of {self} is {target:,} parameters; the parent has {parent:,}. Ask for less.")
+        return target
 
 
-# Suffixes of amounts as people write them.
+# Factors of the suffixes of counts and of decimal byte units.
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+# Factors of binary byte units.
 BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -73,7 +82,7 @@ def parse_amount(value: int | str, *, unit: str = "") -> int:
     """Read a count such as `100M`, or with `unit="b"` a number of bytes such as `150MB` or `143MiB`.
 
     Raises:
-        ConfigError: it is not a positive amount.
+        ConfigError: the text is not a positive amount.
     """
     if isinstance(value, int):
         return value
@@ -88,7 +97,7 @@ def parse_amount(value: int | str, *, unit: str = "") -> int:
 
 
 def _scale(suffix: str, unit: str) -> int | None:
-    """The factor of a suffix; None if it is no suffix of ours."""
+    """Return the factor of a suffix; None if it is unknown."""
     if unit and suffix.endswith(unit):
         return (DECIMAL | BINARY).get(suffix.removesuffix(unit))
     return DECIMAL.get(suffix)
@@ -98,7 +107,7 @@ def parse_fraction(value: float | str) -> float:
     """Read the fraction of parameters to keep: `0.75` or `75%`.
 
     Raises:
-        ConfigError: it is not above 0 and at most 1.
+        ConfigError: the value is no number above 0 and at most 1.
     """
     try:
         number = float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else float(value)

@@ -1,1 +1,1 @@
-"""Cutting for real: slice layers, neurons, KV groups and vocabulary to a plan, and repair what is left."""
+"""Pruning: slice layers, neurons, KV groups and vocabulary to a plan, and repair the result by least squares."""

@@ -1,4 +1,4 @@
-"""Apply a plan: remove the units for real, or hide them in the dense model to see what that would do."""
+"""Application of a plan: remove its units from a model, or mask them in the dense model."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ ModelT = TypeVar("ModelT")
 
 
 def apply_plan(model: ModelT, plan: PrunePlan) -> ModelT:
-    """Slice a model in place to what the plan keeps: layers, FFN neurons and KV groups (not the vocabulary).
+    """Slice a model in place to the layers, FFN neurons and KV groups that a plan keeps; the vocabulary stays.
 
-    The result is a stock model: uniform widths, contiguous `layer_idx`, a config whose numbers equal the tensors'
-    shapes. A keep-everything plan changes no byte.
+    The result is a stock model: uniform widths, contiguous `layer_idx`, and a config that matches the tensors' shapes.
+    A plan that keeps everything changes no byte.
 
     Returns:
         The same model object.
 
     Raises:
-        PlanError: the plan does not fit the model or the result would not load.
+        PlanError: the plan does not fit the model, or the result would not load.
         UnsupportedModel: the family is unknown or its projections are not plain linear layers.
     """
     shape = plan_shape(model, plan)
@@ -54,13 +54,13 @@ def apply_plan(model: ModelT, plan: PrunePlan) -> ModelT:
 
 @contextmanager
 def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
-    """Inside the block the dense model computes what the pruned one would: removed units zeroed, layers bypassed.
+    """Let the dense model compute what the pruned one would inside the block: removed units zeroed, layers bypassed.
 
-    Costs no copy of the weights and leaves nothing behind. Meant for `use_cache=False`: a bypassed layer writes
-    nothing into a key-value cache.
+    The weights are neither copied nor changed. Use it with `use_cache=False`: a bypassed layer writes nothing into a
+    key-value cache.
 
     Raises:
-        PlanError: the plan does not fit the model, or merges layers, which takes other weights.
+        PlanError: the plan does not fit the model, or merges layers, which needs other weights.
     """
     plan_shape(model, plan)
     refuse_merges(plan, "masked")
@@ -78,10 +78,12 @@ def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
 
 
 def _bypass(hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:
+    """Stand in for a removed layer: return its input."""
     return hidden_states
 
 
 def _zeroing(module: nn.Linear, kept: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """Make a hook that zeroes the inputs that are not kept."""
     mask = torch.zeros(module.in_features, dtype=torch.bool)
     mask[kept] = True
     removed = ~mask.to(module.weight.device)

@@ -1,4 +1,4 @@
-"""The algebra of the repair: ridge regression toward the weights that are already there."""
+"""Algebra of the repair: ridge regression toward the present weights."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from torch import Tensor
 
 
 def default_ridge(kept: int, tokens: int) -> float:
-    """The ridge for a sample of this size: 3 x kept inputs / tokens, between 0.01 and 3.
+    """Return the ridge for a sample of this size: 3 x kept inputs / tokens, between 0.01 and 3.
 
-    Measured on the held-out error of 30 % and 12 % narrower FFNs of a 135M model: the best value was 1.0, 0.7 and 0.6
-    for 2,864, 4,817 and 6,178 tokens, flat within a factor of 3; a fixed 0.01 overfits so far at 4,800 tokens that
-    nothing is left of the gain.
+    A smaller sample needs a larger ridge, or the repair overfits and loses its gain. The rule follows the best values
+    by held-out error; the optimum is flat.
     """
     return min(3.0, max(0.01, 3 * kept / max(tokens, 1)))
 
 
 def ridge_solution(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:
-    """`cross` (gram + ridge x mean diagonal x I)^-1 in double precision.
+    """Solve `cross` (gram + ridge x mean diagonal x I)^-1 in double precision.
 
     Args:
-        cross: [outputs, kept], the part of the target that the present weights miss, times the inputs.
-        gram: [kept, kept], positive semidefinite.
+        cross: the part of the target that the present weights miss, times the inputs, [outputs, kept].
+        gram: Gram matrix of the kept inputs, [kept, kept], positive semidefinite.
         ridge: fraction of the mean diagonal; raised tenfold until the matrix is positive definite.
 
     Returns:
@@ -42,10 +41,10 @@ def ridge_solution(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:
 
 
 def repaired_columns(weight: Tensor, kept: Tensor, gram: Tensor, ridge: float) -> Tensor:
-    """The one-layer form W' = W[:, K] + W[:, R] G[R, K] (G[K, K] + lambda I)^-1, R the removed columns.
+    """Repair one layer alone: W' = W[:, K] + W[:, R] G[R, K] (G[K, K] + lambda I)^-1, R the removed columns.
 
     Args:
-        weight: [outputs, inputs].
+        weight: the original weights, [outputs, inputs].
         kept: int64 indices of the kept inputs.
         gram: G = X^T X over all inputs, [inputs, inputs].
         ridge: lambda as a fraction of the mean diagonal of G[K, K].

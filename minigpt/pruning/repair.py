@@ -1,13 +1,14 @@
-"""Least-squares repair: after units are removed, refit the projections that read them, without any training.
+"""Least-squares repair: refit the projections that read removed units, in closed form and without training.
 
 The output projections (o of attention, down of the FFN) are refitted layer by layer on calibration text. With X the
 inputs of a projection in the parent, Y = X W^T its outputs there, K the kept columns and X^ the kept inputs as the
-pruned network really computes them, the new weights are
+pruned network computes them, the new weights are
 
     W' = W[:, K] + (Y^T X^ - W[:, K] X^^T X^) (X^^T X^ + lambda I)^-1
 
-to which the target "stream" adds the distance between the two residual streams in front of the projection, so that
-the sum is fitted and not the summand. The ridge pulls toward the original columns; removing nothing changes nothing.
+With the target "stream", Y also contains the distance between the two residual streams in front of the projection, so
+that the stream behind the projection is fitted and not only its output. The ridge pulls toward the original columns;
+removing nothing changes nothing.
 """
 
 from __future__ import annotations
@@ -46,10 +47,19 @@ Target = Literal["output", "stream"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """What the repair did. Errors are squared errors of a target over the squared output, one per kept layer.
+    """Record of a repair. Errors are squared errors of the target over the squared output, one per kept layer.
 
-    `tokens` is the size of the calibration sample; `tokens_per_neuron` relates it to the kept width, and under 4 the
-    fit leans on the ridge. `ridge` None: chosen by the size of the sample.
+    Attributes:
+        tokens: size of the calibration sample.
+        tokens_per_neuron: size of the sample over the kept FFN width; below 4 the fit depends on the ridge.
+        ridge: ridge penalty; None if it was chosen by the size of the sample.
+        sequential: whether layers were fitted to the pruned network's own inputs.
+        target: the target of the fit.
+        seconds: time that cutting and repair took.
+        attention_before: errors of o as cut.
+        attention_after: errors of o after the repair.
+        ffn_before: errors of down as cut.
+        ffn_after: errors of down after the repair.
     """
 
     tokens: int
@@ -66,7 +76,7 @@ class RepairReport:
 
 @dataclass(slots=True, kw_only=True)
 class _Chunk:
-    """One calibration batch on its way through the layers."""
+    """One calibration batch on its way through the layers of parent and pruned network."""
 
     parent: Tensor
     pruned: Tensor
@@ -75,7 +85,7 @@ class _Chunk:
     seen: dict[str, Tensor] = field(default_factory=dict)
 
     def text(self, states: Tensor) -> Tensor:
-        """Text rows [n, features] of [batch, length, features], fp32."""
+        """Select the text rows of states [batch, length, features]: fp32 [n, features]."""
         return states.reshape(-1, states.shape[-1]).index_select(0, self.rows).float()
 
 
@@ -92,23 +102,21 @@ def prune_with_repair(
 ) -> tuple[ModelT, RepairReport]:
     """Apply a plan in place, layer by layer, refitting each output projection before the next layer is cut.
 
-    The calibration text runs through parent and pruned network side by side, one layer at a time, so that one
-    layer's Gram matrices and two hidden states a token are all that is kept. A removed layer is run for the parent
-    only; the next kept layer starts from the pruned stream and is fitted to where the parent's is after that layer.
+    The calibration text runs through parent and pruned network side by side, one layer at a time, so that memory holds
+    only one layer's Gram matrices and two hidden states a token. A removed layer runs for the parent only; the next
+    kept layer starts from the pruned stream and is fitted to the parent's stream behind that layer.
 
     Args:
         model: the dense model, best in float32; it is changed, and left half-cut if this raises.
-        plan: what to keep.
+        plan: the units to keep.
         batches: calibration text (never held-out text).
         ridge: lambda as a fraction of the Gram matrix's mean diagonal (None: by the size of the sample).
         max_tokens: use whole windows up to this many text tokens (None: all); give at least 4 per kept neuron.
-        sequential: fit to the pruned network's own inputs, so later layers also correct what earlier ones lost;
-            False fits every layer to the parent's inputs.
-        target: "stream" fits the parent's residual stream after the projection, so that dropped layers and earlier
-            errors are corrected too (measured on a 135M model, 2 of 30 layers and 15 % of the neurons removed:
-            bits per byte 1.187x the parent's as cut, 1.176x with "output", 1.118x with "stream"); "output" fits the
-            projection's own output in the parent. Families with a norm after the projection, and fits that are
-            not sequential, use "output".
+        sequential: fit to the pruned network's own inputs, so that later layers also correct the errors of earlier
+            ones; False fits every layer to the parent's inputs.
+        target: "stream" fits the parent's residual stream behind the projection, which also corrects removed layers
+            and earlier errors; "output" fits the projection's own output in the parent. Families with a norm behind
+            the projection, and fits that are not sequential, always use "output".
         reporter: told about progress.
 
     Returns:
@@ -157,11 +165,11 @@ class _Fit:
 
     @property
     def tokens(self) -> int:
-        """Text tokens of the sample."""
+        """Number of text tokens in the sample."""
         return sum(len(chunk.rows) for chunk in self.chunks)
 
     def load(self, batches: Iterable[Batch]) -> None:
-        """Embed the text and note what the decoder hands to each of its layers (masks, rotary embeddings)."""
+        """Embed the text and record the arguments of every layer (masks, rotary embeddings)."""
         for batch in batches:
             rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(self.model.device)
             if len(rows):
@@ -171,7 +179,7 @@ class _Fit:
             raise CorpusError("The calibration batches hold no text; give the domain more documents.")
 
     def layer(self, index: int) -> None:
-        """Run one layer of the parent; if it is kept, cut it, refit it and run it for the pruned network."""
+        """Run one layer for the parent; if it is kept, cut it, refit it and run it for the pruned network."""
         layer, spec = self.layers[index], self.spec
         output, down = linear(layer, spec.output), linear(layer, spec.ffn_columns)
         before = [chunk.parent for chunk in self.chunks]
@@ -192,6 +200,7 @@ class _Fit:
         self._run_pruned(index, output, down)
 
     def _run_parent(self, index: int, output: nn.Linear, down: nn.Linear) -> None:
+        """Move the parent's stream through a layer and record the inputs and outputs of its two output projections."""
         for chunk in self.chunks:
             with ExitStack() as stack:
                 for name, module in (("attention", output), ("ffn", down)):
@@ -210,7 +219,7 @@ class _Fit:
                 chunk.seen["attention_in"] = chunk.seen["attention_in"].index_select(-1, columns.to(chunk.rows.device))
 
     def _ffn_inputs(self, index: int, output: nn.Linear, down: nn.Linear, neurons: Tensor) -> None:
-        """Put the pruned network's inputs of down into `seen["ffn_in"]`, attention being refitted by now."""
+        """Put the pruned network's inputs of down into `seen["ffn_in"]`; attention is refitted already."""
         for chunk in self.chunks:
             if self.sequential:
                 with self._attention_known(index, output, chunk), _recorded(down, "sliced", chunk.seen):
@@ -220,7 +229,7 @@ class _Fit:
                 chunk.seen["ffn_in"] = chunk.seen["ffn_in"].index_select(-1, neurons.to(chunk.rows.device))
 
     def _run_pruned(self, index: int, output: nn.Linear, down: nn.Linear) -> None:
-        """Carry the pruned stream through the refitted layer from the inputs already known."""
+        """Move the pruned stream through the refitted layer, by the inputs that are already known."""
         mlp = self.layers[index].get_submodule(self.spec.ffn_columns.rpartition(".")[0])
         for chunk in self.chunks:
             if self.sequential:
@@ -231,28 +240,28 @@ class _Fit:
 
     @contextmanager
     def _attention_known(self, index: int, output: nn.Linear, chunk: _Chunk) -> Iterator[None]:
-        """Skip the attention of the pruned layer: its input to o is known."""
+        """Skip the computation of attention in the pruned layer: the input of o is known."""
         attention = self.layers[index].get_submodule(self.spec.output.rpartition(".")[0])
         known = chunk.seen["attention_mid"] = output(chunk.seen["attention_in"])
         with forward_replaced(attention, lambda *_args, **_kwargs: (known, None)):
             yield
 
     def _refit(self, module: nn.Linear, name: str, before: list[Tensor]) -> None:
-        """Solve for one projection's weights and note the errors before and after."""
+        """Solve for the weights of one projection and record the errors before and after."""
         size = module.in_features
         gram = torch.zeros(size, size, device=module.weight.device)
         cross = torch.zeros(module.out_features, size, device=module.weight.device)
         missed = total = 0.0
         for chunk, parent_in in zip(self.chunks, before, strict=True):
             inputs = chunk.seen[f"{name}_in"]
-            wanted = chunk.text(chunk.seen[f"{name}_out"])
-            gap = wanted - chunk.text(module(inputs))
+            expected = chunk.text(chunk.seen[f"{name}_out"])
+            gap = expected - chunk.text(module(inputs))
             if self.target == "stream":
                 gap += self._drift(chunk, name, parent_in)
             features = chunk.text(inputs)
             gram.addmm_(features.T, features)
             cross.addmm_(gap.T, features)
-            missed, total = missed + float(gap.square().sum()), total + float(wanted.square().sum())
+            missed, total = missed + float(gap.square().sum()), total + float(expected.square().sum())
         ridge = default_ridge(size, self.tokens) if self.ridge is None else self.ridge
         correction = ridge_solution(cross, gram, ridge)
         module.weight.copy_((module.weight.float() + correction).to(module.weight.dtype))
@@ -261,7 +270,7 @@ class _Fit:
         self.errors[f"{name}_after"].append(max(left, 0.0) / max(total, 1e-30))
 
     def _drift(self, chunk: _Chunk, name: str, parent_in: Tensor) -> Tensor:
-        """How far the pruned residual stream is from the parent's where this projection adds to it, [n, hidden]."""
+        """Compute the parent's residual stream minus the pruned one, where this projection adds to it: [n, hidden]."""
         drift = chunk.text(parent_in) - chunk.text(chunk.pruned)
         if name == "ffn":
             drift = drift + chunk.text(chunk.seen["attention_out"]) - chunk.text(chunk.seen["attention_mid"])
@@ -283,23 +292,24 @@ def _recorded(module: nn.Module, name: str, seen: dict[str, Tensor]) -> Iterator
 
 
 def _call(layer: nn.Module, states: Tensor, arguments: dict[str, Any]) -> Tensor:
+    """Run one layer; some families return a tuple."""
     result = layer(states, **arguments)
     output: Tensor = result[0] if isinstance(result, tuple) else result
     return output
 
 
 def layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The embedded text and the keyword arguments of every layer, asked from the decoder itself: it knows best."""
+    """Return the embedded text and the keyword arguments that the decoder passes to each of its layers."""
     states: list[Tensor] = []
     arguments: list[dict[str, Any]] = []
 
-    def note(hidden_states: Tensor, **kwargs: Any) -> Tensor:
+    def record(hidden_states: Tensor, **kwargs: Any) -> Tensor:
         states.append(hidden_states)
         arguments.append(kwargs)
         return hidden_states
 
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(forward_replaced(layer, note))
+            stack.enter_context(forward_replaced(layer, record))
         run_decoder(model, batch)
     return states[0], arguments

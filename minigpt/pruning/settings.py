@@ -8,16 +8,16 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairSettings:
-    """How the pruned model is repaired by least squares before it is healed.
+    """Settings of the least-squares repair of the pruned model, before it is healed.
 
     Attributes:
-        when: "auto" repairs where the repair belongs to the method, "always" and "never" override the method. Setting
+        when: "auto" repairs if the repair is part of the method; "always" and "never" override the method. Setting
             any other field of this group with `--set` means "always".
         tokens: tokens of calibration text to fit on; 0 means no repair.
         ridge: ridge penalty, as a fraction of the Gram matrix's mean diagonal; null chooses it by the sample's size.
-        sequential: fit each layer to the inputs that the pruned layers below it give, so that it also corrects what
-            they lost; false fits every layer to the parent's inputs.
-        target: "stream" fits the parent's residual stream after the projection, "output" the projection's own output.
+        sequential: fit each layer to the inputs that the pruned layers below it give, so that it also corrects their
+            errors; false fits every layer to the parent's inputs.
+        target: "stream" fits the parent's residual stream behind the projection, "output" the projection's own output.
     """
 
     when: Literal["auto", "always", "never"] = "auto"

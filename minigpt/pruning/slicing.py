@@ -1,4 +1,4 @@
-"""Cutting weights for real: rows and columns out of projections, layers out of the stack, numbers out of the config."""
+"""Slicing: cut rows and columns out of projections, layers out of the stack, and update the config."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from minigpt.types import Ints, PrunePlan, Shape
 
 
 def plan_shape(model_or_config: Any, plan: PrunePlan) -> Shape:
-    """The shape a plan leaves (vocabulary as in the parent), after checking the plan against the parent.
+    """Check a plan against the parent, and return the shape that it leaves (vocabulary as in the parent).
 
     Raises:
         PlanError: widths differ between layers, indices are out of range, unsorted or repeated, or the shape would
@@ -47,7 +47,11 @@ def plan_shape(model_or_config: Any, plan: PrunePlan) -> Shape:
 
 
 def refuse_merges(plan: PrunePlan, what: str) -> None:
-    """Refuse plans that merge layers where the dense model's own weights are needed.
+    """Refuse a plan that merges layers, where the dense model's own weights are needed.
+
+    Args:
+        plan: the plan to check.
+        what: the participle for the error: "masked", "repaired".
 
     Raises:
         PlanError: the plan merges layers.
@@ -57,6 +61,7 @@ def refuse_merges(plan: PrunePlan, what: str) -> None:
 
 
 def _check_indices(what: str, rows: Sequence[Ints], size: int) -> int:
+    """Check the kept indices of every layer and return their common number."""
     widths = {len(row) for row in rows}
     if len(widths) != 1 or widths == {0}:
         raise PlanError(f"The plan keeps {sorted(widths)} {what}; every layer must keep the same number, at least one.")
@@ -67,7 +72,7 @@ def _check_indices(what: str, rows: Sequence[Ints], size: int) -> int:
 
 
 def keeps_everything(model_or_config: Any, plan: PrunePlan) -> bool:
-    """Whether a plan leaves layers, neurons and KV groups as they are."""
+    """Return whether a plan leaves layers, neurons and KV groups as they are."""
     shape, parent = plan_shape(model_or_config, plan), shape_of(model_or_config)
     return (shape.layers, shape.intermediate_size, shape.kv_groups) == (
         parent.layers,
@@ -83,10 +88,10 @@ def head_columns(groups: Iterable[int], width: int) -> Tensor:
 
 
 def linear(layer: nn.Module, path: str) -> nn.Linear:
-    """A projection of a decoder layer.
+    """Return a projection of a decoder layer.
 
     Raises:
-        UnsupportedModel: it is not a plain linear layer, as in quantized or adapter-wrapped models.
+        UnsupportedModel: the projection is not a plain linear layer, as in quantized or adapter-wrapped models.
     """
     module = layer.get_submodule(path)
     if not isinstance(module, nn.Linear) or not module.weight.is_floating_point():
@@ -98,7 +103,7 @@ def linear(layer: nn.Module, path: str) -> nn.Linear:
 
 
 def keep_rows(module: nn.Linear, rows: Tensor) -> None:
-    """Keep these output features, in place; the bias follows."""
+    """Keep these output features of a projection, bias included, in place."""
     if len(rows) == module.out_features:
         return
     index = rows.to(module.weight.device)
@@ -109,7 +114,7 @@ def keep_rows(module: nn.Linear, rows: Tensor) -> None:
 
 
 def keep_columns(module: nn.Linear, columns: Tensor) -> None:
-    """Keep these input features, in place."""
+    """Keep these input features of a projection, in place."""
     if len(columns) == module.in_features:
         return
     _replace(module, "weight", module.weight.detach().index_select(1, columns.to(module.weight.device)))
@@ -117,12 +122,13 @@ def keep_columns(module: nn.Linear, columns: Tensor) -> None:
 
 
 def _replace(module: nn.Module, name: str, value: Tensor) -> None:
+    """Replace a parameter of a module."""
     old = getattr(module, name)
     setattr(module, name, nn.Parameter(value.contiguous(), requires_grad=old.requires_grad))
 
 
 def slice_ffn(model: Any, layer: nn.Module, neurons: Ints) -> None:
-    """Keep these neurons: rows of gate and up, columns of down."""
+    """Keep these neurons of a layer: rows of gate and up, columns of down."""
     spec, index = arch_of(model), torch.tensor(neurons, dtype=torch.long)
     for path in spec.ffn_rows:
         keep_rows(linear(layer, path), index)
@@ -133,7 +139,7 @@ def slice_ffn(model: Any, layer: nn.Module, neurons: Ints) -> None:
 
 
 def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
-    """Keep these KV groups with all their query heads: rows of q, k and v, columns of o."""
+    """Keep these KV groups of a layer with all their query heads: rows of q, k and v, columns of o."""
     spec, head, ratio = arch_of(model), head_dim(model.config), heads_per_group(model.config)
     query, key_value = head_columns(groups, head * ratio), head_columns(groups, head)
     keep_rows(linear(layer, spec.query), query)
@@ -147,7 +153,7 @@ def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
 
 
 def keep_layers(model: Any, kept: Ints) -> None:
-    """Drop all other decoder layers and renumber the rest, on which the key-value cache depends."""
+    """Drop all other decoder layers and renumber the kept ones: the key-value cache depends on `layer_idx`."""
     path, _, name = arch_of(model).layers.rpartition(".")
     layers = decoder_layers(model)
     setattr(model.get_submodule(path), name, nn.ModuleList([layers[index] for index in kept]))
@@ -159,7 +165,7 @@ def keep_layers(model: Any, kept: Ints) -> None:
 
 
 def projections(layer: nn.Module) -> list[nn.Parameter]:
-    """Weights and biases of a layer's linear projections, in order; its norms are not among them."""
+    """List the weights and biases of a layer's linear projections, in order, without its norms."""
     return [
         parameter for module in layer.modules() if isinstance(module, nn.Linear) for parameter in module.parameters()
     ]
@@ -167,7 +173,7 @@ def projections(layer: nn.Module) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def fold_layer(model: Any, merge: Ints) -> None:
-    """Add to a host layer what the layers folded into it do differently (LaCo, eq. 1); they themselves stay.
+    """Add to a host layer the differences between its followers and itself (LaCo, eq. 1); the followers stay.
 
     theta_l' = theta_l + sum_k (theta_(l+k) - theta_l), for the projections. `merge` is (host, folded, ...).
     """
@@ -179,7 +185,7 @@ def fold_layer(model: Any, merge: Ints) -> None:
 
 
 def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
-    """Write the new widths into the config and cut its per-layer lists. A keep-all plan changes nothing."""
+    """Write the new widths into the config and cut its per-layer lists; keeping everything changes nothing."""
     configs = {id(config): config for config in (model.config, base_model(model).config)}
     for config in configs.values():
         head, ratio, parent = head_dim(config), heads_per_group(config), shape_of(config)
@@ -193,6 +199,7 @@ def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
 
 
 def _drop_config_layers(config: Any, kept: Ints) -> None:
+    """Cut the config's per-layer lists and counts to the kept layers."""
     for name in arch_of(config).per_layer:
         if (values := getattr(config, name, None)) is not None:
             setattr(config, name, [values[index] for index in kept])
@@ -203,7 +210,7 @@ def _drop_config_layers(config: Any, kept: Ints) -> None:
 
 @contextmanager
 def forward_replaced(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Let `module(...)` call `forward` inside the block; the module's own forward is back afterwards in any case."""
+    """Let `module(...)` call `forward` inside the block; the module's own forward is restored afterwards."""
     module.forward = forward
     try:
         yield

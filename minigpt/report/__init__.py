@@ -1,4 +1,4 @@
-"""What a build measured: `report.json` on disk, in the terminal, side by side, and as a gate for scripts."""
+"""Reports of builds: `report.json` on disk, the view in the terminal, comparisons, and gates for scripts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The model card: a README for the model's folder that says where it comes from, what it costs and where it fails.
+"""The model card: a README for the model's folder with its origin, its figures and its limits.
 
-Rendered offline through `huggingface_hub`'s card classes, so that the metadata is what the Hub expects.
+It is rendered offline with the card classes of `huggingface_hub`, so that the metadata is what the Hub expects.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from minigpt.types import BuildReport, MetricResult
 
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@[\w./-]+)?")
 TAGS = ("minigpt", "pruned", "structured-pruning", "domain-specialist")
+# Languages of the packaged domains. The language of a user's own text is not known.
 LANGUAGES = {"medical": "en", "law": "en", "finance": "en"}
-"""Of the packaged domains only: nobody looked at the language of a user's own text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownBase:
-    """What is known of a packaged parent that its reference does not say: its Hub id and license."""
+    """Hub id and license of a packaged parent, which its reference does not say."""
 
     hub_id: str
     license: str
@@ -54,9 +54,12 @@ def write_card(report: BuildReport, model_dir: Path, *, license: str | None = No
     """Render the card into `model_dir/README.md`, atomically.
 
     Args:
-        report: what was measured.
-        model_dir: the model's folder.
-        license: the base model's license as the Hub spells it; for known bases it may be left out.
+        report: Report of the build.
+        model_dir: Folder of the model.
+        license: License of the base model as the Hub spells it; may be left out for known bases.
+
+    Returns:
+        The path of the card.
     """
     path = model_dir / "README.md"
     write_text(path, render_card(report, license=license))
@@ -64,9 +67,13 @@ def write_card(report: BuildReport, model_dir: Path, *, license: str | None = No
 
 
 def render_card(report: BuildReport, *, license: str | None = None) -> str:
-    """The card as Markdown with YAML metadata; calls no network.
+    """Render the card as Markdown with YAML metadata, without network.
 
-    Values that are not known (a local base's Hub id, a license nobody stated) are left out rather than guessed.
+    Unknown values are left out rather than guessed, e.g. the Hub id of a local base or a license that nobody stated.
+
+    Args:
+        report: Report of the build.
+        license: License of the base model as the Hub spells it; may be left out for known bases.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -86,51 +93,52 @@ def render_card(report: BuildReport, *, license: str | None = None) -> str:
     data = ModelCardData(**{key: value for key, value in metadata.items() if value})
     template = files("minigpt.report").joinpath("card.md.j2").read_text(encoding="utf-8")
     card = ModelCard.from_template(
-        data, template_str=template, report=report, license=license or "not stated", **_facts(report, base)
+        data, template_str=template, report=report, license=license or "not stated", **_template_values(report, base)
     )
     return str(card).rstrip() + "\n"
 
 
 def hub_id(base_model: str) -> str | None:
-    """The Hub id behind a base reference, or None for what has none (a local folder or file).
+    """Find the Hub id behind a base reference; None for a local folder or file.
 
     `org/name@revision` gives `org/name`; a packaged parent gives the id of the model it was made from.
     """
-    if known := _known(base_model):
+    if known := _known_base(base_model):
         return known.hub_id
     if Path(base_model).exists():
         return None
-    found = HUB_ID.fullmatch(base_model)
-    return found["id"] if found and not base_model.endswith(".gguf") else None
+    match = HUB_ID.fullmatch(base_model)
+    return match["id"] if match and not base_model.endswith(".gguf") else None
 
 
 def base_license(base_model: str) -> str | None:
-    """The license of a base that minigpt knows, for a packaged parent and for its Hub id alike."""
-    known = _known(base_model) or next(
+    """Find the license of a base that minigpt knows, by its packaged reference or its Hub id; None for any other."""
+    known = _known_base(base_model) or next(
         (base for base in KNOWN_BASES.values() if base.hub_id == hub_id(base_model)), None
     )
     return known.license if known else None
 
 
 def model_name(report: BuildReport) -> str:
-    """A name for the model, e.g. `SmolLM2-135M-Instruct medical 76%`."""
+    """Name the model, e.g. `SmolLM2-135M-Instruct medical 76%`."""
     stem = (hub_id(report.base_model) or Path(report.base_model).stem).rsplit("/", 1)[-1]
     parent = report.stage("parent")
     kept = f" {final_stage(report).parameters / parent.parameters:.0%}" if parent and parent.parameters else ""
     return f"{stem} {report.domain}{kept}"
 
 
-def _shown(base_model: str, base: str | None) -> str:
-    """The base reference as a card may publish it: of a local path only the last part."""
+def _public_reference(base_model: str, base: str | None) -> str:
+    """Write the base reference so that a card may publish it: only the last part of a local path."""
     return base_model if base or base_model.startswith("pypi:") else f"{Path(base_model).name} (local)"
 
 
-def _known(base_model: str) -> KnownBase | None:
+def _known_base(base_model: str) -> KnownBase | None:
+    """Look a packaged parent up by its reference."""
     return KNOWN_BASES.get(base_model.partition("==")[0])
 
 
 def _eval_results(report: BuildReport) -> list[Any]:
-    """The final stage's numbers as the Hub's model-index; our tasks are not passed off as data sets of the Hub."""
+    """Turn the final stage's metrics into the Hub's model-index; our tasks must not look like data sets of the Hub."""
     from huggingface_hub import EvalResult
 
     return [
@@ -146,17 +154,17 @@ def _eval_results(report: BuildReport) -> list[Any]:
     ]
 
 
-def _facts(report: BuildReport, base: str | None) -> dict[str, Any]:
-    """Everything the template shows that is computed."""
+def _template_values(report: BuildReport, base: str | None) -> dict[str, Any]:
+    """Compute the values that the template shows."""
     final, parent, tuned = final_stage(report), report.stage("parent"), report.stage("parent_tuned")
     ours = metric_of(final, report.domain, "bits_per_byte")
     general = metric_of(final, "general", "bits_per_byte")
     trained = [stage for stage in report.stages if stage.training]
     return {
-        "standing": _standing,
+        "verdict_phrase": _verdict_phrase,
         "name": model_name(report),
         "base_id": base,
-        "base_shown": _shown(report.base_model, base),
+        "base_shown": _public_reference(report.base_model, base),
         "final": final,
         "parent": parent,
         "tuned": tuned,
@@ -186,42 +194,42 @@ def _facts(report: BuildReport, base: str | None) -> dict[str, Any]:
     }
 
 
-def _standing(verdict: Verdict, other: str = "the parent") -> str:
-    """A verdict as the end of a sentence."""
+def _verdict_phrase(verdict: Verdict, other: str = "the parent") -> str:
+    """Write a verdict as the end of a sentence."""
     if verdict == "too few to tell":
         return "too few documents to tell"
     return f"{verdict} {'from' if verdict == 'not distinguishable' else 'than'} {other}"
 
 
 def _row(report: BuildReport, task: str, metric: str) -> dict[str, str]:
-    """One line of the table of results."""
+    """Fill one line of the table of results."""
     ours = metric_of(final_stage(report), task, metric)
     assert ours is not None
     verdict: Verdict | None = verdict_vs_parent(report, ours) if final_stage(report).stage != "parent" else None
-    vocabulary = metric == "token_perplexity" and not same_vocabulary(report)
+    other_tokenizer = metric == "token_perplexity" and not same_vocabulary(report)
     return {
         "task": _cell(task) + (" (seen)" if is_seen(task) else ""),
         "metric": metric.replace("_", " "),
-        "ours": _figure(ours),
-        "parent": _figure(metric_of(report.stage("parent"), task, metric)),
-        "tuned": _figure(metric_of(report.stage("parent_tuned"), task, metric)),
-        "verdict": "other vocabulary" if vocabulary else verdict or "–",
+        "ours": _value(ours),
+        "parent": _value(metric_of(report.stage("parent"), task, metric)),
+        "tuned": _value(metric_of(report.stage("parent_tuned"), task, metric)),
+        "verdict": "not comparable (other tokenizer)" if other_tokenizer else verdict or "–",
         "chance": "–" if ours.chance is None else f"{ours.chance:.3f}" + (" (not above it)" if at_chance(ours) else ""),
         "n": f"{ours.n:,}",
     }
 
 
-def _figure(result: MetricResult | None) -> str:
-    """A value with its interval, four significant digits."""
+def _value(result: MetricResult | None) -> str:
+    """Write a value with its interval, in four significant digits."""
     return "–" if result is None else f"{result.value:.4g} [{result.low:.4g}, {result.high:.4g}]"
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break out of a Markdown table."""
+    """Escape text so that it cannot break out of a Markdown table."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
 def _indented(text: str) -> str:
-    """Text as an indented code block, which nothing inside it can close."""
+    """Write text as an indented code block, which nothing inside it can close."""
     shown = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
     return "\n".join("    " + line for line in shown.splitlines())

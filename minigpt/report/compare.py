@@ -1,4 +1,4 @@
-"""Several builds side by side: as data, which `--json` prints and gates read, and as a table."""
+"""Comparison of several builds as plain data, which `--json` prints and gates read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from minigpt.errors import ConfigError
 from minigpt.report.figures import Verdict, final_stage, metric_keys, metric_of, ratio, verdict_vs_parent
 from minigpt.types import BuildReport, MetricResult
 
+# Stands for each model's own domain where models of several domains are compared.
 OWN = "own domain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One column: the model a build handed over. `kept` is its share of the parent's parameters."""
+    """One column of a comparison: the model that a build produced. `kept` is its share of the parent's parameters."""
 
     name: str
     domain: str
@@ -30,10 +31,19 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One model's result and how it stands to the first model's and to its own parent's.
+    """One model's result, compared with the first model's and with that of its own parent.
 
-    `ratio` and `difference` are None where the two numbers do not measure the same thing; `why_not` then says why.
-    `vs_parent` is the ratio to the model's own parent, meaningful across domains; `verdict` is its paired verdict.
+    Attributes:
+        task: Task that was measured.
+        value: The result.
+        low: Lower end of its 95 % interval.
+        high: Upper end of its 95 % interval.
+        n: Documents or questions measured.
+        ratio: Value divided by the first model's; None where the two numbers do not measure the same thing.
+        difference: Value minus the first model's; None in the same cases.
+        why_not: Reason why `ratio` and `difference` are None.
+        vs_parent: Ratio to the model's own parent, which is meaningful across domains.
+        verdict: Paired verdict against the model's own parent.
     """
 
     task: str
@@ -50,9 +60,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One metric of one task across the models; a None cell was not measured.
+    """One metric of one task across the models; a cell that was not measured is None.
 
-    Between models of several domains `task` speaks of the `own domain`, and the cells name the actual tasks.
+    Where the models have several domains, `task` says `own domain`, and the cells name the actual tasks.
     """
 
     task: str
@@ -64,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Models and metrics; the first model is the one the others are compared with."""
+    """Models and their metrics; all models are compared with the first."""
 
     models: tuple[Model, ...]
     rows: tuple[Row, ...]
@@ -73,14 +83,14 @@ class Comparison:
 def compare(reports: Sequence[tuple[str, BuildReport]]) -> Comparison:
     """Line up the final stages of several builds.
 
-    Nothing is refused: numbers over different texts, questions or vocabularies stand in the table, but without a
-    ratio to the first.
+    Nothing is refused: numbers over different texts, questions or tokenizers stand in the table too, but without a
+    ratio to the first model.
 
     Args:
-        reports: a name to show and a report for each model; the first is the reference.
+        reports: A name to show and a report for each model; the first is the reference.
 
     Raises:
-        ConfigError: no report was given.
+        ConfigError: No report was given.
     """
     if not reports:
         raise ConfigError("Nothing to compare: name at least one build folder, report.json or catalog id.")
@@ -94,9 +104,18 @@ def compare(reports: Sequence[tuple[str, BuildReport]]) -> Comparison:
 
 
 def comparable(ours: BuildReport, first: BuildReport, result: MetricResult, other: MetricResult) -> str | None:
-    """Why two results must not be divided by each other, or None if they may.
+    """Check whether two results measure the same thing, so that one may be divided by the other.
 
-    Equal task fingerprints are the proof; where a report carries none, the number of items has to agree.
+    Equal task fingerprints prove it. Where a report has no fingerprint, the numbers of items must agree.
+
+    Args:
+        ours: Report of the first result.
+        first: Report of the second result.
+        result: The result to compare.
+        other: The result to compare it with.
+
+    Returns:
+        The reason why they cannot be compared, or None if they can.
     """
     if result.task != other.task:
         return f"measured on {result.task}, not {other.task}"
@@ -105,12 +124,13 @@ def comparable(ours: BuildReport, first: BuildReport, result: MetricResult, othe
         return "other held-out data"
     if result.n != other.n:
         return f"{result.n} items, not {other.n}"
-    if result.metric == "token_perplexity" and not _equal_vocabulary(ours, first):
-        return "other vocabulary"
+    if result.metric == "token_perplexity" and not _same_tokenizer(ours, first):
+        return "other tokenizer"
     return None
 
 
-def _equal_vocabulary(ours: BuildReport, first: BuildReport) -> bool:
+def _same_tokenizer(ours: BuildReport, first: BuildReport) -> bool:
+    """Check that two models count the same tokens; without fingerprints, both must be uncut models of one base."""
     prints = ours.fingerprints.get("vocabulary"), first.fingerprints.get("vocabulary")
     if None not in prints:
         return prints[0] == prints[1]
@@ -119,6 +139,7 @@ def _equal_vocabulary(ours: BuildReport, first: BuildReport) -> bool:
 
 
 def _model(name: str, report: BuildReport) -> Model:
+    """Describe the model that a build produced."""
     final, parent = final_stage(report), report.stage("parent")
     return Model(
         name=name,
@@ -135,29 +156,38 @@ def _model(name: str, report: BuildReport) -> Model:
 
 
 def _alias(report: BuildReport, task: str) -> str:
-    """The task with the report's own domain made anonymous, so that builds of several domains share rows."""
+    """Replace the report's own domain in a task by `own domain`, so that builds of several domains share rows."""
     head, slash, tail = task.partition("/")
     return OWN + slash + tail if head == report.domain else task
 
 
 def _actual(report: BuildReport, task: str) -> str:
+    """Undo `_alias`."""
     return report.domain + task.removeprefix(OWN) if task.startswith(OWN) else task
 
 
 def _row(task: str, metric: str, reports: Sequence[BuildReport]) -> Row:
+    """Compare one metric of one task across the models."""
     results = [metric_of(final_stage(report), _actual(report, task), metric) for report in reports]
-    some = next(result for result in results if result is not None)
+    measured = next(result for result in results if result is not None)
     cells = (
         _cell(report, result, reports[0], results[0]) if result else None
         for report, result in zip(reports, results, strict=True)
     )
-    return Row(task=task, metric=metric, higher_is_better=some.higher_is_better, chance=some.chance, cells=tuple(cells))
+    return Row(
+        task=task,
+        metric=metric,
+        higher_is_better=measured.higher_is_better,
+        chance=measured.chance,
+        cells=tuple(cells),
+    )
 
 
 def _cell(report: BuildReport, result: MetricResult, first: BuildReport, reference: MetricResult | None) -> Cell:
+    """Compare one result with the first model's and with that of the model's own parent."""
     why_not = comparable(report, first, result, reference) if reference else "the first model was not measured"
     parent = report.stage("parent")
-    found = verdict_vs_parent(report, result) if final_stage(report) is not parent else None
+    verdict = verdict_vs_parent(report, result) if final_stage(report) is not parent else None
     return Cell(
         task=result.task,
         value=result.value,
@@ -167,6 +197,6 @@ def _cell(report: BuildReport, result: MetricResult, first: BuildReport, referen
         ratio=ratio(result, reference) if why_not is None else None,
         difference=result.value - reference.value if reference and why_not is None else None,
         why_not=why_not,
-        vs_parent=ratio(result, metric_of(parent, result.task, result.metric)) if found else None,
-        verdict=found,
+        vs_parent=ratio(result, metric_of(parent, result.task, result.metric)) if verdict else None,
+        verdict=verdict,
     )

@@ -1,4 +1,4 @@
-"""The terminal view of a comparison."""
+"""Terminal view of a comparison."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from minigpt.report.text import clean, interval, number, percent, size
 
 
 def render_comparison(comparison: Comparison) -> RenderableType:
-    """Sizes and metrics of several models, one column each; marks explain what must not be compared.
+    """Draw sizes and metrics of several models, one column each; footnotes say what cannot be compared.
 
-    Under a value: its 95 % interval, its ratio (perplexities) or difference (scores) to the first model, and the
-    same against its own parent, colored by the verdict of the paired intervals.
+    Below a value stand its 95 % interval, its ratio (perplexities) or difference (scores) to the first model, and its
+    ratio or difference to its own parent, colored by the verdict of the paired intervals.
     """
     reasons: dict[str, int] = {}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("", overflow="fold", min_width=16)
     for model in comparison.models:
         table.add_column(Text(clean(model.name)), justify="right", overflow="fold")
-    for label, show in _FACTS:
+    for label, show in _MODEL_ROWS:
         table.add_row(Text(label, style="dim"), *(Text(clean(show(model))) for model in comparison.models))
-    group = None
+    task = None
     for row in comparison.rows:
-        if row.task != group:
-            group = row.task
+        if row.task != task:
+            task = row.task
             table.add_row()
             table.add_row(_heading(row))
         table.add_row(_name(row), *(_cell(row, cell, position, reasons) for position, cell in enumerate(row.cells)))
-    notes = [f"{_mark(position)} not comparable with the first: {reason}" for reason, position in reasons.items()]
+    notes = [f"{_mark(position)} not comparable with the first model: {reason}" for reason, position in reasons.items()]
     if len(comparison.models) > 1:
         notes.insert(
             0,
-            f"vs 1st: against {clean(comparison.models[0].name)}; own parent: against the model's own parent, "
-            "≈ where the paired intervals cannot tell them apart",
+            f"vs 1st: compared with {clean(comparison.models[0].name)}; own parent: compared with the model's own "
+            "parent; ≈: not distinguishable at 95 %",
         )
     if any(cell and cell.n < COMFORTABLE_ITEMS for row in comparison.rows for cell in row.cells):
         notes.append(FEW)
@@ -45,10 +45,12 @@ def render_comparison(comparison: Comparison) -> RenderableType:
 
 
 def _base(model: Model) -> str:
+    """Shorten the base reference to its last part."""
     return model.base_model.rsplit("/", 1)[-1]
 
 
-_FACTS = (
+# Labels and contents of the rows above the metrics.
+_MODEL_ROWS = (
     ("domain", lambda model: model.domain),
     ("base", _base),
     ("method, preset", lambda model: f"{model.method}, {model.preset}"),
@@ -60,6 +62,7 @@ _FACTS = (
 
 
 def _heading(row: Row) -> Text:
+    """Write the task, a warning if its questions were trained on, and the score of guessing."""
     text = Text(clean(row.task), style="cyan")
     if is_seen(row.task):
         text.append(f"\nseen: {SEEN}", style="yellow")
@@ -69,6 +72,7 @@ def _heading(row: Row) -> Text:
 
 
 def _name(row: Row) -> Text:
+    """Write the metric and the names of the lines below each value."""
     text = Text(f"  {row.metric.replace('_', ' ')}\n")
     text.append("  95 % interval", style="dim")
     if any(cell and position and cell.why_not is None for position, cell in enumerate(row.cells)):
@@ -79,7 +83,7 @@ def _name(row: Row) -> Text:
 
 
 def _cell(row: Row, cell: Cell | None, position: int, reasons: dict[str, int]) -> Text:
-    """Value, interval, and the lines that :func:`_name` announces, blank where this cell has none."""
+    """Write value, interval, and the lines that :func:`_name` announces; a line that this cell lacks is blank."""
     if cell is None:
         return Text("–", style="dim")
     mark = _mark(reasons.setdefault(cell.why_not, len(reasons))) if position and cell.why_not else ""
@@ -92,13 +96,14 @@ def _cell(row: Row, cell: Cell | None, position: int, reasons: dict[str, int]) -
 
 
 def _change(row: Row, ratio: float | None, difference: float | None) -> str:
+    """Write the difference of a score, or the ratio of a perplexity."""
     if row.higher_is_better:
         return "" if difference is None else f"{difference:+.3f}".replace("-", "−")
     return "" if ratio is None else f"{ratio:.3f}×"
 
 
 def _own_parent(row: Row, cell: Cell) -> str:
-    """Against the model's own parent, e.g. `0.921× better`; `≈` stands for not distinguishable."""
+    """Compare with the model's own parent, e.g. `0.921× better`; `≈` stands for not distinguishable."""
     if cell.verdict is None:
         return ""
     difference = cell.value - cell.value / cell.vs_parent if cell.vs_parent else None
@@ -107,5 +112,5 @@ def _own_parent(row: Row, cell: Cell) -> str:
 
 
 def _mark(position: int) -> str:
-    """Footnote marks: †, ‡, then numbers."""
+    """Give the footnote mark of a position: †, ‡, §, ¶, then numbers."""
     return "†‡§¶"[position] if position < 4 else f"({position + 1})"

@@ -1,4 +1,4 @@
-"""Gates for scripts and CI: one expression that must not come true."""
+"""Gates for scripts and CI: a gate fails if its expression is true."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GRAMMAR = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A parsed `METRIC[@TASK] OP NUMBER[x]`; `relative` means NUMBER multiplies the reference."""
+    """A parsed `METRIC[@TASK] OP NUMBER[x]`; `relative` means that NUMBER multiplies the value of a reference."""
 
     metric: str
     task: str | None
@@ -38,84 +38,84 @@ class Gate:
 
 
 def parse_gate(expression: str) -> Gate:
-    """Read a gate.
+    """Parse the expression of a gate.
 
     Raises:
-        ConfigError: the expression does not follow the grammar or names no metric of ours.
+        ConfigError: The expression does not follow the grammar or names no metric of a report.
     """
-    found = _GRAMMAR.fullmatch(expression)
-    if not found:
+    match = _GRAMMAR.fullmatch(expression)
+    if not match:
         raise ConfigError(f"Cannot read the gate {expression!r}. Write METRIC[@TASK] OP NUMBER[x], e.g. {EXAMPLE}.")
-    metric = ALIASES.get(found["metric"], found["metric"])
+    metric = ALIASES.get(match["metric"], match["metric"])
     if metric not in METRICS:
         raise ConfigError(
             f"The gate {expression!r} names no metric of a report ({', '.join(METRICS)}). Write e.g. {EXAMPLE}."
         )
     return Gate(
         metric=metric,
-        task=found["task"],
-        op=found["op"],
-        number=float(found["number"]),
-        relative=found["relative"] is not None,
+        task=match["task"],
+        op=match["op"],
+        number=float(match["number"]),
+        relative=match["relative"] is not None,
     )
 
 
 def check_gate(expression: str, reports: Sequence[tuple[str, BuildReport]]) -> tuple[str, ...]:
     """Fail if the expression is true of any model.
 
-    A plain number is absolute and holds for every model. With `x` it multiplies the first model's value and holds
-    for the others; of a single report it multiplies the parent stage's value. Without `@TASK` the gate looks at the
-    model's own domain: its text, or for accuracies each of its question sets. `@glossary` is short for
+    A plain number is absolute and applies to every model. With `x` it multiplies the first model's value and applies
+    to the other models; with a single report it multiplies the value of the parent. Without `@TASK` the gate looks at
+    the model's own domain: its text or, for accuracies, each of its question sets. `@glossary` is short for
     `<domain>/glossary`.
 
     Args:
-        expression: what must not be, e.g. `bits_per_byte>1.02x`.
-        reports: names and reports as given to :func:`minigpt.report.compare.compare`.
+        expression: The condition that must not be true, e.g. `bits_per_byte>1.02x`.
+        reports: Names and reports as given to :func:`minigpt.report.compare.compare`.
 
     Returns:
-        One sentence a check, with its figures: all of them passed.
+        One sentence with figures for each check; all of them passed.
 
     Raises:
-        GateFailed: the expression holds somewhere; the message has the figures.
-        ConfigError: the expression cannot be read or cannot be decided: metric not measured, or numbers that do not
-            measure the same thing. An undecided gate never passes.
+        GateFailed: The expression is true somewhere; the message has the figures.
+        ConfigError: The expression cannot be read, or cannot be decided because a metric was not measured or two
+            numbers do not measure the same thing. An undecided gate never passes.
     """
     gate = parse_gate(expression)
     checks = list(_checks(gate, expression, reports))
     if not checks:
-        raise ConfigError(f"The gate {expression!r} has nothing to look at: give at least one report.")
-    failed = [sentence for holds, sentence in checks if holds]
+        raise ConfigError(f"The gate {expression!r} has nothing to check. Give at least one report.")
+    failed = [sentence for is_true, sentence in checks if is_true]
     if failed:
         raise GateFailed(f"Gate {expression!r} failed: {'; '.join(failed)}.")
     return tuple(sentence for _, sentence in checks)
 
 
 def _checks(gate: Gate, expression: str, reports: Sequence[tuple[str, BuildReport]]) -> Iterator[tuple[bool, str]]:
-    """Each result the gate looks at: whether the expression holds for it, and the figures."""
+    """Yield, for each result that the gate checks, whether the expression is true, and a sentence with the figures."""
     judged = reports[1:] if gate.relative and len(reports) > 1 else reports
     for name, report in judged:
         for result in _results(gate, expression, name, report):
             limit, origin = _limit(gate, expression, name, report, result, reports)
-            holds = OPERATORS[gate.op](result.value, limit)
+            is_true = OPERATORS[gate.op](result.value, limit)
             sentence = f"{name}: {gate.metric} of {result.task} is {result.value:.4f}, limit {limit:.4f}{origin}"
-            yield holds, sentence
+            yield is_true, sentence
 
 
 def _results(gate: Gate, expression: str, name: str, report: BuildReport) -> list[MetricResult]:
-    """The final-stage results that the gate means."""
+    """Select the final-stage results that the gate checks."""
     measured = [result for result in final_stage(report).metrics if result.metric == gate.metric]
     if gate.task is None:
-        own = [result for result in measured if result.task.partition("/")[0] == report.domain]
+        selected = [result for result in measured if result.task.partition("/")[0] == report.domain]
     else:
-        wanted = {gate.task, f"{report.domain}/{gate.task}"}
-        own = [result for result in measured if result.task in wanted]
-    if not own:
+        names = {gate.task, f"{report.domain}/{gate.task}"}
+        selected = [result for result in measured if result.task in names]
+    if not selected:
         tasks = ", ".join(sorted(result.task for result in measured)) or "nothing"
         raise ConfigError(
             f"The gate {expression!r} cannot be decided: {name} has no {gate.metric} of {gate.task or report.domain}; "
             f"it was measured on {tasks}."
         )
-    return own
+    return selected
 
 
 def _limit(
@@ -126,7 +126,7 @@ def _limit(
     result: MetricResult,
     reports: Sequence[tuple[str, BuildReport]],
 ) -> tuple[float, str]:
-    """The number to compare `result` with, and in words where it comes from."""
+    """Compute the number to compare `result` with, and say in words where it comes from."""
     if not gate.relative:
         return gate.number, ""
     first_name, first = reports[0]
@@ -134,7 +134,7 @@ def _limit(
         parent = report.stage("parent")
         reference = metric_of(parent, result.task, result.metric) if parent is not final_stage(report) else None
         changed = gate.metric == "token_perplexity" and not same_vocabulary(report)
-        obstacle, origin = ("other vocabulary" if changed else None), "its parent"
+        obstacle, origin = ("not comparable (other tokenizer)" if changed else None), "its parent"
     else:
         reference = _reference(gate, first, result)
         obstacle, origin = comparable(report, first, result, reference) if reference else None, first_name
@@ -149,6 +149,6 @@ def _limit(
 
 
 def _reference(gate: Gate, first: BuildReport, result: MetricResult) -> MetricResult | None:
-    """The first model's result on the same task, else on its own text, so that the refusal can name both."""
+    """Find the first model's result on the same task, else on its own text, so that the refusal can name both."""
     final = final_stage(first)
     return metric_of(final, result.task, gate.metric) or metric_of(final, first.domain, gate.metric)

@@ -1,4 +1,4 @@
-"""What was removed, as bars, and what the training did, as lines."""
+"""Pictures of a report: bars of what was removed, and one line for each training run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ from minigpt.types import BuildReport, Training
 
 LABEL = 12
 BAR = 30
-ATTRIBUTED = "linear, activation: a neuron counts for the evidence that ranks it lower, attributed after the fact"
+ATTRIBUTED = (
+    "linear, activation: removed FFN neurons, each counted under the evidence that ranks it lower; the split was made "
+    "after pruning"
+)
 
 
 def removed_picture(report: BuildReport, width: int) -> RenderableType | None:
-    """Parameters removed by each kind as bars, then one small column per layer of the parent."""
+    """Draw the parameters removed by each kind as bars, then one small column for each layer of the parent.
+
+    Args:
+        report: Report of the build.
+        width: Width of the terminal in characters.
+
+    Returns:
+        The picture, or None where nothing was removed.
+    """
     parts: list[RenderableType] = []
     if any(report.removed_parameters.values()):
         parts.append(_kinds(report, min(BAR, max(6, width - 46))))
@@ -28,7 +39,7 @@ def removed_picture(report: BuildReport, width: int) -> RenderableType | None:
 
 
 def _kinds(report: BuildReport, cells: int) -> Table:
-    """One bar a kind, as a share of the parent's parameters."""
+    """Draw one bar for each kind, as a share of the parent's parameters."""
     parent = report.stage("parent")
     total = parent.parameters if parent and parent.parameters else sum(report.removed_parameters.values())
     largest = max(report.removed_parameters.values())
@@ -45,7 +56,7 @@ def _kinds(report: BuildReport, cells: int) -> Table:
 
 
 def _layers(report: BuildReport) -> Text | None:
-    """FFN neurons and KV groups kept by each layer; a layer that is gone is marked in both rows."""
+    """Draw the FFN neurons and KV groups kept by each layer; a removed layer is marked in both rows."""
     before, after = report.shape_before, report.shape_after
     rows = [
         ("FFN neurons", report.kept_per_layer.get("ffn", ()), before.intermediate_size, after.intermediate_size),
@@ -62,9 +73,10 @@ def _layers(report: BuildReport) -> Text | None:
             for char in columns(kept[part.start : part.stop], full):
                 text.append(char, style="red" if char == REMOVED else "cyan")
             text.append(f"  {now:,} of {full:,}\n", style="dim")
-    gone = [str(layer) for layer, neurons in enumerate(rows[0][1]) if neurons == 0]
+    removed = [str(layer) for layer, neurons in enumerate(rows[0][1]) if neurons == 0]
     text.append(
-        f"layers {after.layers} of {before.layers}" + (f", removed ({REMOVED}): {', '.join(gone)}" if gone else "")
+        f"layers {after.layers} of {before.layers}"
+        + (f", removed ({REMOVED}): {', '.join(removed)}" if removed else "")
     )
     if after.vocab_size != before.vocab_size:
         text.append(f"; vocabulary {after.vocab_size:,} of {before.vocab_size:,} tokens")
@@ -72,7 +84,7 @@ def _layers(report: BuildReport) -> Text | None:
 
 
 def training_table(report: BuildReport) -> Table | None:
-    """One row a trained stage: recipe, tokens, steps, learning rate, best step by dev loss, and the dev curve."""
+    """Draw one row for each trained stage: recipe, tokens, steps, learning rate, best step, and the dev loss curve."""
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=LABEL, no_wrap=True)
     table.add_column(overflow="fold")
@@ -83,6 +95,7 @@ def training_table(report: BuildReport) -> Table | None:
 
 
 def _training(training: Training) -> Text:
+    """Describe one training run."""
     text = Text(clean(training.recipe))
     text.append(
         f"\n{count(training.tokens)} tokens, {training.steps:,} steps, learning rate {training.learning_rate:.2g}, "

@@ -1,4 +1,4 @@
-"""The report of a build as a terminal shows it: about 100 columns, legible at 80, the same without color."""
+"""Terminal view of a build's report: made for about 100 columns, legible at 80, and complete without color."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DTYPES = {2: "bfloat16", 4: "float32"}
 
 @dataclass(frozen=True, slots=True)
 class ReportView:
-    """A report that lays itself out for the width it is given."""
+    """A report that fits itself to the width of the terminal."""
 
     report: BuildReport
 
@@ -39,7 +39,7 @@ class ReportView:
 
 
 def render(report: BuildReport) -> RenderableType:
-    """Everything `report.json` says, for people: verdict, sizes, metrics, what went, samples, sources."""
+    """Lay out a report for people: verdict, sizes, metrics, removed units, training, samples, text and notes."""
     return ReportView(report)
 
 
@@ -47,10 +47,10 @@ def svg(report: BuildReport, path: Path, *, width: int = 100, title: str = "") -
     """Write the rendered report as an SVG picture of a terminal, for a README.
 
     Args:
-        report: what to draw.
-        path: the file to write, atomically.
-        width: columns of the drawn terminal.
-        title: text of its title bar; the build command by default.
+        report: Report to draw.
+        path: File to write, atomically.
+        width: Columns of the drawn terminal.
+        title: Text of its title bar; the build command by default.
     """
     console = Console(
         record=True, file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor", no_color=False
@@ -60,6 +60,7 @@ def svg(report: BuildReport, path: Path, *, width: int = 100, title: str = "") -
 
 
 def _sections(report: BuildReport, width: int) -> Iterator[RenderableType]:
+    """Yield the sections that this report has."""
     yield _header(report)
     if verdict := sentences(report):
         yield _titled("Verdict", bullets(verdict))
@@ -78,11 +79,12 @@ def _sections(report: BuildReport, width: int) -> Iterator[RenderableType]:
 
 
 def _titled(title: str, body: RenderableType) -> RenderableType:
+    """Put a title over a section."""
     return Group(Text(), Rule(Text(title, style="bold"), align="left", style="dim"), body)
 
 
 def bullets(lines: Iterable[str]) -> Table:
-    """A list with hanging indents."""
+    """Draw a bulleted list with hanging indents."""
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -92,8 +94,8 @@ def bullets(lines: Iterable[str]) -> Table:
 
 
 def _header(report: BuildReport) -> RenderableType:
-    """Title and the facts that identify a build, in two columns of name and value."""
-    facts = [
+    """Draw the title and the settings that identify a build, in two columns of name and value."""
+    settings = [
         ("base", report.base_model),
         ("precision", report.base_precision),
         ("method", report.method),
@@ -106,7 +108,7 @@ def _header(report: BuildReport) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in facts:
+    for name, value in settings:
         if value:
             table.add_row(name, Text(clean(value)))
     title = Text.assemble(("minigpt", "bold"), " · ", (clean(report.domain), "bold cyan"))
@@ -114,11 +116,11 @@ def _header(report: BuildReport) -> RenderableType:
 
 
 def _sizes(report: BuildReport, width: int) -> RenderableType:
-    """Parameters and weights of each stage; a narrow terminal goes without the share of bytes and the time."""
+    """Draw parameters and weights of each stage; a narrow terminal leaves out the share of bytes and the time."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("stage")
-    shown = ("parameters", "of parent", "weights", "of parent", "time")[: 3 if width < NARROW else 5]
-    for name in shown:
+    columns = ("parameters", "of parent", "weights", "of parent", "time")[: 3 if width < NARROW else 5]
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     parent = report.stage("parent")
     for stage in report.stages:
@@ -130,7 +132,7 @@ def _sizes(report: BuildReport, width: int) -> RenderableType:
             duration(stage.seconds),
         )
         title = Text(stage.stage.replace("_", " "), style="bold" if stage is final_stage(report) else "")
-        table.add_row(title, *cells[: len(shown)])
+        table.add_row(title, *cells[: len(columns)])
     if parent is None or not was_quantized(report):
         return table
     dtype = DTYPES.get(round(parent.bytes / parent.parameters) if parent.parameters else 0, "saved at full width")
@@ -139,7 +141,7 @@ def _sizes(report: BuildReport, width: int) -> RenderableType:
 
 
 def _samples(report: BuildReport) -> RenderableType | None:
-    """The parent's continuation of the prompt beside the child's."""
+    """Draw the continuations of the prompt by parent and specialist side by side; None where there are none."""
     final = final_stage(report)
     stages = [stage for stage in report.stages if stage.sample and (stage.stage == "parent" or stage is final)]
     if not stages:
@@ -153,6 +155,7 @@ def _samples(report: BuildReport) -> RenderableType | None:
 
 
 def _corpus(report: BuildReport) -> RenderableType:
+    """Draw the sources of the text, and how many passages each cleaning step and each split counted."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("source", overflow="fold")
     table.add_column("license", overflow="fold")
@@ -163,4 +166,4 @@ def _corpus(report: BuildReport) -> RenderableType:
             Text(clean(source.name)), Text(clean(source.license)), count(source.documents), size(source.bytes)
         )
     counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in report.corpus_counts.items())
-    return Group(table, Text(f"documents: {clean(counts)}", style="dim")) if counts else table
+    return Group(table, Text(f"passages: {clean(counts)}", style="dim")) if counts else table

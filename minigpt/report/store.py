@@ -1,4 +1,4 @@
-"""Reading and writing `report.json`, the file other programs rely on: strict in both directions."""
+"""Strict reading and writing of `report.json`, on which other programs rely."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ FILE_NAME = "report.json"
 
 
 def save(report: BuildReport, path: Path) -> None:
-    """Write `report` atomically; a folder means `report.json` inside it.
+    """Write a report atomically.
+
+    Args:
+        report: Report to write.
+        path: The file, or a folder in which `report.json` is written.
 
     Raises:
-        MiniGPTError: the report breaks the schema (a number that is not finite, a stage or a metric given twice) or
+        MiniGPTError: The report breaks the schema (a number that is not finite, a stage or a metric given twice), or
             the file cannot be written.
     """
     _check(report, path)
@@ -27,11 +31,14 @@ def save(report: BuildReport, path: Path) -> None:
 
 
 def load(path: Path) -> BuildReport:
-    """Read a report back, refusing what this version would misread.
+    """Read a report, and refuse one that this version would misread.
+
+    Args:
+        path: The file, or a folder that holds `report.json`.
 
     Raises:
-        MiniGPTError: the file is missing, no JSON, of another schema version, or has a field that is missing, unknown
-            or of the wrong type; the sentence names the field.
+        MiniGPTError: The file is missing, is not JSON, has another schema version, or has a field that is missing,
+            unknown or of the wrong type; the message names the field.
     """
     path = _file(path)
     if not path.is_file():
@@ -54,6 +61,7 @@ def load(path: Path) -> BuildReport:
 
 
 def _file(path: Path) -> Path:
+    """Complete a folder to the report inside it."""
     return path / FILE_NAME if path.is_dir() else path
 
 
@@ -71,34 +79,36 @@ def _first_difference(raw: Any, read: Any, where: str) -> str | None:
         name = f"{where}.{key}".lstrip(".")
         if key not in read:
             return f"unknown field {name!r}"
-        if found := _first_difference(value, read[key], name):
-            return found
+        if difference := _first_difference(value, read[key], name):
+            return difference
     return None
 
 
 def _check(report: BuildReport, path: Path) -> None:
-    """Hold the laws of the schema that types cannot: finite numbers, stages and metrics given once."""
+    """Check the rules of the schema that types cannot express: finite numbers, and each stage and metric only once."""
     if not report.stages:
         raise MiniGPTError(f"The report for {path} has no stage: nothing was measured.")
-    _once((stage.stage for stage in report.stages), "stage", path)
+    _check_once((stage.stage for stage in report.stages), "stage", path)
     for stage in report.stages:
-        _once((f"{result.metric} of {result.task} in {stage.stage}" for result in stage.metrics), "metric", path)
+        _check_once((f"{result.metric} of {result.task} in {stage.stage}" for result in stage.metrics), "metric", path)
         for result in stage.metrics:
-            _finite(result, stage.stage, path)
+            _check_finite(result, stage.stage, path)
 
 
-def _once(names: Iterable[str], kind: str, path: Path) -> None:
-    seen: set[str] = set()
+def _check_once(names: Iterable[str], kind: str, path: Path) -> None:
+    """Refuse a report that gives a name twice."""
+    known: set[str] = set()
     for name in names:
-        if name in seen:
-            raise MiniGPTError(f"The report for {path} gives the {kind} {name!r} twice; each belongs there once.")
-        seen.add(name)
+        if name in known:
+            raise MiniGPTError(f"The report for {path} gives the {kind} {name!r} twice; it may stand there only once.")
+        known.add(name)
 
 
-def _finite(result: MetricResult, stage: str, path: Path) -> None:
-    pairs = (result.paired_difference_vs_parent, result.paired_difference_vs_tuned)
+def _check_finite(result: MetricResult, stage: str, path: Path) -> None:
+    """Refuse a metric that is not a finite number."""
+    differences = (result.paired_difference_vs_parent, result.paired_difference_vs_tuned)
     values = [result.value, result.low, result.high]
-    for paired in pairs:
+    for paired in differences:
         values += [paired.value, paired.low, paired.high] if paired else []
     if not all(math.isfinite(value) for value in values):
         raise MiniGPTError(

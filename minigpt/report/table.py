@@ -1,4 +1,4 @@
-"""The table of metrics: one row a task and metric, one column a stage."""
+"""Table of a report's metrics: one row for each task and metric, one column for each stage."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from minigpt.report.figures import (
 from minigpt.report.text import change, clean, interval, number
 from minigpt.types import BuildReport, MetricResult, StageReport
 
+# Widths in characters below which the table leaves columns out.
 WIDE = 90
 NARROW = 66
 NARROWEST = 54
@@ -31,20 +32,25 @@ STYLES: dict[Verdict, str] = {
     "not distinguishable": "dim",
     "too few to tell": "yellow",
 }
+NOT_COMPARABLE = "other\ntokenizer"
 SHORT: dict[Verdict, str] = {
     "better": "better",
     "worse": "worse",
-    "not distinguishable": "not dist.",
+    "not distinguishable": "unclear",
     "too few to tell": "too few",
 }
 
 
 def metrics_table(report: BuildReport, width: int) -> Table:
-    """Metrics of every stage, the final one against the parent and the tuned parent.
+    """Draw the metrics of every stage, and compare the final stage with the parent and the tuned parent.
 
-    Ratios (`0.901×`) stand for perplexities, differences (`+0.021`) for scores. Below :data:`WIDE` columns the column
-    of the pruned, not yet healed model gives way if all four stages are there; below :data:`NARROW` the tuned parent
-    too, below :data:`NARROWEST` the comparisons: parent and final model are what a narrow terminal always shows.
+    Perplexities are compared by ratios (`0.901×`), scores by differences (`+0.021`). A narrow terminal leaves columns
+    out: below :data:`WIDE` the pruned model that is not healed yet, if all four stages are there; below :data:`NARROW`
+    also the tuned parent; below :data:`NARROWEST` also the comparisons. Parent and final model are always shown.
+
+    Args:
+        report: Report of the build.
+        width: Width of the terminal in characters.
     """
     stages = _columns(report, width)
     parent, tuned = report.stage("parent"), report.stage("parent_tuned")
@@ -61,12 +67,12 @@ def metrics_table(report: BuildReport, width: int) -> Table:
         table.add_column(
             {"parent": "vs parent", "parent_tuned": "vs tuned"}[other.stage], justify="right", no_wrap=True
         )
-    group = None
+    heading = None
     for task, metric in metric_keys(report, stages):
         results = [metric_of(stage, task, metric) for stage in stages]
         ours = metric_of(final, task, metric)
-        if task != group:
-            group = task
+        if task != heading:
+            heading = task
             table.add_row(_heading(task, results))
         table.add_row(
             _name(metric, results),
@@ -77,6 +83,7 @@ def metrics_table(report: BuildReport, width: int) -> Table:
 
 
 def _columns(report: BuildReport, width: int) -> list[StageReport]:
+    """Choose the stages that fit the width."""
     final = final_stage(report)
     if width < NARROW:
         return [stage for stage in report.stages if stage.stage == "parent" or stage is final]
@@ -85,13 +92,13 @@ def _columns(report: BuildReport, width: int) -> list[StageReport]:
 
 
 def _heading(task: str, results: list[MetricResult | None]) -> Text:
-    """The task and how many documents or questions were measured."""
+    """Write the task and how many documents or questions were measured."""
     items = max((result.n for result in results if result), default=0)
     return Text.assemble((clean(task), "cyan"), (" seen" if is_seen(task) else "", "yellow"), (f" n={items:,}", "dim"))
 
 
 def _name(metric: str, results: list[MetricResult | None]) -> Text:
-    """The metric over the score of guessing, where there is one."""
+    """Write the metric, and below it the score of guessing where there is one."""
     text = Text(f"  {metric.replace('_', ' ')}")
     chance = next((result.chance for result in results if result and result.chance is not None), None)
     if chance is not None:
@@ -100,6 +107,7 @@ def _name(metric: str, results: list[MetricResult | None]) -> Text:
 
 
 def _cell(result: MetricResult | None, *, bold: bool) -> Text:
+    """Write a value and its interval; `°` marks a result that is not distinguishable from guessing."""
     if result is None:
         return Text("–", style="dim")
     mark = "°" if at_chance(result) else ""
@@ -109,32 +117,34 @@ def _cell(result: MetricResult | None, *, bold: bool) -> Text:
 
 
 def _against(report: BuildReport, ours: MetricResult | None, other: StageReport) -> Text:
-    """Ratio or difference, and the verdict of the paired intervals where there are any."""
-    theirs = metric_of(other, ours.task, ours.metric) if ours else None
-    if ours is None or theirs is None:
+    """Write ratio or difference, and the verdict of the paired intervals where there are any."""
+    baseline = metric_of(other, ours.task, ours.metric) if ours else None
+    if ours is None or baseline is None:
         return Text("–", style="dim")
     if ours.metric == "token_perplexity" and not same_vocabulary(report):
-        return Text("other\nvocabulary", style="dim")
-    text = Text(change(ours, theirs))
-    found = verdict_vs_parent(report, ours) if other.stage == "parent" else verdict_vs_tuned(report, ours)
-    if found:
-        text.append(f"\n{SHORT[found]}", style=STYLES[found])
+        return Text(NOT_COMPARABLE, style="dim")
+    text = Text(change(ours, baseline))
+    verdict = verdict_vs_parent(report, ours) if other.stage == "parent" else verdict_vs_tuned(report, ours)
+    if verdict:
+        text.append(f"\n{SHORT[verdict]}", style=STYLES[verdict])
     return text
 
 
 def _caption(report: BuildReport, width: int) -> Text:
-    """Explain only the marks that this table uses."""
+    """Explain the marks that this table uses."""
     results = [result for stage in report.stages for result in stage.metrics]
     final = final_stage(report)
     verdicts = {judge(report, result) for result in final.metrics for judge in (verdict_vs_parent, verdict_vs_tuned)}
-    no_control = report.stage("parent_tuned") is None and final.stage != "parent"
+    no_tuned = report.stage("parent_tuned") is None and final.stage != "parent"
+    retokenized = any(result.metric == "token_perplexity" for result in final.metrics) and not same_vocabulary(report)
     parts = {
-        "not dist.: not distinguishable at 95 %": "not distinguishable" in verdicts,
+        "unclear: not distinguishable at 95 %": "not distinguishable" in verdicts,
         "too few: too few documents or questions to tell": "too few to tell" in verdicts,
+        "other tokenizer: not comparable": retokenized and final.stage != "parent" and width >= NARROWEST,
         FEW: few_items(results),
         f"seen: {SEEN}, not held out": any(is_seen(result.task) for result in results),
         "°: the interval holds the score of guessing": any(at_chance(result) for result in results),
-        "no tuned parent: the preset skipped the control": no_control,
+        "no tuned parent: the preset skipped it": no_tuned,
         "a wider terminal shows all stages": width < NARROW and len(report.stages) > 2,
     }
     return Text("; ".join(part for part, used in parts.items() if used), style="dim")

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and other people's text made safe for a terminal."""
+"""Formats of numbers for people, and text of others made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from minigpt.types import MetricResult
 
 
 def count(value: int) -> str:
-    """A parameter or token count: 134.5 M, 24,576."""
+    """Write a parameter or token count: 134.5 M, 24,576."""
     for size, unit in ((10**9, "B"), (10**6, "M")):
         if abs(value) >= size:
             return f"{value / size:.1f} {unit}"
@@ -14,7 +14,7 @@ def count(value: int) -> str:
 
 
 def size(value: int) -> str:
-    """Bytes in decimal units, as file managers and hubs show them: 204.2 MB."""
+    """Write bytes in decimal units, as file managers and hubs show them: 204.2 MB."""
     for limit, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if value >= limit:
             return f"{value / limit:.1f} {unit}"
@@ -22,7 +22,7 @@ def size(value: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Wall time to the precision that matters: 8.4 s, 12 min 05 s, 1 h 02 min."""
+    """Write wall time to the precision that matters: 8.4 s, 12 min 05 s, 1 h 02 min."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -32,16 +32,16 @@ def duration(seconds: float) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """A share with one decimal, or a dash where there is none."""
+    """Write a share in percent with one decimal, or a dash where there is none."""
     return "–" if fraction is None else f"{fraction:.1%}".replace("%", " %")
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Three decimals for bits and shares, fewer for perplexities, so that columns stay narrow.
+    """Write a number with three decimals if it is small and fewer if it is large, so that columns stay narrow.
 
     Args:
-        value: the number to show.
-        like: show as many decimals as this number would get; for pairs that belong together.
+        value: The number to show.
+        like: Use as many decimals as this number would get; for pairs that belong together.
     """
     magnitude = abs(value if like is None else like)
     if magnitude >= 10000:
@@ -50,18 +50,18 @@ def number(value: float, like: float | None = None) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """The 95 % interval, `0.741–0.785`."""
+    """Write an interval, `0.741–0.785`."""
     return f"{number(low, high)}–{number(high)}"
 
 
 def change(result: MetricResult, against: MetricResult) -> str:
-    """How `result` stands to `against`: a ratio for perplexities (`0.901×`), a difference for scores (`+0.021`)."""
+    """Write the ratio of perplexities (`0.901×`) or the difference of scores (`+0.021`) between two results."""
     if not result.higher_is_better:
         return f"{result.value / against.value:.3f}×" if against.value else "–"
     return f"{result.value - against.value:+.3f}".replace("-", "−")
 
 
 def clean(text: str, limit: int | None = None) -> str:
-    """Text of a model or a data set without control characters (they could move the cursor), cut at `limit`."""
+    """Remove control characters, which could move the cursor, from foreign text, and cut it at `limit` characters."""
     shown = "".join(char if char.isprintable() or char == "\n" else " " if char == "\t" else "�" for char in text)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Models where they run: one small protocol for PyTorch, ONNX Runtime and whatever else an export is made for.
+"""Runtimes: one small protocol for PyTorch, ONNX Runtime, llama.cpp and any other program that runs an export.
 
 `minigpt eval`, `compare`, `generate` and `bench` know no runtime by name: they call :func:`load` on a folder.
 """

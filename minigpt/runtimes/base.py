@@ -1,4 +1,4 @@
-"""What a runtime can do, and which one reads which format."""
+"""The runtime protocol, and the table of runtimes by export format."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ LOADERS = {
     "gguf": "minigpt.runtimes.gguf:load",
     "torch-4bit": "minigpt.runtimes.pytorch:load_quantized",
 }
-"""Export format → `module:function` that opens a folder of it: called as `function(folder, device)`."""
+"""Export format → `module:function` that opens such a folder; it is called as `function(folder, device)`."""
 
 
 @runtime_checkable
 class Runtime(Protocol):
     """A causal language model loaded in some runtime.
 
-    `name` says which, for tables; `tokenizer` and `config` are the transformers ones saved beside the weights;
-    `parameters` counts the source's parameters, tied ones once, `bytes` its files of weights. A runtime holds one
-    sequence at a time between `begin` and `step`; `logits` neither reads nor changes it.
+    A runtime holds one sequence at a time for `begin` and `step`; `logits` neither reads nor changes that sequence.
+
+    Attributes:
+        name: Name of the runtime for tables.
+        tokenizer: The transformers tokenizer saved beside the weights.
+        config: The transformers config saved beside the weights.
+        parameters: Parameters of the source, tied ones counted once.
+        bytes: Size of the files of weights.
     """
 
     name: str
@@ -41,25 +46,25 @@ class Runtime(Protocol):
     bytes: int
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
-        """Logits of a whole batch at once.
+        """Compute the logits of a whole batch at once.
 
         Args:
-            input_ids: [batch, length].
-            attention_mask: [batch, length], 0 where padded, on the left or on the right.
+            input_ids: Token ids, [batch, length].
+            attention_mask: 0 where padded, on the left or on the right, else 1, [batch, length].
 
         Returns:
-            [batch, length, vocabulary]; what stands at padded positions is undefined.
+            Logits, [batch, length, vocabulary]; undefined at padded positions.
         """
 
     def begin(self, tokens: Sequence[int]) -> Floats:
-        """Forget the sequence held, read `tokens` in one go and give the logits [vocabulary] of what follows them."""
+        """Start a new sequence with `tokens`, and return the logits [vocabulary] of the token after them."""
 
     def step(self, token: int) -> Floats:
-        """Append one token to the sequence held, reading only that token; logits [vocabulary] of what follows it."""
+        """Append one token to the sequence, and return the logits [vocabulary] of the token after it."""
 
 
-class Exported:
-    """What every runtime of an exported folder says of itself, read from the folder's record."""
+class ExportRuntime:
+    """Base of the runtimes of export folders: fills the attributes of :class:`Runtime` from the folder's record."""
 
     def __init__(self, tokenizer: Any, config: Any, record: ExportRecord) -> None:
         self.name = f"{record.format} {record.precision}"
@@ -69,34 +74,34 @@ class Exported:
         self.bytes = record.bytes
 
     def check_window(self, tokens: int) -> None:
-        """Refuse a sequence beyond the model's window before native code stops at it.
+        """Refuse a sequence that is longer than the model's window, before native code crashes on it.
 
         Raises:
-            AssetError: the sequence is too long.
+            AssetError: The sequence is too long.
         """
         limit = getattr(self.config, "max_position_embeddings", None) or tokens
         if tokens > limit:
             raise AssetError(
-                f"The {self.name} model reads at most {limit} tokens and was given {tokens}; shorten the prompt or "
+                f"The {self.name} model reads at most {limit} tokens and was given {tokens}. Shorten the prompt or "
                 "generate fewer tokens."
             )
 
 
 def is_export(folder: Path) -> bool:
-    """Whether `folder` is one that `minigpt export` wrote for a runtime to read."""
+    """Check whether `minigpt export` wrote this folder."""
     return (folder / RECORD).is_file()
 
 
 def load(folder: Path, *, device: str = "cpu") -> Runtime:
-    """Open an exported folder, or a plain model folder, in its runtime.
+    """Open an export folder, or a plain model folder, in its runtime.
 
     Args:
-        folder: what `minigpt export` wrote, a model folder or a build folder.
-        device: a torch device; runtimes that know only processors ignore it.
+        folder: An export folder, a model folder or a build folder.
+        device: A torch device; runtimes that know only processors ignore it.
 
     Raises:
-        MiniGPTError: the folder or the runtime's package is missing or damaged, or the format is none that this
-            version can run.
+        MiniGPTError: The folder or the package of the runtime is missing or damaged, or this version cannot run the
+            format.
     """
     if not is_export(folder):
         model: Runtime = resolve("minigpt.runtimes.pytorch:load")(folder, device)
@@ -104,7 +109,7 @@ def load(folder: Path, *, device: str = "cpu") -> Runtime:
     record = read_record(folder)
     if record.format not in LOADERS:
         raise AssetError(
-            f"{folder} is an export in {record.format}, not a model to run; what runs: {', '.join(LOADERS)}."
+            f"{folder} is an export in {record.format}, not a model to run. Formats that run: {', '.join(LOADERS)}."
         )
     try:
         exported: Runtime = resolve(LOADERS[record.format])(folder, device)
@@ -112,6 +117,6 @@ def load(folder: Path, *, device: str = "cpu") -> Runtime:
         if (name := changed_file(folder, record)) is None:
             raise
         raise AssetError(
-            f"{folder / name} is not the file that was exported: it is missing, cut off or changed; export again."
+            f"{folder / name} is not the file that was exported: it is missing, cut off or changed. Export again."
         ) from error
     return exported

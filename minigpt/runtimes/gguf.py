@@ -1,4 +1,4 @@
-"""GGUF files: in llama.cpp where it is installed, else read back into PyTorch."""
+"""Runtime of GGUF files: llama.cpp where it is installed, else PyTorch with the weights read back."""
 
 from __future__ import annotations
 
@@ -19,71 +19,80 @@ from minigpt import assets, environment
 from minigpt.assets.gguf import read_gguf
 from minigpt.errors import AssetError
 from minigpt.runtimes import llama_worker
-from minigpt.runtimes.base import Exported, Floats, Ints, Runtime
+from minigpt.runtimes.base import ExportRuntime, Floats, Ints, Runtime
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.record import ExportRecord, read_record
 
 FILE = "model.gguf"
+# Tokens that fit in the cache at first; longer sequences enlarge it, up to the model's limit.
 ROOM = 2048
-"""Tokens the cache has room for; it grows to the model's limit when more are read."""
 PACKAGE = "llama_cpp"
-OTHER_PYTHON = "install llama-cpp-python there, or name another interpreter with MINIGPT_LLAMA_PYTHON."
+OTHER_PYTHON = "Install llama-cpp-python there, or name another interpreter with MINIGPT_LLAMA_PYTHON."
+# Families that transformers reads back with all their settings, so that the logits are equal.
 READ_BACK = ("llama", "mistral", "qwen2")
-"""Families whose every setting transformers takes from the file (seen: equal logits)."""
 
 
-class LlamaRuntime(Exported):
-    """llama.cpp in a process of its own, so that a crash of native code is an error message here."""
+class LlamaRuntime(ExportRuntime):
+    """llama.cpp in a process of its own, so that a crash of native code becomes an error message."""
 
     def __init__(self, file: Path, python: str, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
-        """Start the worker; an fp32 export gets a cache in 32 bits, where llama.cpp's default is 16."""
+        """Start the worker.
+
+        Args:
+            file: The GGUF file.
+            python: Path of a Python interpreter that has llama-cpp-python.
+            tokenizer: The transformers tokenizer of the model.
+            config: The transformers config of the model.
+            record: Record of the export; an fp32 export gets a cache in 32 bits, where llama.cpp's default is 16.
+        """
         super().__init__(tokenizer, config, record)
         self._file = file
         self._python = python
         self._cache = "f32" if record.precision == "fp32" else "f16"
         self._limit = int(getattr(config, "max_position_embeddings", None) or ROOM)
         self._room = min(ROOM, self._limit)
-        self._held: list[int] = []
+        self._sequence: list[int] = []
         self._stop: Callable[[], Any] = lambda: None
         self._start()
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.logits`; rows are read one by one, without their padding."""
-        found = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
-        held = self._held
+        """Compute the logits of a batch (:meth:`Runtime.logits`), row by row and without the padding."""
+        logits = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
+        sequence = self._sequence
         for index, (row, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
             real = mask.astype(bool)
-            found[index, real] = self._read(row[real].tolist(), reset=True, every=True)
-        self._held = []
-        if held:
-            self.begin(held)
-        return found
+            logits[index, real] = self._read(row[real].tolist(), reset=True, every=True)
+        self._sequence = []
+        if sequence:
+            self.begin(sequence)
+        return logits
 
     def begin(self, tokens: Sequence[int]) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.begin`."""
-        self._held = list(tokens)
-        last: Floats = self._read(self._held, reset=True, every=False)[0]
+        """Start a new sequence (:meth:`Runtime.begin`)."""
+        self._sequence = list(tokens)
+        last: Floats = self._read(self._sequence, reset=True, every=False)[0]
         return last
 
     def step(self, token: int) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.step`."""
-        if len(self._held) >= self._room:
-            return self.begin([*self._held, token])
-        self._held.append(token)
+        """Append one token (:meth:`Runtime.step`)."""
+        if len(self._sequence) >= self._room:
+            return self.begin([*self._sequence, token])
+        self._sequence.append(token)
         last: Floats = self._read([token], reset=False, every=False)[0]
         return last
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids as llama.cpp's own tokenizer gives them, control tokens recognized, nothing added."""
+        """Tokenize with llama.cpp's own tokenizer; control tokens are recognized, nothing is added."""
         self._send({"text": text})
-        return [int(each) for each in json.loads(self._line())]
+        return [int(token) for token in json.loads(self._line())]
 
     def peak_memory(self) -> int:
-        """Peak of resident memory of the process that holds the model, in bytes."""
+        """Return the peak of resident memory of the process that holds the model, in bytes."""
         self._send({"memory": True})
         return int(json.loads(self._line()))
 
     def _read(self, tokens: list[int], *, reset: bool, every: bool) -> Floats:
+        """Read tokens in the worker, and return the logits after each of them or after the last."""
         if reset:
             self.check_window(len(tokens))
         if reset and len(tokens) > self._room:
@@ -97,6 +106,7 @@ class LlamaRuntime(Exported):
         return np.frombuffer(data, dtype=np.float32).reshape(rows, size).copy()
 
     def _start(self) -> None:
+        """Start a worker with the current room, and stop the one before it."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         arguments = [
             llama_worker.__file__,
@@ -110,17 +120,18 @@ class LlamaRuntime(Exported):
                 [self._python, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
             )
         except OSError as error:
-            raise AssetError(f"{self._python} cannot be started ({error.strerror}); {OTHER_PYTHON}") from error
+            raise AssetError(f"{self._python} cannot be started ({error.strerror}). {OTHER_PYTHON}") from error
         self._stop()
         self._process, self._stop = process, weakref.finalize(self, _stop, process)
         self._in, self._out = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
         size = json.loads(self._line())["vocabulary"]
         if size != self.config.vocab_size:
             raise AssetError(
-                f"{self._file} has {size} tokens and its config {self.config.vocab_size}; export it again."
+                f"{self._file} has {size} tokens, but its config says {self.config.vocab_size}. Export it again."
             )
 
     def _send(self, message: Mapping[str, Any]) -> None:
+        """Send one message to the worker."""
         try:
             self._in.write(json.dumps(message).encode() + b"\n")
             self._in.flush()
@@ -128,18 +139,24 @@ class LlamaRuntime(Exported):
             self._fail()
 
     def _line(self) -> bytes:
+        """Receive one line from the worker."""
         line = self._out.readline()
         if not line:
             self._fail()
         return line
 
     def _fail(self) -> NoReturn:
+        """Report why the worker ended.
+
+        Raises:
+            AssetError: Always.
+        """
         status = self._process.wait()
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        if said and said[-1].startswith("ModuleNotFoundError"):
-            raise AssetError(f"{self._python} cannot run llama.cpp ({said[-1]}); {OTHER_PYTHON}")
-        reason = f" ({said[-1]})" if said else ""
+        messages = self._errors.read().decode(errors="replace").strip().splitlines()
+        if messages and messages[-1].startswith("ModuleNotFoundError"):
+            raise AssetError(f"{self._python} cannot run llama.cpp ({messages[-1]}). {OTHER_PYTHON}")
+        reason = f" ({messages[-1]})" if messages else ""
         raise AssetError(
             f"llama.cpp stopped with status {status} on {self._file}{reason}. If it was built with native code for "
             "this processor, build it as docs/guide/deploying.md says."
@@ -147,7 +164,7 @@ class LlamaRuntime(Exported):
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let the worker end by itself: it reads to the end of its input."""
+    """Let the worker end by itself, which it does at the end of its input."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()
@@ -155,15 +172,19 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def interpreter() -> str | None:
-    """The Python that has llama-cpp-python: `MINIGPT_LLAMA_PYTHON`, else this one if it has it, else None."""
+    """Find a Python that has llama-cpp-python: `MINIGPT_LLAMA_PYTHON`, else this one if it has it, else None."""
     return environment.llama_python() or (sys.executable if importlib.util.find_spec(PACKAGE) else None)
 
 
 def load(folder: Path, device: str) -> Runtime:
-    """Open an exported folder in llama.cpp, or in PyTorch (weights dequantized) where llama.cpp is not installed.
+    """Open an export folder in llama.cpp, or in PyTorch (weights dequantized) where llama.cpp is not installed.
+
+    Args:
+        folder: The export folder.
+        device: A torch device, used by PyTorch only.
 
     Raises:
-        AssetError: the file is damaged, or transformers cannot read this architecture back.
+        AssetError: The file is damaged, or transformers cannot read this architecture back.
     """
     from transformers import AutoConfig
 
@@ -176,7 +197,7 @@ def load(folder: Path, device: str) -> Runtime:
     if config.model_type not in READ_BACK:
         raise AssetError(
             f"GGUF files of {config.model_type} models need llama.cpp: transformers reads back {', '.join(READ_BACK)}. "
-            "pip install 'minigpt[gguf-runtime]', or name an interpreter that has it with MINIGPT_LLAMA_PYTHON."
+            "Run pip install 'minigpt[gguf-runtime]', or name an interpreter that has it with MINIGPT_LLAMA_PYTHON."
         )
     model: Any = read_gguf(folder / FILE)
     return TorchRuntime(model.to(device), tokenizer, folder=folder)

@@ -1,15 +1,15 @@
-"""llama.cpp in a process of its own: numbers in on stdin, logits out on stdout.
+"""Worker process that runs llama.cpp: it reads requests on stdin and writes logits to stdout.
 
-Run as a script by :mod:`minigpt.runtimes.gguf`, by an interpreter that may have nothing but llama-cpp-python and
-numpy; so it imports nothing of minigpt. A crash of the native code ends this process and not its caller's.
+:mod:`minigpt.runtimes.gguf` runs this file as a script, with an interpreter that may have only llama-cpp-python and
+numpy; therefore it imports nothing of minigpt. A crash of the native code ends this process, but not its caller.
 
-Started as `python llama_worker.py FILE CONTEXT THREADS CACHE` (type of the cache: f16, as everywhere, or f32), it says
-`{"vocabulary": n}` and then answers one line of JSON after the other:
+It is started as `python llama_worker.py FILE CONTEXT THREADS CACHE` (type of the cache: f16, the usual one, or f32),
+writes `{"vocabulary": n}`, and then answers each line of JSON:
 
-* `{"tokens": [...], "reset": true, "all": true}` reads the tokens behind those already held (behind none after a
-  reset) and answers with float32 logits, [vocabulary] of what follows the last token, with "all" of what follows each;
-* `{"text": "..."}` answers with a line of JSON, the text's token ids;
-* `{"memory": true}` answers with a line of JSON, the peak of resident memory in bytes.
+* `{"tokens": [...], "reset": true, "all": true}` appends the tokens to the sequence (to an empty one with "reset"). The
+  answer is float32 logits [vocabulary] of the token after the last one; with "all", of the token after each one.
+* `{"text": "..."}` is answered by a line of JSON with the token ids of the text.
+* `{"memory": true}` is answered by a line of JSON with the peak of resident memory in bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_FLASH = 0
 
 
 class Llama:
-    """A model and one context through the C interface."""
+    """A model and one context, through the C interface of llama.cpp."""
 
     def __init__(self, file: str, context: int, threads: int, cache: str) -> None:
         import llama_cpp
@@ -54,39 +54,47 @@ class Llama:
         if not self.context:
             raise SystemExit(f"llama.cpp has no room for {context} tokens of {file}")
         self.batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
-        self.held = 0
+        self.length = 0
 
     def read(self, tokens: Sequence[int], *, reset: bool, every: bool) -> Any:
-        """Logits [1 or tokens, vocabulary] after reading `tokens`."""
+        """Append tokens to the sequence, and return logits [1 or tokens, vocabulary].
+
+        Args:
+            tokens: Token ids to read.
+            reset: Start a new sequence.
+            every: Return the logits after each token instead of those after the last.
+        """
         if reset:
             self.library.llama_memory_clear(self.library.llama_get_memory(self.context), True)
-            self.held = 0
-        found = []
+            self.length = 0
+        rows = []
         for start in range(0, len(tokens), BATCH):
             part = tokens[start : start + BATCH]
-            wanted = [every or start + index + 1 == len(tokens) for index in range(len(part))]
-            self._fill(part, wanted)
+            has_logits = [every or start + index + 1 == len(tokens) for index in range(len(part))]
+            self._fill(part, has_logits)
             if status := self.library.llama_decode(self.context, self.batch):
                 raise SystemExit(f"llama.cpp cannot read {len(tokens)} tokens (status {status})")
-            found += [self._logits(index) for index, keep in enumerate(wanted) if keep]
-            self.held += len(part)
-        return np.stack(found)
+            rows += [self._logits(index) for index, keep in enumerate(has_logits) if keep]
+            self.length += len(part)
+        return np.stack(rows)
 
-    def _fill(self, tokens: Sequence[int], wanted: Sequence[bool]) -> None:
+    def _fill(self, tokens: Sequence[int], has_logits: Sequence[bool]) -> None:
+        """Put tokens into the batch, and mark those whose logits are needed."""
         self.batch.n_tokens = len(tokens)
-        for index, (token, keep) in enumerate(zip(tokens, wanted, strict=True)):
+        for index, (token, keep) in enumerate(zip(tokens, has_logits, strict=True)):
             self.batch.token[index] = token
-            self.batch.pos[index] = self.held + index
+            self.batch.pos[index] = self.length + index
             self.batch.n_seq_id[index] = 1
             self.batch.seq_id[index][0] = 0
             self.batch.logits[index] = keep
 
     def _logits(self, index: int) -> Any:
+        """Copy the logits of one token of the batch."""
         row = self.library.llama_get_logits_ith(self.context, index)
         return np.ctypeslib.as_array(row, shape=(self.size,)).astype(np.float32)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids, control tokens recognized, nothing added."""
+        """Tokenize a text; control tokens are recognized, nothing is added."""
         data = text.encode()
         room = len(data) + 8
         ids = (ctypes.c_int32 * room)()
@@ -95,10 +103,10 @@ class Llama:
 
 
 def peak_memory() -> int:
-    """The most memory this process ever held, in bytes: its high water mark.
+    """Return the largest resident memory that this process ever had, in bytes.
 
-    Linux counts in a process's largest resident set what the process that it was forked from held, so that a small
-    model in a worker of a large one would seem large; the mark of its own memory starts anew.
+    On Linux `ru_maxrss` includes the memory of the process it was forked from, so that a small model in a worker of a
+    large process would seem large. `VmHWM`, which is read instead, starts anew.
     """
     import resource
 
@@ -112,20 +120,20 @@ def peak_memory() -> int:
 
 
 def main(file: str, context: str, threads: str, cache: str) -> None:
-    """Answer until stdin ends; what native code prints goes to stderr."""
+    """Answer requests until stdin ends; the output of native code goes to stderr."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     llama = Llama(file, int(context), int(threads), cache)
     out.write(json.dumps({"vocabulary": llama.size}).encode() + b"\n")
     out.flush()
     for line in sys.stdin:
-        asked = json.loads(line)
-        if "memory" in asked:
+        request = json.loads(line)
+        if "memory" in request:
             out.write(json.dumps(peak_memory()).encode() + b"\n")
-        elif "text" in asked:
-            out.write(json.dumps(llama.tokenize(asked["text"])).encode() + b"\n")
+        elif "text" in request:
+            out.write(json.dumps(llama.tokenize(request["text"])).encode() + b"\n")
         else:
-            out.write(llama.read(asked["tokens"], reset=asked["reset"], every=asked["all"]).tobytes())
+            out.write(llama.read(request["tokens"], reset=request["reset"], every=request["all"]).tobytes())
         out.flush()
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI, through its own generator."""
+"""Runtime of folders for ONNX Runtime GenAI, through its own generator."""
 
 from __future__ import annotations
 
@@ -10,50 +10,51 @@ import numpy as np
 
 from minigpt import assets
 from minigpt.errors import AssetError, first_line
-from minigpt.runtimes.base import Exported, Floats, Ints
+from minigpt.runtimes.base import ExportRuntime, Floats, Ints
 from minigpt.runtimes.record import ExportRecord, read_record
 
+# Tokens that fit in a generator's cache after its prompt. The cache is allocated whole and rebuilt when it is full.
 ROOM = 512
-"""Tokens a generator's cache has room for beyond its prompt; it is allocated whole, and rebuilt when it is full."""
 
 
-class GenaiRuntime(Exported):
-    """A GenAI model and the generator of the sequence it holds."""
+class GenaiRuntime(ExportRuntime):
+    """A GenAI model and the generator of the current sequence."""
 
     def __init__(self, library: Any, model: Any, tokenizer: Any, config: Any, *, record: ExportRecord) -> None:
         super().__init__(tokenizer, config, record)
         self._library = library
         self._model = model
         self._generator: Any = None
-        self._held: list[int] = []
+        self._sequence: list[int] = []
         self._room = 0
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.logits`; GenAI pads by rules of its own, so rows are read one by one."""
-        found = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
+        """Compute the logits of a batch (:meth:`Runtime.logits`), row by row: GenAI pads by rules of its own."""
+        logits = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
         for index, (row, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
             real = mask.astype(bool)
             generator = self._open(row[real], room=0)
-            found[index, real] = np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
-        return found
+            logits[index, real] = np.asarray(generator.get_output("logits"), dtype=np.float32)[0]
+        return logits
 
     def begin(self, tokens: Sequence[int]) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.begin`."""
-        self._held, self._room = list(tokens), ROOM
-        self._generator = self._open(self._held, room=ROOM)
+        """Start a new sequence (:meth:`Runtime.begin`)."""
+        self._sequence, self._room = list(tokens), ROOM
+        self._generator = self._open(self._sequence, room=ROOM)
         return self._last()
 
     def step(self, token: int) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.step`."""
-        self._held.append(token)
-        self.check_window(len(self._held))
+        """Append one token (:meth:`Runtime.step`)."""
+        self._sequence.append(token)
+        self.check_window(len(self._sequence))
         if self._room == 0:
-            return self.begin(self._held)
+            return self.begin(self._sequence)
         self._room -= 1
         self._generator.append_tokens(np.array([token], dtype=np.int32))
         return self._last()
 
     def _open(self, tokens: Sequence[int], *, room: int) -> Any:
+        """Make a generator that has read `tokens` and has room for `room` more."""
         self.check_window(len(tokens))
         limit = getattr(self.config, "max_position_embeddings", None) or len(tokens) + room
         parameters = self._library.GeneratorParams(self._model)
@@ -63,13 +64,14 @@ class GenaiRuntime(Exported):
         return generator
 
     def _last(self) -> Floats:
-        found: Floats = np.asarray(self._generator.get_logits(), dtype=np.float32)
-        last: Floats = found.reshape(-1, self.config.vocab_size)[-1]
+        """Return the logits [vocabulary] of the token after the sequence."""
+        logits: Floats = np.asarray(self._generator.get_logits(), dtype=np.float32)
+        last: Floats = logits.reshape(-1, self.config.vocab_size)[-1]
         return last
 
 
 def load(folder: Path, _device: str) -> GenaiRuntime:
-    """Open a folder with a `genai_config.json`.
+    """Open an export folder with a `genai_config.json`.
 
     Raises:
         AssetError: ONNX Runtime GenAI is not installed or cannot read the folder.
@@ -77,7 +79,7 @@ def load(folder: Path, _device: str) -> GenaiRuntime:
     try:
         import onnxruntime_genai
     except ImportError:
-        raise AssetError(f"{folder} needs ONNX Runtime GenAI: pip install 'minigpt[onnx]'.") from None
+        raise AssetError(f"{folder} needs ONNX Runtime GenAI. Run pip install 'minigpt[onnx]'.") from None
     from transformers import AutoConfig
 
     try:

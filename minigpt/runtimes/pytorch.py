@@ -1,4 +1,4 @@
-"""PyTorch through stock transformers: the reference every other runtime is held against."""
+"""Runtime in PyTorch through stock transformers: the reference for every other runtime."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
-from minigpt.transformer.nf4 import mend_cpu_layers
+from minigpt.transformer.nf4 import fix_cpu_layers
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 class TorchRuntime:
-    """A transformers model behind the runtime protocol; `model` is the model itself."""
+    """A transformers model as a runtime; `model` is the model itself."""
 
     def __init__(self, model: Any, tokenizer: Any, *, folder: Path) -> None:
         record = read_record(folder) if is_export(folder) else None
@@ -36,26 +36,27 @@ class TorchRuntime:
         self._cache: Any = None
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.logits`."""
+        """Compute the logits of a batch (:meth:`minigpt.runtimes.Runtime.logits`)."""
         mask = self._tensor(attention_mask)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
             out = self.model(
                 input_ids=self._tensor(input_ids), attention_mask=mask, position_ids=positions, use_cache=False
             )
-        found: Floats = out.logits.float().cpu().numpy()
-        return found
+        logits: Floats = out.logits.float().cpu().numpy()
+        return logits
 
     def begin(self, tokens: Sequence[int]) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.begin`."""
+        """Start a new sequence (:meth:`minigpt.runtimes.Runtime.begin`)."""
         self._cache = None
         return self._feed(tokens)
 
     def step(self, token: int) -> Floats:
-        """See :meth:`minigpt.runtimes.Runtime.step`."""
+        """Append one token (:meth:`minigpt.runtimes.Runtime.step`)."""
         return self._feed([token])
 
     def _feed(self, tokens: Sequence[int]) -> Floats:
+        """Append tokens to the sequence, and return the logits [vocabulary] of the token after them."""
         with torch.inference_mode():
             out = self.model(
                 input_ids=self._tensor(np.array([tokens])),
@@ -64,24 +65,25 @@ class TorchRuntime:
                 logits_to_keep=1,
             )
         self._cache = out.past_key_values
-        found: Floats = out.logits[0, -1].float().cpu().numpy()
-        return found
+        last: Floats = out.logits[0, -1].float().cpu().numpy()
+        return last
 
     def _tensor(self, values: Ints) -> torch.Tensor:
+        """Move an array to the model's device."""
         return torch.as_tensor(values, dtype=torch.long, device=self.model.device)
 
 
 def load(folder: Path, device: str, *, dtype: torch.dtype | None = None) -> TorchRuntime:
-    """Open a plain model folder, in fp32 unless told otherwise."""
+    """Open a plain model folder; without `dtype` PyTorch computes in fp32."""
     model = assets.load_model(folder, dtype=dtype or torch.float32, device=device)
     return TorchRuntime(model, assets.load_tokenizer(folder), folder=model_folder(folder))
 
 
 def load_quantized(folder: Path, device: str) -> TorchRuntime:
-    """Open a folder whose weights a transformers quantizer packed; the quantizer's own package must be there.
+    """Open a folder whose weights were packed by a transformers quantizer, whose package must be installed.
 
     Raises:
-        AssetError: the folder is damaged or the package is missing.
+        AssetError: The folder is damaged or the package is missing.
     """
     from transformers import AutoModelForCausalLM
 
@@ -91,5 +93,5 @@ def load_quantized(folder: Path, device: str) -> TorchRuntime:
             model = loader.from_pretrained(folder, local_files_only=True, device_map={"": device}).eval()
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise AssetError(f"Cannot load the 4-bit model in {folder}: {first_line(error)}") from error
-    mend_cpu_layers(model)
+    fix_cpu_layers(model)
     return TorchRuntime(model, assets.load_tokenizer(folder), folder=folder)

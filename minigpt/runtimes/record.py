@@ -1,4 +1,4 @@
-"""export.json: what an exported folder says about itself, and the proof that it computes what its source computes."""
+"""Record of an export (`export.json`): its description, and the proof that it computes the same as its source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The model an export was made from. `precision` is that of its stored weights, `bytes` their size on disk."""
+    """The model that was exported. `precision` is that of its stored weights, `bytes` is their size on disk."""
 
     ref: str
     fingerprint: str
@@ -28,9 +28,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One comparison of logits: `against` is the source in PyTorch, or the export itself run in another way.
+    """One comparison of logits.
 
-    `difference` is the largest absolute difference of a logit; a check without `tolerance` is only told.
+    Attributes:
+        name: Name of the check.
+        against: Reference: the source in PyTorch, or the export itself run in another way.
+        difference: Largest absolute difference of a logit.
+        tolerance: Largest difference allowed; without one the check is only reported and never fails.
     """
 
     name: str
@@ -40,13 +44,19 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference stays within the tolerance."""
+        """True if the difference is within the tolerance."""
         return self.tolerance is None or self.difference <= self.tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greedy:
-    """Greedy text of source and export from the same prompts: how many of the `tokens` agree before they part."""
+    """Comparison of the greedy text of source and export from the same prompts.
+
+    Attributes:
+        tokens: Tokens that were generated.
+        agreeing: Tokens before the first difference, in the prompt where it comes earliest.
+        required: Whether the export is refused if a token differs.
+    """
 
     tokens: int
     agreeing: int
@@ -55,10 +65,10 @@ class Greedy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Held-out text through source and export, measured in pairs.
+    """Metrics of source and export on held-out text, measured in pairs.
 
-    The `paired_difference_vs_parent` of `exported` is export - source with its 95 % interval; `fingerprint` names the
-    text, as in a build's report.
+    The `paired_difference_vs_parent` of `exported` is export - source with its 95 % interval; `fingerprint` identifies
+    the text, as in a build's report.
     """
 
     domain: str
@@ -68,12 +78,12 @@ class Quality:
 
     @property
     def ratio(self) -> float:
-        """Bits per byte of the export over those of its source."""
+        """Bits per byte of the export divided by those of its source."""
         return self.bits_per_byte.value / headline(self.source).value
 
     @property
     def bits_per_byte(self) -> MetricResult:
-        """The export's headline."""
+        """Bits per byte of the export."""
         return headline(self.exported)
 
 
@@ -81,9 +91,22 @@ class Quality:
 class ExportRecord:
     """An export and its proof.
 
-    `bytes` counts every file that the runtime reads weights from; `bytes_per_token` those of them that decoding one
-    token reads (an embedding that is not the output projection is a lookup, so it does not count). `settings` says how
-    the format was written, `files` maps names to SHA-256, `seconds` is the time that writing and proving took.
+    Attributes:
+        format: Export format.
+        precision: Precision of the weights.
+        source: The model that was exported.
+        bytes: Size of the files from which the runtime reads weights.
+        bytes_per_token: Bytes of weights read to decode one token. An embedding that is not the output projection is
+            only looked up, so it does not count.
+        settings: Settings with which the format was written.
+        versions: Versions of the packages involved.
+        files: SHA-256 of each file by name.
+        checks: Comparisons of logits.
+        greedy: Comparison of greedy text.
+        quality: Comparison of metrics.
+        seed: Seed of the held-out text and the bootstrap.
+        seconds: Time to write and prove the export.
+        schema_version: Version of this record.
     """
 
     format: str
@@ -103,36 +126,36 @@ class ExportRecord:
 
 
 def read_record(folder: Path) -> ExportRecord:
-    """The record of an exported folder.
+    """Read the record of an export folder.
 
     Raises:
-        MiniGPTError: there is none, or it is damaged.
+        MiniGPTError: There is no record, or it is damaged.
     """
     return read_json(folder / RECORD, ExportRecord)
 
 
 def changed_file(folder: Path, record: ExportRecord) -> str | None:
-    """The first of the recorded files that is missing or holds something else now; None if all are as exported."""
-    for name, known in record.files.items():
+    """Find the first recorded file that is missing or has changed; None if all are as exported."""
+    for name, sha256 in record.files.items():
         path = folder / name
-        if not path.is_file() or file_sha256(path) != known:
+        if not path.is_file() or file_sha256(path) != sha256:
             return name
     return None
 
 
 def headline(metrics: tuple[MetricResult, ...]) -> MetricResult:
-    """Bits per byte among the metrics of a text."""
+    """Find bits per byte among the metrics of a text."""
     return next(result for result in metrics if result.metric == "bits_per_byte")
 
 
 def as_report(record: ExportRecord) -> BuildReport:
-    """The record as a report that `compare` lines up with others: the source stands as the parent.
+    """Turn a record into a report for `minigpt compare`, with the source as the parent.
 
     Raises:
-        MiniGPTError: nothing was measured on this export, because its format is no model.
+        MiniGPTError: Nothing was measured on this export, because its format is not a model.
     """
     if record.quality is None:
-        raise MiniGPTError(f"An export in {record.format} has no figures of its own; compare the model.")
+        raise MiniGPTError(f"An export in {record.format} has no figures of its own; compare the model instead.")
     source, quality = record.source, record.quality
     stages = (
         StageReport(

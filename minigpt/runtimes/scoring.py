@@ -1,4 +1,4 @@
-"""Any runtime as `minigpt.evaluation` expects a model, so that there is one way to measure."""
+"""Adapter that lets `minigpt.evaluation` measure any runtime like a transformers model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from minigpt.runtimes.base import Runtime
 
 
 class ScoringModel:
-    """The few attributes of a transformers model that measuring needs, over a runtime's `logits`.
+    """A runtime with the few attributes of a transformers model that measuring needs.
 
-    It tells no attention implementation, so that measuring gives it only ordinary causal rows: no runtime but PyTorch
-    takes a mask that branches.
+    It names no attention implementation that is known, so that measuring sends it ordinary causal rows only: no
+    runtime but PyTorch takes a mask that branches.
     """
 
     training = False
@@ -34,22 +34,22 @@ class ScoringModel:
         )
 
     def eval(self) -> ScoringModel:
-        """A runtime has no other mode."""
+        """Do nothing; a runtime has no other mode."""
         return self
 
     def train(self, _mode: bool = True) -> ScoringModel:
-        """A runtime cannot be trained."""
+        """Do nothing; a runtime cannot be trained."""
         return self
 
     def get_output_embeddings(self) -> None:
-        """There is no module to hand chosen hidden states to: all logits are made."""
+        """Return None: there is no output layer to call on selected positions, so all logits are computed."""
 
     def __call__(self, input_ids: Tensor, use_cache: bool = False) -> SimpleNamespace:
-        """Logits [batch, length, vocabulary] of right-padded rows; in causal attention the padding is never seen."""
+        """Compute logits [batch, length, vocabulary] of right-padded rows; causal attention never sees the padding."""
         ids = input_ids.numpy()
         return SimpleNamespace(logits=torch.from_numpy(self.runtime.logits(ids, np.ones_like(ids))))
 
 
 def scoring_model(runtime: Runtime) -> Any:
-    """What to hand to :func:`minigpt.evaluation.evaluate`: PyTorch models as they are, others wrapped."""
+    """Return a model for :func:`minigpt.evaluation.evaluate`: a PyTorch model as it is, any other runtime wrapped."""
     return getattr(runtime, "model", None) or ScoringModel(runtime)

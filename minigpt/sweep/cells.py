@@ -1,4 +1,4 @@
-"""From finished points to cells: average over seeds, pair with the controls, find the Pareto set."""
+"""Cells of a sweep: finished points averaged over seeds and paired with the parent, and the Pareto set among them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.bootstrap import Array
 from minigpt.evaluation.items import QuestionItems
-from minigpt.evaluation.paired import averaged, paired, value_of
+from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.evaluation.ratios import RATIOS
 from minigpt.evaluation.summary import Items
 from minigpt.report.figures import ENOUGH_ITEMS, HEADLINE
@@ -16,14 +16,16 @@ from minigpt.sweep.options import Point
 from minigpt.sweep.records import Cell, Pareto, Row, Score
 from minigpt.types import BuildReport, StageName
 
-TEXT, QUESTIONS = (HEADLINE,), ("accuracy", "accuracy_norm")
+# Metrics of texts and of question sets.
+TEXT = (HEADLINE,)
+QUESTIONS = ("accuracy", "accuracy_norm")
+# Relative difference up to which two sizes count as equal: the planner meets a target to within 1 %.
 SAME_SIZE = 0.01
-"""Sizes this close count as equal: the planner meets a target to within 1 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A finished point: its report and the items of each of its stages after pruning."""
+class FinishedPoint:
+    """A finished point, with its report and the item scores of each stage after pruning."""
 
     point: Point
     report: BuildReport
@@ -31,7 +33,13 @@ class Built:
 
 
 def scores_of(stage: StageName, runs: Sequence[ItemScores], parent: ItemScores | None) -> tuple[Score, ...]:
-    """Bits per byte and accuracies of every task, averaged over runs, with intervals, paired with the parent."""
+    """Score every task by bits per byte or accuracy, with intervals.
+
+    Args:
+        stage: Stage of the models.
+        runs: Item scores to average, one for each seed.
+        parent: Item scores of the parent, with which the runs are paired; None for the parent itself.
+    """
     return tuple(
         _score(stage, task, metric, [_items(run, task) for run in runs], _items(parent, task) if parent else None)
         for task, metric in _keys(runs[0])
@@ -39,6 +47,7 @@ def scores_of(stage: StageName, runs: Sequence[ItemScores], parent: ItemScores |
 
 
 def _keys(scores: ItemScores) -> Iterator[tuple[str, str]]:
+    """Yield every task with its metrics."""
     for task in scores.texts:
         yield from ((task, metric) for metric in TEXT)
     for task in scores.questions:
@@ -46,59 +55,77 @@ def _keys(scores: ItemScores) -> Iterator[tuple[str, str]]:
 
 
 def _items(scores: ItemScores, task: str) -> Items:
+    """Find the items of a task, which is a text or a question set."""
     return scores.texts[task] if task in scores.texts else scores.questions[task]
 
 
 def _score(stage: StageName, task: str, metric: str, runs: Sequence[Items], parent: Items | None) -> Score:
+    """Score one metric of one task."""
     ours = averaged(runs, metric)
-    theirs = averaged([parent], metric) if parent is not None else None
+    baseline = averaged([parent], metric) if parent is not None else None
     return Score(
         stage=stage,
         task=task,
         metric=metric,
-        value=value_of(ours, metric),
+        value=metric_interval(ours, metric),
         n=len(ours),
         chance=runs[0].chance if isinstance(runs[0], QuestionItems) else None,
-        ratio=paired(ours, theirs, metric, how="ratio")
-        if theirs is not None and not RATIOS[metric].higher_is_better
+        ratio=paired(ours, baseline, metric, how="ratio")
+        if baseline is not None and not RATIOS[metric].higher_is_better
         else None,
-        difference=paired(ours, theirs, metric) if theirs is not None else None,
+        difference=paired(ours, baseline, metric) if baseline is not None else None,
     )
 
 
-def row_of(built: Built, parent: ItemScores, *, key: str, path: str) -> Row:
-    """The line of a finished point."""
-    final, before = built.report.stages[-1], built.report.stages[0]
+def row_of(finished: FinishedPoint, parent: ItemScores, *, key: str, path: str) -> Row:
+    """Write a finished point as a line of points.jsonl.
+
+    Args:
+        finished: The point.
+        parent: Item scores of the parent.
+        key: Fingerprint of the inputs that all points of the domain share.
+        path: Path of the report from the sweep's folder.
+    """
+    point, report = finished.point, finished.report
+    final, before = report.stages[-1], report.stages[0]
     return Row(
-        id=built.point.id,
+        id=point.id,
         key=key,
-        domain=built.report.domain,
-        method=built.point.method,
-        size=built.point.size,
-        seed=built.point.seed,
-        healing=built.point.healing,
+        domain=report.domain,
+        method=point.method,
+        size=point.size,
+        seed=point.seed,
+        healing=point.healing,
         parameters=final.parameters,
         kept=final.parameters / before.parameters,
-        seconds=sum(stage.seconds for stage in built.report.stages if stage.stage in built.items),
+        seconds=sum(stage.seconds for stage in report.stages if stage.stage in finished.items),
         report=path,
-        scores=tuple(score for stage, items in built.items.items() for score in scores_of(stage, [items], parent)),
+        scores=tuple(score for stage, items in finished.items.items() for score in scores_of(stage, [items], parent)),
     )
 
 
-def cells_of(builds: Sequence[Built], parent: ItemScores) -> tuple[Cell, ...]:
-    """One cell for each method, size and stage."""
-    groups: dict[tuple[str, float, StageName], list[Built]] = {}
-    for built in builds:
-        for stage in built.items:
-            groups.setdefault((built.point.method, built.point.size, stage), []).append(built)
+def cells_of(points: Sequence[FinishedPoint], parent: ItemScores) -> tuple[Cell, ...]:
+    """Average the points over seeds: one cell for each method, size and stage.
+
+    Args:
+        points: Finished points of one domain.
+        parent: Item scores of the parent.
+    """
+    groups: dict[tuple[str, float, StageName], list[FinishedPoint]] = {}
+    for finished in points:
+        for stage in finished.items:
+            groups.setdefault((finished.point.method, finished.point.size, stage), []).append(finished)
     return tuple(_cell(stage, group, parent) for (_, _, stage), group in groups.items())
 
 
-def _cell(stage: StageName, group: Sequence[Built], parent: ItemScores) -> Cell:
+def _cell(stage: StageName, group: Sequence[FinishedPoint], parent: ItemScores) -> Cell:
+    """Average points that differ in their seed only."""
     first, count = group[0], len(group)
-    runs = [built.items[stage] for built in group]
+    runs = [finished.items[stage] for finished in group]
     report, before = first.report, first.report.stages[0]
-    sizes = [found.parameters for built in group if (found := built.report.stage(stage)) is not None]
+    sizes = [
+        stage_report.parameters for finished in group if (stage_report := finished.report.stage(stage)) is not None
+    ]
     removed = {kind for kind, parameters in report.removed_parameters.items() if parameters}
     return Cell(
         domain=report.domain,
@@ -109,7 +136,7 @@ def _cell(stage: StageName, group: Sequence[Built], parent: ItemScores) -> Cell:
         kept=sum(sizes) / count / before.parameters,
         layers_removed=1 - report.shape_after.layers / report.shape_before.layers,
         only_layers=removed == {"layers"},
-        points=tuple(built.point.id for built in group),
+        points=tuple(finished.point.id for finished in group),
         spread=tuple(run.texts[report.domain].bits_per_byte for run in runs),
         scores=scores_of(stage, runs, parent),
     )
@@ -117,35 +144,36 @@ def _cell(stage: StageName, group: Sequence[Built], parent: ItemScores) -> Cell:
 
 def pareto_of(
     cells: Sequence[Cell],
-    builds: Sequence[Built],
+    points: Sequence[FinishedPoint],
     references: Mapping[StageName, ItemScores],
     *,
     stage: StageName,
 ) -> Pareto:
-    """The front among the cells of the last `stage`, and the smallest cell as good as each reference.
+    """Find the Pareto set among the cells of `stage`, and the smallest cell as good as each reference.
 
-    With too few documents for a verdict every cell is in the front, and no smallest is named.
+    With too few documents for a verdict every cell is in the Pareto set, and no smallest cell is named.
 
     Args:
-        cells: of one domain.
-        builds: the points behind them.
-        references: items of `parent` and, if it was tuned, `parent_tuned`.
-        stage: the stage that counts: `healed`, or `pruned` in a sweep without healing.
+        cells: Cells of one domain.
+        points: The points that were averaged into the cells.
+        references: Item scores of `parent` and, if there is one, of `parent_tuned`.
+        stage: Stage that counts: `healed`, or `pruned` in a sweep without healing.
     """
     if not cells:
         return Pareto(front=(), smallest={})
-    runs = {built.point.id: built.items[stage] for built in builds if stage in built.items}
+    runs = {finished.point.id: finished.items[stage] for finished in points if stage in finished.items}
     places = [place for place, cell in enumerate(cells) if cell.stage == stage]
     columns = {
-        place: averaged([runs[point].texts[cells[place].domain] for point in cells[place].points], HEADLINE)
+        place: averaged([runs[point_id].texts[cells[place].domain] for point_id in cells[place].points], HEADLINE)
         for place in places
     }
 
-    def worse(place: int, theirs: Array) -> bool:
-        """Whether the cell needs significantly more bits than `theirs`."""
-        return paired(columns[place], theirs, HEADLINE).low > 0
+    def worse(place: int, baseline: Array) -> bool:
+        """Check whether the cell needs significantly more bits than `baseline`."""
+        return paired(columns[place], baseline, HEADLINE).low > 0
 
     def dominated(place: int) -> bool:
+        """Check whether another cell of at most about the same size is significantly better."""
         limit = cells[place].parameters * (1 + SAME_SIZE)
         rivals = (other for other in places if other != place and cells[other].parameters <= limit)
         return any(worse(place, columns[rival]) for rival in rivals)
@@ -160,10 +188,7 @@ def pareto_of(
     return Pareto(
         front=tuple(place for place in places if not dominated(place)),
         smallest={
-            name: next((place for place in ranked if not worse(place, theirs)), None)
-            for name, theirs in compared.items()
+            name: next((place for place in ranked if not worse(place, baseline)), None)
+            for name, baseline in compared.items()
         },
     )
-
-
-FinishedPoint = Built

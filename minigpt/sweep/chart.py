@@ -1,4 +1,4 @@
-"""The terminal view of a sweep: a chart of quality against size, a table of cells, what is worth having."""
+"""Terminal view of a sweep: a chart of quality against size, a table of cells, and the cells worth having."""
 
 from __future__ import annotations
 
@@ -12,40 +12,45 @@ from rich.text import Text
 from minigpt.report.figures import HEADLINE
 from minigpt.report.text import clean, count, interval, number, percent
 from minigpt.sweep.plots import drawn_keys
-from minigpt.sweep.records import Cell, Matrix, Score, SweepReport, Swept
+from minigpt.sweep.records import Cell, DomainSweep, Matrix, Score, SweepReport
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
 WIDTH, HEIGHT = 56, 14
 
 
-def render_sweep(found: SweepReport) -> RenderableType:
-    """Each domain's chart, table and verdict."""
-    return Group(*(part for swept in found.domains for part in _domain(swept)), *_files(found.files))
+def render_sweep(report: SweepReport) -> RenderableType:
+    """Draw chart, table and verdict of each domain."""
+    return Group(
+        *(part for domain_sweep in report.domains for part in _domain(domain_sweep)), *_pictures_note(report.files)
+    )
 
 
-def _domain(swept: Swept) -> list[RenderableType]:
-    parts: list[RenderableType] = [Text(f"\n{clean(swept.domain)}", style="bold")]
-    last = _last_stage(swept.cells)
-    shown = [cell for cell in swept.cells if cell.stage == last]
+def _domain(domain_sweep: DomainSweep) -> list[RenderableType]:
+    """Draw chart, table and verdict of one domain, and list its skipped points."""
+    parts: list[RenderableType] = [Text(f"\n{clean(domain_sweep.domain)}", style="bold")]
+    last = _last_stage(domain_sweep.cells)
+    shown = [cell for cell in domain_sweep.cells if cell.stage == last]
     if shown:
-        parts += [_chart(shown), Text(), _table(swept, last), *(Text(line) for line in sentences(swept))]
-    parts += [Text(clean(f"skipped {name}: {reason}"), style="dim") for name, reason in swept.skipped.items()]
+        parts += [_chart(shown), Text(), _table(domain_sweep, last), *(Text(line) for line in sentences(domain_sweep))]
+    parts += [Text(clean(f"skipped {name}: {reason}"), style="dim") for name, reason in domain_sweep.skipped.items()]
     return parts
 
 
 def _last_stage(cells: Sequence[Cell]) -> str:
+    """Name the last stage of the sweep."""
     return "healed" if any(cell.stage == "healed" for cell in cells) else "pruned"
 
 
-def _ratio(cell: Cell) -> Score:
+def _own_score(cell: Cell) -> Score:
+    """Find the bits per byte of the cell on its own domain; they have a ratio to the parent."""
     score = cell.score(cell.domain, HEADLINE)
     assert score is not None and score.ratio is not None
     return score
 
 
 def _chart(cells: Sequence[Cell]) -> Text:
-    """Ratio of bits per byte to the parent (logarithmic) against parameters kept; a letter a method."""
+    """Chart the ratio of bits per byte to the parent (logarithmic) against parameters kept, one letter a method."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     heights = [math.log2(_value(cell)) for cell in cells]
     low, high = min(0.0, *heights), max(0.0, *heights)
@@ -80,75 +85,82 @@ def _chart(cells: Sequence[Cell]) -> Text:
 
 
 def _value(cell: Cell) -> float:
-    ratio = _ratio(cell).ratio
+    """Return the ratio of the cell's bits per byte to the parent's."""
+    ratio = _own_score(cell).ratio
     assert ratio is not None
     return ratio.value
 
 
-def _table(swept: Swept, stage: str) -> Table:
-    """One row a cell, small sizes last; ★ marks the Pareto set."""
+def _table(domain_sweep: DomainSweep, stage: str) -> Table:
+    """Draw one row for each cell, small sizes last; ★ marks the Pareto set."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    others = [key for key in drawn_keys(swept) if key != (swept.domain, HEADLINE)]
+    others = [key for key in drawn_keys(domain_sweep) if key != (domain_sweep.domain, HEADLINE)]
     table.add_column("")
     table.add_column("method", no_wrap=True)
     for title in ("kept", "parameters", "bits per byte", "/ parent", "95 % interval"):
         table.add_column(title, justify="right")
     for task, metric in others:
         table.add_column(Text(clean(f"{task} {'bpb' if metric == HEADLINE else ''}".rstrip())), justify="right")
-    for place, cell in enumerate(swept.cells):
+    for place, cell in enumerate(domain_sweep.cells):
         if cell.stage != stage:
             continue
-        own = _ratio(cell)
-        ratio = own.ratio
+        own_score = _own_score(cell)
+        ratio = own_score.ratio
         assert ratio is not None
-        found = (cell.score(*key) for key in others)
+        scores = (cell.score(*key) for key in others)
         table.add_row(
-            Text("★" if place in swept.pareto.front else "", style="yellow"),
+            Text("★" if place in domain_sweep.pareto.front else "", style="yellow"),
             clean(cell.method),
             percent(cell.kept),
             count(cell.parameters),
-            number(own.value.value),
+            number(own_score.value.value),
             f"{ratio.value:.3f}×",
             interval(ratio.low, ratio.high),
-            *(number(score.value.value) if score else "–" for score in found),
+            *(number(score.value.value) if score else "–" for score in scores),
         )
-    table.caption = Text("★ no smaller or equal size is significantly better (paired bootstrap over documents)")
+    table.caption = Text(
+        "★ no point of equal or smaller size is significantly better (paired bootstrap over documents)"
+    )
     return table
 
 
-def sentences(swept: Swept) -> tuple[str, ...]:
-    """What the Pareto set says, in words."""
+def sentences(domain_sweep: DomainSweep) -> tuple[str, ...]:
+    """Say in words which sizes are worth having."""
     names = {"parent": "the parent", "parent_tuned": "the tuned parent", "best": "the best of this sweep"}
-    if not swept.pareto.smallest:
-        return (f"Too few held-out documents of {swept.domain} to call a point worse: raise evaluation.heldout_bytes.",)
-    found = []
-    for name, place in swept.pareto.smallest.items():
+    if not domain_sweep.pareto.smallest:
+        return (
+            f"Too few held-out documents of {domain_sweep.domain} to call any point worse. "
+            "Raise evaluation.heldout_bytes.",
+        )
+    lines = []
+    for name, place in domain_sweep.pareto.smallest.items():
         if place is None:
-            found.append(f"Every point is significantly worse than {names[name]} on {swept.domain} text.")
+            lines.append(f"Every point is significantly worse than {names[name]} on {domain_sweep.domain} text.")
         else:
-            cell = swept.cells[place]
-            found.append(
+            cell = domain_sweep.cells[place]
+            lines.append(
                 f"Smallest not significantly worse than {names[name]}: {cell.name} ({percent(cell.kept)} kept, "
                 f"{_value(cell):.3f}× the parent's bits per byte)."
             )
-    return tuple(found)
+    return tuple(lines)
 
 
-def _files(files: Sequence[str]) -> list[RenderableType]:
+def _pictures_note(files: Sequence[str]) -> list[RenderableType]:
+    """Say where the pictures are."""
     pages = [name for name in files if name.endswith(".html")]
     return [Text(f"\nPictures: {pages[0]} and plots/", style="dim")] if pages else []
 
 
-def render_matrix(found: Matrix) -> RenderableType:
-    """Ratio to the parent with its interval, a row a specialist, a column a domain; the own domain is bold."""
+def render_matrix(matrix: Matrix) -> RenderableType:
+    """Draw ratios to the parent with intervals, one row a specialist and one column a domain; its own is bold."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("bits per byte / parent")
-    for domain in found.domains:
+    for domain in matrix.domains:
         table.add_column(Text(clean(domain)), justify="right")
-    for model in found.models:
+    for model in matrix.models:
         row = [Text(clean(model))]
-        for domain in found.domains:
-            cell = found.at(model, domain)
+        for domain in matrix.domains:
+            cell = matrix.at(model, domain)
             style = "green" if cell.ratio.high < 1 else "red" if cell.ratio.low > 1 else ""
             text = Text(f"{cell.ratio.value:.3f}×", style=f"{style} bold" if cell.own else style)
             row.append(text.append(f"\n{interval(cell.ratio.low, cell.ratio.high)}", style="dim not bold"))

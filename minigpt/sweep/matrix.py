@@ -1,4 +1,4 @@
-"""The cross-domain matrix: every specialist read on the held-out text of every domain, against its own parent."""
+"""Cross-domain matrix: every specialist on the held-out text of every domain, compared with its own parent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigpt.corpus import build_corpus
 from minigpt.domain.config import DomainConfig, load_domain
 from minigpt.errors import ConfigError
 from minigpt.evaluation import TextItems, text_bits
-from minigpt.evaluation.paired import averaged, paired, value_of
+from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, pick_device, release
 from minigpt.models import catalog, find
@@ -28,7 +28,7 @@ BATCH_TOKENS = {"cpu": 1024}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specialist:
-    """A finished build: what it is called here, its folder and its report."""
+    """A finished build: its name in the matrix, its folder and its report."""
 
     name: str
     folder: Path
@@ -44,22 +44,22 @@ def cross_domain(
     pictures: bool = True,
     reporter: Reporter = SILENT,
 ) -> Matrix:
-    """Measure each build on the domain of each, and on the general controls.
+    """Measure every build on the domains of all builds, and on their general text.
 
-    What was read stays under `output_dir`, so that the same call resumes and one more specialist costs one more row.
-    A domain's held-out split is that of the build that was made for it (its definition and seed), so no specialist is
-    read on text that it was trained on, unless another domain's training text shares documents with it.
+    The item scores stay under `output_dir`, so that the same call resumes, and one more specialist costs one more row.
+    A domain's held-out split is that of the build that was made for it (its definition and seed). So no specialist is
+    measured on text that it was trained on, unless another domain's training text shares documents with it.
 
     Args:
-        names: build folders, catalog ids or domains (their latest build).
-        output_dir: where items, `matrix.json` and the picture go.
-        device: a torch device or "auto".
-        limit: at most this many held-out passages of each domain.
-        pictures: draw the heat map (needs matplotlib).
-        reporter: told about progress.
+        names: Build folders, catalog ids or domains (their latest build).
+        output_dir: Folder for item scores, `matrix.json` and the picture.
+        device: A torch device or "auto".
+        limit: Most held-out passages of each domain; None takes all.
+        pictures: Draw the heat map (needs matplotlib).
+        reporter: Receives the progress.
 
     Raises:
-        ConfigError: a name stands for no build with its folder, or pictures are wanted without matplotlib.
+        ConfigError: A name does not lead to a build folder, or pictures are wanted without matplotlib.
     """
     if pictures:
         from minigpt.sweep.plots import need_matplotlib
@@ -68,51 +68,60 @@ def cross_domain(
     specialists = [_specialist(name) for name in dict.fromkeys(names)]
     texts = _texts(specialists, limit, reporter)
     workspace, target = Workspace(root=output_dir), pick_device(device)
-    parents = {one.report.base_model: assets.parent(one.report.base_model, reporter=reporter) for one in specialists}
-    before = {base: _read(workspace, parent, texts, target, reporter) for base, parent in parents.items()}
+    bases = dict.fromkeys(specialist.report.base_model for specialist in specialists)
+    parents = {base: assets.parent(base, reporter=reporter) for base in bases}
+    parent_items = {base: _measure(workspace, parent, texts, target, reporter) for base, parent in parents.items()}
     cells: list[MatrixCell] = []
-    for one in specialists:
-        model = find.find_model(str(one.folder), reporter=reporter)
-        items = _read(workspace, model, texts, target, reporter)
-        cells += [_cell(one, domain, items[domain], before[one.report.base_model][domain]) for domain in texts]
-    found = Matrix(models=tuple(one.name for one in specialists), domains=tuple(texts), cells=tuple(cells))
+    for specialist in specialists:
+        model = find.find_model(str(specialist.folder), reporter=reporter)
+        items = _measure(workspace, model, texts, target, reporter)
+        base = specialist.report.base_model
+        cells += [_cell(specialist, domain, items[domain], parent_items[base][domain]) for domain in texts]
+    models = tuple(specialist.name for specialist in specialists)
+    matrix = Matrix(models=models, domains=tuple(texts), cells=tuple(cells))
     if pictures:
-        found = replace(found, files=_draw(found, output_dir))
-    write_json(output_dir / "matrix.json", found)
-    return found
+        matrix = replace(matrix, files=_draw(matrix, output_dir))
+    write_json(output_dir / "matrix.json", matrix)
+    return matrix
 
 
 def _specialist(name: str) -> Specialist:
+    """Find the build behind a name.
+
+    Raises:
+        ConfigError: The name does not lead to a build folder.
+    """
     path = Path(name).expanduser()
     folder = path if path.exists() or not find.in_catalog(name) else catalog.resolve(name)
     if not folder.is_dir() or not (folder / "domain.yaml").exists():
-        raise ConfigError(f"{name} is no build folder: the matrix needs its model and its domain.yaml.")
+        raise ConfigError(f"{name} is not a build folder: the matrix needs a model and its domain.yaml.")
     return Specialist(name=name, folder=folder, report=report.load(folder))
 
 
 def _texts(specialists: Sequence[Specialist], limit: int | None, reporter: Reporter) -> dict[str, list[Document]]:
-    """Held-out text of each domain, then of each control, by name; the first build of a domain decides its split."""
-    found: dict[str, list[Document]] = {}
-    controls: dict[str, tuple[DomainConfig, int]] = {}
-    for one in specialists:
-        domain, seed = load_domain(str(one.folder)), one.report.seed
-        if domain.name not in found:
-            found[domain.name] = list(build_corpus(domain, seed=seed, reporter=reporter).heldout[:limit])
+    """Collect the held-out text of each domain, then the general texts; the first build of a domain sets its split."""
+    texts: dict[str, list[Document]] = {}
+    general_texts: dict[str, tuple[DomainConfig, int]] = {}
+    for specialist in specialists:
+        domain, seed = load_domain(str(specialist.folder)), specialist.report.seed
+        if domain.name not in texts:
+            texts[domain.name] = list(build_corpus(domain, seed=seed, reporter=reporter).heldout[:limit])
         if domain.general != domain.name:
-            control = load_domain(domain.general)
-            controls.setdefault(control.name, (control, seed))
-    for name, (control, seed) in controls.items():
-        if name not in found:
-            found[name] = list(build_corpus(control, seed=seed, reporter=reporter).heldout[:limit])
-    return found
+            general = load_domain(domain.general)
+            general_texts.setdefault(general.name, (general, seed))
+    for name, (general, seed) in general_texts.items():
+        if name not in texts:
+            texts[name] = list(build_corpus(general, seed=seed, reporter=reporter).heldout[:limit])
+    return texts
 
 
-def _read(
+def _measure(
     workspace: Workspace, model: Parent, texts: Mapping[str, list[Document]], device: str, reporter: Reporter
 ) -> dict[str, TextItems]:
-    """Items of one model on every domain, from the folder if they are there; the model is loaded only if not."""
+    """Measure one model on every domain; item scores that are in the workspace already are read from there."""
+    # The model is loaded only when the first item scores are missing.
     loaded: list[tuple[object, object]] = []
-    found = {}
+    scores = {}
     for domain, documents in texts.items():
 
         def make(folder: Path, domain: str = domain, documents: list[Document] = documents) -> None:
@@ -130,27 +139,30 @@ def _read(
 
         key = fingerprint(model.fingerprint, documents, device)
         folder, _ = workspace.stage(f"{model.fingerprint}-{domain}", key, make)
-        found[domain] = read_json(folder / ITEMS, TextItems)
+        scores[domain] = read_json(folder / ITEMS, TextItems)
     if loaded:
         loaded.clear()
         release()
-    return found
+    return scores
 
 
-def _cell(one: Specialist, domain: str, items: TextItems, parent: TextItems) -> MatrixCell:
-    ours, theirs = averaged([items], HEADLINE), averaged([parent], HEADLINE)
+def _cell(specialist: Specialist, domain: str, items: TextItems, parent: TextItems) -> MatrixCell:
+    """Compare a specialist with its parent on one domain."""
+    ours, baseline = averaged([items], HEADLINE), averaged([parent], HEADLINE)
     return MatrixCell(
-        model=one.name,
+        model=specialist.name,
         domain=domain,
-        own=domain == one.report.domain,
-        value=value_of(ours, HEADLINE),
+        own=domain == specialist.report.domain,
+        value=metric_interval(ours, HEADLINE),
         parent=parent.bits_per_byte,
-        ratio=paired(ours, theirs, HEADLINE, how="ratio"),
+        ratio=paired(ours, baseline, HEADLINE, how="ratio"),
         n=len(ours),
     )
 
 
-def _draw(found: Matrix, root: Path) -> tuple[str, ...]:
-    from minigpt.sweep.plots import matrix, save_figure
+def _draw(matrix: Matrix, root: Path) -> tuple[str, ...]:
+    """Draw the heat map, and return the paths of its files from `root`."""
+    from minigpt.sweep.plots import matrix as matrix_figure
+    from minigpt.sweep.plots import save_figure
 
-    return tuple(path.relative_to(root).as_posix() for path in save_figure(matrix(found), root, "matrix"))
+    return tuple(path.relative_to(root).as_posix() for path in save_figure(matrix_figure(matrix), root, "matrix"))

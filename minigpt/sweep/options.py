@@ -1,4 +1,4 @@
-"""What a sweep may be told, and the points that follow from it."""
+"""Options of a sweep, and the points that follow from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ Healing = Literal["none", "preset"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One build of a sweep; `size` is the fraction of parameters asked for, `masked` a method's own form."""
+    """One build of a sweep.
+
+    Attributes:
+        method: Method that ranks the units.
+        size: Target size as a fraction of the parent's parameters.
+        seed: Seed of the build.
+        healing: `preset` heals as the preset says, `none` stops after pruning.
+        masked: Evaluate the method's paper form in memory instead of building a model.
+    """
 
     method: str
     size: float
@@ -27,21 +35,36 @@ class Point:
 
     @property
     def id(self) -> str:
-        """Names the point and its folder, e.g. `flap-0.75-s0-none`."""
-        form = "-masked" if self.masked else ""
-        return f"{self.method}-{self.size:g}-s{self.seed}-{self.healing}{form}"
+        """Name of the point and its folder, e.g. `flap-0.75-s0-none`."""
+        suffix = "-masked" if self.masked else ""
+        return f"{self.method}-{self.size:g}-s{self.seed}-{self.healing}{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
-    """Options of `minigpt sweep`; those it shares with `minigpt build` mean the same.
+    """Options of `minigpt sweep`; those that `minigpt build` has too mean the same.
 
-    `seeds` is how many seeds (0, 1, ...) each point is repeated with. Splits of the text do not change with them, only
-    random scores and the order of healing: where neither is at work one seed is enough and one is taken. `masked`
-    evaluates every method's own form; methods that make no model of stock classes are evaluated so in any case.
+    Attributes:
+        domains: Domains to sweep.
+        methods: Methods to compare.
+        sizes: Target sizes as fractions of the parent's parameters.
+        base: Reference of the parent.
+        seeds: Number of seeds (0, 1, ...) with which each point is repeated. They change random scores and the order of
+            healing, not the splits of the text; a point in which nothing is random is built once.
+        healing: `preset` heals each point as the preset says, `none` stops after pruning.
+        preset: Preset of the builds.
+        output_dir: Folder of the sweep.
+        device: A torch device or "auto".
+        dtype: Type in which the models are saved.
+        overrides: Settings that replace those of the preset.
+        online: Also use the domains' Hub data sets.
+        pictures: Draw the pictures and the page (needs matplotlib).
+        masked: Evaluate every method's paper form. Methods that make no model of stock classes are always evaluated
+            so.
 
     Raises:
-        ConfigError: no methods, no sizes, a size outside its range, or healing of what is never saved.
+        ConfigError: No domains, methods or sizes; a size or a number of seeds out of range; or healing of paper forms,
+            which are never saved.
     """
 
     domains: tuple[str, ...]
@@ -65,12 +88,14 @@ class SweepOptions:
         if self.seeds < 1:
             raise ConfigError(f"seeds must be 1 or more, not {self.seeds}.")
         if self.masked and self.healing != "none":
-            raise ConfigError("Masked forms are not saved and cannot be healed; drop --masked or --healing.")
+            raise ConfigError(
+                "Paper forms (--masked) are not saved and cannot be healed. Leave out --masked or --healing."
+            )
         if wrong := [size for size in self.sizes if not 0 < size <= 1]:
-            raise ConfigError(f"{wrong[0]} is not a fraction of parameters to keep; write it like 0.75.")
+            raise ConfigError(f"{wrong[0]} is not a fraction of parameters to keep. Write it like 0.75.")
 
     def build_options(self, domain: str) -> BuildOptions:
-        """What all points of a domain are built with; method, size and seed are put in point by point."""
+        """Make the build options that all points of a domain share; each point sets its method, size and seed."""
         return BuildOptions(
             domains=(domain,),
             base=self.base,
@@ -87,7 +112,7 @@ class SweepOptions:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """Every point, sizes from large to small, so that a sweep that is cut short has the mild ones of all."""
+        """All points, from large to small sizes, so that an interrupted sweep has the large sizes of every method."""
         return tuple(
             self._point(method, size, seed)
             for size in sorted(set(self.sizes), reverse=True)
@@ -96,8 +121,10 @@ class SweepOptions:
         )
 
     def _point(self, method: str, size: float, seed: int) -> Point:
+        """Make a point; paper forms are never healed."""
         masked = self.masked or not method_named(method).ships
         return Point(method=method, size=size, seed=seed, healing="none" if masked else self.healing, masked=masked)
 
     def _varies(self, method: str) -> bool:
+        """Check whether a seed changes the results of a method."""
         return self.healing != "none" or "seed" in method_named(method).options

@@ -1,4 +1,4 @@
-"""The page of a sweep: one HTML file that needs nothing else, with its pictures inside."""
+"""HTML page of a sweep: one file with its pictures inside, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minigpt.files import write_text
 from minigpt.report.text import count, interval, number, percent
 from minigpt.sweep.chart import sentences
 from minigpt.sweep.plots import drawn_keys, pictures, save_figure
-from minigpt.sweep.records import Cell, Score, SweepReport, Swept
+from minigpt.sweep.records import Cell, DomainSweep, Score, SweepReport
 
 PAGE = "index.html"
 PLOTS = "plots"
@@ -21,55 +21,74 @@ TITLES: Mapping[str, str] = {
 }
 
 
-def draw(found: SweepReport, root: Path) -> tuple[str, ...]:
-    """Write `plots/*.svg`, `plots/*.png` and `index.html` under `root`; returns their paths from there."""
-    drawn: dict[str, str] = {}
-    written: list[str] = []
-    for name, make in pictures(found.domains).items():
-        if (figure := make()) is not None:
+def draw(report: SweepReport, root: Path) -> tuple[str, ...]:
+    """Write `plots/*.svg`, `plots/*.png` and `index.html` into a sweep's folder.
+
+    Args:
+        report: Results of the sweep.
+        root: Folder of the sweep.
+
+    Returns:
+        Paths of the written files from `root`.
+    """
+    svgs: dict[str, str] = {}
+    files_written: list[str] = []
+    for name, make_figure in pictures(report.domains).items():
+        if (figure := make_figure()) is not None:
             paths = save_figure(figure, root / PLOTS, name)
-            drawn[name] = inline(paths[0].read_text("utf-8"))
-            written += [path.relative_to(root).as_posix() for path in paths]
-    write_text(root / PAGE, page(found, drawn))
-    return (*written, PAGE)
+            svgs[name] = inline(paths[0].read_text("utf-8"))
+            files_written += [path.relative_to(root).as_posix() for path in paths]
+    write_text(root / PAGE, page(report, svgs))
+    return (*files_written, PAGE)
 
 
 def inline(svg: str) -> str:
-    """The `<svg>` element of an SVG file, without the XML head that HTML does not take."""
+    """Cut an SVG file to its `<svg>` element, without the XML head, which HTML does not allow."""
     return svg[svg.index("<svg") :]
 
 
-def page(found: SweepReport, drawn: Mapping[str, str]) -> str:
-    """The HTML of a sweep; `drawn` holds SVG elements by picture name."""
+def page(report: SweepReport, svgs: Mapping[str, str]) -> str:
+    """Render the HTML of a sweep.
+
+    Args:
+        report: Results of the sweep.
+        svgs: SVG elements by picture name.
+    """
     from jinja2 import Environment
 
     template = files("minigpt.sweep").joinpath("page.html.j2").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        report=found,
-        influence=drawn.get("block-influence"),
-        domains=[_domain(swept, drawn) for swept in found.domains],
+        report=report,
+        influence=svgs.get("block-influence"),
+        domains=[_domain(domain_sweep, svgs) for domain_sweep in report.domains],
     )
 
 
-def _domain(swept: Swept, drawn: Mapping[str, str]) -> dict[str, object]:
-    shown = [
-        (title, drawn[f"{swept.domain}-{name}"]) for name, title in TITLES.items() if f"{swept.domain}-{name}" in drawn
+def _domain(domain_sweep: DomainSweep, svgs: Mapping[str, str]) -> dict[str, object]:
+    """Compute the values that the template shows of one domain."""
+    titled = [
+        (title, svgs[f"{domain_sweep.domain}-{name}"])
+        for name, title in TITLES.items()
+        if f"{domain_sweep.domain}-{name}" in svgs
     ]
-    keys = drawn_keys(swept)
+    keys = drawn_keys(domain_sweep)
     return {
-        "name": swept.domain,
-        "parameters": count(swept.parameters),
-        "sentences": sentences(swept) if swept.cells else (),
-        "pictures": shown,
+        "name": domain_sweep.domain,
+        "parameters": count(domain_sweep.parameters),
+        "sentences": sentences(domain_sweep) if domain_sweep.cells else (),
+        "pictures": titled,
         "heads": [f"{task} {metric.replace('_', ' ')}" for task, metric in keys],
-        "rows": [_row(cell, keys, place in swept.pareto.front) for place, cell in enumerate(swept.cells)],
-        "controls": [_control(swept, name, keys) for name in ("parent", "parent_tuned") if _has(swept, name)],
-        "skipped": swept.skipped,
+        "rows": [_row(cell, keys, place in domain_sweep.pareto.front) for place, cell in enumerate(domain_sweep.cells)],
+        "references": [
+            _reference(domain_sweep, name, keys) for name in ("parent", "parent_tuned") if _has(domain_sweep, name)
+        ],
+        "skipped": domain_sweep.skipped,
     }
 
 
 def _row(cell: Cell, keys: list[tuple[str, str]], front: bool) -> dict[str, object]:
+    """Fill the row of a cell."""
     return {
         "front": front,
         "method": cell.method,
@@ -80,17 +99,19 @@ def _row(cell: Cell, keys: list[tuple[str, str]], front: bool) -> dict[str, obje
     }
 
 
-def _has(swept: Swept, stage: str) -> bool:
-    return any(score.stage == stage for score in swept.controls)
+def _has(domain_sweep: DomainSweep, stage: str) -> bool:
+    """Check whether the parent or the tuned parent was measured."""
+    return any(score.stage == stage for score in domain_sweep.controls)
 
 
-def _control(swept: Swept, stage: str, keys: list[tuple[str, str]]) -> dict[str, object]:
-    named = {(score.task, score.metric): score for score in swept.controls if score.stage == stage}
-    return {"method": stage.replace("_", " "), "scores": [_score(named.get(key)) for key in keys]}
+def _reference(domain_sweep: DomainSweep, stage: str, keys: list[tuple[str, str]]) -> dict[str, object]:
+    """Fill the row of the parent or the tuned parent."""
+    by_key = {(score.task, score.metric): score for score in domain_sweep.controls if score.stage == stage}
+    return {"method": stage.replace("_", " "), "scores": [_score(by_key.get(key)) for key in keys]}
 
 
 def _score(score: Score | None) -> dict[str, str]:
-    """Value, interval, and the ratio or difference to the parent."""
+    """Write a value, its interval, and its ratio or difference to the parent."""
     if score is None:
         return {"value": "–", "interval": "", "against": ""}
     against = ""

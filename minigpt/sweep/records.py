@@ -1,4 +1,4 @@
-"""What a sweep found, as plain data: what `--json` prints and the page and pictures are drawn from."""
+"""Records of a sweep's results: plain data that `--json` prints and from which page and pictures are drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minigpt.types import Interval, StageName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One metric of one task at one point; `ratio` is to the parent and for bits per byte only."""
+    """One metric of one task at one point; `ratio` is the ratio to the parent and exists for bits per byte only."""
 
     stage: StageName
     task: str
@@ -24,7 +24,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A line of points.jsonl: one finished build. `report` is its path from the sweep's folder."""
+    """One line of points.jsonl: a finished point. `report` is the path of its report from the sweep's folder."""
 
     id: str
     key: str
@@ -42,10 +42,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A method at a size and stage, averaged over seeds before the bootstrap.
+    """Average over seeds of one method at one size and stage, taken before the bootstrap.
 
-    `kept` is the fraction of parameters it has, `layers_removed` the fraction of layers it lost, `only_layers` whether
-    it lost nothing else; `points` names the builds behind it and `spread` their bits per byte, seed by seed.
+    Attributes:
+        domain: Domain of the sweep.
+        method: Method that ranks the units.
+        size: Target size as a fraction of the parent's parameters.
+        stage: Stage of the models.
+        parameters: Mean number of parameters.
+        kept: Mean number of parameters as a fraction of the parent's.
+        layers_removed: Fraction of the layers that was removed.
+        only_layers: Whether nothing but whole layers was removed.
+        points: Ids of the points that were averaged.
+        spread: Bits per byte of each point, seed by seed.
+        scores: Metrics of all tasks.
     """
 
     domain: str
@@ -62,21 +72,24 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Method and size asked for, e.g. `flap at 0.75`."""
+        """Method and target size, e.g. `flap at 0.75`."""
         return f"{self.method} at {self.size:g}"
 
     def score(self, task: str, metric: str) -> Score | None:
-        """One of the scores, or None."""
-        return next((each for each in self.scores if (each.task, each.metric) == (task, metric)), None)
+        """Find the score of a task and metric; None if it was not measured."""
+        return next((score for score in self.scores if (score.task, score.metric) == (task, metric)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pareto:
-    """Which cells are worth having, by paired bootstrap over documents (bits per byte of the domain).
+    """Cells worth having, by a paired bootstrap over documents (bits per byte of the domain).
 
-    `front` are the cells to which no other, at most 1 % larger, is significantly better. `smallest` names the smallest
-    cell that is not significantly worse than the `parent`, the `parent_tuned` and the `best` cell of the sweep; None
-    where there is none, empty with too few documents for verdicts. Values are positions in `Swept.cells`.
+    All values are positions in `DomainSweep.cells`.
+
+    Attributes:
+        front: Cells for which no other cell, at most 1 % larger, is significantly better.
+        smallest: The smallest cell that is not significantly worse than the `parent`, the `parent_tuned` and the `best`
+            cell of the sweep. None where there is no such cell; empty with too few documents for verdicts.
     """
 
     front: tuple[int, ...]
@@ -84,12 +97,20 @@ class Pareto:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """One domain of a sweep.
+class DomainSweep:
+    """Results of a sweep on one domain.
 
-    `controls` are the scores of parent and tuned parent, `skipped` maps points without a legal plan to the reason.
-    `block_influence` [L] and `angular` [L+1][L+1] are those of the model that was pruned
-    (:class:`minigpt.transformer.stats.ActivationStats`).
+    Attributes:
+        domain: Name of the domain.
+        parameters: Parameters of the parent.
+        controls: Scores of the parent and of the tuned parent.
+        cells: Averages over seeds, one for each method, size and stage.
+        pareto: Cells worth having.
+        rows: Finished points.
+        skipped: Reason for each point that has no legal plan.
+        block_influence: Block Influence of each layer of the model that was pruned, [layers]
+            (:class:`minigpt.transformer.stats.ActivationStats`).
+        angular: Angular distances between the layer inputs of that model, [layers + 1][layers + 1].
     """
 
     domain: str
@@ -105,7 +126,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """A whole sweep; `files` lists what was drawn, from the sweep's folder."""
+    """Results of a whole sweep; `files` lists the drawn files by their paths from the sweep's folder."""
 
     base_model: str
     base_precision: str
@@ -113,13 +134,13 @@ class SweepReport:
     healing: str
     device: str
     versions: Mapping[str, str]
-    domains: tuple[Swept, ...]
+    domains: tuple[DomainSweep, ...]
     files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixCell:
-    """One specialist on one domain, against the parent it was made from."""
+    """One specialist on one domain, compared with its own parent."""
 
     model: str
     domain: str
@@ -140,8 +161,5 @@ class Matrix:
     files: tuple[str, ...] = ()
 
     def at(self, model: str, domain: str) -> MatrixCell:
-        """The cell of a model and a domain."""
+        """Find the cell of a model and a domain."""
         return next(cell for cell in self.cells if (cell.model, cell.domain) == (model, domain))
-
-
-DomainSweep = Swept

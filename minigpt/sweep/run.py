@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minigpt import __version__, report
-from minigpt.domain.config import domain_of
+from minigpt.domain.config import resolve_domain
 from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
 from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_jsonl, to_plain, write_json, write_jsonl
@@ -79,7 +79,7 @@ def _claim(root: Path) -> None:
 
 def _resolve(options: SweepOptions, name: str, reporter: Reporter) -> Run:
     """The run that the points of a domain share; its steps go to `DOMAIN/shared`."""
-    domain = domain_of(name, online=options.online)
+    domain = resolve_domain(name, online=options.online)
     shared = Workspace(root=options.output_dir / domain.name / "shared")
     return resolve_run(name, options.build_options(name), reporter, folder=shared.root, shared=shared)
 

@@ -1,1 +1,1 @@
-"""The model as minigpt reads it: families as data, packed text, activation statistics, logits, 4 bits, size."""
+"""Transformer models: architecture table, packed text, activation statistics, logits, 4-bit weights and sizes."""

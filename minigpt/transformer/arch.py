@@ -1,4 +1,4 @@
-"""What minigpt knows about decoder families, as data: where the weights are, what moves together, what loads.
+"""Table of the decoder families: module paths, coupled weights, and the shapes that transformers can load.
 
 A family is one row of `ARCHITECTURES`. Everything here reads Hugging Face configs and needs no torch, so a plan is
 checked before any compute is spent on it.
@@ -16,20 +16,34 @@ from minigpt.types import Ints, Shape
 if TYPE_CHECKING:
     from torch import nn
 
+# Numbers of heads that stock transformers loads for a family; see `ArchSpec.head_rule`.
 HeadRule = Literal["none", "divides", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchSpec:
-    """Module paths inside a decoder layer, their coupling, and what the family's config allows.
+    """Description of a decoder family: module paths in a layer, their coupling, and what the family's config allows.
 
-    Rows of `ffn_rows` and columns of `ffn_columns` belong to the same neuron; rows of `query` and `key_value` and
-    columns of `output` to the same KV group. Norms on queries and keys work on one head, so pruning leaves them.
+    Norms on queries and keys work on one head, so pruning leaves them as they are. A bias is True, False or the name of
+    the config field that switches it.
 
-    `head_rule` is a right of the family in stock transformers: "none" (the head size is hidden size over heads and
-    cannot be named), "divides" (the config validator wants the number of query heads to divide the hidden size),
-    "any". Biases are True, False or the name of the config field that switches them. `per_layer` names the config
-    lists with one entry a layer.
+    Attributes:
+        name: the `model_type` of the family's configs.
+        layers: path of the list of decoder layers in the model. All other paths are inside of a layer.
+        ffn_rows: projections into the FFN; row i belongs to neuron i.
+        ffn_columns: projection out of the FFN; column i belongs to neuron i.
+        ffn_activation: activation function of the FFN.
+        query: query projection; its rows belong to the query heads of KV groups.
+        key_value: key and value projections; their rows belong to KV groups.
+        output: output projection of attention; its columns belong to the query heads of KV groups.
+        head_rule: numbers of heads that stock transformers loads: "none" (the head size is the hidden size over the
+            heads and cannot be set), "divides" (the number of query heads must divide the hidden size) or "any".
+        norms: norms of hidden size in a layer.
+        query_key_norms: norms of head size in a layer.
+        query_bias: bias of the query, key and value projections.
+        output_bias: bias of the output projection.
+        ffn_bias: bias of the FFN's projections.
+        per_layer: config fields that are lists with one entry a layer.
     """
 
     name: str
@@ -54,6 +68,7 @@ _PLAIN = ArchSpec(name="plain")
 _GEMMA2 = ArchSpec(name="gemma2", head_rule="divides", norms=4, per_layer=("layer_types",))
 _SMOLLM3 = replace(_LLAMA, name="smollm3", head_rule="any", per_layer=("layer_types", "no_rope_layers"))
 
+# Description of each supported family, by `model_type`.
 ARCHITECTURES: Mapping[str, ArchSpec] = {
     spec.name: spec
     for spec in (
@@ -71,10 +86,17 @@ ARCHITECTURES: Mapping[str, ArchSpec] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitCosts:
-    """Exact parameters of one unit of each kind; tied embeddings count once.
+    """Exact parameter counts of one unit of each kind; tied embeddings count once.
 
     Total = `fixed` + tokens x `per_token` + layers x (`per_layer_fixed` + neurons x `per_neuron` + groups x
-    `per_kv_group`), neurons and groups being those of one layer.
+    `per_kv_group`), where neurons and groups are those of one layer.
+
+    Attributes:
+        per_token: parameters of one token of the vocabulary.
+        per_neuron: parameters of one FFN neuron of one layer.
+        per_kv_group: parameters of one KV group of one layer, with its query heads.
+        per_layer_fixed: parameters of a layer that no width changes: norms and biases.
+        fixed: parameters outside of layers and vocabulary: the final norm.
     """
 
     per_token: int
@@ -84,12 +106,12 @@ class UnitCosts:
     fixed: int
 
     def total(self, shape: Shape) -> int:
-        """Parameters of a model of this shape."""
+        """Return the parameter count of a model of this shape."""
         layer = self.per_layer_fixed + shape.intermediate_size * self.per_neuron + shape.kv_groups * self.per_kv_group
         return self.fixed + shape.vocab_size * self.per_token + shape.layers * layer
 
     def breakdown(self, shape: Shape) -> dict[str, int]:
-        """The same total by part: embedding, attention, ffn, norms and the like ("other")."""
+        """Return the total split into embedding, attention, ffn and other (norms and some biases)."""
         parts = {
             "embedding": shape.vocab_size * self.per_token,
             "attention": shape.layers * shape.kv_groups * self.per_kv_group,
@@ -99,11 +121,12 @@ class UnitCosts:
 
 
 def _config(model_or_config: Any) -> Any:
+    """Return the config of a model, or the config itself."""
     return getattr(model_or_config, "config", model_or_config)
 
 
 def arch_of(model_or_config: Any) -> ArchSpec:
-    """The family's row of the table.
+    """Return the description of a model's family.
 
     Raises:
         UnsupportedModel: the family is not in the table (fused projections, experts, encoder-decoders ...).
@@ -119,28 +142,28 @@ def arch_of(model_or_config: Any) -> ArchSpec:
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
-    """The decoder layers of a causal language model, in order."""
+    """Return the decoder layers of a causal language model, in order."""
     layers: nn.ModuleList = model.get_submodule(arch_of(model).layers)
     return layers
 
 
 def base_model(model: Any) -> Any:
-    """The decoder below the language-model head: embeddings, layers and final norm."""
+    """Return the decoder below the language-model head: embeddings, layers and final norm."""
     return model.get_submodule(arch_of(model).layers.rpartition(".")[0])
 
 
 def head_dim(config: Any) -> int:
-    """Size of one attention head, also in configs that leave it to be worked out."""
+    """Return the size of one attention head, also where the config does not name it."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def heads_per_group(config: Any) -> int:
-    """Query heads that share one key-value head; pruning keeps this ratio."""
+    """Return the number of query heads that share one key-value head; pruning keeps it."""
     return int(config.num_attention_heads // config.num_key_value_heads)
 
 
 def shape_of(model_or_config: Any) -> Shape:
-    """The four widths that minigpt may change."""
+    """Return the four widths of a model that minigpt may change."""
     config = _config(model_or_config)
     arch_of(config)
     return Shape(
@@ -152,7 +175,7 @@ def shape_of(model_or_config: Any) -> Shape:
 
 
 def legal_kv_groups(model_or_config: Any) -> Ints:
-    """The numbers of KV groups, ascending, that stock transformers loads for this family and hidden size."""
+    """Return the numbers of KV groups, ascending, that stock transformers loads for this family and hidden size."""
     config = _config(model_or_config)
     spec, groups, ratio = arch_of(config), int(config.num_key_value_heads), heads_per_group(config)
     if spec.head_rule == "none":
@@ -188,11 +211,12 @@ def check_shape(model_or_config: Any, shape: Shape) -> None:
 
 
 def _flag(config: Any, value: bool | str) -> bool:
+    """Return a flag of the table: the value itself, or that of the config field that it names."""
     return value if isinstance(value, bool) else bool(getattr(config, value, False))
 
 
 def unit_costs(model_or_config: Any) -> UnitCosts:
-    """Exact parameter counts of a token, a neuron, a KV group and a layer's rest, by formula from the config."""
+    """Return the exact parameter counts of a token, a neuron, a KV group and the rest of a layer, from the config."""
     config = _config(model_or_config)
     spec, hidden, head, ratio = arch_of(config), int(config.hidden_size), head_dim(config), heads_per_group(config)
     ffn_bias, rows = _flag(config, spec.ffn_bias), len(spec.ffn_rows)
@@ -209,5 +233,10 @@ def unit_costs(model_or_config: Any) -> UnitCosts:
 
 
 def parameters_of(model_or_config: Any, shape: Shape | None = None) -> int:
-    """Parameters of a model of `shape` (default: the config's own) in this family; tied weights count once."""
+    """Return the parameter count of a model of this family; tied weights count once.
+
+    Args:
+        model_or_config: a model or its config.
+        shape: the widths of the model (None: those of the config).
+    """
     return unit_costs(model_or_config).total(shape or shape_of(model_or_config))

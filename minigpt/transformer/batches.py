@@ -14,10 +14,12 @@ from minigpt.transformer.arch import base_model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch of packed windows, each tensor int64 [batch, length].
+    """A batch of packed windows.
 
-    `segment_ids` is 0 for padding and 1, 2 ... for the pieces of documents in a window; `position_ids` restart at 0
-    in every piece.
+    Attributes:
+        input_ids: int64 [batch, length], the token ids.
+        position_ids: int64 [batch, length]; they restart at 0 in every piece of a document.
+        segment_ids: int64 [batch, length]; 0 for padding, and 1, 2 ... for the pieces of documents in a window.
     """
 
     input_ids: Tensor
@@ -26,11 +28,11 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are text, padding not counted."""
+        """Number of tokens without padding."""
         return int((self.segment_ids != 0).sum())
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return Batch(
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
@@ -39,10 +41,11 @@ class Batch:
 
 
 def to_batches(packed: Any, *, batch_tokens: int = 8192) -> Iterator[Batch]:
-    """Cut packed windows (`input_ids`, `position_ids`, `segment_ids`, int64 [N, length]) into batches.
+    """Cut packed windows into batches, without the columns that are padding in all windows of a batch.
 
-    A batch holds about `batch_tokens` tokens, at least one window; columns that are padding in all of its windows
-    are left out.
+    Args:
+        packed: has `input_ids`, `position_ids` and `segment_ids`, int64 [windows, length].
+        batch_tokens: tokens of a batch, about; a batch has at least one window.
     """
     ids, positions, segments = (
         torch.as_tensor(getattr(packed, name), dtype=torch.long)
@@ -58,12 +61,13 @@ def to_batches(packed: Any, *, batch_tokens: int = 8192) -> Iterator[Batch]:
 
 
 def _used_length(segments: Tensor) -> int:
+    """Return the number of columns up to the last one that is not padding in all rows, at least 1."""
     used = (segments != 0).any(dim=0).nonzero()
     return int(used.max()) + 1 if len(used) else 1
 
 
 def take_tokens(batches: Iterable[Batch], max_tokens: int | None) -> Iterator[Batch]:
-    """Whole windows from the front of `batches` until `max_tokens` text tokens are reached (None: all)."""
+    """Yield whole windows from the front of `batches` until there are `max_tokens` tokens of text (None: all)."""
     left = max_tokens
     for batch in batches:
         if left is None:
@@ -82,7 +86,7 @@ def take_tokens(batches: Iterable[Batch], max_tokens: int | None) -> Iterator[Ba
 
 
 def split_rows(batch: Batch, tokens: int) -> Iterator[Batch]:
-    """The windows of a batch in batches of about `tokens` tokens, padding included, at least one window each."""
+    """Split a batch into smaller ones of about `tokens` tokens, padding included, with at least one window each."""
     rows = max(1, tokens // batch.input_ids.shape[1])
     for start in range(0, len(batch.input_ids), rows):
         part = slice(start, start + rows)
@@ -94,15 +98,15 @@ def split_rows(batch: Batch, tokens: int) -> Iterator[Batch]:
 
 
 def block_mask(segment_ids: Tensor, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
-    """A causal attention mask [batch, 1, length, length] in which no piece of a document sees another.
+    """Return a causal attention mask [batch, 1, length, length] in which no piece of a document sees another.
 
-    Padding sees padding only: no row is empty, so no softmax divides by zero.
+    Padding sees padding only. So no row of the mask is empty, and no softmax divides by zero.
 
     Args:
-        segment_ids: int64 [batch, length].
+        segment_ids: int64 [batch, length]; 0 for padding, and another number for each piece of a window.
         dtype: `torch.bool` gives True where attention is allowed; a float type gives 0 there and the type's lowest
             number elsewhere, which every attention implementation of transformers adds to its scores.
-        window: sliding window: a query sees this many positions, itself included.
+        window: sliding window, the number of positions that a query sees, itself included (None: all before it).
     """
     length = segment_ids.shape[1]
     place = torch.arange(length, device=segment_ids.device)
@@ -116,9 +120,14 @@ def block_mask(segment_ids: Tensor, dtype: torch.dtype, *, window: int | None = 
 
 
 def attention_mask(config: Any, segment_ids: Tensor, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-    """The mask in the form the family's decoder takes: one tensor, or one for each kind of layer.
+    """Return the mask as the family's decoder takes it: one tensor, or one for each kind of layer.
 
-    A ready-made mask replaces the decoder's own, sliding window included, so the window is put in here.
+    A mask that is passed to the decoder replaces its own with the sliding window in it, so the window is added here.
+
+    Args:
+        config: the model's config.
+        segment_ids: int64 [batch, length].
+        dtype: see :func:`block_mask`.
     """
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
@@ -131,7 +140,7 @@ def attention_mask(config: Any, segment_ids: Tensor, dtype: torch.dtype) -> Tens
 
 
 def run_decoder(model: Any, batch: Batch) -> Tensor:
-    """Run the decoder without the language-model head on a batch, documents kept apart.
+    """Run the decoder without the language-model head on a batch; documents do not see each other.
 
     Returns:
         Hidden states after the final norm, [batch, length, hidden].

@@ -1,8 +1,8 @@
-"""Memory and arithmetic of a decoder from its config alone: what removing layers and holding 4 bits would save.
+"""Estimates of a decoder's memory and arithmetic from its config alone, with fewer layers or 4-bit weights.
 
-Counts follow Gromov et al. 2024 (The Unreasonable Ineffectiveness of the Deeper Layers), who give Llama-2-70B 140 GB
-in 16 bits and 17.5 GB with half of the layers and 4 bits: all weights at the same number of bits. Beside it stands what
-bitsandbytes stores, which leaves embedding, head and norms in 16 bits and adds scales.
+Counts follow Gromov et al. 2024 (The Unreasonable Ineffectiveness of the Deeper Layers): all weights have the same
+number of bits, so Llama-2-70B takes 140 GB in 16 bits, and 17.5 GB with half of the layers and 4 bits. A second count
+is what bitsandbytes stores, which leaves embedding, head and norms in 16 bits and adds scales.
 """
 
 from __future__ import annotations
@@ -13,19 +13,31 @@ from typing import Any, Literal
 from minigpt.errors import PlanError
 from minigpt.transformer.arch import arch_of, check_shape, head_dim, parameters_of, shape_of
 
+# Numbers of bits a weight that can be estimated.
 Bits = Literal[16, 4]
+# Bits of the scales for each 4-bit weight: 8 for a block of 64 weights, and 32 for 256 such blocks.
 SCALE_BITS = 8 / 64 + 32 / (64 * 256)
+# Operations of a weight in a matrix product: one multiplication and one addition.
 MULTIPLY_ADD = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The bill of one model; bytes are decimal (1 GB = 1e9 bytes).
+    """Estimate of one model's memory and arithmetic.
 
-    `weight_bytes`: all parameters at `bits`. `stored_bytes`: the projections at `bits` (4: NF4 with double-quantized
-    scales), all else in 16. `cache_bytes_per_token`: keys and values in 16 bits. `flops_per_token`: two for every
-    weight that a generated token is multiplied by (head included, embedding not) and for every key and value of
-    `context` tokens. `paper_flops_per_token`: 6 x layers x hidden size squared, see :func:`paper_flops`.
+    Attributes:
+        model_type: family of the model.
+        layers: number of decoder layers.
+        bits: bits of a weight.
+        context: tokens that a generated token attends to.
+        parameters: number of parameters; tied weights count once.
+        weight_bytes: bytes of all parameters at `bits` bits.
+        stored_bytes: bytes with the projections of the layers at `bits` bits (4: NF4 with double-quantized scales) and
+            everything else in 16 bits.
+        cache_bytes_per_token: bytes of one token's keys and values in 16 bits.
+        flops_per_token: operations for a generated token: two for every weight that it is multiplied by (head included,
+            embedding not) and for every key and value of `context` tokens.
+        paper_flops_per_token: operations as the paper counts them, see :func:`paper_flops`.
     """
 
     model_type: str
@@ -41,11 +53,17 @@ class Estimate:
 
 
 def estimate(config: Any, *, layers: int | None = None, bits: Bits = 16, context: int = 0) -> Estimate:
-    """What a model of this config costs with `layers` kept (None: all), `bits` a weight and `context` tokens read.
+    """Estimate the memory and the arithmetic of a model from its config.
+
+    Args:
+        config: config of the whole model.
+        layers: number of layers that are kept (None: all).
+        bits: bits of a weight, 16 or 4.
+        context: tokens that a generated token attends to.
 
     Raises:
         UnsupportedModel: the family is not in the architecture table.
-        PlanError: more layers than there are, none, or another number of bits.
+        PlanError: the model has fewer layers, no layer is kept, or another number of bits is asked for.
     """
     if bits not in (16, 4):
         raise PlanError(f"Weights are estimated at 16 or 4 bits, not {bits}.")
@@ -71,16 +89,17 @@ def estimate(config: Any, *, layers: int | None = None, bits: Bits = 16, context
 
 
 def paper_flops(layers: int, hidden: int) -> int:
-    """6 x layers x hidden size squared: the paper's 3e10 FLOP a token for Llama-2-70B, and 1.5e10 with half the layers.
+    """Return the operations a token as Gromov et al. 2024 seem to count them: 6 x layers x hidden size squared.
 
-    The paper states these without a formula. Two FLOP for every weight, as everyone counts, are 1.4e11; this is the
-    simplest product of the config's sizes that gives the printed order, for comparison with the paper only.
+    The paper gives 3e10 for Llama-2-70B, and 1.5e10 with half of the layers, without a formula. This is the simplest
+    product of the config's sizes that gives these numbers, and it serves for comparison with the paper only. The usual
+    count, two operations for every weight, is 1.4e11.
     """
     return 6 * layers * hidden * hidden
 
 
 def _layer_weights(config: Any) -> int:
-    """Weights of one layer's projections, biases and norms left out."""
+    """Return the number of weights in one layer's projections, without biases and norms."""
     spec, hidden, head = arch_of(config), int(config.hidden_size), head_dim(config)
     queries = 2 * int(config.num_attention_heads)
     key_values = len(spec.key_value) * int(config.num_key_value_heads)

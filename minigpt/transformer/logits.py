@@ -1,4 +1,4 @@
-"""Logits at chosen places only: what training, evaluation and searches by loss read from a causal language model."""
+"""Logits and hidden states of causal language models, computed only at the places that are needed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
-    """Windows that lie one behind the other in one row, none of which sees another.
+    """Windows that lie one behind the other in one row and do not see each other.
 
-    `positions` int64 [1, tokens] count from the start of each window; `starts` int32 [n + 1] are where windows start,
-    and where the last one ends; none is longer than `longest` tokens.
+    Attributes:
+        positions: int64 [1, tokens], the position of each token in its window.
+        starts: int32 [windows + 1], where each window starts, and where the last one ends.
+        longest: most tokens of a window.
     """
 
     positions: Tensor
@@ -24,34 +26,34 @@ class Packing:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The model's keyword arguments for packed text, under the names that transformers has for flash attention."""
+        """Keyword arguments of a model for packed text, under the names that transformers has for flash attention."""
         ends = {"cu_seq_lens_q": self.starts, "cu_seq_lens_k": self.starts}
         return {"position_ids": self.positions, "max_length_q": self.longest, "max_length_k": self.longest, **ends}
 
 
 def logits_at(model: Any, places: Tensor, **inputs: Any) -> Tensor:
-    """Logits [n, vocab] at `places` only.
+    """Return the logits [n, vocab] of a model at some places only.
 
-    The output projection is handed the hidden states at these places, so that neither logits of padding nor a copy of
-    the other logits are made; what a family does to its logits afterwards (soft caps, scales) stays as it is. A model
-    without an output projection of its own (an exported runtime) computes all logits, of which the places are taken.
+    The output projection is given the hidden states at these places, so that no logits of other places are computed or
+    copied. What a family does to its logits afterwards (soft caps, scales) stays as it is. A model without an output
+    projection (an exported runtime) computes all logits, of which those at the places are taken.
 
     Args:
         model: a causal language model that takes `inputs` as keywords.
         places: int64 [n], indices into the flattened [rows, length] of the input.
-        **inputs: what the model is called with, `input_ids` [rows, length] among it; no cache is used.
+        **inputs: keyword arguments of the model, among them `input_ids` [rows, length]; no cache is used.
     """
 
-    def select(_head: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def select_places(_head: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (args[0].flatten(0, 1).index_select(0, places.to(args[0].device)).unsqueeze(0),)
 
-    with _before_head(model, select):
+    with _before_head(model, select_places):
         logits: Tensor = model(**inputs, use_cache=False).logits.flatten(0, 1)
     return logits if len(logits) == len(places) else logits[places.to(logits.device)]
 
 
 def states_before_head(model: Any, **inputs: Any) -> Tensor:
-    """The hidden states that the model's output projection is given, [rows x length, hidden].
+    """Return the hidden states that the model's output projection is given, [rows x length, hidden].
 
     Args:
         model: a causal language model with an output projection.
@@ -59,18 +61,18 @@ def states_before_head(model: Any, **inputs: Any) -> Tensor:
     """
     states: list[Tensor] = []
 
-    def keep(_head: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def keep_states(_head: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         states.append(args[0])
         return (args[0][:, :1],)  # one logit a row: the others would be thrown away
 
-    with _before_head(model, keep):
+    with _before_head(model, keep_states):
         model(**inputs, use_cache=False)
     return states[0].flatten(0, 1)
 
 
 @contextmanager
 def _before_head(model: Any, hook: Callable[[Any, tuple[Tensor, ...]], tuple[Tensor]]) -> Iterator[None]:
-    """Inside the block `hook` replaces the input of the output projection, where the model has one."""
+    """Let `hook` replace the input of the output projection inside the block, where the model has one."""
     head = model.get_output_embeddings()
     handle = head.register_forward_pre_hook(hook) if head is not None else None
     try:

@@ -1,14 +1,14 @@
 """4-bit NF4 weights with bitsandbytes (Dettmers et al. 2023, QLoRA, section 3), on a GPU or on a CPU.
 
-The projections of the decoder layers are quantized; embedding, head and norms stay as they are, as in QLoRA. What is
-evaluated is the library's own round trip: an NF4 layer multiplies by the dequantized weights, so a dense model that
-holds them computes the same.
+The projections of the decoder layers are quantized. Embedding, head and norms stay as they are, as in QLoRA. An NF4
+layer multiplies by its dequantized weights, so a dense model that holds these weights computes the same, and it is what
+is evaluated.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -21,16 +21,21 @@ from torch import Tensor, nn
 from minigpt.errors import ConfigError
 from minigpt.transformer.arch import decoder_layers
 
+# Bytes of a parameter that is not quantized.
 PLAIN_BYTES = 2
+# Weights that share a scale.
 BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """What a model with 4-bit projections takes on disk.
+    """Size on disk of a model with 4-bit projections.
 
-    `quantized` of `parameters` are held in 4 bits, in `quantized_bytes` with their scales and tables as bitsandbytes
-    stores them; `bytes` is all of it, everything else in 16 bits.
+    Attributes:
+        parameters: parameters of the whole model.
+        quantized: those of them that are held in 4 bits.
+        quantized_bytes: bytes of the quantized ones, with their scales and tables as bitsandbytes stores them.
+        bytes: bytes of the whole model, with everything else in 16 bits.
     """
 
     parameters: int
@@ -40,7 +45,7 @@ class Footprint:
 
 
 def library() -> Any:
-    """The bitsandbytes package.
+    """Import the bitsandbytes package.
 
     Raises:
         ConfigError: it is not installed.
@@ -55,24 +60,30 @@ def library() -> Any:
 
 @torch.no_grad()
 def round_trip(weight: Tensor, *, double: bool = True) -> tuple[Tensor, int]:
-    """A weight matrix after NF4 (blocks of 64) and back, in its own dtype, and the bytes of its stored form.
+    """Quantize a weight matrix to NF4 in blocks of 64 and dequantize it again.
 
     Args:
-        weight: on any device that bitsandbytes knows.
-        double: quantize the blocks' scales, too (QLoRA's double quantization: 4.13 instead of 4.5 bits a weight).
+        weight: a matrix on any device that bitsandbytes supports.
+        double: quantize the scales of the blocks, too (QLoRA's double quantization: 4.13 instead of 4.5 bits a weight).
+
+    Returns:
+        The dequantized matrix in the dtype of `weight`, and the bytes of its quantized form.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed.
     """
     packed, state = library().functional.quantize_4bit(
         weight.detach().contiguous(), quant_type="nf4", compress_statistics=double
     )
     stored = packed.nbytes + sum(part.nbytes for part in state.as_dict(packed=True).values())
-    return _restored(packed, state).to(weight.dtype), stored
+    return _dequantize(packed, state).to(weight.dtype), stored
 
 
-def _restored(packed: Tensor, state: Any) -> Tensor:
-    """The values behind packed weights, read as one long row.
+def _dequantize(packed: Tensor, state: Any) -> Tensor:
+    """Dequantize packed weights as if they were one long row, and give them their shape back.
 
-    Scales belong to blocks of the flattened matrix; on a CPU, bitsandbytes (0.50.2) takes the wrong ones as soon as a
-    row is not a whole number of blocks.
+    Scales belong to blocks of the flattened matrix. On a CPU, bitsandbytes (0.50.2) takes the wrong ones if a row is
+    not a whole number of blocks; one long row avoids that.
     """
     flat = copy(state)
     flat.shape = torch.Size([state.shape.numel()])
@@ -82,7 +93,14 @@ def _restored(packed: Tensor, state: Any) -> Tensor:
 
 @contextmanager
 def four_bit(model: Any, *, double: bool = True) -> Iterator[Footprint]:
-    """Inside the block the model's projections hold their NF4 values; afterwards they hold the old ones again.
+    """Give the model's projections their NF4 values inside the block, and the old ones back afterwards.
+
+    Args:
+        model: a causal language model; its weights are exchanged in place.
+        double: see :func:`round_trip`.
+
+    Yields:
+        The size of the quantized model.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
@@ -108,7 +126,7 @@ def four_bit(model: Any, *, double: bool = True) -> Iterator[Footprint]:
 
 
 def projections_of(model: Any) -> dict[str, nn.Linear]:
-    """Every linear layer of the decoder layers by its name in the model."""
+    """Return every linear layer inside the decoder layers, by its name in the model."""
     inside = {id(module) for module in decoder_layers(model).modules()}
     return {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside
@@ -116,12 +134,15 @@ def projections_of(model: Any) -> dict[str, nn.Linear]:
 
 
 def quantize_projections(model: Any, compute: torch.dtype, *, double: bool = True) -> dict[str, nn.Linear]:
-    """Replace every projection by a frozen NF4 layer; returns the dense ones, moved to the CPU, by name.
+    """Replace every projection by a frozen NF4 layer.
 
     Args:
-        model: dense model; its projections are exchanged in place.
-        compute: precision of the products.
+        model: a dense model; its projections are exchanged in place.
+        compute: precision of the matrix products.
         double: see :func:`round_trip`.
+
+    Returns:
+        The dense layers, moved to the CPU, by name.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
@@ -145,40 +166,51 @@ def quantize_projections(model: Any, compute: torch.dtype, *, double: bool = Tru
             layer.bias = nn.Parameter(dense.bias.detach().clone(), requires_grad=False)
         layer = layer.to(dense.weight.device)
         if dense.weight.device.type == "cpu" and dense.in_features % BLOCK:
-            layer.forward = partial(_any_width, layer)
+            layer.forward = partial(_forward_any_width, layer)
         model.set_submodule(name, layer)
         originals[name] = dense.to("cpu")
     return originals
 
 
-def mend_cpu_layers(model: Any) -> None:
-    """Give the NF4 layers of a loaded model a forward that is right on a CPU, whatever their width.
+def fix_cpu_layers(model: Any) -> None:
+    """Correct the forward pass of a loaded model's NF4 layers on a CPU for widths that are not whole blocks.
 
-    See :func:`_restored`; layers on an accelerator stay as they are.
+    bitsandbytes takes the wrong scales there (:func:`_dequantize`). Layers on an accelerator stay as they are.
+
+    Args:
+        model: a model with NF4 layers; they are changed in place.
     """
     for layer in model.modules():
         if isinstance(layer, library().nn.Linear4bit) and layer.weight.device.type == "cpu":
             layer.support_avx512bf16_for_cpu = False
             if layer.in_features % BLOCK:
-                layer.forward = partial(_any_width, layer)
+                layer.forward = partial(_forward_any_width, layer)
 
 
-def _any_width(layer: Any, states: Tensor) -> Tensor:
-    """An NF4 layer's forward on a CPU for rows that are not whole blocks; see :func:`_restored`."""
+# Old name, until every caller has the new one.
+
+
+def _forward_any_width(layer: Any, states: Tensor) -> Tensor:
+    """Compute an NF4 layer's output on a CPU for rows that are not whole blocks; see :func:`_dequantize`."""
     bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)
-    weight = _restored(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
+    weight = _dequantize(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
     return nn.functional.linear(states.to(layer.compute_dtype), weight, bias).to(states.dtype)
 
 
 @torch.no_grad()
-def dense_again(model: Any, names: dict[str, nn.Linear], deltas: dict[str, Tensor]) -> None:
-    """Replace NF4 layers by dense ones that hold their dequantized weights plus `deltas`, by name.
+def dequantize_layers(model: Any, names: Iterable[str], deltas: Mapping[str, Tensor]) -> None:
+    """Replace NF4 layers by dense ones that hold the dequantized weights plus what adapters add.
 
-    This is the model that was trained: the weights before quantization do not come back.
+    The weights from before the quantization do not come back, because they are not what was trained.
+
+    Args:
+        model: a model with NF4 layers; they are exchanged in place.
+        names: names of the layers.
+        deltas: what is added to the weights of a layer, by name.
     """
     for name in names:
         layer: Any = model.get_submodule(name)
-        weight = _restored(layer.weight.data, layer.weight.quant_state).float()
+        weight = _dequantize(layer.weight.data, layer.weight.quant_state).float()
         if name in deltas:
             weight += deltas[name].to(weight)
         dense = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
@@ -188,7 +220,13 @@ def dense_again(model: Any, names: dict[str, nn.Linear], deltas: dict[str, Tenso
         model.set_submodule(name, dense.train(model.training))
 
 
-def put_back(model: Any, originals: dict[str, nn.Linear], device: torch.device) -> None:
-    """Undo :func:`quantize_projections`."""
+def restore_layers(model: Any, originals: dict[str, nn.Linear], device: torch.device) -> None:
+    """Undo :func:`quantize_projections`.
+
+    Args:
+        model: the model with NF4 layers.
+        originals: the dense layers by name, as they were returned.
+        device: where the dense layers go.
+    """
     for name, dense in originals.items():
         model.set_submodule(name, dense.to(device))

@@ -1,4 +1,4 @@
-"""From text to fixed windows of tokens in which no document sees another."""
+"""Tokenizing of documents and packing into windows of fixed length, in which documents do not see each other."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """Rows of packed documents, each array int64 of shape [rows, length].
+    """Rows of packed documents.
 
-    `segment_ids` numbers the pieces of a row from 1, in order; 0 is padding. `position_ids` restart at 0 in each
-    piece. A piece attends to itself only, so a mask is `segment_ids[:, :, None] == segment_ids[:, None, :]`, causal.
+    A piece of a document attends to itself only, so the mask is `segment_ids[:, :, None] == segment_ids[:, None, :]`,
+    made causal.
+
+    Attributes:
+        input_ids: int64 [rows, length], the token ids.
+        position_ids: int64 [rows, length]; they restart at 0 in each piece.
+        segment_ids: int64 [rows, length]; 0 for padding, and 1, 2 ... for the pieces of a row in order.
     """
 
     input_ids: Int64
@@ -32,12 +37,12 @@ class Packed:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are not padding."""
+        """Number of tokens without padding."""
         return int((self.segment_ids > 0).sum())
 
 
 def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token every text starts with: `bos`, else `eos` (lm-evaluation-harness's rule).
+    """Return the token that every text starts with: `bos`, else `eos` (the rule of lm-evaluation-harness).
 
     Raises:
         CorpusError: the tokenizer has neither.
@@ -49,13 +54,18 @@ def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document], *, window: int) -> list[list[int]]:
-    """Turn documents into token lists of at most `window` tokens, each opened by the prefix token.
+    """Turn documents into windows of at most `window` tokens, each of which starts with the prefix token.
 
-    A longer document gives several lists, cut without overlap: joined, without their prefixes, they are the
-    document's tokens.
+    A longer document gives several windows without overlap. Joined without their prefix tokens they are the tokens of
+    the document.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        documents: the documents, in order.
+        window: most tokens of a window, the prefix token included.
 
     Raises:
-        CorpusError: `window` leaves no room beside the prefix.
+        CorpusError: `window` leaves no room for text beside the prefix token.
     """
     if window < 2:
         raise CorpusError(f"A window of {window} token has no room for text beside the prefix token; use 2 or more.")
@@ -67,11 +77,16 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document], 
 
 
 def pack(token_lists: Sequence[Sequence[int]], length: int, *, pad: int) -> Packed:
-    """Fill rows of `length` tokens with whole documents, first fit in the order given.
+    """Fill rows of `length` tokens with whole documents; each goes into the first row that has room for it.
 
-    A list longer than `length` is cut into windows of `length`; the rest of it is packed like any other. No token is
-    lost or repeated, and rows keep roughly the order of the texts, so that the first rows are as good a sample as
-    the first texts.
+    A document longer than `length` is cut into pieces of `length` tokens, and the rest of it is packed like any other
+    document. No token is lost or repeated. Rows keep roughly the order of the documents, so that the first rows are as
+    good a sample as the first documents.
+
+    Args:
+        token_lists: token ids of each document.
+        length: tokens of a row.
+        pad: token id of the padding.
 
     Raises:
         CorpusError: `length` is not positive.
@@ -94,11 +109,12 @@ def pack(token_lists: Sequence[Sequence[int]], length: int, *, pad: int) -> Pack
 
 
 def _cut(tokens: Sequence[int], length: int) -> Iterator[Sequence[int]]:
+    """Cut tokens into pieces of `length`; the last one may be shorter."""
     return (tokens[start : start + length] for start in range(0, len(tokens), length))
 
 
 def _first_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Indices of the pieces in each row; every piece goes to the first row with room for it."""
+    """Return the indices of the pieces in each row, when every piece goes into the first row with room for it."""
     rows: list[list[int]] = []
     room = np.zeros(len(sizes), np.int64)
     for index, size in enumerate(sizes):

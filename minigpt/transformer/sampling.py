@@ -1,8 +1,9 @@
-"""Text sampled from a model, thousands of pieces at once: what a teacher can say that its corpus does not.
+"""Sampling of thousands of texts at once from a language model.
 
-Decoding goes token by token over key and value buffers of a fixed size, so that one step is one CUDA graph (a small
-model spends nearly all of a step on launching kernels otherwise), one for every `STRIDE` places, since attention reads
-all that it may. Prompts are read in the same way: while a text's prompt lasts, its next token is given, not drawn.
+Decoding goes token by token over key and value buffers of a fixed size, so that one step is one CUDA graph; without a
+graph a small model spends most of a step on launching kernels. Attention reads a fixed number of places, so there is
+one graph for every `STRIDE` places. Prompts are read in the same way: while a text's prompt lasts, its next token is
+given, not drawn.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from torch import Tensor
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import head_dim, shape_of
 
+# Name under which the attention function is registered with transformers.
 CACHED = "minigpt_cached"
-WARM_UP = 3
+# Steps that run again before the capture, so that kernels are set up outside of the graphs.
+WARM_UP_STEPS = 3
+# Attention reads keys and values up to the next multiple of this, instead of all that there is room for.
 STRIDE = 96
-"""Attention reads keys and values up to the next multiple of this, not all that there is room for."""
-ROWS_CPU, ROWS = 32, 2048
-SHARE = 3
-"""Keys and values may take one part in so many of an accelerator's memory."""
+# Texts that are decoded together on any device but a GPU.
+CPU_ROWS = 32
+# Most texts that are decoded together on a GPU.
+MAX_ROWS = 2048
+# Keys and values may take one part in this many of a GPU's memory.
+MEMORY_SHARE = 3
 
 Prompts = Sequence[Sequence[int]]
 
@@ -43,14 +49,15 @@ def sample(
     """Continue each prompt up to `length` tokens by sampling from the model's whole distribution.
 
     Args:
-        model: a causal language model of a family whose attention is plainly causal (:func:`can_sample`); in the
-            precision it is to run in.
-        prompts: token ids, each of 1 to `length` tokens.
-        length: tokens of every text, its prompt included. Nothing stops at an end token: cut the texts as they need.
-        temperature: divides the logits.
-        seed: of the draws.
-        rows: texts decoded together (default: by the device and its memory).
-        reporter: told about progress.
+        model: a causal language model whose attention is plainly causal (:func:`can_sample`), in the precision that it
+            runs in.
+        prompts: token ids of each prompt, 1 to `length` of them.
+        length: tokens of every text, its prompt included. Sampling does not stop at an end token; the caller cuts the
+            texts.
+        temperature: divisor of the logits, above 0; a value below 1 gives more probable text.
+        seed: sets the draws; torch's global random generator is seeded with it.
+        rows: texts that are decoded together (None: as many as suit the device and its memory). Draws depend on it.
+        reporter: receives the progress.
 
     Returns:
         Token ids of every text, prompt included, in the order of the prompts.
@@ -58,62 +65,75 @@ def sample(
     device = next(model.parameters()).device
     if not prompts:
         return []
-    size = min(len(prompts), rows or _rows_on(device, model, length))
+    size = min(len(prompts), rows or _default_rows(device, model, length))
     torch.manual_seed(seed)
     texts: list[list[int]] = []
     model.eval()
     buffers = _Buffers.empty(size, length, device)
-    with _attending(model, buffers):
-        step = _stepper(model, buffers, temperature)
+    with _buffered_attention(model, buffers):
+        step = _make_step(model, buffers, temperature)
         starts = range(0, len(prompts), size)
         for start in reporter.track(starts, title="Sampling", total=len(starts)):
-            chosen = list(prompts[start : start + size])
-            buffers.fill(chosen)
+            together = list(prompts[start : start + size])
+            buffers.fill(together)
             for place in range(length - 1):
-                step(reach(place, length))
-            texts += buffers.tokens[: len(chosen)].tolist()
+                step(places_to_read(place, length))
+            texts += buffers.tokens[: len(together)].tolist()
     return texts
 
 
-def reach(place: int, length: int) -> int:
-    """Places that attention reads when `place` (counted from 0) is the last that is written."""
+def places_to_read(place: int, length: int) -> int:
+    """Return how many places attention reads when `place`, counted from 0, is the last that is written.
+
+    Args:
+        place: the last place that is written.
+        length: tokens of a text.
+    """
     return min(length, (place // STRIDE + 1) * STRIDE)
 
 
 def can_sample(config: Any, length: int) -> bool:
-    """Whether a family's attention sees all `length` tokens before it and does nothing else to its scores."""
+    """Say whether attention over `length` tokens is plainly causal, without a shorter window or capped scores."""
     window = getattr(config, "sliding_window", None)
     return getattr(config, "attn_logit_softcapping", None) is None and (window is None or window >= length)
 
 
 def rows_within(config: Any, length: int, memory: int, *, width: int = 2) -> int:
-    """Texts whose keys and values of `length` tokens take a third of `memory` bytes: a power of two, 2,048 at most.
+    """Return how many texts can be decoded together: a power of two, at most `MAX_ROWS`.
 
-    The whole memory counts, not what is free of it: how many texts share a draw decides what they say.
+    Their keys and values take one part in `MEMORY_SHARE` of the memory. All memory of the device counts, whether it is
+    free or not, because the number of texts that are drawn together changes the draws.
 
     Args:
-        config: of the model.
+        config: config of the model.
         length: tokens of a text.
-        memory: bytes of the device.
-        width: bytes of a number.
+        memory: bytes of the device's memory.
+        width: bytes of one number.
     """
     shape = shape_of(config)
     row = 2 * shape.layers * shape.kv_groups * head_dim(config) * length * width
-    return min(ROWS, 1 << max(0, (memory // SHARE // row).bit_length() - 1))
+    return min(MAX_ROWS, 1 << max(0, (memory // MEMORY_SHARE // row).bit_length() - 1))
 
 
-def _rows_on(device: torch.device, model: Any, length: int) -> int:
+def _default_rows(device: torch.device, model: Any, length: int) -> int:
+    """Return how many texts of `length` tokens are decoded together on this device."""
     if device.type != "cuda":
-        return ROWS_CPU
+        return CPU_ROWS
     memory = int(torch.cuda.get_device_properties(device).total_memory)
     return rows_within(model.config, length, memory, width=model.dtype.itemsize)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Buffers:
-    """What a step reads and writes: `tokens` and `given` [rows, length], `place` [1], keys and values by layer.
+    """Tensors that a decoding step reads and writes.
 
-    `read` is how many places attention reads.
+    Attributes:
+        tokens: int64 [rows, length], the token ids of the texts so far.
+        given: bool [rows, length], true where a token belongs to the prompt.
+        place: int64 [1], the place whose token is read next.
+        read: number of places that attention reads.
+        keys: by layer, [rows, groups, length, head size].
+        values: by layer, [rows, groups, length, head size].
     """
 
     tokens: Tensor
@@ -125,7 +145,7 @@ class _Buffers:
 
     @classmethod
     def empty(cls, rows: int, length: int, device: torch.device) -> _Buffers:
-        """All zeros."""
+        """Make buffers of zeros; those for keys and values are made by the first step."""
         return cls(
             tokens=torch.zeros(rows, length, dtype=torch.long, device=device),
             given=torch.zeros(rows, length, dtype=torch.bool, device=device),
@@ -133,18 +153,27 @@ class _Buffers:
         )
 
     def fill(self, prompts: Prompts) -> None:
-        """Start over with these prompts. Old keys need no cleaning: nothing looks at places not yet written."""
+        """Start over with new prompts; old keys may stay, because no step reads places that are not yet written."""
         rows, length = self.tokens.shape
         tokens, given = torch.zeros(rows, length, dtype=torch.long), torch.zeros(rows, length, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
-            kept = torch.tensor(list(prompt[:length]))
-            tokens[row, : len(kept)], given[row, : len(kept)] = kept, True
+            ids = torch.tensor(list(prompt[:length]))
+            tokens[row, : len(ids)], given[row, : len(ids)] = ids, True
         self.tokens.copy_(tokens)
         self.given.copy_(given)
         self.place.zero_()
 
-    def remember(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write a place's key and value, [rows, groups, 1, head]; returns those to read, [rows, groups, read, head]."""
+    def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a layer's key and value of the current place, and return all that attention reads.
+
+        Args:
+            layer: index of the layer.
+            key: [rows, groups, 1, head size].
+            value: [rows, groups, 1, head size].
+
+        Returns:
+            Keys and values, [rows, groups, read, head size] each.
+        """
         if layer not in self.keys:
             shape = (*key.shape[:2], self.tokens.shape[1], key.shape[3])
             self.keys[layer], self.values[layer] = key.new_zeros(shape), value.new_zeros(shape)
@@ -154,15 +183,15 @@ class _Buffers:
 
 
 @contextmanager
-def _attending(model: Any, buffers: _Buffers) -> Iterator[None]:
-    """Inside the block the model's attention reads the buffers; transformers builds no mask and no cache for it."""
+def _buffered_attention(model: Any, buffers: _Buffers) -> Iterator[None]:
+    """Let the model's attention read the buffers inside the block; transformers builds no mask and no cache for it."""
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, scaling: float | None = None, **_: Any
     ) -> tuple[Tensor, None]:
-        keys, values = buffers.remember(module.layer_idx, key, value)
+        keys, values = buffers.store(module.layer_idx, key, value)
         rows, heads, _one, size = query.shape
         grouped = query.view(rows, keys.shape[1], heads // keys.shape[1], size)
         scores = (grouped @ keys.transpose(-1, -2)).float() * (size**-0.5 if scaling is None else scaling)
@@ -177,38 +206,45 @@ def _attending(model: Any, buffers: _Buffers) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
-        # the table of transformers lives as long as the process, and with it whatever its functions hold
+        # The table of transformers lives as long as the process and would keep the buffers in memory.
         AttentionInterface.register(CACHED, sdpa_attention_forward)
 
 
-def _stepper(model: Any, buffers: _Buffers, temperature: float) -> Callable[[int], None]:
-    """A function that reads one place of every text, with so many places before it, and writes the next."""
+def _make_step(model: Any, buffers: _Buffers, temperature: float) -> Callable[[int], None]:
+    """Return a function that reads the current token of every text and writes the next one.
+
+    Its argument is the number of places that attention reads.
+    """
 
     def step(read: int) -> None:
         buffers.read = read
         rows = buffers.tokens.shape[0]
         ids = buffers.tokens.index_select(1, buffers.place)
         logits = model(input_ids=ids, position_ids=buffers.place.expand(rows, 1), use_cache=False).logits[:, -1]
-        odds = (logits.float() / temperature).softmax(-1)
-        drawn = (odds / torch.empty_like(odds).exponential_(1)).argmax(-1, keepdim=True)
+        probabilities = (logits.float() / temperature).softmax(-1)
+        # The largest of p / Exp(1) is a draw from p, and needs no size that depends on data, as a graph requires.
+        drawn = (probabilities / torch.empty_like(probabilities).exponential_(1)).argmax(-1, keepdim=True)
         buffers.place += 1
-        told = buffers.given.index_select(1, buffers.place)
-        kept = torch.where(told, buffers.tokens.index_select(1, buffers.place), drawn)
-        buffers.tokens.index_copy_(1, buffers.place, kept)
+        is_given = buffers.given.index_select(1, buffers.place)
+        following = torch.where(is_given, buffers.tokens.index_select(1, buffers.place), drawn)
+        buffers.tokens.index_copy_(1, buffers.place, following)
 
     if buffers.tokens.device.type != "cuda":
         return step
-    return _graphed(step, buffers)
+    return _captured(step, buffers)
 
 
-def _graphed(step: Callable[[int], None], buffers: _Buffers) -> Callable[[int], None]:
-    """The step as graphs, one for each number of places that is read, in shared memory: they follow each other."""
+def _captured(step: Callable[[int], None], buffers: _Buffers) -> Callable[[int], None]:
+    """Capture the step as CUDA graphs, one for each number of places that attention reads.
+
+    The graphs share their memory, because they run one after the other.
+    """
     length = buffers.tokens.shape[1]
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
-    reads = sorted({reach(place, length) for place in range(length - 1)})
+    reads = sorted({places_to_read(place, length) for place in range(length - 1)})
     with torch.cuda.stream(stream):
-        for read in [*reads, *reads[-1:] * WARM_UP][: length - 1]:
+        for read in [*reads, *reads[-1:] * WARM_UP_STEPS][: length - 1]:
             step(read)
     torch.cuda.current_stream().wait_stream(stream)
     graphs: dict[int, Any] = {}

@@ -1,6 +1,6 @@
-"""One pass over calibration text with forward hooks: what every neuron, KV group and layer does on the domain.
+"""Activation statistics of neurons, KV groups and layers, collected in one pass over calibration text.
 
-Only sums are kept, in fp32 on the model's device, and never more than one batch of activations. Padding is excluded
+Forward hooks add up sums in fp32 on the model's device and hold at most one batch of activations. Padding is excluded,
 and documents of a window do not see each other.
 """
 
@@ -38,15 +38,27 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationStats:
-    """Means over the text tokens of the calibration set; fp32 tensors on the CPU.
+    """Means over the text tokens of the calibration set, as fp32 tensors on the CPU.
 
-    With L layers, I neurons, G KV groups and A = heads x head_dim: `gate_abs`, `up_abs` [L, I] mean |output| of the
-    gate and up projections; `act_abs` [L, I] mean |output| of the activation function; `ffn_abs`, `ffn_sq`,
-    `ffn_mean` [L, I] mean |x|, x^2 and x of the input of down; `head_abs`, `head_sq` [L, G] mean |x| and x^2 of the
-    group's input of o, over its heads and their features; `column_sq`, `column_mean` [L, A] mean x^2 and x of each
-    column of o; `layer_cos` [L] Block Influence, 1 - E[cos(layer input, layer output)] (ShortGPT, eq. 1); `angular`
-    [L+1, L+1] mean angular distance arccos(cos)/pi between the inputs of layers l and m at the last token of each
-    piece (Gromov et al.), index L being the state after the last layer and before the final norm.
+    Shapes are given with L layers, I neurons, G KV groups and A = heads x head size. The input of the down projection
+    is the activation of the neurons, and the input of the output projection (o) that of the heads.
+
+    Attributes:
+        tokens: number of text tokens.
+        segments: number of pieces of documents.
+        gate_abs: [L, I], mean |output| of the gate projection.
+        up_abs: [L, I], mean |output| of the up projection.
+        act_abs: [L, I], mean |output| of the activation function.
+        ffn_abs: [L, I], mean |x| of the input of down.
+        ffn_sq: [L, I], mean x^2 of the input of down.
+        ffn_mean: [L, I], mean x of the input of down.
+        head_abs: [L, G], mean |x| of a group's input of o, over its heads and their features.
+        head_sq: [L, G], mean x^2 of a group's input of o, over its heads and their features.
+        column_sq: [L, A], mean x^2 of the input of each column of o.
+        column_mean: [L, A], mean x of the input of each column of o.
+        layer_cos: [L], Block Influence, 1 - E[cos(layer input, layer output)] (ShortGPT, eq. 1).
+        angular: [L + 1, L + 1], mean angular distance arccos(cos) / pi between the inputs of layers l and m at the last
+            token of each piece (Gromov et al. 2024); index L is the state after the last layer, before the final norm.
     """
 
     tokens: int
@@ -66,7 +78,11 @@ class ActivationStats:
 
 
 class _Sums:
-    """Running sums of one pass and the rows of the current batch that count."""
+    """Running sums of one pass, and the rows of the current batch that are text.
+
+    Args:
+        layers: number of decoder layers.
+    """
 
     def __init__(self, layers: int) -> None:
         self.values: dict[tuple[str, int], Tensor] = {}
@@ -78,7 +94,7 @@ class _Sums:
         self.tokens = self.segments = 0
 
     def start(self, segment_ids: Tensor) -> None:
-        """Note which positions of a batch are text and which end a piece."""
+        """Start a batch: note which positions are text and which end a piece of a document."""
         text = segment_ids != 0
         following = torch.nn.functional.pad(segment_ids[:, 1:], (0, 1))
         self.rows = None if bool(text.all()) else text.flatten().nonzero().squeeze(1)
@@ -88,23 +104,24 @@ class _Sums:
         self.states = []
 
     def pick(self, states: Tensor) -> Tensor:
-        """The text rows [n, features] of an activation [batch, length, features], fp32."""
+        """Return the text rows [n, features] of an activation [batch, length, features], in fp32."""
         flat = states.detach().reshape(-1, states.shape[-1])
         return (flat if self.rows is None else flat.index_select(0, self.rows)).float()
 
     def add(self, name: str, layer: int, value: Tensor) -> None:
-        """Add to a sum."""
+        """Add a value to the sum of this name and layer."""
         key = (name, layer)
         self.values[key] = self.values[key] + value if key in self.values else value
 
     def stacked(self, name: str) -> Tensor:
-        """The mean of a sum over tokens, all layers, on the CPU."""
+        """Return the means over tokens of a sum, one row a layer, on the CPU."""
         return torch.stack([self.values[name, layer] for layer in range(self.layers)]).cpu() / self.tokens
 
     def finish(self) -> None:
-        """Turn the states at the ends of pieces into angular distances, added up.
+        """Finish a batch: add up the angular distances between the states at the ends of pieces.
 
-        In fp64 where the device has it: near 1 the arc cosine turns a rounding error of 1e-7 into an angle of 3e-4.
+        The arithmetic is in fp64 where the device has it, because near a cosine of 1 the arc cosine turns a rounding
+        error of 1e-7 into an angle of 3e-4.
         """
         exact = torch.float32 if self.last.device.type == "mps" else torch.float64
         states = torch.nn.functional.normalize(torch.stack(self.states).to(exact), dim=-1)
@@ -114,6 +131,8 @@ class _Sums:
 
 
 def _projection_hook(sums: _Sums, name: str, layer: int) -> Callable[..., None]:
+    """Return a forward hook that adds up the absolute outputs of a module."""
+
     def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
         sums.add(name, layer, sums.pick(output).abs().sum(0))
 
@@ -121,6 +140,8 @@ def _projection_hook(sums: _Sums, name: str, layer: int) -> Callable[..., None]:
 
 
 def _down_hook(sums: _Sums, layer: int) -> Callable[..., None]:
+    """Return a pre-hook that adds up the inputs of the down projection: x, |x| and x^2."""
+
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         values = sums.pick(args[0])
         sums.add("ffn_mean", layer, values.sum(0))
@@ -131,6 +152,8 @@ def _down_hook(sums: _Sums, layer: int) -> Callable[..., None]:
 
 
 def _output_hook(sums: _Sums, layer: int) -> Callable[..., None]:
+    """Return a pre-hook that adds up the inputs of attention's output projection: x, |x| and x^2."""
+
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         values = sums.pick(args[0])
         sums.add("column_mean", layer, values.sum(0))
@@ -141,6 +164,8 @@ def _output_hook(sums: _Sums, layer: int) -> Callable[..., None]:
 
 
 def _layer_hook(sums: _Sums, layer: int) -> Callable[..., None]:
+    """Return a forward hook that adds up the Block Influence of a layer and keeps the states at the ends of pieces."""
+
     def hook(_module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         before = args[0] if args else kwargs["hidden_states"]
         after = output[0] if isinstance(output, tuple) else output
@@ -154,7 +179,7 @@ def _layer_hook(sums: _Sums, layer: int) -> Callable[..., None]:
 
 @contextmanager
 def _recording(model: Any, sums: _Sums) -> Iterator[None]:
-    """Hooks on every layer for the length of the block."""
+    """Hold hooks on every layer for the length of the block."""
     spec = arch_of(model)
     outputs = {"gate_abs": spec.ffn_rows[0], "up_abs": spec.ffn_rows[1], "act_abs": spec.ffn_activation}
     with ExitStack() as stack:
@@ -173,6 +198,11 @@ def _recording(model: Any, sums: _Sums) -> Iterator[None]:
 
 def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT) -> ActivationStats:
     """Run the model once over calibration batches and return the statistics of its units.
+
+    Args:
+        model: a causal language model; it runs in evaluation mode and gets its mode back afterwards.
+        batches: packed windows of the calibration text.
+        reporter: receives the progress.
 
     Raises:
         CorpusError: the batches hold no text.
@@ -196,6 +226,7 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
 
 
 def _means(sums: _Sums, angular: Tensor, groups: int) -> ActivationStats:
+    """Turn the sums of a pass into means; `groups` is the number of KV groups of a layer."""
     ffn = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean")
     names = (*ffn, "column_abs", "column_sq", "column_mean", "layer_cos")
     means = {name: sums.stacked(name).clone() for name in names}
@@ -210,7 +241,7 @@ def _means(sums: _Sums, angular: Tensor, groups: int) -> ActivationStats:
 
 
 def save(stats: ActivationStats, path: Path) -> None:
-    """Write the statistics as one safetensors file, atomically."""
+    """Write the statistics atomically as one safetensors file."""
     from safetensors.torch import save_file
 
     values = {field.name: getattr(stats, field.name) for field in fields(stats)}
@@ -221,7 +252,7 @@ def save(stats: ActivationStats, path: Path) -> None:
 
 
 def load(path: Path) -> ActivationStats:
-    """Read what `save` wrote.
+    """Read statistics that :func:`save` wrote.
 
     Raises:
         MiniGPTError: the file is missing or is not a statistics file.
@@ -237,7 +268,7 @@ def load(path: Path) -> ActivationStats:
 
 
 def token_counts(batches: Iterable[Batch], vocab_size: int) -> Tensor:
-    """How often each token occurs in the text of the batches, int64 [vocab_size]."""
+    """Count how often each token occurs in the text of the batches, int64 [vocab_size]."""
     counts = torch.zeros(vocab_size, dtype=torch.long)
     for batch in batches:
         counts += torch.bincount(batch.input_ids[batch.segment_ids != 0].cpu(), minlength=vocab_size)

@@ -174,7 +174,7 @@ def test_a_size_that_cannot_be_met_is_a_line_too(
 ) -> None:
     rows = benchmark(modules, world, tmp_path / "r.jsonl", monkeypatch, "--methods", "shortgpt", "--sizes", "0.1")
     assert "skipped" in rows[-1] and "items" not in rows[-1]
-    (suite,) = modules[1].suites(tmp_path / "r.jsonl")
+    (suite,) = modules[1].read_suites(tmp_path / "r.jsonl")
     assert suite.skipped[0]["shortgpt", 0.1]
 
 
@@ -195,7 +195,7 @@ def lines(modules: tuple[ModuleType, ModuleType], levels: dict[str, tuple[float,
             }
         )  # fmt: skip
     write_jsonl(path, rows)
-    return modules[1].suites(path)
+    return modules[1].read_suites(path)
 
 
 def test_the_table_marks_the_best_and_what_is_tied(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
@@ -217,14 +217,14 @@ def test_one_label_with_two_settings_is_refused(modules: tuple[ModuleType, Modul
     rows = read_jsonl(tmp_path / "r.jsonl")
     write_jsonl(tmp_path / "r.jsonl", [*rows, rows[-1] | {"key": "other"}])
     with pytest.raises(MiniGPTError, match="--label"):
-        modules[1].suites(tmp_path / "r.jsonl")
+        modules[1].read_suites(tmp_path / "r.jsonl")
 
 
 def test_suites_of_one_domain_are_told_apart(modules: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
     lines(modules, {"flap": (1.2, 11)}, tmp_path / "r.jsonl")
     rows = read_jsonl(tmp_path / "r.jsonl")
     write_jsonl(tmp_path / "r.jsonl", [*rows, *(row | {"suite": "other"} for row in rows)])
-    found = modules[1].suites(tmp_path / "r.jsonl")
+    found = modules[1].read_suites(tmp_path / "r.jsonl")
     assert [suite.name for suite in found] == ["medical", "medical-again1"]
     page = modules[1].document(found, "flap", {"medical": ["a.svg"], "medical-again1": ["b.svg"]})
     assert page.index("a.svg") < page.index("## medical-again1") < page.index("b.svg")
@@ -235,7 +235,7 @@ def test_a_later_file_overrules_an_earlier_one(modules: tuple[ModuleType, Module
     old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
     lines(modules, {"contextual": (1.2, 12), "flap": (2.4, 3)}, old)
     lines(modules, {"flap": (1.3, 9), "random": (1.6, 2)}, new)
-    (suite,) = modules[1].suites(old, new)
+    (suite,) = modules[1].read_suites(old, new)
     assert {method for method, _ in suite.entries[0]} == {"contextual", "flap", "random"}
     score = suite.entries[0]["flap", 0.75].score("medical", "bits_per_byte")
     assert score is not None and score.value.value == pytest.approx(1.3, abs=0.05)
@@ -247,7 +247,7 @@ def test_all_domains_stand_in_one_table(modules: tuple[ModuleType, ModuleType], 
     lines(modules, {"contextual": (1.5, 12)}, tmp_path / "two.jsonl")
     rows = read_jsonl(tmp_path / "two.jsonl")
     write_jsonl(tmp_path / "two.jsonl", [row | {"suite": "other", "size": 0.9} for row in rows])
-    found = modules[1].suites(tmp_path / "one.jsonl", tmp_path / "two.jsonl")
+    found = modules[1].read_suites(tmp_path / "one.jsonl", tmp_path / "two.jsonl")
     page = modules[1].document(found, "contextual", {}, notes="What to know.", stale=["flap"])
     head, _, ours, theirs = page[page.index("| method |") :].splitlines()[:4]
     assert head == "| method | medical 75% | medical-again1 90% |"
@@ -256,6 +256,25 @@ def test_all_domains_stand_in_one_table(modules: tuple[ModuleType, ModuleType], 
     assert ours.startswith(f"| contextual | **{ratio:.3f}** | **")
     assert theirs.startswith("| flap † | 1.") and theirs.endswith("| – |")
     assert page.index("What to know.") < page.index("| method |")
+
+
+@pytest.mark.parametrize(
+    ("best", "metric", "sentence"),
+    [
+        ([["a"], ["a", "b"]], "bits_per_byte", "Smaller is better, and `a` has the best value in every column:"),
+        (
+            [["a", "b"], ["b", "a"]],
+            "accuracy",
+            "Larger is better, and `a` and `b` have the best value in every column:",
+        ),
+        ([["a"], ["a"], ["b"]], "accuracy", "Larger is better, and `a` has the best value in most columns:"),
+        ([["a"], ["b"]], "accuracy", "Larger is better, and no method has the best value in most columns:"),
+    ],
+)
+def test_a_sentence_before_a_table_names_its_best_method(
+    modules: tuple[ModuleType, ModuleType], best: list[list[str]], metric: str, sentence: str
+) -> None:
+    assert modules[1].takeaway(best, metric) == sentence
 
 
 def test_every_number_is_in_the_csv(

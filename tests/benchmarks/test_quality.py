@@ -148,7 +148,7 @@ def test_a_model_in_two_folders_counts_once(quality: ModuleType, tmp_path: Path)
 def test_seeds_with_different_controls_are_refused(quality: ModuleType, tmp_path: Path) -> None:
     one = swept(tmp_path / "one", {(0.5, 0): items(1.7)})
     two = swept(tmp_path / "two", {(0.5, 1): items(1.8)}, tuned=items(1.5))
-    with pytest.raises(MiniGPTError, match="different controls"):
+    with pytest.raises(MiniGPTError, match="different parents"):
         quality.cells_of(quality.healed_in([one, two]))
 
 

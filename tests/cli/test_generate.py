@@ -49,10 +49,10 @@ def test_a_prompt_is_encoded_as_training_text_is_and_never_prefixed_twice(model:
 
     tokenizer = load_tokenizer(model)
     (expected,) = tokenize(tokenizer, [Document(text="A fever", source="a")], window=64)
-    encoded = generate.encode(tokenizer, "A fever", chat=False)
+    encoded = generate.encode_prompt(tokenizer, "A fever", chat=False)
     assert encoded["input_ids"].tolist() == [expected]
     assert encoded["attention_mask"].tolist() == [[1] * len(expected)]
-    written = generate.encode(tokenizer, tokenizer.convert_ids_to_tokens(expected[0]) + "A fever", chat=False)
+    written = generate.encode_prompt(tokenizer, tokenizer.convert_ids_to_tokens(expected[0]) + "A fever", chat=False)
     assert written["input_ids"].tolist() == [expected]
 
 

@@ -167,7 +167,7 @@ def test_the_fragments_of_a_blanked_question_are_guarded() -> None:
     }
     pool = [Document(text=text, source=name, license="x") for name, text in texts.items()]
     tally: Counter[str] = Counter()
-    kept = guard.without_overlap(pool, (), [found], tally)
+    kept = guard.drop_overlap(pool, (), [found], tally)
     assert [document.source for document in kept] == ["part", "turn"]
     assert tally == {"overlaps_questions": 2}
 
@@ -177,8 +177,8 @@ def test_a_domain_says_how_much_training_text_may_share_with_held_out_text() -> 
     near = " ".join([*words[:27], *prose("other", length=60).split()])
     pool = [Document(text=near, source="near", license="x")]
     heldout = [Document(text=" ".join(words), source="heldout", license="x")]
-    assert guard.without_overlap(pool, heldout, (), Counter()) == pool
-    assert guard.without_overlap(pool, heldout, (), Counter(), share=0.3) == []
+    assert guard.drop_overlap(pool, heldout, (), Counter()) == pool
+    assert guard.drop_overlap(pool, heldout, (), Counter(), share=0.3) == []
 
 
 def test_derived_questions_are_parted_by_what_was_trained_on(domain: Any) -> None:
@@ -269,7 +269,7 @@ def test_save_and_load(domain: Any, tmp_path: Path) -> None:
         load_corpus(tmp_path / "nowhere")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(CorpusError, match="something else"):
+    with pytest.raises(CorpusError, match="something other than a corpus"):
         save_corpus(corpus, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 

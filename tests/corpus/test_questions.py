@@ -9,10 +9,10 @@ import pytest
 
 from minigpt.corpus.questions import (
     Entry,
-    balanced,
+    balance,
+    blank_terms,
     definition_questions,
     leaks,
-    masked,
     sample,
     split_by_seen,
 )
@@ -47,7 +47,7 @@ def test_a_leak_is_a_shared_word_in_any_form(term: str, definition: str, shown: 
 
 
 def test_masking_blanks_every_option_alike() -> None:
-    text, share = masked("Cysts of the kidney and stones of the bladder", ("Renal cyst", "Bladder stone"))
+    text, share = blank_terms("Cysts of the kidney and stones of the bladder", ("Renal cyst", "Bladder stone"))
     assert text == "___ of the kidney and ___ of the ___"
     assert share == pytest.approx(3 / 9)
 
@@ -90,7 +90,7 @@ def test_with_masks_no_word_of_any_option_can_be_read() -> None:
         *entries(),
         Entry(term="rib", definition="A rib joins sternum and spine and guards the heart", family="bones", source="r"),
     ]
-    made = definition_questions(items, seed=1, template="{definition}", mask=True, max_blank=0.5)
+    made = definition_questions(items, seed=1, template="{definition}", blank=True, max_blank=0.5)
     assert {question.source for question in made} >= {"r"}
     for question in made:
         assert not any(leaks(choice, question.question) for choice in question.choices)
@@ -109,7 +109,7 @@ def test_definitions_that_blanking_made_alike_are_not_asked() -> None:
     alike = [
         Entry(term=f"{bone} fracture", definition=f"A broken {bone}", family="bones", source=bone) for bone in BONES
     ]
-    assert definition_questions(alike, seed=0, mask=True, max_blank=0.9) == []
+    assert definition_questions(alike, seed=0, blank=True, max_blank=0.9) == []
 
 
 def question(source: str, answer: int = 0) -> Question:
@@ -117,7 +117,7 @@ def question(source: str, answer: int = 0) -> Question:
 
 
 def test_balancing_keeps_the_right_choice_right() -> None:
-    done = balanced([question(str(number), answer=number % 4) for number in range(40)], seed=0)
+    done = balance([question(str(number), answer=number % 4) for number in range(40)], seed=0)
     for item in done:
         assert item.choices[item.answer] == "abcd"[int(item.source) % 4]
     assert Counter(item.answer for item in done) == {0: 10, 1: 10, 2: 10, 3: 10}

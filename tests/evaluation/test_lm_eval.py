@@ -59,35 +59,35 @@ def lm_eval_results(model: Any, folder: Path, documents: Any, questions: Any) ->
     from lm_eval.tasks import TaskManager
 
     texts = [{"text": document.text} for document in documents]
-    asked = [{"question": q.question, "choices": q.choices, "answer": q.answer} for q in questions]
-    for name, task, rows in (("text", TEXT_TASK, texts), ("questions", QUESTION_TASK, asked)):
+    question_rows = [{"question": q.question, "choices": q.choices, "answer": q.answer} for q in questions]
+    for name, task, rows in (("text", TEXT_TASK, texts), ("questions", QUESTION_TASK, question_rows)):
         data = folder / f"{name}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         paths = {"data": json.dumps(str(data)), "cache": json.dumps(str(folder / "cache"))}
         (folder / f"{name}.yaml").write_text(Template(task).substitute(paths), "utf-8")
     tasks = TaskManager(include_path=str(folder), include_defaults=False)
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model=model, tasks=["our_text", "our_questions"], task_manager=tasks, bootstrap_iters=0, log_samples=True
     )
-    assert found is not None
-    return found
+    assert results is not None
+    return results
 
 
 def check_equal(model: Any, tokenizer: Any, window: int, folder: Path, documents: Any, questions: Any) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    theirs = lm_eval_results(
+    reference = lm_eval_results(
         HFLM(pretrained=model, tokenizer=tokenizer, max_length=window, batch_size=4), folder, documents, questions
     )
     suite = Suite(texts={"d": documents}, questions={"d/q": QuestionSet(name="q", questions=questions)})
     scores: ItemScores = evaluate(model, tokenizer, suite, window=window, batch_tokens=700)
     ours = {result.metric: result.value for result in summarize(scores)}
-    text, asked = theirs["results"]["our_text"], theirs["results"]["our_questions"]
+    text, answers = reference["results"]["our_text"], reference["results"]["our_questions"]
     assert ours["bits_per_byte"] == pytest.approx(text["bits_per_byte,none"], rel=1e-5)
     assert math.log(ours["word_perplexity"]) == pytest.approx(math.log(text["word_perplexity,none"]), rel=1e-5)
-    assert ours["accuracy"] == pytest.approx(asked["acc,none"])
-    assert ours["accuracy_norm"] == pytest.approx(asked["acc_bytes,none"])
-    samples = sorted(theirs["samples"]["our_questions"], key=lambda sample: sample["doc_id"])
+    assert ours["accuracy"] == pytest.approx(answers["acc,none"])
+    assert ours["accuracy_norm"] == pytest.approx(answers["acc_bytes,none"])
+    samples = sorted(reference["samples"]["our_questions"], key=lambda sample: sample["doc_id"])
     loglikelihoods = choice_loglikelihoods(model, tokenizer, questions, window=window)
     for sample, values in zip(samples, loglikelihoods, strict=True):
         np.testing.assert_allclose(values, [value for ((value, _),) in sample["resps"]], rtol=1e-5, atol=1e-4)

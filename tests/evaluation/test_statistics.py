@@ -38,8 +38,8 @@ def test_the_interval_approaches_the_exact_bootstrap_distribution() -> None:
     values = drawn[:, 0] / drawn[:, 1]
     assert values.mean() == pytest.approx(np.mean(exact), abs=0.01)
     assert values.std() == pytest.approx(np.std(exact), abs=0.01)
-    found = interval(17 / 18, values)
-    assert (found.low, found.high) == pytest.approx((min(exact), max(exact)), abs=0.02)
+    bounds = interval(17 / 18, values)
+    assert (bounds.low, bounds.high) == pytest.approx((min(exact), max(exact)), abs=0.02)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -48,8 +48,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for trial in range(200):
         draws = (generator.random(150) < 0.3).astype(float)
         sums = resampled_sums(np.stack([draws, np.ones(150)], axis=1), seed=trial, resamples=400)
-        found = interval(draws.mean(), sums[:, 0] / sums[:, 1])
-        covered += found.low <= 0.3 <= found.high
+        bounds = interval(draws.mean(), sums[:, 0] / sums[:, 1])
+        covered += bounds.low <= 0.3 <= bounds.high
     assert 0.89 <= covered / 200 <= 0.99
 
 
@@ -105,13 +105,15 @@ def corpus(domain: str, *sets: QuestionSet, passages: int = 40) -> Corpus:
     return Corpus(domain=domain, calibration=(), train=(), dev=(), heldout=heldout, questions=sets)
 
 
-def asked(name: str, role: str = "test", count: int = 30) -> QuestionSet:
+def question_set(name: str, role: str = "test", count: int = 30) -> QuestionSet:
     questions = tuple(Question(question=f"{name} {n}", choices=("a", "b"), answer=n % 2) for n in range(count))
     return QuestionSet(name=name, questions=questions, role=role)  # type: ignore[arg-type]
 
 
 def test_the_suite_holds_heldout_text_and_test_questions_under_the_names_of_the_report() -> None:
-    suite = suite_for(corpus("law", asked("terms"), asked("tune", "dev")), corpus("general", asked("terms")))
+    suite = suite_for(
+        corpus("law", question_set("terms"), question_set("tune", "dev")), corpus("general", question_set("terms"))
+    )
     assert list(suite.texts) == ["law", "general"]
     assert list(suite.questions) == ["law/terms", "general/terms"]
     assert len(suite.texts["law"]) == 40
@@ -122,7 +124,7 @@ def test_a_suite_without_text_or_with_two_sets_of_one_name_is_refused() -> None:
     with pytest.raises(CorpusError, match="no held-out text"):
         suite_for(corpus("law", passages=0))
     with pytest.raises(CorpusError, match="law/terms"):
-        suite_for(corpus("law", asked("terms"), asked("terms")))
+        suite_for(corpus("law", question_set("terms"), question_set("terms")))
 
 
 def test_samples_keep_to_the_limit_and_depend_on_the_items_not_their_order() -> None:
@@ -135,7 +137,7 @@ def test_samples_keep_to_the_limit_and_depend_on_the_items_not_their_order() -> 
         != set(sample_documents(documents, 500, seed=1))
     )
     assert len(sample_documents(documents, 1, seed=0)) == 1
-    some = sample_questions(asked("terms"), 10, seed=0).questions
+    some = sample_questions(question_set("terms"), 10, seed=0).questions
     assert len(some) == 10
-    assert list(some) == sorted(some, key=asked("terms").questions.index)
-    assert sample_questions(asked("terms"), 99, seed=0) == asked("terms")
+    assert list(some) == sorted(some, key=question_set("terms").questions.index)
+    assert sample_questions(question_set("terms"), 99, seed=0) == question_set("terms")

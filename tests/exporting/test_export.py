@@ -14,7 +14,7 @@ from minigpt import report, runtimes
 from minigpt.errors import AssetError, ConfigError, ExportError, GateFailed, MiniGPTError, UnknownName
 from minigpt.exporting import EXPORTERS, Format, export, format_of, rounding_of
 from minigpt.exporting.card import render_card
-from minigpt.models.find import find_model, report_of
+from minigpt.models.find import find_model, find_report
 from minigpt.runtimes import LOADERS, read_record
 from tests.support import exports
 from tests.support.exports import Shop, make_shop
@@ -155,7 +155,7 @@ def test_a_failure_of_a_sound_export_is_told_as_it_is(shop: Shop, monkeypatch: p
 def test_an_export_stands_in_a_comparison_beside_its_source(shop: Shop) -> None:
     export(shop.request("copy", "one"))
     export(shop.request("copy", "two", precision="int4"))
-    reports = [(name, report_of(str(shop.root / name))) for name in ("one", "two")]
+    reports = [(name, find_report(str(shop.root / name))) for name in ("one", "two")]
     assert [finished.stages[-1].stage for _, finished in reports] == ["exported", "exported"]
     row = next(row for row in report.compare(reports).rows if row.metric == "bits_per_byte")
     assert row.cells[1] and row.cells[1].ratio == 1.0 and row.cells[1].vs_parent == 1.0
@@ -203,7 +203,7 @@ def test_a_folder_of_an_unknown_format_is_refused(shop: Shop, tmp_path: Path) ->
     with pytest.raises(AssetError, match="stone, not a model to run"):
         runtimes.load(tmp_path)
     with pytest.raises(MiniGPTError, match="no figures"):
-        report_of(str(tmp_path))
+        find_report(str(tmp_path))
 
 
 @pytest.mark.usefixtures("copy")

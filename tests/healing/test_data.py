@@ -15,20 +15,20 @@ from torch.nn import functional
 from minigpt.errors import CorpusError
 from minigpt.evaluation import text_bits
 from minigpt.healing import TokenText, bits_per_byte
-from minigpt.healing.data import SHORTEST, Padded, epochs, group, pad, steps_to_read
+from minigpt.healing.data import MIN_TOKENS, PaddedBatch, batch_by_length, epochs, pad, steps_to_read
 from minigpt.transformer.logits import logits_at
 from minigpt.types import Document
 from tests.support.healing import VOCABULARY, patterned
 from tests.support.tiny import FAMILIES, SENTENCES, tiny_model, tiny_tokenizer
 
-WINDOWS = st.lists(st.lists(st.integers(3, 63), min_size=SHORTEST, max_size=40).map(tuple), min_size=1, max_size=40)
+WINDOWS = st.lists(st.lists(st.integers(3, 63), min_size=MIN_TOKENS, max_size=40).map(tuple), min_size=1, max_size=40)
 
 
-def rows(batch: Padded) -> list[tuple[int, ...]]:
+def rows(batch: PaddedBatch) -> list[tuple[int, ...]]:
     return [tuple(ids[:length].tolist()) for ids, length in zip(batch.ids, batch.lengths, strict=True)]
 
 
-def one_epoch(windows: tuple[tuple[int, ...], ...], tokens: int, seed: int) -> list[Padded]:
+def one_epoch(windows: tuple[tuple[int, ...], ...], tokens: int, seed: int) -> list[PaddedBatch]:
     """Batches until as many windows have passed as there are."""
     batches, seen = [], 0
     for batch in epochs(windows, tokens, seed):
@@ -55,7 +55,7 @@ def test_rows_say_where_in_the_text_they_stand(
 ) -> None:
     """With and without their opening tokens; windows that are too short to learn from do not count."""
     whole = [token for window in windows for token in window]
-    stream = epochs([(7,) * (SHORTEST - 1), *windows], tokens, seed, bare=0.4, packed=packed)
+    stream = epochs([(7,) * (MIN_TOKENS - 1), *windows], tokens, seed, bare=0.4, packed=packed)
     for batch in islice(stream, 12):
         assert batch.origins is not None
         for row, origin in zip(rows(batch), batch.origins.tolist(), strict=True):
@@ -74,7 +74,7 @@ def test_so_many_steps_read_so_many_tokens_and_one_less_does_not(
 
 
 def test_a_window_beyond_the_budget_is_a_batch_by_itself() -> None:
-    lengths = [len(batch) for batch in group([(1,) * 100, (1,) * 90, (1,) * 10], 50)]
+    lengths = [len(batch) for batch in batch_by_length([(1,) * 100, (1,) * 90, (1,) * 10], 50)]
     assert lengths == [1, 1, 1]
 
 
@@ -148,8 +148,8 @@ def test_bits_per_byte_is_the_sum_over_windows(family: str) -> None:
     with torch.no_grad():
         for window in text.windows:
             ids = torch.tensor([window])
-            chosen = functional.log_softmax(model(ids).logits[0, :-1], -1).gather(-1, ids[0, 1:, None])
-            nats -= float(chosen.double().sum())
+            log_probabilities = functional.log_softmax(model(ids).logits[0, :-1], -1).gather(-1, ids[0, 1:, None])
+            nats -= float(log_probabilities.double().sum())
     expected = nats / math.log(2) / text.bytes
     for tokens in (16384, 64):
         assert bits_per_byte(model, text, tokens=tokens, precision="fp32") == pytest.approx(expected, rel=1e-5)

@@ -12,9 +12,9 @@ import torch
 from minigpt.healing import attention, graphs
 from minigpt.healing.attention import causal_attention, packed_attention
 from minigpt.healing.buffers import Buffers
-from minigpt.healing.data import Padded, TokenText, epochs, most_together, noisy, pad
+from minigpt.healing.data import PaddedBatch, TokenText, epochs, max_packed_windows, pad, with_noise
 from minigpt.healing.fused import compiled_layers, fused_kernels, has_fused_kernels
-from minigpt.healing.graphs import GraphedSteps, can_capture, learn
+from minigpt.healing.graphs import GraphedSteps, accumulate_gradients, can_capture
 from minigpt.healing.losses import healing_gradient
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
@@ -29,8 +29,8 @@ WINDOWS = [list(range(5, 25)), list(range(9, 40)), [1, 2, 3, 4, 5, 6, 7, 8, 9]]
 CPU = torch.device("cpu")
 
 
-def plain(model: Any, batch: Padded, taught: torch.Tensor | None = None, distill: float = 0.0) -> None:
-    """Gradients of a batch whose windows stand apart, as a run without a graph takes them."""
+def plain(model: Any, batch: PaddedBatch, taught: torch.Tensor | None = None, distill: float = 0.0) -> None:
+    """Compute the gradients of a padded batch, as a run without a graph does."""
     device = next(model.parameters()).device
     logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
     logits.backward(healing_gradient(logits, batch.labels.to(device), taught, distill, 1.0))
@@ -47,14 +47,14 @@ def test_windows_behind_each_other_equal_windows_apart(
     buffers = Buffers.empty(100, 32, 3, CPU)
     buffers.fill(batch)
     with causal_attention(model, teacher.model):
-        learn(model, teacher, buffers, recipe)
-    found = [parameter.grad for parameter in model.parameters()]
+        accumulate_gradients(model, teacher, buffers, recipe)
+    gradients = [parameter.grad for parameter in model.parameters()]
     model.zero_grad()
     taught = teacher.logits(batch.ids, batch.places)
     plain(model, batch, taught, distill)
-    for ours, parameter in zip(found, model.parameters(), strict=True):
-        assert ours is not None and ours.any()
-        torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-7)
+    for actual, parameter in zip(gradients, model.parameters(), strict=True):
+        assert actual is not None and actual.any()
+        torch.testing.assert_close(actual, parameter.grad, rtol=1e-4, atol=1e-7)
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -116,7 +116,7 @@ def test_packed_batches_waste_little_and_lose_no_window() -> None:
 def test_attention_has_room_for_the_windows_that_come_and_little_more(lengths: list[int]) -> None:
     """Every place costs time; a text of short and long windows fills its batches all the same."""
     windows = [[1] * lengths[place % len(lengths)] for place in range(4000)]
-    most = most_together(4096, windows)
+    most = max_packed_windows(4096, windows)
     average = 4096 * len(windows) / sum(map(len, windows))
     assert average < most <= 1.5 * average + 9
     buffers, sizes = Buffers.empty(4096, 512, most, CPU), []
@@ -131,16 +131,16 @@ def test_a_step_expects_the_text_it_is_told_of() -> None:
     model = tiny_model("llama")
     steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), list(model.parameters()))
     text = TokenText(windows=tuple(tuple(window) for window in WINDOWS), bytes=100)
-    steps.expect(text, SILENT)
-    assert len(steps.buffers.packing.starts) == most_together(100, WINDOWS) + 4 + 1
+    steps.make_room(text, SILENT)
+    assert len(steps.buffers.packing.starts) == max_packed_windows(100, WINDOWS) + 4 + 1
     steps.buffers.fill(pad(WINDOWS))
 
 
 def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:
     windows = [[1, *range(10, 110)] for _ in range(20)]
     batches = [pad(windows) for _ in range(3)]
-    first = list(noisy(iter(batches), 0.2, seed=3))
-    again = list(noisy(iter(batches[2:]), 0.2, seed=3, step=2))
+    first = list(with_noise(iter(batches), 0.2, seed=3))
+    again = list(with_noise(iter(batches[2:]), 0.2, seed=3, step=2))
     assert torch.equal(first[2].ids, again[0].ids)
     assert not torch.equal(first[0].ids, first[1].ids)
     changed = (first[0].ids != batches[0].ids).float().mean()
@@ -150,7 +150,7 @@ def test_noise_replaces_a_share_and_depends_on_the_step_alone() -> None:
 
 
 def steps_agree(model: Any, tolerance: float, *, compiled: bool = False) -> None:
-    """Gradients of one batch after the other, with a look at the weights between, against those of plain steps."""
+    """Compare the gradients of one batch after the other, with evaluations between, with those of plain steps."""
     model.get_input_embeddings().unused = torch.nn.Parameter(torch.ones(3, device=model.device))
     parameters = list(model.parameters())
     with causal_attention(model):
@@ -159,15 +159,15 @@ def steps_agree(model: Any, tolerance: float, *, compiled: bool = False) -> None
             for windows in (WINDOWS, WINDOWS[:1], WINDOWS[1:]):
                 batch, other = pad(windows), deepcopy(model)
                 steps.gradients(batch)
-                found = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
-                assert steps.refreshed() is steps.twin and steps.compiled is compiled
+                gradients = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+                assert steps.refreshed_twin() is steps.twin and steps.compiled is compiled
                 other.zero_grad()
                 plain(other, batch)
-                assert len(found) == len(parameters)
-                for ours, parameter in zip(found, other.parameters(), strict=True):
+                assert len(gradients) == len(parameters)
+                for actual, parameter in zip(gradients, other.parameters(), strict=True):
                     expected = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                    gap = (ours - expected).norm() / expected.norm().clamp_min(1e-12)
-                    assert float(gap) < tolerance or not (ours.any() or expected.any())
+                    gap = (actual - expected).norm() / expected.norm().clamp_min(1e-12)
+                    assert float(gap) < tolerance or not (actual.any() or expected.any())
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -190,14 +190,14 @@ def test_layers_that_do_not_compile_are_run_as_they_are(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "compile", lambda _function, **_: broken)
     model, notes = tiny_model("llama"), Notes()
     steps = GraphedSteps(model, None, Recipe(tokens_per_step=100, window=32), list(model.parameters()), compiled=True)
-    steps.expect(TokenText(windows=tuple(map(tuple, WINDOWS)), bytes=100), notes)
+    steps.make_room(TokenText(windows=tuple(map(tuple, WINDOWS)), bytes=100), notes)
     batch, other = pad(WINDOWS), deepcopy(model)
     with causal_attention(model, steps.twin):
         steps.gradients(batch)
     plain(other, batch)
     assert not steps.compiled and "do not compile (RuntimeError)" in notes.notes[0]
-    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        assert float((ours.grad - theirs.grad).norm() / theirs.grad.norm().clamp_min(1e-12)) < 0.15
+    for parameter, reference in zip(model.parameters(), other.parameters(), strict=True):
+        assert float((parameter.grad - reference.grad).norm() / reference.grad.norm().clamp_min(1e-12)) < 0.15
 
 
 @pytest.mark.gpu
@@ -216,8 +216,8 @@ def test_the_kernel_attends_within_windows(heads: tuple[int, int]) -> None:
     query, key, value = (torch.randn(1, size, 100, 64, **shape, requires_grad=True) for size in sizes)
     outs = [attend(query, key, value, starts, 32, 0.2) for attend in (packed_attention, by_mask)]
     torch.testing.assert_close(outs[0], outs[1], rtol=2e-2, atol=2e-2)
-    ours, theirs = (torch.autograd.grad(out.float().square().sum(), (query, key, value)) for out in outs)
-    for one, other in zip(ours, theirs, strict=True):
+    actual, expected = (torch.autograd.grad(out.float().square().sum(), (query, key, value)) for out in outs)
+    for one, other in zip(actual, expected, strict=True):
         cosine = torch.nn.functional.cosine_similarity(one.flatten().float(), other.flatten().float(), dim=0)
         assert float(cosine) > 0.999
 
@@ -250,8 +250,8 @@ def test_compiled_layers_compute_the_same_and_are_plain_again(monkeypatch: pytes
         assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
         torch.testing.assert_close(compiled(torch.exp)(torch.ones(2)), torch.ones(2).exp())
     assert not any("forward" in vars(layer) for layer in decoder_layers(wrapped))
-    for ours, theirs in zip(wrapped.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+    for parameter, reference in zip(wrapped.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, reference.grad, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.gpu
@@ -268,5 +268,5 @@ def test_fused_kernels_compute_the_same_and_leave_no_trace() -> None:
         plain(fused, batch)
     assert module.apply_rotary_pos_emb is rotate
     plain(model, batch)
-    for ours, theirs in zip(fused.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+    for parameter, reference in zip(fused.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, reference.grad, rtol=1e-3, atol=1e-5)

@@ -11,7 +11,7 @@ import torch
 from minigpt.errors import ConfigError
 from minigpt.healing import Recipe
 from minigpt.healing.average import Average
-from minigpt.healing.losses import ROWS, healing_gradient
+from minigpt.healing.losses import ROWS_PER_PART, healing_gradient
 from minigpt.healing.run import schedule
 from minigpt.healing.teacher import restricted_head
 
@@ -37,29 +37,29 @@ def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def by_hand(
     student: list[list[float]], teacher: list[list[float]], labels: list[int], distill: float, temperature: float
 ) -> float:
-    """The mean loss of the rows, in Python floats."""
+    """Return the mean loss of the rows, in Python floats."""
     rows = zip(student, teacher, labels, strict=True)
-    told = [
-        distill * temperature**2 * kl_by_hand(ours, theirs, temperature)
-        - (1 - distill) * math.log(softmax(ours)[label])
-        for ours, theirs, label in rows
+    losses = [
+        distill * temperature**2 * kl_by_hand(student_row, teacher_row, temperature)
+        - (1 - distill) * math.log(softmax(student_row)[label])
+        for student_row, teacher_row, label in rows
     ]
-    return sum(told) / len(told)
+    return sum(losses) / len(losses)
 
 
 @pytest.mark.parametrize("distill", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_gradient_is_the_slope_of_the_written_out_loss(drawn: Any, distill: float, temperature: float) -> None:
     """Against central differences of the loss in double precision, one logit after the other."""
-    student, teacher, labels = (each.tolist() for each in drawn)
-    found = healing_gradient(*(drawn[place] for place in (0, 2, 1)), distill, temperature)
+    student, teacher, labels = (tensor.tolist() for tensor in drawn)
+    gradient = healing_gradient(*(drawn[index] for index in (0, 2, 1)), distill, temperature)
     for row, column in ((0, 0), (1, 7), (3, labels[3]), (4, 10)):
         losses = []
         for step in (1e-4, -1e-4):
             moved = [list(values) for values in student]
             moved[row][column] += step
             losses.append(by_hand(moved, teacher, labels, distill, temperature))
-        assert float(found[row, column]) == pytest.approx((losses[0] - losses[1]) / 2e-4, rel=1e-3, abs=1e-6)
+        assert float(gradient[row, column]) == pytest.approx((losses[0] - losses[1]) / 2e-4, rel=1e-3, abs=1e-6)
 
 
 def test_equal_logits_teach_nothing(drawn: Any) -> None:
@@ -91,27 +91,27 @@ def test_rows_in_parts_and_with_weights_are_those_autograd_finds(
 ) -> None:
     """More rows than one part holds, a third of them left out; in bf16 only what is returned is rounded."""
     generator = torch.Generator().manual_seed(7)
-    rows = 2 * ROWS + 17
+    rows = 2 * ROWS_PER_PART + 17
     student, teacher = (torch.randn(rows, 13, generator=generator).to(dtype) for _ in range(2))
     labels = torch.randint(13, (rows,), generator=generator)
     weights = (torch.arange(rows) % 3 > 0).float()
     before, plain = student.clone(), student.float().requires_grad_()
-    found = healing_gradient(student, labels, teacher, distill, temperature, weights=weights)
+    gradient = healing_gradient(student, labels, teacher, distill, temperature, weights=weights)
     functional = torch.nn.functional
-    taught = functional.kl_div(
+    divergence = functional.kl_div(
         (plain / temperature).log_softmax(-1),
         (teacher.float() / temperature).log_softmax(-1),
         log_target=True,
         reduction="none",
     ).sum(-1)
-    missed = functional.cross_entropy(plain, labels, reduction="none")
-    mixed = distill * temperature**2 * taught + (1 - distill) * missed
+    cross_entropy = functional.cross_entropy(plain, labels, reduction="none")
+    mixed = distill * temperature**2 * divergence + (1 - distill) * cross_entropy
     ((mixed * weights).sum() / weights.sum()).backward()
-    assert plain.grad is not None and found.dtype == dtype and torch.equal(student, before)
+    assert plain.grad is not None and gradient.dtype == dtype and torch.equal(student, before)
     torch.testing.assert_close(
-        found.float(), plain.grad.to(dtype).float(), rtol=1e-2 if dtype != torch.float32 else 1e-4, atol=1e-7
+        gradient.float(), plain.grad.to(dtype).float(), rtol=1e-2 if dtype != torch.float32 else 1e-4, atol=1e-7
     )
-    assert not found[weights == 0].any()
+    assert not gradient[weights == 0].any()
 
 
 def test_a_restricted_head_picks_rows_and_silences_unknown_tokens() -> None:
@@ -131,8 +131,8 @@ def test_a_token_the_teacher_lacks_adds_nothing_infinite(dtype: torch.dtype) -> 
     torch.manual_seed(0)
     head = torch.nn.Linear(4, 11, bias=False).to(dtype)
     taught = restricted_head(head, torch.tensor([*range(10), -1]))(torch.randn(5, 4, dtype=dtype))
-    found = healing_gradient(torch.randn(5, 11, dtype=dtype), torch.zeros(5, dtype=torch.long), taught, 1.0, 1.0)
-    assert torch.isfinite(found).all() and (found[:, 10] > 0).all(), "what the teacher never says is unlearnt"
+    gradient = healing_gradient(torch.randn(5, 11, dtype=dtype), torch.zeros(5, dtype=torch.long), taught, 1.0, 1.0)
+    assert torch.isfinite(gradient).all() and (gradient[:, 10] > 0).all(), "what the teacher never says is unlearnt"
 
 
 def test_the_average_has_its_closed_form() -> None:

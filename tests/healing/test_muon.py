@@ -1,4 +1,4 @@
-"""Muon: its step against one written out, what it leaves to AdamW, and its place in the training loop."""
+"""Muon: its step against one written out, the parameters left to AdamW, and training with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from minigpt.healing import muon, train
-from minigpt.healing.muon import Muon, optimizer_for, orthogonalized
+from minigpt.healing.muon import Muon, optimizer_for, orthogonalize
 from minigpt.transformer.arch import decoder_layers
 from tests.support.healing import VOCABULARY, patterned, recipe
 from tests.support.tiny import tiny_model
@@ -28,14 +28,14 @@ def test_singular_values_become_one_and_singular_vectors_stay(shape: tuple[int, 
     matrices = torch.randn(3, *shape)
     matrices[1] *= 1e3
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
-    core = left.mT @ orthogonalized(matrices) @ right.mT
+    core = left.mT @ orthogonalize(matrices) @ right.mT
     values = core.diagonal(dim1=1, dim2=2)
     assert values.min() > 0.6 and values.max() < 1.3
     assert (core - torch.diag_embed(values)).abs().max() < 0.05
 
 
 def written_out(gradients: list[np.ndarray[Any, Any]], rate: float) -> np.ndarray[Any, Any]:
-    """What Muon adds to a matrix over these steps: the iteration on the spectrum, in float64."""
+    """Return what Muon adds to a matrix over these steps, from the iteration on its singular values in float64."""
     total, momentum = np.zeros_like(gradients[0]), np.zeros_like(gradients[0])
     for gradient in gradients:
         momentum = 0.95 * momentum + 0.05 * gradient
@@ -67,7 +67,7 @@ def test_steps_are_those_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
 def test_what_is_no_matrix_of_the_decoder_moves_as_with_adamw(family: str) -> None:
-    found: dict[str, dict[str, torch.Tensor]] = {}
+    moved: dict[str, dict[str, torch.Tensor]] = {}
     for name in ("adamw", "muon"):
         model = model_of(family)
         optimizer = optimizer_for(model, list(model.parameters()), recipe(optimizer=name))
@@ -75,11 +75,11 @@ def test_what_is_no_matrix_of_the_decoder_moves_as_with_adamw(family: str) -> No
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape)
         optimizer.step()
-        found[name] = {key: value.detach().clone() for key, value in model.named_parameters()}
-    matrices = {id(each) for each in decoder_layers(model).parameters() if each.ndim == 2}
+        moved[name] = {key: value.detach().clone() for key, value in model.named_parameters()}
+    matrices = {id(parameter) for parameter in decoder_layers(model).parameters() if parameter.ndim == 2}
     inside = {key for key, value in model.named_parameters() if id(value) in matrices}
-    assert inside and inside != set(found["muon"])
-    assert {key for key in found["muon"] if not torch.equal(found["muon"][key], found["adamw"][key])} == inside
+    assert inside and inside != set(moved["muon"])
+    assert {key for key in moved["muon"] if not torch.equal(moved["muon"][key], moved["adamw"][key])} == inside
 
 
 def test_it_trains_and_says_so() -> None:
@@ -90,18 +90,18 @@ def test_it_trains_and_says_so() -> None:
 
 @pytest.mark.parametrize("together", [1, 64 * 32 * 3, 1 << 27])
 def test_how_many_are_taken_together_changes_nothing(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
-    found = []
+    weights = []
     for size in (1 << 27, together):
-        monkeypatch.setattr(muon, "TOGETHER", size)
+        monkeypatch.setattr(muon, "MAX_ELEMENTS", size)
         model = model_of()
         train(model, TEXT, DEV, recipe(steps=3, optimizer="muon"))
-        found.append([parameter.detach().clone() for parameter in model.parameters()])
-    for first, second in zip(*found, strict=True):
+        weights.append([parameter.detach().clone() for parameter in model.parameters()])
+    for first, second in zip(*weights, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
 
 
 def test_adapters_are_trained_by_adamw() -> None:
-    chosen = recipe(steps=2, optimizer="muon", adapter="lora", rank=2)
+    settings = recipe(steps=2, optimizer="muon", adapter="lora", rank=2)
     model = model_of()
-    assert type(optimizer_for(model, list(model.parameters()), chosen)) is torch.optim.AdamW
-    assert "AdamW" in train(model_of(), TEXT, DEV, chosen).recipe
+    assert type(optimizer_for(model, list(model.parameters()), settings)) is torch.optim.AdamW
+    assert "AdamW" in train(model_of(), TEXT, DEV, settings).recipe

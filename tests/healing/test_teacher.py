@@ -29,8 +29,8 @@ def child_of(parent: Any, size: int = 384) -> tuple[TrimmedTokenizer, Any]:
     return trimmed, trim_model(deepcopy(parent), trimmed)
 
 
-def told(teacher: Teacher, trimmed: TrimmedTokenizer, count: int = 8, length: int = 24) -> TokenText:
-    """Text the teacher itself would write, in the student's tokens: who comes nearer to it reads this better."""
+def text_by(teacher: Teacher, trimmed: TrimmedTokenizer, count: int = 8, length: int = 24) -> TokenText:
+    """Return text that the teacher writes greedily, in the student's tokens; a student close to it predicts it well."""
     ids = torch.tensor([[1, 10 + place] for place in range(count)])
     while ids.shape[1] < length:
         last = torch.arange(count) * ids.shape[1] + ids.shape[1] - 1
@@ -42,9 +42,9 @@ def told(teacher: Teacher, trimmed: TrimmedTokenizer, count: int = 8, length: in
 def divergence(student: Any, teacher: Teacher, text: TokenText) -> float:
     batch = pad(text.windows)
     with torch.no_grad():
-        ours = logits_at(student, batch.places, input_ids=batch.ids).log_softmax(-1)
-        theirs = teacher.logits(batch.ids, batch.places).log_softmax(-1)
-        return float(torch.nn.functional.kl_div(ours, theirs, log_target=True, reduction="batchmean"))
+        student_log_p = logits_at(student, batch.places, input_ids=batch.ids).log_softmax(-1)
+        teacher_log_p = teacher.logits(batch.ids, batch.places).log_softmax(-1)
+        return float(torch.nn.functional.kl_div(student_log_p, teacher_log_p, log_target=True, reduction="batchmean"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -71,7 +71,7 @@ def test_a_trimmed_student_and_its_parent_agree_before_training() -> None:
     trimmed, student = child_of(parent)
     teacher = Teacher(model=parent, parent_ids=torch.tensor(trimmed.old_ids))
     text = token_text(trimmed.tokenizer)
-    assert teacher.can_read(text) == text
+    assert teacher.readable_part(text) == text
     assert divergence(student, teacher, text) == pytest.approx(0, abs=1e-6)
 
 
@@ -86,8 +86,8 @@ def test_distillation_brings_a_damaged_student_back() -> None:
     text = token_text(trimmed.tokenizer)
     before = divergence(student, teacher, text)
     frozen = {name: value.clone() for name, value in parent.state_dict().items()}
-    chosen = recipe(distill=1.0, steps=20, tokens_per_step=256, evaluate_every=20, average=0.0)
-    result = train(student, text, told(teacher, trimmed), chosen, teacher=teacher)
+    settings = recipe(distill=1.0, steps=20, tokens_per_step=256, evaluate_every=20, average=0.0)
+    result = train(student, text, text_by(teacher, trimmed), settings, teacher=teacher)
     assert "1 KL to the teacher" in result.recipe
     assert result.best_step == 20
     assert divergence(student, teacher, text) < 0.8 * before
@@ -98,9 +98,9 @@ def test_distillation_brings_a_damaged_student_back() -> None:
 def test_windows_the_teacher_cannot_read_are_left_out() -> None:
     text = TokenText(windows=((1, 2, 3), (1, 5), (1, 4, 4)), bytes=10)
     teacher = Teacher(model=None, parent_ids=torch.tensor([0, 1, 2, -1, 4, 5]))
-    assert teacher.can_read(text).windows == ((1, 5), (1, 4, 4))
-    assert Teacher(model=None).can_read(text) is text
-    assert Teacher(model=None, parent_ids=torch.arange(6)).can_read(text) is text
+    assert teacher.readable_part(text).windows == ((1, 5), (1, 4, 4))
+    assert Teacher(model=None).readable_part(text) is text
+    assert Teacher(model=None, parent_ids=torch.arange(6)).readable_part(text) is text
 
 
 def test_a_teacher_is_asked_in_its_own_numbers() -> None:
@@ -115,8 +115,8 @@ def test_a_teacher_is_asked_in_its_own_numbers() -> None:
     row = 0
     for window in text.windows:
         with torch.no_grad():
-            own = parent(torch.tensor([encode_parent_ids(trimmed, window)])).logits[0, :-1]
-        expected = own[:, list(trimmed.old_ids)]
+            parent_logits = parent(torch.tensor([encode_parent_ids(trimmed, window)])).logits[0, :-1]
+        expected = parent_logits[:, list(trimmed.old_ids)]
         torch.testing.assert_close(answer[row : row + len(window) - 1, :-3], expected, rtol=1e-4, atol=1e-4)
         row += len(window) - 1
     assert float(answer.softmax(-1)[:, -3:].max()) == 0.0

@@ -54,10 +54,10 @@ def test_the_kept_weights_are_not_the_last_ones() -> None:
     """Text that contradicts the dev text: training can only hurt, so the weights stay what they were."""
     model = fresh()
     train(model, TEXT, DEV, recipe(steps=24))
-    before, found = weights(model), bits_per_byte(model, DEV, precision="fp32")
+    before, loss = weights(model), bits_per_byte(model, DEV, precision="fp32")
     result = train(model, NOISE, DEV, recipe(steps=8, average=0.0, learning_rate=1e-2))
     assert result.best_step == 0 and result.steps == 8
-    assert result.dev_losses[-1][1] > result.dev_losses[0][1] == found
+    assert result.dev_losses[-1][1] > result.dev_losses[0][1] == loss
     assert same(weights(model), before)
 
 
@@ -93,23 +93,23 @@ def test_a_killed_run_goes_on_bit_by_bit(
     changes: dict[str, Any], killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
-    path, chosen = tmp_path / "work" / "healing.safetensors", recipe(**changes)
-    teacher = Teacher(model=tiny_model(vocab_size=VOCABULARY, layers=2, seed=5)) if chosen.distill else None
+    path, settings = tmp_path / "work" / "healing.safetensors", recipe(**changes)
+    teacher = Teacher(model=tiny_model(vocab_size=VOCABULARY, layers=2, seed=5)) if settings.distill else None
     model, whole = fresh(), fresh()
-    expected = train(whole, TEXT, DEV, chosen, teacher=teacher)
+    expected = train(whole, TEXT, DEV, settings, teacher=teacher)
     with pytest.raises(Killed):
-        train(model, TEXT, DEV, chosen, teacher=teacher, checkpoint=path, reporter=Killer(killed_at))
+        train(model, TEXT, DEV, settings, teacher=teacher, checkpoint=path, reporter=Killer(killed_at))
     assert path.is_file()
     model, seen = fresh(), Counted()
-    result = train(model, TEXT, DEV, chosen, teacher=teacher, checkpoint=path, reporter=seen)
-    assert seen.total == chosen.steps - killed_at
+    result = train(model, TEXT, DEV, settings, teacher=teacher, checkpoint=path, reporter=seen)
+    assert seen.total == settings.steps - killed_at
     assert essence(result) == essence(expected)
     assert same(weights(model), weights(whole))
     assert not path.exists() and not list(path.parent.iterdir())
 
 
 class Counted(Notes):
-    """A reporter that remembers how long a bar was announced to be."""
+    """A reporter that remembers the announced length of the progress bar."""
 
     def track(self, items: Any, *, title: str, total: float | None = None) -> Any:
         self.total = total
@@ -118,12 +118,12 @@ class Counted(Notes):
 
 def test_a_run_killed_after_its_patience_ran_out_stops_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
-    chosen = recipe(steps=100, average=0.0, learning_rate=1e-1, patience=4, evaluate_every=2)
-    expected = train(fresh(), TEXT, DEV, chosen)
+    settings = recipe(steps=100, average=0.0, learning_rate=1e-1, patience=4, evaluate_every=2)
+    expected = train(fresh(), TEXT, DEV, settings)
     assert expected.steps < 60
     with pytest.raises(Killed):
-        train(fresh(), TEXT, DEV, chosen, checkpoint=tmp_path / "c", reporter=Killer(expected.steps))
-    assert essence(train(fresh(), TEXT, DEV, chosen, checkpoint=tmp_path / "c")) == essence(expected)
+        train(fresh(), TEXT, DEV, settings, checkpoint=tmp_path / "c", reporter=Killer(expected.steps))
+    assert essence(train(fresh(), TEXT, DEV, settings, checkpoint=tmp_path / "c")) == essence(expected)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start_of(path: Path, model: Any, text: TokenText = TEXT, seed: int = 0, **changes: Any) -> float:
-    """How many steps are left to a run that is offered the checkpoint."""
+    """Return how many steps are left to a run that is offered the checkpoint."""
     seen = Counted()
     train(model, text, DEV, recipe(**changes), seed=seed, checkpoint=path, reporter=seen)
     return seen.total or 0.0
@@ -215,7 +215,7 @@ def full_disk(*_: Any, **__: Any) -> None:
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_best_step() -> None:
-    blown, chosen = fresh(), recipe(steps=40, average=0.0)
+    blown, settings = fresh(), recipe(steps=40, average=0.0)
     calls: list[int] = []
 
     def poison(_module: Any, _args: Any) -> None:
@@ -225,7 +225,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_best_step() -> None:
                 blown.model.norm.weight.fill_(math.nan)
 
     blown.register_forward_pre_hook(poison)
-    result = train(blown, TEXT, DEV, chosen)
+    result = train(blown, TEXT, DEV, settings)
     assert result.steps < 40 and all(math.isfinite(loss) for _, loss in result.dev_losses)
     assert all(torch.isfinite(value).all() for value in weights(blown).values())
     assert bits_per_byte(blown, DEV, precision="fp32") == min(loss for _, loss in result.dev_losses)

@@ -74,22 +74,22 @@ def test_verify_names_changed_and_missing_files(tmp_path):
     assert set(catalog.verify(entry.id)[entry.id].values()) == {"ok"}
     (tmp_path / "a/model/model.safetensors").write_bytes(b"Weights")
     (tmp_path / "a/model/config.json").unlink()
-    found = catalog.verify()
-    assert found[entry.id] == {
+    states = catalog.verify()
+    assert states[entry.id] == {
         "model/model.safetensors": "changed",
         "model/config.json": "missing",
         "report.json": "ok",
     }
-    assert set(found[other.id].values()) == {"ok"}
+    assert set(states[other.id].values()) == {"ok"}
 
 
 def test_verify_names_files_that_were_added_to_the_model(tmp_path):
     entry = catalog.add(build(tmp_path / "a"))
     (tmp_path / "a/model/extra.safetensors").write_bytes(b"other weights")
     (tmp_path / "a/stages/more.bin").write_bytes(b"not part of the model")
-    found = catalog.verify(entry.id)[entry.id]
-    assert {name: state for name, state in found.items() if state != "ok"} == {"model/extra.safetensors": "unexpected"}
-    assert set(found) == {*entry.hashes, "model/extra.safetensors"}
+    states = catalog.verify(entry.id)[entry.id]
+    assert {name: state for name, state in states.items() if state != "ok"} == {"model/extra.safetensors": "unexpected"}
+    assert set(states) == {*entry.hashes, "model/extra.safetensors"}
 
 
 def test_remove_keeps_files_unless_asked(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from minigpt.domain.config import load_domain
 from minigpt.errors import CorpusError
-from minigpt.pipeline.read import separated, source_state
+from minigpt.pipeline.read import separate, source_state
 from minigpt.types import Corpus, Document, Question, QuestionSet
 from tests.support.worlds import World, make_world
 
@@ -42,7 +42,7 @@ def test_control_text_that_holds_the_domain_s_held_out_text_is_not_trained_on() 
     own, general = corpus("own", range(5)), corpus("general", range(10, 15))
     copied = Document(text=own.heldout[0].text, source="another name")
     general = Corpus(**{**fields(general), "train": (*general.train, copied)})
-    left = separated(own, general)
+    left = separate(own, general)
     assert copied not in left[1].train and len(left[1].train) == 2
     assert left[0].train == own.train
     assert left[0].counts["control_overlaps_heldout"] == 1
@@ -51,7 +51,7 @@ def test_control_text_that_holds_the_domain_s_held_out_text_is_not_trained_on() 
 def test_domain_text_that_holds_the_control_s_held_out_text_is_not_trained_on() -> None:
     own, general = corpus("own", range(5)), corpus("general", range(10, 15))
     own = Corpus(**{**fields(own), "train": (*own.train, Document(text=general.heldout[0].text, source="mine"))})
-    assert len(separated(own, general)[0].train) == 2
+    assert len(separate(own, general)[0].train) == 2
 
 
 @pytest.mark.parametrize("split", ["calibration", "dev"])
@@ -61,12 +61,12 @@ def test_control_text_that_decides_holds_no_held_out_text_of_the_domain(split: s
     before = getattr(general, split)
     copied = Document(text=own.heldout[0].text, source="another name")
     general = Corpus(**{**fields(general), split: (*before, copied)})
-    assert getattr(separated(own, general)[1], split) == before
+    assert getattr(separate(own, general)[1], split) == before
 
 
 def test_definitions_of_seen_questions_stay_in_the_training_text() -> None:
     seen, unseen = asking(passage(0), seen=True), asking(passage(1), seen=False)
-    left = separated(corpus("own", range(5), questions=(seen, unseen)), corpus("general", range(10, 15)))[0]
+    left = separate(corpus("own", range(5), questions=(seen, unseen)), corpus("general", range(10, 15)))[0]
     assert [document.source for document in left.train] == ["d0"]
 
 
@@ -74,7 +74,7 @@ def test_nothing_left_to_train_on_is_said() -> None:
     own = corpus("own", range(5))
     general = Corpus(**{**fields(corpus("general", range(10, 15))), "heldout": (*own.train, passage(14))})
     with pytest.raises(CorpusError, match="All training text of own overlaps"):
-        separated(own, general)
+        separate(own, general)
 
 
 def test_a_changed_file_is_another_state(tmp_path: Path) -> None:

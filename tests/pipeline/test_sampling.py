@@ -40,20 +40,20 @@ def sampled_by(begun: Start) -> list[Document]:
 
 def test_openings_are_pieces_of_the_text_behind_its_opening_token() -> None:
     windows = [list(range(100, 160)), list(range(200, 260)), [1, 2, 3]]
-    found = sampling.openings(windows, 200, prefix=7, seed=0)
+    found = sampling.draw_openings(windows, 200, prefix=7, seed=0)
     assert {opening[0] for opening in found} == {7}
     pieces = [opening[1:] for opening in found]
     assert {len(piece) for piece in pieces} == set(range(4, 32))
     assert all(piece == list(range(piece[0], piece[0] + len(piece))) for piece in pieces)
     assert all(any(piece[0] in window[1:] and piece[-1] in window for window in windows[:2]) for piece in pieces)
-    assert sampling.openings(windows, 200, prefix=7, seed=0) == found
-    assert sampling.openings(windows, 200, prefix=7, seed=1) != found
-    assert sampling.openings([[1, 2, 3]], 1, prefix=7, seed=0)[0][1:] in ([2, 3], [1, 2, 3], [3])
+    assert sampling.draw_openings(windows, 200, prefix=7, seed=0) == found
+    assert sampling.draw_openings(windows, 200, prefix=7, seed=1) != found
+    assert sampling.draw_openings([[1, 2, 3]], 1, prefix=7, seed=0)[0][1:] in ([2, 3], [1, 2, 3], [3])
 
 
 @pytest.mark.parametrize(("text", "kept"), [([7, 1, 2, 9, 3], [1, 2]), ([9, 1, 2], [1, 2]), ([7, 9], []), ([7], [])])
 def test_a_text_ends_where_the_model_ended_it(text: list[int], kept: list[int]) -> None:
-    assert sampling.until(text, {9}) == kept
+    assert sampling.cut_at_end(text, {9}) == kept
 
 
 def test_control_and_specialist_read_it_and_it_is_made_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,12 +38,12 @@ def test_builds_of_one_domain_get_ratios_to_the_first():
 
 def test_other_domains_share_a_row_but_no_ratio():
     comparison = compare([("m", make_report()), ("l", make_report("law"))])
-    own = row(comparison, "own domain", "bits_per_byte")
-    assert own.cells[1].task == "law"
-    assert own.cells[1].ratio is None
-    assert own.cells[1].difference is None
-    assert own.cells[1].why_not == "measured on law, not medical"
-    assert own.cells[1].vs_parent is not None
+    own_row = row(comparison, "own domain", "bits_per_byte")
+    assert own_row.cells[1].task == "law"
+    assert own_row.cells[1].ratio is None
+    assert own_row.cells[1].difference is None
+    assert own_row.cells[1].why_not == "measured on law, not medical"
+    assert own_row.cells[1].vs_parent is not None
     assert row(comparison, "own domain/glossary", "accuracy_norm").cells[1].why_not
     assert row(comparison, "general", "bits_per_byte").cells[1].ratio == 1.0
 
@@ -69,18 +69,16 @@ def test_without_fingerprints_the_number_of_items_must_agree():
     assert cell.why_not == "59 items, not 60"
 
 
-def test_token_perplexity_needs_the_same_vocabulary():
+def test_token_perplexity_needs_the_same_tokenizer():
     report = make_report()
 
     def reason(first, other):
         return row(compare([("a", first), ("b", other)]), "medical", "token_perplexity").cells[1].why_not
 
     assert reason(report, report) is None
-    assert (
-        reason(report, replace(report, fingerprints={**report.fingerprints, "vocabulary": "w"})) == "other vocabulary"
-    )
+    assert reason(report, replace(report, fingerprints={**report.fingerprints, "vocabulary": "w"})) == "other tokenizer"
     unknown = replace(report, fingerprints={})
-    assert reason(unknown, unknown) == "other vocabulary"
+    assert reason(unknown, unknown) == "other tokenizer"
     untouched = replace(unknown, shape_after=replace(report.shape_after, vocab_size=49152))
     assert reason(untouched, untouched) is None
 
@@ -117,7 +115,7 @@ def test_the_table_fits_and_explains_its_marks(width):
         "1.115×",
         "0.921× better",
         "1.027× worse",
-        "† not comparable with the first: measured on law",
+        "† not comparable with the first model: measured on law",
     ):
         assert part in text, part
     assert "not comparable" not in shown(compare([("m", make_report()), ("s", make_report())]), width)
@@ -131,5 +129,5 @@ def test_too_few_documents_are_said_beside_the_value():
     text = shown(compare([("few", replace(report, stages=stages))]))
     assert "0.921× too few" in text
     assert "better" not in text
-    assert "the interval is too narrow" in text
-    assert "the interval is too narrow" not in shown(compare([("many", report)]))
+    assert "the true uncertainty is larger than the interval shown" in text
+    assert "the true uncertainty is larger than the interval shown" not in shown(compare([("many", report)]))

@@ -106,7 +106,7 @@ def test_tasks():
         ("bits_per_byte>1.02x", [GOOD, LAW], "measured on law, not medical"),
         ("bits_per_byte@nowhere>1", [GOOD], "measured on general, medical"),
         ("accuracy<0.4", [GOOD], "measured on nothing"),
-        ("token_perplexity>1.1x", [GOOD], "other vocabulary"),
+        ("token_perplexity>1.1x", [GOOD], "not comparable (other tokenizer)"),
         ("bits_per_byte>1.1x", [("p", replace(GOOD[1], stages=GOOD[1].stages[:1]))], "its parent has no"),
         ("bits_per_byte>1", [], "at least one report"),
     ],

@@ -120,7 +120,7 @@ def test_the_report_fits_the_terminal_and_holds_its_figures(width, tuned):
         "0.921×",
         "better than the parent (paired 95 % interval of the difference −0.067 to −0.053)",
         "not distinguishable from the parent",
-        "1.234× the parent, worse than the parent",
+        "1.234× the parent's bits per byte, worse than the parent",
         "1,280 of 1,536",
         "removed (×): 21, 26",
         "24,576 of 49,152 tokens",
@@ -221,7 +221,7 @@ def test_a_broken_paired_difference_to_the_tuned_parent_is_not_written(tmp_path)
 def test_the_quantized_parent_and_the_attribution_of_neurons_are_explained():
     flat = " ".join(shown(make_report()).split())
     assert "parent weights are counted as bfloat16; the quantized file it came from is smaller" in flat
-    assert "the evidence that ranks it lower, attributed after the fact" in flat
+    assert "each counted under the evidence that ranks it lower; the split was made after pruning" in flat
     assert "quantized file" not in shown(make_report(base_precision="bfloat16"))
 
 

@@ -53,7 +53,7 @@ def test_chance_inside_the_interval_is_no_knowledge():
     assert not at_chance(metric("x", "bits_per_byte", 0.3))
 
 
-def test_a_skipped_control_is_said_and_a_made_one_compared():
+def test_a_skipped_tuned_parent_is_said_and_one_that_was_made_is_compared():
     assert "was skipped by the quick preset" in " ".join(sentences(make_report(tuned=False)))
     tuned = " ".join(sentences(make_report()))
     assert "1.062×, worse" in tuned
@@ -79,17 +79,17 @@ def test_a_handful_of_documents_gives_no_verdict(n, expected):
 
 
 def test_few_documents_are_said_in_sentence_and_caption():
-    def built(n):
+    def find_report(n):
         parent = metric("medical", "bits_per_byte", 0.9, spread=0, n=n)
         ours = metric("medical", "bits_per_byte", 0.5, spread=0, n=n, paired=(-0.4, -0.4, -0.4))
         return with_metrics(make_report(tuned=False), parent=(parent,), healed=(ours,), pruned=())
 
-    flat = " ".join(shown(built(1)).split())
+    flat = " ".join(shown(find_report(1)).split())
     assert "too few to tell (n=1)" in flat
     assert "too few: too few documents or questions to tell" in flat
     assert "better" not in flat
-    assert "interval is too narrow" in " ".join(shown(built(29)).split())
-    assert "interval is too narrow" not in " ".join(shown(built(30)).split())
+    assert "the true uncertainty is larger than the interval shown" in " ".join(shown(find_report(29)).split())
+    assert "the true uncertainty is larger than the interval shown" not in " ".join(shown(find_report(30)).split())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_tuned_parent_is_judged_by_pairs_where_there_are_any(low, high, expe
         paired_difference_vs_tuned=Interval(value=0, low=low, high=high),
     )
     report = with_metrics(make_report(), healed=(ours,))
-    sentence = next(found for found in sentences(report) if found.startswith("Against"))
+    sentence = next(sentence for sentence in sentences(report) if sentence.startswith("Against"))
     assert f"{expected} (paired 95 % interval of the difference" in sentence
     assert "unpaired" not in sentence
     unpaired = with_metrics(make_report(), healed=(replace(ours, paired_difference_vs_tuned=None),))
@@ -116,7 +116,7 @@ def test_seen_questions_are_marked_and_not_counted():
         parent=(quiz(0.5), quiz(0.5, **seen)),
         healed=(quiz(0.4, paired=(-0.1, -0.15, -0.05)), quiz(0.9, paired=(0.4, 0.3, 0.5), **seen)),
     )
-    sentence = next(found for found in sentences(report) if "questions" in found)
+    sentence = next(sentence for sentence in sentences(report) if "questions" in sentence)
     assert sentence == "On the medical questions: worse than the parent."
     text = shown(report)
     assert "medical/quiz_seen seen" in " ".join(text.split())
@@ -142,7 +142,7 @@ def test_question_sets_fall_back_to_the_metric_on_which_the_parent_is_informativ
             quiz(0.4, task="medical/hard", paired=(0.15, 0.1, 0.2)),
         ),
     )
-    sentence = next(found for found in sentences(report) if "question sets" in found)
+    sentence = next(sentence for sentence in sentences(report) if "question sets" in sentence)
     assert sentence == (
         "Of 2 medical question sets: 1 better than the parent, 1 uninformative (the parent itself is at chance)."
     )

@@ -59,8 +59,8 @@ def test_every_family_gives_the_same_logits(family: str, tied: bool, tmp_path: P
     model, tokenizer = vary(tiny_model(family, tied=tied)), tiny_tokenizer()
     write_gguf(model, tokenizer, tmp_path / "m.gguf", kind="F32", name="tiny")
     ids = np.random.default_rng(0).integers(3, 500, (1, 100))
-    found = runtime(model, tokenizer, tmp_path / "m.gguf", "fp32").logits(ids, np.ones_like(ids))
-    assert np.abs(found - reference(model, ids)).max() < (GELU if "gemma" in family else 1e-4)
+    logits = runtime(model, tokenizer, tmp_path / "m.gguf", "fp32").logits(ids, np.ones_like(ids))
+    assert np.abs(logits - reference(model, ids)).max() < (GELU if "gemma" in family else 1e-4)
 
 
 @pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe"])
@@ -103,8 +103,8 @@ def pruned() -> tuple[Any, Any]:
     from minigpt import assets
     from minigpt.pruning.vocab import keep_tokens, trim_model, trim_tokenizer
 
-    found = assets.parent(assets.DEFAULT_BASE)
-    model, tokenizer = assets.load_model(found.path), assets.load_tokenizer(found.path)
+    parent = assets.parent(assets.DEFAULT_BASE)
+    model, tokenizer = assets.load_model(parent.path), assets.load_tokenizer(parent.path)
     trimmed = trim_tokenizer(tokenizer, keep_tokens(tokenizer, {}, 16384))
     return trim_model(model, trimmed), trimmed.tokenizer
 
@@ -124,14 +124,16 @@ def test_the_default_parent_with_a_pruned_vocabulary(pruned: tuple[Any, Any], tm
         logits = worker.step(text[-1])
     assert text == wanted[len(prompt) :].tolist()
     long = np.array([[tokenizer.bos_token_id, *tokenizer(" ".join(STRINGS[:3]) * 3)["input_ids"]]])
-    ours, theirs = (nats(each, long) for each in (worker.logits(long, np.ones_like(long)), reference(model, long)))
-    assert abs(np.exp(ours - theirs) - 1) < 0.01
+    ours, expected = (
+        nats(logits, long) for logits in (worker.logits(long, np.ones_like(long)), reference(model, long))
+    )
+    assert abs(np.exp(ours - expected) - 1) < 0.01
 
 
 def nats(logits: Any, ids: Any) -> float:
     """Mean negative log-probability of each token after those before it."""
-    found = torch.nn.functional.cross_entropy(torch.tensor(logits[0, :-1]), torch.tensor(ids[0, 1:]))
-    return float(found)
+    loss = torch.nn.functional.cross_entropy(torch.tensor(logits[0, :-1]), torch.tensor(ids[0, 1:]))
+    return float(loss)
 
 
 def test_a_file_that_is_not_gguf_is_an_error(tmp_path: Path):

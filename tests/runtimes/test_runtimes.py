@@ -21,7 +21,7 @@ from minigpt.files import atomic_path
 from minigpt.machine import processor_name
 from minigpt.models import bench, generate
 from minigpt.runtimes import llama_worker
-from minigpt.runtimes.base import Exported
+from minigpt.runtimes.base import ExportRuntime
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.scoring import ScoringModel, scoring_model
 from minigpt.types import Document, Question, QuestionSet
@@ -38,9 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runtime(folder: Path) -> TorchRuntime:
-    found = runtimes.load(folder)
-    assert isinstance(found, TorchRuntime) and isinstance(found, runtimes.Runtime)
-    return found
+    loaded = runtimes.load(folder)
+    assert isinstance(loaded, TorchRuntime) and isinstance(loaded, runtimes.Runtime)
+    return loaded
 
 
 def test_measuring_through_a_runtime_gives_the_same_numbers(runtime: TorchRuntime) -> None:
@@ -69,10 +69,12 @@ class Hidden:
 
 def text_of(model: Any, tokenizer: Any, **sampling: Any) -> tuple[str, int]:
     pieces: list[str] = []
-    chosen = generate.Sampling(**{"max_new_tokens": 24, **sampling})
-    found = generate.generate(model, tokenizer, "The heart pumps", sampling=chosen, chat=False, on_text=pieces.append)
-    assert "".join(pieces) == found.text
-    return found.text, found.tokens
+    settings = generate.Sampling(**{"max_new_tokens": 24, **sampling})
+    generated = generate.generate(
+        model, tokenizer, "The heart pumps", sampling=settings, chat=False, on_text=pieces.append
+    )
+    assert "".join(pieces) == generated.text
+    return generated.text, generated.tokens
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "seed": 3}, {"temperature": 1.3, "top_p": 0.6}])
@@ -86,12 +88,12 @@ def test_a_runtime_writes_what_transformers_writes(runtime: TorchRuntime, sampli
 
 def test_a_nucleus_of_one_is_greedy_and_chances_follow_the_softmax() -> None:
     logits = torch.tensor([0.0, 2.0, 1.0, -1.0])
-    assert generate.choose(logits, generate.Sampling(temperature=2.0, top_p=1e-6)) == 1
+    assert generate.choose_token(logits, generate.Sampling(temperature=2.0, top_p=1e-6)) == 1
     torch.manual_seed(0)
-    drawn = [generate.choose(logits, generate.Sampling(temperature=0.5)) for _ in range(3000)]
+    drawn = [generate.choose_token(logits, generate.Sampling(temperature=0.5)) for _ in range(3000)]
     weights = np.exp(np.array([0.0, 4.0, 2.0, -2.0]))
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 3000, weights / weights.sum(), atol=0.03)
-    nucleus = {generate.choose(logits, generate.Sampling(temperature=1.0, top_p=0.7)) for _ in range(200)}
+    nucleus = {generate.choose_token(logits, generate.Sampling(temperature=1.0, top_p=0.7)) for _ in range(200)}
     assert nucleus == {1, 2}
 
 
@@ -102,7 +104,7 @@ def test_an_end_token_ends_the_text(runtime: TorchRuntime) -> None:
     free.config = SimpleNamespace(eos_token_id=[first])
     seen: list[list[int]] = []
     out = SimpleNamespace(put=lambda ids: seen.append(ids.tolist()), end=lambda: seen.append([]))
-    assert generate.run(free, prompt, generate.Sampling(max_new_tokens=9), out) == [first]
+    assert generate.generate_tokens(free, prompt, generate.Sampling(max_new_tokens=9), out) == [first]
     assert seen == [prompt, [first], []]
 
 
@@ -124,42 +126,42 @@ class Counting:
 def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 0.0}
     models = {"parent": Counting(clock, 1.0, 100), "child": Counting(clock, 0.5, 50)}
-    loaded: Iterator[bench.Loaded] = iter([bench.Loaded(seconds=4, peak=800), bench.Loaded(seconds=3, peak=200)])
+    loaded: Iterator[bench.LoadCost] = iter([bench.LoadCost(seconds=4, peak=800), bench.LoadCost(seconds=3, peak=200)])
     monkeypatch.setattr("minigpt.models.find.open_model", lambda ref, **_options: models[ref])
-    monkeypatch.setattr(bench, "_fresh", lambda *_arguments: next(loaded))
+    monkeypatch.setattr(bench, "_load_in_fresh_process", lambda *_arguments: next(loaded))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: clock["now"])
-    found = bench.bench(["parent", "child"], workload=bench.Workload(prompt=10, decode=6, repeats=3))
-    parent, child = found.models
+    timings = bench.bench(["parent", "child"], workload=bench.Workload(prompt=10, decode=6, repeats=3))
+    parent, child = timings.models
     assert (parent.prefill, parent.decode, parent.ratios) == (1.0, 0.5, {})
     assert (child.prefill, child.decode, len(child.samples)) == (2.0, 1.0, 3)
     assert child.ratios == {"bytes": 0.5, "load_seconds": 0.75, "peak_memory": 0.25, "prefill": 2.0, "decode": 2.0}
 
 
 def test_a_fresh_process_tells_its_time_and_memory(folder: Path) -> None:
-    found = bench._fresh(str(folder), "cpu", bench.Workload(prompt=4))
-    assert found.seconds > 0 and found.peak > 50e6
+    cost = bench._load_in_fresh_process(str(folder), "cpu", bench.Workload(prompt=4))
+    assert cost.seconds > 0 and cost.peak > 50e6
 
 
 def test_memory_is_a_processs_own() -> None:
     """A process that holds much starts one that holds little."""
     ballast = np.ones(400 * 2**17)
     code = f"import runpy; print(runpy.run_path({llama_worker.__file__!r})['peak_memory']())"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 5e6 < int(found.stdout) < 200e6 < llama_worker.peak_memory() and ballast.nbytes > 4e8
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 5e6 < int(process.stdout) < 200e6 < llama_worker.peak_memory() and ballast.nbytes > 4e8
 
 
 def test_what_a_fresh_process_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(MiniGPTError) as caught:
-        bench._fresh(str(tmp_path), "cpu", bench.Workload(prompt=4))
+        bench._load_in_fresh_process(str(tmp_path), "cpu", bench.Workload(prompt=4))
     assert str(caught.value).startswith(f"{tmp_path} cannot be loaded in a process of its own: {tmp_path} is not a")
 
 
 def test_a_text_ends_with_the_window(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.config, "max_position_embeddings", 10)
     monkeypatch.setattr(generate, "end_tokens", lambda _runtime: set())
-    out = generate.streamer(runtime.tokenizer, lambda _text: None)
+    out = generate.make_streamer(runtime.tokenizer, lambda _text: None)
     lengths = {
-        prompt: len(generate.run(runtime, [5] * prompt, generate.Sampling(max_new_tokens=6), out))
+        prompt: len(generate.generate_tokens(runtime, [5] * prompt, generate.Sampling(max_new_tokens=6), out))
         for prompt in (2, 7, 10)
     }
     assert lengths == {2: 6, 7: 4, 10: 1}
@@ -167,11 +169,11 @@ def test_a_text_ends_with_the_window(runtime: TorchRuntime, monkeypatch: pytest.
 
 def test_a_runtime_with_a_window_refuses_what_is_longer() -> None:
     record: Any = SimpleNamespace(format="gguf", precision="fp16", bytes=1, source=SimpleNamespace(parameters=1))
-    found = Exported(None, SimpleNamespace(max_position_embeddings=8), record)
-    found.check_window(8)
+    runtime = ExportRuntime(None, SimpleNamespace(max_position_embeddings=8), record)
+    runtime.check_window(8)
     with pytest.raises(AssetError, match="at most 8 tokens and was given 9"):
-        found.check_window(9)
-    Exported(None, SimpleNamespace(), record).check_window(10**6)
+        runtime.check_window(9)
+    ExportRuntime(None, SimpleNamespace(), record).check_window(10**6)
 
 
 def test_a_folder_put_in_anothers_place_leaves_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +205,7 @@ def test_four_bit_folders_load_with_plain_transformers(tmp_path_factory: pytest.
 
     shop = make_shop(tmp_path_factory.mktemp("shop"))
     record = export(shop.request("torch-4bit", "nf4"))
-    found = runtimes.load(shop.root / "nf4")
+    quantized = runtimes.load(shop.root / "nf4")
     plain = AutoModelForCausalLM.from_pretrained(shop.root / "nf4")
     assert type(plain.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
     dense = AutoModelForCausalLM.from_pretrained(shop.model, dtype=torch.bfloat16)
@@ -213,7 +215,7 @@ def test_four_bit_folders_load_with_plain_transformers(tmp_path_factory: pytest.
     ids = np.arange(3, 23)[None]
     with torch.no_grad():
         want = dense(torch.from_numpy(ids)).logits[0].float().numpy()
-    np.testing.assert_allclose(found.logits(ids, np.ones_like(ids))[0], want, atol=0.2)
+    np.testing.assert_allclose(quantized.logits(ids, np.ones_like(ids))[0], want, atol=0.2)
     assert record.bytes < 0.5 * record.source.bytes
 
 

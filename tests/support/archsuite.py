@@ -1,4 +1,4 @@
-"""Helpers shared by the tests that run on every family of the architecture table."""
+"""Models, batches and plans for tests that run on every family of the architecture table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAMILIES = tuple(ARCHITECTURES)
 
 
 def model_of(family: str, **options: Any) -> Any:
-    """A random model whose biases and norms are not trivial, so that forgetting one shows."""
+    """Return a random model whose biases and norms are not trivial, so that a forgotten one shows."""
     model = tiny_model(family, **options)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -26,7 +26,7 @@ def model_of(family: str, **options: Any) -> Any:
 
 
 def random_batch(*, rows: int = 2, length: int = 24, pad: int = 3, seed: int = 0, vocab: int = 512) -> Batch:
-    """Windows of two pieces of text and `pad` padding positions at the end."""
+    """Return windows of two pieces of text with `pad` padding positions at the end."""
     ids = torch.randint(3, vocab, (rows, length), generator=torch.Generator().manual_seed(seed))
     cut, end = length // 3, length - pad
     segments = torch.zeros(rows, length, dtype=torch.long)
@@ -36,7 +36,7 @@ def random_batch(*, rows: int = 2, length: int = 24, pad: int = 3, seed: int = 0
 
 
 def some_plan(model: Any, *, layers: tuple[int, ...] = (0, 2, 3), neurons: int = 32, groups: int = 1) -> PrunePlan:
-    """A plan with a different choice in every layer."""
+    """Return a plan with a different choice of units in every layer."""
     shape = shape_of(model)
     generator = torch.Generator().manual_seed(5)
 
@@ -54,7 +54,7 @@ def some_plan(model: Any, *, layers: tuple[int, ...] = (0, 2, 3), neurons: int =
 
 
 def keep_all(model: Any) -> PrunePlan:
-    """The plan that removes nothing."""
+    """Return the plan that removes nothing."""
     shape = shape_of(model)
     layers = tuple(range(shape.layers))
     return PrunePlan(
@@ -68,7 +68,7 @@ def keep_all(model: Any) -> PrunePlan:
 
 
 def logits(model: Any, ids: Tensor) -> Tensor:
-    """Logits of plain text, without cache."""
+    """Return the logits of plain text, computed without a cache."""
     with torch.no_grad():
         output: Tensor = model(input_ids=ids, use_cache=False).logits
     return output

@@ -1,4 +1,4 @@
-"""Tiny texts and models for the tests of healing."""
+"""Tiny texts, recipes and reporters for the tests of healing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ VOCABULARY = 64
 
 
 def patterned(count: int, *, seed: int = 0, shortest: int = 9, longest: int = 24) -> TokenText:
-    """Windows that count upwards in steps of 3 modulo 61: easy to learn."""
+    """Return windows that count upwards in steps of 3 modulo 61, which is easy to learn."""
     draw = Random(seed)
     windows = tuple(
-        (1, *((draw_start + 3 * place) % 61 + 3 for place in range(draw.randint(shortest - 1, longest - 1))))
-        for draw_start in (draw.randrange(61) for _ in range(count))
+        (1, *((start + 3 * index) % 61 + 3 for index in range(draw.randint(shortest - 1, longest - 1))))
+        for start in (draw.randrange(61) for _ in range(count))
     )
     return TokenText(windows=windows, bytes=2 * sum(len(window) - 1 for window in windows))
 
 
 def recipe(**changes: Any) -> Recipe:
-    """Twelve small steps in fp32."""
+    """Return a recipe of twelve small steps in fp32, with changes."""
     settings: dict[str, Any] = {
         "steps": 12,
         "tokens_per_step": 96,
@@ -38,11 +38,11 @@ def recipe(**changes: Any) -> Recipe:
 
 
 class Killed(Exception):
-    """The power cut of a test."""
+    """Exception that ends a run as a power cut would."""
 
 
 class Killer(Silent):
-    """A reporter that raises when `steps` items have been worked through."""
+    """A reporter that raises `Killed` after `steps` items."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

@@ -1,4 +1,4 @@
-"""Packed attention for tests on a CPU."""
+"""Packed attention and captured steps for tests on a CPU."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from minigpt.healing.graphs import GraphedSteps
 def by_mask(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, _longest: int, scaling: float
 ) -> torch.Tensor:
-    """Packed attention written out with a mask of blocks: what the kernel of an accelerator must compute."""
+    """Compute packed attention with a mask of blocks, as the reference for the kernel of an accelerator."""
     tokens, repeats = query.shape[2], query.shape[1] // key.shape[1]
     window = torch.bucketize(torch.arange(tokens, device=starts.device), starts, right=True)
     mask = (window[:, None] == window[None, :]) & torch.ones(tokens, tokens, device=starts.device).tril().bool()
-    theirs, told = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
-    found = torch.nn.functional.scaled_dot_product_attention(query, theirs, told, attn_mask=mask, scale=scaling)
-    return found.transpose(1, 2)
+    keys, values = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
+    output = torch.nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
+    return output.transpose(1, 2)
 
 
 def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of a fixed shape on a CPU: a step stands in for its graph, a mask for the kernel."""
+    """Run captured steps on a CPU: the step itself stands in for its graph, and a mask for the kernel."""
 
     def recorded(self: GraphedSteps) -> Any:
         torch.enable_grad()(self._step)()
         return SimpleNamespace(replay=torch.enable_grad()(self._step))
 
     monkeypatch.setattr(attention, "packed_attention", by_mask)
-    monkeypatch.setattr(graphs.GraphedSteps, "_recorded", recorded)
+    monkeypatch.setattr(graphs.GraphedSteps, "_record", recorded)
 
 
 def captured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole runs in steps of a fixed shape, as on an accelerator."""
+    """Let whole runs on a CPU take captured steps, as on an accelerator."""
     on_a_cpu(monkeypatch)
     monkeypatch.setattr(run, "can_capture", lambda *_: True)
-    monkeypatch.setattr(run, "HALF", (torch.float32, torch.bfloat16))
+    monkeypatch.setattr(run, "HALF_PRECISION", (torch.float32, torch.bfloat16))

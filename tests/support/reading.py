@@ -13,11 +13,11 @@ from minigpt.transformer.batches import Batch
 
 def pieces(batch: Batch) -> list[Tensor]:
     """The documents of a batch, [1, length] each."""
-    found = []
+    documents = []
     for ids, segments in zip(batch.input_ids, batch.segment_ids, strict=True):
         for segment in sorted(set(segments.tolist()) - {0}):
-            found.append(ids[segments == segment][None])
-    return found
+            documents.append(ids[segments == segment][None])
+    return documents
 
 
 def read(model: Any, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:

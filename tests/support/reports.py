@@ -64,8 +64,10 @@ def stage(name: StageName, domain: str, values: dict[str, float], **changes: Any
         ),
     )
     parameters = 134_515_008 if name.startswith("parent") else 102_097_728
-    made = StageReport(stage=name, parameters=parameters, bytes=parameters * 2 + 30_000, seconds=61.0, metrics=metrics)
-    return replace(made, **changes)
+    report = StageReport(
+        stage=name, parameters=parameters, bytes=parameters * 2 + 30_000, seconds=61.0, metrics=metrics
+    )
+    return replace(report, **changes)
 
 
 def make_report(domain: str = "medical", *, healed: float = 0.7014, tuned: bool = True, **changes: Any) -> BuildReport:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 from minigpt.evaluation import ItemScores, QuestionItems, TextItems
-from minigpt.sweep.cells import Built
+from minigpt.sweep.cells import FinishedPoint
 from minigpt.sweep.options import Point
 from minigpt.types import StageName, StageReport
 from tests.support.reports import make_report
@@ -23,11 +23,11 @@ def items(level: float, *, noise: float = 0.0, seed: int = 0, right: int = 10) -
     text = TextItems(keys=keys, bits=bits, bytes=whole, words=(20,) * DOCUMENTS, tokens=(25,) * DOCUMENTS)
     other = replace(text, bits=tuple(value + 50 for value in bits))
     picks = tuple(0 if number < right else 1 for number in range(DOCUMENTS))
-    asked = QuestionItems(keys=keys, answers=(0,) * DOCUMENTS, picks=picks, picks_norm=picks, chance=0.25)
-    return ItemScores(texts={"general": other, "medical": text}, questions={"medical/glossary": asked})
+    questions = QuestionItems(keys=keys, answers=(0,) * DOCUMENTS, picks=picks, picks_norm=picks, chance=0.25)
+    return ItemScores(texts={"general": other, "medical": text}, questions={"medical/glossary": questions})
 
 
-def built(
+def finished_point(
     method: str,
     size: float,
     levels: dict[StageName, ItemScores],
@@ -35,7 +35,7 @@ def built(
     seed: int = 0,
     layers: int = 30,
     only_layers: bool = False,
-) -> Built:
+) -> FinishedPoint:
     """A finished point with `size` of 100 million parameters."""
     report = make_report()
     parent = replace(report.stages[0], parameters=100_000_000)
@@ -48,4 +48,7 @@ def built(
         removed_parameters={"layers": 5} if only_layers else {"linear": 5},
     )
     healing = "preset" if "healed" in levels else "none"
-    return Built(point=Point(method=method, size=size, seed=seed, healing=healing), report=report, items=levels)
+    return FinishedPoint(point=Point(method=method, size=size, seed=seed, healing=healing), report=report, items=levels)
+
+
+built = finished_point  # the old name, until every test uses the new one

@@ -16,17 +16,17 @@ import pytest
 from rich.console import Console
 
 from minigpt.errors import ConfigError, MiniGPTError
-from minigpt.evaluation.paired import averaged, paired, value_of
+from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.files import to_plain
-from minigpt.sweep import Matrix, SweepOptions, SweepReport, Swept
-from minigpt.sweep.cells import Built, cells_of, pareto_of, scores_of
+from minigpt.sweep import DomainSweep, Matrix, SweepOptions, SweepReport
+from minigpt.sweep.cells import FinishedPoint, cells_of, pareto_of, scores_of
 from minigpt.sweep.chart import render_matrix, render_sweep, sentences
 from minigpt.sweep.page import draw
 from minigpt.sweep.plots import collapse, drawn_keys, influence, need_matplotlib, quality, save_figure
 from minigpt.sweep.plots import matrix as matrix_figure
 from minigpt.sweep.records import MatrixCell
 from minigpt.types import Interval
-from tests.support.sweeping import DOCUMENTS, built, items
+from tests.support.sweeping import DOCUMENTS, finished_point, items
 
 PARENT = items(1.0, noise=0.1)
 
@@ -37,13 +37,13 @@ def shown(renderable: Any) -> str:
     return console.export_text()
 
 
-def points() -> list[Built]:
+def points() -> list[FinishedPoint]:
     """A sweep with healing: `good` as good as the parent at 0.75, `bad` worse everywhere, both near it at 0.9."""
-    found = []
+    finished = []
     for method, before, after in (("good", 1.3, 1.0), ("bad", 2.9, 1.2)):
-        found.append(built(method, 0.9, {"pruned": items(1.1, noise=0.1), "healed": items(1.0, noise=0.1)}))
-        found.append(
-            built(
+        finished.append(finished_point(method, 0.9, {"pruned": items(1.1, noise=0.1), "healed": items(1.0, noise=0.1)}))
+        finished.append(
+            finished_point(
                 method,
                 0.75 if method == "good" else 0.752,
                 {"pruned": items(before, noise=0.1), "healed": items(after, noise=0.1, right=8)},
@@ -51,20 +51,20 @@ def points() -> list[Built]:
                 only_layers=True,
             )
         )
-    return found
+    return finished
 
 
-def swept(builds: list[Built] | None = None, **changes: Any) -> Swept:
-    builds = points() if builds is None else builds
-    cells = cells_of(builds, PARENT)
+def domain_sweep(finished: list[FinishedPoint] | None = None, **changes: Any) -> DomainSweep:
+    finished = points() if finished is None else finished
+    cells = cells_of(finished, PARENT)
     last = "healed" if any(cell.stage == "healed" for cell in cells) else "pruned"
     return replace(
-        Swept(
+        DomainSweep(
             domain="medical",
             parameters=100_000_000,
             controls=scores_of("parent", [PARENT], None),
             cells=cells,
-            pareto=pareto_of(cells, builds, {"parent": PARENT}, stage=last),
+            pareto=pareto_of(cells, finished, {"parent": PARENT}, stage=last),
             block_influence=(0.5, 0.02, 0.01, 0.3),
             angular=tuple(tuple(abs(i - j) * 0.1 for j in range(5)) for i in range(5)),
         ),
@@ -72,8 +72,8 @@ def swept(builds: list[Built] | None = None, **changes: Any) -> Swept:
     )
 
 
-def whole(*domains: Swept, **changes: Any) -> SweepReport:
-    made = SweepReport(
+def sweep_report(*domains: DomainSweep, **changes: Any) -> SweepReport:
+    report = SweepReport(
         base_model="base & co",
         base_precision="float32",
         preset="quick",
@@ -82,29 +82,29 @@ def whole(*domains: Swept, **changes: Any) -> SweepReport:
         versions={"torch": "2"},
         domains=domains,
     )
-    return replace(made, **changes)
+    return replace(report, **changes)
 
 
 def test_the_ratio_is_paired() -> None:
     """A child that needs exactly 1.2 times the bits of each document has an interval without width."""
     ours = averaged([items(1.2, noise=0.12).texts["medical"]], "bits_per_byte")
-    theirs = averaged([items(1.0, noise=0.1).texts["medical"]], "bits_per_byte")
-    found = paired(ours, theirs, "bits_per_byte", how="ratio")
-    assert (found.value, found.low, found.high) == pytest.approx((1.2, 1.2, 1.2))
-    alone = value_of(ours, "bits_per_byte")
+    baseline = averaged([items(1.0, noise=0.1).texts["medical"]], "bits_per_byte")
+    bounds = paired(ours, baseline, "bits_per_byte", how="ratio")
+    assert (bounds.value, bounds.low, bounds.high) == pytest.approx((1.2, 1.2, 1.2))
+    alone = metric_interval(ours, "bits_per_byte")
     assert alone.high - alone.low > 0.01
 
 
 def test_the_interval_of_a_difference_agrees_with_a_bootstrap_written_out() -> None:
-    ours, theirs = items(1.1, noise=0.4, seed=1).texts["medical"], items(1.0, noise=0.4, seed=2).texts["medical"]
-    found = paired(averaged([ours], "bits_per_byte"), averaged([theirs], "bits_per_byte"), "bits_per_byte")
+    ours, baseline = items(1.1, noise=0.4, seed=1).texts["medical"], items(1.0, noise=0.4, seed=2).texts["medical"]
+    bounds = paired(averaged([ours], "bits_per_byte"), averaged([baseline], "bits_per_byte"), "bits_per_byte")
     draw, values = np.random.default_rng(99), []
     for _ in range(4000):
-        chosen = draw.integers(DOCUMENTS, size=DOCUMENTS)
-        values.append(sum(ours.bits[i] - theirs.bits[i] for i in chosen) / (100 * DOCUMENTS))
+        indices = draw.integers(DOCUMENTS, size=DOCUMENTS)
+        values.append(sum(ours.bits[i] - baseline.bits[i] for i in indices) / (100 * DOCUMENTS))
     low, high = np.percentile(values, [2.5, 97.5])
-    assert found.value == pytest.approx(ours.bits_per_byte - theirs.bits_per_byte)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+    assert bounds.value == pytest.approx(ours.bits_per_byte - baseline.bits_per_byte)
+    assert (bounds.low, bounds.high) == pytest.approx((low, high), abs=0.02)
 
 
 def test_items_that_differ_are_not_averaged_or_paired() -> None:
@@ -119,7 +119,9 @@ def test_items_that_differ_are_not_averaged_or_paired() -> None:
 
 
 def test_seeds_are_averaged_before_the_bootstrap() -> None:
-    runs = [built("random", 0.75, {"pruned": items(level)}, seed=seed) for seed, level in enumerate((1.1, 1.3))]
+    runs = [
+        finished_point("random", 0.75, {"pruned": items(level)}, seed=seed) for seed, level in enumerate((1.1, 1.3))
+    ]
     (cell,) = cells_of(runs, PARENT)
     assert cell.points == ("random-0.75-s0-none", "random-0.75-s1-none")
     assert cell.spread == pytest.approx((1.1, 1.3))
@@ -131,13 +133,13 @@ def test_seeds_are_averaged_before_the_bootstrap() -> None:
 
 
 def test_the_pareto_set_by_hand() -> None:
-    found = swept()
-    names = {(found.cells[place].method, found.cells[place].size) for place in found.pareto.front}
+    result = domain_sweep()
+    names = {(result.cells[place].method, result.cells[place].size) for place in result.pareto.front}
     assert names == {("good", 0.9), ("bad", 0.9), ("good", 0.75)}, "0.752 is no larger than 0.75 within 1 %"
     for reference in ("parent", "best"):
-        place = found.pareto.smallest[reference]
+        place = result.pareto.smallest[reference]
         assert place is not None
-        assert (found.cells[place].method, found.cells[place].size, found.cells[place].stage) == (
+        assert (result.cells[place].method, result.cells[place].size, result.cells[place].stage) == (
             "good",
             0.75,
             "healed",
@@ -145,10 +147,10 @@ def test_the_pareto_set_by_hand() -> None:
 
 
 def test_where_everything_is_worse_no_size_is_named() -> None:
-    found = swept([built("bad", 0.5, {"pruned": items(2.0)})])
-    assert found.pareto.smallest["parent"] is None
-    assert found.pareto.smallest["best"] == 0
-    assert sentences(found)[0].startswith("Every point is significantly worse than the parent")
+    result = domain_sweep([finished_point("bad", 0.5, {"pruned": items(2.0)})])
+    assert result.pareto.smallest["parent"] is None
+    assert result.pareto.smallest["best"] == 0
+    assert sentences(result)[0].startswith("Every point is significantly worse than the parent")
 
 
 def test_few_documents_make_no_verdict() -> None:
@@ -159,11 +161,11 @@ def test_few_documents_make_no_verdict() -> None:
         cut = {name: getattr(text, name)[:3] for name in ("keys", "bits", "bytes", "words", "tokens")}
         return replace(scores, texts={"medical": type(text)(**cut)})
 
-    run = built("bad", 0.5, {"pruned": few(items(2.0))})
+    run = finished_point("bad", 0.5, {"pruned": few(items(2.0))})
     cells = cells_of([run], few(PARENT))
-    found = pareto_of(cells, [run], {"parent": few(PARENT)}, stage="pruned")
-    assert found.front == (0,) and not found.smallest
-    assert sentences(replace(swept(), pareto=found))[0].startswith("Too few held-out documents of medical")
+    pareto = pareto_of(cells, [run], {"parent": few(PARENT)}, stage="pruned")
+    assert pareto.front == (0,) and not pareto.smallest
+    assert sentences(replace(domain_sweep(), pareto=pareto))[0].startswith("Too few held-out documents of medical")
 
 
 def test_points_go_from_mild_to_hard_and_repeat_only_what_is_random() -> None:
@@ -189,7 +191,7 @@ def paired_ratio(level: float) -> float:
 
 
 def test_the_terminal_shows_every_point_and_the_verdict() -> None:
-    text = shown(render_sweep(whole(swept(skipped={"flap-0.1-s0-none": "No legal shape."}))))
+    text = shown(render_sweep(sweep_report(domain_sweep(skipped={"flap-0.1-s0-none": "No legal shape."}))))
     assert f"{paired_ratio(1.2):.3f}×" in text
     assert text.count("★") == 4, "three cells and the legend"
     assert "Smallest not significantly worse than the parent: good at 0.75" in text
@@ -197,15 +199,15 @@ def test_the_terminal_shows_every_point_and_the_verdict() -> None:
 
 
 def test_a_sweep_without_points_is_still_shown() -> None:
-    assert "medical" in shown(render_sweep(whole(swept([]))))
+    assert "medical" in shown(render_sweep(sweep_report(domain_sweep([]))))
 
 
 def test_the_domain_comes_first_in_pictures() -> None:
-    assert [task for task, _ in drawn_keys(swept())] == ["medical", "medical/glossary", "general"]
+    assert [task for task, _ in drawn_keys(domain_sweep())] == ["medical", "medical/glossary", "general"]
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
-    files = draw(whole(swept(skipped={"x": "<b>no</b>"})), tmp_path)
+    files = draw(sweep_report(domain_sweep(skipped={"x": "<b>no</b>"})), tmp_path)
     for name in ("medical-quality", "medical-collapse", "medical-angular", "block-influence"):
         assert {f"plots/{name}.svg", f"plots/{name}.png"} <= set(files)
         ElementTree.parse(tmp_path / "plots" / f"{name}.svg")
@@ -218,13 +220,13 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_same_figure_gives_the_same_svg(tmp_path: Path) -> None:
-    first, _ = save_figure(quality(swept()), tmp_path / "a", "q")
-    second, _ = save_figure(quality(swept()), tmp_path / "b", "q")
+    first, _ = save_figure(quality(domain_sweep()), tmp_path / "a", "q")
+    second, _ = save_figure(quality(domain_sweep()), tmp_path / "b", "q")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_quality_picture_holds_the_numbers() -> None:
-    figure = quality(swept())
+    figure = quality(domain_sweep())
     axis = figure.axes[1]
     lines = {container.get_label(): container.lines[0] for container in axis.containers}
     assert sorted(lines) == ["bad", "good"]
@@ -234,20 +236,20 @@ def test_the_quality_picture_holds_the_numbers() -> None:
 
 
 def test_the_collapse_curve_starts_at_the_parent_and_counts_layers() -> None:
-    figure = collapse(swept())
+    figure = collapse(domain_sweep())
     assert figure is not None
     solid = [line for line in figure.axes[0].lines if line.get_linestyle() == "-" and line.get_label() == "good"]
     assert list(solid[0].get_xdata()) == pytest.approx([0, 20])
     assert solid[0].get_ydata()[0] == pytest.approx(PARENT.texts["medical"].bits_per_byte)
     assert sum(line.get_linestyle() == "--" for line in figure.axes[0].lines) == 2
-    assert collapse(swept([built("flap", 0.75, {"pruned": items(1.1)})])) is None
+    assert collapse(domain_sweep([finished_point("flap", 0.75, {"pruned": items(1.1)})])) is None
 
 
 def test_influence_has_a_row_for_each_domain() -> None:
-    figure = influence([swept(), swept(domain="law"), swept(block_influence=())])
+    figure = influence([domain_sweep(), domain_sweep(domain="law"), domain_sweep(block_influence=())])
     assert figure is not None
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["medical", "law"]
-    assert influence([swept(block_influence=())]) is None
+    assert influence([domain_sweep(block_influence=())]) is None
 
 
 def test_pictures_without_matplotlib_are_refused_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -289,4 +291,4 @@ def test_the_matrix_is_drawn_and_told() -> None:
 
 
 def test_the_report_is_plain_json() -> None:
-    json.dumps(to_plain(whole(swept())), allow_nan=False)
+    json.dumps(to_plain(sweep_report(domain_sweep())), allow_nan=False)

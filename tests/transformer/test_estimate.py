@@ -56,15 +56,15 @@ def test_the_papers_arithmetic(llama: Path) -> None:
 def test_counts_equal_the_modules(family: str) -> None:
     """Two FLOP for every weight of a linear layer, the head's included; a context costs its keys and values."""
     model = model_of(family)
-    found = estimate(model.config)
+    whole = estimate(model.config)
     inside = sum(m.weight.numel() for m in decoder_layers(model).modules() if isinstance(m, nn.Linear))
-    assert found.parameters == sum(p.numel() for p in model.parameters())
-    assert found.flops_per_token == 2 * (inside + 512 * 32)
-    assert found.weight_bytes == found.stored_bytes == 2 * found.parameters
+    assert whole.parameters == sum(p.numel() for p in model.parameters())
+    assert whole.flops_per_token == 2 * (inside + 512 * 32)
+    assert whole.weight_bytes == whole.stored_bytes == 2 * whole.parameters
     far = estimate(model.config, context=100)
-    assert far.flops_per_token - found.flops_per_token == 2 * 2 * 4 * (4 * 8) * 100
+    assert far.flops_per_token - whole.flops_per_token == 2 * 2 * 4 * (4 * 8) * 100
     fewer = estimate(model.config, layers=1)
-    assert 3 * (estimate(model.config, layers=2).parameters - fewer.parameters) == found.parameters - fewer.parameters
+    assert 3 * (estimate(model.config, layers=2).parameters - fewer.parameters) == whole.parameters - fewer.parameters
 
 
 def test_stored_bytes_are_what_bitsandbytes_stores() -> None:
@@ -99,10 +99,10 @@ def test_impossible_questions(llama: Path, tmp_path: Path) -> None:
 def test_the_command(llama: Path) -> None:
     run = CliRunner().invoke(cli, ["estimate", str(llama), "--layers", "40", "--bits", "4", "--json"])
     assert run.exit_code == 0, run.output
-    told = json.loads(run.stdout)
+    output = json.loads(run.stdout)
     assert (
-        told["model"]["layers"] == 80
-        and told["estimate"]["weight_bytes"] == (40 * (855_638_016 + 2 * 8192) + 2 * 32000 * 8192 + 8192) // 2
+        output["model"]["layers"] == 80
+        and output["estimate"]["weight_bytes"] == (40 * (855_638_016 + 2 * 8192) + 2 * 32000 * 8192 + 8192) // 2
     )
     folder = CliRunner().invoke(cli, ["estimate", str(llama.parent), "--layers", "40", "--bits", "4"])
     assert folder.exit_code == 0 and "138.0 GB" in folder.stdout and "17.4 GB" in folder.stdout

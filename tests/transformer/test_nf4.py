@@ -110,8 +110,8 @@ def test_both_orders_give_the_same_weights_for_the_same_layers(family: str) -> N
     with nf4.four_bit(quantized_first):
         values = {name: value.clone() for name, value in quantized_first.state_dict().items()}
     quantized_first.load_state_dict(values)
-    found = apply_plan(quantized_first, plan).state_dict()
-    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    after = apply_plan(quantized_first, plan).state_dict()
+    assert after.keys() == expected.keys() and all(torch.equal(after[name], expected[name]) for name in expected)
 
 
 def test_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ def test_cold_sampling_is_greedy_decoding(family: str) -> None:
     """At a temperature near zero the texts are those of `generate`, for prompts of unequal length and odd rows."""
     model = tiny_model(family)
     prompts = [[1, 7, 300, 41], [1, 9], [5, 6, 7, 8, 9, 10, 11], [1], [1, 100, 101]]
-    found = sample(model, prompts, length=20, temperature=1e-5, rows=2)
-    for prompt, text in zip(prompts, found, strict=True):
+    texts = sample(model, prompts, length=20, temperature=1e-5, rows=2)
+    for prompt, text in zip(prompts, texts, strict=True):
         ids = torch.tensor([prompt])
         expected = model.generate(
             ids,
@@ -39,16 +39,16 @@ def test_attention_reads_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch
     """Stretches of places that are read instead of all change no text; the last place is always among them."""
     monkeypatch.setattr(sampling, "STRIDE", 8)
     seen: list[int] = []
-    real = sampling._Buffers.remember
+    real = sampling._Buffers.store
 
     def remembered(self: Any, layer: int, key: torch.Tensor, value: torch.Tensor) -> Any:
-        found = real(self, layer, key, value)
-        assert int(self.place) < found[0].shape[2] == found[1].shape[2]
+        to_read = real(self, layer, key, value)
+        assert int(self.place) < to_read[0].shape[2] == to_read[1].shape[2]
         if layer == 0:
-            seen.append(found[0].shape[2])
-        return found
+            seen.append(to_read[0].shape[2])
+        return to_read
 
-    monkeypatch.setattr(sampling._Buffers, "remember", remembered)
+    monkeypatch.setattr(sampling._Buffers, "store", remembered)
     short = sample(tiny_model("llama"), [[1, 7], [1, 2, 3]], length=20, seed=3)
     assert seen == [8] * 8 + [16] * 8 + [20] * 3
     monkeypatch.setattr(sampling, "STRIDE", 96)
@@ -96,18 +96,18 @@ def test_families_it_would_be_wrong_for_are_told() -> None:
 
 def test_nothing_holds_the_buffers_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and values of thousands of texts are many gigabytes, which healing needs."""
-    held: list[weakref.ref[torch.Tensor]] = []
-    real = sampling._Buffers.remember
+    references: list[weakref.ref[torch.Tensor]] = []
+    real = sampling._Buffers.store
 
     def remembered(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        found = real(*arguments)
-        held.append(weakref.ref(arguments[0].keys[arguments[1]]))
-        return found
+        to_read = real(*arguments)
+        references.append(weakref.ref(arguments[0].keys[arguments[1]]))
+        return to_read
 
-    monkeypatch.setattr(sampling._Buffers, "remember", remembered)
+    monkeypatch.setattr(sampling._Buffers, "store", remembered)
     sample(tiny_model("llama"), [[1, 2]], length=4)
     gc.collect()
-    assert held and not any(each() is not None for each in held)
+    assert references and not any(reference() is not None for reference in references)
 
 
 @pytest.mark.parametrize(("memory", "rows"), [(80e9, 2048), (24e9, 512), (8e9, 256), (1, 1)])
@@ -126,5 +126,5 @@ def test_an_accelerator_decides_by_its_memory(monkeypatch: pytest.MonkeyPatch) -
     row = 2 * model.config.num_hidden_layers * model.config.num_key_value_heads * model.config.head_dim * 10
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=3 * 128 * 4 * row))
     device = torch.device("cuda")
-    assert sampling._rows_on(device, model, 10) == 128
-    assert sampling._rows_on(device, model.to(torch.bfloat16), 10) == 256
+    assert sampling._default_rows(device, model, 10) == 128
+    assert sampling._default_rows(device, model.to(torch.bfloat16), 10) == 256

@@ -116,10 +116,10 @@ def reference(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
 def test_statistics_golden(family: str) -> None:
     """Every field of layer 1 equals its formula over the pieces read one by one, without padding."""
     model, batch = model_of(family), random_batch()
-    found, expected = stats.collect(model, [batch]), reference(model, batch)
-    assert found.tokens == 2 * 21 and found.segments == 4
+    collected, expected = stats.collect(model, [batch]), reference(model, batch)
+    assert collected.tokens == 2 * 21 and collected.segments == 4
     for name, value in expected.items():
-        actual = found.angular[1, 2] if name == "angular" else getattr(found, name)[1]
+        actual = collected.angular[1, 2] if name == "angular" else getattr(collected, name)[1]
         torch.testing.assert_close(actual, value, rtol=2e-4, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -165,10 +165,10 @@ def test_bfloat16_is_accumulated_in_fp32() -> None:
 
 def test_save_and_load(tmp_path: Any) -> None:
     """A round trip through safetensors keeps every bit; another file is refused in one sentence."""
-    found = stats.collect(model_of("llama"), [random_batch()])
-    stats.save(found, tmp_path / "stats.safetensors")
+    collected = stats.collect(model_of("llama"), [random_batch()])
+    stats.save(collected, tmp_path / "stats.safetensors")
     again = stats.load(tmp_path / "stats.safetensors")
-    assert again.tokens == found.tokens and torch.equal(again.angular, found.angular)
+    assert again.tokens == collected.tokens and torch.equal(again.angular, collected.angular)
     (tmp_path / "other").write_bytes(b"no")
     for name in ("other", "missing"):
         with pytest.raises(MiniGPTError, match="not a statistics file"):

@@ -1,1 +1,1 @@
-"""Which layers to remove: by similarity of hidden states, by position, by measured loss, or by merging neighbors."""
+"""Depth pruning: remove layers by similarity of hidden states, by position, by measured loss, or by merging."""

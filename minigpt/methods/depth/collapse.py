@@ -1,11 +1,12 @@
 """Layer collapse (Yang et al. 2024, LaCo): fold the layers behind a layer into it instead of dropping them.
 
-theta_l' = theta_l + sum_k (theta_(l+k) - theta_l): the host takes up what its followers do differently. A fold is
-kept while the output for a little calibration text (the paper reads ten sentences) stays similar to the dense model's.
+theta_l' = theta_l + sum_k (theta_(l+k) - theta_l): the host adds the differences between its followers and itself. A
+fold is kept while the output for a little calibration text (the paper reads ten sentences) stays similar to the dense
+model's.
 
-How many layers a fold combines and how far apart folds are is chosen for each model in the paper. Two and one are what
-the default parent wants: 3 of its 30 layers folded leave an output cosine of 0.85, with four and two of 0.19. A fold
-of two is a special case: the sum leaves the follower's projections behind the host's norms, so that nothing is mixed.
+The paper chooses for each model how many layers a fold combines and how far apart folds are. The defaults here, two and
+one, suit the default parent. A fold of two is a special case: the host gets exactly its follower's projections, behind
+its own norms, so nothing is mixed.
 """
 
 from __future__ import annotations
@@ -27,19 +28,27 @@ from minigpt.transformer.arch import decoder_layers
 from minigpt.transformer.batches import Batch, run_decoder
 from minigpt.types import Ints
 
+# Layers that one fold makes into one (C in the paper).
 COMBINED = 2
+# Layers from one fold down to the next (I).
 INTERVAL = 1
+# The lowest layer that may be a host (L).
 LOWEST = 1
+# Steps of the search for the threshold.
 BISECTIONS = 5
+# Tokens of calibration text that similarity is measured on.
 TEXT_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collapse:
-    """Which layers are left and what was folded into them.
+    """Result of a search for folds: the layers that are left, and the layers that were folded into them.
 
-    `merges` lists the folds in order, each the host's index and those of the layers folded into it (parent indices;
-    a folded layer may have been a host before). `similarity` is the mean output cosine to the dense model.
+    Attributes:
+        layers: parent indices of the layers that are left.
+        merges: the folds in order, as parent indices (host, folded, ...); a folded layer may have been a host before.
+        threshold: the similarity that every fold had to stay above.
+        similarity: mean cosine between the outputs of the collapsed and the dense model.
     """
 
     layers: Ints
@@ -58,19 +67,19 @@ def walk(
     interval: int = INTERVAL,
     lowest: int = LOWEST,
 ) -> tuple[Ints, ...]:
-    """LaCo's algorithm 1 from the top of the stack downward: which folds are kept.
+    """Run LaCo's algorithm 1, from the top of the stack downward, and return the folds that are kept.
 
     Args:
         count: layers of the parent.
-        similarity: `(merges) -> float`, the output similarity after these folds.
+        similarity: `(merges) -> float`, the similarity of the output after these folds.
         threshold: a fold is kept if the similarity stays above it.
-        removed: stop at exactly this many removed layers (None: when the walk is done); the last fold may be smaller.
+        removed: stop at exactly this many removed layers (None: at the lowest layer); the last fold may be smaller.
         combined: layers that one fold makes into one (C).
         interval: how far below a fold the next one starts (I).
         lowest: the lowest layer that may be a host (L).
 
     Returns:
-        The folds, each the parent indices (host, folded, ...).
+        The folds, each as parent indices (host, folded, ...).
     """
     stack, merges = list(range(count)), list[Ints]()
     place = count - combined if count > combined else lowest
@@ -90,7 +99,7 @@ def walk(
 
 
 def folded(merges: Sequence[Ints]) -> Ints:
-    """The layers that folds take away, ascending."""
+    """List the layers that folds take away, ascending."""
     return tuple(sorted(layer for merge in merges for layer in merge[1:]))
 
 
@@ -104,18 +113,27 @@ def search(
     lowest: int = LOWEST,
     reporter: Reporter = SILENT,
 ) -> Collapse:
-    """The folds at the highest threshold (by bisection) at which exactly `removed` layers go; the model is left as is.
+    """Search, by bisection, the highest threshold at which exactly `removed` layers are folded away.
+
+    Args:
+        model: the dense model, which stays as it is.
+        batches: a little calibration text.
+        removed: layers to remove.
+        combined: see :func:`walk`.
+        interval: see :func:`walk`.
+        lowest: see :func:`walk`.
+        reporter: told about progress.
 
     Raises:
-        PlanError: not even without a threshold can so many layers be folded.
+        PlanError: so many layers cannot be folded even without a threshold.
         CorpusError: the batches hold no text.
     """
     count = int(model.config.num_hidden_layers)
     trials = _Trials(model=model, batches=batches, dense=outputs(model, batches))
 
     def attempt(threshold: float) -> tuple[Ints, ...] | None:
-        found = walk(count, trials, threshold, removed=removed, combined=combined, interval=interval, lowest=lowest)
-        return found if len(folded(found)) == removed else None
+        merges = walk(count, trials, threshold, removed=removed, combined=combined, interval=interval, lowest=lowest)
+        return merges if len(folded(merges)) == removed else None
 
     low, high = 0.0, 1.0
     best = attempt(low)
@@ -126,11 +144,11 @@ def search(
         raise PlanError(f"laco cannot fold {removed} of {count} layers; ask for a larger target or another method.")
     for _ in reporter.track(range(BISECTIONS), title="Search for the threshold", total=BISECTIONS):
         middle = (low + high) / 2
-        found = attempt(middle)
-        if found is None:
+        merges = attempt(middle)
+        if merges is None:
             high = middle
         else:
-            best, low = found, middle
+            best, low = merges, middle
     gone = frozenset(folded(best))
     left = tuple(layer for layer in range(count) if layer not in gone)
     return Collapse(layers=left, merges=best, threshold=low, similarity=trials(best))
@@ -138,7 +156,7 @@ def search(
 
 @dataclass(slots=True, kw_only=True)
 class _Trials:
-    """Output similarity after folds, each measured once."""
+    """Similarity of the output after folds; every list of folds is measured once."""
 
     model: Any
     batches: Sequence[Batch]
@@ -154,7 +172,7 @@ class _Trials:
 
 @contextmanager
 def collapsed(model: Any, merges: Sequence[Ints]) -> Iterator[None]:
-    """Inside the block the dense model computes what the collapsed one would; its weights are put back afterwards."""
+    """Collapse the dense model inside the block; its weights are restored afterwards."""
     layers = decoder_layers(model)
     saved: list[tuple[nn.Parameter, Tensor]] = []
     for host in dict.fromkeys(merge[0] for merge in merges):
@@ -173,7 +191,7 @@ def collapsed(model: Any, merges: Sequence[Ints]) -> Iterator[None]:
 
 @torch.no_grad()
 def outputs(model: Any, batches: Sequence[Batch]) -> list[Tensor]:
-    """The decoder's output for every piece of text by itself: fp32 [tokens, hidden] each.
+    """Compute the decoder's output for every piece of text separately: fp32 tensors [tokens, hidden].
 
     Raises:
         CorpusError: the batches hold no text.
@@ -191,7 +209,7 @@ def outputs(model: Any, batches: Sequence[Batch]) -> list[Tensor]:
 
 
 def mean_cosine(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Mean over pieces of the cosine between their outputs, each flattened to one vector."""
+    """Average the cosine between the outputs of two models over pieces of text, each flattened to one vector."""
     cosines = [
         float(functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for a, b in zip(before, after, strict=True)
     ]

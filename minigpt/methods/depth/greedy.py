@@ -1,8 +1,8 @@
 """Greedy removal by measured loss: SLEB on whole layers, BlockPruner on attentions and FFNs.
 
-At every step each part that is left is skipped on trial, and the one whose absence costs least is gone for good
-(Song et al. 2024, SLEB, algorithm 1; Zhong et al. 2024, BlockPruner, algorithm 1). A step costs about half a forward
-pass over the search text for each part that is left.
+At every step each remaining part is skipped on trial, and the one whose absence costs least is removed for good (Song
+et al. 2024, SLEB, algorithm 1; Zhong et al. 2024, BlockPruner, algorithm 1). A step costs about half a forward pass
+over the search text for each remaining part.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from minigpt.transformer.batches import Batch
 from minigpt.types import Ints
 
 Parts = tuple[Part, ...]
+# The first and the last layer, which searches leave alone by default.
 ENDS = (0, -1)
 
 
@@ -30,17 +31,20 @@ def greedy(
     known: Sequence[Removal] = (),
     reporter: Reporter = SILENT,
 ) -> tuple[Removal, ...]:
-    """Remove the cheapest part until `enough(removed)`, in the order of removal.
+    """Remove the cheapest part again and again, until enough is removed.
 
     Args:
-        parts: what may go; ties go to the first.
-        losses: (gone, trials) to the loss of the model without `gone` and each of the trials.
-        enough: whether these removals reach the size asked for.
-        known: the first steps of the same search, if it went some way before: the order does not depend on the size.
+        parts: parts that may be removed; of equally cheap ones the first is removed.
+        losses: `(gone, trials) -> losses`, the loss of the model without `gone` and without each of the trials.
+        enough: whether these removals reach the target size.
+        known: the first steps of the same search, if an earlier run made them: the order does not depend on the size.
         reporter: told about every step.
 
+    Returns:
+        The removals, in their order.
+
     Raises:
-        PlanError: all parts are gone and it still is not enough.
+        PlanError: all parts are removed, and it is still not enough.
     """
     steps: list[Removal] = []
     gone: Parts = ()
@@ -51,13 +55,15 @@ def greedy(
             steps.append(known[len(steps)])
             gone = (*gone, steps[-1].part)
             continue
-        left = [part for part in parts if part not in gone]
-        ranked = [loss if math.isfinite(loss) else math.inf for loss in losses(gone, left)]
-        best = min(range(len(left)), key=ranked.__getitem__)
-        steps.append(Removal(part=left[best], loss=ranked[best]))
-        gone = (*gone, left[best])
+        remaining = [part for part in parts if part not in gone]
+        costs = [loss if math.isfinite(loss) else math.inf for loss in losses(gone, remaining)]
+        best = min(range(len(remaining)), key=costs.__getitem__)
+        steps.append(Removal(part=remaining[best], loss=costs[best]))
+        gone = (*gone, remaining[best])
     if not enough(gone):
-        raise PlanError(f"All {len(parts)} parts that may go are removed, and the target is smaller; ask for more.")
+        raise PlanError(
+            f"All {len(parts)} parts that may be removed are removed, and the target is smaller; ask for a larger one."
+        )
     return tuple(steps)
 
 
@@ -70,11 +76,17 @@ def greedy_layers(
     known: Sequence[Removal] = (),
     reporter: Reporter = SILENT,
 ) -> tuple[Removal, ...]:
-    """SLEB: whole layers in the order in which they go; layers in `protect` (negative: from the end) stay.
+    """Remove whole layers by measured loss (SLEB).
 
-    `known` are the first steps, where they are known from before. The model is left as it was.
+    Args:
+        model: the dense model, which stays as it is.
+        batches: the search text.
+        removed: layers to remove.
+        protect: layers that stay (negative: from the end).
+        known: the first steps, if an earlier run made them.
+        reporter: told about every step.
     """
-    free: list[Part] = [(layer, "layer") for layer in _free(model, protect)]
+    free: list[Part] = [(layer, "layer") for layer in _removable_layers(model, protect)]
     return greedy(
         free,
         lambda gone, trials: trial_losses(model, batches, gone, trials),
@@ -93,9 +105,18 @@ def greedy_halves(
     known: Sequence[Removal] = (),
     reporter: Reporter = SILENT,
 ) -> tuple[Removal, ...]:
-    """BlockPruner: attentions and FFNs in the order in which they go, `known` first. The model is left as it was."""
+    """Remove attentions and FFNs, one by one, by measured loss (BlockPruner).
+
+    Args:
+        model: the dense model, which stays as it is.
+        batches: the search text.
+        enough: whether these removals reach the target size.
+        protect: layers that stay whole (negative: from the end).
+        known: the first steps, if an earlier run made them.
+        reporter: told about every step.
+    """
     free: list[Part] = []
-    for layer in _free(model, protect):
+    for layer in _removable_layers(model, protect):
         free += [(layer, "attention"), (layer, "ffn")]
     return greedy(
         free,
@@ -106,7 +127,8 @@ def greedy_halves(
     )
 
 
-def _free(model: Any, protect: Ints) -> list[int]:
+def _removable_layers(model: Any, protect: Ints) -> list[int]:
+    """List the layers that are not protected."""
     count = int(model.config.num_hidden_layers)
     kept = {layer % count for layer in protect}
     return [layer for layer in range(count) if layer not in kept]

@@ -1,4 +1,4 @@
-"""What a removal costs, measured: cross-entropy on calibration text with parts of the dense model skipped."""
+"""Cost of a removal: cross-entropy on calibration text while parts of the dense model are skipped."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, attention_mask, run_decoder, split_rows, take_tokens
 from minigpt.transformer.logits import logits_at
 
+# Tokens of one forward pass, so that its logits stay small.
 CHUNK_TOKENS = 4096
-"""Of one forward pass, so that its logits stay small."""
+# Tokens of the search text, by type of device.
 SEARCH_TOKENS = {"cuda": 32768}
+# Tokens of the search text on every other type of device.
 SEARCH_TOKENS_CPU = 2048
 
 
 def search_text(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
-    """The part of the calibration text that a search reads again and again: 32,768 tokens, 2,048 on a CPU."""
+    """Take the part of the calibration text that a search reads at every step: less of it on a processor."""
     return list(take_tokens(batches, SEARCH_TOKENS.get(device.type, SEARCH_TOKENS_CPU)))
 
 
 def trial_losses(model: Any, batches: Sequence[Batch], gone: Sequence[Part], trials: Sequence[Part]) -> list[float]:
-    """Mean cross-entropy in nats a token without `gone` and one more part, for every part on trial.
+    """Measure the mean cross-entropy, in nats a token, without `gone` and each of the trials.
 
-    What lies below a trial's layer is the same for all of them and computed once, which halves the work. The pieces
-    of a window are kept apart, and the model is left as it was.
+    The layers below a trial's layer compute the same for all trials, so their output is computed once, which halves
+    the work. The pieces of a window do not see each other.
+
+    Args:
+        model: the dense model, which stays as it is.
+        batches: the search text.
+        gone: parts that are removed already.
+        trials: parts that are tried, one at a time.
 
     Raises:
         CorpusError: the batches hold no token to predict.
@@ -47,7 +55,7 @@ def trial_losses(model: Any, batches: Sequence[Batch], gone: Sequence[Part], tri
             inputs = _layer_inputs(model, batch, gone)
             for index, trial in enumerate(trials):
                 above = [part for part in (*gone, trial) if part[0] >= trial[0]]
-                with _started_at(model, trial[0], inputs[trial[0]]), parts_skipped(model, above):
+                with _start_at(model, trial[0], inputs[trial[0]]), parts_skipped(model, above):
                     totals[index] += _summed_loss(model, batch, places, labels)
     if not count:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
@@ -55,6 +63,7 @@ def trial_losses(model: Any, batches: Sequence[Batch], gone: Sequence[Part], tri
 
 
 def _summed_loss(model: Any, batch: Batch, places: Tensor, labels: Tensor) -> float:
+    """Sum the cross-entropy of the labels at the given places."""
     batch = batch.to(model.device)
     logits = logits_at(
         model,
@@ -67,23 +76,23 @@ def _summed_loss(model: Any, batch: Batch, places: Tensor, labels: Tensor) -> fl
 
 
 def _layer_inputs(model: Any, batch: Batch, gone: Sequence[Part]) -> list[Tensor]:
-    """The hidden states that enter every layer of the model without `gone`."""
-    found: list[Tensor] = []
+    """Record the hidden states that enter every layer of the model without `gone`."""
+    inputs: list[Tensor] = []
 
-    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(args[0] if args else kwargs["hidden_states"])
+    def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append(args[0] if args else kwargs["hidden_states"])
 
     with ExitStack() as stack:
         for layer in decoder_layers(model):
-            stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_pre_hook(record, with_kwargs=True).remove)
         stack.enter_context(parts_skipped(model, gone))
         run_decoder(model, batch)
-    return found
+    return inputs
 
 
 @contextmanager
-def _started_at(model: Any, layer: int, states: Tensor) -> Iterator[None]:
-    """Inside the block the layers below are not run: `states` enter this one."""
+def _start_at(model: Any, layer: int, states: Tensor) -> Iterator[None]:
+    """Let the model start at a layer inside the block: `states` enter it, and the layers below do not run."""
     with ExitStack() as stack:
         for below in decoder_layers(model)[:layer]:
             stack.enter_context(forward_replaced(below, lambda *_args, **_kwargs: states))
@@ -91,7 +100,7 @@ def _started_at(model: Any, layer: int, states: Tensor) -> Iterator[None]:
 
 
 def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Places in the flattened batch that are followed by a token of the same piece, and these tokens; int64 [n]."""
+    """Find the places of the flattened batch that a token of the same piece follows, and those tokens; int64 [n]."""
     segments = functional.pad(batch.segment_ids, (0, 1))
     inside = (segments[:, :-1] != 0) & (segments[:, :-1] == segments[:, 1:])
     places = inside.flatten().nonzero().squeeze(1).cpu()
@@ -100,33 +109,34 @@ def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def parts_skipped(model: Any, parts: Iterable[Part]) -> Iterator[None]:
-    """Inside the block these layers hand on what they are given, these attentions and FFNs add nothing.
+    """Skip parts of a model inside the block: layers return their input, attentions and FFNs add nothing.
 
-    Nothing is left behind. Not for use with a cache.
+    The model is as before afterwards. A key-value cache cannot be used inside the block.
     """
-    answers = {"layer": _handed_on, "attention": no_attention, "ffn": no_ffn}
+    forwards = {"layer": _pass_through, "attention": no_attention, "ffn": no_ffn}
     with ExitStack() as stack:
         for index, kind in parts:
-            stack.enter_context(forward_replaced(module_of(model, index, kind), answers[kind]))
+            stack.enter_context(forward_replaced(module_of(model, index, kind), forwards[kind]))
         yield
 
 
 def module_of(model: Any, index: int, kind: str) -> Any:
-    """A layer, its attention or its FFN."""
+    """Return a layer (`kind` "layer"), its attention ("attention") or its FFN ("ffn")."""
     spec, layer = arch_of(model), decoder_layers(model)[index]
     paths = {"layer": "", "attention": spec.output.rpartition(".")[0], "ffn": spec.ffn_columns.rpartition(".")[0]}
     return layer.get_submodule(paths[kind])
 
 
-def _handed_on(hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:
+def _pass_through(hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:
+    """Stand in for a removed layer: return its input."""
     return hidden_states
 
 
 def no_attention(hidden_states: Tensor, *_args: object, **_kwargs: object) -> tuple[Tensor, None]:
-    """The answer of an attention that is gone: nothing, and no weights."""
+    """Stand in for a removed attention: zeros, and no attention weights."""
     return torch.zeros_like(hidden_states), None
 
 
 def no_ffn(hidden_states: Tensor) -> Tensor:
-    """The answer of an FFN that is gone."""
+    """Stand in for a removed FFN: zeros."""
     return torch.zeros_like(hidden_states)

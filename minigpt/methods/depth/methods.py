@@ -1,4 +1,4 @@
-"""The methods that remove layers, as the table calls them: `(Material, layers to keep) -> parent layers to keep`."""
+"""Methods that remove layers, as the table calls them: `(Material, number of layers) -> parent layers to keep`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minigpt.types import Ints
 
 
 def shortgpt(material: Material, count: int) -> Ints:
-    """Drop the layers of lowest Block Influence."""
+    """Drop the layers of lowest Block Influence (ShortGPT)."""
     layers = _layers(material)
     return complement(layers, least_influential(material.statistics.layer_cos.tolist(), layers - count))
 
@@ -52,15 +52,15 @@ def greedy_blocks(material: Material, count: int) -> Ints:
 
 
 def laco(material: Material, count: int) -> Collapse:
-    """Fold layers into the one below them, at the highest threshold that leaves `count`."""
+    """Fold layers into the one below them (LaCo), at the highest threshold that leaves `count` layers."""
     text = list(take_tokens(material.batches, TEXT_TOKENS))
     return search(material.model, text, _layers(material) - count, reporter=material.reporter)
 
 
 def greedy_blocks_paper_form(material: Material, target: int) -> PaperForm:
-    """BlockPruner: attentions and FFNs go one by one until at most `target` parameters are left.
+    """Remove attentions and FFNs one by one until at most `target` parameters are left (BlockPruner).
 
-    `material.model` is changed: what went is replaced by modules that add nothing.
+    `material.model` is changed: modules that add nothing replace the removed ones.
     """
     model = material.model
     total = parameters_of(model)
@@ -98,26 +98,28 @@ def greedy_blocks_paper_form(material: Material, target: int) -> PaperForm:
 
 
 class NoAttention(nn.Module):
-    """Stands where an attention was removed."""
+    """Module in the place of a removed attention."""
 
     def forward(self, hidden_states: Any, *_args: object, **_kwargs: object) -> Any:
-        """Nothing to add, and no weights."""
+        """Return zeros, and no attention weights."""
         return no_attention(hidden_states)
 
 
 class NoFFN(nn.Module):
-    """Stands where an FFN was removed."""
+    """Module in the place of a removed FFN."""
 
     def forward(self, hidden_states: Any) -> Any:
-        """Nothing to add."""
+        """Return zeros."""
         return no_ffn(hidden_states)
 
 
 def _parameters(module: nn.Module) -> int:
+    """Count the parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _remove(model: Any, index: int, half: str) -> None:
+    """Replace one attention or FFN by a module that adds nothing."""
     spec = arch_of(model)
     path = spec.output if half == "attention" else spec.ffn_columns
     module = NoAttention() if half == "attention" else NoFFN()
@@ -125,8 +127,10 @@ def _remove(model: Any, index: int, half: str) -> None:
 
 
 def _layers(material: Material) -> int:
+    """Count the parent's layers."""
     return int(material.model.config.num_hidden_layers)
 
 
 def _ends(material: Material) -> Ints:
+    """Return the layers that a search leaves alone."""
     return ENDS if material.protect_ends else ()

@@ -1,8 +1,8 @@
-"""Embedding pruning: cut a BPE vocabulary to a domain without changing how the kept text is tokenized.
+"""Embedding pruning: cut a BPE vocabulary to a domain without changing how text of kept tokens is tokenized.
 
-A token is worth the number of times the parent's merges build it on the domain's text, by itself or on the way to a
-longer token. That number never grows from a part to the whole, so the best tokens by it are closed under merges and
-are exactly the set that keeps the text shortest for its size (see :func:`keep_tokens`).
+The value of a token is the number of times that the parent's merges build it on the domain's text, by itself or as a
+part of a longer token. A part is built at least as often as the whole, so the most valuable tokens are closed under
+merges, and they are exactly the set that keeps the text shortest for its size (see :func:`keep_tokens`).
 """
 
 from minigpt.pruning.vocab.closure import closure, keep_tokens

@@ -1,4 +1,4 @@
-"""A fast BPE tokenizer as data: its merges, the tokens it cannot do without, and how each token is built."""
+"""Fast BPE tokenizers as data: merges, required tokens, and the parts that each token is built from."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from minigpt.errors import UnsupportedModel
 from minigpt.types import Ints
 
 Kind = Literal["byte-level", "byte-fallback"]
+# The character that stands for a space in SentencePiece vocabularies.
 SPACE = "▁"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bpe:
-    """What the serialized tokenizer says.
+    """The contents of a serialized BPE tokenizer.
 
     Attributes:
         kind: "byte-level" (GPT-2, Llama 3, Qwen, SmolLM) or "byte-fallback" (Llama 2, Mistral, Gemma).
@@ -27,7 +28,7 @@ class Bpe:
         names: the inverse of `ids`.
         ranks: each merge (left, right) to its rank, 0 first.
         required: ids that no pruned vocabulary may lack: bytes, added tokens, whatever the post-processor inserts.
-        byte_tokens: the ids of the byte tokens there are.
+        byte_tokens: ids of the byte tokens that the tokenizer has.
         missing: byte tokens that the tokenizer lacks, in byte order of their spelling; at most 256.
     """
 
@@ -50,7 +51,7 @@ def read_bpe(tokenizer: Any) -> Bpe:
     """Read a `transformers` fast tokenizer.
 
     Raises:
-        UnsupportedModel: it is not a fast tokenizer, not BPE, or a BPE that cannot spell every byte.
+        UnsupportedModel: the tokenizer is not fast, not BPE, or a BPE that cannot spell every byte.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -64,28 +65,28 @@ def read_bpe(tokenizer: Any) -> Bpe:
     ids = dict(model["vocab"]) | {token["content"]: token["id"] for token in document["added_tokens"]}
     alphabet = _byte_alphabet(kind)
     inserted = [token for token in _inserted(document["post_processor"]) if token in ids]
-    wanted = [*alphabet, *inserted, *tokenizer.all_special_tokens, model.get("unk_token")]
-    wanted += [SPACE] if kind == "byte-fallback" else []
-    wanted += [token["content"] for token in document["added_tokens"]]
+    required = [*alphabet, *inserted, *tokenizer.all_special_tokens, model.get("unk_token")]
+    required += [SPACE] if kind == "byte-fallback" else []
+    required += [token["content"] for token in document["added_tokens"]]
     return Bpe(
         kind=kind,
         document=document,
         ids=ids,
         names={number: token for token, number in ids.items()},
         ranks={_pair(merge): rank for rank, merge in enumerate(model["merges"])},
-        required=frozenset(ids[token] for token in wanted if token in ids),
+        required=frozenset(ids[token] for token in required if token in ids),
         byte_tokens=tuple(sorted(ids[token] for token in alphabet if token in ids)),
         missing=tuple(token for token in alphabet if token not in ids),
     )
 
 
 def parts_of(bpe: Bpe) -> Callable[[int], Ints]:
-    """Return a memoized function: the ids of the two tokens whose merge completes a token, () for none.
+    """Return a memoized function from a token to the ids of the two tokens whose merge completes it, () for none.
 
-    A vocabulary may offer several merges with the same product (all SentencePiece conversions do), but BPE takes one
-    of them, whatever stands around the token: merges inside its borders never depend on text outside, or they would
-    have crossed the border. So running BPE on the token alone finds the one path by which it can ever appear. A token
-    that BPE does not rebuild from its own characters (specials, bytes, dead entries) has no parts.
+    A vocabulary may hold several merges with the same product (all SentencePiece conversions do), but BPE always takes
+    the same one of them: merges inside a token never depend on the text around it, since they would otherwise cross
+    its border. So running BPE on the token alone finds the only path by which it can appear. A token that BPE does not
+    rebuild from its own characters (special tokens, bytes, unreachable entries) has no parts.
     """
     ids, ranks = bpe.ids, bpe.ranks
 
@@ -98,27 +99,33 @@ def parts_of(bpe: Bpe) -> Callable[[int], Ints]:
 
 
 def last_merge(token: str, ranks: dict[tuple[str, str], int]) -> tuple[str, str] | None:
-    """Run BPE on `token` alone: the merge that completes it, or None if it stays in pieces or is one character."""
+    """Run BPE on `token` alone and return the merge that completes it; None for one character or several pieces."""
     symbols = list(token)
     last = None
     never = len(ranks)
     while len(symbols) > 1:
-        found = [ranks.get(pair, never) for pair in pairwise(symbols)]
-        best = min(found)
+        candidates = [ranks.get(pair, never) for pair in pairwise(symbols)]
+        best = min(candidates)
         if best == never:
             return None
-        at = found.index(best)
+        at = candidates.index(best)
         last = (symbols[at], symbols[at + 1])
         symbols[at : at + 2] = ["".join(last)]
     return last
 
 
 def _pair(merge: str | list[str]) -> tuple[str, str]:
+    """Read a merge, which older files write as one string."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return left, right
 
 
 def _kind(document: dict[str, Any]) -> Kind:
+    """Return the kind of BPE.
+
+    Raises:
+        UnsupportedModel: the tokenizer is not BPE, or cannot spell every byte.
+    """
     model = document["model"]
     advice = "keep the vocabulary (drop `embedding` from --kinds)"
     if model.get("type") != "BPE":
@@ -135,6 +142,7 @@ def _kind(document: dict[str, Any]) -> Kind:
 
 
 def _types(node: Any) -> Iterator[str]:
+    """Yield the types of all components of a part of `tokenizer.json`."""
     if isinstance(node, dict):
         yield str(node.get("type", ""))
         node = list(node.values())
@@ -144,6 +152,7 @@ def _types(node: Any) -> Iterator[str]:
 
 
 def _byte_alphabet(kind: Kind) -> tuple[str, ...]:
+    """Return the spellings of all 256 byte tokens."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     if kind == "byte-level":
@@ -152,7 +161,7 @@ def _byte_alphabet(kind: Kind) -> tuple[str, ...]:
 
 
 def _inserted(node: Any) -> Iterator[str]:
-    """Tokens a post-processor inserts: templates list them in `tokens`, the BERT style in `sep` and `cls`."""
+    """Yield the tokens that a post-processor inserts: `tokens` of templates, `sep` and `cls` of the BERT style."""
     if isinstance(node, dict):
         if "ids" in node:
             yield from node.get("tokens", ())

@@ -1,4 +1,4 @@
-"""Which tokens to keep: the best for the domain's text, closed under merges, of an exact number."""
+"""Choice of tokens: the most valuable ones for the domain's text, closed under merges, of an exact number."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from minigpt.errors import PlanError
 from minigpt.pruning.vocab.bpe import Bpe, parts_of, read_bpe
 from minigpt.types import Ints
 
+# The size of a vocabulary is a multiple of this.
 MULTIPLE = 64
+# Weight of the general prior.
 PRIOR = 0.03
+# Added to the rank of a merge in the prior, so that it does not favor the very first merges too much.
 _FLATTEN = 100
 
 
 def closure(tokenizer: Any, wanted: Iterable[int]) -> Ints:
-    """The smallest set that contains `wanted`, can spell every text, and tokenizes text of its tokens as before.
+    """Find the smallest set that contains `wanted`, can spell every text, and tokenizes text of its tokens as before.
 
-    With every token come the two tokens whose merge builds it, and so on down to characters. This is enough: on a
-    text whose tokens are all kept, each merge the parent runs belongs to a kept token's path, so it is kept; it was
-    the first of all applicable merges, so it is the first of the kept ones; hence the child runs the same merges in
-    the same order, whatever else was dropped. It is also needed: a token whose path is cut can never appear.
+    A token brings the two tokens whose merge builds it, and so on down to characters. This is sufficient: on a text
+    whose tokens are all kept, every merge that the parent runs belongs to the path of a kept token, so it is kept. It
+    was the first of all applicable merges, so it is the first of the kept ones. Hence the pruned tokenizer runs the
+    same merges in the same order. It is also necessary: a token whose path is cut can never appear.
 
     Args:
         tokenizer: a fast BPE tokenizer.
-        wanted: token ids.
+        wanted: ids of the tokens to keep.
 
     Returns:
         Sorted ids, with the required ones (bytes, special and added tokens).
@@ -44,20 +47,19 @@ def keep_tokens(tokenizer: Any, counts: Mapping[int, int], size: int, *, prior: 
     """Choose the parent tokens of a vocabulary of exactly `size` tokens, missing byte tokens included.
 
     The required tokens come first, then tokens by how often the parent's merges build them on the counted text
-    (:func:`merge_counts`) plus a general prior, then unseen ones by merge rank: BPE learnt the most frequent pairs of
-    general text first. The prior adds prior * N / (rank + 100) to a token whose merge has that rank, N the number of
-    counted tokens, as if a little general text had been counted along (Zipf's law). At 0.03, with 16,384 of 49,152
-    tokens, a domain's unseen text grows by at most 0.15 % in tokens and another domain's shrinks by 0.6 to 3.4 %
-    (chosen on text that is not held out).
+    (:func:`merge_counts`) plus a general prior, then unseen ones by the rank of their merge: BPE learned the most
+    frequent pairs of general text first. The prior adds prior * N / (rank + 100) to a token whose merge has that rank,
+    with N the number of counted tokens, as if a little general text had been counted too (Zipf's law). It makes the
+    domain's text hardly longer, and text of other fields shorter.
 
     Args:
         tokenizer: a fast BPE tokenizer.
         counts: how often each token id occurs in the domain's text (ids without an entry: never).
-        size: tokens wanted, a multiple of 64. At or above the parent's own size everything is kept.
+        size: number of tokens, a multiple of 64; at or above the parent's own size everything is kept.
         prior: weight of the general prior; 0 ranks seen tokens by the counts alone.
 
     Returns:
-        Sorted parent ids, closed under merges: `size` less the number of byte tokens the parent lacks.
+        Sorted parent ids, closed under merges: as many as `size` minus the byte tokens that the parent lacks.
 
     Raises:
         PlanError: `size` is no multiple of 64 or smaller than what must be kept.
@@ -85,7 +87,7 @@ def keep_tokens(tokenizer: Any, counts: Mapping[int, int], size: int, *, prior: 
 
 
 def close(wanted: Iterable[int], parts: Callable[[int], Ints]) -> set[int]:
-    """`wanted` with the parts of its tokens and theirs."""
+    """Close a set of tokens under merges: add the parts of its tokens, their parts, and so on."""
     closed: set[int] = set()
     pending = list(wanted)
     while pending:
@@ -97,11 +99,11 @@ def close(wanted: Iterable[int], parts: Callable[[int], Ints]) -> set[int]:
 
 
 def merge_counts(bpe: Bpe, counts: Mapping[int, int], parts: Callable[[int], Ints]) -> dict[int, int]:
-    """How often each token is built on the counted text, as a token or on the way to a longer one.
+    """Count how often each token is built on the counted text, by itself or as a part of a longer token.
 
     u(t) = count(t) + sum of u(s) over tokens s completed from t (twice if both parts are t). Dropping t costs about
     u(t) more tokens on that text. As u(part) >= u(whole), the top of a ranking by u is closed under merges, and no
-    other set of that size saves more: the cost of the closure is shared by all who need it.
+    other set of that size saves more tokens.
     """
     used = {token: count for token, count in counts.items() if count > 0 and token in bpe.names}
     queue: dict[int, list[int]] = {}
@@ -115,7 +117,7 @@ def merge_counts(bpe: Bpe, counts: Mapping[int, int], parts: Callable[[int], Int
 
 
 def _ranked(bpe: Bpe, counts: Mapping[int, int], parts: Callable[[int], Ints], prior: float) -> list[int]:
-    """All tokens, the most useful first; of the unused the earliest merge first, dead ones (never built) last."""
+    """Rank all tokens: the most useful first, unused ones by the rank of their merge, unreachable ones last."""
     order: dict[int, int] = {}
     for rank, pair in enumerate(bpe.ranks):
         order.setdefault(bpe.ids["".join(pair)], rank)

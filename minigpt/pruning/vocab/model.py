@@ -1,4 +1,4 @@
-"""Cut embedding and head to the kept tokens and renumber every token id a model carries."""
+"""Vocabulary of a model: cut embedding and head to the kept tokens, and renumber every token id of the model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from minigpt.errors import PlanError, UnsupportedModel
 from minigpt.pruning.vocab.tokenizer import ADDED, TrimmedTokenizer
 
+# Fields of a config that hold token ids, though their names do not say so.
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids")
 
 
 def trim_model(model: Any, trimmed: TrimmedTokenizer, *, multiple: int = 64) -> Any:
-    """Gather the rows of the kept tokens, in place, so that logits of kept tokens stay what they were.
+    """Cut a model to the rows of the kept tokens, in place; the logits of kept tokens do not change.
 
-    Rows of byte tokens the parent lacked start as the mean of its byte rows. If the number of tokens is no multiple
-    of `multiple`, padding rows are the mean of all kept rows: their logit is the mean of the others (biases
-    included), which is never above the largest, so a padding row cannot win. `keep_tokens` returns sizes that need
-    no padding. A tokenizer that lost and gained nothing leaves the model untouched to the last byte.
+    Rows of byte tokens that the parent lacked start as the mean of its byte rows. If the number of tokens is not a
+    multiple of `multiple`, padding rows are the mean of all kept rows: their logit is the mean of the others (biases
+    included), which is never above the largest, so a padding row cannot win. `keep_tokens` returns sizes that need no
+    padding. An unchanged tokenizer leaves every byte of the model unchanged.
 
     Args:
         model: a causal language model of `transformers`, on any device, in any dtype.
@@ -28,8 +29,8 @@ def trim_model(model: Any, trimmed: TrimmedTokenizer, *, multiple: int = 64) -> 
         multiple: the vocabulary size is padded to a multiple of this.
 
     Returns:
-        The same model: tied weights share storage as before; `vocab_size` and all token ids of `config` (nested text
-        configs too) and `generation_config` renumbered; ids of tokens that are gone are dropped.
+        The same model. Tied weights share storage as before. `vocab_size` and all token ids of `config` (nested text
+        configs too) and `generation_config` are renumbered; ids of removed tokens are dropped.
 
     Raises:
         PlanError: the tokenizer has more tokens than the model has rows.
@@ -58,6 +59,11 @@ def trim_model(model: Any, trimmed: TrimmedTokenizer, *, multiple: int = 64) -> 
 
 
 def _refuse_other_tables(model: Any, embedding: nn.Module, rows: int) -> None:
+    """Refuse a model with a second embedding table over tokens.
+
+    Raises:
+        UnsupportedModel: there is one.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and module is not embedding and module.num_embeddings == rows:
             raise UnsupportedModel(f"{name} is a second table of token rows; keep the vocabulary of this architecture.")
@@ -72,7 +78,7 @@ def _replace(module: Any, name: str, trimmed: TrimmedTokenizer, size: int) -> No
 
 
 def _gather(rows: Tensor, trimmed: TrimmedTokenizer, size: int) -> Tensor:
-    """Rows [V, ...] of the parent to rows [size, ...]: kept, mean byte row for added bytes, mean row for padding."""
+    """Gather rows [V, ...] of the parent into [size, ...]; added bytes get the mean byte row, padding the mean row."""
     old_ids = torch.tensor(trimmed.old_ids, device=rows.device)
     added = old_ids == ADDED
     kept = rows[old_ids.clamp(min=0)]
@@ -82,7 +88,7 @@ def _gather(rows: Tensor, trimmed: TrimmedTokenizer, size: int) -> Tensor:
 
 
 def _renumber_model(model: Any, new_ids: Mapping[int, int], rows: int, size: int) -> None:
-    """Set sizes and ids wherever the model, its config and its generation config state them."""
+    """Update sizes and ids everywhere in the model, its config and its generation config."""
     _renumber_config(model.config, new_ids, size)
     if getattr(model, "generation_config", None) is not None:
         _renumber_config(model.generation_config, new_ids, size)
@@ -95,6 +101,7 @@ def _renumber_model(model: Any, new_ids: Mapping[int, int], rows: int, size: int
 
 
 def _renumber_config(config: Any, new_ids: Mapping[int, int], size: int) -> None:
+    """Update the vocabulary size and all token ids of a config, nested configs included."""
     for name, value in list(vars(config).items()):
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             _renumber_config(value, new_ids, size)
@@ -109,7 +116,7 @@ def _renumber_config(config: Any, new_ids: Mapping[int, int], size: int) -> None
 
 
 def _renumber_bias(value: Any, new_ids: Mapping[int, int]) -> Any:
-    """`sequence_bias`: a mapping from id tuples, or pairs of an id list and a bias."""
+    """Renumber `sequence_bias`: a mapping from id tuples, or pairs of an id list and a bias."""
     pairs = list(value.items()) if isinstance(value, Mapping) else value
     kept = [(ids, bias) for ids, bias in pairs if all(token in new_ids for token in ids)]
     renumbered = [([new_ids[token] for token in ids], bias) for ids, bias in kept]
@@ -119,10 +126,10 @@ def _renumber_bias(value: Any, new_ids: Mapping[int, int]) -> Any:
 
 
 def _renumber(value: Any, new_ids: Mapping[int, int]) -> Any:
-    """One id, a list of ids or a list of sequences of ids. What cannot be said any more becomes None or drops out.
+    """Renumber one id, a list of ids or a list of sequences of ids; removed ids become None or are dropped.
 
-    Dropping is faithful: a model that lacks a token can neither produce it, stop at it nor need it suppressed. A
-    sequence goes as a whole, for a part of it would mean something else.
+    Dropping changes nothing: a model that lacks a token can neither produce it, stop at it nor need it suppressed. A
+    sequence is dropped as a whole, because a part of it would mean something else.
     """
     if isinstance(value, int):
         return new_ids.get(value)

@@ -1,4 +1,4 @@
-"""Rebuild a tokenizer on fewer tokens, and the maps between its ids and the parent's."""
+"""Pruned tokenizers: rebuild a tokenizer on fewer tokens, and map between its ids and the parent's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from minigpt.pruning.vocab.bpe import Bpe, parts_of, read_bpe
 from minigpt.pruning.vocab.closure import close
 from minigpt.types import Ints
 
+# Stands in `old_ids` for a token that the parent lacks.
 ADDED = -1
+# Arguments of the parent's tokenizer that do not hold for a rebuilt one.
 _NOT_CARRIED = {
     *("tokenizer_object", "tokenizer_file", "vocab", "merges", "vocab_file", "merges_file", "gguf_file"),
     *("added_tokens_decoder", "name_or_path", "special_tokens_map_file", "files_loaded", "backend"),
@@ -22,14 +24,14 @@ _NOT_CARRIED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrimmedTokenizer:
-    """A pruned tokenizer and where its tokens came from.
+    """A pruned tokenizer and the origin of its tokens.
 
     Attributes:
         tokenizer: a `PreTrainedTokenizerFast` with the parent's settings and chat template.
-        old_ids: new id i was the parent's old_ids[i]; -1 marks a byte token that the parent lacked. The parent's
-            tokens keep their order, added bytes come last.
-        byte_ids: the parent's ids of the byte tokens it has; rows of added bytes start as the mean of theirs.
-        parent_size: how many tokens the parent's tokenizer has.
+        old_ids: the parent's id of each new id; -1 marks a byte token that the parent lacked. The parent's tokens keep
+            their order, and added bytes come last.
+        byte_ids: the parent's ids of its byte tokens; rows of added bytes start as the mean of their rows.
+        parent_size: number of tokens of the parent's tokenizer.
     """
 
     tokenizer: Any
@@ -39,24 +41,24 @@ class TrimmedTokenizer:
 
     @property
     def unchanged(self) -> bool:
-        """Whether every token of the parent is here under its own id, and no other."""
+        """Whether the tokens are exactly the parent's, under the same ids."""
         return self.old_ids == tuple(range(self.parent_size))
 
     @property
     def new_ids(self) -> dict[int, int]:
-        """The parent's id of each kept token to its new id."""
+        """Mapping from the parent's id of each kept token to its new id."""
         return {old: new for new, old in enumerate(self.old_ids) if old != ADDED}
 
 
 def trim_tokenizer(tokenizer: Any, keep: Ints) -> TrimmedTokenizer:
-    """Rebuild `tokenizer` on the tokens `keep`.
+    """Rebuild a tokenizer on the tokens `keep`.
 
     Normalizer, pre-tokenizer, decoder, chat template, special tokens, padding side and maximal length stay. Every
     merge whose two parts and product are kept stays, in order. Byte tokens that the parent lacks are added, so that
-    every text the pre-tokenizer leaves intact survives encoding and decoding, even where the parent drops a byte.
+    every text that the pre-tokenizer leaves intact survives encoding and decoding, even where the parent drops a byte.
 
     Args:
-        tokenizer: the parent's fast tokenizer; not changed.
+        tokenizer: the parent's fast tokenizer, which stays as it is.
         keep: sorted parent ids, closed under merges (from `keep_tokens` or `closure`).
 
     Raises:
@@ -76,19 +78,24 @@ def trim_tokenizer(tokenizer: Any, keep: Ints) -> TrimmedTokenizer:
 
 
 def encode_parent_ids(trimmed: TrimmedTokenizer, child_ids: Iterable[int], *, missing: int = ADDED) -> list[int]:
-    """The child's ids as the parent's, to feed the parent the same text in distillation.
+    """Convert ids of the pruned tokenizer to the parent's, to give a teacher the same text in distillation.
 
     Args:
         trimmed: the pruned tokenizer.
-        child_ids: ids of the child, padding rows of its embedding allowed.
-        missing: what stands for a token the parent does not have. The default -1 is not an id: mask these positions,
-            or pass an id such as the parent's `eos_token_id` and ignore its prediction there.
+        child_ids: ids of the pruned tokenizer; padding rows of the embedding are allowed.
+        missing: the id for tokens that the parent lacks. The default -1 is not an id: mask these positions, or pass an
+            id such as the parent's `eos_token_id` and ignore its prediction there.
     """
     old_ids = [missing if old == ADDED else old for old in trimmed.old_ids]
     return [old_ids[child] if child < len(old_ids) else missing for child in child_ids]
 
 
 def _check_closed(bpe: Bpe, keep: Ints) -> None:
+    """Refuse ids that are unknown, or that lack a token they are built from.
+
+    Raises:
+        PlanError: there is such an id.
+    """
     if unknown := set(keep) - bpe.names.keys():
         raise PlanError(
             f"Token id {min(unknown)} of the plan is not in the vocabulary; the plan is for another parent."
@@ -102,7 +109,7 @@ def _check_closed(bpe: Bpe, keep: Ints) -> None:
 
 
 def _document(bpe: Bpe, names: list[str]) -> dict[str, Any]:
-    """`tokenizer.json` on `names`. Added tokens join the model's vocabulary, which alone fixes their ids."""
+    """Write `tokenizer.json` for the tokens `names`; added tokens join the vocabulary, which alone fixes their ids."""
     ids = {name: number for number, name in enumerate(names)}
     merges = [list(pair) for pair in bpe.ranks if pair[0] in ids and pair[1] in ids and "".join(pair) in ids]
     added = [token | {"id": ids[token["content"]]} for token in bpe.document["added_tokens"]]
@@ -116,7 +123,7 @@ def _document(bpe: Bpe, names: list[str]) -> dict[str, Any]:
 
 
 def _renumber(node: Any, ids: dict[str, int]) -> Any:
-    """Copy a post-processor with the ids of the tokens it inserts brought up to date."""
+    """Copy a post-processor with the new ids of the tokens that it inserts."""
     if isinstance(node, list):
         return [_renumber(item, ids) for item in node]
     if not isinstance(node, dict):
@@ -131,7 +138,7 @@ def _renumber(node: Any, ids: dict[str, int]) -> Any:
 
 
 def _wrap(parent: Any, document: dict[str, Any]) -> Any:
-    """A plain `PreTrainedTokenizerFast`: model-specific classes rebuild themselves on loading, this one loads as is."""
+    """Wrap a document in a plain `PreTrainedTokenizerFast`: model-specific classes would rebuild it on loading."""
     import transformers
     from tokenizers import Tokenizer
 
