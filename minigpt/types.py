@@ -270,7 +270,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
-    """Everything that a build measured, and what is needed to check it; docs/reference/report.md has the JSON form.
+    """Everything that a build measured, with what is needed to check it (docs/reference/report.md).
 
     Attributes:
         domain: Name of the domain.

@@ -130,6 +130,7 @@ class _Layer:
         return following
 
     def _attend(self, normed: Tensor, chunk: _Chunk) -> Tensor:
+        """Run the layer's attention on normed states."""
         added: Tensor = self.attention(hidden_states=normed, **chunk.arguments[self.index])[0]
         return added
 
@@ -194,10 +195,12 @@ def _weights(norm: Any, like: Tensor) -> Tensor:
 
 
 def _unit(norm: Any, size: int) -> UnitNorm:
+    """Make the norm without weights that replaces a norm."""
     return UnitNorm(size, _epsilon(norm))
 
 
 def _epsilon(norm: Any) -> float:
+    """Return the epsilon of a norm, which families name differently."""
     return float(getattr(norm, "variance_epsilon", None) or norm.eps)
 
 
@@ -240,7 +243,7 @@ def paper_form(material: Material, target: int) -> PaperForm:
     size = parameters_at(model, width)
     if size > target:
         raise PlanError(
-            f"slicegpt leaves {size:,} parameters at its narrowest, {target:,} are asked for; ask for more."
+            f"slicegpt leaves at least {size:,} parameters, and the target is {target:,}; ask for a larger target."
         )
     untied = " The head is untied and counts." if model.config.tie_word_embeddings else ""
     rotate_and_slice(model, material.batches, width)

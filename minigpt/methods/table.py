@@ -82,7 +82,7 @@ class Method:
 
     @property
     def ships(self) -> bool:
-        """Whether the method has a form that plain transformers loads."""
+        """True if the method has a form that plain transformers loads."""
         return not self.loads.startswith("no")
 
 

@@ -141,10 +141,10 @@ def logits(model: Any) -> torch.Tensor:
 
 def test_conversion_reproduces_the_model(home: Path, tmp_path: Path) -> None:
     model = llama()
-    made = parent(str(write_gguf(tmp_path / "tiny.gguf", model, metadata())))
-    torch.testing.assert_close(logits(load_model(made.path)), logits(model), rtol=0, atol=1e-6)
-    assert made.precision == "float32"
-    again = AutoModelForCausalLM.from_pretrained(made.path)
+    converted = parent(str(write_gguf(tmp_path / "tiny.gguf", model, metadata())))
+    torch.testing.assert_close(logits(load_model(converted.path)), logits(model), rtol=0, atol=1e-6)
+    assert converted.precision == "float32"
+    again = AutoModelForCausalLM.from_pretrained(converted.path)
     assert again.config.tie_word_embeddings
     assert (again.config.bos_token_id, again.config.eos_token_id, again.config.pad_token_id) == (1, 2, 2)
     assert (again.generation_config.bos_token_id, again.generation_config.eos_token_id) == (1, 2)
@@ -163,11 +163,13 @@ def test_quantized_weights_are_kept_exactly(home: Path, tmp_path: Path) -> None:
     """Storage loses nothing: the folder holds the very numbers that the `gguf` package dequantizes."""
     kind = gguf.GGMLQuantizationType.Q4_1
     model = llama()
-    made = parent(str(write_gguf(tmp_path / "tiny.gguf", model, metadata(), kind)))
+    converted = parent(str(write_gguf(tmp_path / "tiny.gguf", model, metadata(), kind)))
     original = model.model.layers[0].mlp.up_proj.weight.detach().numpy()
     expected = gguf.quants.dequantize(gguf.quants.quantize(original, kind), kind)
-    assert made.precision == "Q4_1 dequantized"
-    np.testing.assert_array_equal(load_model(made.path).model.layers[0].mlp.up_proj.weight.detach().numpy(), expected)
+    assert converted.precision == "Q4_1 dequantized"
+    np.testing.assert_array_equal(
+        load_model(converted.path).model.layers[0].mlp.up_proj.weight.detach().numpy(), expected
+    )
     assert np.abs(expected - original).max() > 0
 
 
@@ -234,8 +236,8 @@ def test_special_tokens_template_and_added_tokens_are_kept(home: Path, tmp_path:
 
 def test_bos_is_added_only_if_the_file_asks() -> None:
     assert byte_level_tokenizer(metadata()).encode("a") == [100]
-    asked = byte_level_tokenizer(metadata(**{"tokenizer.ggml.add_bos_token": True}))
-    assert asked.encode("a") == [1, 100]
+    with_bos = byte_level_tokenizer(metadata(**{"tokenizer.ggml.add_bos_token": True}))
+    assert with_bos.encode("a") == [1, 100]
     flags = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.add_eos_token": True}
     both = byte_level_tokenizer(metadata(**flags))
     assert both.encode("a") == [1, 100, 2]
@@ -274,9 +276,9 @@ def test_the_default_parent_through_the_package_index() -> None:
     """Ids, greedy text and loss of the plain folder equal those of the file read by transformers."""
     from tests.support.tiny import SENTENCES
 
-    made = parent(DEFAULT_BASE)
-    model, tokenizer = load_model(made.path), load_tokenizer(made.path)
-    assert made.precision == "Q4_1 dequantized"
+    converted = parent(DEFAULT_BASE)
+    model, tokenizer = load_model(converted.path), load_tokenizer(converted.path)
+    assert converted.precision == "Q4_1 dequantized"
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
     golden = {
         "\n\n2020": ["ĊĊ", "2", "0", "2", "0"],

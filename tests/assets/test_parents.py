@@ -142,20 +142,20 @@ def test_a_hub_id_without_network_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 def test_a_hub_model_is_fetched_at_its_revision_and_fingerprinted_by_commit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    request: dict[str, Any] = {}
     snapshot = folder.rename(tmp_path / ("c0ffee" * 7)[:40])
 
     def download(repo: str, **options: Any) -> str:
-        asked.update(options, repo=repo)
+        request.update(options, repo=repo)
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    made = parent("org/name@v2")
-    assert (asked["repo"], asked["revision"]) == ("org/name", "v2")
-    assert made.path == snapshot
+    model = parent("org/name@v2")
+    assert (request["repo"], request["revision"]) == ("org/name", "v2")
+    assert model.path == snapshot
     other = snapshot.rename(tmp_path / ("decade" * 7)[:40])
     snapshot = other
-    assert parent("org/name@v2").fingerprint != made.fingerprint
+    assert parent("org/name@v2").fingerprint != model.fingerprint
     wanted = {
         "model.safetensors",
         "config.json",
@@ -174,8 +174,8 @@ def test_a_hub_model_is_fetched_at_its_revision_and_fingerprinted_by_commit(
     }
     kept = filter_repo_objects(
         sorted(wanted | unwanted),
-        allow_patterns=asked["allow_patterns"],
-        ignore_patterns=asked["ignore_patterns"],
+        allow_patterns=request["allow_patterns"],
+        ignore_patterns=request["ignore_patterns"],
     )
     assert set(kept) == wanted
 

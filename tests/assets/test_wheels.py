@@ -93,8 +93,8 @@ def test_the_second_call_needs_no_pip(pip: FakePip) -> None:
 def test_a_folder_comes_whole_even_after_one_of_its_files(pip: FakePip) -> None:
     fetch_member("pypi:tiny-asset==1.0/tiny/data/a.txt")
     folder = fetch_member("pypi:tiny-asset==1.0/tiny/data/")
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert found == {"a.txt": b"alpha", "sub/b.bin": CONTENT["tiny/data/sub/b.bin"]}
+    content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert content == {"a.txt": b"alpha", "sub/b.bin": CONTENT["tiny/data/sub/b.bin"]}
 
 
 def test_a_wrong_hash_is_refused_and_leaves_nothing(pip: FakePip, home: Path) -> None:
@@ -221,8 +221,8 @@ def test_a_file_in_parts_is_joined_checked_and_its_parts_forgotten(pip: FakePip,
     ],
 )
 def test_pip_failures_become_one_sentence(log: str, words: str, home: Path, monkeypatch: Any) -> None:
-    done = subprocess.CompletedProcess([], 1, "", log)
-    monkeypatch.setattr(wheels.subprocess, "run", lambda *_args, **_options: done)
+    process = subprocess.CompletedProcess([], 1, "", log)
+    monkeypatch.setattr(wheels.subprocess, "run", lambda *_args, **_options: process)
     with pytest.raises(AssetError, match=words) as caught:
         fetch_member(f"pypi:x==1/y#sha256={'0' * 64}")
     assert "\n" not in str(caught.value)

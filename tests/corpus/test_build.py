@@ -59,16 +59,16 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Any:
                 for name in texts
             ),
             questions=tuple(
-                QuestionsConfig(name=found.name, file="q.jsonl", limit=limit if found.derived else None)
-                for found in questions
+                QuestionsConfig(name=question_set.name, file="q.jsonl", limit=limit if question_set.derived else None)
+                for question_set in questions
             ),
         )
 
     return make
 
 
-def sources(found: Sequence[Document]) -> set[str]:
-    return {document.source for document in found}
+def sources(passages: Sequence[Document]) -> set[str]:
+    return {document.source for document in passages}
 
 
 def pairs(corpus: Corpus) -> Iterator[tuple[str, str]]:
@@ -115,15 +115,17 @@ def test_same_seed_same_corpus_whatever_the_order(domain: Any) -> None:
 
 
 def test_declared_splits_are_honored(domain: Any) -> None:
-    train, held = documents(30), [replace(d, source=f"exam|{d.source}", text=f"{d.text} x") for d in documents(5)]
-    held += [Document(text=prose(("own", i)), source="own") for i in range(4)]
-    held.append(replace(held[-1], text=edited(held[-1].text)))
-    corpus = build_corpus(domain({"train_a": train, "heldout_b": held}))
+    train, heldout = documents(30), [replace(d, source=f"exam|{d.source}", text=f"{d.text} x") for d in documents(5)]
+    heldout += [Document(text=prose(("own", i)), source="own") for i in range(4)]
+    heldout.append(replace(heldout[-1], text=edited(heldout[-1].text)))
+    corpus = build_corpus(domain({"train_a": train, "heldout_b": heldout}))
     assert_sound(corpus)
-    assert sorted(d.text for d in corpus.heldout) == sorted(d.text for d in held)
+    assert sorted(d.text for d in corpus.heldout) == sorted(d.text for d in heldout)
     assert corpus.counts["near_duplicates"] == 15
     assert {a.name: a.documents for a in corpus.attributions} == {"train_a": 25, "heldout_b": 6}
-    with_dev = build_corpus(domain({"train": train, "heldout": held, "dev": [Document(text=prose("d"), source="d")]}))
+    with_dev = build_corpus(
+        domain({"train": train, "heldout": heldout, "dev": [Document(text=prose("d"), source="d")]})
+    )
     assert sources(with_dev.dev) == {"d"}
 
 
@@ -139,35 +141,35 @@ def test_text_of_test_questions_is_not_trained_on(domain: Any) -> None:
     trained = [d.text for d in (*corpus.train, *corpus.calibration)]
     assert all(" ".join(d.text.split()[10:30]) not in text for d in leaked for text in trained)
     assert corpus.counts["overlaps_questions"] >= 20
-    assert [found.name for found in corpus.questions] == ["exam"]
+    assert [question_set.name for question_set in corpus.questions] == ["exam"]
 
 
 def test_the_fragments_of_a_blanked_question_are_guarded() -> None:
     first, second = prose("first", length=14).split(), prose("second", length=9).split()
-    turn = prose("turn", length=9)
+    phrase = prose("turn", length=9)
 
-    def asked(*texts: str) -> QuestionSet:
-        made = tuple(
+    def question_set(*texts: str) -> QuestionSet:
+        questions = tuple(
             Question(question=text, choices=("a", "b"), answer=0, source=f"s{index}", license="x")
             for index, text in enumerate(texts)
         )
-        return QuestionSet(name="q", role="test", derived=True, questions=made)
+        return QuestionSet(name="q", role="test", derived=True, questions=questions)
 
-    found = asked(
+    guarded = question_set(
         f"Alpha {' '.join(first)} ___ tail one?",
-        f"Beta ___ {' '.join(second)} ___ {turn} ___ two?",
-        f"Gamma ___ {turn} ___ three?",
-        f"Delta ___ {turn} ___ four?",
+        f"Beta ___ {' '.join(second)} ___ {phrase} ___ two?",
+        f"Gamma ___ {phrase} ___ three?",
+        f"Delta ___ {phrase} ___ four?",
     )
     texts = {
         "long": f"begins {' '.join(first[1:])} ends",
         "short": f"begins {' '.join(second)} ends",
         "part": f"begins {' '.join(second[:8])} ends",
-        "turn": f"begins {turn} ends",
+        "turn": f"begins {phrase} ends",
     }
     pool = [Document(text=text, source=name, license="x") for name, text in texts.items()]
     tally: Counter[str] = Counter()
-    kept = guard.drop_overlap(pool, (), [found], tally)
+    kept = guard.drop_overlap(pool, (), [guarded], tally)
     assert [document.source for document in kept] == ["part", "turn"]
     assert tally == {"overlaps_questions": 2}
 
@@ -183,31 +185,34 @@ def test_a_domain_says_how_much_training_text_may_share_with_held_out_text() -> 
 
 def test_derived_questions_are_parted_by_what_was_trained_on(domain: Any) -> None:
     texts = documents(80, rows=1)
-    asked = tuple(
+    questions = tuple(
         Question(question=f"Term of {d.source}?", choices=("a", "b"), answer=1, source=d.source) for d in texts
     )
-    terms = QuestionSet(name="terms", questions=asked, derived=True)
+    terms = QuestionSet(name="terms", questions=questions, derived=True)
     corpus = build_corpus(domain({"auto": texts}, (terms,)))
     unseen, seen = corpus.questions
     assert (unseen.name, unseen.seen, seen.name, seen.seen) == ("terms", False, "terms_seen", True)
     assert {q.source for q in unseen.questions} == sources(corpus.heldout)
     assert {q.source for q in seen.questions} == sources(corpus.train)
     few = build_corpus(domain({"auto": texts}, (terms,), limit=3))
-    assert [len(found.questions) for found in few.questions] == [3, 3]
+    assert [len(question_set.questions) for question_set in few.questions] == [3, 3]
 
 
 def test_a_test_question_is_not_in_the_dev_set(domain: Any) -> None:
     one, two = (Question(question=f"What is {name}?", choices=("x", "y"), answer=0) for name in "ab")
     sets = (QuestionSet(name="exam", questions=(one, one)), QuestionSet(name="dev", questions=(one, two), role="dev"))
     corpus = build_corpus(domain({"auto": documents(20)}, sets))
-    assert {found.name: found.questions for found in corpus.questions} == {"exam": (one,), "dev": (two,)}
+    assert {question_set.name: question_set.questions for question_set in corpus.questions} == {
+        "exam": (one,),
+        "dev": (two,),
+    }
     assert corpus.counts["dropped_questions"] == 2
 
 
 def test_derived_questions_with_two_right_choices_are_dropped(domain: Any) -> None:
-    asked = [("bowing of the ___", ("shin", "thigh", "x"), 0), ("bowing of the ___", ("y", "thigh", "shin"), 1)]
-    asked += [("bowing of the ___", ("nose", "y", "z"), 0), ("pain of the ___", ("thigh", "shin", "x"), 0)]
-    questions = tuple(Question(question=q, choices=c, answer=a) for q, c, a in asked)
+    rows = [("bowing of the ___", ("shin", "thigh", "x"), 0), ("bowing of the ___", ("y", "thigh", "shin"), 1)]
+    rows += [("bowing of the ___", ("nose", "y", "z"), 0), ("pain of the ___", ("thigh", "shin", "x"), 0)]
+    questions = tuple(Question(question=q, choices=c, answer=a) for q, c, a in rows)
     sets = (QuestionSet(name="terms", questions=questions, derived=True), QuestionSet(name="exam", questions=questions))
     terms, exam = build_corpus(domain({"auto": documents(20)}, sets)).questions
     assert (terms.questions, terms.seen) == (questions[2:], None)
@@ -216,22 +221,23 @@ def test_derived_questions_with_two_right_choices_are_dropped(domain: Any) -> No
 
 def test_relevance_filters_training_text_only(domain: Any) -> None:
     foreign = [Document(text=prose(("f", i), FOREIGN), source=f"car|{i}") for i in range(20)]
-    made = domain({"auto": documents(80) + foreign})
-    plain, chosen = build_corpus(made), build_corpus(made, relevance=True, encoder=HashEncoder())
-    assert_sound(chosen)
-    assert chosen.heldout == plain.heldout and chosen.dev == plain.dev
+    definition = domain({"auto": documents(80) + foreign})
+    plain = build_corpus(definition)
+    filtered = build_corpus(definition, relevance=True, encoder=HashEncoder())
+    assert_sound(filtered)
+    assert filtered.heldout == plain.heldout and filtered.dev == plain.dev
     assert any(s.startswith("car") for s in sources(plain.heldout + plain.dev))
     assert any(s.startswith("car") for s in sources(plain.train))
-    assert not any(s.startswith("car") for s in sources(chosen.train + chosen.calibration))
-    assert chosen.counts["irrelevant"] == sum(s.startswith("car") for s in sources(plain.train + plain.calibration))
-    random.Random(1).shuffle(made_texts := documents(80) + foreign)
-    again = build_corpus(domain({"auto": made_texts}), relevance=True, encoder=HashEncoder())
-    assert again == chosen
+    assert not any(s.startswith("car") for s in sources(filtered.train + filtered.calibration))
+    assert filtered.counts["irrelevant"] == sum(s.startswith("car") for s in sources(plain.train + plain.calibration))
+    random.Random(1).shuffle(texts := documents(80) + foreign)
+    again = build_corpus(domain({"auto": texts}), relevance=True, encoder=HashEncoder())
+    assert again == filtered
 
 
 def test_max_documents_keeps_whole_documents_and_declared_text(domain: Any) -> None:
-    made = domain({"auto": documents(50), "heldout": [Document(text=prose("h"), source="h")]})
-    corpus = build_corpus(made, max_documents=12)
+    definition = domain({"auto": documents(50), "heldout": [Document(text=prose("h"), source="h")]})
+    corpus = build_corpus(definition, max_documents=12)
     everything = [d for split in SPLITS for d in getattr(corpus, split)]
     assert len(sources(everything)) == 13 and len(everything) == 37
     assert "h" in sources(corpus.heldout)

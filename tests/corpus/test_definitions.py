@@ -41,8 +41,13 @@ def document(text: str, source: str = "s") -> Document:
     ],
 )
 def test_three_ways_of_defining_are_found(sentence: str, term: str, meaning: str) -> None:
-    (found,) = definitions([document(f"Some words before. {sentence} And more after it.", "book")])
-    assert (found.term, found.meaning, found.source, found.license) == (term, meaning, "book", "CC0")
+    (definition,) = definitions([document(f"Some words before. {sentence} And more after it.", "book")])
+    assert (definition.term, definition.meaning, definition.source, definition.license) == (
+        term,
+        meaning,
+        "book",
+        "CC0",
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,7 @@ def test_what_defines_nothing_is_left(sentence: str) -> None:
 def test_the_first_definition_of_a_term_stays() -> None:
     first = "Federalism is a system of government that creates two levels of authority."
     later = "federalism is a principle under which power is divided between states and nation."
-    assert [each.meaning for each in definitions([document(first), document(later)])] == [
+    assert [definition.meaning for definition in definitions([document(first), document(later)])] == [
         "a system of government that creates two levels of authority"
     ]
 

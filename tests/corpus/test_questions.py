@@ -46,24 +46,24 @@ def test_a_leak_is_a_shared_word_in_any_form(term: str, definition: str, shown: 
     assert leaks(term, definition) is shown
 
 
-def test_masking_blanks_every_option_alike() -> None:
+def test_blanking_treats_every_option_alike() -> None:
     text, share = blank_terms("Cysts of the kidney and stones of the bladder", ("Renal cyst", "Bladder stone"))
     assert text == "___ of the kidney and ___ of the ___"
     assert share == pytest.approx(3 / 9)
 
 
 def test_questions_are_balanced_deterministic_and_from_siblings() -> None:
-    made = definition_questions(entries(), seed=3, template="{definition}")
-    assert Counter(question.answer for question in made) == {0: 2, 1: 2, 2: 2, 3: 2}
-    for question in made:
+    questions = definition_questions(entries(), seed=3, template="{definition}")
+    assert Counter(question.answer for question in questions) == {0: 2, 1: 2, 2: 2, 3: 2}
+    for question in questions:
         assert len(set(question.choices)) == 4
         assert set(question.choices) <= set(BONES)
         number = re.search(r"\d", question.question)
         assert number and question.choices[question.answer] == BONES[int(number[0])]
         assert question.source == f"doc{number[0]}"
     other = definition_questions(entries(), seed=4, template="{definition}")
-    assert {q.question for q in other} == {q.question for q in made}
-    assert other != made
+    assert {q.question for q in other} == {q.question for q in questions}
+    assert other != questions
 
 
 def test_a_family_of_three_asks_nothing_unless_cousins_help() -> None:
@@ -74,25 +74,25 @@ def test_a_family_of_three_asks_nothing_unless_cousins_help() -> None:
     assert len(definition_questions([*near, *cousins], seed=0)) == 4
 
 
-def test_without_masks_a_definition_that_shows_its_term_is_left_out_and_no_distractor_is_shown() -> None:
+def test_without_blanks_a_definition_that_shows_its_term_is_left_out_and_no_distractor_is_shown() -> None:
     items = [
         *entries(),
         Entry(term="clavicle", definition="The clavicle, near the sternum", family="bones", source="c"),
     ]
     items.append(Entry(term="rib", definition="It joins the sternum and the spine", family="bones", source="r"))
-    made = {question.source: question for question in definition_questions(items, seed=0)}
-    assert "c" not in made
-    assert "sternum" not in made["r"].choices
+    questions = {question.source: question for question in definition_questions(items, seed=0)}
+    assert "c" not in questions
+    assert "sternum" not in questions["r"].choices
 
 
-def test_with_masks_no_word_of_any_option_can_be_read() -> None:
+def test_with_blanks_no_word_of_any_option_can_be_read() -> None:
     items = [
         *entries(),
         Entry(term="rib", definition="A rib joins sternum and spine and guards the heart", family="bones", source="r"),
     ]
-    made = definition_questions(items, seed=1, template="{definition}", blank=True, max_blank=0.5)
-    assert {question.source for question in made} >= {"r"}
-    for question in made:
+    questions = definition_questions(items, seed=1, template="{definition}", blank=True, max_blank=0.5)
+    assert {question.source for question in questions} >= {"r"}
+    for question in questions:
         assert not any(leaks(choice, question.question) for choice in question.choices)
 
 
@@ -101,8 +101,8 @@ def test_a_definition_of_two_terms_and_a_term_of_two_definitions_are_not_asked()
         Entry(term="femur", definition="Something else altogether", family="bones", source="x"),
         Entry(term="coccyx", definition="The 1th part of the body in a list", family="bones", source="y"),
     ]
-    asked = {question.source for question in definition_questions([*entries(), *twice], seed=0)}
-    assert asked == {f"doc{number}" for number in range(2, 8)}
+    sources = {question.source for question in definition_questions([*entries(), *twice], seed=0)}
+    assert sources == {f"doc{number}" for number in range(2, 8)}
 
 
 def test_definitions_that_blanking_made_alike_are_not_asked() -> None:
@@ -117,10 +117,10 @@ def question(source: str, answer: int = 0) -> Question:
 
 
 def test_balancing_keeps_the_right_choice_right() -> None:
-    done = balance([question(str(number), answer=number % 4) for number in range(40)], seed=0)
-    for item in done:
+    questions = balance([question(str(number), answer=number % 4) for number in range(40)], seed=0)
+    for item in questions:
         assert item.choices[item.answer] == "abcd"[int(item.source) % 4]
-    assert Counter(item.answer for item in done) == {0: 10, 1: 10, 2: 10, 3: 10}
+    assert Counter(item.answer for item in questions) == {0: 10, 1: 10, 2: 10, 3: 10}
 
 
 def test_seen_and_unseen_are_apart_and_what_is_neither_is_left_out() -> None:

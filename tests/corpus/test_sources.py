@@ -46,8 +46,8 @@ def test_a_folder_gives_its_text_files_and_tables_in_order(tmp_path: Path) -> No
     )
     parquet(tmp_path / "d.parquet", [{"text": "Column."}])
     (tmp_path / "ignored.csv").write_text("x", encoding="utf-8")
-    found = read(".", tmp_path, license="CC0")
-    assert [(item.text, item.source, item.license) for item in found] == [
+    documents = read(".", tmp_path, license="CC0")
+    assert [(item.text, item.source, item.license) for item in documents] == [
         ("One line goes on.\nNext paragraph.", "s:a.md", "CC0"),
         ("Row.", "s:c.jsonl:1", "CC0"),
         ("Other.", "book", "MIT"),
@@ -66,11 +66,11 @@ def test_columns_are_mapped_and_a_dot_walks_into_fields(tmp_path: Path) -> None:
 def test_a_long_text_becomes_passages_of_one_document_and_loses_no_word(tmp_path: Path) -> None:
     text = "\n".join(f"Sentence {number} has some words in it. " * 20 for number in range(40))
     jsonl(tmp_path / "a.jsonl", {"text": text, "source": "book"})
-    found = read("a.jsonl", tmp_path)
-    assert len(found) > 5
-    assert {item.source for item in found} == {"book"}
-    assert max(len(item.text) for item in found) <= 3300
-    assert " ".join(item.text for item in found).split() == text.split()
+    passages = read("a.jsonl", tmp_path)
+    assert len(passages) > 5
+    assert {item.source for item in passages} == {"book"}
+    assert max(len(item.text) for item in passages) <= 3300
+    assert " ".join(item.text for item in passages).split() == text.split()
 
 
 def test_a_limit_counts_documents_and_an_online_source_waits(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_limit_counts_documents_and_an_online_source_waits(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b'{"text": "a"}\n{"text": \n', r"line 2: not valid JSON"),
         (b'{"text": "a"}\n\n[1]\n', r"line 3: expected an object"),
@@ -90,9 +90,9 @@ def test_a_limit_counts_documents_and_an_online_source_waits(tmp_path: Path) -> 
         (b"\n\n", r"holds no text"),
     ],
 )
-def test_a_wrong_row_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_wrong_row_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
-    with pytest.raises(CorpusError, match=said):
+    with pytest.raises(CorpusError, match=message):
         read("a.jsonl", tmp_path)
 
 
@@ -100,13 +100,13 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     (tmp_path / "b.parquet").write_bytes(b"not parquet")
-    for name, said in [
+    for name, message in [
         ("none.txt", "No such"),
         ("empty", "holds no"),
         ("a.pdf", "expected one of"),
         ("b.parquet", "Parquet"),
     ]:
-        with pytest.raises(CorpusError, match=said):
+        with pytest.raises(CorpusError, match=message):
             read(name, tmp_path)
     with pytest.raises(ConfigError, match="No reader called 'nonsuch'"):
         list(read_source(SourceConfig(name="s", reader="nonsuch", ref="x"), root=tmp_path))
@@ -116,8 +116,8 @@ def test_medmcqa_rows(tmp_path: Path) -> None:
     row = {"id": "1", "question": "Which?", "opa": "A1", "opb": "B1", "opc": "C1", "opd": "D1", "cop": 2}
     parquet(tmp_path / "a.parquet", [{**row, "subject_name": "Anatomy"}])
     mapped = next(item for item in load_domain("medical").questions if item.name == "medmcqa").columns
-    (found,) = ask(tmp_path, file="a.parquet", columns=mapped).questions
-    assert (found.choices, found.answer, found.subject) == (("A1", "B1", "C1", "D1"), 2, "Anatomy")
+    (question,) = ask(tmp_path, file="a.parquet", columns=mapped).questions
+    assert (question.choices, question.answer, question.subject) == (("A1", "B1", "C1", "D1"), 2, "Anatomy")
 
 
 def test_pubmedqa_rows(tmp_path: Path) -> None:
@@ -125,29 +125,29 @@ def test_pubmedqa_rows(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", row)
     named = next(item for item in load_domain("medical").questions if item.name == "pubmedqa")
     options = {"columns": named.columns, "template": named.template, "choices": named.choices}
-    (found,) = ask(tmp_path, file="a.jsonl", **options).questions
-    assert found.question == "X.\nY.\nQuestion: Is it?"
-    assert (found.choices, found.answer) == (("yes", "no", "maybe"), 2)
+    (question,) = ask(tmp_path, file="a.jsonl", **options).questions
+    assert question.question == "X.\nY.\nQuestion: Is it?"
+    assert (question.choices, question.answer) == (("yes", "no", "maybe"), 2)
 
 
 def test_casehold_rows(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", {"context": "It held (<HOLDING>).", "endings": list("abcde"), "label": 4})
     mapped = next(item for item in load_domain("law").questions if item.name == "casehold").columns
-    (found,) = ask(tmp_path, file="a.jsonl", columns=mapped).questions
-    assert (found.question, len(found.choices), found.answer) == ("It held (<HOLDING>).", 5, 4)
+    (question,) = ask(tmp_path, file="a.jsonl", columns=mapped).questions
+    assert (question.question, len(question.choices), question.answer) == ("It held (<HOLDING>).", 5, 4)
 
 
 def test_phrasebank_and_arc_rows(tmp_path: Path) -> None:
     sentiments = ["positive", "neutral", "negative"]
     jsonl(tmp_path / "a.jsonl", {"text": "Profit rose.", "choices": sentiments, "answer": "positive", "gold": 0})
     named = next(item for item in load_domain("finance").questions if item.name == "phrasebank")
-    (found,) = ask(tmp_path, file="a.jsonl", columns=named.columns, template=named.template).questions
-    assert found.question.startswith("Profit rose.") and found.answer == 0
+    (question,) = ask(tmp_path, file="a.jsonl", columns=named.columns, template=named.template).questions
+    assert question.question.startswith("Profit rose.") and question.answer == 0
     arc = {"question": "Why?", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}
     jsonl(tmp_path / "b.jsonl", arc)
     mapped = next(item for item in load_domain("general").questions if item.name == "arc_easy").columns
-    (found,) = ask(tmp_path, file="b.jsonl", columns=mapped).questions
-    assert (found.choices, found.answer) == (("x", "y"), 1)
+    (question,) = ask(tmp_path, file="b.jsonl", columns=mapped).questions
+    assert (question.choices, question.answer) == (("x", "y"), 1)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_an_answer_may_be_an_index_a_letter_or_the_choice(tmp_path: Path, answer
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"question": "?", "choices": ["a", "b"], "answer": 2}, r"line 1: the answer 2 is none of the 2 choices"),
         ({"question": "?", "choices": ["a", "b"], "answer": -1}, "the answer -1"),
@@ -169,9 +169,9 @@ def test_an_answer_may_be_an_index_a_letter_or_the_choice(tmp_path: Path, answer
         ({"choices": ["a", "b"], "answer": 0}, "no field 'question'"),
     ],
 )
-def test_a_wrong_question_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+def test_a_wrong_question_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     jsonl(tmp_path / "a.jsonl", row)
-    with pytest.raises(CorpusError, match=said):
+    with pytest.raises(CorpusError, match=message):
         ask(tmp_path, file="a.jsonl")
 
 

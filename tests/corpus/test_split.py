@@ -22,8 +22,8 @@ def test_shares_are_met_in_bytes() -> None:
     passages = [passage(f"d{i % 300}", size=rng.randrange(50, 500)) for i in range(1500)]
     sides = hold_out(passages, seed=3, shares=Shares())
     total = sum(len(p.document.text) for p in passages)
-    held, dev = (sum(len(d.text) for d in on_side(side, passages, sides)) / total for side in ("heldout", "dev"))
-    assert 0.085 < held < 0.115
+    heldout, dev = (sum(len(d.text) for d in on_side(side, passages, sides)) / total for side in ("heldout", "dev"))
+    assert 0.085 < heldout < 0.115
     assert 0.040 < dev < 0.060
 
 
@@ -51,13 +51,15 @@ def test_every_split_is_filled_or_the_error_says_why(rows: list[tuple[int, Decla
     except CorpusError as error:
         assert "documents" in str(error)
         return
-    found = {side: on_side(side, passages, sides) for side in ("heldout", "dev", "pool")}
-    assert found["heldout"] and found["dev"]
-    assert len({document.source for document in found["pool"]}) >= 2
+    documents = {side: on_side(side, passages, sides) for side in ("heldout", "dev", "pool")}
+    assert documents["heldout"] and documents["dev"]
+    assert len({document.source for document in documents["pool"]}) >= 2
     for p in passages:
         if p.declared == "heldout":
             assert sides[p.document.source] == "heldout"
-    assert {d.source for d in found["heldout"]}.isdisjoint(d.source for side in ("dev", "pool") for d in found[side])
+    assert {d.source for d in documents["heldout"]}.isdisjoint(
+        d.source for side in ("dev", "pool") for d in documents[side]
+    )
 
 
 def test_one_document_declared_twice_stays_held_out() -> None:

@@ -158,10 +158,11 @@ def test_many_texts_at_once_are_judged_as_each_alone(
         long = [target for target in targets if len(target.split()) >= dedup.Overlap.SHORTEST]
         for length in {min(size, len(target.split())) for target in long}:
             alike = [runs(target, length) for target in long if min(size, len(target.split())) == length]
-            mine = runs(text, length)
-            common = mine & set().union(*alike)
+            text_runs = runs(text, length)
+            common = text_runs & set().union(*alike)
             if common and (
-                len(common) >= share * len(mine) or any(len(mine & each) >= share * len(each) for each in alike)
+                len(common) >= share * len(text_runs)
+                or any(len(text_runs & target_runs) >= share * len(target_runs) for target_runs in alike)
             ):
                 return True
         return False

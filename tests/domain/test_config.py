@@ -36,7 +36,7 @@ def written(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("name: x\ncorpus: [{name: a, file: b, licence: MIT}]", r"unknown key 'licence' in corpus\[0\].*'license'"),
         ("name: x\ncorpora: []", r"unknown key 'corpora'.*'corpus'|corpus is missing"),
@@ -56,8 +56,8 @@ def written(folder: Path, text: str) -> str:
         ("- a", "mapping"),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_place_and_the_reason(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_a_wrong_file_is_refused_with_the_place_and_the_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         config.load_domain(written(tmp_path, text))
     assert str(tmp_path) in str(caught.value)
     assert str(caught.value).count("\n") == 0
@@ -131,12 +131,12 @@ def test_online_sources_wait_until_they_are_asked_for() -> None:
 
 def test_problems_name_what_is_missing(tmp_path: Path) -> None:
     text = "name: x\ncorpus: [{name: a, file: b.txt}, {name: r, reader: nonsuch, ref: c}]\ngeneral: nowhere\n"
-    found = "\n".join(config.validate(config.load_domain(written(tmp_path, text))))
-    assert "b.txt" in found and "nonsuch" in found and "nowhere" in found
+    problems = "\n".join(config.validate(config.load_domain(written(tmp_path, text))))
+    assert "b.txt" in problems and "nonsuch" in problems and "nowhere" in problems
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (GOOD.replace("name: x", "name: ../x"), "cannot name a domain"),
         (GOOD.replace("name: x", "name: My Domain"), "cannot name a domain"),
@@ -145,10 +145,10 @@ def test_problems_name_what_is_missing(tmp_path: Path) -> None:
         ("name: x\ncorpus: [{name: a, reader: hpo, ref: 'pypi:nobody/a.obo'}]", "no reference"),
     ],
 )
-def test_names_and_references_that_cannot_be_used_are_problems(tmp_path: Path, text: str, said: str) -> None:
+def test_names_and_references_that_cannot_be_used_are_problems(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "b.txt").write_text("Some text.")
     (problem,) = config.validate(config.load_domain(written(tmp_path, text)))
-    assert said in problem
+    assert message in problem
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_overrides_convert_to_the_type_of_the_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("heal.stps", "5", "Did you mean 'heal.steps'"),
         ("heel.steps", "5", "Did you mean 'heal'"),
@@ -183,6 +183,6 @@ def test_overrides_convert_to_the_type_of_the_field() -> None:
         ("heal.lora", "perhaps", "does not fit"),
     ],
 )
-def test_a_wrong_override_is_explained(option: str, value: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_wrong_override_is_explained(option: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         apply_overrides(Options(), {option: value})

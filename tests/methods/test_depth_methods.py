@@ -200,19 +200,19 @@ def test_blockpruner_in_memory(family: str) -> None:
     model = model_of(family, layers=LAYERS)
     total = sum(p.numel() for p in model.parameters())
     half = sum(p.numel() for p in model.model.layers[1].mlp.parameters())
-    masked = resolve(METHODS["greedy-blocks"].paper_form or "")(material(model), total - 2 * half)
-    assert total - 4 * half < masked.parameters <= total - 2 * half
-    assert masked.parameters == sum(p.numel() for p in masked.model.parameters())
-    gone = [(i, half) for half in ("ffn", "kv_groups") for i, kept in enumerate(masked.kept[half]) if kept == 0]
+    paper_form = resolve(METHODS["greedy-blocks"].paper_form or "")(material(model), total - 2 * half)
+    assert total - 4 * half < paper_form.parameters <= total - 2 * half
+    assert paper_form.parameters == sum(p.numel() for p in paper_form.model.parameters())
+    gone = [(i, half) for half in ("ffn", "kv_groups") for i, kept in enumerate(paper_form.kept[half]) if kept == 0]
     assert gone and not {0, LAYERS - 1} & {index for index, _ in gone}
     twin = model_of(family, layers=LAYERS)
     for index, kind in gone:
         path = "mlp.down_proj" if kind == "ffn" else "self_attn.o_proj"
         for parameter in twin.model.layers[index].get_submodule(path).parameters():
             parameter.data.zero_()
-    assert plain_loss(masked.model, random_batch()) == pytest.approx(plain_loss(twin, random_batch()), rel=1e-5)
+    assert plain_loss(paper_form.model, random_batch()) == pytest.approx(plain_loss(twin, random_batch()), rel=1e-5)
     kwargs = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
-    assert torch.equal(masked.model.generate(IDS[:1], **kwargs), twin.generate(IDS[:1], **kwargs))
+    assert torch.equal(paper_form.model.generate(IDS[:1], **kwargs), twin.generate(IDS[:1], **kwargs))
 
 
 @pytest.mark.parametrize("form", ["layers", "halves"])

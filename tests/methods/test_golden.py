@@ -178,7 +178,7 @@ def test_flap_adds_no_bias_where_the_family_has_none(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
-def test_flap_masked(family: str) -> None:
+def test_flap_paper_form(family: str) -> None:
     """One ranking over all layers, cheapest first by score; masked inputs are held at their means."""
     model = model_of(family)
     scores = [written_out_flap(model, layer) for layer in range(4)]
@@ -241,7 +241,7 @@ def test_llm_pruner(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma"])
-def test_llm_pruner_masked_spares_the_ends(family: str) -> None:
+def test_llm_pruner_paper_form_spares_the_ends(family: str) -> None:
     """2,496 parameters off layers 1 and 2 of 4: less than half of a layer, so no group; 26 neurons of 96."""
     model = model_of(family)
     before, scores = parameters_of(model), scored("llm-pruner", model)
@@ -276,7 +276,7 @@ def test_mini_gpt_ranks_units_by_the_threshold_that_touches_them(family: str) ->
 
 
 @pytest.mark.parametrize("family", ["llama", "llama+biases", "qwen2", "gemma"])
-def test_mini_gpt_masked_is_the_paper_s_zeroing(family: str) -> None:
+def test_mini_gpt_paper_form_is_the_paper_s_zeroing(family: str) -> None:
     """Rows and columns under epsilon, the gate's row under a silent activation, biases by A_out, unseen tokens."""
     model, epsilon = model_for(family), 0.45
     expected, means = deepcopy(model), magnitudes(model)

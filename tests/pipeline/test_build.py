@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("home")
 
 @pytest.fixture(scope="module")
 def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[BuildOptions, BuildReport]:
-    """A finished build with the control, its catalog elsewhere."""
+    """A finished build with a tuned parent, its catalog elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINIGPT_HOME", str(tmp_path_factory.mktemp("home")))
         options = world.options("finished", overrides=CONTROL)
@@ -70,7 +70,7 @@ def test_every_stage_is_measured_on_every_task_once(finished: tuple[BuildOptions
             assert metric.chance == (0.25 if metric.task == "words/next" else None)
 
 
-def test_the_control_had_every_chance_and_training_is_counted(finished: tuple[BuildOptions, BuildReport]) -> None:
+def test_the_tuned_parent_had_every_chance_and_training_is_counted(finished: tuple[BuildOptions, BuildReport]) -> None:
     _, made = finished
     training = {stage.stage: stage.training for stage in made.stages}
     assert training["parent"] is None

@@ -105,7 +105,7 @@ def test_a_build_keeps_the_bound_among_its_steps_and_says_so(world: World) -> No
 def test_healing_is_told_the_bound_and_made_again_for_another(
     world: World, made: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit is a multiple of what the parent pays on the control's dev text, all of it."""
+    """The limit is a multiple of what the parent pays on the general dev text, all of it."""
     told: list[Bound | None] = []
     real = healing.train
 

@@ -1,4 +1,4 @@
-"""Builds with methods that own few axes, and `--masked`: what is written, what is counted, what is refused."""
+"""Builds with methods that own few axes, and `--paper-form`: what is written, what is counted, what is refused."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("home")
 FAST = {"heal.steps": "0", "evaluation.sample_tokens": "0", "evaluation.general": "false"}
 BEFORE = 176_416
 NEURON, GROUP = 96, 1536
+# Weights of the parent that are zero from the start: its embedding of the padding token.
 ZERO = 32
-"""The parent's embedding of the padding token is zero from the start."""
 
 
 def build(options: BuildOptions) -> BuildReport:
@@ -82,7 +82,7 @@ def test_flap_builds_a_model_with_biases_that_counts_them(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["flap", "mini-gpt"])
-def test_masked_writes_a_report_and_no_model(world: World, method: str) -> None:
+def test_a_paper_form_writes_a_report_and_no_model(world: World, method: str) -> None:
     chosen = options(world, f"masked-{method}", method, masked=True)
     made = build(chosen)
     folder = world.root / f"masked-{method}"
@@ -98,7 +98,7 @@ def test_masked_writes_a_report_and_no_model(world: World, method: str) -> None:
         build(replace(chosen, masked=False))
 
 
-def test_a_form_is_made_again_for_calibration_text_of_other_windows(world: World, made: Counter[str]) -> None:
+def test_a_paper_form_is_made_again_for_calibration_text_of_other_windows(world: World, made: Counter[str]) -> None:
     for window in ("64", "32", "32"):
         chosen = options(world, "masked-window", "flap", masked=True, overrides={"heal.window": window})
         begun = start(chosen)
@@ -107,18 +107,18 @@ def test_a_form_is_made_again_for_calibration_text_of_other_windows(world: World
     assert made["measured_pruned"] == 2 and made["measured_parent"] == 1
 
 
-def test_masked_without_a_form_of_its_own_is_the_pruned_model(world: World) -> None:
+def test_a_method_without_a_paper_form_evaluates_the_pruned_model(world: World) -> None:
     """`contextual` evaluated in memory gives the numbers of the pruned model that a build saves."""
     asked = {"evaluation.sample_tokens": "3", "repair.tokens": "512"}
-    shipped, masked = (
+    shipped, in_memory = (
         build(options(world, f"contextual-{flag}", "contextual", masked=flag, overrides=asked))
         for flag in (False, True)
     )
-    ours, theirs = pruned(masked), pruned(shipped)
+    ours, theirs = pruned(in_memory), pruned(shipped)
     assert ours.parameters == theirs.parameters and ours.sample == theirs.sample
     for one, other in zip(ours.metrics, theirs.metrics, strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-6)
-    assert masked.kept_per_layer == shipped.kept_per_layer and masked.shape_after == shipped.shape_after
+    assert in_memory.kept_per_layer == shipped.kept_per_layer and in_memory.shape_after == shipped.shape_after
 
 
 def test_epsilon_is_an_option(world: World) -> None:
@@ -175,7 +175,7 @@ def test_whole_layers_miss_the_size_and_say_so(world: World) -> None:
     kept = pruned(made).parameters
     assert abs(kept - 0.9 * BEFORE) < BEFORE - kept
     assert (
-        f"158,774 parameters were asked for; {kept:,} is what shortgpt comes to, because it removes in coarse steps."
+        f"The target was 158,774 parameters; the result has {kept:,}, because shortgpt removes in coarse steps."
         in made.notes
     )
 

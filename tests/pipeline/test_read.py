@@ -38,7 +38,7 @@ def asking(document: Document, *, seen: bool) -> QuestionSet:
     return QuestionSet(name="terms_seen" if seen else "terms", questions=(question,), derived=True, seen=seen)
 
 
-def test_control_text_that_holds_the_domain_s_held_out_text_is_not_trained_on() -> None:
+def test_general_text_that_holds_the_domain_s_held_out_text_is_not_trained_on() -> None:
     own, general = corpus("own", range(5)), corpus("general", range(10, 15))
     copied = Document(text=own.heldout[0].text, source="another name")
     general = Corpus(**{**fields(general), "train": (*general.train, copied)})
@@ -48,14 +48,14 @@ def test_control_text_that_holds_the_domain_s_held_out_text_is_not_trained_on() 
     assert left[0].counts["control_overlaps_heldout"] == 1
 
 
-def test_domain_text_that_holds_the_control_s_held_out_text_is_not_trained_on() -> None:
+def test_domain_text_that_holds_the_general_corpus_s_held_out_text_is_not_trained_on() -> None:
     own, general = corpus("own", range(5)), corpus("general", range(10, 15))
     own = Corpus(**{**fields(own), "train": (*own.train, Document(text=general.heldout[0].text, source="mine"))})
     assert len(separate(own, general)[0].train) == 2
 
 
 @pytest.mark.parametrize("split", ["calibration", "dev"])
-def test_control_text_that_decides_holds_no_held_out_text_of_the_domain(split: str) -> None:
+def test_general_text_that_decides_holds_no_held_out_text_of_the_domain(split: str) -> None:
     """With `--keep-general` the repair reads the general's calibration text and its dev text chooses weights."""
     own, general = corpus("own", range(5)), corpus("general", range(10, 15))
     before = getattr(general, split)

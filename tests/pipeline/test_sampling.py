@@ -56,7 +56,7 @@ def test_a_text_ends_where_the_model_ended_it(text: list[int], kept: list[int]) 
     assert sampling.cut_at_end(text, {9}) == kept
 
 
-def test_control_and_specialist_read_it_and_it_is_made_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuned_parent_and_specialist_read_it_and_it_is_made_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     written = Counter[str]()
     real = sampling.sample
 
@@ -101,7 +101,7 @@ def test_the_writer_has_read_the_text_and_goes_on_from_what_is_to_be_kept(
     assert bool(strange) is (bound != "null")
 
 
-def test_the_control_has_read_what_was_sampled_and_is_never_worse_than_the_writer(
+def test_the_tuned_parent_has_read_what_was_sampled_and_is_never_worse_than_the_writer(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its long run reads all; where that is worse than the short ones on real text, the best of these is kept."""
@@ -115,12 +115,12 @@ def test_the_control_has_read_what_was_sampled_and_is_never_worse_than_the_write
     monkeypatch.setattr(training, "train", noted)
     monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
     settings = {"heal.steps": "3", "heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
-    begun = start_of(world, "sampled-control", **settings, **{"tune.learning_rate": "1e-2"})
-    first, control = begun.writer(), begun.tuned()
+    begun = start_of(world, "sampled-tuned", **settings, **{"tune.learning_rate": "1e-2"})
+    first, tuned = begun.writer(), begun.tuned()
     assert len(set(read[:3])) == 1 and len(read) == 4 and read[3] > read[0]
-    assert control.tried[:3] == first.tried and control.tried[3].steps == 4 and control.training.steps == 4
-    best = min(loss for each in control.tried for _, loss in each.dev_losses)
-    kept = weights_digest(begun.load(control.model.path))
+    assert tuned.tried[:3] == first.tried and tuned.tried[3].steps == 4 and tuned.training.steps == 4
+    best = min(loss for each in tuned.tried for _, loss in each.dev_losses)
+    kept = weights_digest(begun.load(tuned.model.path))
     was_first = best == min(loss for each in first.tried for _, loss in each.dev_losses)
     assert (kept == weights_digest(begun.load(first.model.path))) is was_first
 
@@ -144,15 +144,15 @@ def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
 
     settings = {"heal.steps": healing_steps, "tune.steps": "2", "tune.evaluate_every": "2", "tune.patience": "0"}
     same = {"heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
-    control = start_of(world, f"sampled-told-{steps}", **{**settings, **same}).tuned()
-    short, long = control.tried[0], control.tried[3]
-    assert long.steps == steps and control.training.tokens == max(short.tokens, long.tokens)
+    tuned = start_of(world, f"sampled-told-{steps}", **{**settings, **same}).tuned()
+    short, long = tuned.tried[0], tuned.tried[3]
+    assert long.steps == steps and tuned.training.tokens == max(short.tokens, long.tokens)
     assert steps == 2 or long.tokens > short.tokens
     if long.tokens > short.tokens:
-        assert f"2 steps on the real text, which beat {steps} on all of it on dev text" in control.training.recipe
-        assert control.training.seconds == long.seconds
+        assert f"2 steps on the real text, which beat {steps} on all of it on dev text" in tuned.training.recipe
+        assert tuned.training.seconds == long.seconds
     else:
-        assert control.training == short
+        assert tuned.training == short
 
 
 def test_the_text_is_named_by_who_wrote_it(world: World) -> None:
@@ -259,13 +259,13 @@ def test_it_is_made_again_for_other_settings_alone(
     assert len(written) == (2 if changed else 1)
 
 
-def test_points_of_a_sweep_read_what_their_control_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A point's own seed orders its healing; another text than the control's would make the comparison unfair."""
+def test_points_of_a_sweep_read_what_their_tuned_parent_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point's own seed orders its healing; another text than the tuned parent's would make the comparison unfair."""
     written: list[Any] = []
     monkeypatch.setattr(sampling, "sample", lambda _model, prompts, **_: written.append(prompts) or [])
-    control = start_of(world, "sampled-sweep", **{"text.definitions": "1"})
-    point = replace(control, run=replace(control.run, options=replace(control.run.options, seed=3)))
-    first, second = control.text(), point.text()
+    base = start_of(world, "sampled-sweep", **{"text.definitions": "1"})
+    point = replace(base, run=replace(base.run, options=replace(base.run.options, seed=3)))
+    first, second = base.text(), point.text()
     assert first == replace(second, sampling_seconds=first.sampling_seconds) and len(written) == 1
 
 

@@ -35,7 +35,7 @@ SMALL = {
 
 @pytest.mark.parametrize("preset", ["standard", "thorough"])
 def test_a_large_preset_runs_from_end_to_end(preset: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control has read at least what healing read, the rate grows where it should, the size is as asked for."""
+    """The tuned parent read at least what healing read, the rate grows where it should, the size is as asked for."""
     written: list[int] = []
     real = sampling.write_passages
 

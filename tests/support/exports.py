@@ -53,7 +53,7 @@ def make_shop(root: Path) -> Shop:
             " ".join(tiny.SENTENCES[(number + shift) % 5][shift:] for shift in range(4)) + f" Number {number * 7919}."
         )
         (root / "texts" / f"{number}.txt").write_text(text)
-    domain = {"name": "mixed", "control": True, "corpus": [{"name": "texts", "file": "texts", "license": "CC0"}]}
+    domain = {"name": "mixed", "general_text": True, "corpus": [{"name": "texts", "file": "texts", "license": "CC0"}]}
     (root / "mixed.yaml").write_text(yaml.safe_dump(domain))
     return Shop(root=root, model=root / "model", domain=str(root / "mixed.yaml"))
 

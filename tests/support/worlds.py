@@ -89,8 +89,12 @@ def make_world(root: Path) -> World:
         for place in range(8)
     ]
     (root / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    control = {"name": "plain", "control": True, "corpus": [{"name": "plain", "file": "general", "license": "CC0"}]}
-    (root / "plain.yaml").write_text(yaml.safe_dump(control))
+    control = {
+        "name": "plain",
+        "general_text": True,
+        "corpus": [{"name": "plain", "file": "general", "license": "CC0"}],
+    }
+    (root / "plain.yaml").write_text(yaml.safe_dump(general_text))
     domain = {
         "name": "words",
         "general": "plain.yaml",

@@ -113,7 +113,7 @@ def search(
     lowest: int = LOWEST,
     reporter: Reporter = SILENT,
 ) -> Collapse:
-    """Search, by bisection, the highest threshold at which exactly `removed` layers are folded away.
+    """Find, by bisection, the folds at the highest threshold at which exactly `removed` layers are folded away.
 
     Args:
         model: the dense model, which stays as it is.

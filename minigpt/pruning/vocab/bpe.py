@@ -43,7 +43,7 @@ class Bpe:
 
     @property
     def ignores_merges(self) -> bool:
-        """Whether a whole word in the vocabulary is taken without looking at the merges (Llama 3)."""
+        """True if a whole word that is in the vocabulary becomes one token without any merges (Llama 3)."""
         return bool(self.document["model"].get("ignore_merges"))
 
 

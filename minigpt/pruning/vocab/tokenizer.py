@@ -41,7 +41,7 @@ class TrimmedTokenizer:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the tokens are exactly the parent's, under the same ids."""
+        """True if the tokens are exactly the parent's, under the same ids."""
         return self.old_ids == tuple(range(self.parent_size))
 
     @property
