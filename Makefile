@@ -61,12 +61,15 @@ llama: $(LLAMA)/.installed ## llama.cpp for GGUF exports, into .venv-llama
 test-llama: $(VENV)/.installed-dev $(LLAMA)/.installed ## tests of GGUF exports in llama.cpp
 	MINIGPT_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/python -m pytest -q -m slow tests/runtimes/test_llama.py
 
-docs: $(VENV)/.installed-dev ## write docs/cli.md again
+docs: $(VENV)/.installed-dev ## write the generated pages again and build the site into site/
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_settings.py
+	$(BIN)/python docs/make_picture.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
 
 build: $(VENV)/.created ## wheel and sdist into dist/
 	$(PIP) build
 	$(BIN)/python -m build --outdir dist .
 
 clean: ## remove the environment and everything made by tools (runs/ stays)
-	rm -rf $(VENV) $(LLAMA) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LLAMA) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -34,10 +34,10 @@ def pages(command: click.Command, parent: click.Context | None, name: str) -> It
             yield from pages(subcommand, context, child)
 
 
-def markdown() -> str:
+def content() -> str:
     """The whole page."""
     return "\n".join([HEADER, *pages(cli, None, "minigpt")])
 
 
 if __name__ == "__main__":
-    write_text(PAGE, markdown())
+    write_text(PAGE, content())

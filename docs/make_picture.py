@@ -76,7 +76,7 @@ def section(console: Console, shown: BuildReport, title: str) -> Iterator[list[S
             yield line
 
 
-def picture() -> str:
+def content() -> str:
     """The whole file."""
     console = Console(
         record=True, file=io.StringIO(), width=WIDTH, force_terminal=True, color_system="truecolor", no_color=False
@@ -90,4 +90,4 @@ def picture() -> str:
 
 
 if __name__ == "__main__":
-    write_text(PAGE, picture())
+    write_text(PAGE, content())

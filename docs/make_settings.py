@@ -17,8 +17,8 @@ HEADER = """# Settings and recipes
 
 Written by `make docs` from the settings classes.
 
-A preset is a full set of these settings. Each one can be changed for a build, from the command line, in a recipe file
-or from Python:
+A preset is a full set of these settings. Each one can be changed for a build: on the command line, in a recipe or in
+Python.
 
 ```console
 minigpt build --domain medical --preset quick --set heal.steps=50 --set evaluation.questions=200
@@ -112,10 +112,10 @@ def section(title: str, prefix: str, kind: type, instances: Mapping[str, Any]) -
             yield from section(f"{prefix}{item.name}", f"{prefix}{item.name}.", hints[item.name], inner)
 
 
-def markdown() -> str:
+def content() -> str:
     """The whole page."""
     return "\n".join([HEADER, *section("The build as a whole", "", Settings, PRESETS)])
 
 
 if __name__ == "__main__":
-    write_text(PAGE, markdown())
+    write_text(PAGE, content())

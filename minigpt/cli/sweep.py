@@ -57,7 +57,13 @@ from minigpt.cli.params import Fractions, NameList, pairs
     metavar="KEY=VALUE",
     help="Setting to change, e.g. heal.steps=50. Repeat for several.",
 )
-@click.option("--masked", is_flag=True, help="Evaluate the methods' paper forms in memory, without healing.")
+@click.option(
+    "--paper-form",
+    "--masked",
+    "masked",
+    is_flag=True,
+    help="Evaluate the methods' paper forms in memory, without healing.",
+)
 @click.option(
     "--pictures/--no-pictures", default=True, help="Whether to draw plots and a page, which needs matplotlib [yes]."
 )

@@ -56,7 +56,7 @@ def test_the_documented_help_is_current() -> None:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8") == module.markdown()
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8") == module.content()
 
 
 @pytest.mark.parametrize(
