@@ -1,0 +1,77 @@
+"""The benchmark of other sources: its variants, its openings, its averages, and one variant from end to end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from minigpt.files import read_jsonl
+from minigpt.healing import TokenText
+from tests.support.worlds import World
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def sources() -> Any:
+    """The script as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        import sources as module
+
+        yield module
+        for name in ("sources", "healing", "reading"):
+            sys.modules.pop(name, None)
+
+
+def test_the_published_variants_can_be_read(sources: Any) -> None:
+    variants = sources.variants_of(read_jsonl(BENCHMARKS / "sources.jsonl"))
+    assert len({variant.tag for variant in variants}) == len(variants) >= 20
+    published = {row["tag"] for row in read_jsonl(BENCHMARKS.parent / "docs" / "results" / "sources.jsonl")}
+    assert {variant.tag for variant in variants} <= published
+
+
+def test_a_row_takes_over_what_it_does_not_change(sources: Any) -> None:
+    first = {"tag": "a", "vocab_size": 64, "layers": 2, "blend": 0.25}
+    _, second = sources.variants_of([first, {"tag": "b", "like": "a", "layers": 3}])
+    assert (second.tag, second.layers, second.blend, second.vocab_size) == ("b", 3, 0.25, 64)
+    with pytest.raises(SystemExit, match="no such field: layer"):
+        sources.variants_of([{**first, "layer": 2}])
+
+
+def test_averages_and_openings(sources: Any) -> None:
+    model, other = torch.nn.Linear(2, 1), {"weight": torch.ones(1, 2), "bias": torch.ones(1)}
+    before = model.weight.detach().clone()
+    sources.average_into(model, other, 0.25)
+    torch.testing.assert_close(model.weight.detach(), 0.75 * before + 0.25)
+    text = TokenText(windows=((1, 5, 6), (1, 7)), bytes=9)
+    assert sources.opened(text, 3) == TokenText(windows=((3, 5, 6), (3, 7)), bytes=9)
+
+
+def test_a_variant_is_cut_healed_and_read_on_other_sources(
+    sources: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    other = [
+        {"text": row["text"], "source": "elsewhere"} for row in read_jsonl(world.root / "docs" / "texts.jsonl")[:2]
+    ]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other))
+    heal = {"steps": "1", "tokens_per_step": "256", "window": "64", "evaluate_every": "1"}
+    variant = {"tag": "small", "vocab_size": 1984, "layers": 4, "kept": 0.8, "blend": 0.5, "heal": heal}
+    variant |= {"averages": [0.5], "calibrate": "mixed", "counts": "mixed"}
+    (tmp_path / "v.jsonl").write_text(json.dumps(variant) + "\n")
+    command = ["--domain", str(world.domain), "--base", str(world.base), "--device", "cpu", "--tokens", "512"]
+    command += ["--other", str(tmp_path / "other.jsonl"), "--variants", str(tmp_path / "v.jsonl"), "--blends", "[0.5]"]
+    command += ["--results", str(tmp_path / "r.jsonl"), "--tuned", str(tmp_path / "t.safetensors")]
+    command += ["--tune", json.dumps({"steps": "1", "tokens_per_step": "256", "window": "64", "evaluate_every": "1"})]
+    monkeypatch.setattr(sys, "argv", ["sources.py", *command])
+    sources.main()
+    sources.main()
+    rows = read_jsonl(tmp_path / "r.jsonl")
+    assert [row["tag"] for row in rows] == ["parent", "tuned", "blend-0.5", "small"], "nothing is made twice"
+    assert set(rows[3]["healed"]["parent"]) == {"dev", "heldout", "general", "other"}
+    assert rows[0]["healed"]["parent"]["other"] == 1.0 and rows[3]["averages"].keys() == {"0.5"}
