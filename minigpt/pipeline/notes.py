@@ -97,8 +97,8 @@ def size_note(plan: PrunePlan) -> list[str]:
     if not target or not removed or abs(plan.parameters_after - target) <= TOLERANCE * target:
         return []
     return [
-        f"The target was {target:,} parameters; the result has {plan.parameters_after:,}, because {plan.method} removes "
-        "in coarse steps."
+        f"The target was {target:,} parameters; the result has {plan.parameters_after:,}, because {plan.method} "
+        "removes in coarse steps."
     ]
 
 

@@ -98,6 +98,6 @@ def test_what_cannot_be_done_is_said() -> None:
     with pytest.raises(UnsupportedModel, match="norms in front of its projections only, and gemma2 has others"):
         rotate_and_slice(model_of("gemma2"), [random_batch()], 16)
     model = model_of("llama")
-    with pytest.raises(PlanError, match="leaves at least [0-9,]+ parameters, and the target is 100;"):
+    with pytest.raises(PlanError, match=r"leaves at least [0-9,]+ parameters, and the target is 100;"):
         paper_form(gather(model, [random_batch()]), 100)
     assert not METHODS["slicegpt"].ships

@@ -89,7 +89,7 @@ def make_world(root: Path) -> World:
         for place in range(8)
     ]
     (root / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
-    control = {
+    general_text = {
         "name": "plain",
         "general_text": True,
         "corpus": [{"name": "plain", "file": "general", "license": "CC0"}],
