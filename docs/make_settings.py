@@ -35,7 +35,8 @@ settings:
 ```
 
 ```python
-minigpt.build("medical", preset="quick", settings={"heal": {"steps": 50}, "evaluation": {"questions": 200}})
+settings = {"heal": {"steps": 50}, "evaluation": {"questions": 200}}
+minigpt.build("medical", preset="quick", settings=settings)
 ```
 
 A dash in the columns of a preset means that the setting has no value (`null`), which its description explains. A value
