@@ -252,7 +252,7 @@ def _teacher(model: Any | None, plan: PrunePlan | None, student: Any) -> Teacher
 
 
 def _accelerated(model: Any) -> bool:
-    """Whether the model is on an accelerator, where more text is read in the same time."""
+    """Tell whether the model is on an accelerator, where more text is read in the same time."""
     return str(model.device.type) != "cpu"
 
 

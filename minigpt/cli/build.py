@@ -144,7 +144,7 @@ def check_names(domains: Sequence[str], method: str | None) -> None:
 
 
 def outline(plan: PlanSummary) -> RenderableType:
-    """What a plan would keep and remove, as name and value."""
+    """List what a plan would keep and remove, as name and value."""
     from minigpt.report.text import count, percent
 
     gone = ", ".join(str(layer) for layer in plan.removed_layers)

@@ -154,3 +154,20 @@ def test_files_and_functions_stay_short() -> None:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 assert length <= 70, f"{name_of(path)}: {node.name} has {length} lines"
+
+
+DIALECT = {"asked", "chosen", "each", "found", "held", "made", "mine", "theirs", "told"}
+RIDDLES = ("What ", "Which ", "How ", "Who ", "Where ", "Whether ")
+
+
+def test_names_are_nouns_and_docstrings_are_no_riddles() -> None:
+    """CONTRIBUTING's rules for words, as far as a machine can tell: a reader cannot search for `found`."""
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            name = node.id if stored and isinstance(node, ast.Name) else getattr(node, "arg", None)
+            assert not (isinstance(node, (ast.Name, ast.arg)) and name in DIALECT), f"{name_of(path)}: {name}"
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
+                text = ast.get_docstring(node) or ""
+                public = not getattr(node, "name", "").startswith("_")
+                assert not (public and text.startswith(RIDDLES)), f"{name_of(path)}: {text.splitlines()[0]}"
