@@ -128,7 +128,7 @@ def _download(package: str, folder: Path) -> Path:
 
 
 def _reason(log: str) -> str:
-    """Explain pip's log in one or two sentences."""
+    """Explain pip's log, as the end of a sentence and perhaps one more."""
     if "No module named pip" in log:
         return f"this Python has no pip. Run: {sys.executable} -m ensurepip"
     if "No space left on device" in log or "Errno 28" in log:

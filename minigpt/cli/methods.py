@@ -24,7 +24,7 @@ def methods(session: Session) -> None:
 
 
 def row(method: Method) -> dict[str, object]:
-    """Describe a method for `--json`; its options say what `--paper-form` evaluates."""
+    """Describe a method for `--json`: facts, options, and under `--paper-form` what that evaluates."""
     facts = {name: getattr(method, name) for name in ("name", "prunes", "paper", "loads")}
     return {**facts, "options": {**method.options, "--paper-form": method.paper_form_summary}}
 

@@ -22,20 +22,38 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such file, or it is not YAML or not a mapping.
     """
+    return with_present_keys(
+        read_mapping(
+            path, "domain file", "a domain file is a mapping such as `name: medical`; see `minigpt domains new`"
+        )
+    )
+
+
+def read_mapping(path: Path, kind: str, shape: str) -> dict[str, Any]:
+    """Read a YAML file that a user wrote.
+
+    Args:
+        path: The file.
+        kind: What the file is, for messages.
+        shape: What it should hold, said where it holds something else.
+
+    Raises:
+        ConfigError: There is no such file, or it is not YAML or not a mapping.
+    """
     import yaml
 
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"No such domain file: {path}.") from None
+        raise ConfigError(f"No such {kind}: {path}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}, line {line + 1}" if line is not None else str(path)
         reason = getattr(error, "problem", None) or error
         raise ConfigError(f"{where}: not readable as YAML ({reason}). Check indentation, colons and quotes.") from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: a domain file is a mapping such as `name: medical`; see `minigpt domains new`.")
-    return with_present_keys(value)
+        raise ConfigError(f"{path}: {shape}.")
+    return value
 
 
 def with_present_keys(values: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def choice_loglikelihoods(
 
 
 def pick_choices(question: Question, loglikelihoods: NDArray[np.float64]) -> tuple[int, int]:
-    """Pick the likeliest choice, raw and per UTF-8 byte of the choice (lm-eval's `acc` and `acc_bytes`)."""
+    """Return the indices of the likeliest choice: raw, and per UTF-8 byte (lm-eval's `acc` and `acc_bytes`)."""
     lengths = np.array([len(choice.encode()) for choice in question.choices])
     return int(loglikelihoods.argmax()), int((loglikelihoods / lengths).argmax())
 

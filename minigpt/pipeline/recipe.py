@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from minigpt.assets import DEFAULT_BASE
 from minigpt.assets.refs import PathRef, parse_ref
-from minigpt.domain.checks import explain
+from minigpt.domain.checks import explain, read_mapping
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import to_plain
 from minigpt.pipeline.options import BuildOptions
@@ -71,7 +71,7 @@ def read_recipe(path: Path | str) -> BuildOptions:
     from pydantic import TypeAdapter, ValidationError
 
     path = Path(path)
-    values = _read_yaml(path)
+    values = read_mapping(path, "recipe", "a recipe is a mapping such as `domain: medical`; every build writes one")
     try:
         recipe = TypeAdapter(BuildRecipe).validate_python(values)
     except ValidationError as error:
@@ -98,28 +98,6 @@ def read_recipe(path: Path | str) -> BuildOptions:
         online=recipe.online,
         masked=recipe.paper_form,
     )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        ConfigError: there is no such file, or it holds no YAML mapping.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"No such recipe: {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = f"{path}, line {line + 1}" if line is not None else str(path)
-        reason = getattr(error, "problem", None) or error
-        raise ConfigError(f"{where}: not readable as YAML ({reason}). Check indentation, colons and quotes.") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping such as `domain: medical`; every build writes one.")
-    return values
 
 
 def _beside(recipe: Path, name: str) -> str:

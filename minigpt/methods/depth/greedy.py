@@ -85,6 +85,9 @@ def greedy_layers(
         protect: layers that stay (negative: from the end).
         known: the first steps, if an earlier run made them.
         reporter: told about every step.
+
+    Returns:
+        The removals in their order, each with its loss.
     """
     free: list[Part] = [(layer, "layer") for layer in _removable_layers(model, protect)]
     return greedy(
