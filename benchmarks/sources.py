@@ -82,6 +82,7 @@ class FieldBench(Bench):
     """A bench that also reads text of the field from other sources."""
 
     def __init__(self, other: Path, *arguments: Any) -> None:
+        self.reading: Any = None  # tokenizer of a trimmed model while that is read
         self.others = tuple(Document(**row) for row in read_jsonl(other))
         super().__init__(*arguments)
         self.models = Models(self.models)
@@ -102,17 +103,12 @@ class FieldBench(Bench):
 
     def read(self, model: Any, texts: dict[str, TokenText]) -> dict[str, float]:
         """Bits per byte on each text, behind the opening that suits the model best on dev text."""
-        tokenizer = self.reading
+        tokenizer = self.reading or self.tokenizer
         dev = {name: super(FieldBench, self).read(model, {"dev": opened(texts["dev"], token)})["dev"]
                for name, token in openings(tokenizer).items()}  # fmt: skip
         self.opening = min(dev, key=lambda name: dev[name])
         token = openings(tokenizer)[self.opening]
         return super().read(model, {name: opened(text, token) for name, text in texts.items()})
-
-    @property
-    def reading(self) -> Any:
-        """The tokenizer of the model that is read."""
-        return getattr(self, "_reading", self.tokenizer)
 
     def passages(self, count: int, writer: str, prompts: str) -> list[Document]:
         """Passages that a model writes; with prompts of "both", half of them go on from general text."""
@@ -135,7 +131,7 @@ class FieldBench(Bench):
         source = f"blend-{variant.blend:g}" if variant.blend else variant.source
         teacher = f"blend-{variant.blend:g}" if variant.blend else variant.teacher
         left = self.cut(replace(variant, source=source))
-        self._reading = left.tokenizer
+        self.reading = left.tokenizer
         texts = self.texts(left.tokenizer)
         before = {name: tensor.detach().clone() for name, tensor in left.model.state_dict().items()}
         pruned = self.read(left.model, texts)
@@ -148,7 +144,7 @@ class FieldBench(Bench):
             left.model.load_state_dict(after)
             average_into(left.model, before, share)
             averages[f"{share:g}"] = self.against(self.read(left.model, texts))
-        self._reading = self.tokenizer
+        self.reading = None
         return {
             "tag": variant.tag,
             "variant": asdict(variant),

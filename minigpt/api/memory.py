@@ -88,6 +88,7 @@ def plan(
         specials=frozenset(tokenizer.all_special_ids),
         seed=seed,
         kinds=frozenset(kinds or ("linear", "activation")),
+        contrast=settings.contrast,
         protect_ends=settings.protect_ends,
     )
     target = Target(size=size, params=params).parameters(parameters_of(model), "float32")

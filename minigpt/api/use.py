@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,14 @@ def evaluate(
         texts={"texts": tuple(as_documents(on)[:limit])},
         questions={f"texts/{question_set.name}": question_set for question_set in questions},
     )
+    started = time.perf_counter()
     scores = score(model, tokenizer, suite, batch_tokens=1024, reporter=reporter)
     parameters = list(model.parameters())
     return StageReport(
         stage="pruned",
         parameters=sum(parameter.numel() for parameter in parameters),
         bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        seconds=0.0,
+        seconds=time.perf_counter() - started,
         metrics=summarize(scores, seed=seed),
     )
 

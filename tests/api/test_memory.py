@@ -46,7 +46,9 @@ def test_a_model_is_planned_pruned_healed_and_measured_in_memory(
     size = sum(parameter.numel() for parameter in pruned.parameters())
     assert pruned is model and size == plan.parameters_after <= 0.75 * plan.parameters_before
     assert len(short) == len(plan.tokens or ()) < len(tokenizer)
-    metric = minigpt.evaluate(pruned, texts[16:], tokenizer=short).metrics[0]
+    stage = minigpt.evaluate(pruned, texts[16:], tokenizer=short)
+    assert stage.seconds > 0 and stage.parameters == size
+    metric = stage.metrics[0]
     assert metric.metric == "bits_per_byte" and metric.low < metric.value < metric.high
     training = minigpt.heal(
         pruned, short, texts[:16], dev=texts[16:], steps=4, recipe=RECIPE, teacher=teacher, plan=plan
@@ -112,6 +114,7 @@ def test_flap_cuts_by_statistics_of_the_repair_text(parent: tuple[Any, Any], tex
         ({"method": "slicegpt"}, PlanError, "no model that plain transformers loads"),
         ({"size": 0.5, "params": 100}, PlanError, "give one of them"),
         ({"size": 2.0}, PlanError, "Ask for less"),
+        ({"settings": replace(SMALL, contrast=0.5)}, ConfigError, "compares with general text"),
     ],
 )
 def test_bad_arguments_get_one_sentence(

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from minigpt.methods import method_named
+from minigpt.methods.cut import repair_of
 from minigpt.pipeline import sampling
-from minigpt.pipeline.settings import PRESETS
+from minigpt.pipeline.settings import PRESETS, settings_for
 from tests.support.building import build
 from tests.support.worlds import World
 
@@ -56,3 +58,26 @@ def test_a_large_preset_runs_from_end_to_end(preset: str, world: World, monkeypa
     assert (healed.training.learning_rate > rate) is grown
     assert len(written) == 1 and 0 < written[0] <= 6
     assert report.preset == preset and 0.75 < healed.parameters / report.stages[0].parameters <= 0.81
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "repaired"),
+    [
+        ({}, "contextual", True),
+        ({}, "wanda", False),
+        ({"repair.ridge": "0.01"}, "wanda", True),
+        ({"repair.ridge": "0.01", "repair.when": "auto"}, "wanda", False),
+        ({"repair.when": "never"}, "contextual", False),
+        ({"repair.tokens": "0"}, "contextual", False),
+        ({"repair.when": "always"}, "flap", False),
+    ],
+)
+def test_the_repair_runs_where_the_method_or_the_user_wants_it(
+    changes: dict[str, str], method: str, repaired: bool
+) -> None:
+    """A method that cuts by means of its own has no place for it."""
+    assert (repair_of(method_named(method), settings_for("quick", changes).repair) is not None) is repaired
+
+
+def test_an_older_name_of_a_setting_is_understood() -> None:
+    assert settings_for("quick", {"control": "true"}) == settings_for("quick", {"tuned_parent": "true"})
