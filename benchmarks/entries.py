@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.files import read_jsonl
+from minigpt.results import StageName
 from minigpt.sweep.cells import scores_of
 from minigpt.sweep.records import Cell, Score
-from minigpt.types import StageName
 
 ITEMS = TypeAdapter(ItemScores)
 Key = tuple[str, float]

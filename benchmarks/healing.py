@@ -39,9 +39,10 @@ from minigpt.pipeline.sampling import write_passages
 from minigpt.planning import LEFT_AFTER, Limits, Sensitivity, allocate
 from minigpt.pruning import vocab
 from minigpt.pruning.repair import prune_with_repair
+from minigpt.results import Training
 from minigpt.transformer.arch import shape_of, unit_costs
 from minigpt.transformer.calibration import token_counts
-from minigpt.types import Document, Training
+from minigpt.types import Document
 
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")
 Form = Literal["parent", "tuned"]

@@ -33,8 +33,9 @@ from minigpt.methods import METHODS, method_named, resolve
 from minigpt.methods.material import PaperForm
 from minigpt.pipeline.plan import cut, plan_model, target_parameters
 from minigpt.pipeline.run import Run
+from minigpt.results import Training
 from minigpt.transformer.arch import shape_of
-from minigpt.types import PrunePlan, Training
+from minigpt.types import PrunePlan
 
 SIZES = (0.9, 0.75, 0.6)
 DOMAIN = -1

@@ -22,9 +22,9 @@ from minigpt.evaluation.paired import averaged, paired
 from minigpt.files import read_jsonl, to_plain, write_jsonl, write_text
 from minigpt.report import load
 from minigpt.report.figures import HEADLINE
+from minigpt.results import BuildReport, Interval
 from minigpt.sweep.cells import scores_of
 from minigpt.sweep.records import Score
-from minigpt.types import BuildReport, Interval
 
 ACCURACY, GENERAL = "accuracy", "general"
 # Limits of the bits per byte by the share that is kept, as multiples of the parent's and of the tuned parent's.

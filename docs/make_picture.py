@@ -16,7 +16,7 @@ from rich.terminal_theme import MONOKAI
 
 from minigpt import report
 from minigpt.files import write_text
-from minigpt.types import BuildReport
+from minigpt.results import BuildReport
 
 HERE = Path(__file__).parent
 REPORT = HERE / "results" / "medical-quick.json"

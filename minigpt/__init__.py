@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from minigpt.methods.table import Method
     from minigpt.pipeline.options import BuildOptions
     from minigpt.pipeline.recipe import read_recipe
-    from minigpt.types import BuildReport, PrunePlan
+    from minigpt.results import BuildReport
+    from minigpt.types import PrunePlan
 
 __version__ = "0.2.0"
 

@@ -23,10 +23,11 @@ from minigpt.planning.settings import PlanSettings
 from minigpt.planning.target import Target
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning.settings import RepairSettings
+from minigpt.results import Training
 from minigpt.transformer.arch import parameters_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.calibration import calibration_batches, token_counts
-from minigpt.types import Document, PrunePlan, Training
+from minigpt.types import Document, PrunePlan
 
 Texts = Sequence[str | Document]
 

@@ -19,8 +19,9 @@ from minigpt.machine import pick_device
 from minigpt.models import find
 from minigpt.models.evaluate import evaluate_ref
 from minigpt.progress import SILENT, Reporter
+from minigpt.results import BuildReport, StageReport
 from minigpt.runtimes import ExportRecord
-from minigpt.types import BuildReport, QuestionSet, StageReport
+from minigpt.types import QuestionSet
 
 
 def load(model: str | Path, *, device: str = "auto", dtype: Any = None, reporter: Reporter = SILENT) -> tuple[Any, Any]:

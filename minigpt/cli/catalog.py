@@ -13,7 +13,7 @@ from minigpt.cli.common import Session, examples, facts, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.types import CatalogEntry
+    from minigpt.results import CatalogEntry
 
 
 @click.group(

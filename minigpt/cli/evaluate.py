@@ -11,7 +11,7 @@ from minigpt.cli.common import Session, examples, online, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.types import StageReport
+    from minigpt.results import StageReport
 
 
 @click.command(

@@ -10,7 +10,7 @@ from typing import Literal
 from minigpt.errors import CorpusError
 from minigpt.types import Document
 
-Declared = Literal["auto", "train", "heldout", "dev"]
+Declared = Literal["auto", "train", "heldout", "dev", "other"]
 Side = Literal["heldout", "dev", "pool"]
 # Largest calibration split, in bytes.
 CALIBRATION_BYTES = 1 << 19

@@ -38,7 +38,8 @@ class SourceConfig:
         subset: Subset of the Hub data set.
         hub_split: Split of the Hub data set.
         columns: Column of the data for each of `text`, `source` and `license`. A dot goes into nested fields.
-        split: Split that all text of the source goes to; `auto` lets the documents be divided.
+        split: Split that all text of the source goes to; `auto` lets the documents be divided. Text of an `other`
+            source is only measured, as `<domain>/other`: it tells how a model does on sources that it never read.
         license: License of the text, if its rows do not name one.
         citation: Text that cites the source.
         online: True if the source is read only after :func:`with_online`.
@@ -57,7 +58,7 @@ class SourceConfig:
     subset: str | None = None
     hub_split: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
-    split: Literal["auto", "train", "heldout", "dev"] = "auto"
+    split: Literal["auto", "train", "heldout", "dev", "other"] = "auto"
     license: str = "unknown"
     citation: str = ""
     online: bool = False

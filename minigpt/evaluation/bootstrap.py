@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from minigpt.types import Interval
+from minigpt.results import Interval
 
 Array = NDArray[np.float64]
 # Number of draws held in memory at a time.

@@ -14,7 +14,7 @@ from minigpt.errors import MiniGPTError
 from minigpt.evaluation.bootstrap import Array, interval, resampled_sums
 from minigpt.evaluation.ratios import RATIOS
 from minigpt.evaluation.summary import Items, columns_of
-from minigpt.types import Interval
+from minigpt.results import Interval
 
 Contrast = Literal["difference", "ratio"]
 

@@ -10,7 +10,7 @@ from minigpt.errors import MiniGPTError
 from minigpt.evaluation.bootstrap import Array, interval, resampled_sums
 from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
 from minigpt.evaluation.ratios import QUESTION_METRICS, RATIOS, TEXT_METRICS
-from minigpt.types import MetricResult
+from minigpt.results import MetricResult
 
 Items = TextItems | QuestionItems
 

@@ -30,8 +30,9 @@ from minigpt.exporting.request import ExportRequest, Written
 from minigpt.files import write_jsonl, write_text
 from minigpt.models.evaluate import build_suite
 from minigpt.progress import Reporter
+from minigpt.results import MetricResult
 from minigpt.runtimes import Check
-from minigpt.types import Document, MetricResult, QuestionSet
+from minigpt.types import Document, QuestionSet
 
 # Longest window in tokens; a model with fewer positions gets shorter ones.
 WINDOW = 1024

@@ -26,8 +26,8 @@ from minigpt.healing.muon import optimizer_for
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
+from minigpt.results import Training
 from minigpt.transformer.logits import logits_at
-from minigpt.types import Training
 
 # Seconds between two checkpoints.
 CHECKPOINT_SECONDS = 300.0

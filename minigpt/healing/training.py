@@ -21,7 +21,7 @@ from minigpt.healing.run import Run
 from minigpt.healing.teacher import Teacher
 from minigpt.machine import release
 from minigpt.progress import SILENT, Reporter
-from minigpt.types import Training
+from minigpt.results import Training
 
 # How often a learning rate that does harm is lowered before the run keeps it.
 MAX_BACK_OFFS = 3

@@ -18,7 +18,7 @@ from minigpt import environment
 from minigpt.errors import AssetError, MiniGPTError, UnknownName
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.report.figures import final_stage, headline
-from minigpt.types import SCHEMA_VERSION, BuildReport, CatalogEntry
+from minigpt.results import SCHEMA_VERSION, BuildReport, CatalogEntry
 
 FileState = Literal["ok", "changed", "missing", "unexpected"]
 INDEX_VERSION = 1

@@ -10,7 +10,7 @@ from minigpt.evaluation import Suite, evaluate, suite_for, summarize
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models.find import export_folder, open_model
 from minigpt.progress import SILENT, Reporter
-from minigpt.types import StageReport
+from minigpt.results import StageReport
 
 
 def evaluate_ref(

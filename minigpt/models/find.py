@@ -11,8 +11,8 @@ from minigpt.assets.refs import HubRef, parse_ref
 from minigpt.errors import AssetError, first_line
 from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
+from minigpt.results import BuildReport
 from minigpt.runtimes import Runtime
-from minigpt.types import BuildReport
 
 
 def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:

@@ -24,7 +24,8 @@ from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text
 from minigpt.pipeline.workspace import Workspace, finished
 from minigpt.progress import SILENT, Reporter
-from minigpt.types import BuildReport, PrunePlan, StageReport
+from minigpt.results import BuildReport, StageReport
+from minigpt.types import PrunePlan
 
 
 def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[BuildReport, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from minigpt.evaluation import ItemScores, summarize
 from minigpt.pipeline.measure import Measurement
 from minigpt.pipeline.run import SavedModel
-from minigpt.types import StageReport, Training
+from minigpt.results import StageReport, Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

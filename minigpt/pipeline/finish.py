@@ -19,8 +19,9 @@ from minigpt.pipeline.run import Run
 from minigpt.pipeline.workspace import Workspace
 from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
+from minigpt.results import BuildReport, StageReport
 from minigpt.transformer.arch import shape_of
-from minigpt.types import BuildReport, PrunePlan, Shape, StageReport
+from minigpt.types import PrunePlan, Shape
 
 
 def finish(

@@ -15,8 +15,9 @@ from minigpt.machine import release
 from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import TrainingText, tokenized
+from minigpt.results import Training
 from minigpt.transformer.arch import parameters_of, shape_of
-from minigpt.types import PrunePlan, Training
+from minigpt.types import PrunePlan
 
 # Version of healing: raised when it changes, so that models of an older version are healed again.
 VERSION = 3

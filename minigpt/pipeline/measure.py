@@ -11,8 +11,8 @@ from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_sc
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.planning.target import DTYPE_BYTES
+from minigpt.results import StageName, StageReport
 from minigpt.transformer.packing import prefix_token
-from minigpt.types import StageName, StageReport
 
 SCORES = "scores.json"
 FACTS = "facts.json"

@@ -23,8 +23,9 @@ from minigpt.pipeline.plan import cut_as_built, material_for, plan_pruning, targ
 from minigpt.pipeline.run import Run, load
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.report.figures import kept_per_layer
+from minigpt.results import BuildReport, StageReport
 from minigpt.transformer.arch import parameters_of, shape_of
-from minigpt.types import BuildReport, PrunePlan, Shape, StageReport
+from minigpt.types import PrunePlan, Shape
 
 RECORD = "form.json"
 # First note of a report on a paper form.

@@ -13,7 +13,7 @@ from minigpt.healing.tokenized import token_text
 from minigpt.machine import release
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import TrainingText, tokenized
-from minigpt.types import Training
+from minigpt.results import Training
 
 # Learning rates that are tried, as multiples of the recipe's own.
 RATES = (0.5, 1.0, 2.0)

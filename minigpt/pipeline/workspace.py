@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, read_json, write_json
-from minigpt.types import BuildReport
+from minigpt.results import BuildReport
 
 # Marker of a finished stage.
 DONE = "done.json"

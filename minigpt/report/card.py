@@ -28,7 +28,7 @@ from minigpt.report.figures import (
     verdict_vs_tuned,
     was_quantized,
 )
-from minigpt.types import BuildReport, MetricResult
+from minigpt.results import BuildReport, MetricResult
 
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@[\w./-]+)?")
 TAGS = ("minigpt", "pruned", "structured-pruning", "domain-specialist")

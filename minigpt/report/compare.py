@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from minigpt.errors import ConfigError
 from minigpt.report.figures import Verdict, final_stage, metric_keys, metric_of, ratio, verdict_vs_parent
-from minigpt.types import BuildReport, MetricResult
+from minigpt.results import BuildReport, MetricResult
 
 # Stands for each model's own domain where models of several domains are compared.
 OWN = "own domain"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from minigpt.types import BuildReport, Interval, MetricResult, PrunePlan, Shape, StageName, StageReport
+from minigpt.results import BuildReport, Interval, MetricResult, StageName, StageReport
+from minigpt.types import PrunePlan, Shape
 
 Verdict = Literal["better", "not distinguishable", "worse", "too few to tell"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from minigpt.errors import ConfigError, GateFailed
 from minigpt.report.compare import comparable
 from minigpt.report.figures import METRICS, final_stage, metric_of, same_vocabulary
-from minigpt.types import BuildReport, MetricResult
+from minigpt.results import BuildReport, MetricResult
 
 EXAMPLE = '"bits_per_byte>1.02x" or "accuracy_norm@glossary<0.4"'
 OPERATORS: dict[str, Callable[[float, float], bool]] = {

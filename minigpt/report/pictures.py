@@ -8,7 +8,7 @@ from rich.text import Text
 
 from minigpt.report.bars import REMOVED, bar, chunks, columns, ruler, sparkline
 from minigpt.report.text import clean, count, duration, percent
-from minigpt.types import BuildReport, Training
+from minigpt.results import BuildReport, Training
 
 LABEL = 12
 BAR = 30

@@ -19,7 +19,7 @@ from minigpt.report.pictures import removed_picture, training_table
 from minigpt.report.table import NARROW, metrics_table
 from minigpt.report.text import clean, count, duration, percent, size
 from minigpt.report.verdicts import sentences
-from minigpt.types import BuildReport
+from minigpt.results import BuildReport
 
 MAX_WIDTH = 110
 SAMPLE_LIMIT = 600

@@ -10,7 +10,7 @@ from typing import Any
 
 from minigpt.errors import MiniGPTError
 from minigpt.files import read_json, to_plain, write_json
-from minigpt.types import SCHEMA_VERSION, BuildReport, MetricResult
+from minigpt.results import SCHEMA_VERSION, BuildReport, MetricResult
 
 FILE_NAME = "report.json"
 

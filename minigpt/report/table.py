@@ -20,7 +20,7 @@ from minigpt.report.figures import (
     verdict_vs_tuned,
 )
 from minigpt.report.text import change, clean, interval, number
-from minigpt.types import BuildReport, MetricResult, StageReport
+from minigpt.results import BuildReport, MetricResult, StageReport
 
 # Widths in characters below which the table leaves columns out.
 WIDE = 90

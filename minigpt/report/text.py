@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minigpt.types import MetricResult
+from minigpt.results import MetricResult
 
 
 def count(value: int) -> str:

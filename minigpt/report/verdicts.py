@@ -15,7 +15,7 @@ from minigpt.report.figures import (
     verdict_vs_tuned,
 )
 from minigpt.report.text import number, percent
-from minigpt.types import BuildReport, Interval, MetricResult
+from minigpt.results import BuildReport, Interval, MetricResult
 
 WORDS = {
     "better": "better than the parent",

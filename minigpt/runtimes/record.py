@@ -8,7 +8,8 @@ from pathlib import Path
 
 from minigpt.errors import MiniGPTError
 from minigpt.files import file_sha256, read_json
-from minigpt.types import BuildReport, MetricResult, Shape, StageReport
+from minigpt.results import BuildReport, MetricResult, StageReport
+from minigpt.types import Shape
 
 RECORD = "export.json"
 SCHEMA_VERSION = 1

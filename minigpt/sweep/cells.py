@@ -12,9 +12,9 @@ from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.evaluation.ratios import RATIOS
 from minigpt.evaluation.summary import Items
 from minigpt.report.figures import ENOUGH_ITEMS, HEADLINE
+from minigpt.results import BuildReport, StageName
 from minigpt.sweep.options import Point
 from minigpt.sweep.records import Cell, Pareto, Row, Score
-from minigpt.types import BuildReport, StageName
 
 # Metrics of texts and of question sets.
 TEXT = (HEADLINE,)

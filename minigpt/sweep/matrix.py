@@ -19,8 +19,9 @@ from minigpt.models import catalog, find
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.figures import HEADLINE
+from minigpt.results import BuildReport
 from minigpt.sweep.records import Matrix, MatrixCell
-from minigpt.types import BuildReport, Document
+from minigpt.types import Document
 
 ITEMS = "items.json"
 BATCH_TOKENS = {"cpu": 1024}

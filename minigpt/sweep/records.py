@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from minigpt.types import Interval, StageName
+from minigpt.results import Interval, StageName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,12 +21,12 @@ from minigpt.pipeline.plan import DOMAIN, STATISTICS, check_target
 from minigpt.pipeline.run import Run, load_parent, resolve_run
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
+from minigpt.results import BuildReport, StageName
 from minigpt.sweep.cells import FinishedPoint, cells_of, pareto_of, row_of, scores_of
 from minigpt.sweep.options import Point, SweepOptions
 from minigpt.sweep.records import DomainSweep, Row, SweepReport
 from minigpt.transformer import stats
 from minigpt.transformer.arch import shape_of
-from minigpt.types import BuildReport, StageName
 
 POINTS = "points.jsonl"
 RESULT = "sweep.json"

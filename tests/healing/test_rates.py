@@ -12,7 +12,7 @@ import pytest
 
 from minigpt.healing import Bound, TokenText, bits_per_byte, prolong, run, search, train
 from minigpt.healing.recipe import Recipe
-from minigpt.types import Training
+from minigpt.results import Training
 from tests.healing.test_train import DEV, NOISE, TEXT, essence, fresh, same, weights
 from tests.support.healing import Killed, Killer, Notes, recipe
 

@@ -14,7 +14,7 @@ import torch
 
 from minigpt.errors import MiniGPTError
 from minigpt.healing import Teacher, TokenText, bits_per_byte, run, train
-from minigpt.types import Training
+from minigpt.results import Training
 from tests.support.healing import VOCABULARY, Killed, Killer, Notes, patterned, recipe
 from tests.support.tiny import tiny_model
 

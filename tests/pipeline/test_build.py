@@ -18,7 +18,7 @@ from minigpt.domain.config import load_domain
 from minigpt.errors import MiniGPTError
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.workspace import Workspace
-from minigpt.types import BuildReport
+from minigpt.results import BuildReport
 from tests.support.building import build, folder_of, weights_of
 from tests.support.worlds import CONTROL, World
 

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from minigpt import pipeline
 from minigpt.files import read_json
 from minigpt.pipeline import BuildOptions
-from minigpt.types import BuildReport, PrunePlan
+from minigpt.results import BuildReport
+from minigpt.types import PrunePlan
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")

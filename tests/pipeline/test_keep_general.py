@@ -19,8 +19,9 @@ from minigpt.pipeline import build as build_module
 from minigpt.pipeline.run import SavedModel
 from minigpt.pipeline.text import calibration, probe_documents
 from minigpt.report.figures import metric_of
+from minigpt.results import BuildReport
 from minigpt.transformer.calibration import token_counts
-from minigpt.types import BuildReport, Document, PrunePlan
+from minigpt.types import Document, PrunePlan
 from tests.support.building import FAST, Start, build, folder_of, start
 from tests.support.commands import run
 from tests.support.reports import make_report

@@ -19,7 +19,7 @@ from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.groundwork import lay_groundwork, read
 from minigpt.pipeline.paper_form import paper_form_stage
 from minigpt.pruning import repair
-from minigpt.types import BuildReport, StageReport
+from minigpt.results import BuildReport, StageReport
 from tests.support.building import start
 from tests.support.worlds import World, make_world
 

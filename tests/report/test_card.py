@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from minigpt.report.card import base_license, hub_id, model_name, render_card, write_card
-from minigpt.types import Attribution, Interval
+from minigpt.results import Interval
+from minigpt.types import Attribution
 from tests.support.reports import make_report, metric
 
 

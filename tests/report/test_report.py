@@ -17,7 +17,8 @@ from minigpt.report.figures import (
     kept_per_layer,
 )
 from minigpt.report.text import clean, count, duration, interval, number, size
-from minigpt.types import Interval, PrunePlan, Shape
+from minigpt.results import Interval
+from minigpt.types import PrunePlan, Shape
 from tests.support.reports import make_report, metric, shown, with_metrics
 
 

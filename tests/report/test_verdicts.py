@@ -13,7 +13,7 @@ from minigpt.report.figures import (
     verdict_vs_parent,
 )
 from minigpt.report.verdicts import sentences
-from minigpt.types import Interval
+from minigpt.results import Interval
 from tests.support.reports import make_report, metric, shown, with_metrics
 
 

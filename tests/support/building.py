@@ -15,7 +15,7 @@ from minigpt.pipeline.run import Run, load, load_parent, resolve_run
 from minigpt.pipeline.text import PlanningText, TrainingText, planning_text, training_text
 from minigpt.pipeline.tuning import TunedParent, tune_briefly
 from minigpt.progress import SILENT, Reporter
-from minigpt.types import BuildReport
+from minigpt.results import BuildReport
 
 NO_HEALING = {"heal.steps": "0"}
 FAST = {**NO_HEALING, "repair.tokens": "0", "evaluation.sample_tokens": "0", "evaluation.general": "false"}

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from minigpt.report import render
-from minigpt.types import Attribution, BuildReport, Interval, MetricResult, Shape, StageName, StageReport, Training
+from minigpt.results import BuildReport, Interval, MetricResult, StageName, StageReport, Training
+from minigpt.types import Attribution, Shape
 
 
 def metric(

@@ -6,9 +6,9 @@ from dataclasses import replace
 from random import Random
 
 from minigpt.evaluation import ItemScores, QuestionItems, TextItems
+from minigpt.results import StageName, StageReport
 from minigpt.sweep.cells import FinishedPoint
 from minigpt.sweep.options import Point
-from minigpt.types import StageName, StageReport
 from tests.support.reports import make_report
 
 DOCUMENTS = 20

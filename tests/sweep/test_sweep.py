@@ -18,6 +18,7 @@ from rich.console import Console
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.files import to_plain
+from minigpt.results import Interval
 from minigpt.sweep import DomainSweep, Matrix, SweepOptions, SweepReport
 from minigpt.sweep.cells import FinishedPoint, cells_of, pareto_of, scores_of
 from minigpt.sweep.chart import render_matrix, render_sweep, sentences
@@ -25,7 +26,6 @@ from minigpt.sweep.page import draw
 from minigpt.sweep.plots import collapse, drawn_keys, influence, need_matplotlib, quality, save_figure
 from minigpt.sweep.plots import matrix as matrix_figure
 from minigpt.sweep.records import MatrixCell
-from minigpt.types import Interval
 from tests.support.sweeping import DOCUMENTS, finished_point, items
 
 PARENT = items(1.0, noise=0.1)

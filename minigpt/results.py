@@ -1,0 +1,208 @@
+"""Records of what was measured: metrics with intervals, trainings, stages, reports and entries of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from minigpt.types import Attribution, Shape
+
+StageName = Literal["parent", "parent_tuned", "pruned", "healed", "exported"]
+
+SCHEMA_VERSION = 1  # version of the fields of report.json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A value with its 95 % bootstrap interval.
+
+    Attributes:
+        value: The value that was measured.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricResult:
+    """One number of a report, with its 95 % bootstrap interval.
+
+    Attributes:
+        task: Text or questions that were measured: a domain, `general`, or `<domain>/<question set>`.
+        metric: Name of the metric, e.g. `bits_per_byte`.
+        value: The value that was measured.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of documents or questions that were measured.
+        chance: Value that guessing gives; None if the metric has no such value.
+        higher_is_better: True if a higher value is better.
+        paired_difference_vs_parent: Paired difference to the parent; None if there is none.
+        paired_difference_vs_tuned: Paired difference to the tuned parent; None if there is none.
+    """
+
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    chance: float | None
+    higher_is_better: bool
+    paired_difference_vs_parent: Interval | None = None
+    paired_difference_vs_tuned: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """The training that a stage received.
+
+    Attributes:
+        tokens: Tokens that were trained on, repeats included.
+        steps: Number of optimizer steps.
+        learning_rate: Peak learning rate.
+        best_step: Step whose weights were kept.
+        seconds: Time that the training took.
+        recipe: Description of the recipe.
+        dev_losses: Pairs (step, loss on the dev text).
+    """
+
+    tokens: int
+    steps: int
+    learning_rate: float
+    best_step: int
+    seconds: float
+    recipe: str
+    dev_losses: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReport:
+    """A model at one stage of the build, and everything that was measured on it.
+
+    Attributes:
+        stage: Name of the stage.
+        parameters: Number of parameters, tied weights counted once.
+        bytes: Size of its weights on disk, in bytes.
+        seconds: Time that the stage took.
+        metrics: Numbers that were measured on the model.
+        training: Training that the stage received; None if it received none.
+        sample: Text that the model generated from the report's `sample_prompt`.
+        opening: Text of the token that stood before every text that was measured, e.g. a line end; the model's best
+            on dev text. Empty if it is not known (reports of older versions).
+    """
+
+    stage: StageName
+    parameters: int
+    bytes: int
+    seconds: float
+    metrics: tuple[MetricResult, ...]
+    training: Training | None = None
+    sample: str = ""
+    opening: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Part of a measured text that stands in the training text already.
+
+    Attributes:
+        task: Text that was measured: a domain or `<domain>/other`.
+        share: Share of its 8-word runs that stand anywhere in the training text, sampled text included.
+        documents: Number of its documents.
+        unseen: Number of the documents of which less than 2 % of the runs stand there; they are also the task
+            `<task>/unseen`.
+    """
+
+    task: str
+    share: float
+    documents: int
+    unseen: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildReport:
+    """Everything that a build measured, with what is needed to check it (docs/reference/report.md).
+
+    Attributes:
+        domain: Name of the domain.
+        base_model: Reference of the parent.
+        base_precision: Precision of the parent's weights, e.g. `Q4_1 dequantized`.
+        method: Name of the method that ranked the units.
+        preset: Name of the preset.
+        target: Target size as the user gave it.
+        seed: Seed of the build.
+        versions: Versions of minigpt, Python and the libraries.
+        device: Device that the build ran on.
+        seconds: Time that the whole build took.
+        stages: Reports of the stages, in order.
+        shape_before: Widths of the parent.
+        shape_after: Widths of the specialist.
+        kept_per_layer: Units kept in each layer of the *parent*, by axis (`ffn`, `kv_groups`); 0 for a removed layer.
+        removed_parameters: Parameters that each kind of pruning removed.
+        corpus_counts: Passages and questions that each cleaning step read or dropped.
+        attributions: Sources of the text.
+        coverage: Coverage of the measured texts by the training text.
+        sample_prompt: Beginning of the text that each stage continues in its `sample`.
+        notes: Remarks that help to read the numbers.
+        fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
+        schema_version: Version of these fields.
+    """
+
+    domain: str
+    base_model: str
+    base_precision: str
+    method: str
+    preset: str
+    target: str
+    seed: int
+    versions: Mapping[str, str]
+    device: str
+    seconds: float
+    stages: tuple[StageReport, ...]
+    shape_before: Shape
+    shape_after: Shape
+    kept_per_layer: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    removed_parameters: Mapping[str, int] = field(default_factory=dict)
+    corpus_counts: Mapping[str, int] = field(default_factory=dict)
+    attributions: tuple[Attribution, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    sample_prompt: str = ""
+    notes: tuple[str, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def stage(self, name: StageName) -> StageReport | None:
+        """Return the report of one stage, or None if the build skipped it."""
+        return next((stage for stage in self.stages if stage.stage == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogEntry:
+    """A finished model in the catalog.
+
+    Attributes:
+        id: Name of the model in the catalog.
+        domain: Name of its domain.
+        base_model: Reference of its parent.
+        path: Build folder of the model.
+        created: Time of the build, in ISO 8601.
+        parameters: Number of parameters.
+        bytes: Size of its weights on disk, in bytes.
+        headline: Its main numbers, by name.
+        hashes: SHA-256 of its files, by their path under the build folder.
+    """
+
+    id: str
+    domain: str
+    base_model: str
+    path: str
+    created: str
+    parameters: int
+    bytes: int
+    headline: Mapping[str, float]
+    hashes: Mapping[str, str]
