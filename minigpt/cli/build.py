@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.pipeline import BuildOptions, PlanSummary
+    from minigpt.results import Coverage
 
 
 @click.command(
@@ -161,7 +162,15 @@ def outline(plan: PlanSummary) -> RenderableType:
     }
     rows |= {f"removed by {kind}": count(removed) for kind, removed in plan.removed_parameters.items()}
     rows |= {f"predicted cost, {part}": f"{cost:.4f}" for part, cost in plan.predicted_cost.items()}
+    rows |= {f"{item.task} seen in training text": percent(item.share) + repeated(item) for item in plan.coverage}
     return facts(rows)
+
+
+def repeated(coverage: Coverage) -> str:
+    """Warn of a text of which so much stands in the training text that its figures tell little."""
+    from minigpt.corpus.coverage import WARN
+
+    return " of its 8-word runs: figures on it may only measure repeated wording" if coverage.share >= WARN else ""
 
 
 def alone(results: Sequence[Any]) -> Any:

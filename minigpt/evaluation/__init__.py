@@ -6,7 +6,8 @@ Every document and every question keeps its own score, so that two models can be
 
 from __future__ import annotations
 
-from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.items import ItemScores, QuestionItems, RecitationItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.recitation import recite
 from minigpt.evaluation.run import evaluate, question_scores, text_bits
 from minigpt.evaluation.suite import Suite, suite_for
 from minigpt.evaluation.summary import summarize
@@ -14,11 +15,13 @@ from minigpt.evaluation.summary import summarize
 __all__ = [
     "ItemScores",
     "QuestionItems",
+    "RecitationItems",
     "Suite",
     "TextItems",
     "evaluate",
     "load_scores",
     "question_scores",
+    "recite",
     "save_scores",
     "suite_for",
     "summarize",

@@ -8,11 +8,17 @@ import numpy as np
 
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation.bootstrap import Array, interval, resampled_sums
-from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
-from minigpt.evaluation.ratios import QUESTION_METRICS, RATIOS, TEXT_METRICS
+from minigpt.evaluation.items import ItemScores, QuestionItems, RecitationItems, TextItems
+from minigpt.evaluation.ratios import QUESTION_METRICS, RATIOS, RECITATION_METRICS, TEXT_METRICS
 from minigpt.results import MetricResult
 
-Items = TextItems | QuestionItems
+Items = TextItems | QuestionItems | RecitationItems
+# Metrics of each kind of items.
+METRICS_OF: Mapping[type[Items], tuple[str, ...]] = {
+    TextItems: TEXT_METRICS,
+    QuestionItems: QUESTION_METRICS,
+    RecitationItems: RECITATION_METRICS,
+}
 
 
 def summarize(
@@ -41,6 +47,7 @@ def _tasks(scores: ItemScores, parent: ItemScores | None) -> Iterator[tuple[str,
     pairs: tuple[tuple[Mapping[str, Items], Mapping[str, Items]], ...] = (
         (scores.texts, parent.texts if parent else {}),
         (scores.questions, parent.questions if parent else {}),
+        (scores.recitations, parent.recitations if parent else {}),
     )
     for model_tasks, parent_tasks in pairs:
         for task, items in model_tasks.items():
@@ -54,7 +61,7 @@ def _results(task: str, items: Items, parent: Items | None, *, seed: int, resamp
     """Yield the metrics of one task."""
     from minigpt.evaluation.metrics import measure
 
-    names = TEXT_METRICS if isinstance(items, TextItems) else QUESTION_METRICS
+    names = METRICS_OF[type(items)]
     columns = [columns_of(model_items, names) for model_items in (items, parent) if model_items is not None]
     resampled = resampled_sums(np.concatenate(columns, axis=1), seed=seed, resamples=resamples)
     for index, name in enumerate(names):

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt import report
+from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.files import write_json
 from minigpt.pipeline.controls import compare_with_controls
+from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.finish import finish, register_and_slim
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
@@ -21,7 +23,7 @@ from minigpt.pipeline.plan import check_target, plan_pruning, prune
 from minigpt.pipeline.run import Run, SavedModel, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
-from minigpt.pipeline.text import planning_text
+from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import Workspace, finished
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport, StageReport
@@ -57,17 +59,18 @@ def _plan_one(run: Run) -> PlanSummary:
     """Plan the pruning of one domain."""
     _refuse_foreign(run.workspace)
     _claim(run)
-    corpora, _ = read(run)
+    corpora, suite = read(run)
     parent = load_parent(run)
     check_target(run, parent)
     source = SavedModel(path=parent.path, key=parent.fingerprint)
+    text = training_text(corpora, run.settings, seed=run.text_seed)
     if run.settings.tuned_parent:
-        _, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
+        text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
         source = tuned.model if tuned is not None else source
-    text = planning_text(corpora, run.settings)
-    return summarize_plan(
-        run.domain.name, parent.path, plan_pruning(run, parent, corpora.domain.fingerprint, text, source).plan
-    )
+    planning = planning_text(corpora, run.settings)
+    plan = plan_pruning(run, parent, corpora.domain.fingerprint, planning, source).plan
+    coverage = coverage_records(coverage_of(corpora, suite, text))
+    return summarize_plan(run.domain.name, parent.path, plan, coverage)
 
 
 def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
@@ -137,12 +140,12 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     plan = planned.plan
     same = plan.tokens is None
     pruned, seconds = prune(run, ground.planning, planned, source)
-    before = measure(run, ground.suite, "pruned", pruned)
+    before = measure(run, ground.suite, "pruned", pruned, ground.parts)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
     healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
-    after = measure(run, ground.suite, "healed", healed.model)
+    after = measure(run, ground.suite, "healed", healed.model, ground.parts)
     # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
     shared = run.settings.tuned_parent or run.shared is not None
     seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
+from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, recite, save_scores
+from minigpt.evaluation.items import with_parts
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.planning.target import DTYPE_BYTES
@@ -52,7 +54,9 @@ class ModelFacts:
     sample: str
 
 
-def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Measurement:
+def measure(
+    run: Run, suite: Suite, stage: StageName, model: SavedModel, parts: Mapping[str, tuple[str, tuple[str, ...]]]
+) -> Measurement:
     """Evaluate a saved model; never one in memory, so that the measured model is the shipped one.
 
     Args:
@@ -60,6 +64,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Meas
         suite: the texts and questions that are measured.
         stage: the stage that the model belongs to.
         model: the model to measure.
+        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
     """
 
     def make(folder: Path) -> None:
@@ -79,13 +84,13 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Meas
         metrics=(),
         sample=facts.sample,
     )
-    return Measurement(scores=load_scores(folder / SCORES), report=report)
+    return Measurement(scores=with_parts(load_scores(folder / SCORES), parts), report=report)
 
 
 def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
     """Score a model in memory on the build's texts and questions."""
     settings = run.settings.evaluation
-    return evaluate(
+    scores = evaluate(
         model,
         tokenizer,
         suite,
@@ -93,6 +98,9 @@ def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
         window=settings.window,
         reporter=run.reporter,
     )
+    size = settings.batch_tokens
+    recitations = recite(model, tokenizer, suite.recitations, batch_tokens=size, reporter=run.reporter)
+    return replace(scores, recitations=recitations)
 
 
 def _facts(run: Run, stage: StageName, model: Any, tokenizer: Any, path: Path) -> ModelFacts:

@@ -37,6 +37,8 @@ class EvaluationSettings:
         window: longest context in tokens.
         batch_tokens: tokens of one forward pass.
         sample_tokens: length of the sample generation; 0 writes none.
+        recitation: number of training passages, and of held-out passages, that each model has to complete from memory;
+            0 measures no recitation.
     """
 
     heldout_bytes: int | None = None
@@ -45,6 +47,7 @@ class EvaluationSettings:
     window: int = 1024
     batch_tokens: int = 16384
     sample_tokens: int = 48
+    recitation: int = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,7 @@ class Settings:
 STANDARD = Settings(corpus=CorpusSettings(relevance=True), text=TextSettings(general=1.0, definitions=3, sampled=8_000))
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
-        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024),
+        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024, recitation=32),
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),
         text=TextSettings(dev_bytes=20_000),
