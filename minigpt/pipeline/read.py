@@ -126,10 +126,11 @@ def separate(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
     general = _with(
         replace(general, dev=general_dev), train=clean(general.train), calibration=clean(general.calibration)
     )
-    if not domain.train or not domain.calibration or not domain.dev:
+    emptied = "training" if not domain.train or not domain.calibration else "" if domain.dev else "dev"
+    if emptied:
         raise CorpusError(
-            f"All training text of {domain.domain}, or all its dev text, overlaps text or questions that only measure, "
-            "its own or those of its general text; choose other general text, or give the domain more text."
+            f"All {emptied} text of {domain.domain} overlaps text or questions that only measure, its own or those of "
+            "its general text; choose other general text, or give the domain more text."
         )
     # Reports have used these keys since schema 1; "control" in them means the general text.
     counts = {**domain.counts, **{f"control_{name.removeprefix('control_')}": count for name, count in tally.items()}}
