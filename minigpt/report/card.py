@@ -14,11 +14,11 @@ from typing import Any
 from minigpt.files import write_text
 from minigpt.report.facts import coverage_sentence, openings, preset
 from minigpt.report.figures import (
-    COMFORTABLE_ITEMS,
     FEW,
     HEADLINE,
     SEEN,
     at_chance,
+    effective_documents,
     few_items,
     final_stage,
     metric_keys,
@@ -213,7 +213,7 @@ def _row(report: BuildReport, task: str, metric: str) -> dict[str, str]:
     ours = metric_of(final_stage(report), task, metric)
     assert ours is not None
     name = text_name(task, general_share=report.general_share) if metric == HEADLINE else ""
-    few = ours.effective_n is not None and ours.effective_n < COMFORTABLE_ITEMS
+    effective = effective_documents(ours)
     return {
         "task": _cell(task) + (" (seen)" if is_seen(task) else "") + (f", {name}" if name else ""),
         "metric": metric.replace("_", " "),
@@ -223,7 +223,7 @@ def _row(report: BuildReport, task: str, metric: str) -> dict[str, str]:
         "against_parent": _against(report, ours, report.stage("parent")),
         "against_tuned": _against(report, ours, report.stage("parent_tuned")),
         "chance": "–" if ours.chance is None else f"{ours.chance:.3f}" + (" (not above it)" if at_chance(ours) else ""),
-        "n": f"{ours.n:,}" + (f" (effective {ours.effective_n:.0f})" if few else ""),
+        "n": f"{ours.n:,}" + ("" if effective is None else f" (effective {effective:.0f})"),
     }
 
 

@@ -110,6 +110,13 @@ def few_items(results: Iterable[MetricResult]) -> bool:
     return any(min(result.n, result.effective_n or result.n) < COMFORTABLE_ITEMS for result in results)
 
 
+def effective_documents(result: MetricResult | None) -> float | None:
+    """Give the effective number of documents where it is small and below the number of documents; else None."""
+    if result is None or result.effective_n is None or round(result.effective_n) >= min(result.n, COMFORTABLE_ITEMS):
+        return None
+    return result.effective_n
+
+
 def was_quantized(report: BuildReport) -> bool:
     """Check whether the parent was read from a quantized file, which is smaller than the weights that were measured."""
     return "quant" in report.base_precision.lower()

@@ -14,6 +14,8 @@ from minigpt.report.text import clean, size
 from minigpt.results import BuildReport
 
 PROMPT = "In short,"
+# Longest line of a command: a terminal would break a longer one where it cannot be copied.
+LINE = 76
 
 
 def next_steps(report: BuildReport, folder: Path) -> RenderableType:
@@ -31,7 +33,7 @@ def next_steps(report: BuildReport, folder: Path) -> RenderableType:
     commands = Text()
     for purpose, command in next_commands(report, folder):
         commands.append(f"\n{purpose}\n", style="dim")
-        commands.append(f"  {command}")
+        commands.append(f"  {broken(command)}")
     return Group(Text(), places, commands)
 
 
@@ -61,6 +63,23 @@ def next_commands(report: BuildReport, folder: Path) -> tuple[tuple[str, str], .
         )
     steps.append(("build one on texts of your own", "minigpt domains new NAME --from FOLDER"))
     return tuple(steps)
+
+
+def broken(command: str) -> str:
+    """Break a command before its options, so that a shell still reads it as one."""
+    groups: list[list[str]] = []
+    for word in shlex.split(command):
+        if word.startswith("--") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    first, *options = (shlex.join(group) for group in groups)
+    lines = [first]
+    for option in options:
+        if len(lines[-1]) + len(option) < LINE:
+            lines[-1] += f" {option}"
+        else:
+            lines.append(f"    {option}")
+    return " \\\n  ".join(lines)
 
 
 def _places(report: BuildReport, folder: Path) -> dict[str, str]:

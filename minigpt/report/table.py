@@ -6,13 +6,13 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.report.figures import (
-    COMFORTABLE_ITEMS,
     FEW,
     RECITATION,
     SEEN,
     TOO_REPEATED,
     Verdict,
     at_chance,
+    effective_documents,
     few_items,
     final_stage,
     metric_keys,
@@ -26,6 +26,7 @@ from minigpt.report.text import change, clean, interval, number, stage_title
 from minigpt.results import BuildReport, MetricResult, StageReport
 
 # Widths in characters below which the table leaves columns out.
+WIDEST = 104
 WIDE = 90
 NARROW = 66
 NARROWEST = 54
@@ -50,9 +51,10 @@ def metrics_table(report: BuildReport, width: int) -> Table:
     """Draw the metrics of every stage, and compare the final stage with the parent and the tuned parent.
 
     Bits per byte of every text come first, then the questions, then the perplexities. Perplexities are compared by
-    ratios (`0.901×`), scores by differences (`+0.021`). A narrow terminal leaves columns out: below :data:`WIDE` the
-    pruned model that is not healed yet, if all four stages are there; below :data:`NARROW` also the tuned parent;
-    below :data:`NARROWEST` also the comparisons. Parent and final model are always shown.
+    ratios (`0.901×`), scores by differences (`+0.021`). A narrow terminal leaves columns out: below :data:`WIDEST` the
+    distilled twin; below :data:`WIDE` the pruned model that is not healed yet, if there are more than three stages;
+    below :data:`NARROW` also the tuned parent; below :data:`NARROWEST` also the comparisons. Parent and final model are
+    always shown.
 
     Args:
         report: Report of the build.
@@ -96,8 +98,10 @@ def _columns(report: BuildReport, width: int) -> list[StageReport]:
     final = final_stage(report)
     if width < NARROW:
         return [stage for stage in report.stages if stage.stage == "parent" or stage is final]
-    crowded = width < WIDE and len(report.stages) > 3 and final.stage != "pruned"
-    return [stage for stage in report.stages if not (crowded and stage.stage == "pruned")]
+    dispensable: list[str] = ["parent_distilled"] if width < WIDEST else []
+    if width < WIDE and len(report.stages) > 3:
+        dispensable.append("pruned")
+    return [stage for stage in report.stages if stage is final or stage.stage not in dispensable]
 
 
 def _labels(report: BuildReport, task: str, metric: str, results: list[MetricResult | None]) -> tuple[Text, Text]:
@@ -116,8 +120,8 @@ def _labels(report: BuildReport, task: str, metric: str, results: list[MetricRes
 
 def _effective(results: list[MetricResult | None]) -> str:
     """Write the effective number of documents where it is too small for comfort."""
-    numbers = [result.effective_n for result in results if result and result.effective_n is not None]
-    return f"effective n {numbers[0]:.0f}" if numbers and numbers[0] < COMFORTABLE_ITEMS else ""
+    numbers = [number for result in results if (number := effective_documents(result)) is not None]
+    return f"effective n {numbers[0]:.0f}" if numbers else ""
 
 
 def _score_name(metric: str, results: list[MetricResult | None]) -> Text:
@@ -160,7 +164,7 @@ def _caption(report: BuildReport, width: int) -> Text:
     verdicts = {judge(report, result) for result in final.metrics for judge in (verdict_vs_parent, verdict_vs_tuned)}
     no_tuned = report.stage("parent_tuned") is None and final.stage != "parent"
     retokenized = any(result.metric == "token_perplexity" for result in final.metrics) and not same_vocabulary(report)
-    unequal = any((result.effective_n or COMFORTABLE_ITEMS) < COMFORTABLE_ITEMS for result in results)
+    unequal = any(effective_documents(result) is not None for result in results)
     parts = {
         "bits per byte, perplexity: low is good": bool(results),
         "intervals are over documents or questions, not over training again": bool(results),

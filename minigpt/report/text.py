@@ -7,7 +7,12 @@ import re
 from minigpt.results import MetricResult
 
 # Names of the stages for people, in the words of the glossary.
-STAGE_TITLES = {"parent_tuned": "tuned parent", "healed": "specialist", "exported": "export"}
+STAGE_TITLES = {
+    "parent_tuned": "tuned parent",
+    "parent_distilled": "distilled twin",
+    "healed": "specialist",
+    "exported": "export",
+}
 # Openings that print as nothing.
 BLANKS = {"\n": "a line end", "\n\n": "an empty line", " ": "a space", "\t": "a tab"}
 QUANTIZED_NAME = re.compile(r"(?P<stem>.+?)[.-](?P<type>i?q\d\w*|f16|bf16|f32)", re.IGNORECASE)

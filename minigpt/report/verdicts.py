@@ -212,16 +212,17 @@ def recitation(report: BuildReport) -> str | None:
     if trained is None:
         return None
     held_out = _recited(report, report.domain, "held-out passages")
-    return f"Recitation: it continues {' and '.join(part for part in (trained, held_out) if part)} verbatim."
+    shares = ", and ".join(part for part in (trained, held_out) if part)
+    return f"Recitation: given the beginning, it continues {shares} verbatim before its first error."
 
 
 def _recited(report: BuildReport, task: str, passages: str) -> str | None:
-    """Write the share of passages of one task that the specialist and the parent recite."""
+    """Write the share of what follows in the passages of one task that specialist and parent recite."""
     ours, parent = _pair(report, task, metric=RECITATION)
     if ours is None:
         return None
     beside = f" (the parent {percent(parent.value)})" if parent else ""
-    return f"{percent(ours.value)} of {ours.n:,} {passages}{beside}"
+    return f"{percent(ours.value)} of the text of {ours.n:,} {passages}{beside}"
 
 
 def _pair(

@@ -162,8 +162,8 @@ def test_recitation_is_one_sentence_beside_parent_and_held_out_text():
     report = with_task(calm(), "medical/train", 0.003, 0.04, name="recitation", n=200)
     report = with_task(report, "medical", 0.003, 0.004, name="recitation", n=150)
     sentence = (
-        "Recitation: it continues 4.0 % of 200 training passages (the parent 0.3 %) and 0.4 % of 150 held-out passages "
-        "(the parent 0.3 %) verbatim."
+        "Recitation: given the beginning, it continues 4.0 % of the text of 200 training passages (the parent 0.3 %), "
+        "and 0.4 % of the text of 150 held-out passages (the parent 0.3 %) verbatim before its first error."
     )
     assert sentence in sentences(report)
     assert f"keep it as private as that text. {sentence}" in render_card(report)
