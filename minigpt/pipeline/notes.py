@@ -88,9 +88,9 @@ def general_note(text: TrainingText, *, other: bool) -> str:
     """
     fairer = " `general/other`, of sources that nothing was trained on, is the fairer row." if other else ""
     return (
-        f"Tuning and healing read {text.general_share:g} times as much general text as domain text, from the sources "
-        "of the general text that is measured (other documents). So `general` shows what is kept with that help; the "
-        f"tuned parent had it too, the untuned parent did not.{fairer}"
+        f"General training text was mixed into tuning and healing, {text.general_share:g} times as much as domain "
+        "text, from the sources of the general text that is measured (other documents). So `general` shows what is "
+        f"kept with that help; the tuned parent had it too, the untuned parent did not.{fairer}"
     )
 
 

@@ -75,18 +75,13 @@ def _field(report: BuildReport) -> str | None:
 def _conclusion(report: BuildReport, ours: MetricResult, other: MetricResult | None) -> str:
     """Write the verdicts on own and other sources as the beginning of a sentence."""
     own = standing(report, ours)
+    words = f"{own} on {OWN_PLACE}"
     if _contradicted(report, ours):
-        own = "better than the parent only on repeated wording"
-    if other is None:
-        words = f"{own} on {OWN_PLACE}"
-    else:
+        words = f"better than the parent only on repeated wording of {OWN_PLACE}"
+    if other is not None:
         elsewhere = standing(report, other)
         link = "but" if own.startswith("better") != elsewhere.startswith("better") else "and"
-        words = (
-            f"{own} on {OWN_PLACE} and on {OTHER_PLACE}"
-            if own == elsewhere
-            else f"{own} on {OWN_PLACE}, {link} {elsewhere} on {OTHER_PLACE}"
-        )
+        words += f" and on {OTHER_PLACE}" if own == elsewhere else f", {link} {elsewhere} on {OTHER_PLACE}"
     return words[:1].upper() + words[1:]
 
 

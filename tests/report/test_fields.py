@@ -128,7 +128,7 @@ def test_new_wording_stands_beside_the_headline():
     assert "1.066× on the 3 of 60 documents with new wording, too few to tell" in first(few)
     assert first(few).startswith("Better than the parent on its own sources:")
     enough = with_task(covered(calm(), 0.08), "medical/unseen", 0.76, 0.81, n=12)
-    assert first(enough).startswith("Better than the parent only on repeated wording on its own sources")
+    assert first(enough).startswith("Better than the parent only on repeated wording of its own sources")
     everything = with_task(covered(calm(), 0.001, unseen=60), "medical/unseen", 0.76, 0.70, n=60)
     assert "new wording" not in first(everything)
 
