@@ -47,6 +47,8 @@ class Mend(Variant):
         writer: model that writes the sampled passages.
         prompts: text that the passages go on from: the domain's, or as much general text beside it.
         averages: shares of the weights before healing in averages that are read besides the healed model.
+        tokens: tokens of calibration text (0: those of the whole run).
+        on_policy: passages that the student writes after half of the steps, which it then reads besides the text.
         seed: of healing.
     """
 
@@ -56,6 +58,8 @@ class Mend(Variant):
     writer: str = "tuned"
     prompts: str = "domain"
     averages: tuple[float, ...] = ()
+    tokens: int = 0
+    on_policy: int = 0
     seed: int = 0
 
 
@@ -91,8 +95,9 @@ class FieldBench(Bench):
         general = take_bytes(self.general.train, size)
         domain = [*self.corpora.domain.calibration, *self.corpora.domain.train]
         mixed = interleave(self.corpora.domain.calibration, self.general.calibration)
-        self.calibrated = {"domain": self.batches, "mixed": packed(self.tokenizer, mixed, self.tokens)}
-        self.scored_on: dict[str, dict[str, Any]] = {"domain": {}, "mixed": {}}
+        self.calibration_text = {"domain": list(self.corpora.domain.calibration), "mixed": mixed}
+        self.calibrated: dict[tuple[str, int], Any] = {}
+        self.scored_on: dict[tuple[str, int], dict[str, Any]] = {}
         self.counted = {"domain": self.counts, "mixed": token_counts(self.tokenizer, [*domain, *general])}
 
     def texts(self, tokenizer: Any) -> dict[str, TokenText]:
@@ -127,7 +132,10 @@ class FieldBench(Bench):
         """Cut, heal and read one variant."""
         started = time.perf_counter()
         self.counts = self.counted[variant.counts]
-        self.batches, self.scores = self.calibrated[variant.calibrate], self.scored_on[variant.calibrate]
+        read = (variant.calibrate, variant.tokens or self.tokens)
+        if read not in self.calibrated:
+            self.calibrated[read] = packed(self.tokenizer, self.calibration_text[read[0]], read[1])
+        self.batches, self.scores = self.calibrated[read], self.scored_on.setdefault(read, {})
         source = f"blend-{variant.blend:g}" if variant.blend else variant.source
         teacher = f"blend-{variant.blend:g}" if variant.blend else variant.teacher
         left = self.cut(replace(variant, source=source))
@@ -170,9 +178,19 @@ class FieldBench(Bench):
         documents = [*documents, *self.passages(variant.sampled, variant.writer, variant.prompts)]
         model: Any = deepcopy(self.models[teacher])
         told = Teacher(model=model.to(torch.bfloat16).requires_grad_(False), parent_ids=left.ids)
-        text = token_text(left.tokenizer, documents, recipe.window)
+        answers = told if recipe.distill else None
         dev = token_text(left.tokenizer, self.part(self.corpora.domain.dev), WINDOW)
-        return train(left.model, text, dev, recipe, teacher=told, seed=variant.seed)
+        if variant.on_policy:
+            recipe = replace(recipe, steps=recipe.steps // 2)
+            text = token_text(left.tokenizer, documents, recipe.window)
+            train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
+            student: Any = deepcopy(left.model).to(measuring_dtype(self.device))
+            for seed, written in enumerate([self.corpora.domain.train, self.general.train]):
+                windows = token_text(left.tokenizer, written, WINDOW).windows
+                documents += write_passages(student, left.tokenizer, windows, variant.on_policy // 2, seed=seed)
+            del student
+        text = token_text(left.tokenizer, documents, recipe.window)
+        return train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
 
 
 def packed(tokenizer: Any, documents: list[Document], tokens: int) -> list[Any]:

@@ -43,6 +43,8 @@ class MetricResult:
         higher_is_better: True if a higher value is better.
         paired_difference_vs_parent: Paired difference to the parent; None if there is none.
         paired_difference_vs_tuned: Paired difference to the tuned parent; None if there is none.
+        effective_n: Number of documents of equal size that would weigh as these do, 1 / sum of squared shares of
+            bytes; None if it is not known (questions, reports of older versions).
     """
 
     task: str
@@ -55,6 +57,7 @@ class MetricResult:
     higher_is_better: bool
     paired_difference_vs_parent: Interval | None = None
     paired_difference_vs_tuned: Interval | None = None
+    effective_n: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,9 @@ class BuildReport:
         corpus_counts: Passages and questions that each cleaning step read or dropped.
         attributions: Sources of the text.
         coverage: Coverage of the measured texts by the training text.
+        general_share: Bytes of general text in the real training text, relative to the domain's; 0 if none was trained
+            on, None if it is not known (reports of older versions).
+        overrides: Settings that differ from the preset, as `--set` takes them.
         sample_prompt: Beginning of the text that each stage continues in its `sample`.
         notes: Remarks that help to read the numbers.
         fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
@@ -171,6 +177,8 @@ class BuildReport:
     corpus_counts: Mapping[str, int] = field(default_factory=dict)
     attributions: tuple[Attribution, ...] = ()
     coverage: tuple[Coverage, ...] = ()
+    general_share: float | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
     sample_prompt: str = ""
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,9 @@ from minigpt.pipeline.text import TrainingText
 from minigpt.planning.allocate import TOLERANCE
 from minigpt.types import Attribution, PrunePlan
 
+# Origin of costs that the build measured itself, as `PrunePlan.sensitivity` says it.
+MEASURED = "measured"
+
 
 def notes(
     run: Run,
@@ -33,17 +36,12 @@ def notes(
         precision: precision of the parent's weights.
         trained: whether any stage was trained.
     """
-    lines = [f"The budget was split by the sensitivity of: {plan.sensitivity}."] if plan.sensitivity else []
-    lines += size_note(plan)
+    lines = [*sensitivity_note(plan), *size_note(plan)]
     repaired = repair_of(method_named(run.options.method), run.settings.repair) is not None
     if not repaired and plan.parameters_after < plan.parameters_before:
         lines.append("The pruned model was not repaired by least squares.")
     if trained and text.general_share:
-        lines.append(
-            "General training text was mixed into tuning and healing, from the sources of the general text that is "
-            "measured (other documents): the general rows show what is kept with that help, and the untuned parent did "
-            "not have it."
-        )
+        lines.append(general_note(text, other=corpora.general is not None and bool(corpora.general.other)))
     if run.settings.keep_general is not None:
         lines.append(
             f"General text was to cost at most {run.settings.keep_general:g} times what it costs the parent: it "
@@ -67,6 +65,33 @@ def notes(
             where = " The definitions stand in the training text." if questions.seen else ""
             lines.append(f"{questions.name}: {questions.note}{where}")
     return tuple(dict.fromkeys(lines))
+
+
+def sensitivity_note(plan: PrunePlan) -> list[str]:
+    """Note the origin of the costs that decided how much of each axis was cut."""
+    if not plan.sensitivity:
+        return []
+    if plan.sensitivity == MEASURED:
+        return ["How much to cut where was decided by costs measured on this model with the domain's dev text."]
+    return [
+        f"How much to cut where was decided by costs from a table, measured once ({plan.sensitivity}). "
+        "`--set plan.sensitivity=measure` measures them on this text."
+    ]
+
+
+def general_note(text: TrainingText, *, other: bool) -> str:
+    """Note that general text was trained on, and the rows on which that shows.
+
+    Args:
+        text: the training text.
+        other: whether general text of sources that nothing was trained on is measured too.
+    """
+    fairer = " `general/other`, of sources that nothing was trained on, is the fairer row." if other else ""
+    return (
+        f"General training text was mixed into tuning and healing, {text.general_share:g} times as much as domain "
+        "text, from the sources of the general text that is measured (other documents). So `general` shows what is "
+        f"kept with that help; the tuned parent had it too, the untuned parent did not.{fairer}"
+    )
 
 
 def generated_text_notes(run: Run, text: TrainingText) -> list[str]:

@@ -99,6 +99,8 @@ def test_a_build_keeps_the_bound_among_its_steps_and_says_so(world: World) -> No
     made = report.load(folder_of(options))
     assert any("General text was to cost at most 1.01 times" in note for note in made.notes)
     assert any("General training text was mixed into" in note for note in made.notes)
+    assert made.general_share == 1.0
+    assert made.overrides["heal.steps"] == "4"
     assert {each.name for each in made.attributions} == {"texts", "plain"}
     assert made.stages[-1].training is not None
 
