@@ -71,6 +71,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Meas
     name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
+    scores = load_scores(folder / SCORES)
     report = StageReport(
         stage=stage,
         parameters=facts.parameters,
@@ -78,12 +79,13 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Meas
         seconds=done.seconds,
         metrics=(),
         sample=facts.sample,
+        opening=scores.opening,
     )
-    return Measurement(scores=load_scores(folder / SCORES), report=report)
+    return Measurement(scores=scores, report=report)
 
 
 def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
-    """Score a model in memory on the build's texts and questions."""
+    """Score a model in memory on the build's texts, behind the opening that suits it best, and on its questions."""
     settings = run.settings.evaluation
     return evaluate(
         model,
