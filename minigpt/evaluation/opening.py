@@ -21,8 +21,8 @@ from minigpt.types import Document
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>", "</s>", "<s>", "<eos>", "<bos>")
 LINE_END = "\n"
 # Dev text that is read behind every candidate: beginnings of passages, because an opening matters most right after it.
-SAMPLE_BYTES = 12288
-PASSAGE_CHARACTERS = 512
+SAMPLE_BYTES = 6144
+PASSAGE_CHARACTERS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
