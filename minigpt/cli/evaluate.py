@@ -60,12 +60,12 @@ def metrics(stage: StageReport) -> RenderableType:
     """One row a number."""
     from rich.markup import escape
 
-    from minigpt.report.text import count, interval, number, size
+    from minigpt.report.text import count, interval, number, opening, size
 
     result = table("task", "metric", ">value", ">95 % interval", ">n", ">chance")
     for item in stage.metrics:
         chance = "" if item.chance is None else number(item.chance)
         result.add_row(item.task, item.metric, number(item.value), interval(item.low, item.high), f"{item.n:,}", chance)
-    behind = escape(f", texts behind {stage.opening!r}")
+    behind = escape(f", texts behind {opening(stage.opening)}")
     result.caption = f"{count(stage.parameters)} parameters, {size(stage.bytes)}{behind}"
     return result

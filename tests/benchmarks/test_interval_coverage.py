@@ -35,9 +35,8 @@ def test_the_interval_that_is_simulated_is_that_of_reports(module: Any) -> None:
         (ours - parent, paired(*columns, "bits_per_byte")),
     ):
         simulated = module.jackknife(bits, sizes, 0)
-        assert (simulated.value, simulated.low, simulated.high) == pytest.approx(
-            (bounds.value, bounds.low, bounds.high)
-        )
+        for name in ("value", "low", "high"):
+            assert getattr(simulated, name) == pytest.approx(getattr(bounds, name))
 
 
 def test_students_t_is_that_of_the_textbook_where_documents_are_of_one_size(module: Any) -> None:
@@ -47,7 +46,7 @@ def test_students_t_is_that_of_the_textbook_where_documents_are_of_one_size(modu
 
 def test_a_capped_population_keeps_each_documents_own_figure(module: Any) -> None:
     uneven = module.made_up("uneven", 0.9)
-    few = module.Population("few", uneven.parent[:30], uneven.ours[:30], uneven.sizes[:30])
+    few = module.Population("few", uneven.parent[:14], uneven.ours[:14], uneven.sizes[:14])
     even = module.capped(few)
     assert even.sizes.max() <= 0.1002 * even.sizes.sum()
     np.testing.assert_allclose(even.ours / even.sizes, few.ours / few.sizes)
