@@ -7,6 +7,7 @@ Every document and every question keeps its own score, so that two models can be
 from __future__ import annotations
 
 from minigpt.evaluation.items import ItemScores, QuestionItems, RecitationItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.opening import Opening, choose_opening
 from minigpt.evaluation.recitation import recite
 from minigpt.evaluation.run import evaluate, question_scores, text_bits
 from minigpt.evaluation.suite import Suite, suite_for
@@ -14,10 +15,12 @@ from minigpt.evaluation.summary import summarize
 
 __all__ = [
     "ItemScores",
+    "Opening",
     "QuestionItems",
     "RecitationItems",
     "Suite",
     "TextItems",
+    "choose_opening",
     "evaluate",
     "load_scores",
     "question_scores",

@@ -91,12 +91,23 @@ class QuestionItems:
         return tuple(int(pick == answer) for pick, answer in zip(self.picks_norm, self.answers, strict=True))
 
 
+Items = TextItems | QuestionItems | RecitationItems
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemScores:
-    """All item scores of one model, by the task names of the report."""
+    """All item scores of one model.
+
+    Attributes:
+        texts: Scores of documents, by the task names of the report.
+        questions: Scores of questions, by the task names of the report.
+        opening: Text of the token that stood before every text; empty in scores of older versions.
+        recitations: Items of the passages that were completed, by task.
+    """
 
     texts: Mapping[str, TextItems] = field(default_factory=dict)
     questions: Mapping[str, QuestionItems] = field(default_factory=dict)
+    opening: str = ""
     recitations: Mapping[str, RecitationItems] = field(default_factory=dict)
 
 

@@ -19,21 +19,18 @@ class Controls:
         tuned: items of the tuned parent; None where it was left out.
         stages: their stages of the report.
         source: the model that is pruned and that teaches: the tuned parent, or the parent where there is none.
-        seed: seed of the bootstrap.
     """
 
     parent: ItemScores
     tuned: ItemScores | None
     stages: tuple[StageReport, ...]
     source: SavedModel
-    seed: int
 
 
 def controls_of(
     parent: Measurement,
     source: SavedModel,
     *,
-    seed: int,
     tuned: Measurement | None = None,
     tuning: Training | None = None,
     tuning_seconds: float = 0.0,
@@ -43,17 +40,16 @@ def controls_of(
     Args:
         parent: measurement of the parent.
         source: the model that is pruned and that teaches.
-        seed: seed of the bootstrap.
         tuned: measurement of the tuned parent, if there is one.
         tuning: training record of the tuned parent.
         tuning_seconds: time that the tuning took.
     """
-    stages = [replace(parent.report, metrics=summarize(parent.scores, seed=seed))]
+    stages = [replace(parent.report, metrics=summarize(parent.scores))]
     if tuned is not None:
         stages.append(
             replace(
                 tuned.report,
-                metrics=summarize(tuned.scores, parent=parent.scores, seed=seed),
+                metrics=summarize(tuned.scores, parent=parent.scores),
                 seconds=tuned.report.seconds + tuning_seconds,
                 training=tuning,
             )
@@ -63,7 +59,6 @@ def controls_of(
         tuned=tuned.scores if tuned is not None else None,
         stages=tuple(stages),
         source=source,
-        seed=seed,
     )
 
 
@@ -84,9 +79,9 @@ def compare_with_controls(
         seconds: time that making the model took, without measuring it.
         training: its training record, if it was trained.
     """
-    scores, seed = measurement.scores, controls.seed
-    to_parent = summarize(scores, parent=controls.parent, seed=seed)
-    to_tuned = summarize(scores, parent=controls.tuned, seed=seed) if controls.tuned is not None else to_parent
+    scores = measurement.scores
+    to_parent = summarize(scores, parent=controls.parent)
+    to_tuned = summarize(scores, parent=controls.tuned) if controls.tuned is not None else to_parent
     metrics = []
     for against_parent, against_tuned in zip(to_parent, to_tuned, strict=True):
         comparable = same_vocabulary or against_parent.metric != "token_perplexity"

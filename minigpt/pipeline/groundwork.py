@@ -92,13 +92,11 @@ def lay_groundwork(
     coverage = coverage_of(corpora, suite, text)
     parts = unseen_parts(corpora.domain.domain, coverage)
     measured = measure(run, suite, "parent", untuned, parts)
-    seed = run.options.seed
-    controls = controls_of(measured, untuned, seed=seed)
+    controls = controls_of(measured, untuned)
     if tuned is not None:
         controls = controls_of(
             measured,
             tuned.model,
-            seed=seed,
             tuned=measure(run, suite, "parent_tuned", tuned.model, parts),
             tuning=tuned.training,
             tuning_seconds=tuned.seconds,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, recite, save_scores
+from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
 from minigpt.evaluation.items import with_parts
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.pipeline.run import Run, SavedModel, load
@@ -76,6 +76,7 @@ def measure(
     name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
+    scores = load_scores(folder / SCORES)
     report = StageReport(
         stage=stage,
         parameters=facts.parameters,
@@ -83,14 +84,15 @@ def measure(
         seconds=done.seconds,
         metrics=(),
         sample=facts.sample,
+        opening=scores.opening,
     )
-    return Measurement(scores=with_parts(load_scores(folder / SCORES), parts), report=report)
+    return Measurement(scores=with_parts(scores, parts), report=report)
 
 
 def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
-    """Score a model in memory on the build's texts and questions."""
+    """Score a model in memory on the build's texts, behind the opening that suits it best, and on its questions."""
     settings = run.settings.evaluation
-    scores = evaluate(
+    return evaluate(
         model,
         tokenizer,
         suite,
@@ -98,9 +100,6 @@ def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
         window=settings.window,
         reporter=run.reporter,
     )
-    size = settings.batch_tokens
-    recitations = recite(model, tokenizer, suite.recitations, batch_tokens=size, reporter=run.reporter)
-    return replace(scores, recitations=recitations)
 
 
 def _facts(run: Run, stage: StageName, model: Any, tokenizer: Any, path: Path) -> ModelFacts:

@@ -91,6 +91,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
 
     folder, done = run.workspace.stage("measured_pruned", name, make)
     form = read_json(folder / RECORD, PaperFormRecord)
+    scores = load_scores(folder / SCORES)
     stage = StageReport(
         stage="pruned",
         parameters=form.parameters,
@@ -98,8 +99,9 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         seconds=done.seconds,
         metrics=(),
         sample=form.sample,
+        opening=scores.opening,
     )
-    scores = with_parts(load_scores(folder / SCORES), ground.parts)
+    scores = with_parts(scores, ground.parts)
     measured = Measurement(scores=scores, report=stage)
     return form, compare_with_controls(ground.controls, measured, same_vocabulary=form.plan.tokens is None), scores
 
