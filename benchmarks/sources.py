@@ -24,6 +24,7 @@ from minigpt import assets
 from minigpt.corpus.selection import interleave, take_bytes
 from minigpt.files import fingerprint, read_jsonl
 from minigpt.healing import TokenText, train
+from minigpt.healing.blend import blend_weights
 from minigpt.healing.teacher import Teacher
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name, measuring_dtype, release
@@ -69,17 +70,9 @@ class Models(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         share = float(name.removeprefix("blend-"))
         model = deepcopy(self["tuned"])
-        average_into(model, self["parent"].state_dict(), share)
+        blend_weights(model, self["parent"], share)
         self[name] = model
         return model
-
-
-def average_into(model: Any, other: Mapping[str, torch.Tensor], share: float) -> None:
-    """Move a model's weights to (1 - share) of its own and `share` of another's, in place."""
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(other[name].to(tensor.device, tensor.dtype), share)
 
 
 class FieldBench(Bench):
@@ -149,8 +142,7 @@ class FieldBench(Bench):
         averages = {}
         after = {name: tensor.detach().clone() for name, tensor in left.model.state_dict().items()}
         for share in variant.averages:
-            left.model.load_state_dict(after)
-            average_into(left.model, before, share)
+            left.model.load_state_dict({name: after[name].lerp(before[name], share) for name in after})
             averages[f"{share:g}"] = self.against(self.read(left.model, texts))
         self.reading = None
         return {

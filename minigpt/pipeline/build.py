@@ -18,8 +18,9 @@ from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
 from minigpt.pipeline.plan import check_target, plan_pruning, prune
-from minigpt.pipeline.run import Run, SavedModel, build_key, deciding_options, load_parent, resolve_run
+from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
+from minigpt.pipeline.source import source_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text
 from minigpt.pipeline.workspace import Workspace, finished
@@ -60,10 +61,10 @@ def _plan_one(run: Run) -> PlanSummary:
     corpora, _ = read(run)
     parent = load_parent(run)
     check_target(run, parent)
-    source = SavedModel(path=parent.path, key=parent.fingerprint)
+    tuned = None
     if run.settings.tuned_parent:
         _, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
-        source = tuned.model if tuned is not None else source
+    source = source_of(run, parent, tuned)
     text = planning_text(corpora, run.settings)
     return summarize_plan(
         run.domain.name, parent.path, plan_pruning(run, parent, corpora.domain.fingerprint, text, source).plan

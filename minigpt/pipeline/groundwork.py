@@ -11,6 +11,7 @@ from minigpt.pipeline.measure import measure
 from minigpt.pipeline.read import Corpora, check_bound, read_corpora
 from minigpt.pipeline.run import Run, SavedModel
 from minigpt.pipeline.sampling import add_sampled, needs_writer
+from minigpt.pipeline.source import source_of
 from minigpt.pipeline.text import PlanningText, TrainingText, planning_text, training_text
 from minigpt.pipeline.tuning import TunedParent, tune_briefly, tune_parent
 
@@ -84,7 +85,7 @@ def lay_groundwork(
     if tuned is not None:
         controls = controls_of(
             measured,
-            tuned.model,
+            source_of(run, parent, tuned),
             seed=seed,
             tuned=measure(run, suite, "parent_tuned", tuned.model),
             tuning=tuned.training,

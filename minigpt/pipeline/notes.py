@@ -97,6 +97,12 @@ def general_note(text: TrainingText, *, other: bool) -> str:
 def generated_text_notes(run: Run, text: TrainingText) -> list[str]:
     """Note the generated training text: definitions put as questions, and sampled passages."""
     lines, is_tuned = [], run.settings.tuned_parent
+    if is_tuned and run.settings.blend:
+        share = f"{run.settings.blend:.0%}".replace("%", " %")
+        lines.append(
+            f"The model that is pruned and that teaches is a blend of weights: {share} of the untuned parent and the "
+            "rest of the tuned parent. The tuned parent that the report compares with is not blended."
+        )
     if text.definitions:
         lines.append(
             f"Definitions that stand in the training text were put as {len(text.definitions):,} questions and answers "

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from minigpt.files import read_jsonl
 from minigpt.healing import TokenText
@@ -44,11 +43,7 @@ def test_a_row_takes_over_what_it_does_not_change(sources: Any) -> None:
         sources.variants_of([{**first, "layer": 2}])
 
 
-def test_averages_and_openings(sources: Any) -> None:
-    model, other = torch.nn.Linear(2, 1), {"weight": torch.ones(1, 2), "bias": torch.ones(1)}
-    before = model.weight.detach().clone()
-    sources.average_into(model, other, 0.25)
-    torch.testing.assert_close(model.weight.detach(), 0.75 * before + 0.25)
+def test_an_opening_replaces_the_usual_one(sources: Any) -> None:
     text = TokenText(windows=((1, 5, 6), (1, 7)), bytes=9)
     assert sources.opened(text, 3) == TokenText(windows=((3, 5, 6), (3, 7)), bytes=9)
 
