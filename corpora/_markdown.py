@@ -1,4 +1,4 @@
-"""Running text from Markdown: headings join the paragraph below them, list items become sentences, tables go."""
+"""Running text from Markdown: headings and lines with a final colon join the block below, lists become sentences."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ def blocks(text: str) -> Iterator[str]:
         while lines and lines[0].startswith("#"):
             heading = lines.pop(0).strip("# ").strip()
         block = joined(lines)
-        if block:
-            yield f"{heading}: {block}" if heading else block
+        text = f"{heading}: {block}" if heading and block else block
+        if text.endswith(":"):
+            heading = text.rstrip(":")
+        elif text:
+            yield text
             heading = ""
 
 

@@ -25,12 +25,17 @@ LICENSE = "CC BY 4.0 (MONDO); CC BY 3.0 (UBERON)"
 SHORTEST = 110
 # Words of definitions that are not about people.
 OTHER_SPECIES = re.compile(
-    r"\b(?:insects?|larva\w*|drosophila|zebrafish|teleost\w*|fish(?:es)?|plants?|worms?|nematod\w*|arthropod\w*|birds?|"
-    r"fins?|gills?|opercul\w*|opercles?|hypural\w*|squamates?|reptil\w*|lizards?|snakes?|frogs?|anura\w*|amniotes?|"
-    r"mammals|vertebrates|organisms|swim bladder|dipnoi|cosmine|gastrali\w+|hemal|pterygi\w*|radials|branchio\w*|ganoid|chondrichthy\w*|shells?|wings?|"
-    r"mouse|mice|murine|rodents?|avian|amphibia\w*|xenopus|tetrapod\w*|squids?|cephalopod\w*|dogs?|canine|cats?|feline|"
-    r"cattle|bovine|horses?|equine|sheep|swine|pigs?|annelid\w*|crustacean\w*|echinoderm\w*|mollus\w*|whales?)\b",
+    r"\b(?:insects?|larva\w*|drosophila|zebrafish|teleost\w*|fish(?:es)?|plants?|worms?|nematod\w*|arthropod\w*|"
+    r"birds?|fins?|gills?|opercul\w*|opercles?|hypural\w*|squamates?|reptil\w*|lizards?|snakes?|frogs?|anura\w*|"
+    r"amniotes?|mammals|vertebrates|organisms|swim bladder|dipnoi|cosmine|gastrali\w+|hemal|pterygi\w*|radials|"
+    r"branchio\w*|ganoid|chondrichthy\w*|shells?|wings?|mouse|mice|murine|rodents?|avian|amphibia\w*|xenopus|"
+    r"tetrapod\w*|squids?|cephalopod\w*|dogs?|canine|cats?|feline|cattle|bovine|horses?|equine|sheep|swine|pigs?|"
+    r"annelid\w*|crustacean\w*|echinoderm\w*|mollus\w*|whales?)\b",
     re.IGNORECASE,
+)
+# Definitions that are made from a term's links to others.
+MADE = re.compile(
+    r"in which the cause of the (?:disease|condition)|^An? [^.]* (?:that|which) (?:involves|is part of|occurs)"
 )
 MARKS = re.compile(r"\[[^\]]{0,80}\]|\((?:[A-Z]+:\S+)[^)]*\)|\"|\\n")
 
@@ -49,7 +54,7 @@ def read_terms(path: Path) -> list[NamedText]:
     kept = []
     for name, description in rows:
         text = clean(MARKS.sub("", description))
-        if len(text) >= SHORTEST and not OTHER_SPECIES.search(f"{name} {text}"):
+        if len(text) >= SHORTEST and not MADE.search(text) and not OTHER_SPECIES.search(f"{name} {text}"):
             kept.append(NamedText(name=name, text=text, family=family_of(name)))
     return kept
 

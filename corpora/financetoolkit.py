@@ -17,18 +17,26 @@ from minigpt.types import Document
 
 LICENSE = "MIT (FinanceToolkit)"
 # Folders of explanations, and characters from which a document is complete.
-FOLDERS = ("ratios", "models", "options", "fixedincome", "risk", "performance", "economics", "technicals", "econometrics")
+FOLDERS = tuple(
+    ["ratios", "models", "options", "fixedincome", "risk", "performance", "economics", "technicals", "econometrics"]
+)
 ENOUGH = 1500
 SHORTEST = 70
-# Beginning of the part of a doc string that is about code, and words of paragraphs that are.
-CODE_PART = re.compile(r"(?m)^\s*(?:Args|Arguments|Parameters|Returns|Raises|Examples?|Notes?|As an example|Which returns)\b.*:")
+# Beginning of the part of a doc string that is about code, and words of sentences that are.
+CODE_PART = re.compile(
+    r"(?m)^\s*(?:Args|Arguments|Parameters|Returns|Raises|Examples?|Notes?|As an example|Which returns)\b.*:"
+)
 CODE_WORDS = re.compile(
-    r"[`_={}<>|]|\b(?:data ?frames?|DataFrame|Series|parameters?|arguments?|method|function|functions|class|cache\w*|"
-    r"API|Toolkit|FinancialModelingPrep|Yahoo|column|columns|rows?|index|returned|retriev\w+|pandas|numpy|NaN|"
-    r"download\w*|keyword|default|defaults|endpoint|boolean|tickers?|callers?|controller|helper|module|optional|"
-    r"see definition|list of|dictionary|rounding|lag|instance|array|input|inputs|raises?|code|source|sources)\b",
+    r"[`_={}<>|]|\b(?:data ?frames?|series|parameters?|arguments?|methods?|functions?|class|cache\w*|api|toolkit|"
+    r"financialmodelingprep|yahoo|columns?|rows?|index|returned|retriev\w+|pandas|numpy|nan|download\w*|keyword|"
+    r"defaults?|endpoint|boolean|tickers?|callers?|controller|helper|module|optional|passing|bounds|available|"
+    r"publish\w*|fallback|see definition|list of|dictionary|rounding|lag|instance|array|inputs?|raises?|code|"
+    r"sources?)\b",
     re.IGNORECASE,
 )
+# Beginning of a sentence that says what a function does with a quantity, and the quantity's explanation behind it.
+ORDER = re.compile(r"^(?:Calculates?|Computes?|Gets?|Determines?|Estimates?|Returns?|Obtains?|Fetch\w*|Converts?) ")
+EXPLAINED = re.compile(r"^\w+ the (?P<name>[^,.:;]{3,80}), (?:which|(?P<article>an?|the)) (?P<rest>.+)$")
 FORMULA = re.compile(r"[=*/^∑√]|\\")
 
 
@@ -82,10 +90,25 @@ def paragraphs(doc: str) -> list[str]:
     text = CODE_PART.split(doc)[0]
     kept = []
     for block in re.split(r"\n\s*\n", text):
-        if re.match(r"\s*(?:[-*]|\d+\.|For more information|Also known as|Formula|The formula)", block):
+        if re.match(r"\s*(?:[-*]|\d+\.|For more information|Also known as|Where |Formula|The formula)", block):
             continue
         sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z])", re.sub(r"\s+", " ", block).strip())
-        line = clean(" ".join(part for part in sentences if not CODE_WORDS.search(part) and not FORMULA.search(part)))
+        kept_parts = (part for part in map(statement, sentences) if not CODE_WORDS.search(part))
+        line = clean(" ".join(part for part in kept_parts if not FORMULA.search(part)))
         if len(line) >= SHORTEST and line[-1] == ".":
             kept.append(line)
     return kept
+
+
+def statement(sentence: str) -> str:
+    """Turn "Calculate the current ratio, a ratio that ..." into "The current ratio is a ratio that ...".
+
+    An order that explains nothing becomes an empty string.
+    """
+    if not ORDER.match(sentence):
+        return sentence
+    match = EXPLAINED.match(sentence)
+    if match is None:
+        return ""
+    verb = f"is {match['article']} " if match["article"] else ""
+    return f"The {match['name']} {verb}{match['rest']}"

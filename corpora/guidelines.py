@@ -17,7 +17,7 @@ from minigpt.types import Document
 from ._markdown import blocks
 
 LICENSE = "MIT (open-medicine)"
-GRADE = re.compile(r"\s*\((?:Class|Grade|Level|LOE|COR|Strong|Weak|Conditional|Evidence)\b[^()]*\)")
+GRADE = re.compile(r"\s*\((?:Class|Grade|Level|LOE|COR|Strong|Weak|Conditional|Evidence|Not [Gg]raded)\b[^()]*\)")
 
 
 def documents(path: Path) -> Iterator[Document]:

@@ -19,7 +19,7 @@ from minigpt.types import Document
 
 LICENSE = "license texts, verbatim copying permitted; the collection is CC0-1.0"
 # Characters above which a family is large.
-LARGE = 50_000
+LARGE = 30_000
 # Characters of a large family that are read: its versions say the same, and one family would outweigh all others.
 MOST = 120_000
 # Family of licenses whose text derives from that of another family.

@@ -78,9 +78,7 @@ def questions(path: Path, *, seed: int = 0) -> list[Question]:
         if len(item.text) >= SHORTEST and not re.search(r"\d", item.name)
     ]
     template = 'Which disease is described as follows: "{definition}"?'
-    return definition_questions(
-        entries, seed=seed, template=template, blank=True, max_blank=MAX_BLANK, license=LICENSE
-    )
+    return definition_questions(entries, seed=seed, template=template, blank=True, max_blank=MAX_BLANK, license=LICENSE)
 
 
 def shown(text: str) -> str:
