@@ -34,6 +34,15 @@ def clean(passages: Iterable[Passage], tally: Counter[str]) -> list[Passage]:
     return kept
 
 
+def mark_ends(passages: list[Passage]) -> list[Passage]:
+    """Mark the last passage of each document, in the order of reading, as the one that the document ends with."""
+    last = {passage.document.source: place for place, passage in enumerate(passages)}
+    return [
+        replace(passage, document=replace(passage.document, ends=last[passage.document.source] == place))
+        for place, passage in enumerate(passages)
+    ]
+
+
 def sample_documents(passages: list[Passage], limit: int | None, seed: int, tally: Counter[str]) -> list[Passage]:
     """Keep a random sample of the documents that may be trained on.
 
