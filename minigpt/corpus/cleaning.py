@@ -34,12 +34,17 @@ def clean(passages: Iterable[Passage], tally: Counter[str]) -> list[Passage]:
     return kept
 
 
-def mark_ends(passages: list[Passage]) -> list[Passage]:
-    """Mark the last passage of each document, in the order of reading, as the one that the document ends with."""
-    last = {passage.document.source: place for place, passage in enumerate(passages)}
+def drop_unknown_ends(passages: list[Passage]) -> list[Passage]:
+    """Take the mark of a document's end off all passages of documents that would end more than once.
+
+    Such a document comes in several rows, and nothing says which of them is its last.
+    """
+    ends = Counter(passage.document.source for passage in passages if passage.document.ends)
     return [
-        replace(passage, document=replace(passage.document, ends=last[passage.document.source] == place))
-        for place, passage in enumerate(passages)
+        passage
+        if ends[passage.document.source] < 2
+        else replace(passage, document=replace(passage.document, ends=False))
+        for passage in passages
     ]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from minigpt.healing.data import Bound, TokenText
     from minigpt.healing.forward import bits_per_byte
     from minigpt.healing.recipe import Recipe
-    from minigpt.healing.search import TuningResult, prolong, search, steps_for
+    from minigpt.healing.schedules import TuningResult, prolong, search, steps_for
     from minigpt.healing.teacher import Teacher
     from minigpt.healing.training import train
     from minigpt.healing.tune import TuneSettings
@@ -24,11 +24,11 @@ _HOMES = {
     "Teacher": "minigpt.healing.teacher",
     "TokenText": "minigpt.healing.data",
     "TuneSettings": "minigpt.healing.tune",
-    "TuningResult": "minigpt.healing.search",
+    "TuningResult": "minigpt.healing.schedules",
     "bits_per_byte": "minigpt.healing.forward",
-    "prolong": "minigpt.healing.search",
-    "search": "minigpt.healing.search",
-    "steps_for": "minigpt.healing.search",
+    "prolong": "minigpt.healing.schedules",
+    "search": "minigpt.healing.schedules",
+    "steps_for": "minigpt.healing.schedules",
     "train": "minigpt.healing.training",
 }
 

@@ -22,13 +22,6 @@ from minigpt.machine import release
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
 
-# How often a learning rate that does harm is lowered before the run keeps it.
-MAX_BACK_OFFS = 3
-# Divisor of a learning rate that did harm.
-BACK_OFF_DIVISOR = 4
-# Most evaluations, about, of the long run after a search.
-LONG_RUN_EVALUATIONS = 12
-
 
 def train(
     model: Any,

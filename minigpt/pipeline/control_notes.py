@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from minigpt.healing.tune import best_of
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.repeats import Repeat
-from minigpt.results import Interval, StageReport
+from minigpt.results import Interval, MetricResult, StageReport
 
 HEADLINE = "bits_per_byte"
 
@@ -42,46 +42,30 @@ def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageRep
         f"The tuned parent was trained with {len(losses)} seeds: dev loss {min(losses):.4f} to {max(losses):.4f} bits "
         "per byte. The intervals of this report do not hold this noise."
     )
-    first, final = _bits(stages, "parent_tuned", domain), _bits(stages, "healed", domain)
-    tuned = [
-        *(bits for bits in (first,) if bits),
-        *(repeat.bits[domain] for repeat in repeats if domain in repeat.bits),
-    ]
-    if final and tuned:
-        ratios = [final / bits for bits in tuned]
+    first, final = _headline(stages, "parent_tuned", domain), _headline(stages, "healed", domain)
+    if first is not None and final is not None:
+        tuned = [first.value, *(repeat.bits[domain] for repeat in repeats)]
+        ratios = [final.value / bits for bits in tuned]
         line += f" Against each of them the specialist needs {min(ratios):.4f} to {max(ratios):.4f} times the bits."
     return [line]
 
 
 def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
     """Note the price of pruning alone: the specialist against the distilled twin."""
-    twin, final = _bits(stages, "parent_distilled", domain), _bits(stages, "healed", domain)
-    if not twin or not final:
+    twin, final = _headline(stages, "parent_distilled", domain), _headline(stages, "healed", domain)
+    if twin is None or final is None:
         return []
     return [
-        f"The distilled twin (the unpruned parent with the specialist's own recipe, teacher and text) needs {twin:.4f} "
-        f"bits per byte on {domain} text, and the specialist {final / twin:.3f} times as many"
-        f"{_evidence(_difference(stages, domain))}: this ratio is the price of pruning alone."
+        "The distilled twin (the unpruned parent with the specialist's own recipe, teacher and text) needs "
+        f"{twin.value:.4f} bits per byte on {domain} text, and the specialist {final.value / twin.value:.3f} times as many"
+        f"{_evidence(final.paired_difference_vs_distilled)}: this ratio is the price of pruning alone."
     ]
 
 
-def _bits(stages: Sequence[StageReport], name: str, task: str) -> float | None:
+def _headline(stages: Sequence[StageReport], name: str, task: str) -> MetricResult | None:
     """Find the bits per byte of a stage on a task."""
     results = [result for stage in stages if stage.stage == name for result in stage.metrics]
-    return next((result.value for result in results if (result.task, result.metric) == (task, HEADLINE)), None)
-
-
-def _difference(stages: Sequence[StageReport], task: str) -> Interval | None:
-    """Find the paired difference of the healed model to the twin."""
-    results = [result for stage in stages if stage.stage == "healed" for result in stage.metrics]
-    return next(
-        (
-            result.paired_difference_vs_distilled
-            for result in results
-            if (result.task, result.metric) == (task, HEADLINE)
-        ),
-        None,
-    )
+    return next((result for result in results if (result.task, result.metric) == (task, HEADLINE)), None)
 
 
 def _evidence(paired: Interval | None) -> str:

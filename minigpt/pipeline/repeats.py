@@ -11,7 +11,7 @@ from minigpt import assets
 from minigpt.evaluation import Suite, summarize
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.healing import train
-from minigpt.healing.search import REAL_TEXT
+from minigpt.healing.schedules import REAL_TEXT
 from minigpt.healing.tune import Attempt, best_of
 from minigpt.machine import release
 from minigpt.pipeline.measure import scores_of

@@ -27,11 +27,11 @@ def end_tokens(tokenizer: Any, *configs: Any) -> frozenset[int]:
 
 def declared_ends(*configs: Any) -> set[int]:
     """Collect the end tokens that configs declare, as one id or as a list."""
-    ends: set[int] = set()
+    ends: set[Any] = set()
     for config in configs:
         declared = getattr(config, "eos_token_id", None)
         ends.update(declared if isinstance(declared, (list, tuple)) else {declared})
-    return ends - {None}  # type: ignore[arg-type]
+    return ends - {None}
 
 
 def document_end(tokenizer: Any, *configs: Any) -> int | None:
