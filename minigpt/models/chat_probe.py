@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from minigpt.transformer.ends import end_tokens
+
 # Prompts that belong to no field and want a short answer.
 PROMPTS = ("Name three colors.", "What is the capital of France?", "Say hello.", "Name an animal.")
 
@@ -15,11 +17,11 @@ class ChatProbe:
 
     Attributes:
         ended: number of answers that end.
-        asked: number of prompts; 0 where there is no chat template.
+        prompts: number of prompts; 0 where there is no chat template.
     """
 
     ended: int
-    asked: int
+    prompts: int
 
 
 def probe_chat(model: Any, tokenizer: Any, *, tokens: int) -> ChatProbe:
@@ -33,10 +35,8 @@ def probe_chat(model: Any, tokenizer: Any, *, tokens: int) -> ChatProbe:
         tokens: longest answer.
     """
     if not tokenizer.chat_template:
-        return ChatProbe(ended=0, asked=0)
+        return ChatProbe(ended=0, prompts=0)
     import torch
-
-    from minigpt.transformer.ends import end_tokens
 
     ends = torch.tensor(sorted(end_tokens(tokenizer, model.config, model.generation_config)), device=model.device)
     ids, mask = _left_padded(tokenizer)
@@ -50,7 +50,7 @@ def probe_chat(model: Any, tokenizer: Any, *, tokens: int) -> ChatProbe:
             pad_token_id=ends.tolist()[0] if len(ends) else 0,
         )
     answers = output[:, ids.shape[1] :]
-    return ChatProbe(ended=int(torch.isin(answers, ends).any(dim=1).sum()), asked=len(PROMPTS))
+    return ChatProbe(ended=int(torch.isin(answers, ends).any(dim=1).sum()), prompts=len(PROMPTS))
 
 
 def _left_padded(tokenizer: Any) -> tuple[Any, Any]:

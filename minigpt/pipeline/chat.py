@@ -46,8 +46,8 @@ def chat_sentence(parent: ChatProbe, specialist: ChatProbe, tokens: int) -> str:
         tokens: longest answer.
     """
     line = (
-        f"Chat: {specialist.ended} of {specialist.asked} answers to plain prompts end within {tokens} tokens "
-        f"(parent: {parent.ended} of {parent.asked})."
+        f"Chat: {specialist.ended} of {specialist.prompts} answers to plain prompts end within {tokens} tokens "
+        f"(parent: {parent.ended} of {parent.prompts})."
     )
     if 2 * specialist.ended < parent.ended:
         line += " The model was not trained for chat: its chat template is the parent's, and answers may not end."

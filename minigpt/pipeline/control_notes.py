@@ -57,7 +57,8 @@ def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
         return []
     return [
         "The distilled twin (the unpruned parent with the specialist's own recipe, teacher and text) needs "
-        f"{twin.value:.4f} bits per byte on {domain} text, and the specialist {final.value / twin.value:.3f} times as many"
+        f"{twin.value:.4f} bits per byte on {domain} text, and the specialist {final.value / twin.value:.3f} times as "
+        "many"
         f"{_evidence(final.paired_difference_vs_distilled)}: this ratio is the price of pruning alone."
     ]
 

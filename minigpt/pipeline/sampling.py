@@ -139,7 +139,7 @@ def write_passages(
     prompts = draw_openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
     ends = end_tokens(tokenizer, model.config, model.generation_config)
     rows = sample(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
-    texts = tokenizer.batch_decode([cut_at_end(row, ends) for row in rows], skip_special_tokens=True)
+    texts = [tokenizer.decode(cut_at_end(row, ends), skip_special_tokens=True) for row in rows]
     return [
         Document(text=whole, source=SOURCE, license=LICENSE, ends=row[-1] in ends)
         for row, text in zip(rows, texts, strict=True)

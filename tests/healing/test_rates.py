@@ -78,12 +78,13 @@ def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
 
 
 def test_the_long_run_ends_after_three_looks_without_progress_where_it_may() -> None:
-    """From good weights on noise the dev loss never falls: a run that ends early stops at its third look."""
+    """From good weights on noise the dev loss never falls: a run that ends early stops three looks after its best."""
     taught = good_start()
     settings = settings_of(recipe(steps=2, average=0.0, learning_rate=1e-2, evaluate_every=2), rates=(1.0,))
     first = search(taught, NOISE, DEV, settings)
     early, whole = (prolong(first, taught, NOISE, DEV, settings, steps=20, ends_early=ends) for ends in (True, False))
-    assert early.attempts[-1].training.steps == 6 and whole.attempts[-1].training.steps == 20
+    ended = early.attempts[-1].training
+    assert ended.steps == ended.best_step + 6 < whole.attempts[-1].training.steps == 20
     assert "was ended then, of 20, because the dev loss did not fall any more" in early.training_record().recipe
     assert "was ended" not in whole.training_record().recipe
     assert early.training_record().runs[-1].planned_steps == 20
