@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from healing import Bench, Cut, Tuning, Variant
-from reading import BATCH_TOKENS, WINDOW, ratios
+from reading import BATCH_TOKENS, WINDOW, ratios, training_text
 
 from minigpt import assets
 from minigpt.corpus.selection import interleave, take_bytes
@@ -170,7 +170,7 @@ class FieldBench(Bench):
         documents = [*documents, *self.passages(variant.sampled, variant.writer, variant.prompts)]
         model: Any = deepcopy(self.models[teacher])
         told = Teacher(model=model.to(torch.bfloat16).requires_grad_(False), parent_ids=left.ids)
-        text = token_text(left.tokenizer, documents, recipe.window)
+        text = training_text(left.tokenizer, left.model, documents, recipe.window)
         dev = token_text(left.tokenizer, self.part(self.corpora.domain.dev), WINDOW)
         return train(left.model, text, dev, recipe, teacher=told, seed=variant.seed)
 

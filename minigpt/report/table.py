@@ -45,8 +45,8 @@ def metrics_table(report: BuildReport, width: int) -> Table:
     """Draw the metrics of every stage, and compare the final stage with the parent and the tuned parent.
 
     Perplexities are compared by ratios (`0.901×`), scores by differences (`+0.021`). A narrow terminal leaves columns
-    out: below :data:`WIDE` the pruned model that is not healed yet, if all four stages are there; below :data:`NARROW`
-    also the tuned parent; below :data:`NARROWEST` also the comparisons. Parent and final model are always shown.
+    out: below :data:`WIDE` the pruned model that is not healed yet and the distilled twin, if there are four stages or
+    more; below :data:`NARROW` also the tuned parent; below :data:`NARROWEST` also the comparisons. Parent and final model are always shown.
 
     Args:
         report: Report of the build.
@@ -88,7 +88,8 @@ def _columns(report: BuildReport, width: int) -> list[StageReport]:
     if width < NARROW:
         return [stage for stage in report.stages if stage.stage == "parent" or stage is final]
     crowded = width < WIDE and len(report.stages) > 3 and final.stage != "pruned"
-    return [stage for stage in report.stages if not (crowded and stage.stage == "pruned")]
+    left_out = ("pruned", "parent_distilled") if crowded else ()
+    return [stage for stage in report.stages if stage.stage not in left_out]
 
 
 def _heading(task: str, results: list[MetricResult | None]) -> Text:
