@@ -98,12 +98,12 @@ def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling:
     """Generate with the loop of transformers, and return the number of new tokens."""
     import torch
 
-    from minigpt.transformer.ends import end_tokens
+    from minigpt.transformer import ends
 
     with torch.inference_mode():
         output = model.generate(
             **inputs.to(model.device),
-            eos_token_id=sorted(end_tokens(tokenizer, model.config, model.generation_config)) or None,
+            eos_token_id=sorted(ends.end_tokens(tokenizer, model.config, model.generation_config)) or None,
             max_new_tokens=sampling.max_new_tokens,
             do_sample=sampling.temperature > 0,
             temperature=sampling.temperature or None,

@@ -116,7 +116,7 @@ class Settings:
 STANDARD = Settings(corpus=CorpusSettings(relevance=True), text=TextSettings(general=1.0, definitions=3, sampled=8_000))
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
-        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024),
+        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024, chat_tokens=0),
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),
         text=TextSettings(dev_bytes=20_000),

@@ -46,7 +46,8 @@ def metrics_table(report: BuildReport, width: int) -> Table:
 
     Perplexities are compared by ratios (`0.901×`), scores by differences (`+0.021`). A narrow terminal leaves columns
     out: below :data:`WIDE` the pruned model that is not healed yet and the distilled twin, if there are four stages or
-    more; below :data:`NARROW` also the tuned parent; below :data:`NARROWEST` also the comparisons. Parent and final model are always shown.
+    more; below :data:`NARROW` also the tuned parent; below :data:`NARROWEST` also the comparisons. Parent and final
+    model are always shown.
 
     Args:
         report: Report of the build.
