@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from healing import Bench, Cut, Tuning, Variant
-from reading import BATCH_TOKENS, WINDOW, ratios
+from reading import BATCH_TOKENS, WINDOW, ratios, training_text
 
 from minigpt import assets
 from minigpt.corpus.selection import interleave, take_bytes
@@ -174,14 +174,14 @@ class FieldBench(Bench):
         dev = token_text(left.tokenizer, self.part(self.corpora.domain.dev), WINDOW)
         if variant.on_policy:
             recipe = replace(recipe, steps=recipe.steps // 2)
-            text = token_text(left.tokenizer, documents, recipe.window)
+            text = training_text(left.tokenizer, left.model, documents, recipe.window)
             train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
             student: Any = deepcopy(left.model).to(measuring_dtype(self.device))
             for seed, written in enumerate([self.corpora.domain.train, self.general.train]):
                 windows = token_text(left.tokenizer, written, WINDOW).windows
                 documents += write_passages(student, left.tokenizer, windows, variant.on_policy // 2, seed=seed)
             del student
-        text = token_text(left.tokenizer, documents, recipe.window)
+        text = training_text(left.tokenizer, left.model, documents, recipe.window)
         return train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
 
 

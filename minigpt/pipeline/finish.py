@@ -12,6 +12,8 @@ from minigpt.evaluation import Suite
 from minigpt.files import file_sha256, fingerprint, link, to_plain, write_json, write_text
 from minigpt.machine import device_name, versions
 from minigpt.models import catalog
+from minigpt.pipeline.chat import chat_note
+from minigpt.pipeline.control_notes import control_notes
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.notes import attributions, notes
 from minigpt.pipeline.recipe import RECIPE, flatten_settings, recipe_text
@@ -41,12 +43,13 @@ def finish(
     from transformers import AutoConfig
 
     workspace = run.workspace
+    spoken = chat_note(run, ground.parent, model)
     with run.reporter.stage("Report, model card and catalog"):
         shutil.rmtree(workspace.model, ignore_errors=True)
         shutil.copytree(model, workspace.model, copy_function=link)
         after = shape_of(AutoConfig.from_pretrained(workspace.model))
         vocabulary = file_sha256(workspace.model / "tokenizer.json")
-        result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary)
+        result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary, extra_notes=spoken)
         write_json(workspace.root / "plan.json", plan)
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
@@ -71,6 +74,7 @@ def build_report(
     *,
     after: Shape,
     vocabulary: str,
+    extra_notes: Sequence[str] = (),
 ) -> BuildReport:
     """Make the report of a build.
 
@@ -82,6 +86,7 @@ def build_report(
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
         after: shape of the last stage's model.
         vocabulary: hash of that model's tokenizer.
+        extra_notes: notes about that model.
     """
     from transformers import AutoConfig
 
@@ -108,14 +113,18 @@ def build_report(
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
-        notes=notes(
-            run,
-            ground.corpora,
-            ground.suite,
-            ground.text,
-            plan,
-            precision=parent.precision,
-            trained=any(stage.training is not None for stage in stages),
+        notes=(
+            *notes(
+                run,
+                ground.corpora,
+                ground.suite,
+                ground.text,
+                plan,
+                precision=parent.precision,
+                trained=any(stage.training is not None for stage in stages),
+            ),
+            *control_notes(ground, stages),
+            *extra_notes,
         ),
         fingerprints={
             **task_fingerprints(ground.suite),

@@ -9,11 +9,13 @@ from minigpt.evaluation import Suite, suite_for
 from minigpt.pipeline.controls import Controls, controls_of
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.read import Corpora, check_bound, read_corpora
+from minigpt.pipeline.repeats import Repeat, repeat_tuning
 from minigpt.pipeline.run import Run, SavedModel
 from minigpt.pipeline.sampling import add_sampled, needs_writer
 from minigpt.pipeline.source import source_of
 from minigpt.pipeline.text import PlanningText, TrainingText, planning_text, training_text
 from minigpt.pipeline.tuning import TunedParent, tune_briefly, tune_parent
+from minigpt.pipeline.twin import add_twin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class Groundwork:
         planning: the text that decides what is kept.
         text: the text that is trained on, sampled passages included.
         controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and that teaches.
+        tuned: the runs of the tuned parent; None where it was left out.
+        repeats: tuned parents with other seeds.
     """
 
     corpora: Corpora
@@ -35,6 +39,8 @@ class Groundwork:
     planning: PlanningText
     text: TrainingText
     controls: Controls
+    tuned: TunedParent | None = None
+    repeats: tuple[Repeat, ...] = ()
 
 
 def read(run: Run) -> tuple[Corpora, Suite]:
@@ -68,7 +74,7 @@ def read(run: Run) -> tuple[Corpora, Suite]:
 def lay_groundwork(
     run: Run, corpora: Corpora, suite: Suite, parent: assets.Parent, *, trains: bool = True
 ) -> Groundwork:
-    """Measure the parent, gather the training text, and tune the parent where the settings want it.
+    """Measure the parent, gather the training text, and train the controls that the settings want.
 
     Args:
         run: the build.
@@ -82,6 +88,7 @@ def lay_groundwork(
     text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
     seed = run.options.seed
     controls = controls_of(measured, untuned, seed=seed)
+    repeats: tuple[Repeat, ...] = ()
     if tuned is not None:
         controls = controls_of(
             measured,
@@ -91,6 +98,9 @@ def lay_groundwork(
             tuning=tuned.training,
             tuning_seconds=tuned.seconds,
         )
+        repeats = repeat_tuning(run, suite, parent, text, tuned)
+    if trains:
+        controls = add_twin(run, corpora, suite, parent, text, controls)
     return Groundwork(
         corpora=corpora,
         suite=suite,
@@ -98,6 +108,8 @@ def lay_groundwork(
         planning=planning_text(corpora, run.settings),
         text=text,
         controls=controls,
+        tuned=tuned,
+        repeats=repeats,
     )
 
 

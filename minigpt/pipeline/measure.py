@@ -19,6 +19,7 @@ FACTS = "facts.json"
 TITLES = {
     "parent": "Evaluating the parent",
     "parent_tuned": "Evaluating the tuned parent",
+    "parent_distilled": "Evaluating the distilled twin",
     "pruned": "Evaluating the pruned model",
     "healed": "Evaluating the healed model",
 }

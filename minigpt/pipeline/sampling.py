@@ -6,7 +6,7 @@ positions at which the teacher's distribution is worth learning, and the teacher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from minigpt.pipeline.settings import Settings
 from minigpt.pipeline.text import TrainingText
 from minigpt.pipeline.tuning import TunedParent, short_tuning_key
 from minigpt.progress import SILENT, Reporter
+from minigpt.transformer.ends import end_tokens
 from minigpt.transformer.packing import prefix_token
 from minigpt.transformer.sampling import can_sample, sample
 from minigpt.types import Document
@@ -144,6 +145,8 @@ def write_passages(
 ) -> list[Document]:
     """Let a model continue openings that are drawn from `windows`; empty texts are left out.
 
+    A passage that reaches the longest length without an end token goes on, as far as training is concerned.
+
     Args:
         model: the model, in the precision to sample in; on a GPU it keeps fused kernels, so give a copy.
         tokenizer: tokenizer of model and windows.
@@ -153,12 +156,15 @@ def write_passages(
         reporter: told about progress.
     """
     prompts = draw_openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
+    ends = end_tokens(tokenizer, model.config, model.generation_config)
     with fused_kernels(model):
-        rows = sample(model, prompts, length=LENGTH, seed=seed, reporter=reporter)
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    texts = tokenizer.batch_decode([cut_at_end(row, ends) for row in rows], skip_special_tokens=True)
-    whole = [text.strip(SPLIT_CHARACTER) for text in texts]
-    return [Document(text=text, source=SOURCE, license=LICENSE) for text in whole if text.strip()]
+        rows = sample(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
+    texts = [tokenizer.decode(cut_at_end(row, ends), skip_special_tokens=True) for row in rows]
+    return [
+        Document(text=whole, source=SOURCE, license=LICENSE, ends=row[-1] in ends)
+        for row, text in zip(rows, texts, strict=True)
+        if (whole := text.strip(SPLIT_CHARACTER)).strip()
+    ]
 
 
 def draw_openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, seed: int) -> list[list[int]]:
@@ -180,7 +186,7 @@ def draw_openings(windows: Sequence[Sequence[int]], count: int, *, prefix: int, 
     return runs
 
 
-def cut_at_end(row: Sequence[int], ends: set[int]) -> list[int]:
+def cut_at_end(row: Sequence[int], ends: Collection[int]) -> list[int]:
     """Cut a sampled text at the first of the tokens `ends`, and drop its opening token."""
     stop = next((place for place in range(1, len(row)) if row[place] in ends), len(row))
     return list(row[1:stop])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from minigpt.errors import ConfigError, UnknownName
 from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
+from minigpt.healing.tune import TuneSettings
 from minigpt.pipeline.overrides import apply_overrides
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning.settings import RepairSettings
@@ -37,6 +38,7 @@ class EvaluationSettings:
         window: longest context in tokens.
         batch_tokens: tokens of one forward pass.
         sample_tokens: length of the sample generation; 0 writes none.
+        chat_tokens: longest answer of the chat probe, which counts the answers that end; 0 leaves the probe out.
     """
 
     heldout_bytes: int | None = None
@@ -45,6 +47,7 @@ class EvaluationSettings:
     window: int = 1024
     batch_tokens: int = 16384
     sample_tokens: int = 48
+    chat_tokens: int = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,9 @@ class Settings:
         keep_general: bound on general text, as a multiple of the parent's bits per byte on it. General text then
             counts as much as the domain's in statistics, plan, repair, vocabulary and healing, and healing keeps the
             weights that are best on the domain among those within the bound. Null sets no bound.
-        tune: recipe for tuning the parent, at half, once and twice its learning rate.
+        twin: train the unpruned parent with the specialist's own recipe, teacher and text, too. This distilled twin
+            alone shows what the pruning costs; it takes as long as healing, or somewhat longer.
+        tune: recipe for tuning the parent, and the variations of it that are tried.
         heal: recipe for training the pruned model.
     """
 
@@ -105,7 +110,8 @@ class Settings:
     blend: float = 0.0
     recipe: str = "preset"
     keep_general: float | None = None
-    tune: Recipe = field(default_factory=lambda: Recipe(steps=300, learning_rate=2e-4, evaluate_every=50, patience=100))
+    twin: bool = False
+    tune: TuneSettings = field(default_factory=lambda: TuneSettings(steps=200, learning_rate=2e-4, evaluate_every=50))
     heal: Recipe = field(
         default_factory=lambda: Recipe(
             steps=1200,
@@ -131,7 +137,7 @@ STANDARD = Settings(
 )
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
-        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024),
+        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024, chat_tokens=0),
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),
         text=TextSettings(dev_bytes=20_000),

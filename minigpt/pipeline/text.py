@@ -155,7 +155,17 @@ def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> Trainin
     )
 
 
-def tokenized(text: TrainingText, tokenizer: Any, window: int) -> tuple[TokenText, TokenText]:
-    """Tokenize all training text and the dev text."""
-    documents = (*text.real, *text.definitions, *text.sampled)
-    return token_text(tokenizer, documents, window), token_text(tokenizer, text.dev, window)
+def tokenized(
+    text: TrainingText, tokenizer: Any, window: int, *, end: int | None = None, sampled: bool = True
+) -> tuple[TokenText, TokenText]:
+    """Tokenize the training text and the dev text.
+
+    Args:
+        text: the text.
+        tokenizer: tokenizer of the model that reads.
+        window: longest piece in tokens.
+        end: token that is trained on where a document ends (None: none is). The dev text has none.
+        sampled: whether to read the sampled passages, too.
+    """
+    documents = (*text.real, *text.definitions, *(text.sampled if sampled else ()))
+    return token_text(tokenizer, documents, window, end=end), token_text(tokenizer, text.dev, window)
