@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import MiniGPTError
 from minigpt.healing import checkpoint as checkpoints
-from minigpt.healing.attention import causal_attention
+from minigpt.healing.attention import causal_attention, step_attention
 from minigpt.healing.average import Average
 from minigpt.healing.data import Bound, PaddedBatch, TokenText, epochs, with_noise
 from minigpt.healing.forward import autocast, bits_per_byte
@@ -252,7 +252,8 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         ids, places = batch.ids.to(self.device), batch.places.to(self.device)
         with autocast(self.device, self.recipe.precision):
-            logits = logits_at(self.model, places, input_ids=ids)
+            with step_attention(self.model, ids, self.recipe.precision):
+                logits = logits_at(self.model, places, input_ids=ids)
             teacher_logits = self.teacher.logits(ids, places) if self.teacher is not None else None
         labels = batch.labels.to(self.device)
         gradient = healing_gradient(logits, labels, teacher_logits, self.recipe.distill, self.recipe.temperature)
