@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from minigpt.evaluation import ItemScores, summarize
+from minigpt.evaluation.part import items_of_part
 from minigpt.pipeline.measure import Measurement
 from minigpt.pipeline.run import SavedModel
 from minigpt.results import StageReport, Training
@@ -77,6 +78,8 @@ def compare_with_controls(
 ) -> StageReport:
     """Make the report's stage of a pruned model: its metrics and its differences to both controls.
 
+    A model that was measured on a part of the texts and questions is compared on that part.
+
     Args:
         controls: the models to compare with.
         measurement: measurement of the pruned model.
@@ -85,8 +88,10 @@ def compare_with_controls(
         training: its training record, if it was trained.
     """
     scores, seed = measurement.scores, controls.seed
-    to_parent = summarize(scores, parent=controls.parent, seed=seed)
-    to_tuned = summarize(scores, parent=controls.tuned, seed=seed) if controls.tuned is not None else to_parent
+    to_parent = summarize(scores, parent=items_of_part(controls.parent, scores), seed=seed)
+    to_tuned = to_parent
+    if controls.tuned is not None:
+        to_tuned = summarize(scores, parent=items_of_part(controls.tuned, scores), seed=seed)
     metrics = []
     for against_parent, against_tuned in zip(to_parent, to_tuned, strict=True):
         comparable = same_vocabulary or against_parent.metric != "token_perplexity"

@@ -113,6 +113,7 @@ def build_report(
             plan,
             precision=parent.precision,
             trained=any(stage.training is not None for stage in stages),
+            share=min(stage.share for stage in stages),
         ),
         fingerprints={
             **task_fingerprints(ground.suite),
