@@ -103,12 +103,12 @@ class Run:
             self._prepare(text, reporter)
             left = self.recipe.steps - self.step
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
-                if self.evaluate_if_due():
+                if self._evaluate_and_tell(reporter):
                     return
                 self.advance(next(batches))
                 if checkpoint is not None and time.perf_counter() - self.saved >= CHECKPOINT_SECONDS:
                     self.save(checkpoint, run_id, reporter)
-            self.evaluate_if_due(last=True)
+            self._evaluate_and_tell(reporter, last=True)
 
     def batches(self, text: TokenText) -> Iterator[PaddedBatch]:
         """Return the batches of a training text from the current step on."""
@@ -194,6 +194,15 @@ class Run:
         if due and self.stops_on_harm and self.step:
             self.overshot = self._has_overshot(last)
         return self.diverged or self.overshot or (due and 0 < self.recipe.patience <= self.step - self.best_step)
+
+    def _evaluate_and_tell(self, reporter: Reporter, *, last: bool = False) -> bool:
+        """Do what :meth:`evaluate_if_due` does, and tell the first and the latest dev loss after an evaluation."""
+        looks = len(self.losses)
+        stops = self.evaluate_if_due(last=last)
+        if len(self.losses) > looks:
+            losses = [f"{loss:.3f}" for _, loss in self.losses]
+            reporter.detail(f"dev {' -> '.join(dict.fromkeys((losses[0], losses[-1])))}")
+        return stops
 
     def _has_overshot(self, last: bool) -> bool:
         """Say whether the learning rate did harm, or the whole run (`last`) gained nothing."""

@@ -110,8 +110,8 @@ def part_note(share: float) -> list[str]:
     if share >= 1:
         return []
     return [
-        f"The pruned model was measured on about {100 * share:.0f} % of the texts and questions before it healed (at least ten "
-        "of each): compare it by its paired differences, which are of that part, not by its values."
+        f"The pruned model was measured on about {100 * share:.0f} % of the texts and questions before it healed (at "
+        "least ten of each): compare it by its paired differences, which are of that part, not by its values."
     ]
 
 
