@@ -130,6 +130,8 @@ class StageReport:
         sample: Text that the model generated from the report's `sample_prompt`.
         opening: Text of the token that stood before every text that was measured, e.g. a line end; the model's best
             on dev text. Empty if it is not known (reports of older versions).
+        share: Share of the report's texts and questions that the stage was measured on, about. Below 1 its values
+            are not comparable with those of other stages; its paired differences are, being those of the same part.
     """
 
     stage: StageName
@@ -140,6 +142,7 @@ class StageReport:
     training: Training | None = None
     sample: str = ""
     opening: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

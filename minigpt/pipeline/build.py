@@ -9,6 +9,7 @@ from minigpt import report
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
+from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.finish import finish, register_and_slim
@@ -138,7 +139,9 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     plan = planned.plan
     same = plan.tokens is None
     pruned, seconds = prune(run, ground.planning, planned, source)
-    before = measure(run, ground.suite, "pruned", pruned)
+    # A sweep compares its points before healing, too.
+    share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
+    before = measure(run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, share=share)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)

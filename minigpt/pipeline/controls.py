@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from minigpt.evaluation import ItemScores, summarize
+from minigpt.evaluation.part import items_of_part
 from minigpt.pipeline.measure import Measurement
 from minigpt.pipeline.run import SavedModel
 from minigpt.results import Interval, StageReport, Training
@@ -92,6 +93,8 @@ def compare_with_controls(
 ) -> StageReport:
     """Make the report's stage of a pruned model: its metrics and its differences to the controls.
 
+    A model that was measured on a part of the texts and questions is compared on that part.
+
     Args:
         controls: the models to compare with.
         measurement: measurement of the pruned model.
@@ -100,7 +103,7 @@ def compare_with_controls(
         training: its training record, if it was trained.
     """
     scores, seed = measurement.scores, controls.seed
-    to_parent = summarize(scores, parent=controls.parent, seed=seed)
+    to_parent = summarize(scores, parent=items_of_part(controls.parent, scores), seed=seed)
     to_tuned, to_twin = _differences(scores, controls.tuned, seed), _differences(scores, controls.twin, seed)
     metrics = []
     for result in to_parent:
@@ -121,5 +124,5 @@ def _differences(scores: ItemScores, control: ItemScores | None, seed: int) -> d
     """Compute the paired differences of a model to a control by task and metric; none without a control."""
     if control is None:
         return {}
-    results = summarize(scores, parent=control, seed=seed)
+    results = summarize(scores, parent=items_of_part(control, scores), seed=seed)
     return {(result.task, result.metric): result.paired_difference_vs_parent for result in results}

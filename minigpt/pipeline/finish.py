@@ -122,6 +122,7 @@ def build_report(
                 plan,
                 precision=parent.precision,
                 trained=any(stage.training is not None for stage in stages),
+                share=min(stage.share for stage in stages),
             ),
             *control_notes(ground, stages),
             *extra_notes,

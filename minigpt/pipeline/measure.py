@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt import assets
+from minigpt import __version__, assets
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
+from minigpt.evaluation.kept import evaluate_kept
 from minigpt.files import fingerprint, read_json, write_json
+from minigpt.machine import measuring_dtype, versions
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.results import StageName, StageReport
@@ -16,6 +18,8 @@ from minigpt.transformer.packing import prefix_token
 
 SCORES = "scores.json"
 FACTS = "facts.json"
+# Libraries whose versions decide, with ours, whether scores of an earlier build still hold.
+LIBRARIES = ("torch", "transformers", "tokenizers")
 TITLES = {
     "parent": "Evaluating the parent",
     "parent_tuned": "Evaluating the tuned parent",
@@ -53,20 +57,27 @@ class ModelFacts:
     sample: str
 
 
-def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Measurement:
+def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, share: float = 1.0) -> Measurement:
     """Evaluate a saved model; never one in memory, so that the measured model is the shipped one.
+
+    The parent's scores are kept for later builds, and those of earlier builds are used.
 
     Args:
         run: the build.
         suite: the texts and questions that are measured.
         stage: the stage that the model belongs to.
         model: the model to measure.
+        share: the part that `suite` is of what the other stages are measured on, for the report.
     """
 
     def make(folder: Path) -> None:
         with run.reporter.stage(TITLES[stage]):
             loaded, tokenizer = load(run, model.path), assets.load_tokenizer(model.path)
-            save_scores(scores_of(run, suite, loaded, tokenizer), folder / SCORES)
+            if stage == "parent":
+                scores = parent_scores(run, suite, loaded, tokenizer, model.key)
+            else:
+                scores = scores_of(run, suite, loaded, tokenizer)
+            save_scores(scores, folder / SCORES)
             write_json(folder / FACTS, _facts(run, stage, loaded, tokenizer, model.path))
 
     name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
@@ -79,8 +90,36 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Meas
         seconds=done.seconds,
         metrics=(),
         sample=facts.sample,
+        share=share,
     )
     return Measurement(scores=load_scores(folder / SCORES), report=report)
+
+
+def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) -> ItemScores:
+    """Score the parent, as far as no earlier build has scored it on the same texts and questions.
+
+    Args:
+        run: the build; with `force` everything is measured again.
+        suite: the texts and questions that are measured.
+        model: the parent.
+        tokenizer: its tokenizer.
+        key: the parent's fingerprint.
+    """
+    settings = run.settings.evaluation
+    conditions = {
+        "model": key,
+        "opening": prefix_token(tokenizer),
+        "tokens": (settings.window, settings.batch_tokens),
+        "device": (run.device.partition(":")[0], str(measuring_dtype(run.device))),
+        "versions": versions(__version__, LIBRARIES),
+    }
+    return evaluate_kept(
+        suite,
+        lambda part: scores_of(run, part, model, tokenizer),
+        conditions,
+        anew=run.options.force,
+        reporter=run.reporter,
+    )
 
 
 def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:

@@ -35,6 +35,8 @@ class EvaluationSettings:
         heldout_bytes: bytes of held-out text; null measures all of it.
         questions: questions of each set; null takes all of them.
         general: measure general text and questions too.
+        pruned_share: part of the texts and questions that the pruned model is measured on before it heals, at least
+            ten of each; 1 measures it on all of them, as a sweep always does.
         window: longest context in tokens.
         batch_tokens: tokens of one forward pass.
         sample_tokens: length of the sample generation; 0 writes none.
@@ -44,6 +46,7 @@ class EvaluationSettings:
     heldout_bytes: int | None = None
     questions: int | None = None
     general: bool = True
+    pruned_share: float = 1.0
     window: int = 1024
     batch_tokens: int = 16384
     sample_tokens: int = 48
@@ -137,7 +140,9 @@ STANDARD = Settings(
 )
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
-        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024, chat_tokens=0),
+        evaluation=EvaluationSettings(
+            heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0
+        ),
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),
         text=TextSettings(dev_bytes=20_000),
