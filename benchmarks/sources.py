@@ -22,16 +22,16 @@ from reading import BATCH_TOKENS, WINDOW, ratios, training_text
 
 from minigpt import assets
 from minigpt.corpus.selection import interleave, take_bytes
+from minigpt.evaluation import choose_opening
 from minigpt.files import fingerprint, read_jsonl
 from minigpt.healing import TokenText, train
 from minigpt.healing.blend import blend_weights
 from minigpt.healing.teacher import Teacher
-from minigpt.healing.tokenized import token_text
+from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import device_name, measuring_dtype, release
 from minigpt.pipeline.read import clear_of_tests
 from minigpt.pipeline.sampling import write_passages
 from minigpt.transformer.calibration import calibration_batches, token_counts
-from minigpt.transformer.packing import prefix_token
 from minigpt.types import Document
 
 OTHER = "other"
@@ -101,12 +101,10 @@ class FieldBench(Bench):
 
     def read(self, model: Any, texts: dict[str, TokenText]) -> dict[str, float]:
         """Bits per byte on each text, behind the opening that suits the model best on dev text."""
-        tokenizer = self.reading or self.tokenizer
-        dev = {name: super(FieldBench, self).read(model, {"dev": opened(texts["dev"], token)})["dev"]
-               for name, token in openings(tokenizer).items()}  # fmt: skip
-        self.opening = min(dev, key=lambda name: dev[name])
-        token = openings(tokenizer)[self.opening]
-        return super().read(model, {name: opened(text, token) for name, text in texts.items()})
+        dev = self.part(self.corpora.domain.dev)
+        opening = choose_opening(model, self.reading or self.tokenizer, dev, batch_tokens=BATCH_TOKENS)
+        self.opening = opening.text
+        return super().read(model, {name: behind(text, opening.token) for name, text in texts.items()})
 
     def passages(self, count: int, writer: str, prompts: str) -> list[Document]:
         """Passages that a model writes; with prompts of "both", half of them go on from general text."""
@@ -188,21 +186,6 @@ class FieldBench(Bench):
 def packed(tokenizer: Any, documents: list[Document], tokens: int) -> list[Any]:
     """Calibration batches of documents."""
     return calibration_batches(tokenizer, documents, window=WINDOW, tokens=tokens, batch_tokens=BATCH_TOKENS)
-
-
-def openings(tokenizer: Any) -> dict[str, int]:
-    """Tokens that a text may be opened by: the usual one, the end token of pre-training, and a line end."""
-    known = {"usual": prefix_token(tokenizer)}
-    for name, token in (("end of text", "<|endoftext|>"), ("line end", "Ċ")):
-        found = tokenizer.convert_tokens_to_ids(token)
-        if found is not None and found != tokenizer.unk_token_id:
-            known[name] = int(found)
-    return known
-
-
-def opened(text: TokenText, token: int) -> TokenText:
-    """The same text behind another opening token."""
-    return replace(text, windows=tuple((token, *window[1:]) for window in text.windows))
 
 
 def variants_of(rows: Iterable[Mapping[str, Any]]) -> list[Mend]:

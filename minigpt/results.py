@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1  # version of the fields of report.json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A value with its 95 % bootstrap interval.
+    """A value with its 95 % interval.
 
     Attributes:
         value: The value that was measured.
@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
-    """One number of a report, with its 95 % bootstrap interval.
+    """One number of a report, with its 95 % interval.
 
     Attributes:
         task: Text or questions that were measured: a domain, `general`, or `<domain>/<question set>`.
@@ -43,8 +43,8 @@ class MetricResult:
         higher_is_better: True if a higher value is better.
         paired_difference_vs_parent: Paired difference to the parent; None if there is none.
         paired_difference_vs_tuned: Paired difference to the tuned parent; None if there is none.
-        effective_n: Number of documents of equal size that would weigh as these do, 1 / sum of squared shares of
-            bytes; None if it is not known (questions, reports of older versions).
+        effective_n: Number of documents of equal size that the text is worth, 1 / sum of squared shares of the bytes;
+            the number of questions for questions. None in reports of older versions.
         paired_difference_vs_distilled: Paired difference to the distilled twin; None if there is none.
     """
 

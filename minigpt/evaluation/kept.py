@@ -19,7 +19,7 @@ from minigpt.files import fingerprint, read_json, write_json
 from minigpt.progress import SILENT, Reporter
 
 # Version of measuring: raised when it changes, so that kept scores are measured again.
-VERSION = 1
+VERSION = 2
 # Folder below the data folder.
 FOLDER = "scores"
 

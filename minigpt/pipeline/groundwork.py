@@ -86,14 +86,12 @@ def lay_groundwork(
     untuned = SavedModel(path=parent.path, key=parent.fingerprint)
     measured = measure(run, suite, "parent", untuned)
     text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
-    seed = run.options.seed
-    controls = controls_of(measured, untuned, seed=seed)
+    controls = controls_of(measured, untuned)
     repeats: tuple[Repeat, ...] = ()
     if tuned is not None:
         controls = controls_of(
             measured,
             source_of(run, parent, tuned),
-            seed=seed,
             tuned=measure(run, suite, "parent_tuned", tuned.model),
             tuning=tuned.training,
             tuning_seconds=tuned.seconds,

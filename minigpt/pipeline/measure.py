@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import __version__, assets
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
 from minigpt.evaluation.kept import evaluate_kept
+from minigpt.evaluation.opening import choose_opening
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, versions
 from minigpt.pipeline.run import Run, SavedModel, load
@@ -83,6 +84,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
     name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
+    scores = load_scores(folder / SCORES)
     report = StageReport(
         stage=stage,
         parameters=facts.parameters,
@@ -91,8 +93,9 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
         metrics=(),
         sample=facts.sample,
         share=share,
+        opening=scores.opening,
     )
-    return Measurement(scores=load_scores(folder / SCORES), report=report)
+    return Measurement(scores=scores, report=report)
 
 
 def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) -> ItemScores:
@@ -106,24 +109,34 @@ def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) 
         key: the parent's fingerprint.
     """
     settings = run.settings.evaluation
+    opening = choose_opening(model, tokenizer, suite.dev, batch_tokens=settings.batch_tokens, reporter=run.reporter)
     conditions = {
         "model": key,
-        "opening": prefix_token(tokenizer),
+        "opening": opening.token,
         "tokens": (settings.window, settings.batch_tokens),
         "device": (run.device.partition(":")[0], str(measuring_dtype(run.device))),
         "versions": versions(__version__, LIBRARIES),
     }
-    return evaluate_kept(
+    scores = evaluate_kept(
         suite,
-        lambda part: scores_of(run, part, model, tokenizer),
+        lambda part: scores_of(run, part, model, tokenizer, opening=opening.token),
         conditions,
         anew=run.options.force,
         reporter=run.reporter,
     )
+    return replace(scores, opening=opening.text)
 
 
-def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
-    """Score a model in memory on the build's texts and questions."""
+def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any, *, opening: int | None = None) -> ItemScores:
+    """Score a model in memory on the build's texts, behind the opening that suits it best, and on its questions.
+
+    Args:
+        run: the build.
+        suite: the texts and questions that are measured.
+        model: the model.
+        tokenizer: its tokenizer.
+        opening: the token before every text, where it is chosen already.
+    """
     settings = run.settings.evaluation
     return evaluate(
         model,
@@ -131,6 +144,7 @@ def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
         suite,
         batch_tokens=settings.batch_tokens,
         window=settings.window,
+        opening=opening,
         reporter=run.reporter,
     )
 

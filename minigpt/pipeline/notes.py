@@ -13,6 +13,10 @@ from minigpt.types import Attribution, PrunePlan
 
 # Origin of costs that the build measured itself, as `PrunePlan.sensitivity` says it.
 MEASURED = "measured"
+RUN_NOISE = (
+    "Intervals hold the noise of the documents and questions that were drawn, not that of training again: another run "
+    "of the same recipe gives other numbers (docs/results/intervals.md)."
+)
 
 
 def notes(
@@ -50,7 +54,7 @@ def notes(
             f"General text was to cost at most {run.settings.keep_general:g} times what it costs the parent: it "
             "counted as much as the domain's in statistics, plan, repair, vocabulary and healing."
         )
-    lines += generated_text_notes(run, text) if trained else []
+    lines += [RUN_NOISE, *generated_text_notes(run, text)] if trained else []
     lines += [
         f"The license of {source.name} is not known."
         for source in attributions(corpora, text)

@@ -15,10 +15,10 @@ from minigpt.types import PrunePlan, Shape
 Verdict = Literal["better", "not distinguishable", "worse", "too few to tell", "repeated wording"]
 
 ENOUGH_ITEMS = 10
-"""Fewest documents or questions for a verdict; with fewer a bootstrap interval says nothing."""
+"""Fewest documents or questions for a verdict; with fewer an interval says nothing."""
 COMFORTABLE_ITEMS = 30
-"""Fewest documents or questions for a verdict without a notice; with fewer, bootstrap intervals are too narrow."""
-FEW = f"n or effective n < {COMFORTABLE_ITEMS}: the true uncertainty is larger than the interval shown"
+"""Fewest documents or questions for a verdict without a notice; with fewer, intervals may be too narrow."""
+FEW = f"n or effective n < {COMFORTABLE_ITEMS}: the true uncertainty may be larger than the interval shown"
 """Notice below a table that holds results of too few documents or questions."""
 SEEN = "definitions in training text"
 """Warning about question sets that ask for definitions from the training text."""
