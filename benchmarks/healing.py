@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from reading import WINDOW, Reader, ratios
+from reading import WINDOW, Reader, ratios, training_text
 from safetensors.torch import load_model, save_model
 
 from minigpt import assets
@@ -196,7 +196,7 @@ class Bench(Reader):
                 Recipe(steps=1000, learning_rate=2e-4, evaluate_every=25, patience=75), chosen.recipe
             )
             trained, documents = self.model(), self.documents(chosen.general, chosen.definitions)
-            train(trained, token_text(self.tokenizer, documents, recipe.window), dev, recipe)
+            train(trained, training_text(self.tokenizer, trained, documents, recipe.window), dev, recipe)
             tuned.load_state_dict(trained.state_dict())  # training may leave fused kernels in a model
             kept.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(kept) as temporary:
@@ -250,7 +250,8 @@ class Bench(Reader):
         if recipe.distill:
             told: Any = deepcopy(self.models[variant.teacher])
             teacher = Teacher(model=told.to(torch.bfloat16).requires_grad_(False), parent_ids=cut.ids)
-        text, dev = token_text(cut.tokenizer, documents, recipe.window), self.texts(cut.tokenizer)["dev"]
+        text = training_text(cut.tokenizer, cut.model, documents, recipe.window)
+        dev = self.texts(cut.tokenizer)["dev"]
         return train(cut.model, text, dev, recipe, teacher=teacher, seed=seed)
 
     def run(self, variant: Variant) -> dict[str, Any]:

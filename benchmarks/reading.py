@@ -16,6 +16,7 @@ from minigpt.healing import TokenText, bits_per_byte
 from minigpt.healing.tokenized import token_text
 from minigpt.pipeline.read import Corpora, separate
 from minigpt.transformer.calibration import calibration_batches
+from minigpt.transformer.ends import document_end
 from minigpt.types import Document
 
 # Tokens of a window of text, and of a batch of windows or questions.
@@ -83,6 +84,12 @@ class Reader:
             batch_tokens=BATCH_TOKENS,
         )
         return batches
+
+
+def training_text(tokenizer: Any, model: Any, documents: list[Document], window: int) -> TokenText:
+    """Tokenize training text as a build does, with the end token behind each document."""
+    end = document_end(tokenizer, model.config, model.generation_config)
+    return token_text(tokenizer, documents, window, end=end)
 
 
 def ratios(bits: dict[str, float], reference: dict[str, float]) -> dict[str, float]:

@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 from healing import Bench, Cut, Tuning, Variant
-from reading import BATCH_TOKENS, WINDOW, ratios
+from reading import BATCH_TOKENS, WINDOW, ratios, training_text
 
 from minigpt import assets
 from minigpt.corpus.selection import interleave, take_bytes
 from minigpt.evaluation import choose_opening
 from minigpt.files import fingerprint, read_jsonl
 from minigpt.healing import TokenText, train
+from minigpt.healing.blend import blend_weights
 from minigpt.healing.teacher import Teacher
 from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import device_name, measuring_dtype, release
@@ -69,17 +70,9 @@ class Models(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         share = float(name.removeprefix("blend-"))
         model = deepcopy(self["tuned"])
-        average_into(model, self["parent"].state_dict(), share)
+        blend_weights(model, self["parent"], share)
         self[name] = model
         return model
-
-
-def average_into(model: Any, other: Mapping[str, torch.Tensor], share: float) -> None:
-    """Move a model's weights to (1 - share) of its own and `share` of another's, in place."""
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(other[name].to(tensor.device, tensor.dtype), share)
 
 
 class FieldBench(Bench):
@@ -147,8 +140,7 @@ class FieldBench(Bench):
         averages = {}
         after = {name: tensor.detach().clone() for name, tensor in left.model.state_dict().items()}
         for share in variant.averages:
-            left.model.load_state_dict(after)
-            average_into(left.model, before, share)
+            left.model.load_state_dict({name: after[name].lerp(before[name], share) for name in after})
             averages[f"{share:g}"] = self.against(self.read(left.model, texts))
         self.reading = None
         return {
@@ -180,14 +172,14 @@ class FieldBench(Bench):
         dev = token_text(left.tokenizer, self.part(self.corpora.domain.dev), WINDOW)
         if variant.on_policy:
             recipe = replace(recipe, steps=recipe.steps // 2)
-            text = token_text(left.tokenizer, documents, recipe.window)
+            text = training_text(left.tokenizer, left.model, documents, recipe.window)
             train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
             student: Any = deepcopy(left.model).to(measuring_dtype(self.device))
             for seed, written in enumerate([self.corpora.domain.train, self.general.train]):
                 windows = token_text(left.tokenizer, written, WINDOW).windows
                 documents += write_passages(student, left.tokenizer, windows, variant.on_policy // 2, seed=seed)
             del student
-        text = token_text(left.tokenizer, documents, recipe.window)
+        text = training_text(left.tokenizer, left.model, documents, recipe.window)
         return train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
 
 

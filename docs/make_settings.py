@@ -69,6 +69,8 @@ def type_name(kind: Any) -> str:
     arguments = get_args(kind)
     if get_origin(kind) is Literal:
         return " or ".join(filter(None, [", ".join(map(str, arguments[:-1])), str(arguments[-1])]))
+    if get_origin(kind) is tuple:
+        return f"list of {type_name(arguments[0])}"
     if type(None) in arguments:
         return " or ".join([*(type_name(item) for item in arguments if item is not type(None)), "null"])
     return str(kind.__name__)
@@ -78,6 +80,8 @@ def shown(value: Any) -> str:
     """A default as one would write it on the command line."""
     if value is None:
         return "–"
+    if isinstance(value, tuple):
+        return f"`{list(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -92,7 +96,8 @@ def row(name: str, kind: Any, values: Mapping[str, Any], description: str) -> st
 
 def section(title: str, prefix: str, kind: type, instances: Mapping[str, Any]) -> Iterator[str]:
     """A table of the plain fields of a dataclass, then a section for each group in it."""
-    hints, descriptions = get_type_hints(kind), described(kind)
+    hints = get_type_hints(kind)
+    descriptions = {name: text for base in reversed(kind.__mro__) for name, text in described(base).items()}
     plain = [item.name for item in fields(kind) if not is_dataclass(hints[item.name])]  # type: ignore[arg-type]
     summary = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
     yield f"## {title}\n\n{summary}\n"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from minigpt.types import Attribution, Shape
 
-StageName = Literal["parent", "parent_tuned", "pruned", "healed", "exported"]
+StageName = Literal["parent", "parent_tuned", "parent_distilled", "pruned", "healed", "exported"]
 
 SCHEMA_VERSION = 1  # version of the fields of report.json
 
@@ -45,6 +45,7 @@ class MetricResult:
         paired_difference_vs_tuned: Paired difference to the tuned parent; None if there is none.
         effective_n: Number of documents of equal size that the text is worth, 1 / sum of squared shares of the bytes;
             the number of questions for questions. None in reports of older versions.
+        paired_difference_vs_distilled: Paired difference to the distilled twin; None if there is none.
     """
 
     task: str
@@ -58,6 +59,32 @@ class MetricResult:
     paired_difference_vs_parent: Interval | None = None
     paired_difference_vs_tuned: Interval | None = None
     effective_n: float | None = None
+    paired_difference_vs_distilled: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRun:
+    """One of several runs of which the best by dev loss was kept.
+
+    Attributes:
+        text: Text that the run read.
+        optimizer: Name of the optimizer.
+        learning_rate: Peak learning rate.
+        planned_steps: Steps over which the learning rate was to fall.
+        steps: Steps that were taken.
+        tokens: Tokens that were trained on, repeats included.
+        best_step: Step with the lowest dev loss.
+        dev_loss: Lowest dev loss; None if there is none.
+    """
+
+    text: str
+    optimizer: str
+    learning_rate: float
+    planned_steps: int
+    steps: int
+    tokens: int
+    best_step: int
+    dev_loss: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +92,16 @@ class Training:
     """The training that a stage received.
 
     Attributes:
-        tokens: Tokens that were trained on, repeats included.
-        steps: Number of optimizer steps.
-        learning_rate: Peak learning rate.
+        tokens: Tokens that were trained on, repeats included; of several runs those of the run that read the most.
+        steps: Number of optimizer steps of that run.
+        learning_rate: Peak learning rate of the run whose weights were kept.
         best_step: Step whose weights were kept.
-        seconds: Time that the training took.
+        seconds: Time that the run with the most tokens took.
         recipe: Description of the recipe.
-        dev_losses: Pairs (step, loss on the dev text).
+        dev_losses: Pairs (step, loss on the dev text) of the run whose weights were kept.
+        kept_tokens: Tokens of the run whose weights were kept; None if there was one run only.
+        kept_steps: Steps of the run whose weights were kept; None if there was one run only.
+        runs: All runs, where there were several.
     """
 
     tokens: int
@@ -81,6 +111,9 @@ class Training:
     seconds: float
     recipe: str
     dev_losses: tuple[tuple[int, float], ...] = ()
+    kept_tokens: int | None = None
+    kept_steps: int | None = None
+    runs: tuple[TrialRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +130,8 @@ class StageReport:
         sample: Text that the model generated from the report's `sample_prompt`.
         opening: Text of the token that stood before every text that was measured, e.g. a line end; the model's best
             on dev text. Empty if it is not known (reports of older versions).
+        share: Share of the report's texts and questions that the stage was measured on, about. Below 1 its values
+            are not comparable with those of other stages; its paired differences are, being those of the same part.
     """
 
     stage: StageName
@@ -107,6 +142,7 @@ class StageReport:
     training: Training | None = None
     sample: str = ""
     opening: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

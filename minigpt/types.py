@@ -24,11 +24,13 @@ class Document:
         text: The text of the passage.
         source: Name of the document that the passage belongs to.
         license: License of the text.
+        ends: True if the document ends with this passage, which training then tells the model; False if it goes on.
     """
 
     text: str
     source: str
     license: str = "unknown"
+    ends: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from minigpt.results import Training
 from minigpt.transformer.arch import parameters_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.calibration import calibration_batches, token_counts
+from minigpt.transformer.ends import document_end
 from minigpt.types import Document, PrunePlan
 
 Texts = Sequence[str | Document]
@@ -227,9 +228,10 @@ def heal(
         recipe = replace(recipe, steps=steps, evaluate_every=max(1, min(recipe.evaluate_every, steps)))
     if teacher is not None and not recipe.distill:
         recipe = replace(recipe, distill=1.0)
+    end = document_end(tokenizer, model.config, model.generation_config)
     return train(
         model,
-        token_text(tokenizer, as_documents(texts), recipe.window),
+        token_text(tokenizer, as_documents(texts), recipe.window, end=end),
         token_text(tokenizer, as_documents(dev), recipe.window),
         recipe,
         teacher=_teacher(teacher, plan, model),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from minigpt.corpus.calibrate import part_by_draw, part_by_relevance
-from minigpt.corpus.cleaning import clean, drop_duplicates, sample_documents
+from minigpt.corpus.cleaning import clean, drop_duplicates, drop_unknown_ends, sample_documents
 from minigpt.corpus.guard import drop_dev_leaks, drop_overlap, guarded_questions, split_sets_by_seen
 from minigpt.corpus.relevance import Encoder, SentenceEncoder
 from minigpt.corpus.sources import read_questions, read_source
@@ -49,7 +49,8 @@ def build_corpus(
     """
     tally: Counter[str] = Counter()
     with reporter.stage(f"Reading the {domain.title or domain.name} corpus"):
-        passages = sample_documents(clean(_read(domain, reporter), tally), max_documents, seed, tally)
+        passages = drop_unknown_ends(clean(_read(domain, reporter), tally))
+        passages = sample_documents(passages, max_documents, seed, tally)
         passages = drop_duplicates(passages, seed, tally)
         questions = drop_dev_leaks(tuple(read_questions(domain, root=domain.root)), tally)
         sides = hold_out(passages, seed=seed, shares=SHARES, history=_tally_text(tally))

@@ -34,6 +34,20 @@ def clean(passages: Iterable[Passage], tally: Counter[str]) -> list[Passage]:
     return kept
 
 
+def drop_unknown_ends(passages: list[Passage]) -> list[Passage]:
+    """Take the mark of a document's end off all passages of documents that would end more than once.
+
+    Such a document comes in several rows, and nothing says which of them is its last.
+    """
+    ends = Counter(passage.document.source for passage in passages if passage.document.ends)
+    return [
+        passage
+        if ends[passage.document.source] < 2
+        else replace(passage, document=replace(passage.document, ends=False))
+        for passage in passages
+    ]
+
+
 def sample_documents(passages: list[Passage], limit: int | None, seed: int, tally: Counter[str]) -> list[Passage]:
     """Keep a random sample of the documents that may be trained on.
 

@@ -94,5 +94,6 @@ def documents_of(source: str, paragraphs: Sequence[str], *, license: str) -> Ite
         paragraphs: Paragraphs of its text.
         license: License of the text.
     """
-    for text in passages(paragraphs):
-        yield Document(text=text, source=source, license=license)
+    texts = list(passages(paragraphs))
+    for number, text in enumerate(texts, start=1):
+        yield Document(text=text, source=source, license=license, ends=number == len(texts))

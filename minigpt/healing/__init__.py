@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from minigpt.healing.data import Bound, TokenText
     from minigpt.healing.forward import bits_per_byte
     from minigpt.healing.recipe import Recipe
+    from minigpt.healing.schedules import TuningResult, prolong, search, steps_for
     from minigpt.healing.teacher import Teacher
-    from minigpt.healing.training import TuningResult, prolong, search, steps_for, train
+    from minigpt.healing.training import train
+    from minigpt.healing.tune import TuneSettings
 
 # The module that defines each public name.
 _HOMES = {
@@ -21,11 +23,12 @@ _HOMES = {
     "Recipe": "minigpt.healing.recipe",
     "Teacher": "minigpt.healing.teacher",
     "TokenText": "minigpt.healing.data",
-    "TuningResult": "minigpt.healing.training",
+    "TuneSettings": "minigpt.healing.tune",
+    "TuningResult": "minigpt.healing.schedules",
     "bits_per_byte": "minigpt.healing.forward",
-    "prolong": "minigpt.healing.training",
-    "search": "minigpt.healing.training",
-    "steps_for": "minigpt.healing.training",
+    "prolong": "minigpt.healing.schedules",
+    "search": "minigpt.healing.schedules",
+    "steps_for": "minigpt.healing.schedules",
     "train": "minigpt.healing.training",
 }
 
@@ -34,6 +37,7 @@ __all__ = [
     "Recipe",
     "Teacher",
     "TokenText",
+    "TuneSettings",
     "TuningResult",
     "bits_per_byte",
     "prolong",

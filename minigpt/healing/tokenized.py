@@ -11,15 +11,17 @@ from minigpt.transformer.packing import tokenize
 from minigpt.types import Document
 
 
-def token_text(tokenizer: Any, documents: Sequence[Document], window: int) -> TokenText:
+def token_text(tokenizer: Any, documents: Sequence[Document], window: int, *, end: int | None = None) -> TokenText:
     """Tokenize documents for training or for measuring a dev loss.
 
     Args:
         tokenizer: of the model that reads.
         documents: in the order in which they are read.
         window: longest piece in tokens, the opening token included.
+        end: token that is trained on where a document ends (:func:`minigpt.transformer.ends.document_end`). Text that
+            measures has none: an end is no text, it takes no bytes, and a model without this token must be comparable.
     """
-    windows = tuple(tuple(ids) for ids in tokenize(tokenizer, documents, window=window))
+    windows = tuple(tuple(ids) for ids in tokenize(tokenizer, documents, window=window, end=end))
     return TokenText(windows=windows, bytes=sum(len(document.text.encode()) for document in documents))
 
 

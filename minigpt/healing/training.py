@@ -1,11 +1,10 @@
-"""Training runs and searches over learning rates, which keep the weights that are best on dev text."""
+"""Training runs, which keep the weights that are best on dev text."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,14 @@ import torch
 from minigpt.files import fingerprint
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing.adapters import trainable
-from minigpt.healing.data import Bound, TokenText, steps_to_read
-from minigpt.healing.graphs import can_capture
+from minigpt.healing.data import Bound, TokenText
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.run import Run
 from minigpt.healing.teacher import Teacher
+from minigpt.healing.tune import BACK_OFF_DIVISOR, MAX_BACK_OFFS
 from minigpt.machine import release
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
-
-# How often a learning rate that does harm is lowered before the run keeps it.
-MAX_BACK_OFFS = 3
-# Divisor of a learning rate that did harm.
-BACK_OFF_DIVISOR = 4
-# Most evaluations, about, of the long run after a search.
-LONG_RUN_EVALUATIONS = 12
 
 
 def train(
@@ -107,152 +99,6 @@ def _describe_harm(result: Training, diverged: bool) -> str:
         return f"the loss was no longer a number at a learning rate of {result.learning_rate:g}"
     first, last = result.dev_losses[0][1], result.dev_losses[-1][1]
     return f"the dev loss went from {first:.3f} to {last:.3f} at a learning rate of {result.learning_rate:g}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuningResult:
-    """Result of training at several learning rates.
-
-    Attributes:
-        model: the model with the best weights of all runs, or None where it lies on disk.
-        training: record of the run that gave these weights.
-        tried: records of all runs, in order.
-    """
-
-    model: Any
-    training: Training
-    tried: tuple[Training, ...]
-
-    def training_record(self, short: str = "", long: str = "") -> Training:
-        """Return how the model was trained, with tokens, steps and seconds of the run that read the most text.
-
-        The longest run counts even if a shorter one gave the weights, because it had its chance, too. The recipe's line
-        then says so.
-
-        Args:
-            short: what the run that gave the weights read, put into that line, for example " on the real text".
-            long: what the longest run read.
-        """
-        best, longest = self.training, max(self.tried, key=lambda run: run.tokens)
-        if best.tokens >= longest.tokens:
-            return best
-        description = f"{best.recipe}; {best.steps} steps{short}, which beat {longest.steps}{long} on dev text"
-        return replace(best, tokens=longest.tokens, steps=longest.steps, seconds=longest.seconds, recipe=description)
-
-
-def search(
-    fresh: Callable[[], Any],
-    text: TokenText,
-    dev: TokenText,
-    recipe: Recipe,
-    rates: Sequence[float],
-    *,
-    seed: int = 0,
-    title: str = "Training",
-    reporter: Reporter = SILENT,
-) -> TuningResult:
-    """Train at several peak learning rates and keep the weights that are best on dev text.
-
-    If no rate is better than no training at all, lower ones are tried, one after the other as when a run backs off
-    (:func:`train`).
-
-    Args:
-        fresh: makes a new copy of the model to train.
-        text: training text.
-        dev: text that decides which run is the best.
-        recipe: settings of every run; its learning rate is not used, and there is no teacher.
-        rates: peak learning rates to try.
-        seed: see :func:`train`.
-        title: what the progress bar says before the rate.
-        reporter: receives the progress.
-
-    Returns:
-        The model with its best weights, on the CPU, and the records of all runs.
-
-    Raises:
-        ValueError: `rates` is empty.
-    """
-    best: TuningResult | None = None
-    lower_rates = [min(rates) / BACK_OFF_DIVISOR**times for times in range(1, MAX_BACK_OFFS + 1)] if rates else []
-    for index, rate in enumerate([*rates, *lower_rates]):
-        if index >= len(rates) and best is not None and best.training.best_step:
-            break
-        name = f"{title} at {rate:g}"
-        best = _better(best, fresh(), text, dev, recipe.at(rate), seed=seed, title=name, reporter=reporter)
-    if best is None:
-        raise ValueError("no learning rate to search over")
-    return best
-
-
-def prolong(
-    result: TuningResult,
-    fresh: Callable[[], Any],
-    text: TokenText,
-    dev: TokenText,
-    recipe: Recipe,
-    *,
-    steps: int,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    title: str = "Training",
-    reporter: Reporter = SILENT,
-) -> TuningResult:
-    """Train once more, for a given number of steps, at the best learning rate of a search.
-
-    If no rate of the search helped, the lowest one is taken. A short run whose learning rate falls to its end often
-    beats a long one, which overfits; a long one sees all of a longer text. So both are tried.
-
-    Args:
-        result: what the search returned.
-        fresh: makes a new copy of the model to train.
-        text: what the long run reads.
-        dev: text that decides which run is the best.
-        recipe: the recipe of the search.
-        steps: steps of the long run.
-        seed: see :func:`train`.
-        checkpoint: file that the long run resumes from.
-        title: what the progress bar says before the rate.
-        reporter: receives the progress.
-
-    Returns:
-        The better of the search and the long run by dev loss.
-    """
-    rates = [run.learning_rate for run in result.tried]
-    rate = result.training.learning_rate if result.training.best_step else min(rates)
-    every = max(recipe.evaluate_every, steps // LONG_RUN_EVALUATIONS)
-    long_recipe = replace(recipe.at(rate), steps=steps, patience=0, evaluate_every=every)
-    name = f"{title} at {rate:g}, {steps:,} steps"
-    options = {"seed": seed, "title": name, "reporter": reporter, "checkpoint": checkpoint}
-    return _better(result, fresh(), text, dev, long_recipe, **options)
-
-
-def steps_for(model: Any, text: TokenText, recipe: Recipe, tokens: int, *, seed: int = 0) -> int:
-    """Return how many steps a run needs to read at least `tokens` tokens.
-
-    Args:
-        model: the model that is trained; whether its steps can be captured decides how full they are.
-        text: the training text.
-        recipe: settings of the run; it has no teacher.
-        tokens: tokens to read in all steps together.
-        seed: seed of the run.
-    """
-    packed = can_capture(model, recipe, next(model.parameters()).device)
-    return steps_to_read(text.windows, tokens, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
-
-
-def _better(
-    best: TuningResult | None, model: Any, text: TokenText, dev: TokenText, recipe: Recipe, **options: Any
-) -> TuningResult:
-    """Train `model` and return it, or the best result so far, whichever has the lower dev loss."""
-    training = train(model, text, dev, replace(recipe, distill=0.0), **options)
-    if best is None or _lowest_loss(training) < _lowest_loss(best.training):
-        return TuningResult(model=model.to("cpu"), training=training, tried=(*(best.tried if best else ()), training))
-    return replace(best, tried=(*best.tried, training))
-
-
-def _lowest_loss(training: Training) -> float:
-    """Return the lowest dev loss of a run; infinity if it has none."""
-    return min((loss for _, loss in training.dev_losses), default=math.inf)
 
 
 @contextmanager

@@ -98,9 +98,12 @@ def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling:
     """Generate with the loop of transformers, and return the number of new tokens."""
     import torch
 
+    from minigpt.transformer import ends
+
     with torch.inference_mode():
         output = model.generate(
             **inputs.to(model.device),
+            eos_token_id=sorted(ends.end_tokens(tokenizer, model.config, model.generation_config)) or None,
             max_new_tokens=sampling.max_new_tokens,
             do_sample=sampling.temperature > 0,
             temperature=sampling.temperature or None,
@@ -142,11 +145,11 @@ def generate_tokens(runtime: Runtime, prompt: list[int], sampling: Sampling, out
         logits = runtime.step(tokens[-1])
 
 
-def end_tokens(runtime: Runtime) -> set[int]:
-    """Collect the ids that end a text: those of the config, else those of the tokenizer."""
-    ends = getattr(runtime.config, "eos_token_id", None)
-    ends = runtime.tokenizer.eos_token_id if ends is None else ends
-    return set(ends) if isinstance(ends, list) else {ends} - {None}
+def end_tokens(runtime: Runtime) -> frozenset[int]:
+    """Collect the ids that end a text, those of the rules of generation beside an export included."""
+    from minigpt.transformer import ends
+
+    return ends.end_tokens(runtime.tokenizer, runtime.config, getattr(runtime, "generation_config", None))
 
 
 def choose_token(logits: Tensor, sampling: Sampling) -> int:

@@ -10,6 +10,7 @@ from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
+from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
@@ -20,8 +21,9 @@ from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
 from minigpt.pipeline.plan import check_target, plan_pruning, prune
-from minigpt.pipeline.run import Run, SavedModel, build_key, deciding_options, load_parent, resolve_run
+from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
+from minigpt.pipeline.source import source_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import Workspace, finished
@@ -62,11 +64,11 @@ def _plan_one(run: Run) -> PlanSummary:
     corpora, suite = read(run)
     parent = load_parent(run)
     check_target(run, parent)
-    source = SavedModel(path=parent.path, key=parent.fingerprint)
     text = training_text(corpora, run.settings, seed=run.text_seed)
+    tuned = None
     if run.settings.tuned_parent:
         text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
-        source = tuned.model if tuned is not None else source
+    source = source_of(run, parent, tuned)
     planning = planning_text(corpora, run.settings)
     plan = plan_pruning(run, parent, corpora.domain.fingerprint, planning, source).plan
     coverage = coverage_records(coverage_of(corpora, suite, text))
@@ -140,12 +142,14 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     plan = planned.plan
     same = plan.tokens is None
     pruned, seconds = prune(run, ground.planning, planned, source)
-    before = measure(run, ground.suite, "pruned", pruned, ground.parts)
+    # A sweep compares its points before healing, too.
+    share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
+    before = measure(run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, share=share)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
     healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
-    after = measure(run, ground.suite, "healed", healed.model, ground.parts)
+    after = measure(run, ground.suite, "healed", healed.model)
     # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
     shared = run.settings.tuned_parent or run.shared is not None
     seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)

@@ -1,13 +1,14 @@
-"""Controls of a build: the parent and the tuned parent, with which every result is compared."""
+"""Controls of a build: the parent, the tuned parent and the distilled twin, with which every result is compared."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from minigpt.evaluation import ItemScores, summarize
+from minigpt.evaluation.part import items_of_part
 from minigpt.pipeline.measure import Measurement
 from minigpt.pipeline.run import SavedModel
-from minigpt.results import StageReport, Training
+from minigpt.results import Interval, StageReport, Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class Controls:
     Attributes:
         parent: items of the parent.
         tuned: items of the tuned parent; None where it was left out.
+        twin: items of the distilled twin; None where it was left out.
         stages: their stages of the report.
         source: the model that is pruned and that teaches: the tuned parent, or the parent where there is none.
     """
@@ -25,6 +27,20 @@ class Controls:
     tuned: ItemScores | None
     stages: tuple[StageReport, ...]
     source: SavedModel
+    twin: ItemScores | None = None
+
+
+def with_twin(controls: Controls, twin: Measurement, *, seconds: float, training: Training) -> Controls:
+    """Add the distilled twin to the controls, compared with the other two.
+
+    Args:
+        controls: parent and tuned parent.
+        twin: measurement of the twin.
+        seconds: time that its training took.
+        training: its training record.
+    """
+    stage = compare_with_controls(controls, twin, same_vocabulary=True, seconds=seconds, training=training)
+    return replace(controls, twin=twin.scores, stages=(*controls.stages, stage))
 
 
 def controls_of(
@@ -70,7 +86,9 @@ def compare_with_controls(
     seconds: float = 0.0,
     training: Training | None = None,
 ) -> StageReport:
-    """Make the report's stage of a pruned model: its metrics and its differences to both controls.
+    """Make the report's stage of a pruned model: its metrics and its differences to the controls.
+
+    A model that was measured on a part of the texts and questions is compared on that part.
 
     Args:
         controls: the models to compare with.
@@ -80,19 +98,26 @@ def compare_with_controls(
         training: its training record, if it was trained.
     """
     scores = measurement.scores
-    to_parent = summarize(scores, parent=controls.parent)
-    to_tuned = summarize(scores, parent=controls.tuned) if controls.tuned is not None else to_parent
+    to_parent = summarize(scores, parent=items_of_part(controls.parent, scores))
+    to_tuned, to_twin = _differences(scores, controls.tuned), _differences(scores, controls.twin)
     metrics = []
-    for against_parent, against_tuned in zip(to_parent, to_tuned, strict=True):
-        comparable = same_vocabulary or against_parent.metric != "token_perplexity"
+    for result in to_parent:
+        comparable, key = same_vocabulary or result.metric != "token_perplexity", (result.task, result.metric)
         metrics.append(
             replace(
-                against_parent,
-                paired_difference_vs_parent=against_parent.paired_difference_vs_parent if comparable else None,
-                paired_difference_vs_tuned=against_tuned.paired_difference_vs_parent
-                if comparable and controls.tuned is not None
-                else None,
+                result,
+                paired_difference_vs_parent=result.paired_difference_vs_parent if comparable else None,
+                paired_difference_vs_tuned=to_tuned.get(key) if comparable else None,
+                paired_difference_vs_distilled=to_twin.get(key) if comparable else None,
             )
         )
     report = measurement.report
     return replace(report, metrics=tuple(metrics), training=training, seconds=report.seconds + seconds)
+
+
+def _differences(scores: ItemScores, control: ItemScores | None) -> dict[tuple[str, str], Interval | None]:
+    """Compute the paired differences of a model to a control by task and metric; none without a control."""
+    if control is None:
+        return {}
+    results = summarize(scores, parent=items_of_part(control, scores))
+    return {(result.task, result.metric): result.paired_difference_vs_parent for result in results}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from minigpt import __version__, report
@@ -13,6 +13,8 @@ from minigpt.evaluation import Suite
 from minigpt.files import file_sha256, fingerprint, link, to_plain, write_json, write_text
 from minigpt.machine import device_name, versions
 from minigpt.models import catalog
+from minigpt.pipeline.chat import chat_note
+from minigpt.pipeline.control_notes import control_notes
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.notes import attributions, notes
 from minigpt.pipeline.recipe import RECIPE, flatten_settings, recipe_text
@@ -42,12 +44,13 @@ def finish(
     from transformers import AutoConfig
 
     workspace = run.workspace
+    spoken = chat_note(run, ground.parent, model)
     with run.reporter.stage("Report, model card and catalog"):
         shutil.rmtree(workspace.model, ignore_errors=True)
         shutil.copytree(model, workspace.model, copy_function=link)
         after = shape_of(AutoConfig.from_pretrained(workspace.model))
         vocabulary = file_sha256(workspace.model / "tokenizer.json")
-        result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary)
+        result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary, extra_notes=spoken)
         write_json(workspace.root / "plan.json", plan)
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
@@ -72,6 +75,7 @@ def build_report(
     *,
     after: Shape,
     vocabulary: str,
+    extra_notes: Sequence[str] = (),
 ) -> BuildReport:
     """Make the report of a build.
 
@@ -83,6 +87,7 @@ def build_report(
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
         after: shape of the last stage's model.
         vocabulary: hash of that model's tokenizer.
+        extra_notes: notes about that model.
     """
     from transformers import AutoConfig
 
@@ -110,17 +115,22 @@ def build_report(
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
-        notes=notes(
-            run,
-            ground.corpora,
-            ground.suite,
-            ground.text,
-            plan,
-            precision=parent.precision,
-            trained=any(stage.training is not None for stage in stages),
+        notes=(
+            *notes(
+                run,
+                ground.corpora,
+                ground.suite,
+                ground.text,
+                plan,
+                precision=parent.precision,
+                trained=any(stage.training is not None for stage in stages),
+                share=min(stage.share for stage in stages),
+            ),
+            *control_notes(ground, stages),
+            *extra_notes,
         ),
         fingerprints={
-            **task_fingerprints(ground.suite, ground.parts),
+            **task_fingerprints(ground.suite),
             "vocabulary": vocabulary,
             "build": key,
             "corpus": ground.corpora.domain.fingerprint,
@@ -139,15 +149,10 @@ def changed_settings(preset: Settings, settings: Settings) -> dict[str, str]:
     return {name: value for name, value in after.items() if before.get(name) != value}
 
 
-def task_fingerprints(suite: Suite, parts: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict[str, str]:
-    """Fingerprint the texts and questions that each task was measured on.
-
-    Args:
-        suite: the texts and questions that were measured.
-        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
-    """
+def task_fingerprints(suite: Suite) -> dict[str, str]:
+    """Fingerprint the texts and questions that each task was measured on."""
     recited = {task: fingerprint(documents) for task, documents in suite.recitations.items()}
     texts = {task: fingerprint(documents) for task, documents in suite.texts.items()}
-    for task, (whole, keys) in parts.items():
+    for task, (whole, keys) in suite.parts.items():
         texts[task] = fingerprint([document for document in suite.texts[whole] if document.source in keys])
     return recited | texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}

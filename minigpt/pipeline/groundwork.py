@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from minigpt import assets
 from minigpt.corpus.coverage import SeenRuns
@@ -12,10 +12,13 @@ from minigpt.pipeline.controls import Controls, controls_of
 from minigpt.pipeline.coverage import coverage_of, unseen_parts
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.read import Corpora, check_bound, read_corpora
+from minigpt.pipeline.repeats import Repeat, repeat_tuning
 from minigpt.pipeline.run import Run, SavedModel
 from minigpt.pipeline.sampling import add_sampled, needs_writer
+from minigpt.pipeline.source import source_of
 from minigpt.pipeline.text import PlanningText, TrainingText, planning_text, training_text
 from minigpt.pipeline.tuning import TunedParent, tune_briefly, tune_parent
+from minigpt.pipeline.twin import add_twin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,8 @@ class Groundwork:
         planning: the text that decides what is kept.
         text: the text that is trained on, sampled passages included.
         controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and that teaches.
+        tuned: the runs of the tuned parent; None where it was left out.
+        repeats: tuned parents with other seeds.
         coverage: runs of words of each measured text that stand in the training text.
     """
 
@@ -38,12 +43,9 @@ class Groundwork:
     planning: PlanningText
     text: TrainingText
     controls: Controls
-    coverage: Mapping[str, SeenRuns]
-
-    @property
-    def parts(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Tasks that are parts of measured ones: the documents that the training text tells next to nothing about."""
-        return unseen_parts(self.corpora.domain.domain, self.coverage)
+    tuned: TunedParent | None = None
+    repeats: tuple[Repeat, ...] = ()
+    coverage: Mapping[str, SeenRuns] = field(default_factory=dict)
 
 
 def read(run: Run) -> tuple[Corpora, Suite]:
@@ -78,7 +80,7 @@ def read(run: Run) -> tuple[Corpora, Suite]:
 def lay_groundwork(
     run: Run, corpora: Corpora, suite: Suite, parent: assets.Parent, *, trains: bool = True
 ) -> Groundwork:
-    """Measure the parent, gather the training text, and tune the parent where the settings want it.
+    """Measure the parent, gather the training text, and train the controls that the settings want.
 
     Args:
         run: the build.
@@ -90,17 +92,21 @@ def lay_groundwork(
     untuned = SavedModel(path=parent.path, key=parent.fingerprint)
     text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
     coverage = coverage_of(corpora, suite, text)
-    parts = unseen_parts(corpora.domain.domain, coverage)
-    measured = measure(run, suite, "parent", untuned, parts)
+    suite = replace(suite, parts=unseen_parts(corpora.domain.domain, coverage))
+    measured = measure(run, suite, "parent", untuned)
     controls = controls_of(measured, untuned)
+    repeats: tuple[Repeat, ...] = ()
     if tuned is not None:
         controls = controls_of(
             measured,
-            tuned.model,
-            tuned=measure(run, suite, "parent_tuned", tuned.model, parts),
+            source_of(run, parent, tuned),
+            tuned=measure(run, suite, "parent_tuned", tuned.model),
             tuning=tuned.training,
             tuning_seconds=tuned.seconds,
         )
+        repeats = repeat_tuning(run, suite, parent, text, tuned)
+    if trains:
+        controls = add_twin(run, corpora, suite, parent, text, controls)
     return Groundwork(
         corpora=corpora,
         suite=suite,
@@ -108,6 +114,8 @@ def lay_groundwork(
         planning=planning_text(corpora, run.settings),
         text=text,
         controls=controls,
+        tuned=tuned,
+        repeats=repeats,
         coverage=coverage,
     )
 

@@ -18,6 +18,7 @@ from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import TrainingText, tokenized
 from minigpt.results import Training
 from minigpt.transformer.arch import parameters_of, shape_of
+from minigpt.transformer.ends import configs_in, document_end
 from minigpt.types import PrunePlan
 
 # Version of healing: raised when it changes, so that models of an older version are healed again.
@@ -47,6 +48,9 @@ def heal(
     source: SavedModel,
     plan: PrunePlan,
     pruned: SavedModel,
+    *,
+    stage: str = "healed",
+    title: str = "Healing",
 ) -> Healed:
     """Train the pruned model; with `heal.distill` above 0, the model it was cut from is its teacher.
 
@@ -58,15 +62,18 @@ def heal(
         source: the model that was pruned.
         plan: the units that were kept.
         pruned: the model to heal.
+        stage: name of the folder that the result is kept in.
+        title: what the progress says.
     """
     options = run.options
     recipe = run.settings.heal.after_pruning(removed_of_decoder(source.path, pruned.path))
-    key = fingerprint(VERSION, pruned.key, recipe, text.key, run.settings.keep_general, options.seed)
+    key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed)
 
     def make(folder: Path) -> None:
-        with run.reporter.stage("Healing"):
+        with run.reporter.stage(title):
             tokenizer = assets.load_tokenizer(pruned.path)
-            train_text, dev = tokenized(text, tokenizer, recipe.window)
+            end = document_end(tokenizer, *configs_in(pruned.path))
+            train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
             model = load(run, pruned.path, training=True)
             bound = _bound(run, corpora, parent, model, tokenizer)
             teacher = teacher_of(load(run, source.path), plan.tokens, model) if recipe.distill else None
@@ -79,15 +86,16 @@ def heal(
                 bound=bound,
                 seed=options.seed,
                 backs_off=True,
+                title=title,
                 reporter=run.reporter,
-                checkpoint=run.workspace.work / "healing.safetensors",
+                checkpoint=run.workspace.work / f"{stage}.safetensors",
             )
             save_model(model, tokenizer, folder / "model", options.dtype)
             write_json(folder / "training.json", training)
             del model, teacher
             release()
 
-    folder, done = run.workspace.stage("healed", key, make)
+    folder, done = run.workspace.stage(stage, key, make)
     return Healed(
         model=SavedModel(path=folder / "model", key=key),
         training=read_json(folder / "training.json", Training),

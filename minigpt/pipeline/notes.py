@@ -28,6 +28,7 @@ def notes(
     *,
     precision: str,
     trained: bool,
+    share: float = 1.0,
 ) -> tuple[str, ...]:
     """Collect the notes of a build.
 
@@ -39,11 +40,13 @@ def notes(
         plan: the units that were kept.
         precision: precision of the parent's weights.
         trained: whether any stage was trained.
+        share: smallest share of the texts and questions that a stage was measured on.
     """
     lines = [*sensitivity_note(plan), *size_note(plan)]
     repaired = repair_of(method_named(run.options.method), run.settings.repair) is not None
     if not repaired and plan.parameters_after < plan.parameters_before:
         lines.append("The pruned model was not repaired by least squares.")
+    lines += part_note(share)
     if trained and text.general_share:
         lines.append(general_note(text, other=corpora.general is not None and bool(corpora.general.other)))
     if run.settings.keep_general is not None:
@@ -101,6 +104,12 @@ def general_note(text: TrainingText, *, other: bool) -> str:
 def generated_text_notes(run: Run, text: TrainingText) -> list[str]:
     """Note the generated training text: definitions put as questions, and sampled passages."""
     lines, is_tuned = [], run.settings.tuned_parent
+    if is_tuned and run.settings.blend:
+        share = f"{run.settings.blend:.0%}".replace("%", " %")
+        lines.append(
+            f"The model that is pruned and that teaches is a blend of weights: {share} of the untuned parent and the "
+            "rest of the tuned parent. The tuned parent that the report compares with is not blended."
+        )
     if text.definitions:
         lines.append(
             f"Definitions that stand in the training text were put as {len(text.definitions):,} questions and answers "
@@ -128,6 +137,16 @@ def size_note(plan: PrunePlan) -> list[str]:
     return [
         f"The target was {target:,} parameters; the result has {plan.parameters_after:,}, because {plan.method} "
         "removes in coarse steps."
+    ]
+
+
+def part_note(share: float) -> list[str]:
+    """Note that the pruned model was measured on a part of the texts and questions."""
+    if share >= 1:
+        return []
+    return [
+        f"The pruned model was measured on about {100 * share:.0f} % of the texts and questions before it healed (at "
+        "least ten of each): compare it by its paired differences, which are of that part, not by its values."
     ]
 
 

@@ -17,7 +17,9 @@ DONE = "done.json"
 # Marker of a build's folder.
 BUILD = "build.json"
 # Stages that hold weights.
-HEAVY = ("tuned_first", "tuned", "pruned", "healed")
+HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed")
+# Folders that keep the finished runs of a search until it is over.
+LEDGERS = ("tuning_runs", "tuning_long_run")
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
 
@@ -97,7 +99,7 @@ class Workspace:
             (self.work / name / DONE).unlink(missing_ok=True)
             for weights in (self.work / name).rglob("*.safetensors"):
                 weights.unlink()
-        for name in TEXTS:
+        for name in (*TEXTS, *LEDGERS):
             shutil.rmtree(self.work / name, ignore_errors=True)
         for stale in self.work.glob(".*"):
             shutil.rmtree(stale, ignore_errors=True)

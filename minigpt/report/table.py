@@ -175,6 +175,9 @@ def _caption(report: BuildReport, width: int) -> Text:
         FEW: few_items(results),
         f"seen: {SEEN}, not held out": any(is_seen(result.task) for result in results),
         "°: the interval holds the score of guessing": any(at_chance(result) for result in results),
+        "pruned: measured on a part of the texts and questions": any(
+            stage.share < 1 for stage in _columns(report, width)
+        ),
         "no tuned parent: the preset skipped it": no_tuned,
         "effective n: the documents differ in size and count as so many equal ones": unequal,
         "a wider terminal shows all stages": width < NARROW and len(report.stages) > 2,

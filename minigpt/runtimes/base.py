@@ -112,11 +112,20 @@ def load(folder: Path, *, device: str = "cpu") -> Runtime:
             f"{folder} is an export in {record.format}, not a model to run. Formats that run: {', '.join(LOADERS)}."
         )
     try:
-        exported: Runtime = resolve(LOADERS[record.format])(folder, device)
+        exported: Any = resolve(LOADERS[record.format])(folder, device)
     except Exception as error:
         if (name := changed_file(folder, record)) is None:
             raise
         raise AssetError(
             f"{folder / name} is not the file that was exported: it is missing, cut off or changed. Export again."
         ) from error
-    return exported
+    exported.generation_config = generation_config_in(folder)
+    runtime: Runtime = exported
+    return runtime
+
+
+def generation_config_in(folder: Path) -> Any:
+    """Read the rules of generation of a folder, such as its end tokens; None if it has none."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").exists() else None

@@ -53,26 +53,32 @@ def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(prefix)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document], *, window: int) -> list[list[int]]:
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, documents: Iterable[Document], *, window: int, end: int | None = None
+) -> list[list[int]]:
     """Turn documents into windows of at most `window` tokens, each of which starts with the prefix token.
 
-    A longer document gives several windows without overlap. Joined without their prefix tokens they are the tokens of
-    the document.
+    A longer document gives several windows without overlap. Joined without their prefix tokens (and the end token) they
+    are the tokens of the document.
 
     Args:
         tokenizer: the model's tokenizer.
         documents: the documents, in order.
         window: most tokens of a window, the prefix token included.
+        end: token that is put behind each passage with which a document ends (None: there is none). It is a token like
+            any other: where a document is cut into windows, only the last one ends with it.
 
     Raises:
         CorpusError: `window` leaves no room for text beside the prefix token.
     """
     if window < 2:
         raise CorpusError(f"A window of {window} token has no room for text beside the prefix token; use 2 or more.")
-    prefix, texts = prefix_token(tokenizer), [document.text for document in documents]
-    if not texts:
+    prefix, passages = prefix_token(tokenizer), list(documents)
+    if not passages:
         return []
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    encoded = tokenizer([passage.text for passage in passages], add_special_tokens=False, verbose=False)["input_ids"]
+    if end is not None:
+        encoded = [[*ids, end] if passage.ends else ids for passage, ids in zip(passages, encoded, strict=True)]
     return [[prefix, *piece] for ids in encoded for piece in _cut(ids, window - 1)]
 
 

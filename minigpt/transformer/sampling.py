@@ -8,7 +8,7 @@ given, not drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +44,7 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
     rows: int | None = None,
+    ends: Collection[int] = (),
     reporter: Reporter = SILENT,
 ) -> list[list[int]]:
     """Continue each prompt up to `length` tokens by sampling from the model's whole distribution.
@@ -52,15 +53,16 @@ def sample(
         model: a causal language model whose attention is plainly causal (:func:`can_sample`), in the precision that it
             runs in.
         prompts: token ids of each prompt, 1 to `length` of them.
-        length: tokens of every text, its prompt included. Sampling does not stop at an end token; the caller cuts the
-            texts.
+        length: most tokens of a text, its prompt included.
         temperature: divisor of the logits, above 0; a value below 1 gives more probable text.
         seed: sets the draws; torch's global random generator is seeded with it.
         rows: texts that are decoded together (None: as many as suit the device and its memory). Draws depend on it.
+        ends: tokens that end a text. Texts that are decoded together go on until all of them have ended, which costs
+            time but changes no text; each is then cut behind its end.
         reporter: receives the progress.
 
     Returns:
-        Token ids of every text, prompt included, in the order of the prompts.
+        Token ids of every text, prompt and end token included, in the order of the prompts.
     """
     device = next(model.parameters()).device
     if not prompts:
@@ -77,9 +79,27 @@ def sample(
             together = list(prompts[start : start + size])
             buffers.fill(together)
             for place in range(length - 1):
+                # Looking costs a wait for the device, so it is done once for each graph.
+                if ends and place % STRIDE == 0 and buffers.have_ended(len(together), place, ends):
+                    break
                 step(places_to_read(place, length))
-            texts += buffers.tokens[: len(together)].tolist()
+            rows_of_tokens = buffers.tokens[: len(together)].tolist()
+            texts += [
+                cut_behind_end(row, len(prompt), ends) for row, prompt in zip(rows_of_tokens, together, strict=True)
+            ]
     return texts
+
+
+def cut_behind_end(row: Sequence[int], prompt: int, ends: Collection[int]) -> list[int]:
+    """Cut a text behind the first end token that follows its prompt.
+
+    Args:
+        row: token ids of the text.
+        prompt: tokens of its prompt, which may hold end tokens.
+        ends: tokens that end a text.
+    """
+    stop = next((place for place in range(prompt, len(row)) if row[place] in ends), len(row))
+    return list(row[: stop + 1])
 
 
 def places_to_read(place: int, length: int) -> int:
@@ -162,6 +182,12 @@ class _Buffers:
         self.tokens.copy_(tokens)
         self.given.copy_(given)
         self.place.zero_()
+
+    def have_ended(self, rows: int, place: int, ends: Collection[int]) -> bool:
+        """Say whether each of the first texts has an end token behind its prompt, up to a place."""
+        written = self.tokens[:rows, : place + 1]
+        is_end = torch.isin(written, torch.tensor(sorted(ends), device=written.device))
+        return bool((is_end & ~self.given[:rows, : place + 1]).any(dim=1).all())
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write a layer's key and value of the current place, and return all that attention reads.

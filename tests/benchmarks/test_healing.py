@@ -97,6 +97,33 @@ def test_the_committed_vocabularies_differ_in_shape_alone(module: Any) -> None:
     assert len({(each.kept, each.layers, each.vocab_size) for each in variants}) == len(variants)
 
 
+def test_the_committed_twins_have_all_units_and_the_specialist_s_training(module: Any) -> None:
+    specialist, *twins = module.variants_in(BENCHMARKS / "twin.jsonl")
+    assert {twin.kept for twin in twins} == {1.0} and {twin.teacher for twin in twins} == {specialist.teacher}
+    everyone = [specialist, *twins]
+    assert len({(each.general, each.definitions, each.sampled) for each in everyone}) == 1
+    assert len({replace(each.recipe(), learning_rate=1.0) for each in everyone}) == 1
+    assert specialist.recipe() in [twin.recipe() for twin in twins]
+
+
+def test_a_twin_is_the_parent_as_it_is_before_it_is_trained(
+    module: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cutting, repairing and trimming nothing changes no weight."""
+    seen: list[bool] = []
+    original = module.Bench.heal
+
+    def watched(bench: Any, variant: Any, cut: Any, seed: int) -> Any:
+        before, after = bench.models["parent"].state_dict(), cut.model.state_dict()
+        seen.append(before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before))
+        return original(bench, variant, cut, seed)
+
+    monkeypatch.setattr(module.Bench, "heal", watched)
+    row = {"tag": "twin", "vocab_size": 2048, "layers": 4, "kept": 1.0, "source": "parent"}
+    (line,) = run(module, world, monkeypatch, write(tmp_path / "v.jsonl", row), tmp_path / "r.jsonl")
+    assert seen == [True] and line["shape"] == [4, 256, 2, 2048]
+
+
 def test_every_variant_is_cut_from_and_taught_by_what_it_names(
     module: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from minigpt.files import read_jsonl
 from tests.support.worlds import World
@@ -41,13 +40,6 @@ def test_a_row_takes_over_what_it_does_not_change(sources: Any) -> None:
     assert (second.tag, second.layers, second.blend, second.vocab_size) == ("b", 3, 0.25, 64)
     with pytest.raises(SystemExit, match="no such field: layer"):
         sources.variants_of([{**first, "layer": 2}])
-
-
-def test_averages_of_weights(sources: Any) -> None:
-    model, other = torch.nn.Linear(2, 1), {"weight": torch.ones(1, 2), "bias": torch.ones(1)}
-    before = model.weight.detach().clone()
-    sources.average_into(model, other, 0.25)
-    torch.testing.assert_close(model.weight.detach(), 0.75 * before + 0.25)
 
 
 def test_a_variant_is_cut_healed_and_read_on_other_sources(

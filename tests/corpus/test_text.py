@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.corpus import dedup
+from minigpt.corpus.cleaning import drop_unknown_ends
 from minigpt.corpus.normalize import normalize
+from minigpt.corpus.prose import documents_of
+from minigpt.corpus.split import Passage
+from minigpt.types import Document
 
 VOCABULARY = [f"word{number}" for number in range(400)]
 
@@ -171,3 +175,14 @@ def test_many_texts_at_once_are_judged_as_each_alone(
     expected = [given_away(text) for text in texts]
     assert rule.matches(dedup.hash_texts(texts)).tolist() == expected
     assert [hits(rule, text) for text in texts] == expected
+
+
+def test_a_document_ends_where_its_last_passage_does() -> None:
+    """Cuts are no ends; a document of several rows does not say which of them is its last."""
+    cut = list(documents_of("book", ["A sentence of the book. " * 90] * 3, license="CC0"))
+    assert len(cut) > 1 and [passage.ends for passage in cut] == [False] * (len(cut) - 1) + [True]
+    rows = [Document(text=text, source="rows") for text in ("one", "two")]
+    passages = [Passage(document=document, origin="x") for document in (*cut, *rows)]
+    kept = [passage.document.ends for passage in drop_unknown_ends(passages)]
+    assert kept == [passage.ends for passage in cut] + [False, False]
+    assert drop_unknown_ends(passages[::-1]) == drop_unknown_ends(passages)[::-1]

@@ -1,16 +1,16 @@
-"""Searching for a learning rate: the best of three gets a long run, and one that does harm is left for a lower one."""
+"""Searching for a learning rate: the best gets a long run, and one that does harm is left for a lower one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minigpt.healing import Bound, TokenText, bits_per_byte, prolong, run, search, train
+from minigpt.healing import Bound, TuneSettings, bits_per_byte, prolong, run, search, train
 from minigpt.healing.recipe import Recipe
 from minigpt.results import Training
 from tests.healing.test_train import DEV, NOISE, TEXT, essence, fresh, same, weights
@@ -31,55 +31,63 @@ def good_start() -> Callable[[], Any]:
     return taught
 
 
-def train_best(
-    make: Callable[[], Any], text: TokenText, settings: Recipe, rates: tuple[float, ...], *, steps: int
-) -> tuple[Any, Training, tuple[Training, ...]]:
-    """Run a search and a long run, as for a tuned parent."""
-    result = search(make, text, DEV, settings, rates, seed=3)
-    result = prolong(result, make, text, DEV, settings, steps=steps, seed=3)
-    return result.model, result.training_record(), result.tried
+def settings_of(base: Recipe, **changes: Any) -> TuneSettings:
+    """Return tuning settings with a recipe's values, which vary nothing but the rate."""
+    values = {item.name: getattr(base, item.name) for item in fields(Recipe)}
+    return TuneSettings(**{**values, "shorter": (), "longer": 0.0, "muon": (), **changes})
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])
 def test_the_best_of_three_rates_gets_a_long_run(adapter: str) -> None:
-    """The short runs stop early, the best rate gets a long one, and the weights are those of the best of all runs."""
-    settings = recipe(steps=8, patience=4, average=0.0, adapter=adapter)
-    rates = (1e-6, 3e-3 if adapter == "full" else 3e-2, 1e3)
-    model, result, tried = train_best(fresh, TEXT, settings, rates, steps=24)
-    best = [min(loss for _, loss in training.dev_losses) for training in tried]
-    assert [training.learning_rate for training in tried] == [*rates, rates[1]]
-    assert best.index(min(best)) == 3 and result == tried[3] and result.steps == 24
-    assert tried[2].steps <= 4, "a rate that blows up is left at once"
+    """Every short run goes to its end, the best rate gets a long one, and the weights are those of the best run."""
+    rate = 3e-3 if adapter == "full" else 3e-2
+    settings = settings_of(
+        recipe(steps=8, average=0.0, adapter=adapter, learning_rate=rate), rates=(1e-6 / rate, 1.0, 1e3 / rate)
+    )
+    result = search(fresh, TEXT, DEV, settings, seed=3)
+    assert [attempt.training.steps for attempt in result.attempts[:2]] == [8, 8]
+    result = prolong(result, fresh, TEXT, DEV, settings, steps=24, seed=3)
+    rates = [attempt.training.learning_rate for attempt in result.attempts]
+    assert rates == pytest.approx([1e-6, rate, 1e3, rate])
+    assert result.best == result.attempts[3] and result.best.training.steps == 24
+    assert result.training_record().kept_steps == result.training_record().steps == 24
     alone = fresh()
-    expected = train(alone, TEXT, DEV, replace(settings.at(rates[1]), steps=24, patience=0), seed=3)
-    assert essence(result) == essence(expected)
-    assert same(weights(model), weights(alone))
+    expected = train(alone, TEXT, DEV, replace(settings.recipe().at(rates[1]), steps=24), seed=3)
+    assert essence(result.best.training) == essence(expected)
+    assert same(weights(result.model), weights(alone))
 
 
 def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
-    """Text that contradicts the dev text: the longer, the worse; the long run's tokens count, since it was tried."""
+    """Text that contradicts the dev text: the longer, the worse; the report states what both runs read."""
     taught = good_start()
-    settings = recipe(steps=1, average=0.0, learning_rate=1e-4, evaluate_every=1)
-    model, _, tried = train_best(taught, TEXT, settings, (1e-4, 1e-5), steps=6)
-    losses = [min(loss for _, loss in training.dev_losses) for training in tried]
-    assert bits_per_byte(model, DEV, precision="fp32") == pytest.approx(min(losses), rel=1e-6)
-    rates = (1e-2, 1e-3)
-    noisy, kept, every = train_best(taught, NOISE, settings, rates, steps=6)
-    short = [training for training in every if training.steps == 1]
-    assert [training.learning_rate for training in short] == [1e-2, *(1e-3 / 4**n for n in range(len(short) - 1))]
-    assert all(training.best_step == 0 for training in short[:-1]), "lower rates are tried only where none helped"
-    assert len(every) == len(short) + 1 and every[-1].steps == 6 and kept.tokens == every[-1].tokens
-    assert "1 steps, which beat 6 on dev text" in kept.recipe and kept.steps == 6
-    lowest = min(loss for training in every for _, loss in training.dev_losses)
-    assert bits_per_byte(noisy, DEV, precision="fp32") == pytest.approx(lowest, rel=1e-6)
+    base = recipe(steps=1, average=0.0, learning_rate=1e-2, evaluate_every=1)
+    settings = settings_of(base, rates=(1.0, 0.1))
+    result = prolong(search(taught, NOISE, DEV, settings, seed=3), taught, NOISE, DEV, settings, steps=6, seed=3)
+    short, record = result.attempts[:-1], result.training_record()
+    tried = [attempt.training.learning_rate for attempt in short]
+    assert tried == pytest.approx([1e-2, *(1e-3 / 4**n for n in range(len(short) - 1))])
+    assert not any(attempt.helped for attempt in short[:-1]), "lower rates are tried only where none helped"
+    assert result.attempts[-1].training.steps == 6 and result.best in short
+    assert record.tokens == result.attempts[-1].training.tokens and record.steps == 6
+    assert record.kept_tokens == result.best.training.tokens < record.tokens and record.kept_steps == 1
+    assert f"1 steps on the real text, the best of {len(short) + 1} runs by dev loss" in record.recipe
+    assert "the longest had 6 steps on all of the text" in record.recipe
+    assert [run.planned_steps for run in record.runs] == [1] * len(short) + [6]
+    lowest = min(loss for attempt in result.attempts for _, loss in attempt.training.dev_losses)
+    assert bits_per_byte(result.model, DEV, precision="fp32") == pytest.approx(lowest, rel=1e-6)
 
 
-def test_a_short_run_that_patience_ended_leaves_the_long_one_to_do() -> None:
-    """The recipe allows as many steps as the long run has, but no run has read as much text yet."""
-    settings = recipe(steps=12, average=0.0, evaluate_every=1, patience=2)
-    _, kept, tried = train_best(fresh, NOISE, settings, (1e-1,), steps=10)
-    assert all(training.steps < 10 for training in tried[:-1]) and tried[-1].steps == 10
-    assert kept.steps == 10 and kept.tokens == tried[-1].tokens
+def test_the_long_run_ends_after_three_looks_without_progress_where_it_may() -> None:
+    """From good weights on noise the dev loss never falls: a run that ends early stops three looks after its best."""
+    taught = good_start()
+    settings = settings_of(recipe(steps=2, average=0.0, learning_rate=1e-2, evaluate_every=2), rates=(1.0,))
+    first = search(taught, NOISE, DEV, settings)
+    early, whole = (prolong(first, taught, NOISE, DEV, settings, steps=20, ends_early=ends) for ends in (True, False))
+    ended = early.attempts[-1].training
+    assert ended.steps == ended.best_step + 6 < whole.attempts[-1].training.steps == 20
+    assert "was ended then, of 20, because the dev loss did not fall any more" in early.training_record().recipe
+    assert "was ended" not in whole.training_record().recipe
+    assert early.training_record().runs[-1].planned_steps == 20
 
 
 def test_a_rate_that_is_too_high_is_left_for_a_lower_one() -> None:
@@ -142,10 +150,16 @@ def test_a_bound_hides_no_harm_and_a_run_that_gains_nothing_says_so() -> None:
 
 def test_where_no_rate_helps_the_long_run_takes_the_lowest() -> None:
     taught = good_start()
-    settings = recipe(steps=2, average=0.0, evaluate_every=1)
-    result = search(taught, NOISE, DEV, settings, (1e3, 1e4))
-    assert not any(training.best_step for training in result.tried) and len(result.tried) == 5
-    assert prolong(result, taught, NOISE, DEV, settings, steps=2).tried[-1].learning_rate == 1e3 / 64
+    settings = settings_of(
+        recipe(steps=2, average=0.0, learning_rate=1e3, evaluate_every=1),
+        rates=(1.0, 10.0),
+        shorter=(0.5,),
+        muon=(1.0,),
+    )
+    result = search(taught, NOISE, DEV, settings)
+    assert not any(attempt.helped for attempt in result.attempts) and len(result.attempts) == 5
+    longer = prolong(result, taught, NOISE, DEV, settings, steps=2)
+    assert longer.attempts[-1].training.learning_rate == 1e3 / 64
 
 
 def test_a_rate_that_is_right_is_kept() -> None:

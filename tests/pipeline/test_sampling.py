@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from minigpt.files import read_jsonl
-from minigpt.healing import training
+from minigpt.healing import schedules
 from minigpt.healing.checkpoint import weights_digest
-from minigpt.pipeline import BuildOptions, groundwork, sampling
+from minigpt.healing.tune import best_of
+from minigpt.pipeline import BuildOptions, groundwork, sampling, tuning
 from minigpt.pipeline.text import tokenized, training_text
 from minigpt.pipeline.tuning import short_tuning_key
 from minigpt.types import Document, Question, QuestionSet
@@ -106,53 +107,65 @@ def test_the_tuned_parent_has_read_what_was_sampled_and_is_never_worse_than_the_
 ) -> None:
     """Its long run reads all; where that is worse than the short ones on real text, the best of these is kept."""
     read: list[int] = []
-    real = training.train
+    real = schedules.train
 
     def noted(model: Any, text: Any, *arguments: Any, **options: Any) -> Any:
         read.append(text.bytes)
         return real(model, text, *arguments, **options)
 
-    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(schedules, "train", noted)
     monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
     settings = {"heal.steps": "3", "heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
     begun = start_of(world, "sampled-tuned", **settings, **{"tune.learning_rate": "1e-2"})
     first, tuned = begun.writer(), begun.tuned()
     assert len(set(read[:3])) == 1 and len(read) == 4 and read[3] > read[0]
-    assert tuned.tried[:3] == first.tried and tuned.tried[3].steps == 4 and tuned.training.steps == 4
-    best = min(loss for each in tuned.tried for _, loss in each.dev_losses)
+    assert tuned.attempts[:3] == first.attempts and tuned.attempts[3].training.steps == 4
+    assert tuned.training.steps == 4 and len(tuned.training.runs) == 4
+    best = best_of(tuned.attempts)
     kept = weights_digest(begun.load(tuned.model.path))
-    was_first = best == min(loss for each in first.tried for _, loss in each.dev_losses)
-    assert (kept == weights_digest(begun.load(first.model.path))) is was_first
+    assert (kept == weights_digest(begun.load(first.model.path))) is (best in first.attempts)
+    assert tuned.training.kept_tokens == best.training.tokens
+    assert not any("tuning" in path.name for path in begun.run.workspace.work.iterdir()), "no ledger is left"
 
 
-@pytest.mark.parametrize(("healing_steps", "steps"), [("1", 2), ("8", 9)])
-def test_a_short_run_that_is_kept_is_told_with_what_the_long_one_read(
-    world: World, monkeypatch: pytest.MonkeyPatch, healing_steps: str, steps: int
+@pytest.mark.parametrize("sampled", [True, False])
+@pytest.mark.parametrize("healing_steps", ["1", "8"])
+def test_the_long_run_is_for_sampled_text_or_for_as_many_tokens_as_healing_reads(
+    world: World, monkeypatch: pytest.MonkeyPatch, healing_steps: str, sampled: bool
 ) -> None:
-    """The runs come back from a file; the long run is one even where healing is shorter than the short runs."""
+    """It may end early only over sampled text; what was tried comes back from a file."""
     monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [[0, *range(5, 30)]] * 40)
-    monkeypatch.setattr(training, "_better", lambda found, *arguments, **options: worse(found, *arguments, **options))
-    real = training.train
+    real, early = tuning.prolong, list[bool]()
 
-    def worse(found: Any, model: Any, *arguments: Any, **options: Any) -> Any:
-        done = real(model, *arguments, **options)
-        return training.TuningResult(
-            model=None if found and found.model is None else model,
-            training=found.training if found else done,
-            tried=(*(found.tried if found else ()), done),
-        )
+    def noted(*arguments: Any, ends_early: bool, **options: Any) -> Any:
+        early.append(ends_early)
+        return real(*arguments, ends_early=ends_early, **options)
 
-    settings = {"heal.steps": healing_steps, "tune.steps": "2", "tune.evaluate_every": "2", "tune.patience": "0"}
+    monkeypatch.setattr(tuning, "prolong", noted)
+    settings = {"heal.steps": healing_steps, "tune.steps": "2", "tune.evaluate_every": "2"}
     same = {"heal.tokens_per_step": "256", "tune.tokens_per_step": "256"}
-    tuned = start_of(world, f"sampled-told-{steps}", **{**settings, **same}).tuned()
-    short, long = tuned.tried[0], tuned.tried[3]
-    assert long.steps == steps and tuned.training.tokens == max(short.tokens, long.tokens)
-    assert steps == 2 or long.tokens > short.tokens
-    if long.tokens > short.tokens:
-        assert f"2 steps on the real text, which beat {steps} on all of it on dev text" in tuned.training.recipe
-        assert tuned.training.seconds == long.seconds
-    else:
-        assert tuned.training == short
+    texts = {} if sampled else {"text.sampled": "0"}
+    folder = f"sampled-long-{healing_steps}-{sampled}"
+    begun = start_of(world, folder, **{**settings, **same, **texts})
+    tuned = begun.tuned()
+    assert early == ([sampled] if sampled or healing_steps == "8" else [])
+    assert tuned.training.tokens == max(attempt.training.tokens for attempt in tuned.attempts)
+    assert begun.tuned() == tuned and len(early) <= 1
+
+
+def test_documents_end_in_training_and_never_in_what_measures(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A passage of the writer ends where the writer ended it, and goes on where it ran out of room."""
+    ended, cut = [0, *range(5, 20), 2], [0, *range(5, 30)]
+    monkeypatch.setattr(sampling, "sample", lambda *_a, **_o: [ended, cut])
+    begun = start_of(world, "sampled-ends")
+    tokenizer, text = begun.tokenizer, begun.text()
+    assert [passage.ends for passage in text.sampled] == [True, False]
+    train, dev = tokenized(text, tokenizer, 64, end=tokenizer.eos_token_id)
+    plain, same_dev = tokenized(text, tokenizer, 64)
+    ends = sum(window[-1] == tokenizer.eos_token_id for window in train.windows)
+    assert ends == sum(passage.ends for passage in (*text.real, *text.definitions, *text.sampled)) > 1
+    assert dev == same_dev and train.bytes == plain.bytes
+    assert not any(tokenizer.eos_token_id in window[1:] for window in (*dev.windows, *plain.windows))
 
 
 def test_the_text_is_named_by_who_wrote_it(world: World) -> None:

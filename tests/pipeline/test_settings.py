@@ -25,6 +25,7 @@ SMALL = {
     "plan.sensitivity": "measure",
     "repair.tokens": "512",
     "text.sampled": "6",
+    "evaluation.chat_tokens": "3",
     "tune.steps": "2",
     "tune.tokens_per_step": "256",
     "tune.window": "64",
@@ -55,7 +56,11 @@ def test_a_large_preset_runs_from_end_to_end(preset: str, world: World, monkeypa
     assert tuned.training.tokens >= healed.training.tokens > 0
     rate = PRESETS[preset].heal.learning_rate
     grown = PRESETS[preset].heal.growth > 1
-    assert (healed.training.learning_rate > rate) is grown
+    # Three steps may gain nothing on a tiny model; healing then starts over at lower rates and names the first one.
+    _, _, first = healed.training.recipe.partition("started over from ")
+    first_rate = float(first.partition(",")[0]) if first else healed.training.learning_rate
+    assert (first_rate > rate) is grown
+    assert any(note.startswith("Chat: ") and "of 4 answers" in note for note in report.notes)
     assert len(written) == 1 and 0 < written[0] <= 6
     assert report.preset == preset and 0.75 < healed.parameters / report.stages[0].parameters <= 0.81
 

@@ -20,7 +20,7 @@ from minigpt.evaluation import Suite, evaluate
 from minigpt.files import atomic_path
 from minigpt.machine import processor_name
 from minigpt.models import bench, generate
-from minigpt.runtimes import llama_worker
+from minigpt.runtimes import base, llama_worker
 from minigpt.runtimes.base import ExportRuntime
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.scoring import ScoringModel, scoring_model
@@ -165,6 +165,29 @@ def test_a_text_ends_with_the_window(runtime: TorchRuntime, monkeypatch: pytest.
         for prompt in (2, 7, 10)
     }
     assert lengths == {2: 6, 7: 4, 10: 1}
+
+
+def test_the_ends_beside_an_export_end_its_texts(runtime: TorchRuntime) -> None:
+    """A chat model names several ends in its generation config, of which its config knows one."""
+    rules = SimpleNamespace(eos_token_id=[2, 9])
+    exported: Any = SimpleNamespace(
+        tokenizer=runtime.tokenizer, config=SimpleNamespace(eos_token_id=2), generation_config=rules
+    )
+    assert generate.end_tokens(exported) >= {2, 9}
+    assert 9 not in generate.end_tokens(runtime)
+
+
+def test_an_export_is_opened_with_the_rules_of_generation_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "is_export", lambda _folder: True)
+    monkeypatch.setattr(base, "read_record", lambda _folder: SimpleNamespace(format="onnx"))
+    monkeypatch.setattr(base, "resolve", lambda _name: lambda _folder, _device: SimpleNamespace())
+    bare: Any = base.load(tmp_path)
+    assert bare.generation_config is None
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 9]}')
+    opened: Any = base.load(tmp_path)
+    assert opened.generation_config.eos_token_id == [2, 9]
 
 
 def test_a_runtime_with_a_window_refuses_what_is_longer() -> None:

@@ -26,6 +26,7 @@ SMALL = {
     "evaluation.questions": "6",
     "evaluation.batch_tokens": "512",
     "evaluation.sample_tokens": "4",
+    "evaluation.chat_tokens": "0",
     "text.dev_bytes": "1500",
 }
 CONTROL = {
@@ -35,6 +36,9 @@ CONTROL = {
     "tune.window": "64",
     "tune.warmup": "1",
     "tune.evaluate_every": "2",
+    "tune.shorter": "[]",
+    "tune.longer": "0",
+    "tune.muon": "[]",
     "heal.distill": "0.5",
 }
 

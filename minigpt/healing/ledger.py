@@ -1,0 +1,90 @@
+"""Results of a search on disk: its runs so far, and the weights of the best of them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minigpt.errors import MiniGPTError
+from minigpt.files import atomic_path, fingerprint, read_json, write_json
+from minigpt.healing.tune import Attempt
+
+RUNS = "runs.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entries:
+    """Content of a ledger.
+
+    Attributes:
+        key: fingerprint of everything that the search depends on.
+        attempts: the runs so far, in order.
+        weights: name of the file with the best weights; empty if those of an earlier search are better.
+    """
+
+    key: str
+    attempts: tuple[Attempt, ...] = ()
+    weights: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """A folder that a search writes each finished run into, so that it goes on after a kill.
+
+    Attributes:
+        folder: the folder; a ledger of another search in it is thrown away.
+        key: fingerprint of everything that the search depends on.
+    """
+
+    folder: Path
+    key: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """File from which a run that was killed resumes."""
+        return self.folder / "run.safetensors"
+
+    def read(self) -> Entries:
+        """Read the runs of this search; none if the folder holds another search or is damaged."""
+        try:
+            entries = read_json(self.folder / RUNS, Entries)
+        except MiniGPTError:
+            return Entries(key=self.key)
+        whole = not entries.weights or (self.folder / entries.weights).exists()
+        return entries if entries.key == self.key and whole else Entries(key=self.key)
+
+    def load(self, entries: Entries, model: Any) -> Any:
+        """Load the best weights into a model of the same shape, and return it."""
+        from safetensors.torch import load_model
+
+        load_model(model, self.folder / entries.weights)
+        return model
+
+    def add(self, before: Entries, attempt: Attempt, model: Any | None) -> Entries:
+        """Write a finished run; the list of runs is replaced last and names weights that are whole.
+
+        Args:
+            before: content of the ledger.
+            attempt: the run.
+            model: its model if it is the best so far, else None.
+        """
+        from safetensors.torch import save_model
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        weights = before.weights
+        if model is not None:
+            weights = f"best-{fingerprint(self.key, len(before.attempts))}.safetensors"
+            with atomic_path(self.folder / weights) as temporary:
+                save_model(model, str(temporary))
+        entries = Entries(key=self.key, attempts=(*before.attempts, attempt), weights=weights)
+        write_json(self.folder / RUNS, entries)
+        for old in self.folder.glob("best-*.safetensors"):
+            if old.name != weights:
+                old.unlink()
+        return entries
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""Notes of a report about its controls: how the tuned parent was found, the noise of a run, and the distilled twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minigpt.healing.tune import best_of
+from minigpt.pipeline.groundwork import Groundwork
+from minigpt.pipeline.repeats import Repeat
+from minigpt.results import Interval, MetricResult, StageReport
+
+HEADLINE = "bits_per_byte"
+
+
+def control_notes(ground: Groundwork, stages: Sequence[StageReport]) -> list[str]:
+    """Note what a reader must know of the controls.
+
+    Args:
+        ground: the tuned parent and its repeats.
+        stages: all stages of the report.
+    """
+    domain = ground.corpora.domain.domain
+    lines = []
+    if ground.tuned is not None:
+        lines += noise_note(ground.repeats, best_of(ground.tuned.attempts).loss, stages, domain)
+    return lines + twin_note(stages, domain)
+
+
+def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageReport], domain: str) -> list[str]:
+    """Note how much a tuned parent differs from run to run, and what follows for the ratio to it.
+
+    Args:
+        repeats: tuned parents with other seeds.
+        loss: dev loss of the tuned parent.
+        stages: all stages of the report.
+        domain: name of the domain.
+    """
+    if not repeats:
+        return []
+    losses = [loss, *(repeat.attempt.loss for repeat in repeats)]
+    line = (
+        f"The tuned parent was trained with {len(losses)} seeds: dev loss {min(losses):.4f} to {max(losses):.4f} bits "
+        "per byte. The intervals of this report do not hold this noise."
+    )
+    first, final = _headline(stages, "parent_tuned", domain), _headline(stages, "healed", domain)
+    if first is not None and final is not None:
+        tuned = [first.value, *(repeat.bits[domain] for repeat in repeats)]
+        ratios = [final.value / bits for bits in tuned]
+        line += f" Against each of them the specialist needs {min(ratios):.4f} to {max(ratios):.4f} times the bits."
+    return [line]
+
+
+def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
+    """Note the price of pruning alone: the specialist against the distilled twin."""
+    twin, final = _headline(stages, "parent_distilled", domain), _headline(stages, "healed", domain)
+    if twin is None or final is None:
+        return []
+    return [
+        "The distilled twin (the unpruned parent with the specialist's own recipe, teacher and text) needs "
+        f"{twin.value:.4f} bits per byte on {domain} text, and the specialist {final.value / twin.value:.3f} times as "
+        "many"
+        f"{_evidence(final.paired_difference_vs_distilled)}: this ratio is the price of pruning alone."
+    ]
+
+
+def _headline(stages: Sequence[StageReport], name: str, task: str) -> MetricResult | None:
+    """Find the bits per byte of a stage on a task."""
+    results = [result for stage in stages if stage.stage == name for result in stage.metrics]
+    return next((result for result in results if (result.task, result.metric) == (task, HEADLINE)), None)
+
+
+def _evidence(paired: Interval | None) -> str:
+    """Write the interval of a paired difference."""
+    return "" if paired is None else f" (paired 95 % interval of the difference {paired.low:.4f} to {paired.high:.4f})"
