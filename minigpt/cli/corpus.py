@@ -99,12 +99,13 @@ def summary(statistics: Mapping[str, Any]) -> RenderableType:
 def remarks(statistics: Mapping[str, Any]) -> list[str]:
     """Say how much of the measured text stands in the training text, and what is known about other sources."""
     from minigpt.corpus.coverage import WARN
+    from minigpt.report.text import percent
 
     lines = []
     for item in statistics["coverage"]:
         task, share = item["task"], item["share"]
         lines.append(
-            f"{task}: {share:.1%} of its runs of 8 words stand in the domain's training text "
+            f"{task}: {percent(share)} of its runs of 8 words stand in the domain's training text "
             f"({item['unseen']} of {item['documents']} documents below 2 %)."
         )
         if share >= WARN:

@@ -131,7 +131,8 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
         if _copied(source, path, grouping.column, group) < WARN:
             return Proposal(grouping=grouping, group=group, reason=_chosen(grouping, group))
         copied += 1
-    reason = f"none of the {len(grouping.usable)} groups by {grouping.column} has {low:.0%} to {high:.0%} of the text"
+    size = f"{_percent(low)} to {_percent(high)} of the text"
+    reason = f"none of the {len(grouping.usable)} groups by {grouping.column} has {size}"
     if copied:
         reason = f"much of every group by {grouping.column} of a fitting size stands in the others word for word"
     return Proposal(grouping=grouping, group=None, reason=f"Nothing is kept apart: {reason}.")
@@ -230,16 +231,21 @@ def _named(groupings: Sequence[Grouping], column: str | None, value: str) -> Pro
 def _described(grouping: Grouping, group: Group) -> str:
     """Say which group it is and how much text it has."""
     return (
-        f"{grouping.column} {group.value.removesuffix('*')!r} is kept apart as another source "
-        f"({group.documents:,} documents, {grouping.share(group):.0%} of the text)"
+        f"The {grouping.column} {group.value.removesuffix('*')!r} is kept apart as another source "
+        f"({group.documents:,} documents, {_percent(grouping.share(group))} of the text)"
     )
+
+
+def _percent(share: float) -> str:
+    """Format a share of the text."""
+    return f"{100 * share:.0f} %"
 
 
 def _chosen(grouping: Grouping, group: Group) -> str:
     """Say which group is kept apart, and why."""
     return (
         f"{_described(grouping, group)}: of {len(grouping.usable)} groups of at least {FEWEST_DOCUMENTS} documents "
-        f"it is the one nearest to {BEST_SHARE:.0%} that is not the largest."
+        f"it is the one nearest to {_percent(BEST_SHARE)} that is not the largest."
     )
 
 

@@ -52,9 +52,7 @@ def test_the_folder_nearest_to_fifteen_percent_is_kept_apart(tmp_path: Path) -> 
     assert written.grouped_by == "folder"
     assert {group.value: group.documents for group in written.groups} == SIZES
     # 15 of 92 documents are 16 %, 12 of 92 are 13 %.
-    assert "folder 'reports' is kept apart as another source (15 documents, 16 % of the text)" in written.apart.replace(
-        "16%", "16 %"
-    )
+    assert "The folder 'reports' is kept apart as another source (15 documents, 16 % of the text)" in written.apart
     domain = load_domain(str(written.path))
     corpus = build_corpus(domain)
     assert [source.split for source in domain.corpus] == ["auto", "other"]
@@ -63,7 +61,7 @@ def test_the_folder_nearest_to_fifteen_percent_is_kept_apart(tmp_path: Path) -> 
     assert {document.text for document in corpus.other} == texts
     assert sum(len(getattr(corpus, split)) for split in ("calibration", "train", "dev", "heldout")) == 92 - 15
     assert yaml.safe_load(written.path.read_text())["corpus"][1]["where"] == {"folder": ["reports"]}
-    assert "# folder 'reports' is kept apart" in written.path.read_text()
+    assert "# The folder 'reports' is kept apart" in written.path.read_text()
 
 
 def test_the_largest_is_never_kept_apart_nor_a_group_that_is_too_small(tmp_path: Path) -> None:
@@ -74,7 +72,7 @@ def test_the_largest_is_never_kept_apart_nor_a_group_that_is_too_small(tmp_path:
     assert small.group is not None and small.group.value == "d"
     uneven = proposal(folders(tmp_path / "uneven", {"a": 900, **dict.fromkeys("bcd", 10)}, length=9))
     assert uneven.group is None and uneven.reason == (
-        "Nothing is kept apart: none of the 4 groups by folder has 5% to 25% of the text."
+        "Nothing is kept apart: none of the 4 groups by folder has 5 % to 25 % of the text."
     )
 
 

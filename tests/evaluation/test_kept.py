@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minigpt.evaluation import ItemScores, QuestionItems, Suite, TextItems
+from minigpt.evaluation import ItemScores, QuestionItems, RecitationItems, Suite, TextItems
 from minigpt.evaluation.kept import FOLDER, evaluate_kept
 from minigpt.types import Document, Question, QuestionSet
 from tests.support.healing import Notes
@@ -145,3 +146,26 @@ def test_a_folder_that_cannot_be_written_stops_nothing(home: Path) -> None:
     scores = evaluate_kept(SUITE, measure, CONDITIONS, reporter=notes)
     assert set(scores.texts) == {"field", "general"}
     assert any("not kept for later builds" in note for note in notes.notes)
+
+
+def test_what_the_parent_recites_is_kept_beside_its_text(files: Path) -> None:
+    """A domain's held-out text is read and completed: two scores of one task, each in a file of its own."""
+    passages = {"field/train": (Document(text="Trained.", source="ward-1"),), "field": TEXTS["field"]}
+    completed: list[list[str]] = []
+
+    def measure(part: Suite) -> ItemScores:
+        completed.append(list(part.recitations))
+        recited = {}
+        for task, texts in part.recitations.items():
+            keys, n = tuple(document.source for document in texts), len(texts)
+            recited[task] = RecitationItems(keys=keys, recited=(3,) * n, characters=(9,) * n)
+        return replace(Measure()(part), recitations=recited)
+
+    suite = Suite(texts=TEXTS, recitations=passages)
+    first = evaluate_kept(suite, measure, CONDITIONS)
+    assert first.recitations["field"].keys == ("ward-7", "ward-8")
+    assert evaluate_kept(suite, measure, CONDITIONS) == first
+    assert completed == [["field/train", "field"]]
+    more = replace(suite, recitations={**passages, "field/train": (Document(text="Another.", source="ward-2"),)})
+    assert evaluate_kept(more, measure, CONDITIONS).recitations["field/train"].keys == ("ward-2",)
+    assert completed[1:] == [["field/train"]]
