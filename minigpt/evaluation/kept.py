@@ -75,7 +75,7 @@ def evaluate_kept(
     missing = _without(suite, earlier)
     if names := [*earlier.texts, *earlier.questions]:
         reporter.note(f"Measured by an earlier build: {', '.join(names)}.")
-    if not missing.texts and not missing.questions:
+    if not missing.texts and not missing.questions and not missing.recitations:
         return _in_order(suite, earlier, ItemScores())
     new = measure(missing)
     for task, items in new.texts.items():

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt import report
+from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
 from minigpt.pipeline.controls import compare_with_controls
+from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.finish import finish, register_and_slim
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
@@ -23,7 +25,7 @@ from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, 
 from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.source import source_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
-from minigpt.pipeline.text import planning_text
+from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import Workspace, finished
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport, StageReport
@@ -59,17 +61,17 @@ def _plan_one(run: Run) -> PlanSummary:
     """Plan the pruning of one domain."""
     _refuse_foreign(run.workspace)
     _claim(run)
-    corpora, _ = read(run)
+    corpora, suite = read(run)
     parent = load_parent(run)
     check_target(run, parent)
-    tuned = None
+    text, tuned = training_text(corpora, run.settings, seed=run.text_seed), None
     if run.settings.tuned_parent:
-        _, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
+        text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
     source = source_of(run, parent, tuned)
-    text = planning_text(corpora, run.settings)
-    return summarize_plan(
-        run.domain.name, parent.path, plan_pruning(run, parent, corpora.domain.fingerprint, text, source).plan
-    )
+    planning = planning_text(corpora, run.settings)
+    plan = plan_pruning(run, parent, corpora.domain.fingerprint, planning, source).plan
+    coverage = coverage_records(coverage_of(corpora, suite, text))
+    return summarize_plan(run.domain.name, parent.path, plan, coverage)
 
 
 def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
@@ -141,12 +143,14 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     pruned, seconds = prune(run, ground.planning, planned, source)
     # A sweep compares its points before healing, too.
     share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
-    before = measure(run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, share=share)
+    before = measure(
+        run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, ground.parts, share=share
+    )
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
     healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
-    after = measure(run, ground.suite, "healed", healed.model)
+    after = measure(run, ground.suite, "healed", healed.model, ground.parts)
     # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
     shared = run.settings.tuned_parent or run.shared is not None
     seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)

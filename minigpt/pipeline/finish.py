@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minigpt import __version__, report
+from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import Suite
 from minigpt.files import file_sha256, fingerprint, link, to_plain, write_json, write_text
@@ -110,6 +111,7 @@ def build_report(
         removed_parameters=plan.removed_parameters,
         corpus_counts=ground.corpora.domain.counts,
         attributions=attributions(ground.corpora, ground.text),
+        coverage=coverage_records(ground.coverage),
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
@@ -128,7 +130,7 @@ def build_report(
             *extra_notes,
         ),
         fingerprints={
-            **task_fingerprints(ground.suite),
+            **task_fingerprints(ground.suite, ground.parts),
             "vocabulary": vocabulary,
             "build": key,
             "corpus": ground.corpora.domain.fingerprint,
@@ -147,7 +149,15 @@ def changed_settings(preset: Settings, settings: Settings) -> dict[str, str]:
     return {name: value for name, value in after.items() if before.get(name) != value}
 
 
-def task_fingerprints(suite: Suite) -> dict[str, str]:
-    """Fingerprint the texts and questions that each task was measured on."""
+def task_fingerprints(suite: Suite, parts: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict[str, str]:
+    """Fingerprint the texts and questions that each task was measured on.
+
+    Args:
+        suite: the texts and questions that were measured.
+        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
+    """
+    recited = {task: fingerprint(documents) for task, documents in suite.recitations.items()}
     texts = {task: fingerprint(documents) for task, documents in suite.texts.items()}
-    return texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}
+    for task, (whole, keys) in parts.items():
+        texts[task] = fingerprint([document for document in suite.texts[whole] if document.source in keys])
+    return recited | texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from minigpt import assets
+from minigpt.corpus.coverage import SeenRuns
 from minigpt.evaluation import Suite, suite_for
 from minigpt.pipeline.controls import Controls, controls_of
+from minigpt.pipeline.coverage import coverage_of, unseen_parts
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.read import Corpora, check_bound, read_corpora
 from minigpt.pipeline.repeats import Repeat, repeat_tuning
@@ -29,6 +32,7 @@ class Groundwork:
         planning: the text that decides what is kept.
         text: the text that is trained on, sampled passages included.
         controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and that teaches.
+        coverage: runs of words of each measured text that stand in the training text.
         tuned: the runs of the tuned parent; None where it was left out.
         repeats: tuned parents with other seeds.
     """
@@ -39,8 +43,14 @@ class Groundwork:
     planning: PlanningText
     text: TrainingText
     controls: Controls
+    coverage: Mapping[str, SeenRuns]
     tuned: TunedParent | None = None
     repeats: tuple[Repeat, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Tasks that are parts of measured ones: the documents that the training text tells next to nothing about."""
+        return unseen_parts(self.corpora.domain.domain, self.coverage)
 
 
 def read(run: Run) -> tuple[Corpora, Suite]:
@@ -66,6 +76,7 @@ def read(run: Run) -> tuple[Corpora, Suite]:
         corpora.general,
         max_heldout_bytes=settings.evaluation.heldout_bytes,
         max_questions=settings.evaluation.questions,
+        recitations=settings.evaluation.recitation,
         seed=run.options.seed,
     )
     return corpora, suite
@@ -84,21 +95,23 @@ def lay_groundwork(
         trains: whether a specialist will be trained; if not, no text is sampled for it.
     """
     untuned = SavedModel(path=parent.path, key=parent.fingerprint)
-    measured = measure(run, suite, "parent", untuned)
     text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
+    coverage = coverage_of(corpora, suite, text)
+    parts = unseen_parts(corpora.domain.domain, coverage)
+    measured = measure(run, suite, "parent", untuned, parts)
     controls = controls_of(measured, untuned)
     repeats: tuple[Repeat, ...] = ()
     if tuned is not None:
         controls = controls_of(
             measured,
             source_of(run, parent, tuned),
-            tuned=measure(run, suite, "parent_tuned", tuned.model),
+            tuned=measure(run, suite, "parent_tuned", tuned.model, parts),
             tuning=tuned.training,
             tuning_seconds=tuned.seconds,
         )
         repeats = repeat_tuning(run, suite, parent, text, tuned)
     if trains:
-        controls = add_twin(run, corpora, suite, parent, text, controls)
+        controls = add_twin(run, corpora, suite, parent, text, controls, parts)
     return Groundwork(
         corpora=corpora,
         suite=suite,
@@ -106,6 +119,7 @@ def lay_groundwork(
         planning=planning_text(corpora, run.settings),
         text=text,
         controls=controls,
+        coverage=coverage,
         tuned=tuned,
         repeats=repeats,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import __version__, assets
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
+from minigpt.evaluation.items import with_parts
 from minigpt.evaluation.kept import evaluate_kept
 from minigpt.evaluation.opening import choose_opening
 from minigpt.files import fingerprint, read_json, write_json
@@ -58,7 +60,15 @@ class ModelFacts:
     sample: str
 
 
-def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, share: float = 1.0) -> Measurement:
+def measure(
+    run: Run,
+    suite: Suite,
+    stage: StageName,
+    model: SavedModel,
+    parts: Mapping[str, tuple[str, tuple[str, ...]]],
+    *,
+    share: float = 1.0,
+) -> Measurement:
     """Evaluate a saved model; never one in memory, so that the measured model is the shipped one.
 
     The parent's scores are kept for later builds, and those of earlier builds are used.
@@ -68,6 +78,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
         suite: the texts and questions that are measured.
         stage: the stage that the model belongs to.
         model: the model to measure.
+        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
         share: the part that `suite` is of what the other stages are measured on, for the report.
     """
 
@@ -95,7 +106,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
         share=share,
         opening=scores.opening,
     )
-    return Measurement(scores=scores, report=report)
+    return Measurement(scores=with_parts(scores, parts), report=report)
 
 
 def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) -> ItemScores:

@@ -9,6 +9,7 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.evaluation import ItemScores, load_scores, save_scores
+from minigpt.evaluation.items import with_parts
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, release
 from minigpt.methods import method_named, resolve
@@ -100,6 +101,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         sample=form.sample,
         opening=scores.opening,
     )
+    scores = with_parts(scores, ground.parts)
     measured = Measurement(scores=scores, report=stage)
     return form, compare_with_controls(ground.controls, measured, same_vocabulary=form.plan.tokens is None), scores
 

@@ -7,6 +7,8 @@ Furlanello et al. 2018), so that the ratio of the specialist to it is the price 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from transformers import AutoConfig
 
 from minigpt import assets
@@ -22,7 +24,13 @@ from minigpt.transformer.arch import shape_of
 
 
 def add_twin(
-    run: Run, corpora: Corpora, suite: Suite, parent: assets.Parent, text: TrainingText, controls: Controls
+    run: Run,
+    corpora: Corpora,
+    suite: Suite,
+    parent: assets.Parent,
+    text: TrainingText,
+    controls: Controls,
+    parts: Mapping[str, tuple[str, tuple[str, ...]]],
 ) -> Controls:
     """Train the distilled twin, measure it, and add it to the controls; without the setting `twin` nothing is done.
 
@@ -35,6 +43,7 @@ def add_twin(
         parent: the untuned parent.
         text: all training text.
         controls: parent and tuned parent.
+        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
     """
     if not run.settings.twin:
         return controls
@@ -51,5 +60,5 @@ def add_twin(
         stage="distilled",
         title="Training the distilled twin",
     )
-    measured = measure(run, suite, "parent_distilled", twin.model)
+    measured = measure(run, suite, "parent_distilled", twin.model, parts)
     return with_twin(controls, measured, seconds=twin.seconds, training=twin.training)
