@@ -119,7 +119,7 @@ def with_parts(scores: ItemScores, parts: Mapping[str, tuple[str, Collection[str
         parts: For each new task, the task that it is a part of and the sources of its documents.
     """
     added = {task: scores.texts[whole].of(keys) for task, (whole, keys) in parts.items() if whole in scores.texts}
-    return replace(scores, texts={**scores.texts, **added})
+    return replace(scores, texts={**scores.texts, **{task: items for task, items in added.items() if items.keys}})
 
 
 def save_scores(scores: ItemScores, path: Path) -> None:

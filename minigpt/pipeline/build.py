@@ -143,9 +143,8 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     pruned, seconds = prune(run, ground.planning, planned, source)
     # A sweep compares its points before healing, too.
     share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
-    before = measure(
-        run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, ground.parts, share=share
-    )
+    part = part_of(ground.suite, share, seed=run.options.seed)
+    before = measure(run, part, "pruned", pruned, ground.parts, share=share)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
