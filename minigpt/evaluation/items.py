@@ -112,7 +112,7 @@ class ItemScores:
 
 
 def with_parts(scores: ItemScores, parts: Mapping[str, tuple[str, Collection[str]]]) -> ItemScores:
-    """Add text tasks that are parts of measured ones, from the scores that are there.
+    """Add text tasks that are parts of measured ones, from the scores that are there; a part without any is left out.
 
     Args:
         scores: Scores of a model.

@@ -29,12 +29,14 @@ class Suite:
         texts: Passages to read.
         questions: Question sets to ask.
         recitations: Passages whose beginnings a model has to complete (`minigpt.evaluation.recitation`).
+        parts: Text tasks that are parts of others: for each, the whole and the sources of its documents.
         dev: Beginnings of dev passages, on which each model's opening is chosen; it is not measured.
     """
 
     texts: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     questions: Mapping[str, QuestionSet] = field(default_factory=dict)
     recitations: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     dev: tuple[Document, ...] = ()
 
 

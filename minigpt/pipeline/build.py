@@ -64,7 +64,8 @@ def _plan_one(run: Run) -> PlanSummary:
     corpora, suite = read(run)
     parent = load_parent(run)
     check_target(run, parent)
-    text, tuned = training_text(corpora, run.settings, seed=run.text_seed), None
+    text = training_text(corpora, run.settings, seed=run.text_seed)
+    tuned = None
     if run.settings.tuned_parent:
         text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
     source = source_of(run, parent, tuned)
@@ -143,13 +144,12 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     pruned, seconds = prune(run, ground.planning, planned, source)
     # A sweep compares its points before healing, too.
     share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
-    part = part_of(ground.suite, share, seed=run.options.seed)
-    before = measure(run, part, "pruned", pruned, ground.parts, share=share)
+    before = measure(run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, share=share)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
     healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
-    after = measure(run, ground.suite, "healed", healed.model, ground.parts)
+    after = measure(run, ground.suite, "healed", healed.model)
     # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
     shared = run.settings.tuned_parent or run.shared is not None
     seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)

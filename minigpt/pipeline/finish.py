@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from minigpt import __version__, report
@@ -130,7 +130,7 @@ def build_report(
             *extra_notes,
         ),
         fingerprints={
-            **task_fingerprints(ground.suite, ground.parts),
+            **task_fingerprints(ground.suite),
             "vocabulary": vocabulary,
             "build": key,
             "corpus": ground.corpora.domain.fingerprint,
@@ -149,15 +149,10 @@ def changed_settings(preset: Settings, settings: Settings) -> dict[str, str]:
     return {name: value for name, value in after.items() if before.get(name) != value}
 
 
-def task_fingerprints(suite: Suite, parts: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict[str, str]:
-    """Fingerprint the texts and questions that each task was measured on.
-
-    Args:
-        suite: the texts and questions that were measured.
-        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
-    """
+def task_fingerprints(suite: Suite) -> dict[str, str]:
+    """Fingerprint the texts and questions that each task was measured on."""
     recited = {task: fingerprint(documents) for task, documents in suite.recitations.items()}
     texts = {task: fingerprint(documents) for task, documents in suite.texts.items()}
-    for task, (whole, keys) in parts.items():
+    for task, (whole, keys) in suite.parts.items():
         texts[task] = fingerprint([document for document in suite.texts[whole] if document.source in keys])
     return recited | texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}

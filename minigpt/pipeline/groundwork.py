@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from minigpt import assets
 from minigpt.corpus.coverage import SeenRuns
@@ -32,9 +32,9 @@ class Groundwork:
         planning: the text that decides what is kept.
         text: the text that is trained on, sampled passages included.
         controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and that teaches.
-        coverage: runs of words of each measured text that stand in the training text.
         tuned: the runs of the tuned parent; None where it was left out.
         repeats: tuned parents with other seeds.
+        coverage: runs of words of each measured text that stand in the training text.
     """
 
     corpora: Corpora
@@ -43,14 +43,9 @@ class Groundwork:
     planning: PlanningText
     text: TrainingText
     controls: Controls
-    coverage: Mapping[str, SeenRuns]
     tuned: TunedParent | None = None
     repeats: tuple[Repeat, ...] = ()
-
-    @property
-    def parts(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Tasks that are parts of measured ones: the documents that the training text tells next to nothing about."""
-        return unseen_parts(self.corpora.domain.domain, self.coverage)
+    coverage: Mapping[str, SeenRuns] = field(default_factory=dict)
 
 
 def read(run: Run) -> tuple[Corpora, Suite]:
@@ -97,21 +92,21 @@ def lay_groundwork(
     untuned = SavedModel(path=parent.path, key=parent.fingerprint)
     text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
     coverage = coverage_of(corpora, suite, text)
-    parts = unseen_parts(corpora.domain.domain, coverage)
-    measured = measure(run, suite, "parent", untuned, parts)
+    suite = replace(suite, parts=unseen_parts(corpora.domain.domain, coverage))
+    measured = measure(run, suite, "parent", untuned)
     controls = controls_of(measured, untuned)
     repeats: tuple[Repeat, ...] = ()
     if tuned is not None:
         controls = controls_of(
             measured,
             source_of(run, parent, tuned),
-            tuned=measure(run, suite, "parent_tuned", tuned.model, parts),
+            tuned=measure(run, suite, "parent_tuned", tuned.model),
             tuning=tuned.training,
             tuning_seconds=tuned.seconds,
         )
         repeats = repeat_tuning(run, suite, parent, text, tuned)
     if trains:
-        controls = add_twin(run, corpora, suite, parent, text, controls, parts)
+        controls = add_twin(run, corpora, suite, parent, text, controls)
     return Groundwork(
         corpora=corpora,
         suite=suite,
@@ -119,9 +114,9 @@ def lay_groundwork(
         planning=planning_text(corpora, run.settings),
         text=text,
         controls=controls,
-        coverage=coverage,
         tuned=tuned,
         repeats=repeats,
+        coverage=coverage,
     )
 
 

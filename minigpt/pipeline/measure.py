@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,15 +59,7 @@ class ModelFacts:
     sample: str
 
 
-def measure(
-    run: Run,
-    suite: Suite,
-    stage: StageName,
-    model: SavedModel,
-    parts: Mapping[str, tuple[str, tuple[str, ...]]],
-    *,
-    share: float = 1.0,
-) -> Measurement:
+def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, share: float = 1.0) -> Measurement:
     """Evaluate a saved model; never one in memory, so that the measured model is the shipped one.
 
     The parent's scores are kept for later builds, and those of earlier builds are used.
@@ -78,7 +69,6 @@ def measure(
         suite: the texts and questions that are measured.
         stage: the stage that the model belongs to.
         model: the model to measure.
-        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
         share: the part that `suite` is of what the other stages are measured on, for the report.
     """
 
@@ -92,7 +82,9 @@ def measure(
             save_scores(scores, folder / SCORES)
             write_json(folder / FACTS, _facts(run, stage, loaded, tokenizer, model.path))
 
-    name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
+    # Parts are taken from the scores afterwards.
+    measured = replace(suite, parts={})
+    name = fingerprint(model.key, measured, run.settings.evaluation, run.prompt, run.options.dtype)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
     scores = load_scores(folder / SCORES)
@@ -106,7 +98,7 @@ def measure(
         share=share,
         opening=scores.opening,
     )
-    return Measurement(scores=with_parts(scores, parts), report=report)
+    return Measurement(scores=with_parts(scores, suite.parts), report=report)
 
 
 def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) -> ItemScores:

@@ -82,7 +82,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         settings.plan,
         settings.repair,
         (options.method, options.target, options.kinds, options.seed, options.dtype, repaired),
-        (ground.suite, settings.evaluation, run.prompt),
+        (replace(ground.suite, parts={}), settings.evaluation, run.prompt),
     )
 
     def make(folder: Path) -> None:
@@ -101,7 +101,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         sample=form.sample,
         opening=scores.opening,
     )
-    scores = with_parts(scores, ground.parts)
+    scores = with_parts(scores, ground.suite.parts)
     measured = Measurement(scores=scores, report=stage)
     return form, compare_with_controls(ground.controls, measured, same_vocabulary=form.plan.tokens is None), scores
 

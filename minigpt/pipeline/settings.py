@@ -144,7 +144,7 @@ STANDARD = Settings(
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
         evaluation=EvaluationSettings(
-            heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, recitation=16, chat_tokens=0
+            heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0, recitation=16
         ),
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),

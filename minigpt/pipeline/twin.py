@@ -7,8 +7,6 @@ Furlanello et al. 2018), so that the ratio of the specialist to it is the price 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from transformers import AutoConfig
 
 from minigpt import assets
@@ -24,13 +22,7 @@ from minigpt.transformer.arch import shape_of
 
 
 def add_twin(
-    run: Run,
-    corpora: Corpora,
-    suite: Suite,
-    parent: assets.Parent,
-    text: TrainingText,
-    controls: Controls,
-    parts: Mapping[str, tuple[str, tuple[str, ...]]],
+    run: Run, corpora: Corpora, suite: Suite, parent: assets.Parent, text: TrainingText, controls: Controls
 ) -> Controls:
     """Train the distilled twin, measure it, and add it to the controls; without the setting `twin` nothing is done.
 
@@ -43,7 +35,6 @@ def add_twin(
         parent: the untuned parent.
         text: all training text.
         controls: parent and tuned parent.
-        parts: tasks that are parts of measured ones, with the task and the sources of their documents.
     """
     if not run.settings.twin:
         return controls
@@ -60,5 +51,5 @@ def add_twin(
         stage="distilled",
         title="Training the distilled twin",
     )
-    measured = measure(run, suite, "parent_distilled", twin.model, parts)
+    measured = measure(run, suite, "parent_distilled", twin.model)
     return with_twin(controls, measured, seconds=twin.seconds, training=twin.training)
