@@ -29,7 +29,7 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "BuildOptions": "minigpt.pipeline.options",
-    "BuildReport": "minigpt.types",
+    "BuildReport": "minigpt.results",
     "DomainConfig": "minigpt.domain.config",
     "Method": "minigpt.methods.table",
     "PrunePlan": "minigpt.types",
