@@ -73,7 +73,7 @@ class Domain:
         corpora, suite = read(self.run)
         wanted = {f"{self.name}/{question_set}" for question_set in question_sets}
         questions = {task: items for task, items in suite.questions.items() if task in wanted}
-        self.suite = Suite(texts=suite.texts, questions=questions)
+        self.suite = replace(suite, questions=questions)
         self.base = load_parent(self.run)
         self.planning = planning_text(corpora, self.run.settings)
         self.text = training_text(corpora, self.run.settings, seed=options.seed)

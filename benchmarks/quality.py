@@ -1,8 +1,8 @@
 """Specialists against the limits of the project: one line for each healed model, and a table of cells with intervals.
 
 Models are read from the folders that `minigpt sweep --healing preset` and `minigpt build` leave. Seeds of a cell are
-averaged item by item. Then a bootstrap over documents or questions gives 95 % intervals, paired with parent and tuned
-parent. Questions of several domains are pooled question by question.
+averaged item by item. Intervals (95 %) are over documents or questions, paired with parent and tuned parent. Questions
+of several domains are pooled question by question.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation import ItemScores, load_scores
-from minigpt.evaluation.bootstrap import Array, interval, resampled_sums
+from minigpt.evaluation.intervals import around, half_width, influences
 from minigpt.evaluation.paired import averaged, paired
+from minigpt.evaluation.ratios import Array
 from minigpt.files import read_jsonl, to_plain, write_jsonl, write_text
 from minigpt.report import load
 from minigpt.report.figures import HEADLINE
@@ -159,12 +160,10 @@ def share_of_parent(specialist: Array, parent: Array, chance: float) -> Interval
     Returns:
         The share, or None where the parent is not distinguishable from guessing and the share would be of nothing.
     """
-    columns = np.stack([specialist[:, 0] - chance, parent[:, 0] - chance], axis=1)
-    drawn, sums = resampled_sums(columns), columns.sum(0)
-    if np.percentile(drawn[:, 1], 2.5) <= 0:
+    ours, reference, count = specialist[:, 0] - chance, parent[:, 0] - chance, len(specialist)
+    if reference.mean() <= half_width((reference - reference.mean()) / (count - 1), count):
         return None
-    drawn = drawn[drawn[:, 1] > 0]
-    return interval(float(sums[0] / sums[1]), drawn[:, 0] / drawn[:, 1])
+    return around(float(ours.sum() / reference.sum()), half_width(influences(ours, reference), count))
 
 
 def pooled(pairs: Sequence[tuple[Array, Array]]) -> Interval:

@@ -22,15 +22,16 @@ from reading import BATCH_TOKENS, WINDOW, ratios, training_text
 
 from minigpt import assets
 from minigpt.corpus.selection import interleave, take_bytes
+from minigpt.evaluation import choose_opening
 from minigpt.files import fingerprint, read_jsonl
 from minigpt.healing import TokenText, train
+from minigpt.healing.blend import blend_weights
 from minigpt.healing.teacher import Teacher
-from minigpt.healing.tokenized import token_text
+from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import device_name, measuring_dtype, release
 from minigpt.pipeline.read import clear_of_tests
 from minigpt.pipeline.sampling import write_passages
 from minigpt.transformer.calibration import calibration_batches, token_counts
-from minigpt.transformer.packing import prefix_token
 from minigpt.types import Document
 
 OTHER = "other"
@@ -47,6 +48,8 @@ class Mend(Variant):
         writer: model that writes the sampled passages.
         prompts: text that the passages go on from: the domain's, or as much general text beside it.
         averages: shares of the weights before healing in averages that are read besides the healed model.
+        tokens: tokens of calibration text (0: those of the whole run).
+        on_policy: passages that the student writes after half of the steps, which it then reads besides the text.
         seed: of healing.
     """
 
@@ -56,6 +59,8 @@ class Mend(Variant):
     writer: str = "tuned"
     prompts: str = "domain"
     averages: tuple[float, ...] = ()
+    tokens: int = 0
+    on_policy: int = 0
     seed: int = 0
 
 
@@ -65,17 +70,9 @@ class Models(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         share = float(name.removeprefix("blend-"))
         model = deepcopy(self["tuned"])
-        average_into(model, self["parent"].state_dict(), share)
+        blend_weights(model, self["parent"], share)
         self[name] = model
         return model
-
-
-def average_into(model: Any, other: Mapping[str, torch.Tensor], share: float) -> None:
-    """Move a model's weights to (1 - share) of its own and `share` of another's, in place."""
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(other[name].to(tensor.device, tensor.dtype), share)
 
 
 class FieldBench(Bench):
@@ -91,8 +88,9 @@ class FieldBench(Bench):
         general = take_bytes(self.general.train, size)
         domain = [*self.corpora.domain.calibration, *self.corpora.domain.train]
         mixed = interleave(self.corpora.domain.calibration, self.general.calibration)
-        self.calibrated = {"domain": self.batches, "mixed": packed(self.tokenizer, mixed, self.tokens)}
-        self.scored_on: dict[str, dict[str, Any]] = {"domain": {}, "mixed": {}}
+        self.calibration_text = {"domain": list(self.corpora.domain.calibration), "mixed": mixed}
+        self.calibrated: dict[tuple[str, int], Any] = {}
+        self.scored_on: dict[tuple[str, int], dict[str, Any]] = {}
         self.counted = {"domain": self.counts, "mixed": token_counts(self.tokenizer, [*domain, *general])}
 
     def texts(self, tokenizer: Any) -> dict[str, TokenText]:
@@ -103,12 +101,10 @@ class FieldBench(Bench):
 
     def read(self, model: Any, texts: dict[str, TokenText]) -> dict[str, float]:
         """Bits per byte on each text, behind the opening that suits the model best on dev text."""
-        tokenizer = self.reading or self.tokenizer
-        dev = {name: super(FieldBench, self).read(model, {"dev": opened(texts["dev"], token)})["dev"]
-               for name, token in openings(tokenizer).items()}  # fmt: skip
-        self.opening = min(dev, key=lambda name: dev[name])
-        token = openings(tokenizer)[self.opening]
-        return super().read(model, {name: opened(text, token) for name, text in texts.items()})
+        dev = self.part(self.corpora.domain.dev)
+        opening = choose_opening(model, self.reading or self.tokenizer, dev, batch_tokens=BATCH_TOKENS)
+        self.opening = opening.text
+        return super().read(model, {name: behind(text, opening.token) for name, text in texts.items()})
 
     def passages(self, count: int, writer: str, prompts: str) -> list[Document]:
         """Passages that a model writes; with prompts of "both", half of them go on from general text."""
@@ -127,7 +123,10 @@ class FieldBench(Bench):
         """Cut, heal and read one variant."""
         started = time.perf_counter()
         self.counts = self.counted[variant.counts]
-        self.batches, self.scores = self.calibrated[variant.calibrate], self.scored_on[variant.calibrate]
+        read = (variant.calibrate, variant.tokens or self.tokens)
+        if read not in self.calibrated:
+            self.calibrated[read] = packed(self.tokenizer, self.calibration_text[read[0]], read[1])
+        self.batches, self.scores = self.calibrated[read], self.scored_on.setdefault(read, {})
         source = f"blend-{variant.blend:g}" if variant.blend else variant.source
         teacher = f"blend-{variant.blend:g}" if variant.blend else variant.teacher
         left = self.cut(replace(variant, source=source))
@@ -141,8 +140,7 @@ class FieldBench(Bench):
         averages = {}
         after = {name: tensor.detach().clone() for name, tensor in left.model.state_dict().items()}
         for share in variant.averages:
-            left.model.load_state_dict(after)
-            average_into(left.model, before, share)
+            left.model.load_state_dict({name: after[name].lerp(before[name], share) for name in after})
             averages[f"{share:g}"] = self.against(self.read(left.model, texts))
         self.reading = None
         return {
@@ -170,29 +168,24 @@ class FieldBench(Bench):
         documents = [*documents, *self.passages(variant.sampled, variant.writer, variant.prompts)]
         model: Any = deepcopy(self.models[teacher])
         told = Teacher(model=model.to(torch.bfloat16).requires_grad_(False), parent_ids=left.ids)
-        text = training_text(left.tokenizer, left.model, documents, recipe.window)
+        answers = told if recipe.distill else None
         dev = token_text(left.tokenizer, self.part(self.corpora.domain.dev), WINDOW)
-        return train(left.model, text, dev, recipe, teacher=told, seed=variant.seed)
+        if variant.on_policy:
+            recipe = replace(recipe, steps=recipe.steps // 2)
+            text = training_text(left.tokenizer, left.model, documents, recipe.window)
+            train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
+            student: Any = deepcopy(left.model).to(measuring_dtype(self.device))
+            for seed, written in enumerate([self.corpora.domain.train, self.general.train]):
+                windows = token_text(left.tokenizer, written, WINDOW).windows
+                documents += write_passages(student, left.tokenizer, windows, variant.on_policy // 2, seed=seed)
+            del student
+        text = training_text(left.tokenizer, left.model, documents, recipe.window)
+        return train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)
 
 
 def packed(tokenizer: Any, documents: list[Document], tokens: int) -> list[Any]:
     """Calibration batches of documents."""
     return calibration_batches(tokenizer, documents, window=WINDOW, tokens=tokens, batch_tokens=BATCH_TOKENS)
-
-
-def openings(tokenizer: Any) -> dict[str, int]:
-    """Tokens that a text may be opened by: the usual one, the end token of pre-training, and a line end."""
-    known = {"usual": prefix_token(tokenizer)}
-    for name, token in (("end of text", "<|endoftext|>"), ("line end", "Ċ")):
-        found = tokenizer.convert_tokens_to_ids(token)
-        if found is not None and found != tokenizer.unk_token_id:
-            known[name] = int(found)
-    return known
-
-
-def opened(text: TokenText, token: int) -> TokenText:
-    """The same text behind another opening token."""
-    return replace(text, windows=tuple((token, *window[1:]) for window in text.windows))
 
 
 def variants_of(rows: Iterable[Mapping[str, Any]]) -> list[Mend]:

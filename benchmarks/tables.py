@@ -1,7 +1,7 @@
 """Tables and pictures of the results of `benchmarks/methods.py`: every method at every size, with intervals.
 
-All numbers are computed from the items in the results. Seeds are averaged first. Then a bootstrap over documents or
-questions gives 95 % intervals, which are paired wherever two models are compared.
+All numbers are computed from the items in the results. Seeds are averaged first. The 95 % intervals are over
+documents or questions, and paired wherever two models are compared.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def document(
         _paragraph(
             "How to read a table: a row is a method, and a column is a size, as the share of the parent's parameters "
             "that is kept. Bits per byte of held-out text are ratios to the parent's, and accuracy on questions stands "
-            "with its difference to the parent. All have 95 % intervals from a bootstrap over documents or questions, "
+            "with its difference to the parent. All have 95 % intervals over documents or questions, "
             "paired where two models are compared. **Bold** is the best value of a column. `=` marks a value that the "
             "best is not significantly better than. `[..]` gives the size really reached where it misses the wanted "
             "size by more than one percent of the parent. Where a name ends in `-tuned`, the parent that is pruned and "

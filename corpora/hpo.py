@@ -18,6 +18,8 @@ from minigpt.corpus.questions import Entry, definition_questions, main_words
 from minigpt.errors import CorpusError
 from minigpt.types import Document, Question
 
+from ._order import mixed
+
 LICENSE = "HPO license (free use with attribution, unaltered content)"
 # Characters from which a document is complete.
 ENOUGH = 1500
@@ -151,8 +153,8 @@ def group_terms(path: Path) -> list[tuple[str, list[Term]]]:
 
 
 def documents(path: Path) -> Iterator[Document]:
-    """Yield passages of neighboring terms. All passages of one part of the tree share a source."""
-    for source, terms in group_terms(path):
+    """Yield passages of neighboring terms in mixed order. All passages of one part of the tree share a source."""
+    for source, terms in mixed(group_terms(path)):
         yield from documents_of(source, [paragraph(term) for term in terms], license=LICENSE)
 
 

@@ -21,6 +21,9 @@ class Reporter(Protocol):
     def note(self, message: str) -> None:
         """Write one line to the log."""
 
+    def detail(self, message: str) -> None:
+        """Show a few words about the loop that runs, e.g. "dev 0.994 -> 0.813"."""
+
 
 class Silent:
     """The default reporter, which does nothing."""
@@ -35,6 +38,10 @@ class Silent:
         yield from items
 
     def note(self, message: str) -> None:
+        """Drop the message."""
+        return None
+
+    def detail(self, message: str) -> None:
         """Drop the message."""
         return None
 

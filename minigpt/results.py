@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1  # version of the fields of report.json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A value with its 95 % bootstrap interval.
+    """A value with its 95 % interval.
 
     Attributes:
         value: The value that was measured.
@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
-    """One number of a report, with its 95 % bootstrap interval.
+    """One number of a report, with its 95 % interval.
 
     Attributes:
         task: Text or questions that were measured: a domain, `general`, or `<domain>/<question set>`.
@@ -43,6 +43,8 @@ class MetricResult:
         higher_is_better: True if a higher value is better.
         paired_difference_vs_parent: Paired difference to the parent; None if there is none.
         paired_difference_vs_tuned: Paired difference to the tuned parent; None if there is none.
+        effective_n: Number of documents of equal size that the text is worth, 1 / sum of squared shares of the bytes;
+            the number of questions for questions. None in reports of older versions.
         paired_difference_vs_distilled: Paired difference to the distilled twin; None if there is none.
     """
 
@@ -56,6 +58,7 @@ class MetricResult:
     higher_is_better: bool
     paired_difference_vs_parent: Interval | None = None
     paired_difference_vs_tuned: Interval | None = None
+    effective_n: float | None = None
     paired_difference_vs_distilled: Interval | None = None
 
 
@@ -127,6 +130,8 @@ class StageReport:
         sample: Text that the model generated from the report's `sample_prompt`.
         opening: Text of the token that stood before every text that was measured, e.g. a line end; the model's best
             on dev text. Empty if it is not known (reports of older versions).
+        share: Share of the report's texts and questions that the stage was measured on, about. Below 1 its values
+            are not comparable with those of other stages; its paired differences are, being those of the same part.
     """
 
     stage: StageName
@@ -137,6 +142,7 @@ class StageReport:
     training: Training | None = None
     sample: str = ""
     opening: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +186,9 @@ class BuildReport:
         corpus_counts: Passages and questions that each cleaning step read or dropped.
         attributions: Sources of the text.
         coverage: Coverage of the measured texts by the training text.
+        general_share: Bytes of general text in the real training text, relative to the domain's; 0 if none was trained
+            on, None if it is not known (reports of older versions).
+        overrides: Settings that differ from the preset, as `--set` takes them.
         sample_prompt: Beginning of the text that each stage continues in its `sample`.
         notes: Remarks that help to read the numbers.
         fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
@@ -204,6 +213,8 @@ class BuildReport:
     corpus_counts: Mapping[str, int] = field(default_factory=dict)
     attributions: tuple[Attribution, ...] = ()
     coverage: tuple[Coverage, ...] = ()
+    general_share: float | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
     sample_prompt: str = ""
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)

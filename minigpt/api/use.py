@@ -66,6 +66,7 @@ def evaluate(
     *,
     tokenizer: Any = None,
     questions: Sequence[QuestionSet] = (),
+    dev: Texts = (),
     device: str = "auto",
     seed: int = 0,
     limit: int | None = None,
@@ -79,8 +80,10 @@ def evaluate(
         on: name or file of a domain, for a reference: its held-out text and questions; or texts, for a model in memory.
         tokenizer: the tokenizer of a model in memory.
         questions: question sets to ask a model in memory.
+        dev: texts on which the opening of a model in memory is chosen, the token before every text (none: `bos`, else
+            `eos`); never texts that are measured.
         device: torch device, or "auto", for a reference.
-        seed: seed of splits and bootstrap.
+        seed: seed of the splits, for a reference.
         limit: at most this many documents and questions of each set.
         online: read the domain's Hub data sets too.
         reporter: told about progress.
@@ -99,6 +102,7 @@ def evaluate(
     suite = Suite(
         texts={"texts": tuple(as_documents(on)[:limit])},
         questions={f"texts/{question_set.name}": question_set for question_set in questions},
+        dev=tuple(as_documents(dev)) if dev else (),
     )
     started = time.perf_counter()
     scores = score(model, tokenizer, suite, batch_tokens=1024, reporter=reporter)
@@ -108,7 +112,8 @@ def evaluate(
         parameters=sum(parameter.numel() for parameter in parameters),
         bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         seconds=time.perf_counter() - started,
-        metrics=summarize(scores, seed=seed),
+        metrics=summarize(scores),
+        opening=scores.opening,
     )
 
 

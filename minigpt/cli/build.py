@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.pipeline import BuildOptions, PlanSummary
+    from minigpt.results import BuildReport
+
+# Axes of a plan in plain words.
+AXIS_NAMES = {"ffn": "neurons", "kv_groups": "KV groups", "layers": "whole layers", "vocab": "vocabulary"}
 
 
 @click.command(
@@ -108,7 +112,6 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool) -> None:
     import minigpt
     from minigpt import pipeline
     from minigpt.errors import GateFailed
-    from minigpt.report import render
 
     if plan_only:
         plans = pipeline.plan_specialists(options, session.reporter)
@@ -121,9 +124,19 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool) -> None:
         if not error.reports:
             raise
         reports, broken = error.reports, error
-    session.show(alone(reports), lambda: stacked(render(report) for report in reports))
+    session.show(alone(reports), lambda: stacked(ending(report, options, session) for report in reports))
     if broken is not None:
         raise broken
+
+
+def ending(report: BuildReport, options: BuildOptions, session: Session) -> RenderableType:
+    """Draw the report of a build and, unless the user wants quiet, where the model is and what to do with it."""
+    from minigpt.report import next_steps, render
+
+    folder = options.folder(report.domain)
+    if session.quiet or not (folder / "model").is_dir():  # a paper form leaves no model
+        return render(report)
+    return stacked([render(report), next_steps(report, folder)])
 
 
 def check_names(domains: Sequence[str], method: str | None) -> None:
@@ -145,12 +158,13 @@ def check_names(domains: Sequence[str], method: str | None) -> None:
 
 def outline(plan: PlanSummary) -> RenderableType:
     """List what a plan would keep and remove, as name and value."""
-    from minigpt.report.text import count, percent
+    from minigpt.report.pictures import by_kind, kinds_of
+    from minigpt.report.text import count, percent, short_reference
 
     gone = ", ".join(str(layer) for layer in plan.removed_layers)
     rows: dict[str, object] = {
         "domain": plan.domain,
-        "parent": plan.base_model,
+        "parent": short_reference(plan.base_model),
         "method": plan.method,
         "parameters": f"{count(plan.parameters_before)} to {count(plan.parameters_after)}"
         f" ({percent(plan.parameters_after / plan.parameters_before)} kept)",
@@ -159,8 +173,14 @@ def outline(plan: PlanSummary) -> RenderableType:
         "KV groups": plan.kv_groups,
         "vocabulary": "untouched" if plan.tokens is None else f"{plan.tokens:,}",
     }
-    rows |= {f"removed by {kind}": count(removed) for kind, removed in plan.removed_parameters.items()}
-    rows |= {f"predicted cost, {part}": f"{cost:.4f}" for part, cost in plan.predicted_cost.items()}
+    removed = kinds_of(plan.removed_parameters)
+    rows |= {f"removed, {kind}": count(parameters) for kind, parameters in removed.items() if parameters}
+    rows["removed, by --kinds"] = by_kind(plan.removed_parameters)
+    rows |= {
+        f"expected cost, {AXIS_NAMES.get(axis, axis)}": f"+{2**cost - 1:.1%} bits per byte".replace("%", " %")
+        for axis, cost in plan.predicted_cost.items()
+        if cost
+    }
     return facts(rows)
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from minigpt.results import CatalogEntry
 
+# Ratios of a model's bits per byte to its parent's, in the order of the columns.
+RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_ratio_to_parent")
+
 
 @click.group(
     epilog=examples("minigpt catalog list", "minigpt catalog add runs/medical", "minigpt catalog verify --json")
@@ -94,14 +97,24 @@ def verdict(damaged: Mapping[str, str]) -> str:
 
 def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> RenderableType:
     """Draw one row for each model, or say that there is none (of `domain`)."""
-    from minigpt.report.text import count, size
+    from rich.console import Group
+    from rich.text import Text
+
+    from minigpt.report.text import percent, size
 
     if not entries and domain is not None:
         return f"The catalog has no model of the domain {domain!r}: `minigpt catalog list` shows all."
     if not entries:
         return "The catalog is empty: `minigpt build --domain medical` makes the first entry."
-    result = table("=id", "domain", ">parameters", ">size", "headline", "path")
+    result = table("=id", ">kept", ">size", ">own field", ">other sources", ">general", "path")
     for entry in entries:
-        headline = ", ".join(f"{name} {value:.3f}" for name, value in entry.headline.items())
-        result.add_row(entry.id, entry.domain, count(entry.parameters), size(entry.bytes), headline, entry.path)
-    return result
+        figures = entry.headline
+        ratios = (figures.get(name) for name in RATIOS)
+        result.add_row(
+            entry.id,
+            percent(figures.get("parameters_kept")),
+            size(entry.bytes),
+            *("–" if ratio is None else f"{ratio:.3f}×" for ratio in ratios),
+            entry.path,
+        )
+    return Group(result, Text("×: bits per byte of the parent's, below 1 is better", style="dim"))

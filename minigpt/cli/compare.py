@@ -14,7 +14,7 @@ from minigpt.cli.common import Session, examples, standard
         "minigpt compare runs/medical runs/medical-half",
         "minigpt compare medical law finance",
         "minigpt compare medical law finance --matrix --output-dir runs/matrix",
-        'minigpt compare runs/medical --fail-if "bits_per_byte>1.02x"',
+        'minigpt compare runs/medical --fail-if "bits_per_byte>1.02x" --fail-if "bits_per_byte@other>1.02x"',
         'minigpt compare runs/new runs/old --fail-if "accuracy@glossary<0.4" --json',
     )
 )

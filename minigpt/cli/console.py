@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from minigpt import environment
+from minigpt.cli.pace import Pace
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import duration
 
@@ -22,40 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Seconds between two lines of plain progress.
 PLAIN_SECONDS = 30.0
-# Seconds before the first estimate of the time left.
-WARM_UP_SECONDS = 2.0
-
-
-class Pace:
-    """Pace of one loop, and the time left at that pace.
-
-    Attributes:
-        total: number of items, if it is known.
-        started: time at which the loop started, in seconds.
-        done: items done so far.
-    """
-
-    def __init__(self, total: float | None, now: float) -> None:
-        self.total = total
-        self.started = now
-        self.done = 0
-
-    def remaining(self, now: float) -> float | None:
-        """Estimate the seconds left at the mean pace so far; None without a total or before there is evidence."""
-        elapsed = now - self.started
-        if not self.total or self.done == 0 or elapsed < WARM_UP_SECONDS:
-            return None
-        return max(self.total - self.done, 0.0) * elapsed / self.done
-
-    def count(self) -> str:
-        """Format the number of items done, and of how many where that is known."""
-        return f"{self.done:,}/{self.total:,.0f}" if self.total else f"{self.done:,} done"
-
-    def line(self, title: str, now: float) -> str:
-        """Format one line of plain progress."""
-        left = self.remaining(now)
-        eta = f", about {duration(left)} left" if left is not None else ""
-        return f"{title}: {self.count()} after {duration(now - self.started)}{eta}"
 
 
 def size_of(items: Iterable[Any], total: float | None) -> float | None:
@@ -68,11 +35,16 @@ def size_of(items: Iterable[Any], total: float | None) -> float | None:
 class PlainReporter:
     """Reporter for logs and pipes.
 
-    It prints a line when a stage starts and ends, and one about every 30 seconds in between.
+    It prints a line when a stage starts and ends, one about every 30 seconds in between, and every detail.
+
+    Attributes:
+        stream: the log.
+        titles: titles of the loops that run, the innermost last.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self.titles: list[str] = []
 
     def note(self, message: str) -> None:
         """Print one line."""
@@ -98,13 +70,21 @@ class PlainReporter:
         """Yield the items, and print how far the loop is about every 30 seconds."""
         last = time.monotonic()
         pace = Pace(size_of(items, total), last)
-        for item in items:
-            yield item
-            pace.done += 1
-            now = time.monotonic()
-            if now - last >= PLAIN_SECONDS:
-                self.note(pace.line(title, now))
-                last = now
+        self.titles.append(title)
+        try:
+            for item in items:
+                yield item
+                now = time.monotonic()
+                pace.advance(now)
+                if now - last >= PLAIN_SECONDS:
+                    self.note(pace.line(title, now))
+                    last = now
+        finally:
+            self.titles.remove(title)
+
+    def detail(self, message: str) -> None:
+        """Print one line under the title of the innermost loop."""
+        self.note(": ".join([*self.titles[-1:], message]))
 
 
 class RichReporter:
@@ -114,26 +94,27 @@ class RichReporter:
 
     Attributes:
         progress: the display.
-        depth: number of lines of the display that are open.
+        tasks: lines of the display that are open, the innermost last.
     """
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.depth = 0
+        self.tasks: list[TaskID] = []
 
     @contextmanager
     def drawn(self, title: str, total: float | None) -> Iterator[TaskID]:
         """Open a line of the display, indented under the lines that are already open."""
-        if self.depth == 0:
+        if not self.tasks:
             self.progress.start()
-        task = self.progress.add_task(f"{'  ' * self.depth}{title}", total=total, count="", eta="")
-        self.depth += 1
+        indent = "  " * len(self.tasks)
+        task = self.progress.add_task(f"{indent}{title}", total=total, count="", eta="", detail="")
+        self.tasks.append(task)
         try:
             yield task
         finally:
-            self.depth -= 1
+            self.tasks.remove(task)
             self.progress.remove_task(task)
-            if self.depth == 0:
+            if not self.tasks:
                 self.progress.stop()
 
     def note(self, message: str) -> None:
@@ -153,7 +134,7 @@ class RichReporter:
             mark, style = "✓", "green"
         finally:
             elapsed = duration(time.monotonic() - started)
-            line = Text.assemble("  " * self.depth, (mark, style), f" {title} ", (elapsed, "dim"))
+            line = Text.assemble("  " * len(self.tasks), (mark, style), f" {title} ", (elapsed, "dim"))
             self.progress.console.print(line)
 
     def track(self, items: Iterable[T], *, title: str, total: float | None = None) -> Iterator[T]:
@@ -162,10 +143,14 @@ class RichReporter:
         with self.drawn(title, pace.total) as task:
             for item in items:
                 yield item
-                pace.done += 1
-                left = pace.remaining(time.monotonic())
-                eta = "" if left is None else f"about {duration(left)} left"
-                self.progress.update(task, completed=pace.done, count=pace.count(), eta=eta)
+                now = time.monotonic()
+                pace.advance(now)
+                self.progress.update(task, completed=pace.done, count=pace.count(), eta=pace.left(now))
+
+    def detail(self, message: str) -> None:
+        """Show a few words at the end of the innermost line."""
+        if self.tasks:
+            self.progress.update(self.tasks[-1], detail=message)
 
 
 def reporter_for(*, quiet: bool) -> Reporter:
@@ -183,10 +168,11 @@ def bars() -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[eta]}", style="dim"),
+        TextColumn("{task.fields[detail]}", style="dim", markup=False),
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=False,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of splits and bootstrap.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the splits.")
 @online
 @standard
 def evaluate(
@@ -38,7 +38,9 @@ def evaluate(
 ) -> None:
     """Measure MODEL on a domain: bits per byte, perplexity and multiple choice, with 95 % intervals.
 
-    MODEL is a folder, a build folder, an export folder, a catalog id, a Hub id, a GGUF file or a pypi: asset.
+    MODEL is a folder, a build folder, an export folder, a catalog id, a Hub id, a GGUF file or a pypi: asset. Texts
+    stand behind the token that suits the model best on the domain's dev text: bos, eos, the separator of pre-training
+    or a line end.
     """
     import minigpt
     from minigpt.domain import config
@@ -56,11 +58,14 @@ def evaluate(
 
 def metrics(stage: StageReport) -> RenderableType:
     """One row a number."""
-    from minigpt.report.text import count, interval, number, size
+    from rich.markup import escape
+
+    from minigpt.report.text import count, interval, number, opening, size
 
     result = table("task", "metric", ">value", ">95 % interval", ">n", ">chance")
     for item in stage.metrics:
         chance = "" if item.chance is None else number(item.chance)
         result.add_row(item.task, item.metric, number(item.value), interval(item.low, item.high), f"{item.n:,}", chance)
-    result.caption = f"{count(stage.parameters)} parameters, {size(stage.bytes)}"
+    behind = escape(f", texts behind {opening(stage.opening)}")
+    result.caption = f"{count(stage.parameters)} parameters, {size(stage.bytes)}{behind}"
     return result

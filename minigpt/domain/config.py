@@ -128,6 +128,7 @@ class DomainConfig:
         name: Name of the domain: small letters, digits, `-` and `_`.
         corpus: Sources of text.
         title: Name for display.
+        description: Sentences that say what the texts are, for the reader of the file.
         synonyms: Other names that the domain answers to.
         seeds: Sentences that say what the domain is about. The relevance filter compares text with them.
         questions: Question sets.
@@ -144,6 +145,7 @@ class DomainConfig:
     name: str
     corpus: tuple[SourceConfig, ...]
     title: str = ""
+    description: str = ""
     synonyms: tuple[str, ...] = ()
     seeds: tuple[str, ...] = ()
     questions: tuple[QuestionsConfig, ...] = ()

@@ -7,15 +7,18 @@ Every document and every question keeps its own score, so that two models can be
 from __future__ import annotations
 
 from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.opening import Opening, choose_opening
 from minigpt.evaluation.run import evaluate, question_scores, text_bits
 from minigpt.evaluation.suite import Suite, suite_for
 from minigpt.evaluation.summary import summarize
 
 __all__ = [
     "ItemScores",
+    "Opening",
     "QuestionItems",
     "Suite",
     "TextItems",
+    "choose_opening",
     "evaluate",
     "load_scores",
     "question_scores",

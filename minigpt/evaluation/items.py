@@ -65,12 +65,22 @@ class QuestionItems:
         return tuple(int(pick == answer) for pick, answer in zip(self.picks_norm, self.answers, strict=True))
 
 
+Items = TextItems | QuestionItems
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemScores:
-    """All item scores of one model, by the task names of the report."""
+    """All item scores of one model.
+
+    Attributes:
+        texts: Scores of documents, by the task names of the report.
+        questions: Scores of questions, by the task names of the report.
+        opening: Text of the token that stood before every text; empty in scores of older versions.
+    """
 
     texts: Mapping[str, TextItems] = field(default_factory=dict)
     questions: Mapping[str, QuestionItems] = field(default_factory=dict)
+    opening: str = ""
 
 
 def save_scores(scores: ItemScores, path: Path) -> None:

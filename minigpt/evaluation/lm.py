@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from minigpt.errors import MiniGPTError
 from minigpt.progress import SILENT, Reporter
-from minigpt.transformer.logits import logits_at
+from minigpt.transformer.logits import float_head, logits_at
 
-# Logits converted to float32 at a time: few enough to stay in the cache, which makes the softmax faster.
-SOFTMAX_BLOCK = 2**22
+# Logits in the softmax at a time: few enough to stay in the cache, which makes it faster.
+SOFTMAX_BLOCK = 2**20
 # Logits held at a time, by kind of device (2**27 in float32 are 512 MB).
-MAX_LOGITS = {"cpu": 2**27, "cuda": 2**31}
+MAX_LOGITS = {"cpu": 2**27, "cuda": 2**30}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def log_probabilities(
     """Sum the natural log-probabilities of the scored tokens for each owner.
 
     Rows are sorted by length and padded on the right; the padding never reaches a scored token. The model runs in its
-    own dtype, the softmax in float32, the sums in float64.
+    own dtype, output projection and softmax in float32, the sums in float64.
 
     Args:
         model: A Hugging Face causal model, or a `minigpt.runtimes.scoring.ScoringModel`.
@@ -100,7 +101,7 @@ def log_probabilities(
     """
     sums = np.zeros(owners, dtype=np.float64)
     batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
-    with _evaluating(model):
+    with _evaluating(model), float_head(model):
         for batch in reporter.track(batches, title=title, total=len(batches)):
             owner = np.concatenate([np.asarray(row.owners, dtype=np.int64) for row in batch])
             np.add.at(sums, owner, _score(model, batch).double().cpu().numpy())
@@ -150,8 +151,18 @@ def _score(model: Any, batch: Sequence[Row]) -> Tensor:
     logits = logits_at(model, positions, **{key: value.to(model.device) for key, value in inputs.items()})
     inverse, targets = inverse.to(logits.device), targets.to(logits.device)
     blocks = torch.split(logits, max(1, SOFTMAX_BLOCK // logits.shape[-1]))
-    normalizers = torch.cat([block.float().logsumexp(-1) for block in blocks])
+    normalizers = torch.cat([_normalizer(block.float()) for block in blocks])
     return logits[inverse, targets].float() - normalizers[inverse]
+
+
+def _normalizer(logits: Tensor) -> Tensor:
+    """Compute the logarithm of the sum of exponentials of each row of logits, [rows].
+
+    Cross-entropy is many times faster on a processor than `logsumexp` and gives the same number, less the logit of the
+    label.
+    """
+    labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    return functional.cross_entropy(logits, labels, reduction="none") + logits[:, 0]
 
 
 def _inputs(batch: Sequence[Row], length: int, dtype: torch.dtype) -> dict[str, Tensor]:

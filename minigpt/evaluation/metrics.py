@@ -1,7 +1,7 @@
 """The metrics of the report as `evaluate.Metric` classes, without Hub, network or files.
 
-Every metric is a link function of a ratio of sums, which makes a vectorized bootstrap possible: `predictions` holds
-the numerators and `references` the denominators (or the right answers), one entry for each item.
+Every metric is a link function of a ratio of sums, of which intervals are made: `predictions` holds the numerators and
+`references` the denominators (or the right answers), one entry for each item.
 """
 
 from __future__ import annotations

@@ -1,19 +1,28 @@
-"""Paired comparison of two models on the same documents or questions.
+"""Metrics of items with intervals, and the paired comparison of two models on the same documents or questions.
 
-Both models are resampled together, so that the noise of the items cancels in differences and ratios.
+What an item does to one model and what it does to the other are subtracted item by item, so that the noise of the items
+cancels in differences and ratios. The interval holds the noise of documents or questions, not that of training again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from minigpt.errors import MiniGPTError
-from minigpt.evaluation.bootstrap import Array, interval, resampled_sums
-from minigpt.evaluation.ratios import RATIOS
-from minigpt.evaluation.summary import Items, columns_of
+from minigpt.evaluation.intervals import (
+    around,
+    effective_number,
+    half_width,
+    influences,
+    share_difference,
+    share_interval,
+)
+from minigpt.evaluation.items import Items
+from minigpt.evaluation.ratios import RATIOS, Array, columns_of
 from minigpt.results import Interval
 
 Contrast = Literal["difference", "ratio"]
@@ -38,23 +47,26 @@ def averaged(runs: Sequence[Items], metric: str) -> Array:
     return mean
 
 
-def metric_interval(columns: Array, metric: str, *, seed: int = 0, resamples: int = 1000) -> Interval:
+def metric_interval(columns: Array, metric: str) -> Interval:
     """Compute a metric of averaged items with its 95 % interval.
+
+    The interval of a perplexity is that of its exponent, raised like the value.
 
     Args:
         columns: Numerators and denominators from `averaged`, [items, 2].
         metric: A key of `RATIOS`.
-        seed: Seed of the resamples.
-        resamples: Number of resamples.
     """
-    drawn = resampled_sums(columns, seed=seed, resamples=resamples)
-    return interval(float(_value(columns.sum(0), metric)), _value(drawn.T, metric))
+    formula = RATIOS[metric]
+    if formula.denominator is None:
+        return share_interval(columns[:, 0])
+    ratio = float(columns[:, 0].sum() / columns[:, 1].sum())
+    exponent = around(ratio, half_width(influences(*columns.T), effective_number(columns[:, 1])))
+    value, low, high = formula.link(np.array([exponent.value, max(0.0, exponent.low), exponent.high])).tolist()
+    return Interval(value=value, low=low, high=high)
 
 
-def paired(
-    ours: Array, baseline: Array, metric: str, *, how: Contrast = "difference", seed: int = 0, resamples: int = 1000
-) -> Interval:
-    """Compare two models on the same resampled items, with a 95 % interval.
+def paired(ours: Array, baseline: Array, metric: str, *, how: Contrast = "difference") -> Interval:
+    """Compare two models on the same items, with a 95 % interval.
 
     Args:
         ours: Numerators and denominators from `averaged`, [items, 2].
@@ -62,25 +74,25 @@ def paired(
         metric: A key of `RATIOS`.
         how: `difference` for ours - baseline, `ratio` for ours / baseline. Use ratios only for metrics that cannot be
             zero, such as bits per byte.
-        seed: Seed of the resamples.
-        resamples: Number of resamples.
 
     Raises:
         MiniGPTError: The two models do not have the same number of items.
     """
     if len(ours) != len(baseline):
         raise MiniGPTError(f"{len(ours)} items cannot be paired with {len(baseline)}; measure both on the same suite.")
-    both = np.concatenate([ours, baseline], axis=1)
-    drawn = resampled_sums(both, seed=seed, resamples=resamples)
-    return interval(float(_contrast(both.sum(0), metric, how)), _contrast(drawn.T, metric, how))
+    if RATIOS[metric].denominator is None and how == "difference":
+        return share_difference(ours[:, 0], baseline[:, 0])
+    (our_value, our_effects), (their_value, their_effects) = _linear(ours, metric), _linear(baseline, metric)
+    effective = effective_number(ours[:, 1] / ours[:, 1].sum() + baseline[:, 1] / baseline[:, 1].sum())
+    if how == "difference":
+        return around(our_value - their_value, half_width(our_effects - their_effects, effective))
+    ratio = our_value / their_value
+    spread = math.exp(half_width(our_effects / our_value - their_effects / their_value, effective))
+    return Interval(value=ratio, low=ratio / spread, high=ratio * spread)
 
 
-def _value(sums: Array, metric: str) -> Array:
-    """Compute the metric from summed columns, [2, ...]."""
-    return RATIOS[metric].value(sums[0], sums[1])
-
-
-def _contrast(sums: Array, metric: str, how: Contrast) -> Array:
-    """Compute difference or ratio from the summed columns of two models, [4, ...]."""
-    ours, baseline = _value(sums[:2], metric), _value(sums[2:], metric)
-    return ours - baseline if how == "difference" else ours / baseline
+def _linear(columns: Array, metric: str) -> tuple[float, Array]:
+    """Compute the metric, and what each item does to it to first order (the delta method), [items]."""
+    formula = RATIOS[metric]
+    ratio = np.asarray(columns[:, 0].sum() / columns[:, 1].sum())
+    return float(formula.link(ratio)), formula.slope(ratio) * influences(*columns.T)

@@ -8,6 +8,7 @@ from typing import Any
 
 from minigpt.errors import CorpusError
 from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
+from minigpt.evaluation.opening import choose_opening, opening_named
 from minigpt.evaluation.suite import Suite
 from minigpt.files import fingerprint
 from minigpt.progress import SILENT, Reporter
@@ -22,9 +23,13 @@ def evaluate(
     batch_tokens: int = 8192,
     window: int = 1024,
     template: str | None = None,
+    opening: int | None = None,
     reporter: Reporter = SILENT,
 ) -> ItemScores:
     """Score every held-out document and question of `suite`.
+
+    Texts stand behind one opening token. Questions keep the form of their prompt: a tokenizer puts before them what it
+    puts before any text (`bos`, or nothing), and no opening is added.
 
     Args:
         model: A Hugging Face causal model, on any device and in any dtype.
@@ -33,14 +38,19 @@ def evaluate(
         batch_tokens: Most tokens in one forward pass, padding included.
         window: Longest input in tokens (fewer if the model has fewer positions).
         template: Prompt with a `{question}` field (None: "Question: ...", newline, "Answer:").
+        opening: Id of the token before every text (None: the one that suits the model best on the suite's dev text).
         reporter: Receives the progress, one bar for each task.
 
     Returns:
         One record for each document and question, in the order of the suite.
     """
     options: dict[str, Any] = {"batch_tokens": batch_tokens, "window": window, "reporter": reporter}
+    if opening is None:
+        behind = choose_opening(model, tokenizer, suite.dev, batch_tokens=batch_tokens, reporter=reporter)
+    else:
+        behind = opening_named(tokenizer, opening)
     texts = {
-        task: text_bits(model, tokenizer, documents, title=f"Reading {task}", **options)
+        task: text_bits(model, tokenizer, documents, opening=behind.token, title=f"Reading {task}", **options)
         for task, documents in suite.texts.items()
     }
     questions = {
@@ -49,7 +59,7 @@ def evaluate(
         )
         for task, question_set in suite.questions.items()
     }
-    return ItemScores(texts=texts, questions=questions)
+    return ItemScores(texts=texts, questions=questions, opening=behind.text)
 
 
 def text_bits(
@@ -59,15 +69,16 @@ def text_bits(
     *,
     batch_tokens: int = 8192,
     window: int = 1024,
+    opening: int | None = None,
     title: str = "Reading",
     reporter: Reporter = SILENT,
 ) -> TextItems:
     """Count the bits that the model needs for each document, and the document's bytes, words and tokens.
 
     Bits per byte = sum of -log2 p over all tokens, divided by the UTF-8 bytes of the text. Unlike perplexity per
-    token, it compares models with different tokenizers. Each passage is scored by itself, after the prefix token.
-    Passages of one source are added up, because the bootstrap must not take them for independent. The prefix itself is
-    not scored, nor is a beginning token that the tokenizer would add (lm-eval scores that one): neither is text.
+    token, it compares models with different tokenizers. Each passage is scored by itself, behind the opening token.
+    Passages of one source are added up, because an interval must not take them for independent. The opening itself is
+    not scored, and a beginning token that the tokenizer would add by itself is left out: neither is text.
 
     Args:
         model: A Hugging Face causal model, or a `minigpt.runtimes.scoring.ScoringModel`.
@@ -75,6 +86,7 @@ def text_bits(
         documents: Passages to score; those with the same source form one document.
         batch_tokens: Most tokens in one forward pass, padding included.
         window: Longest input in tokens (fewer if the model has fewer positions).
+        opening: Id of the token before every text (None: `bos`, else `eos`).
         title: Title of the progress bar.
         reporter: Receives the progress.
 
@@ -92,7 +104,7 @@ def text_bits(
     owner = {key: index for index, key in enumerate(keys)}
     rows: list[Row] = []
     counts = np.zeros((3, len(keys)), dtype=np.int64)
-    prefix, limit = prefix_token(tokenizer), window_limit(model, window)
+    prefix, limit = prefix_token(tokenizer) if opening is None else opening, window_limit(model, window)
     for document in documents:
         tokens = tokenizer.encode(document.text, add_special_tokens=False)
         index = owner[document.source]

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from minigpt.errors import CorpusError
+from minigpt.evaluation.opening import sample_for_opening
 from minigpt.files import fingerprint
 from minigpt.types import Corpus, Document, QuestionSet
 
 GENERAL = "general"
+# Largest share of the bytes of a measured text that may come from one document.
+LARGEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """Texts and question sets to measure on, by the task names of the report."""
+    """Texts and question sets to measure on.
+
+    Attributes:
+        texts: Texts by the task names of the report.
+        questions: Question sets by the task names of the report.
+        dev: Beginnings of dev passages, on which each model's opening is chosen; it is not measured.
+    """
 
     texts: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     questions: Mapping[str, QuestionSet] = field(default_factory=dict)
+    dev: tuple[Document, ...] = ()
 
 
 def suite_for(
@@ -54,25 +65,47 @@ def suite_for(
             if task in questions:
                 raise CorpusError(f"Two question sets are called {task!r}; rename one in the domain file.")
             questions[task] = sample_questions(question_set, max_questions, seed=seed)
-    return Suite(texts=texts, questions=questions)
+    return Suite(texts=texts, questions=questions, dev=sample_for_opening(corpus.dev))
 
 
 def sample_documents(documents: Sequence[Document], limit: int | None, *, seed: int) -> tuple[Document, ...]:
     """Sample passages up to `limit` UTF-8 bytes, at least one; None takes them all.
 
     Passages are taken in the order of their hashes until the next one would exceed the limit. They are passages rather
-    than whole documents: the same bytes then come from more documents, which narrows the interval.
+    than whole documents: the same bytes then come from more documents, which narrows the interval. No document gives
+    more than `LARGEST_SHARE` of the bytes, or twice its equal share where there are few documents; of a longer one the
+    first passages are taken, at least one. Otherwise one long document would decide the number and its interval.
     """
-    if limit is None:
-        return tuple(documents)
+    order = _shuffled([(item.source, item.text) for item in documents], seed)
+    share = max(LARGEST_SHARE, 2 / max(1, len({item.source for item in documents})))
+    allowed = math.inf
+    while True:
+        indices, sizes = _take(documents, order, limit, allowed)
+        lower = share * sum(sizes.values())
+        if max(sizes.values(), default=0) <= lower or lower >= allowed:
+            return tuple(documents[index] for index in sorted(indices))
+        allowed = lower
+
+
+def _take(
+    documents: Sequence[Document], order: Sequence[int], limit: int | None, allowed: float
+) -> tuple[list[int], dict[str, int]]:
+    """Take passages in order, up to `limit` bytes in all and `allowed` bytes of each document, at least one of it.
+
+    Returns:
+        Indices of the passages, and the bytes of each document.
+    """
     indices: list[int] = []
-    size = 0
-    for index in _shuffled([(item.source, item.text) for item in documents], seed):
-        size += len(documents[index].text.encode())
-        if indices and size > limit:
+    sizes: dict[str, int] = {}
+    for index in order:
+        source, size = documents[index].source, len(documents[index].text.encode())
+        if source in sizes and sizes[source] + size > allowed:
+            continue
+        if indices and limit is not None and sum(sizes.values()) + size > limit:
             break
         indices.append(index)
-    return tuple(documents[index] for index in sorted(indices))
+        sizes[source] = sizes.get(source, 0) + size
+    return indices, sizes
 
 
 def sample_questions(question_set: QuestionSet, limit: int | None, *, seed: int) -> QuestionSet:

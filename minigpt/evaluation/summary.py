@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from minigpt.errors import MiniGPTError
-from minigpt.evaluation.bootstrap import Array, interval, resampled_sums
-from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
+from minigpt.evaluation.intervals import effective_number
+from minigpt.evaluation.items import Items, ItemScores, QuestionItems, TextItems
+from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.evaluation.ratios import QUESTION_METRICS, RATIOS, TEXT_METRICS
 from minigpt.results import MetricResult
 
-Items = TextItems | QuestionItems
 
-
-def summarize(
-    scores: ItemScores, *, parent: ItemScores | None = None, seed: int = 0, resamples: int = 1000
-) -> tuple[MetricResult, ...]:
-    """Compute every metric of every task with its 95 % interval from a bootstrap over documents or questions.
+def summarize(scores: ItemScores, *, parent: ItemScores | None = None) -> tuple[MetricResult, ...]:
+    """Compute every metric of every task with its 95 % interval over documents or questions.
 
     Args:
         scores: Item scores of the model.
-        parent: Item scores of the parent on the same suite. They add the paired difference value - parent's value,
-            bootstrapped over the same resampled items. Leave it out for the parent itself.
-        seed: Seed of the resamples.
-        resamples: Number of resamples.
+        parent: Item scores of the parent on the same suite. They add the paired difference value - parent's value.
+            Leave it out for the parent itself.
 
     Raises:
         MiniGPTError: The parent was measured on other documents or questions.
     """
     results: list[MetricResult] = []
     for task, items, parent_items in _tasks(scores, parent):
-        results += _results(task, items, parent_items, seed=seed, resamples=resamples)
+        results += _results(task, items, parent_items)
     return tuple(results)
 
 
@@ -50,43 +46,33 @@ def _tasks(scores: ItemScores, parent: ItemScores | None) -> Iterator[tuple[str,
             yield task, items, parent_items
 
 
-def _results(task: str, items: Items, parent: Items | None, *, seed: int, resamples: int) -> Iterator[MetricResult]:
+def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricResult]:
     """Yield the metrics of one task."""
     from minigpt.evaluation.metrics import measure
 
-    names = TEXT_METRICS if isinstance(items, TextItems) else QUESTION_METRICS
-    columns = [columns_of(model_items, names) for model_items in (items, parent) if model_items is not None]
-    resampled = resampled_sums(np.concatenate(columns, axis=1), seed=seed, resamples=resamples)
-    for index, name in enumerate(names):
-        value, values = measure(name, items), _values(name, resampled, index)
-        bounds = interval(value, values)
+    for name in TEXT_METRICS if isinstance(items, TextItems) else QUESTION_METRICS:
+        columns, value = averaged([items], name), measure(name, items)
+        bounds = metric_interval(columns, name)
         difference = None
         if parent is not None:
-            parent_values = _values(name, resampled, len(names) + index)
-            difference = interval(value - measure(name, parent), values - parent_values)
+            paired_bounds = paired(columns, averaged([parent], name), name)
+            difference = replace(paired_bounds, value=value - measure(name, parent))
         yield MetricResult(
             task=task,
             metric=name,
-            value=bounds.value,
+            value=value,
             low=bounds.low,
             high=bounds.high,
             n=len(items.keys),
+            effective_n=_effective(items),
             chance=items.chance if isinstance(items, QuestionItems) else None,
             higher_is_better=RATIOS[name].higher_is_better,
             paired_difference_vs_parent=difference,
         )
 
 
-def _values(name: str, sums: Array, index: int) -> Array:
-    """Compute a metric's resampled values from the `index`-th pair of summed columns."""
-    return RATIOS[name].value(sums[:, 2 * index], sums[:, 2 * index + 1])
-
-
-def columns_of(items: Items, names: Sequence[str]) -> Array:
-    """Set the numerator and denominator of each metric side by side, [items, 2 * metrics]."""
-    columns = []
-    for name in names:
-        columns.append(getattr(items, RATIOS[name].numerator))
-        denominator = RATIOS[name].denominator
-        columns.append(np.ones(len(items.keys)) if denominator is None else getattr(items, denominator))
-    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+def _effective(items: Items) -> float:
+    """Count how many documents of equal size the text is worth, or the questions."""
+    if isinstance(items, QuestionItems):
+        return float(len(items.keys))
+    return effective_number(np.asarray(items.bytes, dtype=np.float64))

@@ -3,13 +3,16 @@
 A slice of them is scored with both programs, so that lm-eval checks our figures.
 
 The prompt, the choices and the scoring are those of :mod:`minigpt.evaluation`: `acc` is our `accuracy`, `acc_bytes` our
-`accuracy_norm`, and `bits_per_byte` of a rolling likelihood ours of the same text.
+`accuracy_norm`, and `bits_per_byte` of a rolling likelihood ours of the same text. Texts and questions are two calls of
+lm-eval. Texts stand behind the model's opening, without the beginning token that some tokenizers add by
+themselves and that lm-eval would score as text; questions stand behind whatever the tokenizer adds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig
 
 from minigpt import assets
 from minigpt.domain.config import load_domain
 from minigpt.errors import ExportError
-from minigpt.evaluation import Suite, evaluate, summarize
+from minigpt.evaluation import Suite, choose_opening, evaluate, summarize
 from minigpt.evaluation.lm import window_limit
 from minigpt.evaluation.mcq import TEMPLATE
 from minigpt.exporting.quiet import silence, silence_children
@@ -44,12 +46,39 @@ TOLERANCE = 1e-4
 SCRIPT = """\
 #!/bin/sh
 # sh run.sh MODEL_FOLDER [more options of lm_eval]
+# Texts stand behind the token that suits the exported model best. For another model give the one that `minigpt eval`
+# names, a line end as \\n: OPENING='<|endoftext|>' sh run.sh MODEL_FOLDER
 model="$(realpath "$1")"; shift; cd "$(dirname "$0")" || exit 1
-kind=hf; dtype=,dtype=float32
-[ -f "$model/genai_config.json" ] && kind=onnxruntime-genai && dtype=
-set -- --model_args "pretrained=$model,max_length={window}$dtype" "$@"
-exec lm_eval --model "$kind" --include_path . --tasks {tag} "$@"
+opening={opening}
+if [ -f "$model/genai_config.json" ]; then
+    # lm-eval always reads such a model behind its bos token.
+    exec lm_eval --model onnxruntime-genai --model_args "pretrained=$model,max_length={window}" \\
+        --include_path . --tasks {tag} "$@"
+fi
+prefix="$(python3 opening.py "$model" "${{OPENING:-$opening}}")" || exit 1
+arguments="pretrained=$model,max_length={window},dtype=float32"
+lm_eval --model hf --model_args "$arguments,add_bos_token=False,prefix_token_id=$prefix" \\
+    --include_path . --tasks {tag}_{texts} "$@" || exit 1
 """
+# Lines that follow where there are questions.
+QUESTIONS_SCRIPT = """\
+exec lm_eval --model hf --model_args "$arguments" --include_path . --tasks {tag}_{questions} "$@"
+"""
+# `opening.py`, which `run.sh` calls: ids of one token differ between vocabularies.
+OPENING_SCRIPT = """\
+import sys
+
+from transformers import AutoTokenizer
+
+folder, text = sys.argv[1:]
+text = text.replace("\\\\n", "\\n")
+ids = AutoTokenizer.from_pretrained(folder).encode(text, add_special_tokens=False)
+if len(ids) != 1:
+    sys.exit(f"{text!r} is not one token of this model; name its opening: OPENING=... sh run.sh MODEL_FOLDER")
+print(ids[0])
+"""
+# Tags of the tasks that are scored in one call of lm-eval.
+TEXTS, QUESTIONS = "texts", "questions"
 # Name of each checked metric in lm-eval's results.
 METRICS = {"bits_per_byte": "bits_per_byte,none", "accuracy": "acc,none", "accuracy_norm": "acc_bytes,none"}
 
@@ -64,18 +93,25 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     suite = build_suite(domain, seed=request.seed, limit=request.limit, reporter=reporter)
     tag = f"minigpt_{slug(domain.name)}"
     names = write_tasks(suite, folder, tag)
-    positions = AutoConfig.from_pretrained(request.source.path, local_files_only=True).max_position_embeddings
     write_text(folder / "tasks.txt", "".join(f"{name}\n" for name in names.values()))
-    write_text(folder / "run.sh", run_script(min(WINDOW, positions), tag))
     with reporter.stage("Scoring a slice with lm-eval"):
-        checks = check_slice(request.source.path, suite)
+        model, tokenizer = (
+            assets.load_model(request.source.path, dtype="float32"),
+            assets.load_tokenizer(request.source.path),
+        )
+        opening = choose_opening(model, tokenizer, suite.dev, batch_tokens=WINDOW)
+        checks = check_slice(model, tokenizer, suite, opening.token)
+    script = run_script(window_limit(model, WINDOW), tag, opening.text, asks=bool(suite.questions))
+    write_text(folder / "run.sh", script)
+    write_text(folder / "opening.py", OPENING_SCRIPT)
     for check in checks:
         if not check.passed:
             raise ExportError(f"lm-eval's {check.name} differs from ours by {check.difference:.2g}; nothing was kept.")
-    return Written(weights=(), settings={"tag": tag, "window": WINDOW, "tasks": len(names)}, checks=checks)
+    settings: dict[str, str | int] = {"tag": tag, "window": WINDOW, "tasks": len(names), "opening": opening.text}
+    return Written(weights=(), settings=settings, checks=checks)
 
 
-def run_script(window: int, tag: str) -> str:
+def run_script(window: int, tag: str, opening: str, *, asks: bool) -> str:
     """Fill in the shell script that scores the folder it is given: a plain model, or one in the GenAI format.
 
     The script resolves the path before it changes to its own folder, where the data files are.
@@ -83,8 +119,12 @@ def run_script(window: int, tag: str) -> str:
     Args:
         window: longest window in tokens.
         tag: lm-eval's tag of all tasks.
+        opening: text of the token before every text.
+        asks: whether there are questions.
     """
-    return SCRIPT.format(window=window, tag=tag)
+    script = SCRIPT + (QUESTIONS_SCRIPT if asks else "")
+    quoted = shlex.quote(opening.replace("\n", "\\n"))
+    return script.format(window=window, tag=tag, opening=quoted, texts=TEXTS, questions=QUESTIONS)
 
 
 def write_tasks(suite: Suite, folder: Path, tag: str) -> dict[str, str]:
@@ -100,9 +140,9 @@ def write_tasks(suite: Suite, folder: Path, tag: str) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for task, documents in suite.texts.items():
-        names[task] = _write_task(folder, tag, f"{slug(task)}_text", text_task(), text_rows(documents))
+        names[task] = _write_task(folder, (tag, TEXTS), f"{slug(task)}_text", text_task(), text_rows(documents))
     for task, questions in suite.questions.items():
-        names[task] = _write_task(folder, tag, slug(task), question_task(), question_rows(questions))
+        names[task] = _write_task(folder, (tag, QUESTIONS), slug(task), question_task(), question_rows(questions))
     return names
 
 
@@ -146,25 +186,37 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _write_task(folder: Path, tag: str, name: str, task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write data and definition of one task, and return its name in lm-eval."""
+def _write_task(
+    folder: Path, tags: tuple[str, str], name: str, task: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> str:
+    """Write data and definition of one task, and return its name in lm-eval.
+
+    Args:
+        folder: where the files go.
+        tags: lm-eval's tag of all tasks, and the kind of this one.
+        name: the task's name.
+        task: its definition without data.
+        rows: its data.
+    """
     full_name = f"minigpt_{name}"
     data_file = f"{full_name}.jsonl"
     write_jsonl(folder / data_file, rows)
     data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": data_file}}, "test_split": "test"}
-    definition = {"task": full_name, "tag": [tag], **data, **task, "metadata": {"version": 1}}
+    definition = {"task": full_name, "tag": [tags[0], "_".join(tags)], **data, **task, "metadata": {"version": 1}}
     write_text(folder / f"{full_name}.yaml", yaml.safe_dump(definition, sort_keys=False, allow_unicode=True))
     return full_name
 
 
-def check_slice(model_dir: Path, suite: Suite) -> tuple[Check, ...]:
+def check_slice(model: Any, tokenizer: Any, suite: Suite, opening: int) -> tuple[Check, ...]:
     """Score the first passages and questions of every task with lm-eval and with minigpt, and compare.
 
     lm-eval runs on its own Hugging Face class, from the files that a user would give it.
 
     Args:
-        model_dir: the model's folder.
+        model: the loaded model, in float32.
+        tokenizer: its tokenizer.
         suite: texts and question sets by task.
+        opening: id of the token before every text.
 
     Returns:
         One check for each metric of each task.
@@ -173,11 +225,14 @@ def check_slice(model_dir: Path, suite: Suite) -> tuple[Check, ...]:
         texts={task: documents[:SLICE] for task, documents in suite.texts.items()},
         questions={task: replace(full, questions=full.questions[:SLICE]) for task, full in suite.questions.items()},
     )
-    model, tokenizer = assets.load_model(model_dir, dtype="float32"), assets.load_tokenizer(model_dir)
-    results = summarize(evaluate(model, tokenizer, part, window=WINDOW, batch_tokens=WINDOW))
+    results = summarize(evaluate(model, tokenizer, part, window=WINDOW, batch_tokens=WINDOW, opening=opening))
     with tempfile.TemporaryDirectory() as name:
-        names = write_tasks(part, Path(name), "slice")
-        reference = lm_eval_results(model, tokenizer, Path(name), list(names.values()))
+        folder = Path(name)
+        names = write_tasks(part, folder, "slice")
+        texts, questions = ([names[task] for task in tasks] for tasks in (part.texts, part.questions))
+        reference = lm_eval_results(model, tokenizer, folder, texts, add_bos_token=False, prefix_token_id=opening)
+        if questions:
+            reference |= lm_eval_results(model, tokenizer, folder, questions)
     return tuple(_check(result, reference[names[result.task]]) for result in results if result.metric in METRICS)
 
 
@@ -189,7 +244,9 @@ def _check(result: MetricResult, reference: Mapping[str, float]) -> Check:
     )
 
 
-def lm_eval_results(model: Any, tokenizer: Any, folder: Path, tasks: list[str]) -> dict[str, dict[str, float]]:
+def lm_eval_results(
+    model: Any, tokenizer: Any, folder: Path, tasks: list[str], **options: Any
+) -> dict[str, dict[str, float]]:
     """Score the tasks in `folder` with lm-eval.
 
     Args:
@@ -197,6 +254,7 @@ def lm_eval_results(model: Any, tokenizer: Any, folder: Path, tasks: list[str]) 
         tokenizer: its tokenizer.
         folder: the folder with the tasks' files.
         tasks: lm-eval's names of the tasks.
+        **options: of lm-eval's Hugging Face class.
 
     Returns:
         Metrics by task, each under lm-eval's names.
@@ -208,7 +266,13 @@ def lm_eval_results(model: Any, tokenizer: Any, folder: Path, tasks: list[str]) 
 
     with silence(), silence_children(), contextlib.chdir(folder):
         answer = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, max_length=window_limit(model, WINDOW), batch_size=1),
+            model=HFLM(
+                pretrained=model,
+                tokenizer=tokenizer,
+                max_length=window_limit(model, WINDOW),
+                batch_size=1,
+                **options,
+            ),
             tasks=tasks,
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
             bootstrap_iters=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minigpt.evaluation import ItemScores, summarize, text_bits
+from minigpt.evaluation import ItemScores, choose_opening, summarize, text_bits
 from minigpt.evaluation.suite import sample_documents
 from minigpt.exporting.request import ExportRequest, read_corpus
 from minigpt.files import fingerprint
@@ -17,6 +17,8 @@ BATCH_TOKENS = 1024
 def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, reporter: Reporter) -> Quality:
     """Measure source and export on the same held-out passages of `request.domain`.
 
+    Both read them behind the opening that suits the source best on dev text.
+
     Returns:
         Bits per byte of both, with the paired difference.
 
@@ -26,6 +28,9 @@ def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, 
     corpus = request.corpus or read_corpus(request, reporter=reporter)
     domain = corpus.domain
     documents = sample_documents(corpus.heldout, request.quality_bytes, seed=request.seed)
+    opening = choose_opening(
+        scoring_model(source), source.tokenizer, corpus.dev, batch_tokens=BATCH_TOKENS, reporter=reporter
+    )
     before, after = (
         ItemScores(
             texts={
@@ -34,6 +39,7 @@ def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, 
                     runtime.tokenizer,
                     documents,
                     batch_tokens=BATCH_TOKENS,
+                    opening=opening.token,
                     title=f"Reading {domain} with {runtime.name}",
                     reporter=reporter,
                 )
@@ -44,6 +50,7 @@ def measure_quality(source: Runtime, exported: Runtime, request: ExportRequest, 
     return Quality(
         domain=domain,
         fingerprint=fingerprint(documents),
-        source=summarize(before, seed=request.seed),
-        exported=summarize(after, parent=before, seed=request.seed),
+        source=summarize(before),
+        exported=summarize(after, parent=before),
+        opening=opening.text,
     )

@@ -1,7 +1,7 @@
-"""Causal attention without a mask, for right-padded rows and for windows packed into one row.
+"""Attention of training steps: without a mask on a GPU, by plain products on a processor where these are faster.
 
-transformers builds no mask for an attention function that is not its own, so no training step waits for the device to
-inspect one.
+transformers builds no mask for an attention function that is not its own, so no training step on a GPU waits for the
+device to inspect one. That attention serves right-padded rows and windows packed into one row.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt.healing.recipe import Precision
+from minigpt.machine import has_fast_bf16
+
 # Name under which the attention function is registered with transformers.
 CAUSAL = "minigpt_causal"
 # Largest head size that the variable-length kernel of torch supports.
 MAX_HEAD_SIZE = 256
 # Lowest compute capability (Ampere) that the kernel runs on.
 MIN_CAPABILITY = (8, 0)
+# transformers' attention by torch's fused kernel, and the one by plain products of matrices.
+FUSED, PLAIN = "sdpa", "eager"
+# Longest rows, in tokens, whose gradients plain products compute faster than the fused kernel of a processor.
+MAX_PLAIN_LENGTH = 512
+# Most attention scores of a layer, since plain products keep them all for the backward pass.
+MAX_PLAIN_SCORES = 2**22
 
 
 @contextmanager
@@ -116,3 +125,44 @@ def has_packed_attention(head: int, device: torch.device) -> bool:
     has_kernel = torch.backends.cuda.is_flash_attention_available()
     is_supported = has_kernel and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
     return has_arguments and is_supported and head % 8 == 0 and head <= MAX_HEAD_SIZE
+
+
+def plain_is_faster(device: torch.device, precision: Precision, *, rows: int, length: int, heads: int) -> bool:
+    """Say whether plain products of matrices give a batch's gradients faster than torch's fused attention.
+
+    They do in bf16 on a processor, whose fused kernel is slow in the backward pass, as long as the rows are short. A
+    pass without gradients is faster with the fused kernel at every length.
+
+    Args:
+        device: where the model is trained.
+        precision: arithmetic of the recipe.
+        rows: rows of the batch.
+        length: tokens of a row, padding included.
+        heads: query heads of a layer.
+    """
+    in_bf16 = device.type == "cpu" and precision != "fp32" and has_fast_bf16(device)
+    return in_bf16 and length <= MAX_PLAIN_LENGTH and rows * heads * length**2 <= MAX_PLAIN_SCORES
+
+
+@contextmanager
+def step_attention(model: Any, ids: Tensor, precision: Precision) -> Iterator[None]:
+    """Let a model compute the gradients of one batch with the attention that is fastest, and put its own back.
+
+    A model that attends by neither of transformers' two usual functions stays as it is.
+
+    Args:
+        model: a causal language model of transformers.
+        ids: the batch, int64 [rows, length].
+        precision: arithmetic of the recipe.
+    """
+    rows, length = ids.shape
+    heads = getattr(model.config, "num_attention_heads", 0)
+    faster = plain_is_faster(ids.device, precision, rows=rows, length=length, heads=heads)
+    if not faster or model.config._attn_implementation != FUSED:
+        yield
+        return
+    model.set_attn_implementation(PLAIN)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(FUSED)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import MiniGPTError
 from minigpt.healing import checkpoint as checkpoints
-from minigpt.healing.attention import causal_attention
+from minigpt.healing.attention import causal_attention, step_attention
 from minigpt.healing.average import Average
 from minigpt.healing.data import Bound, PaddedBatch, TokenText, epochs, with_noise
 from minigpt.healing.forward import autocast, bits_per_byte
@@ -103,12 +103,12 @@ class Run:
             self._prepare(text, reporter)
             left = self.recipe.steps - self.step
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
-                if self.evaluate_if_due():
+                if self._evaluate_and_tell(reporter):
                     return
                 self.advance(next(batches))
                 if checkpoint is not None and time.perf_counter() - self.saved >= CHECKPOINT_SECONDS:
                     self.save(checkpoint, run_id, reporter)
-            self.evaluate_if_due(last=True)
+            self._evaluate_and_tell(reporter, last=True)
 
     def batches(self, text: TokenText) -> Iterator[PaddedBatch]:
         """Return the batches of a training text from the current step on."""
@@ -195,6 +195,15 @@ class Run:
             self.overshot = self._has_overshot(last)
         return self.diverged or self.overshot or (due and 0 < self.recipe.patience <= self.step - self.best_step)
 
+    def _evaluate_and_tell(self, reporter: Reporter, *, last: bool = False) -> bool:
+        """Do what :meth:`evaluate_if_due` does, and tell the first and the latest dev loss after an evaluation."""
+        looks = len(self.losses)
+        stops = self.evaluate_if_due(last=last)
+        if len(self.losses) > looks:
+            losses = [f"{loss:.3f}" for _, loss in self.losses]
+            reporter.detail(f"dev {' -> '.join(dict.fromkeys((losses[0], losses[-1])))}")
+        return stops
+
     def _has_overshot(self, last: bool) -> bool:
         """Say whether the learning rate did harm, or the whole run (`last`) gained nothing."""
         first, *later = [loss for _, loss in self.losses]
@@ -252,7 +261,8 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         ids, places = batch.ids.to(self.device), batch.places.to(self.device)
         with autocast(self.device, self.recipe.precision):
-            logits = logits_at(self.model, places, input_ids=ids)
+            with step_attention(self.model, ids, self.recipe.precision):
+                logits = logits_at(self.model, places, input_ids=ids)
             teacher_logits = self.teacher.logits(ids, places) if self.teacher is not None else None
         labels = batch.labels.to(self.device)
         gradient = healing_gradient(logits, labels, teacher_logits, self.recipe.distill, self.recipe.temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from minigpt.healing.data import TokenText
@@ -22,3 +23,13 @@ def token_text(tokenizer: Any, documents: Sequence[Document], window: int, *, en
     """
     windows = tuple(tuple(ids) for ids in tokenize(tokenizer, documents, window=window, end=end))
     return TokenText(windows=windows, bytes=sum(len(document.text.encode()) for document in documents))
+
+
+def behind(text: TokenText, opening: int) -> TokenText:
+    """Put another opening token before every window of a text.
+
+    Args:
+        text: of :func:`token_text`.
+        opening: id of the token.
+    """
+    return replace(text, windows=tuple((opening, *window[1:]) for window in text.windows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from minigpt.corpus import build_corpus
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
@@ -25,11 +26,13 @@ def evaluate_ref(
 ) -> StageReport:
     """Measure perplexity and multiple choice of a model on a domain's held-out split and on general text.
 
+    Texts stand behind the opening that suits the model best on the domain's dev text.
+
     Args:
         ref: A model folder, build folder, export folder, catalog id, Hub id, GGUF file or `pypi:` asset.
         domain: Name or file of a domain.
         device: A torch device or "auto".
-        seed: Seed of the split and the bootstrap; a build with the same seed has the same held-out documents.
+        seed: Seed of the split; a build with the same seed has the same held-out documents.
         limit: Most passages of each text and questions of each set; None measures all.
         online: Also use the domain's Hub data sets.
         reporter: Receives the progress.
@@ -50,7 +53,8 @@ def evaluate_ref(
         parameters=runtime.parameters,
         bytes=runtime.bytes,
         seconds=time.perf_counter() - started,
-        metrics=summarize(scores, seed=seed),
+        metrics=summarize(scores),
+        opening=scores.opening,
     )
 
 
@@ -70,4 +74,4 @@ def build_suite(domain: DomainConfig, *, seed: int, limit: int | None, reporter:
     suite = suite_for(corpus, general, max_questions=limit, seed=seed)
     if limit is None:
         return suite
-    return Suite(texts={task: documents[:limit] for task, documents in suite.texts.items()}, questions=suite.questions)
+    return replace(suite, texts={task: documents[:limit] for task, documents in suite.texts.items()})

@@ -9,6 +9,7 @@ from minigpt import report
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
+from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.finish import finish, register_and_slim
@@ -18,8 +19,9 @@ from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
 from minigpt.pipeline.plan import check_target, plan_pruning, prune
-from minigpt.pipeline.run import Run, SavedModel, build_key, deciding_options, load_parent, resolve_run
+from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
+from minigpt.pipeline.source import source_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text
 from minigpt.pipeline.workspace import Workspace, finished
@@ -60,10 +62,10 @@ def _plan_one(run: Run) -> PlanSummary:
     corpora, _ = read(run)
     parent = load_parent(run)
     check_target(run, parent)
-    source = SavedModel(path=parent.path, key=parent.fingerprint)
+    tuned = None
     if run.settings.tuned_parent:
         _, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
-        source = tuned.model if tuned is not None else source
+    source = source_of(run, parent, tuned)
     text = planning_text(corpora, run.settings)
     return summarize_plan(
         run.domain.name, parent.path, plan_pruning(run, parent, corpora.domain.fingerprint, text, source).plan
@@ -137,7 +139,9 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     plan = planned.plan
     same = plan.tokens is None
     pruned, seconds = prune(run, ground.planning, planned, source)
-    before = measure(run, ground.suite, "pruned", pruned)
+    # A sweep compares its points before healing, too.
+    share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
+    before = measure(run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, share=share)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from minigpt.evaluation import ItemScores, summarize
+from minigpt.evaluation.part import items_of_part
 from minigpt.pipeline.measure import Measurement
 from minigpt.pipeline.run import SavedModel
 from minigpt.results import Interval, StageReport, Training
@@ -20,14 +21,12 @@ class Controls:
         twin: items of the distilled twin; None where it was left out.
         stages: their stages of the report.
         source: the model that is pruned and that teaches: the tuned parent, or the parent where there is none.
-        seed: seed of the bootstrap.
     """
 
     parent: ItemScores
     tuned: ItemScores | None
     stages: tuple[StageReport, ...]
     source: SavedModel
-    seed: int
     twin: ItemScores | None = None
 
 
@@ -48,7 +47,6 @@ def controls_of(
     parent: Measurement,
     source: SavedModel,
     *,
-    seed: int,
     tuned: Measurement | None = None,
     tuning: Training | None = None,
     tuning_seconds: float = 0.0,
@@ -58,17 +56,16 @@ def controls_of(
     Args:
         parent: measurement of the parent.
         source: the model that is pruned and that teaches.
-        seed: seed of the bootstrap.
         tuned: measurement of the tuned parent, if there is one.
         tuning: training record of the tuned parent.
         tuning_seconds: time that the tuning took.
     """
-    stages = [replace(parent.report, metrics=summarize(parent.scores, seed=seed))]
+    stages = [replace(parent.report, metrics=summarize(parent.scores))]
     if tuned is not None:
         stages.append(
             replace(
                 tuned.report,
-                metrics=summarize(tuned.scores, parent=parent.scores, seed=seed),
+                metrics=summarize(tuned.scores, parent=parent.scores),
                 seconds=tuned.report.seconds + tuning_seconds,
                 training=tuning,
             )
@@ -78,7 +75,6 @@ def controls_of(
         tuned=tuned.scores if tuned is not None else None,
         stages=tuple(stages),
         source=source,
-        seed=seed,
     )
 
 
@@ -92,6 +88,8 @@ def compare_with_controls(
 ) -> StageReport:
     """Make the report's stage of a pruned model: its metrics and its differences to the controls.
 
+    A model that was measured on a part of the texts and questions is compared on that part.
+
     Args:
         controls: the models to compare with.
         measurement: measurement of the pruned model.
@@ -99,9 +97,9 @@ def compare_with_controls(
         seconds: time that making the model took, without measuring it.
         training: its training record, if it was trained.
     """
-    scores, seed = measurement.scores, controls.seed
-    to_parent = summarize(scores, parent=controls.parent, seed=seed)
-    to_tuned, to_twin = _differences(scores, controls.tuned, seed), _differences(scores, controls.twin, seed)
+    scores = measurement.scores
+    to_parent = summarize(scores, parent=items_of_part(controls.parent, scores))
+    to_tuned, to_twin = _differences(scores, controls.tuned), _differences(scores, controls.twin)
     metrics = []
     for result in to_parent:
         comparable, key = same_vocabulary or result.metric != "token_perplexity", (result.task, result.metric)
@@ -117,9 +115,9 @@ def compare_with_controls(
     return replace(report, metrics=tuple(metrics), training=training, seconds=report.seconds + seconds)
 
 
-def _differences(scores: ItemScores, control: ItemScores | None, seed: int) -> dict[tuple[str, str], Interval | None]:
+def _differences(scores: ItemScores, control: ItemScores | None) -> dict[tuple[str, str], Interval | None]:
     """Compute the paired differences of a model to a control by task and metric; none without a control."""
     if control is None:
         return {}
-    results = summarize(scores, parent=control, seed=seed)
+    results = summarize(scores, parent=items_of_part(control, scores))
     return {(result.task, result.metric): result.paired_difference_vs_parent for result in results}

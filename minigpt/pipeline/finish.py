@@ -9,15 +9,16 @@ from pathlib import Path
 from minigpt import __version__, report
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import Suite
-from minigpt.files import file_sha256, fingerprint, link, write_json, write_text
+from minigpt.files import file_sha256, fingerprint, link, to_plain, write_json, write_text
 from minigpt.machine import device_name, versions
 from minigpt.models import catalog
 from minigpt.pipeline.chat import chat_note
 from minigpt.pipeline.control_notes import control_notes
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.notes import attributions, notes
-from minigpt.pipeline.recipe import RECIPE, recipe_text
+from minigpt.pipeline.recipe import RECIPE, flatten_settings, recipe_text
 from minigpt.pipeline.run import Run
+from minigpt.pipeline.settings import PRESETS, Settings
 from minigpt.pipeline.workspace import Workspace
 from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
@@ -109,6 +110,8 @@ def build_report(
         removed_parameters=plan.removed_parameters,
         corpus_counts=ground.corpora.domain.counts,
         attributions=attributions(ground.corpora, ground.text),
+        general_share=ground.text.general_share if ground.corpora.general is not None else None,
+        overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
         notes=(
             *notes(
@@ -119,6 +122,7 @@ def build_report(
                 plan,
                 precision=parent.precision,
                 trained=any(stage.training is not None for stage in stages),
+                share=min(stage.share for stage in stages),
             ),
             *control_notes(ground, stages),
             *extra_notes,
@@ -130,6 +134,17 @@ def build_report(
             "corpus": ground.corpora.domain.fingerprint,
         },
     )
+
+
+def changed_settings(preset: Settings, settings: Settings) -> dict[str, str]:
+    """List the settings that differ from the preset's, as `--set` takes them; a recipe names all of them.
+
+    Args:
+        preset: Settings of the preset.
+        settings: Settings of the build.
+    """
+    before, after = (flatten_settings(to_plain(values)) for values in (preset, settings))
+    return {name: value for name, value in after.items() if before.get(name) != value}
 
 
 def task_fingerprints(suite: Suite) -> dict[str, str]:

@@ -12,6 +12,7 @@ from minigpt.pipeline.read import Corpora, check_bound, read_corpora
 from minigpt.pipeline.repeats import Repeat, repeat_tuning
 from minigpt.pipeline.run import Run, SavedModel
 from minigpt.pipeline.sampling import add_sampled, needs_writer
+from minigpt.pipeline.source import source_of
 from minigpt.pipeline.text import PlanningText, TrainingText, planning_text, training_text
 from minigpt.pipeline.tuning import TunedParent, tune_briefly, tune_parent
 from minigpt.pipeline.twin import add_twin
@@ -85,14 +86,12 @@ def lay_groundwork(
     untuned = SavedModel(path=parent.path, key=parent.fingerprint)
     measured = measure(run, suite, "parent", untuned)
     text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
-    seed = run.options.seed
-    controls = controls_of(measured, untuned, seed=seed)
+    controls = controls_of(measured, untuned)
     repeats: tuple[Repeat, ...] = ()
     if tuned is not None:
         controls = controls_of(
             measured,
-            tuned.model,
-            seed=seed,
+            source_of(run, parent, tuned),
             tuned=measure(run, suite, "parent_tuned", tuned.model),
             tuning=tuned.training,
             tuning_seconds=tuned.seconds,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
+from minigpt.evaluation import choose_opening
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.healing import Bound, bits_per_byte, train
+from minigpt.healing import Bound, TokenText, bits_per_byte, train
 from minigpt.healing.teacher import teacher_of
-from minigpt.healing.tokenized import token_text
+from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import release
 from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
@@ -73,8 +74,8 @@ def heal(
             tokenizer = assets.load_tokenizer(pruned.path)
             end = document_end(tokenizer, *configs_in(pruned.path))
             train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
-            bound = _bound(run, corpora, parent, tokenizer)
             model = load(run, pruned.path, training=True)
+            bound = _bound(run, corpora, parent, model, tokenizer)
             teacher = teacher_of(load(run, source.path), plan.tokens, model) if recipe.distill else None
             training = train(
                 model,
@@ -113,14 +114,30 @@ def removed_of_decoder(parent: Path, pruned: Path) -> float:
     return max(0.0, 1 - sizes[1] / sizes[0])
 
 
-def _bound(run: Run, corpora: Corpora, parent: assets.Parent, tokenizer: Any) -> Bound | None:
-    """Set the bound on general dev text: a multiple of the parent's bits per byte; None where there is no bound."""
+def _bound(run: Run, corpora: Corpora, parent: assets.Parent, pruned: Any, tokenizer: Any) -> Bound | None:
+    """Set the bound on general dev text: a multiple of the parent's bits per byte; None where there is no bound.
+
+    Each model reads the text behind the opening that suits it best on the domain's dev text, as it is measured.
+
+    Args:
+        run: the build.
+        corpora: domain and general text.
+        parent: the untuned parent.
+        pruned: the model that will be trained.
+        tokenizer: its tokenizer.
+    """
     limit = run.settings.keep_general
     if corpora.general is None or limit is None:
         return None
     documents, window = corpora.general.dev, run.settings.heal.window
+
+    def read_by(model: Any, tokenizer: Any) -> TokenText:
+        text, batch_tokens = token_text(tokenizer, documents, window), run.settings.evaluation.batch_tokens
+        opening = choose_opening(model, tokenizer, corpora.domain.dev, batch_tokens=batch_tokens, reporter=run.reporter)
+        return behind(text, opening.token)
+
     model = load(run, parent.path)
-    cost = bits_per_byte(model, token_text(assets.load_tokenizer(parent.path), documents, window))
+    cost = bits_per_byte(model, read_by(model, assets.load_tokenizer(parent.path)))
     del model
     release()
-    return Bound(text=token_text(tokenizer, documents, window), limit=limit * cost)
+    return Bound(text=read_by(pruned, tokenizer), limit=limit * cost)

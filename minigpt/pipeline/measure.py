@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minigpt import assets
+from minigpt import __version__, assets
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
+from minigpt.evaluation.kept import evaluate_kept
+from minigpt.evaluation.opening import choose_opening
 from minigpt.files import fingerprint, read_json, write_json
+from minigpt.machine import measuring_dtype, versions
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.results import StageName, StageReport
@@ -16,6 +19,8 @@ from minigpt.transformer.packing import prefix_token
 
 SCORES = "scores.json"
 FACTS = "facts.json"
+# Libraries whose versions decide, with ours, whether scores of an earlier build still hold.
+LIBRARIES = ("torch", "transformers", "tokenizers")
 TITLES = {
     "parent": "Evaluating the parent",
     "parent_tuned": "Evaluating the tuned parent",
@@ -53,25 +58,33 @@ class ModelFacts:
     sample: str
 
 
-def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Measurement:
+def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, share: float = 1.0) -> Measurement:
     """Evaluate a saved model; never one in memory, so that the measured model is the shipped one.
+
+    The parent's scores are kept for later builds, and those of earlier builds are used.
 
     Args:
         run: the build.
         suite: the texts and questions that are measured.
         stage: the stage that the model belongs to.
         model: the model to measure.
+        share: the part that `suite` is of what the other stages are measured on, for the report.
     """
 
     def make(folder: Path) -> None:
         with run.reporter.stage(TITLES[stage]):
             loaded, tokenizer = load(run, model.path), assets.load_tokenizer(model.path)
-            save_scores(scores_of(run, suite, loaded, tokenizer), folder / SCORES)
+            if stage == "parent":
+                scores = parent_scores(run, suite, loaded, tokenizer, model.key)
+            else:
+                scores = scores_of(run, suite, loaded, tokenizer)
+            save_scores(scores, folder / SCORES)
             write_json(folder / FACTS, _facts(run, stage, loaded, tokenizer, model.path))
 
     name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
+    scores = load_scores(folder / SCORES)
     report = StageReport(
         stage=stage,
         parameters=facts.parameters,
@@ -79,12 +92,51 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel) -> Meas
         seconds=done.seconds,
         metrics=(),
         sample=facts.sample,
+        share=share,
+        opening=scores.opening,
     )
-    return Measurement(scores=load_scores(folder / SCORES), report=report)
+    return Measurement(scores=scores, report=report)
 
 
-def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
-    """Score a model in memory on the build's texts and questions."""
+def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) -> ItemScores:
+    """Score the parent, as far as no earlier build has scored it on the same texts and questions.
+
+    Args:
+        run: the build; with `force` everything is measured again.
+        suite: the texts and questions that are measured.
+        model: the parent.
+        tokenizer: its tokenizer.
+        key: the parent's fingerprint.
+    """
+    settings = run.settings.evaluation
+    opening = choose_opening(model, tokenizer, suite.dev, batch_tokens=settings.batch_tokens, reporter=run.reporter)
+    conditions = {
+        "model": key,
+        "opening": opening.token,
+        "tokens": (settings.window, settings.batch_tokens),
+        "device": (run.device.partition(":")[0], str(measuring_dtype(run.device))),
+        "versions": versions(__version__, LIBRARIES),
+    }
+    scores = evaluate_kept(
+        suite,
+        lambda part: scores_of(run, part, model, tokenizer, opening=opening.token),
+        conditions,
+        anew=run.options.force,
+        reporter=run.reporter,
+    )
+    return replace(scores, opening=opening.text)
+
+
+def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any, *, opening: int | None = None) -> ItemScores:
+    """Score a model in memory on the build's texts, behind the opening that suits it best, and on its questions.
+
+    Args:
+        run: the build.
+        suite: the texts and questions that are measured.
+        model: the model.
+        tokenizer: its tokenizer.
+        opening: the token before every text, where it is chosen already.
+    """
     settings = run.settings.evaluation
     return evaluate(
         model,
@@ -92,6 +144,7 @@ def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any) -> ItemScores:
         suite,
         batch_tokens=settings.batch_tokens,
         window=settings.window,
+        opening=opening,
         reporter=run.reporter,
     )
 

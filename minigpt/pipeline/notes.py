@@ -11,6 +11,13 @@ from minigpt.pipeline.text import TrainingText
 from minigpt.planning.allocate import TOLERANCE
 from minigpt.types import Attribution, PrunePlan
 
+# Origin of costs that the build measured itself, as `PrunePlan.sensitivity` says it.
+MEASURED = "measured"
+RUN_NOISE = (
+    "Intervals hold the noise of the documents and questions that were drawn, not that of training again: another run "
+    "of the same recipe gives other numbers (docs/results/intervals.md)."
+)
+
 
 def notes(
     run: Run,
@@ -21,6 +28,7 @@ def notes(
     *,
     precision: str,
     trained: bool,
+    share: float = 1.0,
 ) -> tuple[str, ...]:
     """Collect the notes of a build.
 
@@ -32,24 +40,21 @@ def notes(
         plan: the units that were kept.
         precision: precision of the parent's weights.
         trained: whether any stage was trained.
+        share: smallest share of the texts and questions that a stage was measured on.
     """
-    lines = [f"The budget was split by the sensitivity of: {plan.sensitivity}."] if plan.sensitivity else []
-    lines += size_note(plan)
+    lines = [*sensitivity_note(plan), *size_note(plan)]
     repaired = repair_of(method_named(run.options.method), run.settings.repair) is not None
     if not repaired and plan.parameters_after < plan.parameters_before:
         lines.append("The pruned model was not repaired by least squares.")
+    lines += part_note(share)
     if trained and text.general_share:
-        lines.append(
-            "General training text was mixed into tuning and healing, from the sources of the general text that is "
-            "measured (other documents): the general rows show what is kept with that help, and the untuned parent did "
-            "not have it."
-        )
+        lines.append(general_note(text, other=corpora.general is not None and bool(corpora.general.other)))
     if run.settings.keep_general is not None:
         lines.append(
             f"General text was to cost at most {run.settings.keep_general:g} times what it costs the parent: it "
             "counted as much as the domain's in statistics, plan, repair, vocabulary and healing."
         )
-    lines += generated_text_notes(run, text) if trained else []
+    lines += [RUN_NOISE, *generated_text_notes(run, text)] if trained else []
     lines += [
         f"The license of {source.name} is not known."
         for source in attributions(corpora, text)
@@ -69,9 +74,42 @@ def notes(
     return tuple(dict.fromkeys(lines))
 
 
+def sensitivity_note(plan: PrunePlan) -> list[str]:
+    """Note the origin of the costs that decided how much of each axis was cut."""
+    if not plan.sensitivity:
+        return []
+    if plan.sensitivity == MEASURED:
+        return ["How much to cut where was decided by costs measured on this model with the domain's dev text."]
+    return [
+        f"How much to cut where was decided by costs from a table, measured once ({plan.sensitivity}). "
+        "`--set plan.sensitivity=measure` measures them on this text."
+    ]
+
+
+def general_note(text: TrainingText, *, other: bool) -> str:
+    """Note that general text was trained on, and the rows on which that shows.
+
+    Args:
+        text: the training text.
+        other: whether general text of sources that nothing was trained on is measured too.
+    """
+    fairer = " `general/other`, of sources that nothing was trained on, is the fairer row." if other else ""
+    return (
+        f"General training text was mixed into tuning and healing, {text.general_share:g} times as much as domain "
+        "text, from the sources of the general text that is measured (other documents). So `general` shows what is "
+        f"kept with that help; the tuned parent had it too, the untuned parent did not.{fairer}"
+    )
+
+
 def generated_text_notes(run: Run, text: TrainingText) -> list[str]:
     """Note the generated training text: definitions put as questions, and sampled passages."""
     lines, is_tuned = [], run.settings.tuned_parent
+    if is_tuned and run.settings.blend:
+        share = f"{run.settings.blend:.0%}".replace("%", " %")
+        lines.append(
+            f"The model that is pruned and that teaches is a blend of weights: {share} of the untuned parent and the "
+            "rest of the tuned parent. The tuned parent that the report compares with is not blended."
+        )
     if text.definitions:
         lines.append(
             f"Definitions that stand in the training text were put as {len(text.definitions):,} questions and answers "
@@ -99,6 +137,16 @@ def size_note(plan: PrunePlan) -> list[str]:
     return [
         f"The target was {target:,} parameters; the result has {plan.parameters_after:,}, because {plan.method} "
         "removes in coarse steps."
+    ]
+
+
+def part_note(share: float) -> list[str]:
+    """Note that the pruned model was measured on a part of the texts and questions."""
+    if share >= 1:
+        return []
+    return [
+        f"The pruned model was measured on about {100 * share:.0f} % of the texts and questions before it healed (at "
+        "least ten of each): compare it by its paired differences, which are of that part, not by its values."
     ]
 
 

@@ -90,6 +90,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
 
     folder, done = run.workspace.stage("measured_pruned", name, make)
     form = read_json(folder / RECORD, PaperFormRecord)
+    scores = load_scores(folder / SCORES)
     stage = StageReport(
         stage="pruned",
         parameters=form.parameters,
@@ -97,8 +98,8 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         seconds=done.seconds,
         metrics=(),
         sample=form.sample,
+        opening=scores.opening,
     )
-    scores = load_scores(folder / SCORES)
     measured = Measurement(scores=scores, report=stage)
     return form, compare_with_controls(ground.controls, measured, same_vocabulary=form.plan.tokens is None), scores
 

@@ -16,6 +16,7 @@ from minigpt.pipeline.read import source_state
 from minigpt.pipeline.settings import Settings, settings_for
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
+from minigpt.report.text import short_reference
 
 # Prompt of the sample generation for a domain without prompts; never the user's text.
 NEUTRAL_PROMPT = "In short,"
@@ -137,7 +138,7 @@ def deciding_options(options: BuildOptions) -> dict[str, object]:
 
 def load_parent(run: Run) -> assets.Parent:
     """Fetch the parent, convert it if needed, and return it as a plain folder."""
-    with run.reporter.stage(f"Parent {run.options.base}"):
+    with run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
         return assets.parent(run.options.base, reporter=run.reporter)
 
 

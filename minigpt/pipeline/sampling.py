@@ -14,10 +14,13 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.files import fingerprint, read_jsonl, write_jsonl
+from minigpt.healing.blend import blend_weights
+from minigpt.healing.fused import fused_kernels
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import release
 from minigpt.pipeline.read import Corpora, clear_of_tests
 from minigpt.pipeline.run import Run, load
+from minigpt.pipeline.settings import Settings
 from minigpt.pipeline.text import TrainingText
 from minigpt.pipeline.tuning import TunedParent, short_tuning_key
 from minigpt.progress import SILENT, Reporter
@@ -58,8 +61,10 @@ def add_sampled(
 ) -> TrainingText:
     """Add passages that the briefly tuned parent writes to the training text, as many as the setting `text.sampled`.
 
-    Each passage continues a few tokens of a training document of the domain (or of general text, where its loss is
-    bounded), at temperature 1, up to 384 tokens or the model's end token. Passages that overlap held-out text, dev text
+    Each passage continues a few tokens of a training document, at temperature 1, up to 384 tokens or the model's end
+    token. The documents are the domain's, and for the share `text.sampled_general` (half at least, where the loss on
+    general text is bounded) those of the general text. With `blend` the writer is blended with the parent, as the
+    teacher is. Passages that overlap held-out text, dev text
     or test questions are dropped. Some kinds of attention cannot be sampled from: then there are no passages, and a
     note says so.
 
@@ -83,7 +88,7 @@ def add_sampled(
             kind = config.model_type
             run.reporter.note(f"No text is sampled: the attention of {kind} is not plainly causal.")
         with run.reporter.stage("Sampling text from the tuned parent"):
-            passages = _write(run, corpora, parent, text, writer.model.path) if samples and writer else ()
+            passages = _write(run, corpora, parent, writer.model.path) if samples and writer else ()
             write_jsonl(folder / "documents.jsonl", passages)
 
     folder, done = run.common.stage("sampled", key, make)
@@ -97,22 +102,36 @@ def add_sampled(
 
 def sampled_key(run: Run, parent: assets.Parent, text: TrainingText) -> str:
     """Fingerprint the passages that a build samples."""
-    return fingerprint(VERSION, short_tuning_key(run, parent, text), run.settings.text.sampled, LENGTH, OPENING)
+    settings = run.settings
+    choices = (settings.text.sampled, settings.text.sampled_general, settings.keep_general is not None, settings.blend)
+    return fingerprint(VERSION, short_tuning_key(run, parent, text), choices, LENGTH, OPENING)
 
 
-def _write(run: Run, corpora: Corpora, parent: assets.Parent, text: TrainingText, writer: Path) -> list[Document]:
-    """Let the tuned parent write passages, and drop those that overlap test text."""
-    tokenizer = assets.load_tokenizer(parent.path)
-    bounded = corpora.general is not None and run.settings.keep_general is not None
-    openings_from = text.real if bounded else corpora.domain.train
-    windows = token_text(tokenizer, openings_from, run.settings.tune.window).windows
+def _write(run: Run, corpora: Corpora, parent: assets.Parent, writer: Path) -> list[Document]:
+    """Let the tuned parent, blended as the teacher is, write passages, and drop those that overlap test text."""
+    tokenizer, settings = assets.load_tokenizer(parent.path), run.settings
     model = load(run, writer)
-    documents = write_passages(
-        model, tokenizer, windows, run.settings.text.sampled, seed=run.text_seed, reporter=run.reporter
-    )
+    if settings.blend:
+        blend_weights(model, load(run, parent.path), settings.blend)
+    passages: list[Document] = []
+    for offset, (documents, count) in enumerate(_parts(corpora, settings)):
+        windows = token_text(tokenizer, documents, settings.tune.window).windows
+        seed = run.text_seed + offset
+        passages += write_passages(model, tokenizer, windows, count, seed=seed, reporter=run.reporter)
     del model
     release()
-    return clear_of_tests(documents, corpora)
+    return clear_of_tests(passages, corpora)
+
+
+def _parts(corpora: Corpora, settings: Settings) -> list[tuple[tuple[Document, ...], int]]:
+    """Return the documents that passages go on from, the domain's and then the general ones, and how many passages."""
+    count, general = settings.text.sampled, corpora.general
+    share = settings.text.sampled_general if general is not None else 0.0
+    if general is not None and settings.keep_general is not None:
+        share = max(0.5, share)
+    from_general = round(share * count)
+    parts = [(corpora.domain.train, count - from_general), (general.train if general else (), from_general)]
+    return [(documents, number) for documents, number in parts if number and documents]
 
 
 def write_passages(
@@ -129,7 +148,7 @@ def write_passages(
     A passage that reaches the longest length without an end token goes on, as far as training is concerned.
 
     Args:
-        model: the model, in the precision to sample in.
+        model: the model, in the precision to sample in; on a GPU it keeps fused kernels, so give a copy.
         tokenizer: tokenizer of model and windows.
         windows: tokenized text; each window starts with the token that opens a text.
         count: number of passages to sample.
@@ -138,7 +157,8 @@ def write_passages(
     """
     prompts = draw_openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
     ends = end_tokens(tokenizer, model.config, model.generation_config)
-    rows = sample(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
+    with fused_kernels(model):
+        rows = sample(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
     texts = [tokenizer.decode(cut_at_end(row, ends), skip_special_tokens=True) for row in rows]
     return [
         Document(text=whole, source=SOURCE, license=LICENSE, ends=row[-1] in ends)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from minigpt.errors import UnknownName
+from minigpt.errors import ConfigError, UnknownName
 from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
 from minigpt.healing.tune import TuneSettings
@@ -35,6 +35,8 @@ class EvaluationSettings:
         heldout_bytes: bytes of held-out text; null measures all of it.
         questions: questions of each set; null takes all of them.
         general: measure general text and questions too.
+        pruned_share: part of the texts and questions that the pruned model is measured on before it heals, at least
+            ten of each; 1 measures it on all of them, as a sweep always does.
         window: longest context in tokens.
         batch_tokens: tokens of one forward pass.
         sample_tokens: length of the sample generation; 0 writes none.
@@ -44,6 +46,7 @@ class EvaluationSettings:
     heldout_bytes: int | None = None
     questions: int | None = None
     general: bool = True
+    pruned_share: float = 1.0
     window: int = 1024
     batch_tokens: int = 16384
     sample_tokens: int = 48
@@ -58,13 +61,22 @@ class TextSettings:
         general: bytes of general text mixed in, relative to the bytes of the domain's own text.
         definitions: number of times that the definitions in this text are added as questions and answers.
         sampled: number of passages that are sampled from the parent after a short tuning on this text.
+        sampled_general: share of the sampled passages that go on from general text instead of the domain's, 0 to 1; a
+            larger share keeps more of what the parent knows outside the sources, and less of the sources.
+        plan_general: count general text as much as the domain's in statistics, repair, probes and vocabulary.
         dev_bytes: bytes of dev text that decide when to stop; null reads all of it.
     """
 
     general: float = 0.0
     definitions: int = 0
     sampled: int = 0
+    sampled_general: float = 0.0
+    plan_general: bool = False
     dev_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sampled_general <= 1:
+            raise ConfigError(f"text.sampled_general must be between 0 and 1, not {self.sampled_general!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +91,9 @@ class Settings:
         text: settings of the training text.
         tuned_parent: tune the parent on the same text. It is the fair comparison, the model that is pruned, and the
             teacher; without it the parent is pruned as it is.
+        blend: share of the parent's own weights in the model that is pruned and that teaches, 0 or more and below 1;
+            the rest is the tuned parent's. A share of a quarter keeps more of the field beyond the sources, and costs
+            hardly anything on them (docs/results/sources.md). Nothing is blended without a tuned parent.
         recipe: a paper's healing recipe that replaces the preset's one; fields of `heal` that the user sets change it.
         keep_general: bound on general text, as a multiple of the parent's bits per byte on it. General text then
             counts as much as the domain's in statistics, plan, repair, vocabulary and healing, and healing keeps the
@@ -95,28 +110,39 @@ class Settings:
     repair: RepairSettings = field(default_factory=RepairSettings)
     text: TextSettings = field(default_factory=TextSettings)
     tuned_parent: bool = True
+    blend: float = 0.0
     recipe: str = "preset"
     keep_general: float | None = None
     twin: bool = False
     tune: TuneSettings = field(default_factory=lambda: TuneSettings(steps=200, learning_rate=2e-4, evaluate_every=50))
     heal: Recipe = field(
         default_factory=lambda: Recipe(
-            steps=600,
+            steps=1200,
             tokens_per_step=16384,
             learning_rate=5e-4,
             growth=4.0,
             optimizer="muon",
             distill=1.0,
-            evaluate_every=150,
+            evaluate_every=300,
         )
     )
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.blend < 1:
+            raise ConfigError(f"blend must be 0 or more and below 1, not {self.blend!r}.")
+
 
 # The preset "standard", from which "thorough" is derived.
-STANDARD = Settings(corpus=CorpusSettings(relevance=True), text=TextSettings(general=1.0, definitions=3, sampled=8_000))
+STANDARD = Settings(
+    corpus=CorpusSettings(relevance=True),
+    text=TextSettings(general=1.0, definitions=3, sampled=12_000, sampled_general=0.5, plan_general=True),
+    blend=0.25,
+)
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
-        evaluation=EvaluationSettings(heldout_bytes=64_000, questions=100, batch_tokens=1024, chat_tokens=0),
+        evaluation=EvaluationSettings(
+            heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0
+        ),
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),
         text=TextSettings(dev_bytes=20_000),
@@ -129,7 +155,7 @@ PRESETS: Mapping[str, Settings] = {
     "thorough": replace(
         STANDARD,
         text=replace(STANDARD.text, sampled=24_000),
-        heal=replace(STANDARD.heal, steps=2400, evaluate_every=400, average=0.995),
+        heal=replace(STANDARD.heal, steps=3200, evaluate_every=400, average=0.995),
     ),
 }
 

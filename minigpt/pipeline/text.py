@@ -22,13 +22,13 @@ Documents = tuple[Document, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanningText:
-    """The text that decides which units are kept; under a bound, general text counts as much as the domain's.
+    """The text that decides which units are kept; with `text.plan_general` or a bound, general text is half of it.
 
     Attributes:
         calibration: text for statistics and repair, in this order.
         counted: text in which tokens are counted.
         dev: the domain's dev text, for probes.
-        general_dev: general dev text, of which probes read as much; empty without a bound.
+        general_dev: general dev text, of which probes read as much; empty where the domain's text decides alone.
         general: general calibration text, for a contrast; empty without general text.
         window: longest piece, in tokens.
         batch_tokens: tokens of one forward pass.
@@ -77,13 +77,13 @@ def planning_text(corpora: Corpora, settings: Settings) -> PlanningText:
 
     Args:
         corpora: domain and general text.
-        settings: the bound on general text, the window and the size of a batch are read.
+        settings: the part of general text, the window and the size of a batch are read.
     """
     domain, general = corpora.domain, corpora.general
     calibration, counted = list(domain.calibration), [*domain.calibration, *domain.train]
     general_dev: Documents = ()
     key = domain.fingerprint
-    if general is not None and settings.keep_general is not None:
+    if general is not None and (settings.text.plan_general or settings.keep_general is not None):
         calibration = interleave(calibration, general.calibration)
         size = sum(len(document.text.encode()) for document in counted)
         counted += take_bytes([*general.calibration, *general.train], size)
@@ -118,7 +118,7 @@ def _packed(text: PlanningText, documents: Documents, tokenizer: Any, tokens: in
 
 
 def probe_documents(text: PlanningText, limit: int) -> list[Document]:
-    """Take about `limit` bytes of dev text, half of them from general text where its loss is bounded."""
+    """Take about `limit` bytes of dev text, half of them from general text where it counts for the plan."""
     if not text.general_dev:
         return take_bytes(text.dev, limit)
     return [*take_bytes(text.dev, limit // 2), *take_bytes(text.general_dev, limit // 2)]
@@ -143,7 +143,7 @@ def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> Trainin
         domain.fingerprint,
         general.fingerprint if general else "",
         bounded,
-        (replace(settings.text, sampled=0), seed),
+        (replace(settings.text, sampled=0, sampled_general=0.0, plan_general=False), seed),
     )
     return TrainingText(
         real=tuple(real),

@@ -5,7 +5,19 @@ from __future__ import annotations
 from minigpt.report.compare import Comparison, compare
 from minigpt.report.compare_table import render_comparison
 from minigpt.report.gate import check_gate, parse_gate
+from minigpt.report.next_steps import next_steps
 from minigpt.report.render import render, svg
 from minigpt.report.store import load, save
 
-__all__ = ["Comparison", "check_gate", "compare", "load", "parse_gate", "render", "render_comparison", "save", "svg"]
+__all__ = [
+    "Comparison",
+    "check_gate",
+    "compare",
+    "load",
+    "next_steps",
+    "parse_gate",
+    "render",
+    "render_comparison",
+    "save",
+    "svg",
+]

@@ -12,23 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.files import write_text
+from minigpt.report.facts import coverage_sentence, openings, preset
 from minigpt.report.figures import (
     FEW,
+    HEADLINE,
     SEEN,
-    Verdict,
     at_chance,
+    effective_documents,
     few_items,
     final_stage,
-    is_seen,
     metric_keys,
     metric_of,
-    ratio,
     same_vocabulary,
     verdict_vs_parent,
     verdict_vs_tuned,
     was_quantized,
 )
-from minigpt.results import BuildReport, MetricResult
+from minigpt.report.tasks import GENERAL, TRAIN, is_seen, text_name
+from minigpt.report.text import change, stage_title
+from minigpt.report.verdicts import recitation, sentences
+from minigpt.results import BuildReport, MetricResult, StageReport
 
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@[\w./-]+)?")
 TAGS = ("minigpt", "pruned", "structured-pruning", "domain-specialist")
@@ -145,7 +148,7 @@ def _eval_results(report: BuildReport) -> list[Any]:
         EvalResult(
             task_type="text-generation",
             dataset_type=f"minigpt-{result.task.replace('/', '-')}",
-            dataset_name=f"{result.task} ({SEEN if is_seen(result.task) else 'held out'})",
+            dataset_name=f"{result.task} ({_kind(result.task)})",
             metric_type=result.metric,
             metric_name=result.metric.replace("_", " "),
             metric_value=round(result.value, 6),
@@ -154,30 +157,34 @@ def _eval_results(report: BuildReport) -> list[Any]:
     ]
 
 
+def _kind(task: str) -> str:
+    """Say whether a task is held out."""
+    if task.endswith(f"/{TRAIN}"):
+        return "training text"
+    return SEEN if is_seen(task) else "held out"
+
+
 def _template_values(report: BuildReport, base: str | None) -> dict[str, Any]:
     """Compute the values that the template shows."""
     final, parent, tuned = final_stage(report), report.stage("parent"), report.stage("parent_tuned")
-    ours = metric_of(final, report.domain, "bits_per_byte")
-    general = metric_of(final, "general", "bits_per_byte")
     trained = [stage for stage in report.stages if stage.training]
     return {
-        "verdict_phrase": _verdict_phrase,
+        "verdict": [_line(sentence) for sentence in sentences(report)],
         "name": model_name(report),
         "base_id": base,
         "base_shown": _public_reference(report.base_model, base),
+        "preset": _line(preset(report)),
+        "openings": _line(openings(report)),
+        "coverage": _line(coverage_sentence(report)),
+        "privacy": _privacy(report),
         "final": final,
         "parent": parent,
         "tuned": tuned,
         "kept": final.parameters / parent.parameters if parent and parent.parameters else None,
-        "ours": ours,
-        "times_parent": ratio(ours, metric_of(parent, report.domain, "bits_per_byte")),
-        "times_tuned": ratio(ours, metric_of(tuned, report.domain, "bits_per_byte")),
-        "verdict": verdict_vs_parent(report, ours) if ours else None,
-        "tuned_verdict": verdict_vs_tuned(report, ours) if ours else None,
-        "general_times": ratio(general, metric_of(parent, "general", "bits_per_byte")),
-        "general_verdict": verdict_vs_parent(report, general) if general else None,
+        "was_general_measured": metric_of(final, GENERAL, HEADLINE) is not None,
         "rows": [_row(report, task, metric) for task, metric in metric_keys(report, [final])],
         "trained": trained,
+        "stage_title": stage_title,
         "quantized": was_quantized(report),
         "english": LANGUAGES.get(report.domain) == "en",
         "few": FEW if few_items(final.metrics) else None,
@@ -191,32 +198,44 @@ def _template_values(report: BuildReport, base: str | None) -> dict[str, Any]:
         "sample_prompt": _indented(report.sample_prompt),
         "sample": _indented(final.sample),
         "parent_sample": _indented(parent.sample if parent else ""),
+        "tuned_sample": _indented(tuned.sample if tuned else ""),
     }
 
 
-def _verdict_phrase(verdict: Verdict, other: str = "the parent") -> str:
-    """Write a verdict as the end of a sentence."""
-    if verdict == "too few to tell":
-        return "too few documents to tell"
-    return f"{verdict} {'from' if verdict == 'not distinguishable' else 'than'} {other}"
+def _privacy(report: BuildReport) -> str:
+    """Say that training text can come back, with the measured share where there is one."""
+    warning = "It can recite text that it was trained on: keep it as private as that text."
+    return f"{warning} {recitation(report) or 'How often it does was not measured.'}"
 
 
 def _row(report: BuildReport, task: str, metric: str) -> dict[str, str]:
     """Fill one line of the table of results."""
     ours = metric_of(final_stage(report), task, metric)
     assert ours is not None
-    verdict: Verdict | None = verdict_vs_parent(report, ours) if final_stage(report).stage != "parent" else None
-    other_tokenizer = metric == "token_perplexity" and not same_vocabulary(report)
+    name = text_name(task, general_share=report.general_share) if metric == HEADLINE else ""
+    effective = effective_documents(ours)
     return {
-        "task": _cell(task) + (" (seen)" if is_seen(task) else ""),
+        "task": _cell(task) + (" (seen)" if is_seen(task) else "") + (f", {name}" if name else ""),
         "metric": metric.replace("_", " "),
         "ours": _value(ours),
         "parent": _value(metric_of(report.stage("parent"), task, metric)),
         "tuned": _value(metric_of(report.stage("parent_tuned"), task, metric)),
-        "verdict": "not comparable (other tokenizer)" if other_tokenizer else verdict or "–",
+        "against_parent": _against(report, ours, report.stage("parent")),
+        "against_tuned": _against(report, ours, report.stage("parent_tuned")),
         "chance": "–" if ours.chance is None else f"{ours.chance:.3f}" + (" (not above it)" if at_chance(ours) else ""),
-        "n": f"{ours.n:,}",
+        "n": f"{ours.n:,}" + ("" if effective is None else f" (effective {effective:.0f})"),
     }
+
+
+def _against(report: BuildReport, ours: MetricResult, other: StageReport | None) -> str:
+    """Write ratio or difference, and the verdict of the paired intervals where there is one."""
+    baseline = metric_of(other, ours.task, ours.metric)
+    if other is None or baseline is None or other is final_stage(report):
+        return "–"
+    if ours.metric == "token_perplexity" and not same_vocabulary(report):
+        return "not comparable (other tokenizer)"
+    judgement = verdict_vs_parent(report, ours) if other.stage == "parent" else verdict_vs_tuned(report, ours)
+    return f"{change(ours, baseline)} {judgement or '(unpaired)'}"
 
 
 def _value(result: MetricResult | None) -> str:
@@ -226,7 +245,12 @@ def _value(result: MetricResult | None) -> str:
 
 def _cell(text: str) -> str:
     """Escape text so that it cannot break out of a Markdown table."""
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+    return _line(text).replace("|", "\\|")
+
+
+def _line(text: str) -> str:
+    """Write text as one line, which cannot begin a block of its own."""
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def _indented(text: str) -> str:

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minigpt.errors import ConfigError
-from minigpt.report.figures import Verdict, final_stage, metric_keys, metric_of, ratio, verdict_vs_parent
+from minigpt.report.figures import (
+    Verdict,
+    final_stage,
+    metric_of,
+    ratio,
+    reading_order,
+    same_vocabulary,
+    verdict_vs_parent,
+    verdict_vs_tuned,
+)
 from minigpt.results import BuildReport, MetricResult
 
 # Stands for each model's own domain where models of several domains are compared.
@@ -43,7 +52,9 @@ class Cell:
         difference: Value minus the first model's; None in the same cases.
         why_not: Reason why `ratio` and `difference` are None.
         vs_parent: Ratio to the model's own parent, which is meaningful across domains.
+        vs_tuned: Ratio to the model's own tuned parent; None where there is none.
         verdict: Paired verdict against the model's own parent.
+        verdict_vs_tuned: Paired verdict against the model's own tuned parent.
     """
 
     task: str
@@ -55,7 +66,9 @@ class Cell:
     difference: float | None
     why_not: str | None
     vs_parent: float | None
+    vs_tuned: float | None
     verdict: Verdict | None
+    verdict_vs_tuned: Verdict | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +108,14 @@ def compare(reports: Sequence[tuple[str, BuildReport]]) -> Comparison:
     if not reports:
         raise ConfigError("Nothing to compare: name at least one build folder, report.json or catalog id.")
     mixed = len({report.domain for _, report in reports}) > 1
-    keys: dict[tuple[str, str], None] = {}
-    for _, report in reports:
-        for task, metric in metric_keys(report, [final_stage(report)]):
-            keys[(_alias(report, task) if mixed else task, metric)] = None
-    rows = (_row(task, metric, [report for _, report in reports]) for task, metric in keys)
+    keys = {
+        (_alias(report, result.task) if mixed else result.task, result.metric)
+        for _, report in reports
+        for result in final_stage(report).metrics
+    }
+    domain = OWN if mixed else reports[0][1].domain
+    ordered = sorted(keys, key=lambda key: reading_order(domain, *key))
+    rows = (_row(task, metric, [report for _, report in reports]) for task, metric in ordered)
     return Comparison(models=tuple(_model(name, report) for name, report in reports), rows=tuple(rows))
 
 
@@ -184,10 +200,11 @@ def _row(task: str, metric: str, reports: Sequence[BuildReport]) -> Row:
 
 
 def _cell(report: BuildReport, result: MetricResult, first: BuildReport, reference: MetricResult | None) -> Cell:
-    """Compare one result with the first model's and with that of the model's own parent."""
+    """Compare one result with the first model's, and with those of the model's own parent and tuned parent."""
     why_not = comparable(report, first, result, reference) if reference else "the first model was not measured"
-    parent = report.stage("parent")
-    verdict = verdict_vs_parent(report, result) if final_stage(report) is not parent else None
+    final, parent, tuned = final_stage(report), report.stage("parent"), report.stage("parent_tuned")
+    verdict = verdict_vs_parent(report, result) if final is not parent else None
+    same_unit = result.metric != "token_perplexity" or same_vocabulary(report)
     return Cell(
         task=result.task,
         value=result.value,
@@ -198,5 +215,9 @@ def _cell(report: BuildReport, result: MetricResult, first: BuildReport, referen
         difference=result.value - reference.value if reference and why_not is None else None,
         why_not=why_not,
         vs_parent=ratio(result, metric_of(parent, result.task, result.metric)) if verdict else None,
+        vs_tuned=ratio(result, metric_of(tuned, result.task, result.metric))
+        if same_unit and final is not tuned
+        else None,
         verdict=verdict,
+        verdict_vs_tuned=verdict_vs_tuned(report, result),
     )

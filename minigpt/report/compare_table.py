@@ -7,16 +7,20 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.report.compare import Cell, Comparison, Model, Row
-from minigpt.report.figures import COMFORTABLE_ITEMS, FEW, SEEN, is_seen
+from minigpt.report.figures import COMFORTABLE_ITEMS, FEW, RECITATION, SEEN, Verdict
 from minigpt.report.table import STYLES
-from minigpt.report.text import clean, interval, number, percent, size
+from minigpt.report.tasks import is_seen
+from minigpt.report.text import clean, interval, number, percent, short_reference, size, stage_title
+
+# Verdicts that are too long for a cell.
+MARKS: dict[Verdict, str] = {"not distinguishable": "≈", "too few to tell": "too few", "repeated wording": "repeated"}
 
 
 def render_comparison(comparison: Comparison) -> RenderableType:
     """Draw sizes and metrics of several models, one column each; footnotes say what cannot be compared.
 
     Below a value stand its 95 % interval, its ratio (perplexities) or difference (scores) to the first model, and its
-    ratio or difference to its own parent, colored by the verdict of the paired intervals.
+    ratio or difference to its own parent and its own tuned parent, colored by the verdicts of the paired intervals.
     """
     reasons: dict[str, int] = {}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -36,8 +40,8 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     if len(comparison.models) > 1:
         notes.insert(
             0,
-            f"vs 1st: compared with {clean(comparison.models[0].name)}; own parent: compared with the model's own "
-            "parent; ≈: not distinguishable at 95 %",
+            f"vs 1st: compared with {clean(comparison.models[0].name)}; own parent, own tuned: compared with the "
+            "model's own parent and own tuned parent; ≈: not distinguishable at 95 %",
         )
     if any(cell and cell.n < COMFORTABLE_ITEMS for row in comparison.rows for cell in row.cells):
         notes.append(FEW)
@@ -45,16 +49,16 @@ def render_comparison(comparison: Comparison) -> RenderableType:
 
 
 def _base(model: Model) -> str:
-    """Shorten the base reference to its last part."""
-    return model.base_model.rsplit("/", 1)[-1]
+    """Shorten the reference of the parent to its last part."""
+    return short_reference(model.base_model).rsplit("/", 1)[-1]
 
 
 # Labels and contents of the rows above the metrics.
 _MODEL_ROWS = (
     ("domain", lambda model: model.domain),
-    ("base", _base),
+    ("parent", _base),
     ("method, preset", lambda model: f"{model.method}, {model.preset}"),
-    ("stage", lambda model: model.stage.replace("_", " ")),
+    ("stage", lambda model: stage_title(model.stage)),
     ("parameters", lambda model: f"{model.parameters:,}"),
     ("of parent", lambda model: percent(model.kept)),
     ("weights", lambda model: size(model.bytes)),
@@ -79,6 +83,8 @@ def _name(row: Row) -> Text:
         text.append("\n  vs 1st", style="dim")
     if any(cell and cell.verdict for cell in row.cells):
         text.append("\n  own parent", style="dim")
+    if any(cell and cell.vs_tuned for cell in row.cells):
+        text.append("\n  own tuned", style="dim")
     return text
 
 
@@ -91,24 +97,30 @@ def _cell(row: Row, cell: Cell | None, position: int, reasons: dict[str, int]) -
     if any(other and index and other.why_not is None for index, other in enumerate(row.cells)):
         text.append("\n" + (_change(row, cell.ratio, cell.difference) if position else ""))
     if any(other and other.verdict for other in row.cells):
-        text.append("\n" + _own_parent(row, cell), style=STYLES[cell.verdict] if cell.verdict else "")
+        text.append("\n" + _own(row, cell, cell.vs_parent, cell.verdict), style=_style(cell.verdict))
+    if any(other and other.vs_tuned for other in row.cells):
+        text.append("\n" + _own(row, cell, cell.vs_tuned, cell.verdict_vs_tuned), style=_style(cell.verdict_vs_tuned))
     return text
 
 
 def _change(row: Row, ratio: float | None, difference: float | None) -> str:
     """Write the difference of a score, or the ratio of a perplexity."""
-    if row.higher_is_better:
+    if row.higher_is_better or row.metric == RECITATION:
         return "" if difference is None else f"{difference:+.3f}".replace("-", "−")
     return "" if ratio is None else f"{ratio:.3f}×"
 
 
-def _own_parent(row: Row, cell: Cell) -> str:
-    """Compare with the model's own parent, e.g. `0.921× better`; `≈` stands for not distinguishable."""
-    if cell.verdict is None:
+def _style(verdict: Verdict | None) -> str:
+    """Choose the color of a verdict."""
+    return STYLES[verdict] if verdict else ""
+
+
+def _own(row: Row, cell: Cell, ratio: float | None, verdict: Verdict | None) -> str:
+    """Compare with the model's own parent or tuned parent, e.g. `0.921× better`; `≈`: not distinguishable."""
+    if ratio is None and verdict is None:
         return ""
-    difference = cell.value - cell.value / cell.vs_parent if cell.vs_parent else None
-    word = {"not distinguishable": "≈", "too few to tell": "too few"}.get(cell.verdict, cell.verdict)
-    return f"{_change(row, cell.vs_parent, difference)} {word}"
+    difference = cell.value - cell.value / ratio if ratio else None
+    return f"{_change(row, ratio, difference)} {MARKS.get(verdict, verdict) if verdict else ''}".rstrip()
 
 
 def _mark(position: int) -> str:

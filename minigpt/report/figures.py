@@ -1,6 +1,6 @@
 """Figures and verdicts that report, gate, catalog and model card share.
 
-All functions are pure and work on the records of :mod:`minigpt.types`, so that a verdict is the same everywhere.
+All functions are pure and work on the records of :mod:`minigpt.results`, so that a verdict is the same everywhere.
 """
 
 from __future__ import annotations
@@ -8,22 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from minigpt.results import BuildReport, Interval, MetricResult, StageName, StageReport
+from minigpt.report.tasks import GENERAL, OTHER, task_rank
+from minigpt.results import BuildReport, Coverage, Interval, MetricResult, StageName, StageReport
 from minigpt.types import PrunePlan, Shape
 
-Verdict = Literal["better", "not distinguishable", "worse", "too few to tell"]
+Verdict = Literal["better", "not distinguishable", "worse", "too few to tell", "repeated wording"]
 
 ENOUGH_ITEMS = 10
-"""Fewest documents or questions for a verdict; with fewer a bootstrap interval says nothing."""
+"""Fewest documents or questions for a verdict; with fewer an interval says nothing."""
 COMFORTABLE_ITEMS = 30
-"""Fewest documents or questions for a verdict without a notice; with fewer, bootstrap intervals are too narrow."""
-FEW = f"n < {COMFORTABLE_ITEMS}: the true uncertainty is larger than the interval shown"
+"""Fewest documents or questions for a verdict without a notice; with fewer, intervals may be too narrow."""
+FEW = f"n or effective n < {COMFORTABLE_ITEMS}: the true uncertainty may be larger than the interval shown"
 """Notice below a table that holds results of too few documents or questions."""
 SEEN = "definitions in training text"
 """Warning about question sets that ask for definitions from the training text."""
 
-METRICS = ("bits_per_byte", "word_perplexity", "token_perplexity", "accuracy", "accuracy_norm")
 HEADLINE = "bits_per_byte"
+RECITATION = "recitation"
+QUESTION_METRICS = ("accuracy", "accuracy_norm")
+METRICS = (HEADLINE, *QUESTION_METRICS, "word_perplexity", "token_perplexity", RECITATION)
+"""Metrics of a report, in the order a reader wants them."""
+REPEATED = 0.2
+"""Share of a text's 8-word runs in the training text from which its figure comes with a warning."""
+TOO_REPEATED = 0.35
+"""Share above which no model is called better on the text."""
 # Stages from the most to the least finished.
 FINAL_STAGES: tuple[StageName, ...] = ("healed", "pruned", "exported", "parent_tuned", "parent")
 
@@ -72,7 +80,7 @@ def verdict_vs_parent(report: BuildReport, result: MetricResult) -> Verdict | No
     parent = metric_of(report.stage("parent"), result.task, result.metric)
     if parent is None or (result.metric == "token_perplexity" and not same_vocabulary(report)):
         return None
-    return verdict(result, parent, result.paired_difference_vs_parent)
+    return _capped(report, result, verdict(result, parent, result.paired_difference_vs_parent))
 
 
 def verdict_vs_tuned(report: BuildReport, result: MetricResult) -> Verdict | None:
@@ -82,17 +90,31 @@ def verdict_vs_tuned(report: BuildReport, result: MetricResult) -> Verdict | Non
         return None
     if result.metric == "token_perplexity" and not same_vocabulary(report):
         return None
-    return verdict(result, tuned, result.paired_difference_vs_tuned)
+    return _capped(report, result, verdict(result, tuned, result.paired_difference_vs_tuned))
+
+
+def _capped(report: BuildReport, result: MetricResult, judgement: Verdict) -> Verdict:
+    """Withhold `better` on a text of which so much was trained on that the figure measures repeated wording."""
+    coverage = coverage_of(report, result.task)
+    too_repeated = coverage is not None and coverage.share > TOO_REPEATED
+    return "repeated wording" if judgement == "better" and too_repeated else judgement
+
+
+def coverage_of(report: BuildReport, task: str) -> Coverage | None:
+    """Find how much of a text stands in the training text; None where it was not measured."""
+    return next((coverage for coverage in report.coverage if coverage.task == task), None)
 
 
 def few_items(results: Iterable[MetricResult]) -> bool:
     """Check whether any result rests on so few items that its interval is too narrow."""
-    return any(result.n < COMFORTABLE_ITEMS for result in results)
+    return any(min(result.n, result.effective_n or result.n) < COMFORTABLE_ITEMS for result in results)
 
 
-def is_seen(task: str) -> bool:
-    """Check whether a question set asks about text that was trained on, and so tests memory."""
-    return task.endswith("_seen")
+def effective_documents(result: MetricResult | None) -> float | None:
+    """Give the effective number of documents where it is small and below the number of documents; else None."""
+    if result is None or result.effective_n is None or round(result.effective_n) >= min(result.n, COMFORTABLE_ITEMS):
+        return None
+    return result.effective_n
 
 
 def was_quantized(report: BuildReport) -> bool:
@@ -112,18 +134,23 @@ def at_chance(result: MetricResult) -> bool:
     return result.chance is not None and result.low <= result.chance <= result.high
 
 
-def task_order(report: BuildReport, task: str) -> tuple[int, str]:
-    """Give the sort key of a task: the domain's text, its questions, the general text, its questions, then the rest."""
-    ranks = {report.domain: 0, "general": 2}
-    head, _, tail = task.partition("/")
-    return ranks.get(head, 4) + bool(tail), task
-
-
 def metric_keys(report: BuildReport, stages: Iterable[StageReport | None]) -> tuple[tuple[str, str], ...]:
     """List every (task, metric) measured in `stages`, in the order a reader wants them."""
     keys = {(result.task, result.metric) for stage in stages if stage for result in stage.metrics}
-    rank = {name: position for position, name in enumerate(METRICS)}
-    return tuple(sorted(keys, key=lambda key: (*task_order(report, key[0]), rank.get(key[1], len(rank)), key[1])))
+    return tuple(sorted(keys, key=lambda key: reading_order(report.domain, *key)))
+
+
+def reading_order(domain: str, task: str, metric: str) -> tuple[int, int, str, int, str]:
+    """Give the sort key of a metric: bits per byte of every text, then questions, then perplexities, then the rest.
+
+    Args:
+        domain: Name of the domain, whose texts come first.
+        task: Task that was measured.
+        metric: Metric of the task.
+    """
+    position = METRICS.index(metric) if metric in METRICS else len(METRICS)
+    section = 1 if metric in QUESTION_METRICS else position
+    return section, task_rank(domain, task), task, position, metric
 
 
 def kept_per_layer(plan: PrunePlan, before: Shape) -> dict[str, tuple[int, ...]]:
@@ -147,14 +174,20 @@ def kept_per_layer(plan: PrunePlan, before: Shape) -> dict[str, tuple[int, ...]]
 
 
 def headline(report: BuildReport) -> dict[str, float]:
-    """Collect the few numbers that stand for a build: bits per byte of the domain, its ratios, and the size kept."""
+    """Collect the few numbers that stand for a build: its bits per byte, its ratios on every text, the size kept."""
     final = final_stage(report)
     parent, tuned = report.stage("parent"), report.stage("parent_tuned")
     ours = metric_of(final, report.domain, HEADLINE)
+
+    def to_parent(task: str) -> float | None:
+        return ratio(metric_of(final, task, HEADLINE), metric_of(parent, task, HEADLINE))
+
     values = {
         HEADLINE: ours.value if ours else None,
-        "ratio_to_parent": ratio(ours, metric_of(parent, report.domain, HEADLINE)),
+        "ratio_to_parent": to_parent(report.domain),
         "ratio_to_tuned_parent": ratio(ours, metric_of(tuned, report.domain, HEADLINE)),
+        "other_ratio_to_parent": to_parent(f"{report.domain}/{OTHER}"),
+        "general_ratio_to_parent": to_parent(GENERAL),
         "parameters_kept": final.parameters / parent.parameters if parent and parent.parameters else None,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from minigpt.errors import ConfigError, GateFailed
 from minigpt.report.compare import comparable
-from minigpt.report.figures import METRICS, final_stage, metric_of, same_vocabulary
+from minigpt.report.figures import METRICS, QUESTION_METRICS, final_stage, metric_of, same_vocabulary
 from minigpt.results import BuildReport, MetricResult
 
 EXAMPLE = '"bits_per_byte>1.02x" or "accuracy_norm@glossary<0.4"'
@@ -65,8 +65,8 @@ def check_gate(expression: str, reports: Sequence[tuple[str, BuildReport]]) -> t
 
     A plain number is absolute and applies to every model. With `x` it multiplies the first model's value and applies
     to the other models; with a single report it multiplies the value of the parent. Without `@TASK` the gate looks at
-    the model's own domain: its text or, for accuracies, each of its question sets. `@glossary` is short for
-    `<domain>/glossary`.
+    the model's own domain: the text of its own sources or, for accuracies, each of its question sets. `@other` is short
+    for `<domain>/other`, `@glossary` for `<domain>/glossary`.
 
     Args:
         expression: The condition that must not be true, e.g. `bits_per_byte>1.02x`.
@@ -105,7 +105,7 @@ def _results(gate: Gate, expression: str, name: str, report: BuildReport) -> lis
     """Select the final-stage results that the gate checks."""
     measured = [result for result in final_stage(report).metrics if result.metric == gate.metric]
     if gate.task is None:
-        selected = [result for result in measured if result.task.partition("/")[0] == report.domain]
+        selected = [result for result in measured if _is_main(report, result)]
     else:
         names = {gate.task, f"{report.domain}/{gate.task}"}
         selected = [result for result in measured if result.task in names]
@@ -116,6 +116,12 @@ def _results(gate: Gate, expression: str, name: str, report: BuildReport) -> lis
             f"it was measured on {tasks}."
         )
     return selected
+
+
+def _is_main(report: BuildReport, result: MetricResult) -> bool:
+    """Check whether a gate without a task looks at a result: the domain's own text, or one of its question sets."""
+    own_questions = result.task.startswith(f"{report.domain}/") and result.metric in QUESTION_METRICS
+    return result.task == report.domain or own_questions
 
 
 def _limit(

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from minigpt.report.bars import REMOVED, bar, chunks, columns, ruler, sparkline
-from minigpt.report.text import clean, count, duration, percent
+from minigpt.report.text import clean, count, duration, percent, stage_title
 from minigpt.results import BuildReport, Training
 
 LABEL = 12
 BAR = 30
-ATTRIBUTED = (
-    "linear, activation: removed FFN neurons, each counted under the evidence that ranks it lower; the split was made "
-    "after pruning"
-)
+# Kinds of pruning in plain words. Neurons are removed in one cut, so they are one row, whatever ranked them.
+KINDS = {
+    "linear": "neurons, KV groups",
+    "activation": "neurons, KV groups",
+    "embedding": "vocabulary",
+    "layers": "whole layers",
+}
 
 
 def removed_picture(report: BuildReport, width: int) -> RenderableType | None:
-    """Draw the parameters removed by each kind as bars, then one small column for each layer of the parent.
+    """Draw the parameters removed as bars, then one small column for each layer of the parent.
 
     Args:
         report: Report of the build.
@@ -30,28 +36,49 @@ def removed_picture(report: BuildReport, width: int) -> RenderableType | None:
     """
     parts: list[RenderableType] = []
     if any(report.removed_parameters.values()):
-        parts.append(_kinds(report, min(BAR, max(6, width - 46))))
-        if {"linear", "activation"} & report.removed_parameters.keys():
-            parts.append(Text(ATTRIBUTED, style="dim"))
+        parts.append(_kinds(report, min(BAR, max(3, width - 52))))
+        parts.append(Text(f"by --kinds: {clean(by_kind(report.removed_parameters))}", style="dim"))
     if layers := _layers(report):
         parts.extend([Text(), layers] if parts else [layers])
     return Group(*parts) if parts else None
+
+
+def kinds_of(removed_parameters: Mapping[str, int]) -> dict[str, int]:
+    """Sum removed parameters by what was removed, in plain words.
+
+    Args:
+        removed_parameters: Parameters by kind of pruning, as in `BuildReport.removed_parameters`.
+    """
+    kinds: Counter[str] = Counter()
+    for kind, removed in removed_parameters.items():
+        kinds[KINDS.get(kind, kind)] += removed
+    return dict(kinds)
+
+
+def by_kind(removed_parameters: Mapping[str, int]) -> str:
+    """Write removed parameters by the names that `--kinds` takes, e.g. `linear 6.2 M, embedding 14.2 M`.
+
+    Args:
+        removed_parameters: Parameters by kind of pruning, as in `BuildReport.removed_parameters`.
+    """
+    return ", ".join(f"{kind} {count(removed)}" for kind, removed in removed_parameters.items() if removed)
 
 
 def _kinds(report: BuildReport, cells: int) -> Table:
     """Draw one bar for each kind, as a share of the parent's parameters."""
     parent = report.stage("parent")
     total = parent.parameters if parent and parent.parameters else sum(report.removed_parameters.values())
-    largest = max(report.removed_parameters.values())
+    kinds = kinds_of(report.removed_parameters)
+    largest = max(kinds.values())
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=LABEL, no_wrap=True)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="dim")
-    for kind, removed in sorted(report.removed_parameters.items(), key=lambda item: (-item[1], item[0])):
-        table.add_row(
-            Text(clean(kind)), bar(removed / largest, cells), count(removed), f"{percent(removed / total)} of parent"
-        )
+    for kind, removed in sorted(kinds.items(), key=lambda item: (-item[1], item[0])):
+        if removed:
+            share = f"{percent(removed / total)} of parent"
+            table.add_row(Text(clean(kind)), bar(removed / largest, cells), count(removed), share)
     return table
 
 
@@ -90,7 +117,7 @@ def training_table(report: BuildReport) -> Table | None:
     table.add_column(overflow="fold")
     for stage in report.stages:
         if stage.training:
-            table.add_row(Text(stage.stage.replace("_", " "), style="bold"), _training(stage.training))
+            table.add_row(Text(stage_title(stage.stage), style="bold"), _training(stage.training))
     return table if table.row_count else None
 
 

@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.files import write_text
+from minigpt.report.facts import coverage_sentence, openings, preset
 from minigpt.report.figures import final_stage, was_quantized
+from minigpt.report.passages import passages_sentence
 from minigpt.report.pictures import removed_picture, training_table
 from minigpt.report.table import NARROW, metrics_table
-from minigpt.report.text import clean, count, duration, percent, size
+from minigpt.report.text import clean, count, duration, percent, short_reference, size, stage_title
 from minigpt.report.verdicts import sentences
 from minigpt.results import BuildReport
 
@@ -60,18 +62,18 @@ def svg(report: BuildReport, path: Path, *, width: int = 100, title: str = "") -
 
 
 def _sections(report: BuildReport, width: int) -> Iterator[RenderableType]:
-    """Yield the sections that this report has."""
+    """Yield the sections that this report has, the most decisive first."""
     yield _header(report)
     if verdict := sentences(report):
         yield _titled("Verdict", bullets(verdict))
-    yield _titled("Sizes", _sizes(report, width))
     yield _titled("Metrics: value and 95 % interval", metrics_table(report, width))
+    if samples := _samples(report):
+        yield _titled("A sample", samples)
+    yield _titled("Sizes", _sizes(report, width))
     if picture := removed_picture(report, width):
         yield _titled("What was removed", picture)
     if training := training_table(report):
         yield _titled("Training", training)
-    if samples := _samples(report):
-        yield _titled("A sample", samples)
     if report.attributions or report.corpus_counts:
         yield _titled("Text", _corpus(report))
     if report.notes:
@@ -95,14 +97,16 @@ def bullets(lines: Iterable[str]) -> Table:
 
 def _header(report: BuildReport) -> RenderableType:
     """Draw the title and the settings that identify a build, in two columns of name and value."""
+    opened = openings(report)
     settings = [
-        ("base", report.base_model),
+        ("parent", short_reference(report.base_model)),
         ("precision", report.base_precision),
         ("method", report.method),
         ("target", report.target),
-        ("preset", f"{report.preset}, seed {report.seed}"),
+        ("preset", f"{preset(report)}, seed {report.seed}"),
         ("device", report.device),
         ("wall time", duration(report.seconds)),
+        ("opening", f"{opened}; before every measured text, the best of each model on dev text" if opened else ""),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))),
     ]
     table = Table.grid(padding=(0, 2))
@@ -131,7 +135,7 @@ def _sizes(report: BuildReport, width: int) -> RenderableType:
             percent(stage.bytes / parent.bytes if parent and parent.bytes else None),
             duration(stage.seconds),
         )
-        title = Text(stage.stage.replace("_", " "), style="bold" if stage is final_stage(report) else "")
+        title = Text(stage_title(stage.stage), style="bold" if stage is final_stage(report) else "")
         table.add_row(title, *cells[: len(columns)])
     if parent is None or not was_quantized(report):
         return table
@@ -141,21 +145,21 @@ def _sizes(report: BuildReport, width: int) -> RenderableType:
 
 
 def _samples(report: BuildReport) -> RenderableType | None:
-    """Draw the continuations of the prompt by parent and specialist side by side; None where there are none."""
-    final = final_stage(report)
-    stages = [stage for stage in report.stages if stage.sample and (stage.stage == "parent" or stage is final)]
+    """Draw the continuations of the prompt by parent, tuned parent and specialist; None where there are none."""
+    final, controls = final_stage(report), ("parent", "parent_tuned")
+    stages = [stage for stage in report.stages if stage.sample and (stage.stage in controls or stage is final)]
     if not stages:
         return None
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for stage in stages:
-        table.add_column(stage.stage, ratio=1, overflow="fold")
+        table.add_column(stage_title(stage.stage), ratio=1, overflow="fold")
     table.add_row(*(Text(clean(stage.sample, SAMPLE_LIMIT)) for stage in stages))
     prompt = Text.assemble(("prompt  ", "dim"), (clean(report.sample_prompt, SAMPLE_LIMIT), "italic"))
     return Group(prompt, Text(), table)
 
 
 def _corpus(report: BuildReport) -> RenderableType:
-    """Draw the sources of the text, and how many passages each cleaning step and each split counted."""
+    """Draw the sources of the text, how many passages were left out, and how much measured text was trained on."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("source", overflow="fold")
     table.add_column("license", overflow="fold")
@@ -165,5 +169,5 @@ def _corpus(report: BuildReport) -> RenderableType:
         table.add_row(
             Text(clean(source.name)), Text(clean(source.license)), count(source.documents), size(source.bytes)
         )
-    counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in report.corpus_counts.items())
-    return Group(table, Text(f"passages: {clean(counts)}", style="dim")) if counts else table
+    lines = (passages_sentence(report.corpus_counts), coverage_sentence(report))
+    return Group(table, *(Text(clean(line), style="dim") for line in lines if line))

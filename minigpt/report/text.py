@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from minigpt.results import MetricResult
+
+# Names of the stages for people, in the words of the glossary.
+STAGE_TITLES = {
+    "parent_tuned": "tuned parent",
+    "parent_distilled": "distilled twin",
+    "healed": "specialist",
+    "exported": "export",
+}
+# Openings that print as nothing.
+BLANKS = {"\n": "a line end", "\n\n": "an empty line", " ": "a space", "\t": "a tab"}
+QUANTIZED_NAME = re.compile(r"(?P<stem>.+?)[.-](?P<type>i?q\d\w*|f16|bf16|f32)", re.IGNORECASE)
 
 
 def count(value: int) -> str:
@@ -56,9 +69,32 @@ def interval(low: float, high: float) -> str:
 
 def change(result: MetricResult, against: MetricResult) -> str:
     """Write the ratio of perplexities (`0.901×`) or the difference of scores (`+0.021`) between two results."""
-    if not result.higher_is_better:
-        return f"{result.value / against.value:.3f}×" if against.value else "–"
-    return f"{result.value - against.value:+.3f}".replace("-", "−")
+    if result.metric == "recitation" or result.higher_is_better:
+        return f"{result.value - against.value:+.3f}".replace("-", "−")
+    return f"{result.value / against.value:.3f}×" if against.value else "–"
+
+
+def stage_title(stage: str) -> str:
+    """Name a stage for people, e.g. `specialist` for the healed model."""
+    return STAGE_TITLES.get(stage, stage)
+
+
+def opening(text: str) -> str:
+    """Write the token that stood before every measured text, e.g. `<|endoftext|>` or `a line end`."""
+    return BLANKS.get(text, clean(text).replace("\n", "\\n"))
+
+
+def short_reference(reference: str) -> str:
+    """Shorten the reference of a packaged model or a GGUF file, e.g. `SmolLM2-135M-Instruct (Q4_1 GGUF)`.
+
+    Hub ids and folders stay as they are.
+    """
+    stem = reference.rsplit("/", 1)[-1]
+    if stem.lower().endswith(".gguf"):
+        stem = stem[: -len(".gguf")]
+        match = QUANTIZED_NAME.fullmatch(stem)
+        return f"{match['stem']} ({match['type'].upper()} GGUF)" if match else f"{stem} (GGUF)"
+    return stem if reference.startswith("pypi:") and stem else reference
 
 
 def clean(text: str, limit: int | None = None) -> str:

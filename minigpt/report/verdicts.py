@@ -1,60 +1,133 @@
-"""Verdict of a report in plain sentences, computed only from its intervals."""
+"""Verdict of a report in plain sentences, computed only from its intervals.
+
+The first sentence says everything that decides: the text of the specialist's own sources, text of other sources of its
+field, and a collapse elsewhere. A model is better only where both kinds of text say so.
+"""
 
 from __future__ import annotations
 
+from minigpt.report.collapse import losses
 from minigpt.report.figures import (
     ENOUGH_ITEMS,
     HEADLINE,
-    at_chance,
+    RECITATION,
+    REPEATED,
+    TOO_REPEATED,
+    coverage_of,
     final_stage,
-    is_seen,
     metric_of,
     ratio,
     verdict,
     verdict_vs_parent,
     verdict_vs_tuned,
 )
-from minigpt.report.text import number, percent
+from minigpt.report.questions import question_sentence
+from minigpt.report.tasks import GENERAL, OTHER, TRAIN, UNSEEN
+from minigpt.report.text import number, percent, stage_title
+from minigpt.report.wording import WORDS, standing
 from minigpt.results import BuildReport, Interval, MetricResult
 
-WORDS = {
-    "better": "better than the parent",
-    "worse": "worse than the parent",
-    "not distinguishable": "not distinguishable from the parent",
-    "too few to tell": "too few to tell",
-}
-UNINFORMATIVE = "uninformative (the parent itself is at chance)"
+OWN_PLACE = "its own sources"
+OTHER_PLACE = "other sources of its field"
 
 
 def sentences(report: BuildReport) -> tuple[str, ...]:
-    """Write the verdict of a build: on its own domain, against the tuned parent, on questions, on general text."""
-    candidates = (_domain(report), _tuned(report), _questions(report), _general(report))
+    """Write the verdict of a build, the most decisive sentence first."""
+    if final_stage(report).stage == "parent":
+        return ()
+    candidates = (
+        _field(report),
+        _repeated(report),
+        _tuned(report),
+        question_sentence(report),
+        _general(report),
+        recitation(report),
+    )
     return tuple(sentence for sentence in candidates if sentence)
 
 
-def _domain(report: BuildReport) -> str | None:
-    """Compare the specialist with the parent on the domain's text."""
-    final = final_stage(report)
-    ours = metric_of(final, report.domain, HEADLINE)
-    parent_stage = report.stage("parent")
-    parent = metric_of(parent_stage, report.domain, HEADLINE)
-    if ours is None or parent is None or parent_stage is None or final is parent_stage:
+def _field(report: BuildReport) -> str | None:
+    """Compare the specialist with the parent on text of its field, and say in the same sentence what was lost."""
+    final, parent_stage = final_stage(report), report.stage("parent")
+    ours, parent = _pair(report, report.domain)
+    if ours is None or parent is None or parent_stage is None:
         return None
     kept = percent(final.parameters / parent_stage.parameters) if parent_stage.parameters else "?"
-    return (
-        f"On held-out {report.domain} text, with {kept} of the parameters, the {final.stage} model needs "
-        f"{number(ours.value)} bits per byte, {_times(ours, parent)} the parent's {number(parent.value)}: "
-        f"{_standing(report, ours)}{_evidence(ours, ours.paired_difference_vs_parent)}."
+    other, other_parent = _pair(report, f"{report.domain}/{OTHER}")
+    text = (
+        f"{_conclusion(report, ours, other)}: with {kept} of the parameters the {stage_title(final.stage)} needs "
+        f"{number(ours.value)} bits per byte on held-out {report.domain} text, {_times(ours, parent)} the parent's "
+        f"{number(parent.value)}{_evidence(ours, ours.paired_difference_vs_parent)}{_new_wording(report)}"
     )
+    if other is not None and other_parent is not None:
+        text += f", and {_times(other, other_parent)} on other sources"
+        text += _evidence(other, other.paired_difference_vs_parent, brief=True)
+    if lost := losses(report):
+        text += f"; it lost general ability: {', '.join(lost)}"
+    if other is None:
+        text += (
+            f". Nothing is known about {OTHER_PLACE}: no text of them was measured. A source with `split: other` in "
+            "the domain file is such text"
+        )
+    return text + "."
+
+
+def _conclusion(report: BuildReport, ours: MetricResult, other: MetricResult | None) -> str:
+    """Write the verdicts on own and other sources as the beginning of a sentence."""
+    own = standing(report, ours)
+    words = f"{own} on {OWN_PLACE}"
+    if _contradicted(report, ours):
+        words = f"better than the parent only on repeated wording of {OWN_PLACE}"
+    if other is not None:
+        elsewhere = standing(report, other)
+        link = "but" if own.startswith("better") != elsewhere.startswith("better") else "and"
+        words += f" and on {OTHER_PLACE}" if own == elsewhere else f", {link} {elsewhere} on {OTHER_PLACE}"
+    return words[:1].upper() + words[1:]
+
+
+def _contradicted(report: BuildReport, ours: MetricResult) -> bool:
+    """Check whether a gain turns into a loss on the documents that the training text does not cover."""
+    unseen = metric_of(final_stage(report), f"{report.domain}/{UNSEEN}", HEADLINE)
+    if unseen is None or verdict_vs_parent(report, ours) != "better":
+        return False
+    return verdict_vs_parent(report, unseen) == "worse"
+
+
+def _new_wording(report: BuildReport) -> str:
+    """Write the ratio on the documents that the training text does not cover, where they are some of the documents."""
+    unseen, parent = _pair(report, f"{report.domain}/{UNSEEN}")
+    coverage = coverage_of(report, report.domain)
+    if unseen is None or parent is None or (coverage and coverage.unseen == coverage.documents):
+        return ""
+    of = f" of {coverage.documents}" if coverage else ""
+    return f"; {_times(unseen, parent)} on the {unseen.n}{of} documents with new wording, {standing(report, unseen)}"
+
+
+def _repeated(report: BuildReport) -> str | None:
+    """Warn of a text that stands in the training text to a large part."""
+    parts = []
+    for task, place in ((report.domain, OWN_PLACE), (f"{report.domain}/{OTHER}", OTHER_PLACE)):
+        coverage = coverage_of(report, task)
+        if coverage is None or coverage.share < REPEATED:
+            continue
+        consequence = (
+            "the figure measures repeated wording, and no gain is called better"
+            if coverage.share > TOO_REPEATED
+            else "the figure partly measures repeated wording"
+        )
+        parts.append(
+            f"{percent(coverage.share)} of the 8-word runs of the held-out text of {place} stand in the training text: "
+            f"{consequence}"
+        )
+    return f"Warning: {'; '.join(parts)}." if parts else None
 
 
 def _tuned(report: BuildReport) -> str | None:
-    """Compare the specialist with the tuned parent on the domain's text, or say that there is none."""
+    """Compare the specialist with the tuned parent on text of its field, or say that there is none."""
     tuned = metric_of(report.stage("parent_tuned"), report.domain, HEADLINE)
-    final = final_stage(report)
-    ours = metric_of(final, report.domain, HEADLINE)
+    ours = metric_of(final_stage(report), report.domain, HEADLINE)
     if tuned is None:
-        if report.stage("parent") is None or final.stage == "parent":
+        if report.stage("parent") is None:
             return None
         return (
             f"The tuned parent (the unpruned parent trained on the same text) was skipped by the {report.preset} "
@@ -62,12 +135,27 @@ def _tuned(report: BuildReport) -> str | None:
         )
     if ours is None:
         return None
-    words = verdict_vs_tuned(report, ours) or _unpaired(ours, tuned)
-    words += _evidence(ours, ours.paired_difference_vs_tuned) if ours.paired_difference_vs_tuned else ""
+    prices = _price(report, report.domain)
+    if elsewhere := _price(report, f"{report.domain}/{OTHER}", brief=True):
+        prices = f"on {OWN_PLACE} {prices}; on {OTHER_PLACE} {elsewhere}"
     return (
-        f"Against the tuned parent, trained on the same text ({number(tuned.value)}): {_times(ours, tuned)}, {words}. "
+        f"Against the tuned parent, trained on the same text ({number(tuned.value)}): {prices}. "
         "This ratio is the price of pruning with this recipe."
     )
+
+
+def _price(report: BuildReport, task: str, *, of: str = "", brief: bool = False) -> str:
+    """Write ratio (`of` a model that is named) and verdict against the tuned parent; empty where not measured."""
+    ours, tuned = _pair(report, task, "parent_tuned")
+    if ours is None or tuned is None:
+        return ""
+    judgement = verdict_vs_tuned(report, ours)
+    words = _unpaired(ours, tuned) if judgement is None else judgement
+    if judgement == "repeated wording":
+        words = WORDS[judgement]
+    paired = ours.paired_difference_vs_tuned
+    evidence = _evidence(ours, paired, brief=brief) if paired else ""
+    return f"{_times(ours, tuned)}{of}, {words}{evidence}"
 
 
 def _unpaired(ours: MetricResult, tuned: MetricResult) -> str:
@@ -76,56 +164,68 @@ def _unpaired(ours: MetricResult, tuned: MetricResult) -> str:
     return {
         "not distinguishable": "the unpaired intervals overlap",
         "too few to tell": f"{relation} (n={ours.n})",
-    }.get(relation, f"{relation}, the unpaired intervals do not overlap")
+    }.get(relation, f"{relation} (the unpaired intervals do not overlap)")
 
 
 def _general(report: BuildReport) -> str | None:
-    """Compare the specialist with the parent on general text."""
-    final = final_stage(report)
-    ours = metric_of(final, "general", HEADLINE)
-    parent = metric_of(report.stage("parent"), "general", HEADLINE)
-    if ours is None or parent is None or final.stage == "parent":
+    """Compare the specialist with both parents on general text, and say whether such text was trained on."""
+    task, other = GENERAL, f"{GENERAL}/{OTHER}"
+    parts = [part for part in (_general_text(report, task), _general_text(report, other)) if part]
+    if not parts:
         return None
-    advice = ". Outside its domain, use the parent." if verdict_vs_parent(report, ours) == "worse" else "."
-    return f"On general text: {_times(ours, parent)} the parent's bits per byte, {_standing(report, ours)}{advice}"
+    results = [metric_of(final_stage(report), name, HEADLINE) for name in (task, other)]
+    worse = any(result and verdict_vs_parent(report, result) == "worse" for result in results)
+    return "; ".join([parts[0], *parts[1:]]) + (". Outside its domain, use the parent." if worse else ".")
 
 
-def _questions(report: BuildReport) -> str | None:
-    """Count the verdicts on the domain's question sets; sets about text that was trained on stand only in the table."""
-    final = final_stage(report)
-    if final.stage == "parent":
+def _general_text(report: BuildReport, task: str) -> str:
+    """Write both ratios on one general text; empty where it was not measured."""
+    ours, parent = _pair(report, task)
+    if ours is None or parent is None:
+        return ""
+    text = (
+        f"{_general_place(report, task)}: {_times(ours, parent)} the parent's bits per byte, {standing(report, ours)}"
+    )
+    price = _price(report, task, of=" the tuned parent's", brief=True)
+    return f"{text}, and {price}" if price else text
+
+
+def _general_place(report: BuildReport, task: str) -> str:
+    """Name a general text at the beginning of a clause, with whether such text was trained on."""
+    if task != GENERAL:
+        return "on general text of sources that nothing was trained on"
+    if report.general_share is None:
+        return "On general text"
+    if report.general_share == 0:
+        return "On general text (none was trained on)"
+    return "On general text (of a kind that tuning and healing trained on, and the parent did not)"
+
+
+def recitation(report: BuildReport) -> str | None:
+    """Say how often the specialist continues training text verbatim, beside the parent and beside held-out text."""
+    trained = _recited(report, f"{report.domain}/{TRAIN}", "training passages")
+    if trained is None:
         return None
-    tasks = sorted({result.task for result in final.metrics if result.task.startswith(f"{report.domain}/")})
-    candidates = [_question_set(report, task) for task in tasks if not is_seen(task)]
-    verdicts = [words for words in candidates if words]
-    if not verdicts:
+    held_out = _recited(report, report.domain, "held-out passages")
+    shares = ", and ".join(part for part in (trained, held_out) if part)
+    return f"Recitation: given the beginning, it continues {shares} verbatim before its first error."
+
+
+def _recited(report: BuildReport, task: str, passages: str) -> str | None:
+    """Write the share of what follows in the passages of one task that specialist and parent recite."""
+    ours, parent = _pair(report, task, metric=RECITATION)
+    if ours is None:
         return None
-    if len(verdicts) == 1:
-        return f"On the {report.domain} questions: {verdicts[0]}."
-    kinds = [words for words in dict.fromkeys((*WORDS.values(), *verdicts)) if words in verdicts]
-    parts = [f"{verdicts.count(words)} {words}" for words in kinds]
-    return f"Of {len(verdicts)} {report.domain} question sets: {', '.join(parts)}."
+    beside = f" (the parent {percent(parent.value)})" if parent else ""
+    return f"{percent(ours.value)} of the text of {ours.n:,} {passages}{beside}"
 
 
-def _question_set(report: BuildReport, task: str) -> str | None:
-    """Judge one question set by the first accuracy on which the parent is clearly above chance.
-
-    Where the parent guesses, nothing can be lost. Where it does not, a specialist that guesses is reported as a loss.
-    """
-    pairs = []
-    for name in ("accuracy", "accuracy_norm"):
-        ours, baseline = metric_of(final_stage(report), task, name), metric_of(report.stage("parent"), task, name)
-        if ours and baseline:
-            pairs.append((ours, baseline))
-    if not pairs:
-        return None
-    if min(result.n for pair in pairs for result in pair) < ENOUGH_ITEMS:
-        return WORDS["too few to tell"]
-    for ours, baseline in pairs:
-        if baseline.chance is None or baseline.low > baseline.chance:
-            guessing = " and no longer distinguishable from guessing" if at_chance(ours) else ""
-            return _standing(report, ours) + guessing
-    return UNINFORMATIVE
+def _pair(
+    report: BuildReport, task: str, against: str = "parent", metric: str = HEADLINE
+) -> tuple[MetricResult | None, MetricResult | None]:
+    """Find a result of the final stage and that of the parent or the tuned parent."""
+    stage = report.stage("parent_tuned" if against == "parent_tuned" else "parent")
+    return metric_of(final_stage(report), task, metric), metric_of(stage, task, metric)
 
 
 def _times(ours: MetricResult, other: MetricResult) -> str:
@@ -134,16 +234,11 @@ def _times(ours: MetricResult, other: MetricResult) -> str:
     return "–" if value is None else f"{value:.3f}×"
 
 
-def _standing(report: BuildReport, ours: MetricResult) -> str:
-    """Write the verdict against the parent in words."""
-    return WORDS[verdict_vs_parent(report, ours) or "not distinguishable"]
-
-
-def _evidence(ours: MetricResult, paired: Interval | None) -> str:
+def _evidence(ours: MetricResult, paired: Interval | None, *, brief: bool = False) -> str:
     """Write the interval on which a verdict rests, with typographic minus signs."""
     if ours.n < ENOUGH_ITEMS:
         return f" (n={ours.n})"
     if paired is None:
         return " (unpaired intervals)"
     span = f"{paired.low:.3f} to {paired.high:.3f}".replace("-", "−")
-    return f" (paired 95 % interval of the difference {span})"
+    return f" (paired {span})" if brief else f" (paired 95 % interval of the difference {span})"

@@ -69,13 +69,14 @@ class Quality:
     """Metrics of source and export on held-out text, measured in pairs.
 
     The `paired_difference_vs_parent` of `exported` is export - source with its 95 % interval; `fingerprint` identifies
-    the text, as in a build's report.
+    the text, as in a build's report, and `opening` the token that stood before it (empty in older records).
     """
 
     domain: str
     fingerprint: str
     source: tuple[MetricResult, ...]
     exported: tuple[MetricResult, ...]
+    opening: str = ""
 
     @property
     def ratio(self) -> float:
@@ -105,7 +106,7 @@ class ExportRecord:
         checks: Comparisons of logits.
         greedy: Comparison of greedy text.
         quality: Comparison of metrics.
-        seed: Seed of the held-out text and the bootstrap.
+        seed: Seed of the held-out text.
         seconds: Time to write and prove the export.
         schema_version: Version of this record.
     """
@@ -160,7 +161,12 @@ def as_report(record: ExportRecord) -> BuildReport:
     source, quality = record.source, record.quality
     stages = (
         StageReport(
-            stage="parent", parameters=source.parameters, bytes=source.bytes, seconds=0.0, metrics=quality.source
+            stage="parent",
+            parameters=source.parameters,
+            bytes=source.bytes,
+            seconds=0.0,
+            metrics=quality.source,
+            opening=quality.opening,
         ),
         StageReport(
             stage="exported",
@@ -168,6 +174,7 @@ def as_report(record: ExportRecord) -> BuildReport:
             bytes=record.bytes,
             seconds=record.seconds,
             metrics=quality.exported,
+            opening=quality.opening,
         ),
     )
     return BuildReport(

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from minigpt.evaluation import ItemScores
-from minigpt.evaluation.bootstrap import Array
-from minigpt.evaluation.items import QuestionItems
+from minigpt.evaluation.items import Items, QuestionItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
-from minigpt.evaluation.ratios import RATIOS
-from minigpt.evaluation.summary import Items
+from minigpt.evaluation.ratios import RATIOS, Array
 from minigpt.report.figures import ENOUGH_ITEMS, HEADLINE
 from minigpt.results import BuildReport, StageName
 from minigpt.sweep.options import Point

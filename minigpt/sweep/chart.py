@@ -119,7 +119,7 @@ def _table(domain_sweep: DomainSweep, stage: str) -> Table:
             *(number(score.value.value) if score else "–" for score in scores),
         )
     table.caption = Text(
-        "★ no point of equal or smaller size is significantly better (paired bootstrap over documents)"
+        "★ no point of equal or smaller size is significantly better (paired intervals over documents)"
     )
     return table
 

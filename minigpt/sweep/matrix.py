@@ -11,7 +11,8 @@ from minigpt.assets import Parent
 from minigpt.corpus import build_corpus
 from minigpt.domain.config import DomainConfig, load_domain
 from minigpt.errors import ConfigError
-from minigpt.evaluation import TextItems, text_bits
+from minigpt.evaluation import Suite, TextItems, evaluate
+from minigpt.evaluation.opening import sample_for_opening
 from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, pick_device, release
@@ -21,7 +22,6 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.report.figures import HEADLINE
 from minigpt.results import BuildReport
 from minigpt.sweep.records import Matrix, MatrixCell
-from minigpt.types import Document
 
 ITEMS = "items.json"
 BATCH_TOKENS = {"cpu": 1024}
@@ -99,46 +99,46 @@ def _specialist(name: str) -> Specialist:
     return Specialist(name=name, folder=folder, report=report.load(folder))
 
 
-def _texts(specialists: Sequence[Specialist], limit: int | None, reporter: Reporter) -> dict[str, list[Document]]:
+def _texts(specialists: Sequence[Specialist], limit: int | None, reporter: Reporter) -> dict[str, Suite]:
     """Collect the held-out text of each domain, then the general texts; the first build of a domain sets its split."""
-    texts: dict[str, list[Document]] = {}
+    texts: dict[str, Suite] = {}
     general_texts: dict[str, tuple[DomainConfig, int]] = {}
     for specialist in specialists:
         domain, seed = load_domain(str(specialist.folder)), specialist.report.seed
         if domain.name not in texts:
-            texts[domain.name] = list(build_corpus(domain, seed=seed, reporter=reporter).heldout[:limit])
+            texts[domain.name] = _suite(domain, seed, limit, reporter)
         if domain.general != domain.name:
             general = load_domain(domain.general)
             general_texts.setdefault(general.name, (general, seed))
     for name, (general, seed) in general_texts.items():
         if name not in texts:
-            texts[name] = list(build_corpus(general, seed=seed, reporter=reporter).heldout[:limit])
+            texts[name] = _suite(general, seed, limit, reporter)
     return texts
 
 
+def _suite(domain: DomainConfig, seed: int, limit: int | None, reporter: Reporter) -> Suite:
+    """Collect a domain's held-out passages, and the dev text on which each model's opening is chosen."""
+    corpus = build_corpus(domain, seed=seed, reporter=reporter)
+    return Suite(texts={domain.name: corpus.heldout[:limit]}, dev=sample_for_opening(corpus.dev))
+
+
 def _measure(
-    workspace: Workspace, model: Parent, texts: Mapping[str, list[Document]], device: str, reporter: Reporter
+    workspace: Workspace, model: Parent, texts: Mapping[str, Suite], device: str, reporter: Reporter
 ) -> dict[str, TextItems]:
-    """Measure one model on every domain; item scores that are in the workspace already are read from there."""
+    """Measure one model on every domain, behind its best opening; item scores in the workspace are read from there."""
     # The model is loaded only when the first item scores are missing.
     loaded: list[tuple[object, object]] = []
     scores = {}
-    for domain, documents in texts.items():
+    for domain, suite in texts.items():
 
-        def make(folder: Path, domain: str = domain, documents: list[Document] = documents) -> None:
+        def make(folder: Path, domain: str = domain, suite: Suite = suite) -> None:
             if not loaded:
                 network = assets.load_model(model.path, dtype=measuring_dtype(device), device=device)
                 loaded.append((network, assets.load_tokenizer(model.path)))
-            items = text_bits(
-                *loaded[0],
-                documents,
-                batch_tokens=BATCH_TOKENS.get(device, 16384),
-                title=f"Reading {domain}",
-                reporter=reporter,
-            )
-            write_json(folder / ITEMS, items)
+            scores = evaluate(*loaded[0], suite, batch_tokens=BATCH_TOKENS.get(device, 16384), reporter=reporter)
+            write_json(folder / ITEMS, scores.texts[domain])
 
-        key = fingerprint(model.fingerprint, documents, device)
+        key = fingerprint(model.fingerprint, suite, device)
         folder, _ = workspace.stage(f"{model.fingerprint}-{domain}", key, make)
         scores[domain] = read_json(folder / ITEMS, TextItems)
     if loaded:

@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """Average over seeds of one method at one size and stage, taken before the bootstrap.
+    """Average over seeds of one method at one size and stage, taken item by item before the intervals.
 
     Attributes:
         domain: Domain of the sweep.
@@ -82,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pareto:
-    """Cells worth having, by a paired bootstrap over documents (bits per byte of the domain).
+    """Cells worth having, by paired intervals over documents (bits per byte of the domain).
 
     All values are positions in `DomainSweep.cells`.
 

@@ -117,16 +117,15 @@ def _finish_point(run: Run, ground: Groundwork, point: Point, key: str) -> Finis
     workspace = Workspace(root=_folder(run, point))
     options = replace(run.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
     point_run = replace(run, workspace=workspace, options=options)
-    point_ground = replace(ground, controls=replace(ground.controls, seed=point.seed))
     point_key = fingerprint(key, point)
     stages: tuple[StageName, ...] = ("pruned",) if point.healing == "none" else ("pruned", "healed")
     if (result := _finished(workspace, point_key)) is None:
         check_target(point_run, ground.parent)
         with run.reporter.stage(point.id):
-            specialist = specialize(point_run, point_ground, healing=point.healing != "none")
+            specialist = specialize(point_run, ground, healing=point.healing != "none")
         for stage, items in zip(stages, specialist.scores, strict=True):
             save_scores(items, _items_file(workspace, stage))
-        result = _report(point_run, point_ground, specialist, point_key)
+        result = _report(point_run, ground, specialist, point_key)
         write_json(workspace.root / "plan.json", specialist.plan)
         report.save(result, workspace.report)
     shutil.rmtree(workspace.work, ignore_errors=True)

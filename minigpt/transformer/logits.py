@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import linear
+
+# Weights of the output projection that are held in float32 at a time (2**26 are 256 MB).
+HEAD_BLOCK = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,58 @@ def states_before_head(model: Any, **inputs: Any) -> Tensor:
     with _before_head(model, keep_states):
         model(**inputs, use_cache=False)
     return states[0].flatten(0, 1)
+
+
+@contextmanager
+def float_head(model: Any) -> Iterator[None]:
+    """Let the output projection compute in float32 inside the block, whatever the dtype of its weights.
+
+    A bf16 projection rounds logits to three digits. Its weights stay as they are: a copy is made, of large ones a block
+    at a time, which bounds the memory. Projections that are no plain linear layer stay as they are.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.weight.dtype == torch.float32:
+        yield
+        return
+    weight = head.weight.detach()
+    precision = "medium" if weight.dtype == torch.bfloat16 else "highest"
+    weight = weight.float() if weight.numel() <= HEAD_BLOCK else weight
+
+    def forward(states: Tensor) -> Tensor:
+        # Numbers that bf16 holds are multiplied exactly by units for bf16, which are faster; sums are in float32.
+        exact = states.dtype == torch.bfloat16
+        with _matmul_precision(precision if exact else "highest"):
+            return _float_linear(states.float(), weight, head.bias)
+
+    # An attribute of the object hides the method of its class, so that the hooks of the layer still run.
+    vars(head)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    """Let products of float32 matrices use units of this precision inside the block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _float_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Project float32 states [..., hidden] by weights of any dtype [vocab, hidden], in float32."""
+    if weight.dtype == torch.float32:
+        return linear(states, weight, None if bias is None else bias.float())
+    rows = max(1, HEAD_BLOCK // weight.shape[1])
+    logits = torch.empty(*states.shape[:-1], len(weight), dtype=torch.float32, device=states.device)
+    for start in range(0, len(weight), rows):
+        part = slice(start, start + rows)
+        logits[..., part] = linear(states, weight[part].float(), None if bias is None else bias[part].float())
+    return logits
 
 
 @contextmanager

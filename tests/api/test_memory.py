@@ -50,6 +50,10 @@ def test_a_model_is_planned_pruned_healed_and_measured_in_memory(
     assert stage.seconds > 0 and stage.parameters == size
     metric = stage.metrics[0]
     assert metric.metric == "bits_per_byte" and metric.low < metric.value < metric.high
+    best = minigpt.evaluate(pruned, texts[16:], tokenizer=short, dev=texts[16:])
+    assert stage.opening == "<|im_start|>"
+    assert best.metrics[0].value <= metric.value
+    assert (best.opening == stage.opening) == (best.metrics[0].value == metric.value)
     training = minigpt.heal(
         pruned, short, texts[:16], dev=texts[16:], steps=4, recipe=RECIPE, teacher=teacher, plan=plan
     )

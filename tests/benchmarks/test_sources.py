@@ -1,4 +1,4 @@
-"""The benchmark of other sources: its variants, its openings, its averages, and one variant from end to end."""
+"""The benchmark of other sources: its variants, its averages, and one variant from end to end."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from minigpt.files import read_jsonl
-from minigpt.healing import TokenText
 from tests.support.worlds import World
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -42,15 +40,6 @@ def test_a_row_takes_over_what_it_does_not_change(sources: Any) -> None:
     assert (second.tag, second.layers, second.blend, second.vocab_size) == ("b", 3, 0.25, 64)
     with pytest.raises(SystemExit, match="no such field: layer"):
         sources.variants_of([{**first, "layer": 2}])
-
-
-def test_averages_and_openings(sources: Any) -> None:
-    model, other = torch.nn.Linear(2, 1), {"weight": torch.ones(1, 2), "bias": torch.ones(1)}
-    before = model.weight.detach().clone()
-    sources.average_into(model, other, 0.25)
-    torch.testing.assert_close(model.weight.detach(), 0.75 * before + 0.25)
-    text = TokenText(windows=((1, 5, 6), (1, 7)), bytes=9)
-    assert sources.opened(text, 3) == TokenText(windows=((3, 5, 6), (3, 7)), bytes=9)
 
 
 def test_a_variant_is_cut_healed_and_read_on_other_sources(

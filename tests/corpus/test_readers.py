@@ -11,7 +11,7 @@ import pytest
 
 from minigpt.corpus.prose import clean, passages, words_of
 from minigpt.corpus.questions import leaks
-from minigpt.corpus.sources import fetch_data, reader
+from minigpt.corpus.sources import fetch_data, read_source, reader
 from minigpt.domain.config import load_domain
 from minigpt.errors import CorpusError
 
@@ -193,15 +193,21 @@ def test_wordnet_asks_everyday_words_with_one_meaning(tmp_path: Path) -> None:
 def test_the_real_packages_hold_what_is_promised(name: str) -> None:
     domain = load_domain(name)
     sources: set[str] = set()
-    size = 0
+    sizes: dict[str, int] = {}
     for config in domain.corpus:
         if config.reader:
-            documents = list(reader(config.reader).documents(fetch_data(config.ref or "", domain.root)))
-            sources |= {item.source for item in documents}
-            size += sum(len(item.text.encode()) for item in documents)
+            documents = list(read_source(config, root=domain.root))
+            sources |= {
+                item.source for item in reader(config.reader).documents(fetch_data(config.ref or "", domain.root))
+            }
+            origin = (config.ref or "").split("/")[0] if config.split != "other" else "other"
+            sizes[origin] = sizes.get(origin, 0) + sum(len(item.text.encode()) for item in documents)
             assert all(200 <= len(item.text) <= 3300 for item in documents)
             assert not any("http" in item.text and config.reader == "hpo" for item in documents)
-    assert size > 1_000_000
+            assert not any(prompt in item.text for prompt in domain.prompts for item in documents)
+    assert sizes.pop("other") > 200_000
+    assert sum(sizes.values()) > 1_500_000 and len(sizes) >= (2 if domain.general_text else 3)
+    assert max(sizes.values()) <= 0.6 * sum(sizes.values())
     for question_set in domain.questions:
         if question_set.reader:
             questions = reader(question_set.reader).questions(fetch_data(question_set.ref or "", domain.root), seed=0)

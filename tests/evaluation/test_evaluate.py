@@ -163,6 +163,31 @@ def test_the_picks_are_the_likeliest_choice_raw_and_per_byte() -> None:
     assert items.chance == pytest.approx((1 / 4 + 1 / 2 + 1 / 3) / 3)
 
 
+def test_a_model_in_bf16_is_scored_by_logits_in_float32() -> None:
+    """Against the same model's hidden states, projected here in float64."""
+    model, tokenizer = tiny_model().to(torch.bfloat16), tiny_tokenizer()
+    ids = [tokenizer.bos_token_id, *tokenizer.encode(SENTENCES[0], add_special_tokens=False)]
+    with torch.no_grad():
+        states = model.model(torch.tensor([ids[:-1]])).last_hidden_state[0].double()
+        logits = states @ model.lm_head.weight.double().T
+    expected = -float(logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None]).sum()) / math.log(2)
+    bits = text_bits(model, tokenizer, [Document(text=SENTENCES[0], source="a")]).bits[0]
+    assert bits == pytest.approx(expected, rel=2e-6)
+    with torch.no_grad():
+        rounded = model(torch.tensor([ids[:-1]])).logits[0].double().log_softmax(-1)
+    plain = -float(rounded.gather(1, torch.tensor(ids[1:])[:, None]).sum()) / math.log(2)
+    assert abs(plain - expected) > 10 * abs(bits - expected)
+    assert "forward" not in vars(model.lm_head)
+
+
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_large_head_is_converted_block_by_block(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = tiny_model().to(torch.bfloat16), tiny_tokenizer()
+    whole = text_bits(model, tokenizer, DOCUMENTS)
+    monkeypatch.setattr("minigpt.transformer.logits.HEAD_BLOCK", rows * model.config.hidden_size)
+    np.testing.assert_allclose(text_bits(model, tokenizer, DOCUMENTS).bits, whole.bits, rtol=1e-6)
+
+
 def test_evaluating_leaves_the_model_as_it_was() -> None:
     model = tiny_model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -196,8 +221,12 @@ def test_scores_survive_a_round_trip_and_reports_hold_each_metric_once(tmp_path:
     assert len({(result.task, result.metric) for result in results}) == len(results) == 8
     for result in results:
         assert result.low <= result.value <= result.high
-        assert result.paired_difference_vs_parent is not None
-        assert result.paired_difference_vs_parent.low == result.paired_difference_vs_parent.high == 0
+        difference = result.paired_difference_vs_parent
+        assert difference is not None
+        assert difference.value == 0
+        # Equal bits on these documents are equal on others; equal answers to a few questions need not be.
+        assert (difference.low == difference.high == 0) == (result.chance is None)
+        assert difference.low == -difference.high
         assert (result.chance is not None) == result.metric.startswith("accuracy") == result.higher_is_better
 
 

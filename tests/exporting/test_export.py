@@ -16,6 +16,7 @@ from minigpt.exporting import EXPORTERS, Format, export, format_of, rounding_of
 from minigpt.exporting.card import render_card
 from minigpt.models.find import find_model, find_report
 from minigpt.runtimes import LOADERS, read_record
+from minigpt.runtimes.record import as_report
 from tests.support import exports
 from tests.support.exports import Shop, make_shop
 
@@ -45,6 +46,8 @@ def test_the_record_holds_proof_and_origin(shop: Shop) -> None:
     assert all(check.passed for check in record.checks)
     assert record.greedy and record.greedy.agreeing == record.greedy.tokens == 64
     assert record.quality and record.quality.domain == "mixed" and record.quality.ratio == 1.0
+    assert record.quality.opening in {"<|im_start|>", "<|im_end|>", "<|endoftext|>", "\n"}
+    assert [stage.opening for stage in as_report(record).stages] == [record.quality.opening] * 2
     assert {name for name in record.files} == {path.name for path in folder.iterdir()} - {"export.json"}
     for name, digest in record.files.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest

@@ -264,3 +264,22 @@ def test_without_a_teacher_the_report_does_not_speak_of_one() -> None:
 def test_reading_a_recipe_does_not_load_torch() -> None:
     code = "import sys; from minigpt.healing import Recipe; Recipe(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Details(Notes):
+    """A reporter that remembers the details of its loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.details: list[str] = []
+
+    def detail(self, message: str) -> None:
+        self.details.append(message)
+
+
+def test_every_look_at_the_dev_text_is_told_beside_the_first() -> None:
+    reporter = Details()
+    result = train(fresh(), TEXT, DEV, recipe(steps=10, evaluate_every=4), reporter=reporter)
+    (_, first), *later = result.dev_losses
+    assert len(later) == 3
+    assert reporter.details == [f"dev {first:.3f}", *(f"dev {first:.3f} -> {loss:.3f}" for _, loss in later)]

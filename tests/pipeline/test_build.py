@@ -62,9 +62,12 @@ def test_every_stage_is_measured_on_every_task_once(finished: tuple[BuildOptions
     for stage in made.stages:
         found = Counter((metric.task, metric.metric) for metric in stage.metrics)
         assert set(found.values()) == {1}
+        assert stage.opening in {"<|im_start|>", "<|im_end|>", "<|endoftext|>", "\n"}
         assert {("words", "bits_per_byte"), ("general", "bits_per_byte"), ("words/next", "accuracy")} <= found.keys()
         for metric in stage.metrics:
             assert metric.low <= metric.value <= metric.high
+            assert metric.effective_n is not None
+            assert 1 <= metric.effective_n <= metric.n + 1e-9
             other_vocabulary = metric.metric == "token_perplexity" and stage.stage in ("pruned", "healed")
             assert (metric.paired_difference_vs_parent is None) == (stage.stage == "parent" or other_vocabulary)
             assert metric.chance == (0.25 if metric.task == "words/next" else None)
@@ -168,6 +171,7 @@ def test_evaluating_the_finished_folder_gives_the_report_s_numbers(
     healed = made.stage("healed")
     assert healed is not None
     assert stage.parameters == healed.parameters
+    assert stage.opening == healed.opening
     found = {(metric.task, metric.metric): metric for metric in stage.metrics}
     for metric in healed.metrics:
         if metric.task in {"words", "general"}:

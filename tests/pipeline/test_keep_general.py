@@ -12,8 +12,9 @@ import minigpt
 from minigpt import report
 from minigpt.corpus.selection import interleave
 from minigpt.errors import ConfigError, GateFailed
-from minigpt.healing import Bound, bits_per_byte
-from minigpt.healing.tokenized import token_text
+from minigpt.evaluation import choose_opening
+from minigpt.healing import Bound, TokenText, bits_per_byte
+from minigpt.healing.tokenized import behind, token_text
 from minigpt.pipeline import BuildOptions, healing
 from minigpt.pipeline import build as build_module
 from minigpt.pipeline.run import SavedModel
@@ -99,6 +100,8 @@ def test_a_build_keeps_the_bound_among_its_steps_and_says_so(world: World) -> No
     made = report.load(folder_of(options))
     assert any("General text was to cost at most 1.01 times" in note for note in made.notes)
     assert any("General training text was mixed into" in note for note in made.notes)
+    assert made.general_share == 1.0
+    assert made.overrides["heal.steps"] == "4"
     assert {each.name for each in made.attributions} == {"texts", "plain"}
     assert made.stages[-1].training is not None
 
@@ -106,7 +109,7 @@ def test_a_build_keeps_the_bound_among_its_steps_and_says_so(world: World) -> No
 def test_healing_is_told_the_bound_and_made_again_for_another(
     world: World, made: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit is a multiple of what the parent pays on the general dev text, all of it."""
+    """The limit is a multiple of what the parent pays on the general dev text, all of it, behind its best opening."""
     told: list[Bound | None] = []
     real = healing.train
 
@@ -121,8 +124,13 @@ def test_healing_is_told_the_bound_and_made_again_for_another(
         plan = PrunePlan(base_model="", method="", seed=0, layers=(), ffn=(), kv_groups=())
         healing.heal(begun.run, begun.corpora, begun.parent, begun.text(), source, plan, source)
     assert made["healed"] == 3 and told[2] is None and begun.corpora.general is not None
-    windows = token_text(begun.tokenizer, begun.corpora.general.dev, 64)
-    cost = bits_per_byte(begun.load(source.path), windows)
+    model, general = begun.load(source.path), token_text(begun.tokenizer, begun.corpora.general.dev, 64)
+    opening = choose_opening(model, begun.tokenizer, begun.corpora.domain.dev).token
+    assert opening != begun.tokenizer.bos_token_id, "another opening must be best for this test to mean anything"
+    windows = behind(general, opening)
+    assert windows == TokenText(windows=tuple((opening, *ids[1:]) for ids in general.windows), bytes=general.bytes)
+    cost = bits_per_byte(model, windows)
+    assert cost != bits_per_byte(model, general)
     for bound, kept in zip(told[:2], (1.1, 1.3), strict=True):
         assert bound is not None and bound.text == windows
         assert bound.limit == pytest.approx(kept * cost)

@@ -86,3 +86,15 @@ def test_the_repair_runs_where_the_method_or_the_user_wants_it(
 
 def test_an_older_name_of_a_setting_is_understood() -> None:
     assert settings_for("quick", {"control": "true"}) == settings_for("quick", {"tuned_parent": "true"})
+
+
+def test_only_settings_that_differ_from_the_preset_are_reported() -> None:
+    from minigpt.pipeline.finish import changed_settings
+    from minigpt.pipeline.settings import PRESETS
+
+    quick = PRESETS["quick"]
+    assert changed_settings(quick, quick) == {}
+    overrides = {"heal.steps": "24", "heal.window": str(quick.heal.window), "tuned_parent": "true"}
+    changed = changed_settings(quick, settings_for("quick", overrides, keep_general=1.05))
+    assert changed == {"heal.steps": "24", "tuned_parent": "true", "keep_general": "1.05"}
+    assert settings_for("quick", changed) == settings_for("quick", overrides, keep_general=1.05)

@@ -99,14 +99,20 @@ def test_the_card_tells_provenance_numbers_and_limits():
         "134,515,008 | 102,097,728",
         "embedding 14,155,776",
         "Layers removed: 21, 26",
-        "0.921 times its parent's: better than the parent",
-        "1.062 times that of the parent tuned",
-        "| medical | bits per byte | 0.7014 [0.6814, 0.7214] | 0.7618 [0.7418, 0.7818] |",
-        "| 0.6606 [0.6406, 0.6806] | better |",
-        "| not distinguishable | 0.250 | 500 |",
+        "- Better than the parent on its own sources: with 75.9 % of the parameters",
+        "0.921× the parent's 0.762 (paired 95 % interval of the difference −0.067 to −0.053)",
+        "Nothing is known about other sources of its field",
+        "Against the tuned parent, trained on the same text (0.661): 1.062×, worse",
+        "| medical, own sources | bits per byte | 0.7014 [0.6814, 0.7214] | 0.7618 [0.7418, 0.7818] | 0.921× better |",
+        "| 0.6606 [0.6406, 0.6806] | 1.062× (unpaired) |",
+        "| +0.022 not distinguishable |",
+        "| 0.250 | 500 |",
         "| not comparable (other tokenizer) |",
         "Human Phenotype Ontology | HPO license | 18,490 | 3,204,112 | Gargano et al., 2024 |",
-        "1.234 times the parent's bits per byte on general text (worse than the parent). Use the parent there.",
+        "On general text: 1.234× the parent's bits per byte, worse than the parent",
+        "Outside its domain, use the parent.",
+        "It can recite text that it was trained on",
+        "How much of their wording they share was not measured.",
         "Not medical, legal or financial advice",
         "AutoModelForCausalLM.from_pretrained(folder)",
         "The glossary questions were made from the ontology.",
@@ -117,7 +123,7 @@ def test_the_card_tells_provenance_numbers_and_limits():
 def test_the_quick_card_says_that_there_is_no_tuned_parent():
     card = " ".join(render_card(make_report(tuned=False)).split())
     assert "was not made for this build" in card
-    assert "tuned parent |" not in card
+    assert "against tuned parent |" not in card
 
 
 def test_tables_survive_foreign_text():
@@ -132,7 +138,7 @@ def test_tables_survive_foreign_text():
 def test_partial_builds_have_a_card(stages):
     report = make_report(attributions=(), notes=())
     card = render_card(replace(report, stages=report.stages[:stages]))
-    assert "No training" in card or "parent tuned" in card
+    assert "No training" in card or "tuned parent:" in card
     assert "The report names no sources." in card
 
 
@@ -160,20 +166,22 @@ def test_seen_questions_are_never_called_held_out():
 
 def test_a_handful_of_documents_is_said():
     card = " ".join(render_card(with_final(metric("medical", "bits_per_byte", 0.7, spread=0, n=1))).split())
-    assert "too few documents to tell" in card
-    assert "the true uncertainty is larger than the interval shown" in card
-    assert "the true uncertainty is larger than the interval shown" not in " ".join(render_card(make_report()).split())
+    assert "- Too few to tell on its own sources" in card
+    assert "the true uncertainty may be larger than the interval shown" in card
+    assert "the true uncertainty may be larger than the interval shown" not in " ".join(
+        render_card(make_report()).split()
+    )
 
 
 def test_the_tuned_parent_is_judged_by_pairs():
-    assert "the parent tuned on the same text (unpaired)" in " ".join(render_card(make_report()).split())
+    assert "1.062×, worse (the unpaired intervals do not overlap)" in " ".join(render_card(make_report()).split())
     report = make_report()
     ours = tuple(
         replace(result, paired_difference_vs_tuned=Interval(value=0.04, low=0.03, high=0.05))
         for result in report.stages[-1].metrics
     )
     card = render_card(replace(report, stages=(*report.stages[:-1], replace(report.stages[-1], metrics=ours))))
-    assert "the parent tuned on the same text: worse than the tuned parent" in " ".join(card.split())
+    assert "1.062×, worse (paired 95 % interval of the difference 0.030 to 0.050)" in " ".join(card.split())
 
 
 def test_language_is_claimed_for_packaged_domains_only():

@@ -83,6 +83,7 @@ def test_headline_holds_the_figures_of_the_final_stage():
             "bits_per_byte": 0.7014,
             "ratio_to_parent": 0.9207,
             "ratio_to_tuned_parent": 1.0618,
+            "general_ratio_to_parent": 1.2340,
             "parameters_kept": 0.7590,
         },
         abs=1e-4,
@@ -119,7 +120,8 @@ def test_the_report_fits_the_terminal_and_holds_its_figures(width, tuned):
         "204.2 MB",
         "0.681–0.721",
         "0.921×",
-        "better than the parent (paired 95 % interval of the difference −0.067 to −0.053)",
+        "Better than the parent on its own sources: with 75.9 % of the parameters",
+        "0.921× the parent's 0.762 (paired 95 % interval of the difference −0.067 to −0.053)",
         "not distinguishable from the parent",
         "1.234× the parent's bits per byte, worse than the parent",
         "1,280 of 1,536",
@@ -219,10 +221,12 @@ def test_a_broken_paired_difference_to_the_tuned_parent_is_not_written(tmp_path)
         save(with_metrics(make_report(), healed=(ours,)), tmp_path)
 
 
-def test_the_quantized_parent_and_the_attribution_of_neurons_are_explained():
+def test_the_quantized_parent_is_explained_and_neurons_are_one_row():
     flat = " ".join(shown(make_report()).split())
     assert "parent weights are counted as bfloat16; the quantized file it came from is smaller" in flat
-    assert "each counted under the evidence that ranks it lower; the split was made after pruning" in flat
+    assert "neurons, KV groups ━" in flat
+    assert "12.4 M 9.2 % of parent" in flat
+    assert "by --kinds: embedding 14.2 M, linear 6.2 M, activation 6.2 M, layers 7.1 M" in flat
     assert "quantized file" not in shown(make_report(base_precision="bfloat16"))
 
 

@@ -65,6 +65,7 @@ def test_a_sweep_leaves_reports_lines_pictures_and_no_weights(done: tuple[SweepO
     for line in lines:
         point_report = report.load(root / line["report"])
         assert [stage.stage for stage in point_report.stages] == ["parent", "pruned", "healed"]
+        assert {stage.share for stage in point_report.stages} == {1.0}, "quick measures the pruned model on less"
         assert point_report.method == line["method"] and point_report.stages[-1].parameters == line["parameters"]
         healed = next(score for score in line["scores"] if (score["stage"], score["task"]) == ("healed", "words"))
         metric = next(metric for metric in point_report.stages[-1].metrics if metric.task == "words")
