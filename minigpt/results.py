@@ -150,11 +150,11 @@ class Coverage:
     """Part of a measured text that stands in the training text already.
 
     Attributes:
-        task: Text that was measured: a domain or `<domain>/other`.
+        task: Text that was measured: a domain or `general`, or one of these with `/other`.
         share: Share of its 8-word runs that stand anywhere in the training text, sampled text included.
         documents: Number of its documents.
-        unseen: Number of the documents of which less than 2 % of the runs stand there; they are also the task
-            `<task>/unseen`.
+        unseen: Number of the documents of which less than 2 % of the runs stand there. Those of the domain's own text
+            are also the task `<domain>/unseen`, where they are 3 at least and not all.
     """
 
     task: str

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Ints = tuple[int, ...]
-Split = Literal["calibration", "train", "dev", "heldout"]
+Split = Literal["calibration", "train", "dev", "heldout", "other"]
 AXES = ("vocab", "ffn", "kv_groups", "layers")
 """The axes that a plan can cut: tokens, FFN neurons, KV groups with their query heads, and whole layers."""
 PruneKind = Literal["linear", "activation", "embedding", "layers"]
@@ -85,6 +85,7 @@ class Attribution:
         citation: Text that cites it.
         documents: Number of its documents in the corpus.
         bytes: Size of its text in the corpus, in bytes of UTF-8.
+        measured_only: True if its text only measures: no model is trained on it.
     """
 
     name: str
@@ -92,11 +93,12 @@ class Attribution:
     citation: str
     documents: int
     bytes: int
+    measured_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """A domain's text in four disjoint splits, and its questions. No document is in two splits.
+    """A domain's text in disjoint splits, and its questions. No document is in two splits.
 
     Attributes:
         domain: Name of the domain.

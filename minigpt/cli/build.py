@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.pipeline import BuildOptions, PlanSummary
-    from minigpt.results import BuildReport
+    from minigpt.results import BuildReport, Coverage
 
 # Axes of a plan in plain words.
 AXIS_NAMES = {"ffn": "neurons", "kv_groups": "KV groups", "layers": "whole layers", "vocab": "vocabulary"}
@@ -181,7 +181,15 @@ def outline(plan: PlanSummary) -> RenderableType:
         for axis, cost in plan.predicted_cost.items()
         if cost
     }
+    rows |= {f"{item.task} seen in training text": percent(item.share) + repeated(item) for item in plan.coverage}
     return facts(rows)
+
+
+def repeated(coverage: Coverage) -> str:
+    """Warn of a text of which so much stands in the training text that its figures tell little."""
+    from minigpt.corpus.coverage import WARN
+
+    return " of its 8-word runs: figures on it may only measure repeated wording" if coverage.share >= WARN else ""
 
 
 def alone(results: Sequence[Any]) -> Any:

@@ -41,11 +41,16 @@ def show(session: Session, *, domain: str) -> None:
 @online
 @standard
 def stats(session: Session, *, domain: str, seed: int, online: bool) -> None:
-    """Read, clean and split the text of DOMAIN, and count documents, passages, bytes and words."""
-    from minigpt.corpus import build_corpus, statistics
+    """Read, clean and split the text of DOMAIN, and count documents, passages, bytes and words.
 
-    text = build_corpus(definition_of(domain, online=online), seed=seed, reporter=session.reporter)
-    counts = statistics(text)
+    Also shown is how much of the measured text stands in the domain's training text already.
+    """
+    from minigpt.corpus import build_corpus, statistics
+    from minigpt.corpus.grouping import advice
+
+    definition = definition_of(domain, online=online)
+    text = build_corpus(definition, seed=seed, reporter=session.reporter)
+    counts = {**statistics(text), "advice": advice(definition)}
     session.show(counts, lambda: summary(counts))
 
 
@@ -88,7 +93,28 @@ def summary(statistics: Mapping[str, Any]) -> RenderableType:
         seen = {True: "yes", False: "no", None: "not known"}[item["seen"]]
         questions.add_row(item["name"], f"{item['questions']:,}", item["role"], seen, item["note"])
     counts = facts({name.replace("_", " "): f"{count:,}" for name, count in statistics["counts"].items()})
-    return Group(splits, questions, counts)
+    return Group(splits, questions, counts, *remarks(statistics))
+
+
+def remarks(statistics: Mapping[str, Any]) -> list[str]:
+    """Say how much of the measured text stands in the training text, and what is known about other sources."""
+    from minigpt.corpus.coverage import WARN
+
+    lines = []
+    for item in statistics["coverage"]:
+        task, share = item["task"], item["share"]
+        lines.append(
+            f"{task}: {share:.1%} of its runs of 8 words stand in the domain's training text "
+            f"({item['unseen']} of {item['documents']} documents below 2 %)."
+        )
+        if share >= WARN:
+            lines.append(
+                f"{task}: a good result on it may only measure repeated wording, such as templates; add text of other "
+                "sources."
+            )
+    if not statistics["splits"]["other"]["documents"]:
+        lines.append("No source is kept apart (`split: other`), so nothing is known about other sources of the field.")
+    return [*lines, *statistics["advice"]]
 
 
 def sources(domain: DomainConfig) -> RenderableType:

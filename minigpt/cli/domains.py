@@ -73,14 +73,19 @@ def show(session: Session, *, domain: str) -> None:
 @click.argument("domain")
 @standard
 def validate(session: Session, *, domain: str) -> None:
-    """Check that DOMAIN can be built here. The exit code is 1 if not, and the problems are listed."""
+    """Check that DOMAIN can be built here. The exit code is 1 if not, and the problems are listed.
+
+    Where your texts come from several sources and none is kept apart, a remark says so.
+    """
+    from minigpt.corpus.grouping import advice
     from minigpt.domain import config
     from minigpt.errors import ConfigError
 
     definition = config.load_domain(domain)
     problems = config.validate(definition)
-    data = {"domain": definition.name, "problems": problems}
-    session.show(data, lambda: "\n".join(problems) or f"{definition.name} is valid.")
+    remarks = [] if problems else advice(definition)
+    data = {"domain": definition.name, "problems": problems, "advice": remarks}
+    session.show(data, lambda: "\n".join(problems or [f"{definition.name} is valid.", *remarks]))
     if problems:
         noun = "problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"{domain} cannot be built yet: fix the {noun} above first.")
@@ -106,18 +111,43 @@ def validate(session: Session, *, domain: str) -> None:
     help="Folder with general text of your own [the packaged general text].",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="File or folder to write [domains/NAME.yaml].")
+@click.option(
+    "--group-by",
+    metavar="COLUMN",
+    help="Column that tells the sources of your texts apart, `folder` for the top-level folders, or `none` "
+    "[folders, or else a column such as source, author, site or date].",
+)
+@click.option("--hold-out", metavar="SOURCE", help="Source that is never trained on [one with about 15 % of the text].")
 @standard
-def new(session: Session, *, name: str, folder: Path, general: Path | None, output: Path | None) -> None:
+def new(
+    session: Session,
+    *,
+    name: str,
+    folder: Path,
+    general: Path | None,
+    output: Path | None,
+    group_by: str | None,
+    hold_out: str | None,
+) -> None:
     """Write the definition NAME for your own texts.
 
-    The folder holds .txt, .md, .jsonl and .parquet files, or splits of its own.
+    The folder holds .txt, .md, .jsonl and .parquet files, or splits of its own. Where the texts come from four sources
+    or more, one of them is kept apart (`split: other`): the report then shows how a specialist does on sources of the
+    field that it never read.
     """
-    from minigpt.corpus.newdomain import new_domain
+    from minigpt.corpus.newdomain import Grouped, new_domain
 
-    path = new_domain(name, folder, output=output or Path("domains"), general=general)
-    session.show(
-        {"domain": name, "path": str(path)}, lambda: f"Wrote {path}. Build with: minigpt build --domain {path}"
-    )
+    wishes = Grouped(column=group_by, apart=hold_out)
+    written = new_domain(name, folder, output=output or Path("domains"), general=general, grouped=wishes)
+    data = {
+        "domain": name,
+        "path": str(written.path),
+        "kept_apart": written.apart,
+        "grouped_by": written.grouped_by,
+        "groups": written.groups,
+    }
+    path = written.path
+    session.show(data, lambda: f"Wrote {path}. {written.apart}\nBuild with: minigpt build --domain {path}")
 
 
 def overview(definitions: Sequence[DomainConfig]) -> RenderableType:

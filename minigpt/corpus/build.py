@@ -39,9 +39,8 @@ def build_corpus(
         domain: The domain. Its general text is a domain too and needs another call.
         seed: Seed of the split and of the order of the documents.
         relevance: True to drop training documents that are unlike the domain's seed sentences, and to choose
-            calibration documents that cover the domain, both by embeddings. Held-out and dev text is never filtered.
-        max_documents: Number of documents to sample from those that no source declares held-out or dev; None keeps
-            all.
+            calibration documents that cover the domain, both by embeddings. Only training text is ever filtered.
+        max_documents: Number of documents to sample from those that may be trained on; None keeps all.
         encoder: Encoder for `relevance`; None for the packaged sentence encoder.
         reporter: Receives progress.
 
@@ -55,10 +54,11 @@ def build_corpus(
         passages = drop_duplicates(passages, seed, tally)
         questions = drop_dev_leaks(tuple(read_questions(domain, root=domain.root)), tally)
         sides = hold_out(passages, seed=seed, shares=SHARES, history=_tally_text(tally))
-        heldout, dev, pool = _documents_by_side(passages, sides, tally)
-        dev = drop_overlap(dev, heldout, (), tally, share=domain.overlap)
-        guarded = [guarded_questions(question_set, heldout) for question_set in questions]
-        pool = drop_overlap(pool, [*heldout, *dev], guarded, tally, share=domain.overlap)
+        heldout, other, dev, pool = _documents_by_side(passages, sides, tally)
+        measured = [*heldout, *other]
+        dev = drop_overlap(dev, measured, (), tally, share=domain.overlap)
+        guarded = [guarded_questions(question_set, measured) for question_set in questions]
+        pool = drop_overlap(pool, [*measured, *dev], guarded, tally, share=domain.overlap)
     if relevance and domain.seeds:
         with reporter.stage("Choosing relevant text"):
             calibration, train = part_by_relevance(
@@ -78,8 +78,9 @@ def build_corpus(
         train=tuple(train),
         dev=tuple(dev),
         heldout=tuple(heldout),
-        questions=tuple(split_sets_by_seen(questions, train, heldout, limits=_limits(domain), seed=seed)),
-        attributions=_attributions(domain, passages, [*calibration, *train, *dev, *heldout]),
+        other=tuple(other),
+        questions=tuple(split_sets_by_seen(questions, train, measured, limits=_limits(domain), seed=seed)),
+        attributions=_attributions(domain, passages, [*calibration, *train, *dev, *measured]),
         counts=dict(sorted(tally.items())),
     )
     _check(corpus)
@@ -96,8 +97,8 @@ def _read(domain: DomainConfig, reporter: Reporter) -> Iterator[Passage]:
 def _documents_by_side(
     passages: list[Passage], sides: dict[str, Side], tally: Counter[str]
 ) -> tuple[list[Document], ...]:
-    """Return the held-out, dev and pool documents, each in the order of `passages`."""
-    documents = tuple(on_side(side, passages, sides) for side in ("heldout", "dev", "pool"))
+    """Return the held-out, other, dev and pool documents, each in the order of `passages`."""
+    documents = tuple(on_side(side, passages, sides) for side in ("heldout", "other", "dev", "pool"))
     tally["declared_elsewhere"] += len(passages) - sum(map(len, documents))
     return documents
 
@@ -108,9 +109,9 @@ def _limits(domain: DomainConfig) -> dict[str, int | None]:
 
 
 def _check(corpus: Corpus) -> None:
-    """Raise if cleaning has left a split empty."""
+    """Raise if cleaning has left a split empty; only `other` may be, where no source declares it."""
     for split in SPLITS:
-        if not getattr(corpus, split):
+        if split != "other" and not getattr(corpus, split):
             raise CorpusError(
                 f"Too little text: nothing is left for {split} ({_tally_text(corpus.counts)}); add documents."
             )
@@ -131,6 +132,7 @@ def _attributions(
             citation=source.citation,
             documents=len({document.source for document in by_origin[source.name]}),
             bytes=sum(sizes_of(by_origin[source.name]).values()),
+            measured_only=source.split in ("heldout", "other"),
         )
         for source in domain.corpus
         if source.name in by_origin

@@ -53,7 +53,7 @@ def sample_documents(passages: list[Passage], limit: int | None, seed: int, tall
 
     Args:
         passages: Passages of all documents.
-        limit: Number of documents to keep; None keeps all. Documents declared held-out or dev are kept besides.
+        limit: Number of documents to keep; None keeps all. Documents declared held-out, other or dev are kept besides.
         seed: Seed of the sample.
         tally: Counts; `beyond_max_documents` is added.
     """
@@ -61,7 +61,7 @@ def sample_documents(passages: list[Passage], limit: int | None, seed: int, tall
         return passages
     free = {passage.document.source for passage in passages if passage.declared in ("auto", "train")}
     dropped = set(by_draw(free, seed)[limit:])
-    always = ("heldout", "dev")
+    always = ("heldout", "other", "dev")
     kept = [passage for passage in passages if passage.declared in always or passage.document.source not in dropped]
     tally["beyond_max_documents"] += len(passages) - len(kept)
     return kept
@@ -70,15 +70,15 @@ def sample_documents(passages: list[Passage], limit: int | None, seed: int, tall
 def drop_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> list[Passage]:
     """Drop repeated passages and put the rest into the seed's order.
 
-    Of two duplicates the one that is declared held-out or dev stays. Text declared held-out loses only exact
-    duplicates, not near ones.
+    Of two duplicates the one that is declared held-out, other or dev stays, in this order: training text gives way to
+    text that measures. Text declared held-out or other loses only exact duplicates, not near ones.
 
     Args:
         passages: Normalized passages.
         seed: Seed of the order.
         tally: Counts; `exact_duplicates` and `near_duplicates` are added.
     """
-    rank = {"heldout": 0, "dev": 1, "train": 2, "auto": 2}
+    rank = {"heldout": 0, "other": 1, "dev": 2, "train": 3, "auto": 3}
 
     def priority(passage: Passage) -> tuple[object, ...]:
         document = passage.document
@@ -87,7 +87,7 @@ def drop_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> 
 
     ordered = sorted(passages, key=priority)
     unique = [ordered[index] for index in dedup.drop_exact_duplicates([passage.document.text for passage in ordered])]
-    protected = [index for index, passage in enumerate(unique) if passage.declared == "heldout"]
+    protected = [index for index, passage in enumerate(unique) if passage.declared in ("heldout", "other")]
     texts = [passage.document.text for passage in unique]
     kept = [unique[index] for index in dedup.drop_near_duplicates(texts, protected=protected)]
     tally["exact_duplicates"] += len(ordered) - len(unique)

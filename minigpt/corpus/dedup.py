@@ -54,7 +54,7 @@ def grams(tokens: Sequence[str], size: int) -> Grams:
     Returns:
         The distinct hashes in ascending order, equal on every machine.
     """
-    return np.unique(_hash_runs(_hash_words(tokens), min(size, len(tokens)))) if tokens else np.empty(0, np.uint64)
+    return np.unique(hash_runs(_hash_words(tokens), min(size, len(tokens)))) if tokens else np.empty(0, np.uint64)
 
 
 def _hash_words(tokens: Sequence[str]) -> Grams:
@@ -62,7 +62,7 @@ def _hash_words(tokens: Sequence[str]) -> Grams:
     return np.fromiter(map(_word_hash, tokens), np.uint64, len(tokens))
 
 
-def _hash_runs(hashes: Grams, size: int) -> Grams:
+def hash_runs(hashes: Grams, size: int) -> Grams:
     """Hash the run of `size` words that starts at each place, given the hashes of the words."""
     count = max(0, len(hashes) - size + 1)
     total = np.zeros(count, np.uint64)
@@ -183,7 +183,7 @@ class Overlap:
         overlaps = np.zeros(len(texts.starts) - 1, bool)
         owners = np.repeat(np.arange(len(overlaps)), np.diff(texts.starts))
         for table in self.tables:
-            runs = _hash_runs(texts.hashes, table.size)
+            runs = hash_runs(texts.hashes, table.size)
             places = np.flatnonzero(table.may_hold(runs))
             places = places[owners[places] == owners[places + table.size - 1]]  # no run crosses into the next text
             for text in np.unique(owners[places[table.holds(runs[places])]]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minigpt.corpus.coverage import coverage_records, seen_runs
 from minigpt.corpus.store import SPLITS
 from minigpt.files import to_plain
 from minigpt.types import Corpus, Document
@@ -14,14 +15,17 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
     """Count the documents, passages, bytes and words of each split, and describe sources and question sets.
 
     Returns:
-        Plain data for JSON: `domain`, `fingerprint`, `splits`, `counts`, `sources` and `questions`.
+        Plain data for JSON: `domain`, `fingerprint`, `splits`, `counts`, `sources`, `coverage` (of the measured text by
+        the domain's own training and calibration text) and `questions`.
     """
+    measured = {corpus.domain: corpus.heldout, **({f"{corpus.domain}/other": corpus.other} if corpus.other else {})}
     return {
         "domain": corpus.domain,
         "fingerprint": corpus.fingerprint,
         "splits": {split: _measure(getattr(corpus, split)) for split in SPLITS},
         "counts": dict(corpus.counts),
         "sources": to_plain(corpus.attributions),
+        "coverage": to_plain(coverage_records(seen_runs(measured, [*corpus.calibration, *corpus.train]))),
         "questions": [
             {
                 "name": questions.name,

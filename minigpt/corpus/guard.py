@@ -151,7 +151,8 @@ def from_corpus(questions: QuestionSet) -> bool:
 def guarded_questions(questions: QuestionSet, heldout: Iterable[Document]) -> QuestionSet:
     """Return the questions of a set whose text must not be trained on.
 
-    These are all questions, or, where they were made from the corpus, those on held-out documents.
+    These are all questions, or, where they were made from the corpus, those on the documents in `heldout`, which holds
+    all documents that only measure.
     """
     if not from_corpus(questions):
         return questions
@@ -173,7 +174,7 @@ def split_sets_by_seen(
     Args:
         question_sets: All question sets of a domain. Sets that were not made from the corpus stay as they are.
         train: Training documents.
-        heldout: Held-out documents.
+        heldout: Documents that only measure: held-out ones, and those of other sources.
         limits: Number of questions to draw for each part of a set, by the set's name; None for all.
         seed: Seed of the draw.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from minigpt.errors import CorpusError, first_line
 TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIXES = (".jsonl", ".parquet")
 SUFFIXES = TEXT_SUFFIXES + TABLE_SUFFIXES
+
+# Field of a row that stands for the top-level folder of its file.
+FOLDER = "folder"
 
 Row = Mapping[str, Any]
 Located = tuple[str, Row]
@@ -153,3 +156,32 @@ def text_of(value: Any, where: str, *, key: str) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "\n".join(value)
     raise CorpusError(f"{where}: {key} must be text, found {type(value).__name__}.")
+
+
+def is_wanted(row: Row, where: Mapping[str, Sequence[str]], without: Mapping[str, Sequence[str]]) -> bool:
+    """Return True if a row has one of the values of every column in `where`, and none of those in `without`.
+
+    Args:
+        row: The row.
+        where: Values of columns that the row must have. A value that ends in `*` stands for all that begin so.
+        without: Values of columns that the row must not have.
+    """
+    return all(_has(row, column, values) for column, values in where.items()) and not any(
+        _has(row, column, values) for column, values in without.items()
+    )
+
+
+def _has(row: Row, column: str, values: Sequence[str]) -> bool:
+    """Return True if the row's field is one of the values."""
+    text = field_text(row, column)
+    return any(text.startswith(value[:-1]) if value.endswith("*") else text == value for value in values)
+
+
+def field_text(row: Row, column: str) -> str:
+    """Return a field as text, empty where there is none. A dot goes into nested fields."""
+    value: Any = row.get(column)
+    if value is None and "." in column:
+        value = row
+        for part in column.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+    return "" if value is None else str(value)

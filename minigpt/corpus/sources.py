@@ -12,11 +12,13 @@ from typing import Any
 from minigpt.corpus.prose import MAX_CHARACTERS, documents_of
 from minigpt.corpus.questions import sample
 from minigpt.corpus.rows import (
+    FOLDER,
     TABLE_SUFFIXES,
     Located,
     Row,
     files_in,
     hub_rows,
+    is_wanted,
     read_rows,
     text_of,
     value_of,
@@ -109,21 +111,39 @@ def documents_from(source: SourceConfig, root: Path) -> Iterator[Document]:
             source.hub, subset=source.subset, split=source.hub_split, revision=source.revision, limit=source.limit
         )
         for number, (where, row) in enumerate(rows, start=1):
-            yield from row_documents(row, where, source, fallback=f"{source.name}:{number}")
+            if is_wanted(row, source.where, source.without):
+                yield from row_documents(row, where, source, fallback=f"{source.name}:{number}")
     else:
         yield from file_documents(source, root / Path(source.file or "").expanduser())
 
 
 def file_documents(source: SourceConfig, path: Path) -> Iterator[Document]:
     """Yield the documents of a file or folder. A text file is one document; each row of a table is one."""
+    for _, documents in rows_and_documents(source, path):
+        yield from documents
+
+
+def rows_and_documents(source: SourceConfig, path: Path) -> Iterator[tuple[Row, Iterator[Document]]]:
+    """Yield every wanted row of a file or folder with the passages of its text; a text file counts as one row.
+
+    Args:
+        source: The source, which says which rows are wanted.
+        path: Its file or folder.
+
+    Yields:
+        The row, with the top-level folder of its file as the field `folder`, and its passages.
+    """
     for file in files_in(path):
         inside = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        folder = {FOLDER: inside.partition("/")[0] if "/" in inside else ""}
         if file.suffix.lower() in TABLE_SUFFIXES:
             for number, (where, row) in enumerate(read_rows(file), start=1):
-                yield from row_documents(row, where, source, fallback=f"{source.name}:{inside}:{number}")
-        else:
+                fields = {**row, **folder}
+                if is_wanted(fields, source.where, source.without):
+                    yield fields, row_documents(row, where, source, fallback=f"{source.name}:{inside}:{number}")
+        elif is_wanted(folder, source.where, source.without):
             paragraphs = [re.sub(r"[ \t]*\n[ \t]*", " ", block) for block in blocks(file)]
-            yield from documents_of(f"{source.name}:{inside}", paragraphs, license=source.license)
+            yield folder, documents_of(f"{source.name}:{inside}", paragraphs, license=source.license)
 
 
 def blocks(file: Path) -> list[str]:
@@ -152,7 +172,8 @@ def row_documents(row: Row, where: str, source: SourceConfig, *, fallback: str) 
     text = text_of(value_of(row, column, where, key="text"), where, key="text").strip()
     if not text:
         return
-    name = optional_text(row, source.columns, "source", where) or fallback
+    name = "" if source.row_documents else optional_text(row, source.columns, "source", where)
+    name = name or fallback
     license = optional_text(row, source.columns, "license", where) or source.license
     if len(text) <= MAX_CHARACTERS:
         yield Document(text=text, source=name, license=license)

@@ -11,7 +11,7 @@ from minigpt.errors import CorpusError
 from minigpt.types import Document
 
 Declared = Literal["auto", "train", "heldout", "dev", "other"]
-Side = Literal["heldout", "dev", "pool"]
+Side = Literal["heldout", "other", "dev", "pool"]
 # Largest calibration split, in bytes.
 CALIBRATION_BYTES = 1 << 19
 
@@ -63,11 +63,11 @@ def by_draw(sources: Iterable[str], seed: int) -> list[str]:
 
 
 def hold_out(passages: Sequence[Passage], *, seed: int, shares: Shares, history: str = "") -> dict[str, Side]:
-    """Assign every document to held-out, dev or the pool that calibration and training share.
+    """Assign every document to held-out, other, dev or the pool that calibration and training share.
 
     Declared splits are kept. Besides, held-out documents are drawn from those declared `auto`, and dev documents, if no
     source declares any, from all that may be trained on. A document with several declarations goes to the most
-    protected split: held-out, then dev, then training.
+    protected split: held-out, then other, then dev, then training.
 
     Args:
         passages: Passages of all documents.
@@ -85,7 +85,7 @@ def hold_out(passages: Sequence[Passage], *, seed: int, shares: Shares, history:
     sizes = sizes_of(passage.document for passage in passages)
     remaining = _check(declared, history)
     side: dict[str, Side] = {
-        s: "heldout" if w == "heldout" else "dev" if w == "dev" else "pool" for s, w in declared.items()
+        source: "pool" if where == "auto" or where == "train" else where for source, where in declared.items()
     }
     auto = by_draw((source for source, where in declared.items() if where == "auto"), seed)
     leave = max(0, remaining - list(declared.values()).count("train"))
@@ -138,7 +138,9 @@ def on_side(side: Side, passages: Iterable[Passage], sides: Mapping[str, Side]) 
         sides: Side of each document, from :func:`hold_out`.
     """
     passages = list(passages)
-    allowed = {"heldout": {"heldout", "auto"}, "dev": {"dev", "auto"}, "pool": {"train", "auto"}}[side]
+    allowed = {"heldout": {"heldout", "auto"}, "other": {"other"}, "dev": {"dev", "auto"}, "pool": {"train", "auto"}}[
+        side
+    ]
     if side == "dev" and not any(p.declared == "dev" == sides[p.document.source] for p in passages):
         allowed = {"train", "auto"}
     return [p.document for p in passages if sides[p.document.source] == side and p.declared in allowed]
@@ -154,7 +156,7 @@ def sizes_of(documents: Iterable[Document]) -> dict[str, int]:
 
 def _strictest_declarations(passages: Iterable[Passage]) -> dict[str, Declared]:
     """Return the most protected split that is declared for each document."""
-    rank = {"auto": 0, "train": 1, "dev": 2, "heldout": 3}
+    rank = {"auto": 0, "train": 1, "dev": 2, "other": 3, "heldout": 4}
     declared: dict[str, Declared] = {}
     for passage in passages:
         source = passage.document.source

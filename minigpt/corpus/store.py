@@ -17,6 +17,8 @@ from minigpt.types import Attribution, Corpus, Document, Question, QuestionSet, 
 MANIFEST = "corpus.json"
 QUESTIONS = "questions.jsonl"
 SPLITS = cast("tuple[Split, ...]", get_args(Split))
+# Version of a corpus: raised when the same text would be split or stored otherwise, so that cached ones are made again.
+VERSION = 2
 
 
 def fingerprint(corpus: Corpus) -> str:

@@ -12,6 +12,8 @@ from typing import Any, get_args, get_type_hints
 from minigpt.errors import ConfigError, did_you_mean
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+# Names under a domain that a report uses for texts: `<domain>/other` and so on. Question sets cannot have them.
+TEXT_TASKS = ("other", "unseen", "train")
 PACKAGED = re.compile(r"pypi:(?P<name>[^=/#]+)==(?P<version>[^/#]+)/[^#]+(?P<hash>#sha256=[0-9a-fA-F]{64})?")
 PINS = Path(__file__).parents[1] / "assets" / "pins.json"
 
@@ -70,6 +72,32 @@ def with_present_keys(values: dict[str, Any]) -> dict[str, Any]:
         values = {**values, "corpus": [renamed(source) for source in corpus]}
     present: dict[str, Any] = renamed(values)
     return present
+
+
+def check_origin(config: Any, *, known: set[str]) -> None:
+    """Check that a source names one origin and only options that this origin has.
+
+    Args:
+        config: A source of text or of questions.
+        known: Keys that its `columns` may have.
+
+    Raises:
+        ValueError: It does not. Pydantic adds the place in the file to the reason.
+    """
+    given = [key for key in ("reader", "file", "hub") if getattr(config, key) is not None]
+    if len(given) != 1:
+        origins = " and ".join(given) or "none"
+        raise ValueError(f"{config.name!r} needs exactly one of reader, file or hub (found {origins})")
+    if (config.ref is None) == (config.reader is not None):
+        raise ValueError(f"{config.name!r}: a reader needs a ref, and only a reader has one")
+    stray = [key for key in ("revision", "subset", "hub_split") if getattr(config, key) is not None]
+    if stray and config.hub is None:
+        raise ValueError(f"{config.name!r}: {stray[0]} is only for Hub data sets")
+    for key in config.columns:
+        if key not in known:
+            raise ValueError(f"{config.name!r}: columns has no {key!r}.{did_you_mean(key, known)}")
+    if config.limit is not None and config.limit < 1:
+        raise ValueError(f"{config.name!r}: limit must be at least 1")
 
 
 def name_problems(name: str, *, general_text: bool, reserved: Collection[str]) -> Iterator[str]:

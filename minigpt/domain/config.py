@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from minigpt.domain.checks import explain, name_problems, read_yaml, ref_problems
-from minigpt.errors import ConfigError, UnknownName, did_you_mean
+from minigpt.domain.checks import TEXT_TASKS, check_origin, explain, name_problems, read_yaml, ref_problems
+from minigpt.errors import ConfigError, UnknownName
 
 __all__ = [
     "DomainConfig",
@@ -38,6 +38,10 @@ class SourceConfig:
         subset: Subset of the Hub data set.
         hub_split: Split of the Hub data set.
         columns: Column of the data for each of `text`, `source` and `license`. A dot goes into nested fields.
+        row_documents: True if every row is a document of its own, even where rows share a `source`.
+        where: Values of columns that a row must have, e.g. `{site: [north]}`; a value may end in `*`. `folder` stands
+            for the top-level folder of a file.
+        without: Values of columns that a row must not have, in the same form.
         split: Split that all text of the source goes to; `auto` lets the documents be divided. Text of an `other`
             source is only measured, as `<domain>/other`: it tells how a model does on sources that it never read.
         license: License of the text, if its rows do not name one.
@@ -58,6 +62,9 @@ class SourceConfig:
     subset: str | None = None
     hub_split: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    row_documents: bool = False
+    where: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    without: dict[str, tuple[str, ...]] = field(default_factory=dict)
     split: Literal["auto", "train", "heldout", "dev", "other"] = "auto"
     license: str = "unknown"
     citation: str = ""
@@ -67,6 +74,8 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         check_origin(self, known={"text", "source", "license"})
+        if self.reader and (self.where or self.without or self.row_documents):
+            raise ValueError(f"{self.name!r}: where, without and row_documents need rows, and a reader gives documents")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +122,8 @@ class QuestionsConfig:
 
     def __post_init__(self) -> None:
         check_origin(self, known={"question", "choices", "labels", "answer", "source", "subject", "license"})
+        if self.name in TEXT_TASKS:
+            raise ValueError(f"a question set cannot be called {self.name!r}, the name of a text in reports; rename it")
 
     @property
     def derived(self) -> bool:
@@ -164,28 +175,6 @@ class DomainConfig:
             names = [item.name for item in items]
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"two {kind} entries are called {twice[0]!r}; give each its own name")
-
-
-def check_origin(config: SourceConfig | QuestionsConfig, *, known: set[str]) -> None:
-    """Check that a source names one origin and only options that this origin has.
-
-    Raises:
-        ValueError: It does not. Pydantic adds the place in the file to the reason.
-    """
-    given = [key for key in ("reader", "file", "hub") if getattr(config, key) is not None]
-    if len(given) != 1:
-        origins = " and ".join(given) or "none"
-        raise ValueError(f"{config.name!r} needs exactly one of reader, file or hub (found {origins})")
-    if (config.ref is None) == (config.reader is not None):
-        raise ValueError(f"{config.name!r}: a reader needs a ref, and only a reader has one")
-    stray = [key for key in ("revision", "subset", "hub_split") if getattr(config, key) is not None]
-    if stray and config.hub is None:
-        raise ValueError(f"{config.name!r}: {stray[0]} is only for Hub data sets")
-    for key in config.columns:
-        if key not in known:
-            raise ValueError(f"{config.name!r}: columns has no {key!r}.{did_you_mean(key, known)}")
-    if config.limit is not None and config.limit < 1:
-        raise ValueError(f"{config.name!r}: limit must be at least 1")
 
 
 def packaged_folder() -> Path:

@@ -6,8 +6,9 @@ Every document and every question keeps its own score, so that two models can be
 
 from __future__ import annotations
 
-from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.items import ItemScores, QuestionItems, RecitationItems, TextItems, load_scores, save_scores
 from minigpt.evaluation.opening import Opening, choose_opening
+from minigpt.evaluation.recitation import recite
 from minigpt.evaluation.run import evaluate, question_scores, text_bits
 from minigpt.evaluation.suite import Suite, suite_for
 from minigpt.evaluation.summary import summarize
@@ -16,12 +17,14 @@ __all__ = [
     "ItemScores",
     "Opening",
     "QuestionItems",
+    "RecitationItems",
     "Suite",
     "TextItems",
     "choose_opening",
     "evaluate",
     "load_scores",
     "question_scores",
+    "recite",
     "save_scores",
     "suite_for",
     "summarize",

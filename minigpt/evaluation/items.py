@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from minigpt.files import read_json, write_json
@@ -35,6 +35,32 @@ class TextItems:
         """Bits per byte over all documents: a ratio of sums, so that long documents weigh by their length."""
         return sum(self.bits) / sum(self.bytes)
 
+    def of(self, keys: Collection[str]) -> TextItems:
+        """Return the items of the documents with these sources, in the order that they have here."""
+        places = [place for place, key in enumerate(self.keys) if key in keys]
+        return TextItems(
+            keys=tuple(self.keys[place] for place in places),
+            bits=tuple(self.bits[place] for place in places),
+            bytes=tuple(self.bytes[place] for place in places),
+            words=tuple(self.words[place] for place in places),
+            tokens=tuple(self.tokens[place] for place in places),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecitationItems:
+    """The part of each document's continuation that a model gives back word for word (`minigpt.evaluation.recitation`).
+
+    Attributes:
+        keys: Sources of the documents; the two columns below run parallel to them.
+        recited: Characters that greedy decoding gives back before its first error.
+        characters: Characters of the true continuations.
+    """
+
+    keys: tuple[str, ...]
+    recited: Ints
+    characters: Ints
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionItems:
@@ -65,7 +91,7 @@ class QuestionItems:
         return tuple(int(pick == answer) for pick, answer in zip(self.picks_norm, self.answers, strict=True))
 
 
-Items = TextItems | QuestionItems
+Items = TextItems | QuestionItems | RecitationItems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +102,24 @@ class ItemScores:
         texts: Scores of documents, by the task names of the report.
         questions: Scores of questions, by the task names of the report.
         opening: Text of the token that stood before every text; empty in scores of older versions.
+        recitations: Items of the passages that were completed, by task.
     """
 
     texts: Mapping[str, TextItems] = field(default_factory=dict)
     questions: Mapping[str, QuestionItems] = field(default_factory=dict)
     opening: str = ""
+    recitations: Mapping[str, RecitationItems] = field(default_factory=dict)
+
+
+def with_parts(scores: ItemScores, parts: Mapping[str, tuple[str, Collection[str]]]) -> ItemScores:
+    """Add text tasks that are parts of measured ones, from the scores that are there; a part without any is left out.
+
+    Args:
+        scores: Scores of a model.
+        parts: For each new task, the task that it is a part of and the sources of its documents.
+    """
+    added = {task: scores.texts[whole].of(keys) for task, (whole, keys) in parts.items() if whole in scores.texts}
+    return replace(scores, texts={**scores.texts, **{task: items for task, items in added.items() if items.keys}})
 
 
 def save_scores(scores: ItemScores, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from minigpt.environment import home
 from minigpt.errors import MiniGPTError
-from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
+from minigpt.evaluation.items import ItemScores, QuestionItems, RecitationItems, TextItems
 from minigpt.evaluation.suite import Suite
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.progress import SILENT, Reporter
@@ -23,7 +23,7 @@ VERSION = 2
 # Folder below the data folder.
 FOLDER = "scores"
 
-Items = TypeVar("Items", TextItems, QuestionItems)
+Items = TypeVar("Items", TextItems, QuestionItems, RecitationItems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,15 @@ class KeptQuestions:
     key: str
     digest: str
     items: QuestionItems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRecitation:
+    """File of what was recited of some passages; the fields are those of :class:`KeptText`."""
+
+    key: str
+    digest: str
+    items: RecitationItems
 
 
 def evaluate_kept(
@@ -75,14 +84,21 @@ def evaluate_kept(
     missing = _without(suite, earlier)
     if names := [*earlier.texts, *earlier.questions]:
         reporter.note(f"Measured by an earlier build: {', '.join(names)}.")
-    if not missing.texts and not missing.questions:
+    if not missing.texts and not missing.questions and not missing.recitations:
         return _in_order(suite, earlier, ItemScores())
     new = measure(missing)
     for task, items in new.texts.items():
         _write(KeptText(key=keys[task], digest=fingerprint(items), items=items), reporter)
     for task, answers in new.questions.items():
         _write(KeptQuestions(key=keys[task], digest=fingerprint(answers), items=answers), reporter)
+    for task, recited in new.recitations.items():
+        _write(KeptRecitation(key=keys[_recited(task)], digest=fingerprint(recited), items=recited), reporter)
     return _in_order(suite, earlier, new)
+
+
+def _recited(task: str) -> str:
+    """Name the recitation of a task, whose text is measured under the task's own name."""
+    return f"{task}, recitation"
 
 
 def _keys(suite: Suite, conditions: Mapping[str, object]) -> dict[str, str]:
@@ -90,7 +106,10 @@ def _keys(suite: Suite, conditions: Mapping[str, object]) -> dict[str, str]:
     common = (VERSION, dict(conditions))
     texts = {task: fingerprint(*common, "text", documents) for task, documents in suite.texts.items()}
     questions = {task: fingerprint(*common, "questions", item.questions) for task, item in suite.questions.items()}
-    return texts | questions
+    recited = {
+        _recited(task): fingerprint(*common, "recitation", passages) for task, passages in suite.recitations.items()
+    }
+    return texts | questions | recited
 
 
 def _path(key: str) -> Path:
@@ -102,13 +121,15 @@ def _read(suite: Suite, keys: Mapping[str, str]) -> ItemScores:
     """Read the kept scores of a suite's tasks, as far as there are any."""
     texts = {task: _checked(keys[task], KeptText) for task in suite.texts}
     questions = {task: _checked(keys[task], KeptQuestions) for task in suite.questions}
+    recited = {task: _checked(keys[_recited(task)], KeptRecitation) for task in suite.recitations}
     return ItemScores(
+        recitations={task: kept.items for task, kept in recited.items() if kept is not None},
         texts={task: kept.items for task, kept in texts.items() if kept is not None},
         questions={task: kept.items for task, kept in questions.items() if kept is not None},
     )
 
 
-Kept = TypeVar("Kept", KeptText, KeptQuestions)
+Kept = TypeVar("Kept", KeptText, KeptQuestions, KeptRecitation)
 
 
 def _checked(key: str, kind: type[Kept]) -> Kept | None:
@@ -120,7 +141,7 @@ def _checked(key: str, kind: type[Kept]) -> Kept | None:
     return kept if kept.key == key and kept.digest == fingerprint(kept.items) else None
 
 
-def _write(kept: KeptText | KeptQuestions, reporter: Reporter) -> None:
+def _write(kept: KeptText | KeptQuestions | KeptRecitation, reporter: Reporter) -> None:
     """Write a file of kept scores."""
     try:
         write_json(_path(kept.key), kept)
@@ -134,6 +155,7 @@ def _without(suite: Suite, scores: ItemScores) -> Suite:
         suite,
         texts={task: documents for task, documents in suite.texts.items() if task not in scores.texts},
         questions={task: questions for task, questions in suite.questions.items() if task not in scores.questions},
+        recitations={task: texts for task, texts in suite.recitations.items() if task not in scores.recitations},
     )
 
 
@@ -143,6 +165,7 @@ def _in_order(suite: Suite, earlier: ItemScores, new: ItemScores) -> ItemScores:
         new,
         texts=_merged(suite.texts, earlier.texts, new.texts),
         questions=_merged(suite.questions, earlier.questions, new.questions),
+        recitations=_merged(suite.recitations, earlier.recitations, new.recitations),
     )
 
 

@@ -13,7 +13,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from minigpt.evaluation.items import QuestionItems, TextItems
+from minigpt.evaluation.items import QuestionItems, RecitationItems, TextItems
 from minigpt.evaluation.ratios import RATIOS
 
 _NUMBERS = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("int64")})
@@ -82,6 +82,14 @@ class TokenPerplexity(RatioMetric):
     inputs = "predictions: bits (-log2 p) of each document; references: its tokens."
 
 
+class Recitation(RatioMetric):
+    """Share of a passage's next characters that greedy decoding gives back before its first error."""
+
+    metric = "recitation"
+    columns = ("recited", "characters")
+    inputs = "predictions: characters recited of each document; references: characters of its continuations."
+
+
 class MultipleChoiceAccuracy(RatioMetric):
     """Share of questions whose likeliest choice is the right one."""
 
@@ -102,7 +110,7 @@ class MultipleChoiceAccuracyNorm(MultipleChoiceAccuracy):
     columns = ("picks_norm", "answers")
 
 
-def measure(metric: str, items: TextItems | QuestionItems) -> float:
+def measure(metric: str, items: TextItems | QuestionItems | RecitationItems) -> float:
     """Compute one metric over all items with its `evaluate.Metric` class."""
     metric_class = METRICS[metric]
     predictions, references = (getattr(items, column) for column in metric_class.columns)
@@ -115,6 +123,7 @@ METRICS: dict[str, type[RatioMetric]] = {
         BitsPerByte,
         WordPerplexity,
         TokenPerplexity,
+        Recitation,
         MultipleChoiceAccuracy,
         MultipleChoiceAccuracyNorm,
     )

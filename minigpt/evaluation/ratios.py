@@ -91,9 +91,15 @@ RATIOS: dict[str, Ratio] = {
         denominator=None,
         higher_is_better=True,
     ),
+    "recitation": Ratio(
+        description="Share of a passage's next characters that greedy decoding gives back before its first error.",
+        numerator="recited",
+        denominator="characters",
+    ),
 }
 TEXT_METRICS = ("bits_per_byte", "word_perplexity", "token_perplexity")
 QUESTION_METRICS = ("accuracy", "accuracy_norm")
+RECITATION_METRICS = ("recitation",)
 
 
 def columns_of(items: Items, names: Sequence[str]) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 from minigpt.errors import CorpusError
 from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
 from minigpt.evaluation.opening import choose_opening, opening_named
+from minigpt.evaluation.recitation import recite
 from minigpt.evaluation.suite import Suite
 from minigpt.files import fingerprint
 from minigpt.progress import SILENT, Reporter
@@ -59,7 +60,10 @@ def evaluate(
         )
         for task, question_set in suite.questions.items()
     }
-    return ItemScores(texts=texts, questions=questions, opening=behind.text)
+    recitations = recite(
+        model, tokenizer, suite.recitations, opening=behind.token, batch_tokens=batch_tokens, reporter=reporter
+    )
+    return ItemScores(texts=texts, questions=questions, recitations=recitations, opening=behind.text)
 
 
 def text_bits(

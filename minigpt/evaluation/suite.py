@@ -1,33 +1,42 @@
-"""Suites to measure on: held-out text and test questions of a domain and of the general text."""
+"""Suites to measure on: held-out text, text of other sources and test questions of a domain and of the general text."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from minigpt.domain.checks import TEXT_TASKS
 from minigpt.errors import CorpusError
 from minigpt.evaluation.opening import sample_for_opening
+from minigpt.evaluation.recitation import parts_to_recite
 from minigpt.files import fingerprint
 from minigpt.types import Corpus, Document, QuestionSet
 
 GENERAL = "general"
+OTHER = "other"
+TRAIN = "train"
 # Largest share of the bytes of a measured text that may come from one document.
 LARGEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """Texts and question sets to measure on.
+    """Texts and question sets to measure on, by the task names of the report.
 
     Attributes:
-        texts: Texts by the task names of the report.
-        questions: Question sets by the task names of the report.
+        texts: Passages to read.
+        questions: Question sets to ask.
+        recitations: Passages whose beginnings a model has to complete (`minigpt.evaluation.recitation`).
+        parts: Text tasks that are parts of others: for each, the whole and the sources of its documents.
         dev: Beginnings of dev passages, on which each model's opening is chosen; it is not measured.
     """
 
     texts: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     questions: Mapping[str, QuestionSet] = field(default_factory=dict)
+    recitations: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     dev: tuple[Document, ...] = ()
 
 
@@ -37,19 +46,22 @@ def suite_for(
     *,
     max_heldout_bytes: int | None = None,
     max_questions: int | None = None,
+    recitations: int = 0,
     seed: int = 0,
 ) -> Suite:
     """Put together the suite of a domain and, if given, of general text.
 
     Args:
-        corpus: The domain's corpus; its held-out split and its question sets of role test are used.
+        corpus: The domain's corpus; its held-out split, its text of other sources (task `<domain>/other`) and its
+            question sets of role test are used.
         general: Corpus of general text, reported as `general`.
         max_heldout_bytes: Most UTF-8 bytes of passages for each text task, for quick presets.
         max_questions: Most questions of each set.
+        recitations: Passages of the training text, and as many of the held-out text, to complete from memory.
         seed: Seed of the sample. The sample depends only on the seed and the items, not on their order.
 
     Raises:
-        CorpusError: There is no held-out text, or two question sets of a corpus share a name.
+        CorpusError: There is no held-out text, or two tasks share a name.
     """
     texts: dict[str, tuple[Document, ...]] = {}
     questions: dict[str, QuestionSet] = {}
@@ -58,14 +70,43 @@ def suite_for(
         if not source.heldout:
             raise CorpusError(f"The corpus {name!r} has no held-out text; add sources or enlarge its held-out split.")
         texts[name] = sample_documents(source.heldout, max_heldout_bytes, seed=seed)
+        if source.other:
+            texts[f"{name}/{OTHER}"] = sample_documents(source.other, max_heldout_bytes, seed=seed)
         for question_set in source.questions:
             if question_set.role != "test" or not question_set.questions:
                 continue
             task = f"{name}/{question_set.name}"
-            if task in questions:
-                raise CorpusError(f"Two question sets are called {task!r}; rename one in the domain file.")
+            if task in questions or question_set.name in TEXT_TASKS:
+                raise CorpusError(f"Two tasks are called {task!r}; rename the question set in the domain file.")
             questions[task] = sample_questions(question_set, max_questions, seed=seed)
-    return Suite(texts=texts, questions=questions, dev=sample_for_opening(corpus.dev))
+    recited = {f"{corpus.domain}/{TRAIN}": corpus.train, corpus.domain: corpus.heldout}
+    passages = {task: passages_to_recite(documents, recitations, seed=seed) for task, documents in recited.items()}
+    # Without both, memory and guessing cannot be told apart.
+    return Suite(
+        texts=texts,
+        questions=questions,
+        recitations=passages if all(passages.values()) else {},
+        dev=sample_for_opening(corpus.dev),
+    )
+
+
+def passages_to_recite(documents: Sequence[Document], number: int, *, seed: int) -> tuple[Document, ...]:
+    """Sample passages that are long enough to be completed, from as many documents as possible.
+
+    Args:
+        documents: Passages to choose from.
+        number: Number of passages to take; fewer where there are no more.
+        seed: Seed of the sample.
+    """
+    usable = [document for document in documents if parts_to_recite(document.text) is not None]
+    order = _shuffled([(item.source, item.text) for item in usable], seed) if number else []
+    taken: Counter[str] = Counter()
+    rounds = []
+    for index in order:
+        rounds.append((taken[usable[index].source], index))
+        taken[usable[index].source] += 1
+    first = sorted(rounds, key=lambda entry: entry[0])[:number]
+    return tuple(usable[index] for index in sorted(index for _, index in first))
 
 
 def sample_documents(documents: Sequence[Document], limit: int | None, *, seed: int) -> tuple[Document, ...]:

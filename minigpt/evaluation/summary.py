@@ -9,10 +9,17 @@ import numpy as np
 
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation.intervals import effective_number
-from minigpt.evaluation.items import Items, ItemScores, QuestionItems, TextItems
+from minigpt.evaluation.items import Items, ItemScores, QuestionItems, RecitationItems, TextItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
-from minigpt.evaluation.ratios import QUESTION_METRICS, RATIOS, TEXT_METRICS
+from minigpt.evaluation.ratios import QUESTION_METRICS, RATIOS, RECITATION_METRICS, TEXT_METRICS
 from minigpt.results import MetricResult
+
+# Metrics of each kind of items.
+METRICS_OF: Mapping[type[Items], tuple[str, ...]] = {
+    TextItems: TEXT_METRICS,
+    QuestionItems: QUESTION_METRICS,
+    RecitationItems: RECITATION_METRICS,
+}
 
 
 def summarize(scores: ItemScores, *, parent: ItemScores | None = None) -> tuple[MetricResult, ...]:
@@ -37,6 +44,7 @@ def _tasks(scores: ItemScores, parent: ItemScores | None) -> Iterator[tuple[str,
     pairs: tuple[tuple[Mapping[str, Items], Mapping[str, Items]], ...] = (
         (scores.texts, parent.texts if parent else {}),
         (scores.questions, parent.questions if parent else {}),
+        (scores.recitations, parent.recitations if parent else {}),
     )
     for model_tasks, parent_tasks in pairs:
         for task, items in model_tasks.items():
@@ -50,7 +58,7 @@ def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricRe
     """Yield the metrics of one task."""
     from minigpt.evaluation.metrics import measure
 
-    for name in TEXT_METRICS if isinstance(items, TextItems) else QUESTION_METRICS:
+    for name in METRICS_OF[type(items)]:
         columns, value = averaged([items], name), measure(name, items)
         bounds = metric_interval(columns, name)
         difference = None
@@ -75,4 +83,5 @@ def _effective(items: Items) -> float:
     """Count how many documents of equal size the text is worth, or the questions."""
     if isinstance(items, QuestionItems):
         return float(len(items.keys))
-    return effective_number(np.asarray(items.bytes, dtype=np.float64))
+    sizes = items.bytes if isinstance(items, TextItems) else items.characters
+    return effective_number(np.asarray(sizes, dtype=np.float64))

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt import report
+from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
 from minigpt.pipeline.controls import compare_with_controls
+from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.finish import finish, register_and_slim
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
@@ -23,7 +25,7 @@ from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, 
 from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.source import source_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
-from minigpt.pipeline.text import planning_text
+from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import Workspace, finished
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport, StageReport
@@ -59,17 +61,18 @@ def _plan_one(run: Run) -> PlanSummary:
     """Plan the pruning of one domain."""
     _refuse_foreign(run.workspace)
     _claim(run)
-    corpora, _ = read(run)
+    corpora, suite = read(run)
     parent = load_parent(run)
     check_target(run, parent)
+    text = training_text(corpora, run.settings, seed=run.text_seed)
     tuned = None
     if run.settings.tuned_parent:
-        _, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
+        text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
     source = source_of(run, parent, tuned)
-    text = planning_text(corpora, run.settings)
-    return summarize_plan(
-        run.domain.name, parent.path, plan_pruning(run, parent, corpora.domain.fingerprint, text, source).plan
-    )
+    planning = planning_text(corpora, run.settings)
+    plan = plan_pruning(run, parent, corpora.domain.fingerprint, planning, source).plan
+    coverage = coverage_records(coverage_of(corpora, suite, text))
+    return summarize_plan(run.domain.name, parent.path, plan, coverage)
 
 
 def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minigpt import __version__, report
+from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import Suite
 from minigpt.files import file_sha256, fingerprint, link, to_plain, write_json, write_text
@@ -110,6 +111,7 @@ def build_report(
         removed_parameters=plan.removed_parameters,
         corpus_counts=ground.corpora.domain.counts,
         attributions=attributions(ground.corpora, ground.text),
+        coverage=coverage_records(ground.coverage),
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
@@ -149,5 +151,8 @@ def changed_settings(preset: Settings, settings: Settings) -> dict[str, str]:
 
 def task_fingerprints(suite: Suite) -> dict[str, str]:
     """Fingerprint the texts and questions that each task was measured on."""
+    recited = {task: fingerprint(documents) for task, documents in suite.recitations.items()}
     texts = {task: fingerprint(documents) for task, documents in suite.texts.items()}
-    return texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}
+    for task, (whole, keys) in suite.parts.items():
+        texts[task] = fingerprint([document for document in suite.texts[whole] if document.source in keys])
+    return recited | texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from minigpt import assets
+from minigpt.corpus.coverage import SeenRuns
 from minigpt.evaluation import Suite, suite_for
 from minigpt.pipeline.controls import Controls, controls_of
+from minigpt.pipeline.coverage import coverage_of, unseen_parts
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.read import Corpora, check_bound, read_corpora
 from minigpt.pipeline.repeats import Repeat, repeat_tuning
@@ -31,6 +34,7 @@ class Groundwork:
         controls: parent and tuned parent, measured; `controls.source` is the model that is pruned and that teaches.
         tuned: the runs of the tuned parent; None where it was left out.
         repeats: tuned parents with other seeds.
+        coverage: runs of words of each measured text that stand in the training text.
     """
 
     corpora: Corpora
@@ -41,6 +45,7 @@ class Groundwork:
     controls: Controls
     tuned: TunedParent | None = None
     repeats: tuple[Repeat, ...] = ()
+    coverage: Mapping[str, SeenRuns] = field(default_factory=dict)
 
 
 def read(run: Run) -> tuple[Corpora, Suite]:
@@ -66,6 +71,7 @@ def read(run: Run) -> tuple[Corpora, Suite]:
         corpora.general,
         max_heldout_bytes=settings.evaluation.heldout_bytes,
         max_questions=settings.evaluation.questions,
+        recitations=settings.evaluation.recitation,
         seed=run.options.seed,
     )
     return corpora, suite
@@ -84,8 +90,10 @@ def lay_groundwork(
         trains: whether a specialist will be trained; if not, no text is sampled for it.
     """
     untuned = SavedModel(path=parent.path, key=parent.fingerprint)
-    measured = measure(run, suite, "parent", untuned)
     text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=trains)
+    coverage = coverage_of(corpora, suite, text)
+    suite = replace(suite, parts=unseen_parts(corpora.domain.domain, coverage))
+    measured = measure(run, suite, "parent", untuned)
     controls = controls_of(measured, untuned)
     repeats: tuple[Repeat, ...] = ()
     if tuned is not None:
@@ -108,6 +116,7 @@ def lay_groundwork(
         controls=controls,
         tuned=tuned,
         repeats=repeats,
+        coverage=coverage,
     )
 
 

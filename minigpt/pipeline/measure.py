@@ -8,6 +8,7 @@ from typing import Any
 
 from minigpt import __version__, assets
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
+from minigpt.evaluation.items import with_parts
 from minigpt.evaluation.kept import evaluate_kept
 from minigpt.evaluation.opening import choose_opening
 from minigpt.files import fingerprint, read_json, write_json
@@ -81,7 +82,9 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
             save_scores(scores, folder / SCORES)
             write_json(folder / FACTS, _facts(run, stage, loaded, tokenizer, model.path))
 
-    name = fingerprint(model.key, suite, run.settings.evaluation, run.prompt, run.options.dtype)
+    # Parts are taken from the scores afterwards.
+    measured = replace(suite, parts={})
+    name = fingerprint(model.key, measured, run.settings.evaluation, run.prompt, run.options.dtype)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
     scores = load_scores(folder / SCORES)
@@ -95,7 +98,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
         share=share,
         opening=scores.opening,
     )
-    return Measurement(scores=scores, report=report)
+    return Measurement(scores=with_parts(scores, suite.parts), report=report)
 
 
 def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) -> ItemScores:

@@ -9,6 +9,7 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.evaluation import ItemScores, load_scores, save_scores
+from minigpt.evaluation.items import with_parts
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, release
 from minigpt.methods import method_named, resolve
@@ -81,7 +82,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         settings.plan,
         settings.repair,
         (options.method, options.target, options.kinds, options.seed, options.dtype, repaired),
-        (ground.suite, settings.evaluation, run.prompt),
+        (replace(ground.suite, parts={}), settings.evaluation, run.prompt),
     )
 
     def make(folder: Path) -> None:
@@ -100,6 +101,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         sample=form.sample,
         opening=scores.opening,
     )
+    scores = with_parts(scores, ground.suite.parts)
     measured = Measurement(scores=scores, report=stage)
     return form, compare_with_controls(ground.controls, measured, same_vocabulary=form.plan.tokens is None), scores
 

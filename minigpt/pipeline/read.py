@@ -10,6 +10,7 @@ from pathlib import Path
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.corpus import build_corpus, load_corpus, save_corpus
 from minigpt.corpus.guard import drop_overlap
+from minigpt.corpus.store import VERSION
 from minigpt.corpus.store import fingerprint as corpus_fingerprint
 from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.errors import ConfigError, CorpusError
@@ -91,7 +92,7 @@ def read_corpora(
             save_corpus(other, folder / "general")
         save_corpus(corpus, folder / "domain")
 
-    folder, _ = workspace.stage(TEXT, fingerprint(state, settings, seed), make)
+    folder, _ = workspace.stage(TEXT, fingerprint(VERSION, state, settings, seed), make)
     return Corpora(
         domain=load_corpus(folder / "domain"),
         general=load_corpus(folder / "general") if general is not None else None,
@@ -101,12 +102,12 @@ def read_corpora(
 def separate(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
     """Drop the training text of both corpora that overlaps the held-out text, dev text or test questions of either.
 
-    General text is calibrated and trained on too, so it may hold no held-out or dev document of the domain, and the
-    domain's training text may hold none of the general corpus. Where the loss on general text is bounded, general dev
-    text decides which weights are kept, so it may hold no held-out document of the domain.
+    General text is calibrated and trained on too, so it may hold no held-out, other or dev document of the domain, and
+    the domain's training text may hold none of the general corpus. Dev text of both guides choices, so neither may hold
+    text that the other one measures.
 
     Raises:
-        CorpusError: nothing is left to train or calibrate on.
+        CorpusError: nothing is left to train or calibrate on, or to guide choices.
     """
     tally: Counter[str] = Counter()
     guarded, questions = guarded_text(domain, general)
@@ -117,15 +118,19 @@ def separate(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
         tally["control_shares_document"] += len(documents) - len(other_sources)
         return tuple(drop_overlap(other_sources, guarded, questions, tally))
 
-    domain = _with(domain, train=clean(domain.train), calibration=clean(domain.calibration))
-    dev = drop_overlap(list(general.dev), domain.heldout, [], tally)
+    def clean_dev(dev: tuple[Document, ...], corpus: Corpus) -> tuple[Document, ...]:
+        return tuple(drop_overlap(list(dev), [*corpus.heldout, *corpus.other], [], tally))
+
+    dev, general_dev = clean_dev(domain.dev, general), clean_dev(general.dev, domain)
+    domain = _with(replace(domain, dev=dev), train=clean(domain.train), calibration=clean(domain.calibration))
     general = _with(
-        replace(general, dev=tuple(dev)), train=clean(general.train), calibration=clean(general.calibration)
+        replace(general, dev=general_dev), train=clean(general.train), calibration=clean(general.calibration)
     )
-    if not domain.train or not domain.calibration:
+    emptied = "training" if not domain.train or not domain.calibration else "" if domain.dev else "dev"
+    if emptied:
         raise CorpusError(
-            f"All training text of {domain.domain} overlaps held-out text or questions, its own or those of its "
-            "general text; choose other general text, or give the domain more text."
+            f"All {emptied} text of {domain.domain} overlaps text or questions that only measure, its own or those of "
+            "its general text; choose other general text, or give the domain more text."
         )
     # Reports have used these keys since schema 1; "control" in them means the general text.
     counts = {**domain.counts, **{f"control_{name.removeprefix('control_')}": count for name, count in tally.items()}}
@@ -155,12 +160,12 @@ def check_bound(domain: DomainConfig, general: Corpus | None, bound: float | Non
 
 
 def guarded_text(domain: Corpus, general: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:
-    """Collect the text that no training text may hold: held-out and dev text and test questions of both corpora.
+    """Collect the text that no training text may hold: held-out, other and dev text and test questions of both corpora.
 
     Questions whose definitions are meant to be in the training text (`seen`) are left out.
     """
     corpora = [domain] if general is None else [domain, general]
-    documents = [document for corpus in corpora for document in (*corpus.heldout, *corpus.dev)]
+    documents = [document for corpus in corpora for document in (*corpus.heldout, *corpus.other, *corpus.dev)]
     sets = [questions for corpus in corpora for questions in corpus.questions]
     return documents, [questions for questions in sets if questions.role == "test" and not questions.seen]
 

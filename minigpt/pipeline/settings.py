@@ -41,6 +41,8 @@ class EvaluationSettings:
         batch_tokens: tokens of one forward pass.
         sample_tokens: length of the sample generation; 0 writes none.
         chat_tokens: longest answer of the chat probe, which counts the answers that end; 0 leaves the probe out.
+        recitation: number of training passages, and of held-out passages, that each model has to complete from memory;
+            0 measures no recitation.
     """
 
     heldout_bytes: int | None = None
@@ -51,6 +53,7 @@ class EvaluationSettings:
     batch_tokens: int = 16384
     sample_tokens: int = 48
     chat_tokens: int = 48
+    recitation: int = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +144,7 @@ STANDARD = Settings(
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
         evaluation=EvaluationSettings(
-            heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0
+            heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0, recitation=16
         ),
         plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=6144),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt.results import Coverage
 from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan
 
@@ -26,6 +27,8 @@ class PlanSummary:
         removed_layers: the parent's indices of removed layers.
         removed_parameters: parameters that each kind of pruning removes.
         predicted_cost: expected cost of each axis, log2 of the ratio of bits per byte.
+        coverage: coverage of the measured texts by the training text; passages that are still to be sampled are left
+            out.
     """
 
     domain: str
@@ -40,10 +43,11 @@ class PlanSummary:
     removed_layers: tuple[int, ...]
     removed_parameters: dict[str, int]
     predicted_cost: dict[str, float]
+    coverage: tuple[Coverage, ...] = ()
 
 
-def summarize_plan(domain: str, parent: Path, plan: PrunePlan) -> PlanSummary:
-    """Summarize a plan for the model in the folder `parent`."""
+def summarize_plan(domain: str, parent: Path, plan: PrunePlan, coverage: tuple[Coverage, ...] = ()) -> PlanSummary:
+    """Summarize a plan for the model in the folder `parent`, with the coverage of the measured texts."""
     from transformers import AutoConfig
 
     layers = shape_of(AutoConfig.from_pretrained(parent)).layers
@@ -60,4 +64,5 @@ def summarize_plan(domain: str, parent: Path, plan: PrunePlan) -> PlanSummary:
         removed_layers=tuple(sorted(set(range(layers)) - set(plan.layers))),
         removed_parameters=dict(plan.removed_parameters),
         predicted_cost=dict(plan.predicted_cost),
+        coverage=coverage,
     )

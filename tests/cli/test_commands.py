@@ -65,7 +65,10 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
         (home / "texts" / f"{number}.txt").write_text(f"Passage {number} on valves and vessels.")
     monkeypatch.chdir(home)
     created = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
-    assert created == {"domain": "cardiology", "path": "domains/cardiology.yaml"}
+    assert (created["domain"], created["path"]) == ("cardiology", "domains/cardiology.yaml")
+    assert created["groups"] == [] and created["kept_apart"].startswith(
+        "Nothing is kept apart: no groups of at least 10"
+    )
     assert "cardiology" in {row["name"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
     assert run("domains", "show", "cardiology").stdout.count("name: cardiology") == 1
     assert json.loads(run("corpus", "show", "cardiology", "--json").stdout)["corpus"][0]["file"]

@@ -195,7 +195,7 @@ def laid_out(folder: Path) -> Path:
 
 
 def test_a_folder_with_declared_splits_keeps_them(tmp_path: Path) -> None:
-    path = new_domain("heart", laid_out(tmp_path / "in"), output=tmp_path, general=laid_out(tmp_path / "other"))
+    path = new_domain("heart", laid_out(tmp_path / "in"), output=tmp_path, general=laid_out(tmp_path / "other")).path
     domain = load_domain(str(path))
     assert {item.name: item.split for item in domain.corpus} == {"corpus_train": "train", "corpus_heldout": "heldout"}
     sets = list(read_questions(domain, root=domain.root))
@@ -214,7 +214,7 @@ def test_a_folder_with_declared_splits_keeps_them(tmp_path: Path) -> None:
 def test_a_plain_folder_becomes_one_source(tmp_path: Path) -> None:
     (tmp_path / "my text").mkdir()
     (tmp_path / "my text" / "a.txt").write_text("Some text.", encoding="utf-8")
-    path = new_domain("mine", tmp_path / "my text", output=tmp_path / "out.yaml")
+    path = new_domain("mine", tmp_path / "my text", output=tmp_path / "out.yaml").path
     domain = load_domain(str(path))
     assert [item.text for item in read_source(domain.corpus[0], root=domain.root)] == ["Some text."]
     assert domain.general == "general" and domain.questions == ()

@@ -34,6 +34,7 @@ OWN = {
     "corpus/relevance.py": "start-up time: the sentence encoder comes with torch",
     "corpus/sources.py": "start-up time: fetching loads the package index client",
     "evaluation/opening.py": "start-up time: suites take their dev sample without torch",
+    "evaluation/recitation.py": "start-up time: reading items and suites must not load torch",
     "evaluation/run.py": "start-up time: reading items and suites must not load torch",
     "evaluation/summary.py": "start-up time: the metrics library takes seconds",
     "models/bench.py": "start-up time: the options are read without torch",

@@ -174,6 +174,7 @@ def test_evaluating_the_finished_folder_gives_the_report_s_numbers(
     assert stage.opening == healed.opening
     found = {(metric.task, metric.metric): metric for metric in stage.metrics}
     for metric in healed.metrics:
-        if metric.task in {"words", "general"}:
+        # What was trained on is known to the build alone, and so is what could be recited.
+        if metric.task in {"words", "general"} and metric.metric != "recitation":
             assert found[metric.task, metric.metric].n == metric.n
             assert found[metric.task, metric.metric].value == pytest.approx(metric.value, rel=1e-4)

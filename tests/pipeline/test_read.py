@@ -75,6 +75,9 @@ def test_nothing_left_to_train_on_is_said() -> None:
     general = Corpus(**{**fields(corpus("general", range(10, 15))), "heldout": (*own.train, passage(14))})
     with pytest.raises(CorpusError, match="All training text of own overlaps"):
         separate(own, general)
+    general = Corpus(**{**fields(corpus("general", range(10, 15))), "heldout": (*own.dev, passage(14))})
+    with pytest.raises(CorpusError, match="All dev text of own overlaps"):
+        separate(own, general)
 
 
 def test_a_changed_file_is_another_state(tmp_path: Path) -> None:

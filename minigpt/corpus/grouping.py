@@ -1,0 +1,279 @@
+"""Groups in a user's text, such as folders, authors or sites, and the one that is best kept apart as another source.
+
+A specialist can be good at its own sources and bad at others of the field. Only text of a source that it never read
+tells, so where a text has several sources one of them is held out whole (`split: other`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from minigpt.corpus.coverage import WARN, seen_runs
+from minigpt.corpus.rows import FOLDER, Row, field_text
+from minigpt.corpus.selection import take_bytes
+from minigpt.corpus.sources import rows_and_documents
+from minigpt.domain.config import DomainConfig, SourceConfig
+from minigpt.types import Document
+
+# Fewest groups: with one kept apart, three are left, so that what a model learns is not the manner of one or two.
+FEWEST_GROUPS = 4
+# Fewest documents of a group that counts. Verdicts of a report need as many.
+FEWEST_DOCUMENTS = 10
+# Share of the text that a group may have to be kept apart, and the share that is best.
+SHARES = (0.05, 0.25)
+BEST_SHARE = 0.15
+# Largest share of the text that may belong to no group.
+UNGROUPED = 0.05
+# Bytes of a group that are searched for text of the others.
+SEARCHED = 1 << 18
+
+DATES = ("date", "year", "published")
+ADDRESSES = ("url", "website")
+# Names of columns that often say where a text comes from, the likeliest first.
+COLUMNS = (
+    *("source", "site", "author", "publisher", "journal", "institution", "organization", "department", "hospital"),
+    *("court", "company", *ADDRESSES, *DATES),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Text that comes from one place.
+
+    Attributes:
+        value: Value of the column that its rows share, in the form that `where` of a source takes.
+        documents: Number of its documents.
+        bytes: Size of its text.
+    """
+
+    value: str
+    documents: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """Groups of a source's text by one column.
+
+    Attributes:
+        column: The column; `folder` for the top-level folders.
+        groups: The groups, the largest first; text that belongs to none has the value "".
+    """
+
+    column: str
+    groups: tuple[Group, ...]
+
+    @property
+    def usable(self) -> tuple[Group, ...]:
+        """Groups that are large enough to count."""
+        return tuple(group for group in self.groups if group.value and group.documents >= FEWEST_DOCUMENTS)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the whole text."""
+        return sum(group.bytes for group in self.groups)
+
+    def share(self, group: Group) -> float:
+        """Return the share of the text that belongs to a group."""
+        return group.bytes / max(1, self.bytes)
+
+    @property
+    def is_sound(self) -> bool:
+        """True if there are enough groups and nearly all text belongs to one; files beside folders do not count."""
+        ungrouped = sum(self.share(group) for group in self.groups if not group.value)
+        return len(self.usable) >= FEWEST_GROUPS and (self.column == FOLDER or ungrouped <= UNGROUPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A group to keep apart, or the reason why there is none.
+
+    Attributes:
+        grouping: The groups; None where the text has no groups.
+        group: The group to keep apart; None where none fits.
+        reason: One sentence about the choice.
+    """
+
+    grouping: Grouping | None
+    group: Group | None
+    reason: str
+
+
+def propose(source: SourceConfig, *, root: Path, column: str | None = None, value: str | None = None) -> Proposal:
+    """Find the groups in a source's files and choose the one to keep apart: about 15 % of the text, never the largest.
+
+    A group of which much stands in the others word for word is no other source and is passed over.
+
+    Args:
+        source: A source of files.
+        root: Folder that its path is relative to.
+        column: Column that tells groups apart, or `folder` (None: folders, or else a column such as `source`, `author`,
+            `site` or `date`).
+        value: The group to keep apart (None: the best one).
+
+    Raises:
+        CorpusError: The files cannot be read.
+    """
+    path = root / Path(source.file or "").expanduser()
+    groupings = groupings_of(source, path, (column,) if column else (FOLDER, *COLUMNS))
+    grouping = next((grouping for grouping in groupings if grouping.is_sound), None)
+    if value is not None:
+        return _named(groupings, column, value)
+    if grouping is None:
+        return Proposal(grouping=None, group=None, reason=_too_few(groupings, column))
+    low, high = SHARES
+    fitting = [group for group in grouping.usable[1:] if low <= grouping.share(group) <= high]
+    copied = 0
+    for group in sorted(fitting, key=lambda group: abs(grouping.share(group) - BEST_SHARE)):
+        if _copied(source, path, grouping.column, group) < WARN:
+            return Proposal(grouping=grouping, group=group, reason=_chosen(grouping, group))
+        copied += 1
+    reason = f"none of the {len(grouping.usable)} groups by {grouping.column} has {low:.0%} to {high:.0%} of the text"
+    if copied:
+        reason = f"much of every group by {grouping.column} of a fitting size stands in the others word for word"
+    return Proposal(grouping=grouping, group=None, reason=f"Nothing is kept apart: {reason}.")
+
+
+def parts(source: SourceConfig, proposal: Proposal) -> tuple[SourceConfig, ...]:
+    """Divide a source into its text without the group that is kept apart, and that group as `split: other`."""
+    if proposal.grouping is None or proposal.group is None:
+        return (source,)
+    column, value = proposal.grouping.column, proposal.group.value
+    rows = source.row_documents or _names_documents(source, column)
+    kept = replace(source, row_documents=rows, without={**source.without, column: (value,)})
+    name = re.sub(r"[^\w.-]+", "-", value).strip("-") or "other"
+    apart = replace(
+        source,
+        name=f"{source.name}-{name}",
+        row_documents=rows,
+        where={**source.where, column: (value,)},
+        split="other",
+    )
+    return kept, apart
+
+
+def groupings_of(source: SourceConfig, path: Path, columns: Sequence[str]) -> tuple[Grouping, ...]:
+    """Group the text of a source by each of the columns, in one reading.
+
+    Args:
+        source: The source.
+        path: Its file or folder.
+        columns: Columns to group by.
+    """
+    sizes: dict[str, dict[str, int]] = {column: {} for column in columns}
+    documents: dict[str, dict[str, set[str]]] = {column: {} for column in columns}
+    for row, passages in rows_and_documents(source, path):
+        texts = list(passages)
+        size = sum(len(passage.text.encode()) for passage in texts)
+        for column in columns if texts else ():
+            value = group_value(row, column)
+            sizes[column][value] = sizes[column].get(value, 0) + size
+            if value:
+                members = documents[column].setdefault(value, set())
+                members.add(f"row {len(members)}" if _names_documents(source, column) else texts[0].source)
+    return tuple(
+        Grouping(
+            column=column,
+            groups=tuple(
+                Group(value=value, documents=len(documents[column].get(value, ())), bytes=size)
+                for value, size in sorted(sizes[column].items(), key=lambda item: (-item[1], item[0]))
+            ),
+        )
+        for column in columns
+    )
+
+
+def _names_documents(source: SourceConfig, column: str) -> bool:
+    """Return True if the column names documents: rows that share it are one document, unless it tells groups apart."""
+    return source.columns.get("source", "source") == column
+
+
+def group_value(row: Row, column: str) -> str:
+    """Return the group of a row: the value of the column, the year of a date, or the host of an address."""
+    text = field_text(row, column).strip()
+    if column in DATES and (year := re.match(r"\d{4}", text)):
+        return f"{year[0]}*"
+    if column in ADDRESSES and (host := re.match(r"\w+://[^/]+/", text)):
+        return f"{host[0]}*"
+    return text
+
+
+def _copied(source: SourceConfig, path: Path, column: str, group: Group) -> float:
+    """Return the share of a group's 8-word runs that stand in the text of the others."""
+    inside = replace(source, where={**source.where, column: (group.value,)})
+    outside = replace(source, without={**source.without, column: (group.value,)})
+    sample = take_bytes(list(_documents(inside, path)), SEARCHED)
+    return seen_runs({"group": sample}, _documents(outside, path))["group"].share
+
+
+def _documents(source: SourceConfig, path: Path) -> Iterator[Document]:
+    """Yield the passages of a source."""
+    for _, documents in rows_and_documents(source, path):
+        yield from documents
+
+
+def _named(groupings: Sequence[Grouping], column: str | None, value: str) -> Proposal:
+    """Propose the group that the user names; any column that has it will do, unless one is given."""
+    for grouping in groupings:
+        for group in grouping.groups:
+            if group.value and value in (group.value, group.value.removesuffix("*")):
+                return Proposal(grouping=grouping, group=group, reason=_described(grouping, group) + ".")
+    values = ", ".join(group.value for grouping in groupings for group in grouping.usable[:8])
+    where = f"in {column}" if column else "among folders and columns"
+    reason = f"Nothing is kept apart: there is no {value!r} {where}"
+    return Proposal(grouping=None, group=None, reason=f"{reason}; there is {values}." if values else f"{reason}.")
+
+
+def _described(grouping: Grouping, group: Group) -> str:
+    """Say which group it is and how much text it has."""
+    return (
+        f"{grouping.column} {group.value.removesuffix('*')!r} is kept apart as another source "
+        f"({group.documents:,} documents, {grouping.share(group):.0%} of the text)"
+    )
+
+
+def _chosen(grouping: Grouping, group: Group) -> str:
+    """Say which group is kept apart, and why."""
+    return (
+        f"{_described(grouping, group)}: of {len(grouping.usable)} groups of at least {FEWEST_DOCUMENTS} documents "
+        f"it is the one nearest to {BEST_SHARE:.0%} that is not the largest."
+    )
+
+
+def _too_few(groupings: Sequence[Grouping], column: str | None) -> str:
+    """Say that the text has too few groups, with the best grouping that there is."""
+    by = f"by {column}" if column else "by folder or by a column such as source, author, site or date"
+    most = max((len(grouping.usable) for grouping in groupings), default=0)
+    return (
+        f"Nothing is kept apart: {most if most > 1 else 'no'} groups of at least {FEWEST_DOCUMENTS} documents were "
+        f"found {by}, and {FEWEST_GROUPS} are needed."
+    )
+
+
+def advice(domain: DomainConfig) -> list[str]:
+    """Say which groups of a domain's own files could be kept apart, where nothing is kept apart yet.
+
+    Args:
+        domain: The domain.
+
+    Raises:
+        CorpusError: The files cannot be read.
+    """
+    if any(source.split == "other" for source in domain.corpus):
+        return []
+    lines = []
+    for source in domain.corpus:
+        if source.file is None or source.online or source.split not in ("auto", "train"):
+            continue
+        proposal = propose(source, root=domain.root)
+        if proposal.grouping is not None and proposal.group is not None:
+            column, value = proposal.grouping.column, proposal.group.value
+            lines.append(
+                f"{source.name} holds {len(proposal.grouping.usable)} groups by {column}. To see how a specialist does "
+                f"on a source that it never read, give it `without: {{{column}: [{value!r}]}}` and add an entry with "
+                f"`where: {{{column}: [{value!r}]}}` and `split: other`, as `minigpt domains new` does."
+            )
+    return lines

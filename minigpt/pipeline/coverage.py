@@ -1,0 +1,53 @@
+"""Coverage of a build's measured texts by everything that its models train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from minigpt.corpus.coverage import SeenRuns, seen_runs
+from minigpt.evaluation import Suite
+from minigpt.pipeline.read import Corpora
+from minigpt.pipeline.text import TrainingText
+from minigpt.types import Document
+
+# Fewest documents without seen text that are worth a task of their own.
+FEWEST = 3
+
+
+def coverage_of(corpora: Corpora, suite: Suite, text: TrainingText) -> dict[str, SeenRuns]:
+    """Count the runs of words of each measured text that stand in the training text or the calibration text.
+
+    Args:
+        corpora: domain and general text.
+        suite: the texts that are measured.
+        text: the training text, generated parts included.
+    """
+    return seen_runs(suite.texts, _training(corpora, text))
+
+
+def unseen_parts(domain: str, coverage: Mapping[str, SeenRuns]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Name the task `<domain>/unseen` and its documents: those of which the training text holds next to nothing.
+
+    There is no such task where they are fewer than 3, or all documents of the domain's text.
+
+    Args:
+        domain: the domain's name.
+        coverage: seen runs by task.
+
+    Returns:
+        The task with the task that it is a part of and the sources of its documents.
+    """
+    counts = coverage.get(domain)
+    if counts is None or not FEWEST <= len(counts.unseen) < len(counts.keys):
+        return {}
+    return {f"{domain}/unseen": (domain, counts.unseen)}
+
+
+def _training(corpora: Corpora, text: TrainingText) -> Iterator[Document]:
+    """Yield every passage that decides what a model becomes, but for dev text."""
+    yield from corpora.domain.calibration
+    if corpora.general is not None and text.general_share:
+        yield from corpora.general.calibration
+    yield from text.real
+    yield from text.definitions
+    yield from text.sampled
