@@ -188,7 +188,9 @@ def _with_run(
     **options: Any,
 ) -> tuple[TuningResult, Entries]:
     """Train `model`, add the run to the result, and write it into the ledger; the better weights are kept."""
-    checkpoint = ledger.checkpoint if ledger is not None else None
+    # A short run on a GPU takes seconds, about as long as naming its checkpoint by a hash of all weights.
+    is_slow = name_of_text == ALL_TEXT or next(model.parameters()).device.type == "cpu"
+    checkpoint = ledger.checkpoint if ledger is not None and is_slow else None
     training = train(model, text, dev, recipe, checkpoint=checkpoint, **options)
     attempt = Attempt(recipe=recipe, training=training, text=name_of_text)
     is_best = not result.attempts or attempt.loss < result.best.loss
