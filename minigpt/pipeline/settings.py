@@ -66,7 +66,7 @@ class TextSettings:
         sampled: number of passages that are sampled from the parent after a short tuning on this text.
         sampled_general: share of the sampled passages that go on from general text instead of the domain's, 0 to 1; a
             larger share keeps more of what the parent knows outside the sources, and less of the sources.
-        plan_general: count general text as much as the domain's in statistics, repair, probes and vocabulary.
+        plan_general: count general text as much as the domain's in statistics, repair and vocabulary.
         dev_bytes: bytes of dev text that decide when to stop; null reads all of it.
     """
 
@@ -146,12 +146,12 @@ PRESETS: Mapping[str, Settings] = {
         evaluation=EvaluationSettings(
             heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0, recitation=16
         ),
-        plan=PlanSettings(tokens=8192, probe_tokens=2048, healing="short"),
-        repair=RepairSettings(tokens=6144),
-        text=TextSettings(dev_bytes=20_000),
+        plan=PlanSettings(tokens=12288, probe_tokens=2048, healing="short"),
+        repair=RepairSettings(tokens=8192),
+        text=TextSettings(general=0.5, plan_general=True, dev_bytes=20_000),
         tuned_parent=False,
         heal=Recipe(
-            steps=180, tokens_per_step=1024, window=256, warmup=8, learning_rate=3e-4, average=0.95, evaluate_every=30
+            steps=220, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=55
         ),
     ),
     "standard": STANDARD,

@@ -28,7 +28,7 @@ class PlanningText:
         calibration: text for statistics and repair, in this order.
         counted: text in which tokens are counted.
         dev: the domain's dev text, for probes.
-        general_dev: general dev text, of which probes read as much; empty where the domain's text decides alone.
+        general_dev: general dev text, of which probes read as much; empty without a bound.
         general: general calibration text, for a contrast; empty without general text.
         window: longest piece, in tokens.
         batch_tokens: tokens of one forward pass.
@@ -83,12 +83,14 @@ def planning_text(corpora: Corpora, settings: Settings) -> PlanningText:
     calibration, counted = list(domain.calibration), [*domain.calibration, *domain.train]
     general_dev: Documents = ()
     key = domain.fingerprint
-    if general is not None and (settings.text.plan_general or settings.keep_general is not None):
+    bounded = settings.keep_general is not None
+    if general is not None and (settings.text.plan_general or bounded):
         calibration = interleave(calibration, general.calibration)
         size = sum(len(document.text.encode()) for document in counted)
         counted += take_bytes([*general.calibration, *general.train], size)
-        general_dev = general.dev
-        key = fingerprint(domain.fingerprint, general.fingerprint)
+        # Half of the probes on general text would keep nearly all tokens, at the expense of layers.
+        general_dev = general.dev if bounded else ()
+        key = fingerprint(domain.fingerprint, general.fingerprint, bounded)
     return PlanningText(
         calibration=tuple(calibration),
         counted=tuple(counted),
@@ -118,7 +120,7 @@ def _packed(text: PlanningText, documents: Documents, tokenizer: Any, tokens: in
 
 
 def probe_documents(text: PlanningText, limit: int) -> list[Document]:
-    """Take about `limit` bytes of dev text, half of them from general text where it counts for the plan."""
+    """Take about `limit` bytes of dev text, half of them from general text where its loss is bounded."""
     if not text.general_dev:
         return take_bytes(text.dev, limit)
     return [*take_bytes(text.dev, limit // 2), *take_bytes(text.general_dev, limit // 2)]

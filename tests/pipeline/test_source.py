@@ -66,7 +66,11 @@ def test_general_text_can_be_half_of_the_planning_text(world: World) -> None:
     assert sources <= {document.source for document in mixed.planning.calibration}
     assert counted & {document.source for document in mixed.planning.counted}
     assert mixed.planning.key != plain.planning.key
-    assert {d.source for d in general.dev} & {d.source for d in probe_documents(mixed.planning, 10_000)}
+    bounded = start(world.options("plan-bounded", overrides={"keep_general": "1.5"}))
+    dev = {document.source for document in general.dev}
+    assert dev & {document.source for document in probe_documents(bounded.planning, 10_000)}
+    assert not dev & {document.source for document in probe_documents(mixed.planning, 10_000)}
+    assert bounded.planning.key != mixed.planning.key
     assert planning_text(mixed.corpora, plain.run.settings) == plain.planning
 
 
