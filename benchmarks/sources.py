@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from elimination import elimination_scores
 from healing import Bench, Cut, Tuning, Variant
 from reading import BATCH_TOKENS, WINDOW, ratios, training_text
 
@@ -29,6 +30,10 @@ from minigpt.healing.blend import blend_weights
 from minigpt.healing.teacher import Teacher
 from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import device_name, measuring_dtype, release
+from minigpt.methods import method_named
+from minigpt.methods.material import gather
+from minigpt.methods.ranking import rank
+from minigpt.methods.scores import Scores
 from minigpt.pipeline.read import clear_of_tests
 from minigpt.pipeline.sampling import write_passages
 from minigpt.transformer.calibration import calibration_batches, token_counts
@@ -49,6 +54,7 @@ class Mend(Variant):
         prompts: text that the passages go on from: the domain's, or as much general text beside it.
         averages: shares of the weights before healing in averages that are read besides the healed model.
         tokens: tokens of calibration text (0: those of the whole run).
+        method: method that ranks the units, or "elimination" (`benchmarks/elimination.py`).
         on_policy: passages that the student writes after half of the steps, which it then reads besides the text.
         seed: of healing.
     """
@@ -60,6 +66,7 @@ class Mend(Variant):
     prompts: str = "domain"
     averages: tuple[float, ...] = ()
     tokens: int = 0
+    method: str = "contextual"
     on_policy: int = 0
     seed: int = 0
 
@@ -105,6 +112,19 @@ class FieldBench(Bench):
         opening = choose_opening(model, self.reading or self.tokenizer, dev, batch_tokens=BATCH_TOKENS)
         self.opening = opening.text
         return super().read(model, {name: behind(text, opening.token) for name, text in texts.items()})
+
+    def scored(self, variant: Variant, left: Cut | None) -> tuple[list[Any], Scores]:
+        """Score the source by the variant's method; scores are kept."""
+        method = variant.method if isinstance(variant, Mend) else "contextual"
+        key = f"{method} {variant.source}"
+        if key not in self.scores:
+            material = gather(self.models[variant.source], self.batches)
+            scores = rank(method_named("contextual" if method == "elimination" else method), material)
+            assert scores is not None
+            if method == "elimination":
+                scores = replace(scores, ffn=elimination_scores(self.models[variant.source], self.batches))
+            self.scores[key] = scores
+        return self.batches, self.scores[key]
 
     def passages(self, count: int, writer: str, prompts: str) -> list[Document]:
         """Passages that a model writes; with prompts of "both", half of them go on from general text."""

@@ -140,6 +140,7 @@ STANDARD = Settings(
     corpus=CorpusSettings(relevance=True),
     text=TextSettings(general=1.0, definitions=3, sampled=12_000, sampled_general=0.5, plan_general=True),
     blend=0.25,
+    tune=TuneSettings(steps=200, learning_rate=2e-4, evaluate_every=50, shorter=(), longer=0.0, muon=()),
 )
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
@@ -158,6 +159,7 @@ PRESETS: Mapping[str, Settings] = {
     "thorough": replace(
         STANDARD,
         text=replace(STANDARD.text, sampled=24_000),
+        tune=replace(STANDARD.tune, shorter=(0.5,), longer=2.0, muon=(0.5,)),
         heal=replace(STANDARD.heal, steps=3200, evaluate_every=400, average=0.995),
     ),
 }

@@ -232,7 +232,7 @@ def test_a_cut_on_the_way_is_healed_before_the_next(
         return made
 
     monkeypatch.setattr(module.Bench, "cut", remembered)
-    way = [{"layers": 4, "kept": 0.838, "steps": 1}]
+    way = [{"layers": 4, "kept": 0.838, "steps": 8}]
     at_once, gradual = run(
         module, world, monkeypatch,
         write(tmp_path / "v.jsonl", {"tag": "at-once", "layers": 3, "kept": 0.611},

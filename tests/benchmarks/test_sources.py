@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from minigpt.files import read_jsonl
 from tests.support.worlds import World
@@ -23,7 +24,7 @@ def sources() -> Any:
         import sources as module
 
         yield module
-        for name in ("sources", "healing", "reading"):
+        for name in ("sources", "healing", "reading", "elimination"):
             sys.modules.pop(name, None)
 
 
@@ -42,6 +43,30 @@ def test_a_row_takes_over_what_it_does_not_change(sources: Any) -> None:
         sources.variants_of([{**first, "layer": 2}])
 
 
+@pytest.mark.parametrize("kept", [8, 20])
+def test_elimination_beats_a_ranking_that_sees_no_correlation(sources: Any, kept: int) -> None:
+    """Of pairs of equal inputs one is superfluous: elimination drops one of each pair first, magnitudes cannot."""
+    from elimination import elimination_order
+
+    generator = torch.Generator().manual_seed(0)
+    half = torch.randn(500, 16, generator=generator, dtype=torch.double)
+    inputs = torch.cat([half, half], 1) + 1e-3 * torch.randn(500, 32, generator=generator, dtype=torch.double)
+    weight = torch.randn(5, 32, generator=generator, dtype=torch.double)
+    gram = inputs.T @ inputs
+    order = elimination_order(weight, torch.linalg.inv(gram + 1e-6 * torch.eye(32)))
+    assert sorted(order.tolist()) == order.sort().values.tolist() and len(set(order.tolist())) == 32
+
+    def error(columns: Any) -> float:
+        part = inputs[:, columns]
+        refit = torch.linalg.lstsq(part, inputs @ weight.T).solution
+        return float((inputs @ weight.T - part @ refit).square().sum())
+
+    by_size = weight.norm(dim=0).topk(kept).indices
+    assert error(order.topk(kept).indices) < error(by_size)
+    first_out = order.argsort()[:16].tolist()
+    assert len({place % 16 for place in first_out}) >= 12
+
+
 def test_a_variant_is_cut_healed_and_read_on_other_sources(
     sources: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
@@ -51,7 +76,7 @@ def test_a_variant_is_cut_healed_and_read_on_other_sources(
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other))
     heal = {"steps": "1", "tokens_per_step": "256", "window": "64", "evaluate_every": "1"}
     variant = {"tag": "small", "vocab_size": 1984, "layers": 4, "kept": 0.7795, "blend": 0.5, "heal": heal}
-    variant |= {"averages": [0.5], "calibrate": "mixed", "counts": "mixed"}
+    variant |= {"averages": [0.5], "calibrate": "mixed", "counts": "mixed", "method": "elimination"}
     (tmp_path / "v.jsonl").write_text(json.dumps(variant) + "\n")
     command = ["--domain", str(world.domain), "--base", str(world.base), "--device", "cpu", "--tokens", "512"]
     command += ["--other", str(tmp_path / "other.jsonl"), "--variants", str(tmp_path / "v.jsonl"), "--blends", "[0.5]"]
