@@ -55,6 +55,7 @@ class Mend(Variant):
         averages: shares of the weights before healing in averages that are read besides the healed model.
         tokens: tokens of calibration text (0: those of the whole run).
         method: method that ranks the units, or "elimination" (`benchmarks/elimination.py`).
+        fresh: draw all weights anew after the cut: what the shape alone is worth with this healing.
         on_policy: passages that the student writes after half of the steps, which it then reads besides the text.
         seed: of healing.
     """
@@ -67,6 +68,7 @@ class Mend(Variant):
     averages: tuple[float, ...] = ()
     tokens: int = 0
     method: str = "contextual"
+    fresh: bool = False
     on_policy: int = 0
     seed: int = 0
 
@@ -150,6 +152,9 @@ class FieldBench(Bench):
         source = f"blend-{variant.blend:g}" if variant.blend else variant.source
         teacher = f"blend-{variant.blend:g}" if variant.blend else variant.teacher
         left = self.cut(replace(variant, source=source))
+        if variant.fresh:
+            torch.manual_seed(variant.seed)
+            left = replace(left, model=type(left.model)(left.model.config).to(self.device).float())
         self.reading = left.tokenizer
         texts = self.texts(left.tokenizer)
         before = {name: tensor.detach().clone() for name, tensor in left.model.state_dict().items()}
@@ -220,14 +225,44 @@ def variants_of(rows: Iterable[Mapping[str, Any]]) -> list[Mend]:
     return [Mend(**{**values, "averages": tuple(values.get("averages", ()))}) for values in known.values()]
 
 
-def controls(bench: FieldBench, shares: Iterable[float]) -> list[dict[str, Any]]:
-    """Lines of the unpruned models: the parent, the tuned parent, and averages of both."""
+def controls(bench: FieldBench, shares: Iterable[float], widths: Iterable[int] = ()) -> list[dict[str, Any]]:
+    """Lines of the unpruned models: the parent, the tuned parent, averages of both, and the tuned parent rounded.
+
+    A specialist of half the size has the bytes of the tuned parent at half the bits.
+    """
     lines = []
     texts = bench.texts(bench.tokenizer)
-    for name in ("parent", "tuned", *(f"blend-{share:g}" for share in shares)):
+    for name in (
+        "parent",
+        "tuned",
+        *(f"blend-{share:g}" for share in shares),
+        *(f"tuned-int{bits}" for bits in widths),
+    ):
+        if name.startswith("tuned-int"):
+            bench.models[name] = rounded(bench.models["tuned"], int(name.removeprefix("tuned-int")))
         bits = bench.read(bench.models[name], texts)
-        lines.append({"tag": name, "bits": bits, "healed": bench.against(bits), "opening": bench.opening})
+        accuracy = bench.ask(bench.models[name], bench.tokenizer)
+        line = {"tag": name, "bits": bits, "healed": bench.against(bits), "opening": bench.opening}
+        lines.append({**line, "accuracy": accuracy})
     return lines
+
+
+@torch.no_grad()
+def rounded(model: Any, bits: int, *, block: int = 32) -> Any:
+    """Copy a model with its matrices rounded to so many bits, each block of a row by its own scale (as Q8_0 and Q4_0).
+
+    Args:
+        model: the model; vectors stay as they are.
+        bits: bits of a number.
+        block: numbers that share a scale.
+    """
+    model, most = deepcopy(model), 2 ** (bits - 1) - 1
+    for weight in model.parameters():
+        if weight.ndim == 2 and weight.shape[1] % block == 0:
+            blocks = weight.view(weight.shape[0], -1, block)
+            scale = (blocks.abs().amax(-1, keepdim=True) / most).clamp_min(1e-12)
+            weight.copy_(((blocks / scale).round() * scale).view_as(weight))
+    return model
 
 
 def main() -> None:
@@ -241,6 +276,7 @@ def main() -> None:
     parser.add_argument("--base", default=assets.DEFAULT_BASE)
     parser.add_argument("--tune", type=json.loads, default={}, help='fields of the tuning recipe: {"steps": "100"}')
     parser.add_argument("--blends", type=json.loads, default=[0.25, 0.5, 0.75])
+    parser.add_argument("--widths", type=json.loads, default=[], help="bits that the tuned parent is rounded to")
     parser.add_argument("--tokens", type=int, default=65536, help="of calibration text")
     parser.add_argument("--limit", type=int, help="bytes of each text that is read, for a trial [all]")
     parser.add_argument("--limit-seconds", type=float, default=1e9, help="start no variant that would end later")
@@ -260,7 +296,7 @@ def main() -> None:
             stream.flush()
             print(common["domain"], row["tag"], json.dumps(row["healed"]), row.get("seconds", ""), flush=True)
 
-        for line in controls(bench, chosen.blends):
+        for line in controls(bench, chosen.blends, chosen.widths):
             if (key := fingerprint(common, line["tag"])) not in done:
                 write({"key": key, **line})
         for key, variant in wanted.items():

@@ -39,6 +39,7 @@ def list_domains(session: Session) -> None:
         {
             "name": domain.name,
             "title": domain.title,
+            "description": domain.description,
             "synonyms": domain.synonyms,
             "sources": [source.name for source in domain.corpus],
             "questions": [questions.name for questions in domain.questions],
@@ -151,7 +152,10 @@ def new(
 
 
 def overview(definitions: Sequence[DomainConfig]) -> RenderableType:
-    """Draw one row for each domain."""
+    """Draw one row for each domain, and below them what their texts are."""
+    from rich.console import Group
+    from rich.text import Text
+
     result = table("domain", "title", "also called", "text", "questions")
     for domain in definitions:
         result.add_row(
@@ -162,7 +166,8 @@ def overview(definitions: Sequence[DomainConfig]) -> RenderableType:
             ", ".join(labelled(questions) for questions in domain.questions),
         )
     result.caption = ONLINE
-    return result
+    about = [Text.assemble((f"{domain.name}  ", "bold"), domain.description) for domain in definitions]
+    return Group(result, *about)
 
 
 def labelled(item: SourceConfig | QuestionsConfig) -> str:

@@ -112,6 +112,7 @@ def build_report(
         corpus_counts=ground.corpora.domain.counts,
         attributions=attributions(ground.corpora, ground.text),
         coverage=coverage_records(ground.coverage),
+        description=run.domain.description,
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,

@@ -192,9 +192,16 @@ def _template_values(report: BuildReport, base: str | None) -> dict[str, Any]:
         "removed": sorted(report.removed_parameters.items(), key=lambda item: -item[1]),
         "removed_layers": [layer for layer, kept in enumerate(report.kept_per_layer.get("ffn", ())) if kept == 0],
         "sources": [
-            (_cell(source.name), _cell(source.license), source.documents, source.bytes, _cell(source.citation))
+            (
+                _cell(source.name) + (" (only measured)" if source.measured_only else ""),
+                _cell(source.license),
+                source.documents,
+                source.bytes,
+                _cell(source.citation),
+            )
             for source in report.attributions
         ],
+        "description": _line(report.description),
         "sample_prompt": _indented(report.sample_prompt),
         "sample": _indented(final.sample),
         "parent_sample": _indented(parent.sample if parent else ""),

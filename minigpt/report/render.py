@@ -166,8 +166,8 @@ def _corpus(report: BuildReport) -> RenderableType:
     table.add_column("documents", justify="right")
     table.add_column("size", justify="right", no_wrap=True)
     for source in report.attributions:
-        table.add_row(
-            Text(clean(source.name)), Text(clean(source.license)), count(source.documents), size(source.bytes)
-        )
+        name = f"{clean(source.name)}{' (only measured)' if source.measured_only else ''}"
+        table.add_row(Text(name), Text(clean(source.license)), count(source.documents), size(source.bytes))
     lines = (passages_sentence(report.corpus_counts), coverage_sentence(report))
-    return Group(table, *(Text(clean(line), style="dim") for line in lines if line))
+    about = [Text(clean(report.description))] if report.description else []
+    return Group(*about, table, *(Text(clean(line), style="dim") for line in lines if line))

@@ -77,15 +77,30 @@ def test_a_variant_is_cut_healed_and_read_on_other_sources(
     heal = {"steps": "1", "tokens_per_step": "256", "window": "64", "evaluate_every": "1"}
     variant = {"tag": "small", "vocab_size": 1984, "layers": 4, "kept": 0.7795, "blend": 0.5, "heal": heal}
     variant |= {"averages": [0.5], "calibrate": "mixed", "counts": "mixed", "method": "elimination"}
-    (tmp_path / "v.jsonl").write_text(json.dumps(variant) + "\n")
+    fresh = {**variant, "tag": "fresh", "fresh": True, "method": "random"}
+    (tmp_path / "v.jsonl").write_text(json.dumps(variant) + "\n" + json.dumps(fresh) + "\n")
     command = ["--domain", str(world.domain), "--base", str(world.base), "--device", "cpu", "--tokens", "512"]
     command += ["--other", str(tmp_path / "other.jsonl"), "--variants", str(tmp_path / "v.jsonl"), "--blends", "[0.5]"]
+    command += ["--widths", "[8, 2]"]
     command += ["--results", str(tmp_path / "r.jsonl"), "--tuned", str(tmp_path / "t.safetensors")]
     command += ["--tune", json.dumps({"steps": "1", "tokens_per_step": "256", "window": "64", "evaluate_every": "1"})]
     monkeypatch.setattr(sys, "argv", ["sources.py", *command])
     sources.main()
     sources.main()
     rows = read_jsonl(tmp_path / "r.jsonl")
-    assert [row["tag"] for row in rows] == ["parent", "tuned", "blend-0.5", "small"], "nothing is made twice"
-    assert set(rows[3]["healed"]["parent"]) == {"dev", "heldout", "general", "other"}
-    assert rows[0]["healed"]["parent"]["other"] == 1.0 and rows[3]["averages"].keys() == {"0.5"}
+    tags = ["parent", "tuned", "blend-0.5", "tuned-int8", "tuned-int2", "small", "fresh"]
+    assert [row["tag"] for row in rows] == tags, "nothing is made twice"
+    assert set(rows[5]["healed"]["parent"]) == {"dev", "heldout", "general", "other"}
+    assert rows[0]["healed"]["parent"]["other"] == 1.0 and rows[5]["averages"].keys() == {"0.5"}
+    to_tuned = [row["healed"]["tuned"]["heldout"] for row in rows]
+    assert abs(to_tuned[3] - 1) <= abs(to_tuned[4] - 1), "eight bits change less than two"
+    assert to_tuned[6] != to_tuned[5] and rows[5]["shape"] == rows[6]["shape"], "other weights of the same shape"
+
+
+def test_rounding_keeps_a_part_in_half_a_step_of_its_blocks_scale(sources: Any) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(64, 3))
+    coarse = sources.rounded(model, 4)
+    before, after = model[0].weight.detach(), coarse[0].weight.detach()
+    scale = before.view(3, 2, 32).abs().amax(-1, keepdim=True) / 7
+    assert ((before - after).view(3, 2, 32).abs() <= scale / 2 + 1e-6).all() and not torch.equal(before, after)
+    assert torch.equal(model[0].bias, coarse[0].bias)

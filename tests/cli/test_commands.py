@@ -69,6 +69,8 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
     assert created["groups"] == [] and created["kept_apart"].startswith(
         "Nothing is kept apart: no groups of at least 10"
     )
+    listed = run("domains", "list")
+    assert "no patient records" in " ".join(listed.stdout.split())
     assert "cardiology" in {row["name"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
     assert run("domains", "show", "cardiology").stdout.count("name: cardiology") == 1
     assert json.loads(run("corpus", "show", "cardiology", "--json").stdout)["corpus"][0]["file"]

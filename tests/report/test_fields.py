@@ -16,6 +16,7 @@ from minigpt.report.passages import passages_sentence
 from minigpt.report.text import opening, short_reference
 from minigpt.report.verdicts import sentences
 from minigpt.results import BuildReport, Coverage
+from minigpt.types import Attribution
 from tests.report.test_compare import shown as shown_comparison
 from tests.support.fields import with_task
 from tests.support.reports import make_report, shown
@@ -300,3 +301,20 @@ def test_counts_are_a_sentence_without_zeros(counts, sentence):
 )
 def test_long_references_are_shown_short(reference, name):
     assert short_reference(reference) == name
+
+
+def test_report_and_card_say_what_the_texts_are_and_which_only_measure():
+    report = replace(
+        make_report(),
+        description="Definitions of | phenotypes.\nNo patient records.",
+        attributions=(
+            Attribution(name="terms", license="MIT", citation="", documents=9, bytes=900),
+            Attribution(name="guides", license="MIT", citation="", documents=2, bytes=90, measured_only=True),
+        ),
+    )
+    terminal, card = shown(report), render_card(report)
+    assert "Definitions of | phenotypes." in terminal and "Definitions of | phenotypes. No patient records." in card
+    for text in (terminal, card):
+        assert "guides (only measured)" in text and "terms (only measured)" not in text
+    plain = replace(report, description="")
+    assert "phenotypes" not in shown(plain) and "phenotypes" not in render_card(plain)
