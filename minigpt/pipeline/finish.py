@@ -116,20 +116,7 @@ def build_report(
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
-        notes=(
-            *notes(
-                run,
-                ground.corpora,
-                ground.suite,
-                ground.text,
-                plan,
-                precision=parent.precision,
-                trained=any(stage.training is not None for stage in stages),
-                share=min(stage.share for stage in stages),
-            ),
-            *control_notes(ground, stages),
-            *extra_notes,
-        ),
+        notes=(*build_notes(run, ground, plan, stages), *extra_notes),
         fingerprints={
             **task_fingerprints(ground.suite),
             "vocabulary": vocabulary,
@@ -137,6 +124,21 @@ def build_report(
             "corpus": ground.corpora.domain.fingerprint,
         },
     )
+
+
+def build_notes(run: Run, ground: Groundwork, plan: PrunePlan, stages: Sequence[StageReport]) -> tuple[str, ...]:
+    """Gather the notes on text, plan and controls of a build."""
+    about_the_build = notes(
+        run,
+        ground.corpora,
+        ground.suite,
+        ground.text,
+        plan,
+        precision=ground.parent.precision,
+        trained=any(stage.training is not None for stage in stages),
+        share=min(stage.share for stage in stages),
+    )
+    return (*about_the_build, *control_notes(ground, stages))
 
 
 def changed_settings(preset: Settings, settings: Settings) -> dict[str, str]:

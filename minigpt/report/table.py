@@ -37,7 +37,6 @@ STYLES: dict[Verdict, str] = {
     "too few to tell": "yellow",
     "repeated wording": "yellow",
 }
-NOT_COMPARABLE = "other\ntokenizer"
 SHORT: dict[Verdict, str] = {
     "better": "better",
     "worse": "worse",
@@ -50,11 +49,11 @@ SHORT: dict[Verdict, str] = {
 def metrics_table(report: BuildReport, width: int) -> Table:
     """Draw the metrics of every stage, and compare the final stage with the parent and the tuned parent.
 
-    Bits per byte of every text come first, then the questions, then the perplexities. Perplexities are compared by
-    ratios (`0.901×`), scores by differences (`+0.021`). A narrow terminal leaves columns out: below :data:`WIDEST` the
-    distilled twin; below :data:`WIDE` the pruned model that is not healed yet, if there are more than three stages;
-    below :data:`NARROW` also the tuned parent; below :data:`NARROWEST` also the comparisons. Parent and final model are
-    always shown.
+    Bits per byte of every text come first, then the questions, then the perplexities; the perplexity for each token
+    only where the vocabulary stayed. Perplexities are compared by ratios (`0.901×`), scores by differences (`+0.021`).
+    A narrow terminal leaves columns out: below :data:`WIDEST` the distilled twin; below :data:`WIDE` the pruned model
+    that is not healed yet, if there are more than three stages; below :data:`NARROW` also the tuned parent; below
+    :data:`NARROWEST` also the comparisons. Parent and final model are always shown.
 
     Args:
         report: Report of the build.
@@ -77,7 +76,8 @@ def metrics_table(report: BuildReport, width: int) -> Table:
         )
     heading = None
     for task, metric in metric_keys(report, stages):
-        if metric == RECITATION:  # it has a sentence of its own
+        # Recitation has a sentence of its own; between different tokens a perplexity for each token says nothing.
+        if metric == RECITATION or (metric == "token_perplexity" and not same_vocabulary(report)):
             continue
         results = [metric_of(stage, task, metric) for stage in stages]
         ours = metric_of(final, task, metric)
@@ -148,8 +148,6 @@ def _against(report: BuildReport, ours: MetricResult | None, other: StageReport)
     baseline = metric_of(other, ours.task, ours.metric) if ours else None
     if ours is None or baseline is None:
         return Text("–", style="dim")
-    if ours.metric == "token_perplexity" and not same_vocabulary(report):
-        return Text(NOT_COMPARABLE, style="dim")
     text = Text(change(ours, baseline))
     verdict = verdict_vs_parent(report, ours) if other.stage == "parent" else verdict_vs_tuned(report, ours)
     if verdict:
@@ -163,7 +161,6 @@ def _caption(report: BuildReport, width: int) -> Text:
     final = final_stage(report)
     verdicts = {judge(report, result) for result in final.metrics for judge in (verdict_vs_parent, verdict_vs_tuned)}
     no_tuned = report.stage("parent_tuned") is None and final.stage != "parent"
-    retokenized = any(result.metric == "token_perplexity" for result in final.metrics) and not same_vocabulary(report)
     unequal = any(effective_documents(result) is not None for result in results)
     parts = {
         "bits per byte, perplexity: low is good": bool(results),
@@ -171,7 +168,6 @@ def _caption(report: BuildReport, width: int) -> Text:
         "unclear: not distinguishable at 95 %": "not distinguishable" in verdicts,
         "too few: too few documents or questions to tell": "too few to tell" in verdicts,
         f"repeated: over {TOO_REPEATED:.0%} of the wording was trained on": "repeated wording" in verdicts,
-        "other tokenizer: not comparable": retokenized and final.stage != "parent" and width >= NARROWEST,
         FEW: few_items(results),
         f"seen: {SEEN}, not held out": any(is_seen(result.task) for result in results),
         "°: the interval holds the score of guessing": any(at_chance(result) for result in results),
