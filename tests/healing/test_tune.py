@@ -82,10 +82,10 @@ def test_a_short_run_warms_up_in_a_tenth_of_its_steps() -> None:
     assert long_run(SETTINGS, attempts, 1600, ends_early=True).warmup == 30
 
 
-def test_the_long_run_looks_sixteen_times_and_gives_up_after_three() -> None:
+def test_the_long_run_looks_two_dozen_times_and_gives_up_after_three() -> None:
     attempts = [attempt(SETTINGS.recipe(), 0.5)]
     recipe_of_long = long_run(SETTINGS, attempts, 1600, ends_early=True)
-    assert (recipe_of_long.evaluate_every, recipe_of_long.patience) == (100, 300)
+    assert (recipe_of_long.evaluate_every, recipe_of_long.patience) == (66, 198)
     assert long_run(SETTINGS, attempts, 1600, ends_early=False).patience == 0
     assert long_run(SETTINGS, attempts, 160, ends_early=True).evaluate_every == SETTINGS.evaluate_every
 

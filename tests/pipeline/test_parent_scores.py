@@ -25,7 +25,7 @@ def metrics(made: BuildReport, stage: str) -> dict[tuple[str, str], MetricResult
 def test_a_second_build_measures_the_parent_no_more(world: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another method on the same texts reads all scores; the numbers are those that measuring gives."""
     first = build(world.options("first", overrides=NO_HEALING))
-    assert len(list((home / "home" / "scores").iterdir())) == 3
+    assert len(list((home / "home" / "scores").iterdir())) == 5
     notes = Notes()
     second = build(world.options("second", overrides=NO_HEALING, method="magnitude"), notes)
     assert "Measured by an earlier build: words, general, words/next." in notes.notes

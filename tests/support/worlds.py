@@ -28,6 +28,8 @@ SMALL = {
     "evaluation.sample_tokens": "4",
     "evaluation.chat_tokens": "0",
     "text.dev_bytes": "1500",
+    "text.general": "0",
+    "text.plan_general": "false",
 }
 CONTROL = {
     "control": "true",
