@@ -1,0 +1,1 @@
+"""Conditional feed-forward layers for training and inference, one module for each kind."""
