@@ -287,7 +287,7 @@ def topk_ffn(
 ) -> Tensor:
     """Compute a layer in which the k neurons of largest absolute value count for a token: [B, H].
 
-    Of equal values those of the neurons that come first count. Arguments as of `dense_ffn`.
+    Of equal values at the border any may count. Arguments as of `dense_ffn`.
     """
     values, rows = hidden_values(x, w_in, b_in, w_gate, activation=activation), []
     for token in range(x.shape[0]):
