@@ -8,6 +8,20 @@ from minigpt.conditional.layers.relu import Relu, ReluSettings
 from minigpt.conditional.layers.threshold import Threshold, ThresholdSettings
 from minigpt.conditional.layers.trees import Trees, TreeSettings
 
+__all__ = [
+    "AnySettings",
+    "ConditionalFFN",
+    "LeafSettings",
+    "Leaves",
+    "Relu",
+    "ReluSettings",
+    "Threshold",
+    "ThresholdSettings",
+    "TreeSettings",
+    "Trees",
+    "build",
+]
+
 AnySettings = TreeSettings | LeafSettings | ReluSettings | ThresholdSettings
 
 
