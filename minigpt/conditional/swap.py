@@ -156,14 +156,14 @@ class Swap:
     """Modules that conditional layers replaced, for the way back.
 
     Attributes:
-        originals: parent module, name in it, and the module that was there, in the order of replacement.
+        originals: parent module, name in it, and the module that was there.
     """
 
     originals: tuple[tuple[nn.Module, str, nn.Module], ...]
 
     def undo(self) -> None:
         """Put the original modules back; the conditional layers stay as they are."""
-        for parent, name, original in reversed(self.originals):
+        for parent, name, original in self.originals:
             setattr(parent, name, original)
 
 

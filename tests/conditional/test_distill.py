@@ -90,6 +90,17 @@ def test_the_error_is_that_of_the_definition(model: Any) -> None:
     assert relative_error(layer, weights, x, tokens=7) == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_penalty_is_part_of_the_loss(model: Any) -> None:
+    weights, sizes = dense_weights(model, 1), []
+    x = torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
+    for l1 in (0.0, 20.0):
+        layer = to_relu(weights, activation="relu", l1=l1)
+        distill(layer, weights, x, options=DistillOptions(steps=40, batch_tokens=128, lr=1e-2))
+        with torch.no_grad():
+            sizes.append(layer.values(x).abs().mean().item())
+    assert sizes[1] < 0.7 * sizes[0]
+
+
 def test_no_steps_change_nothing_and_no_tokens_are_refused(model: Any) -> None:
     weights, x = dense_weights(model, 1), torch.randn(50, 32)
     layer = to_trees(weights, x, depth=1, trees=4)

@@ -98,6 +98,7 @@ def test_a_second_layer_in_the_same_place_and_back_in_two_steps() -> None:
     before = output(model)
     first = swap.put(model, {0: build(TreeSettings(hidden_size=32, depth=1))})
     between = output(model)
+    assert not any(layer.training for layer in swap.conditional_layers(model).values())
     second = swap.put(model, {0: build(LeafSettings(hidden_size=32, depth=1, leaf_width=2))})
     second.undo()
     assert torch.equal(output(model), between)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
+from minigpt.conditional.layers import build
 from minigpt.conditional.reference import leaf_ffn_soft
 from tests.support.conditional import CASES, HIDDEN, layer_of, plain, tokens
 
@@ -89,6 +91,13 @@ def test_a_layer_can_be_copied_after_a_training_step(case: str) -> None:
     again = copy.deepcopy(layer)
     torch.testing.assert_close(again.hard_forward(tokens()), layer.hard_forward(tokens()))
     assert float(again.penalty()) == 0.0
+
+
+def test_a_noted_penalty_is_not_copied() -> None:
+    layer = build(replace(CASES["leaves"], hardening=1.0)).double().train()
+    layer(tokens())
+    assert layer.penalty().requires_grad
+    assert float(copy.deepcopy(layer).penalty()) == 0.0
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -25,6 +25,14 @@ def test_leaves_and_mixtures_are_those_of_the_reference(case: str) -> None:
     torch.testing.assert_close(mixture.sum(1), torch.ones(60, dtype=torch.float64))
 
 
+def test_a_score_of_zero_leads_to_the_right() -> None:
+    layer = layer_of("leaves")
+    with torch.no_grad():
+        layer.w_node.zero_()
+        layer.b_node.zero_()
+    assert layer.leaf_of(tokens(2)).tolist() == [7, 7]
+
+
 def test_sure_decisions_make_training_and_inference_agree_output_biases_included() -> None:
     layer, x = layer_of("leaves"), tokens(50)
     with torch.no_grad():

@@ -26,6 +26,16 @@ def test_paths_and_masks_are_those_of_the_reference(case: str) -> None:
     assert torch.equal(path_mask(scores > 0, layer.settings.depth), expected)
 
 
+def test_a_score_of_zero_leads_to_the_left_in_both_forms() -> None:
+    layer = layer_of("trees")
+    with torch.no_grad():
+        layer.w_in.zero_()
+        layer.b_in.zero_()
+    assert layer.paths(tokens(1)).tolist() == [[[0, 1, 3, 7]] * 2]
+    layer.training_forward(tokens(1)).sum().backward()
+    assert (layer.b_in.grad[0] != 0).nonzero().flatten().tolist() == [0, 1, 3, 7]
+
+
 def test_every_path_is_taken() -> None:
     layer = layer_of("trees")
     last = layer.paths(tokens(2000))[:, 0, -1]
