@@ -1,0 +1,165 @@
+"""Dense layers with sparse values: ReLU and dReLU with an L1 penalty, or the k largest values.
+
+ReLU with an L1 penalty on the neurons' values is the form of TwELL (2603.23198); dReLU, relu(gate) * relu(up), that of
+TurboSparse (2406.05955). What a neuron adds is exactly zero where its value is zero, so that its row of the output
+weights need not be read; where the gate is zero, neither need its row of the input weights. The k largest values work
+with any activation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from minigpt.conditional.base import ConditionalFFN, Settings, check_common, need_tokens, parameter, require, split_rows
+from minigpt.conditional.reference import ACTIVATIONS, hidden_values
+
+# Weights that are gathered at a time, so that memory does not grow with the batch.
+_GATHERED = 2**24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReluSettings(Settings):
+    """Settings of a layer with sparse values.
+
+    Attributes:
+        neurons: number of neurons (N).
+        activation: "relu", "drelu" (with a gate), or any other with `top_k`.
+        l1: weight of the mean absolute value of the neurons in the penalty.
+        top_k: number of neurons of largest absolute value that count for a token; None for all.
+        input_bias: whether neurons have an input bias.
+        output_bias: whether the layer adds a bias to its output.
+        kind: name of the kind.
+    """
+
+    neurons: int
+    activation: str = "relu"
+    l1: float = 0.0
+    top_k: int | None = None
+    input_bias: bool = False
+    output_bias: bool = False
+    kind: Literal["relu"] = "relu"
+
+    def __post_init__(self) -> None:
+        check_common(self, activations=(*ACTIVATIONS, "drelu"))
+        require(self.neurons >= 1, f"neurons={self.neurons} must be at least 1.")
+        require(self.l1 >= 0, f"l1={self.l1} must not be negative.")
+        require(self.gated or self.activation != "drelu", "activation='drelu' needs gated=True; or choose 'relu'.")
+        require(
+            self.top_k is None or 1 <= self.top_k <= self.neurons,
+            f"top_k={self.top_k} must be from 1 to the number of neurons, {self.neurons}.",
+        )
+        require(
+            self.top_k is not None or self.activation in ("relu", "drelu"),
+            f"activation={self.activation!r} is never zero, so that every neuron counts; set top_k or choose 'relu'.",
+        )
+
+
+class Relu(ConditionalFFN):
+    """Dense layer of which a token needs the neurons whose value is not zero.
+
+    New weights are uniform: inputs within 1/sqrt(H), outputs within 1/sqrt(N).
+
+    Attributes:
+        w_in: [N, H].
+        b_in: [N], or None.
+        w_gate: [N, H], or None.
+        w_out: [N, H].
+        b_out: [H], or None.
+    """
+
+    settings: ReluSettings
+
+    def __init__(self, settings: ReluSettings) -> None:
+        super().__init__(settings)
+        neurons, hidden = settings.neurons, settings.hidden_size
+        self.w_in = parameter(neurons, hidden)
+        self.b_in = parameter(neurons) if settings.input_bias else None
+        self.w_gate = parameter(neurons, hidden) if settings.gated else None
+        self.w_out = parameter(neurons, hidden)
+        self.b_out = parameter(hidden) if settings.output_bias else None
+        self.reset()
+
+    def _training(self, x: Tensor) -> Tensor:
+        values = self.values(x)
+        self._penalty = self.settings.l1 * values.abs().mean() if self.settings.l1 > 0 else None
+        return self._biased(values @ self.w_out)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return the values of all neurons for tokens [B, H], those that do not count as zeros: [B, N]."""
+        return self._largest(hidden_values(x, self.w_in, self.b_in, self.w_gate, activation=self.settings.activation))
+
+    def _largest(self, values: Tensor) -> Tensor:
+        """Set all but the k values of largest size to zero."""
+        if self.settings.top_k is None:
+            return values
+        index = values.detach().abs().topk(self.settings.top_k, dim=-1).indices
+        return torch.zeros_like(values).scatter(-1, index, values.gather(-1, index))
+
+    def _hard(self, x: Tensor) -> Tensor:
+        values = self._sparse_values(x) if self._gate_decides() else self.values(x)
+        token, neuron = values.nonzero(as_tuple=True)
+        starts = torch.searchsorted(token, torch.arange(x.shape[0], device=x.device))
+        weights = values[token, neuron]
+        return self._biased(
+            functional.embedding_bag(neuron, self.w_out, starts, mode="sum", per_sample_weights=weights)
+        )
+
+    def _gate_decides(self) -> bool:
+        """Return whether a gate of zero makes the value zero."""
+        return self.w_gate is not None and self.settings.activation in ("relu", "drelu")
+
+    def _sparse_values(self, x: Tensor) -> Tensor:
+        """Return what `values` does, reading the input weights only of neurons whose gate is open."""
+        assert self.w_gate is not None
+        gates = functional.relu(x @ self.w_gate.T)
+        token, neuron = gates.nonzero(as_tuple=True)
+        size = max(1, _GATHERED // self.settings.hidden_size)
+        pairs = zip(split_rows(token, size), split_rows(neuron, size), strict=True)
+        scores = torch.cat([x.new_zeros(0), *(self._scores(x, rows, columns) for rows, columns in pairs)])
+        scores = functional.relu(scores) if self.settings.activation == "drelu" else scores
+        values = torch.zeros_like(gates).index_put((token, neuron), gates[token, neuron] * scores)
+        return self._largest(values)
+
+    def _scores(self, x: Tensor, token: Tensor, neuron: Tensor) -> Tensor:
+        """Return w_in.x + b_in of pairs of a token and a neuron: [pairs]."""
+        scores = torch.bmm(self.w_in[neuron].unsqueeze(1), x[token].unsqueeze(-1)).flatten()
+        return scores if self.b_in is None else scores + self.b_in[neuron]
+
+    def _biased(self, out: Tensor) -> Tensor:
+        """Add the output bias, if there is one."""
+        return out if self.b_out is None else out + self.b_out
+
+    def total_neurons(self) -> int:
+        """Return N."""
+        return self.settings.neurons
+
+    @torch.no_grad()
+    def visited_neurons(self, x: Tensor | None = None) -> float:
+        """Return the mean number of neurons whose value is not zero."""
+        return float((self.values(need_tokens(x, "relu")) != 0).sum(-1).double().mean())
+
+    @torch.no_grad()
+    def visited_weights(self, x: Tensor | None = None) -> float:
+        """Return the weights that a token reads.
+
+        All rows that decide (the gate's, or the input's where there is no gate) are read, input rows where the gate is
+        open, and output rows of visited neurons.
+        """
+        tokens, settings = need_tokens(x, "relu"), self.settings
+        rows: float = settings.neurons + self.visited_neurons(tokens)
+        if self._gate_decides():
+            assert self.w_gate is not None
+            rows += float((tokens @ self.w_gate.T > 0).sum(-1).double().mean())
+        elif settings.gated:
+            rows += settings.neurons
+        return rows * settings.hidden_size
+
+    def _bound(self, name: str) -> float:
+        fan_in = self.settings.neurons if name in ("w_out", "b_out") else self.settings.hidden_size
+        return 1.0 / math.sqrt(fan_in)

@@ -1,0 +1,218 @@
+"""Training-free thresholds on what the projections of a dense layer read (TEAL, 2408.14690).
+
+Each projection ignores inputs whose absolute value is at most a threshold of its own (equation 2), so that the columns
+of its weight that belong to them need not be read. A threshold is the quantile of the absolute inputs on calibration
+text (equation 3): the share of inputs that it silences. The greedy split of a layer's share between its projections is
+algorithm 1 of the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from minigpt.conditional.base import (
+    ConditionalFFN,
+    DenseWeights,
+    Settings,
+    check_common,
+    need_tokens,
+    parameter,
+    require,
+)
+from minigpt.conditional.reference import activation_of
+
+Projection = Literal["in", "gate", "out"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdSettings(Settings):
+    """Settings of a dense layer with thresholds.
+
+    Attributes:
+        neurons: number of neurons (N).
+        t_in: threshold of what `w_in` reads.
+        t_gate: threshold of what `w_gate` reads.
+        t_out: threshold of what `w_out` reads: the values of the neurons.
+        input_bias: whether neurons have an input bias.
+        output_bias: whether the layer adds a bias to its output.
+        kind: name of the kind.
+    """
+
+    neurons: int
+    t_in: float = 0.0
+    t_gate: float = 0.0
+    t_out: float = 0.0
+    input_bias: bool = False
+    output_bias: bool = False
+    kind: Literal["threshold"] = "threshold"
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        require(self.neurons >= 1, f"neurons={self.neurons} must be at least 1.")
+        for name in ("t_in", "t_gate", "t_out"):
+            value = getattr(self, name)
+            require(0 <= value < float("inf"), f"{name}={value} must be a number from 0 up.")
+
+
+class Threshold(ConditionalFFN):
+    """Dense layer whose projections read only inputs above a threshold.
+
+    The input matrices lie in memory by column (their transposes are contiguous), because a token reads columns of them.
+
+    Attributes:
+        w_in: [N, H].
+        b_in: [N], or None.
+        w_gate: [N, H], or None.
+        w_out: [N, H].
+        b_out: [H], or None.
+    """
+
+    settings: ThresholdSettings
+
+    def __init__(self, settings: ThresholdSettings) -> None:
+        super().__init__(settings)
+        neurons, hidden = settings.neurons, settings.hidden_size
+        self.w_in = torch.nn.Parameter(torch.empty(hidden, neurons).T)
+        self.b_in = parameter(neurons) if settings.input_bias else None
+        self.w_gate = torch.nn.Parameter(torch.empty(hidden, neurons).T) if settings.gated else None
+        self.w_out = parameter(neurons, hidden)
+        self.b_out = parameter(hidden) if settings.output_bias else None
+        self.reset()
+
+    def _training(self, x: Tensor) -> Tensor:
+        out = _above(self.values(x), self.settings.t_out) @ self.w_out
+        return out if self.b_out is None else out + self.b_out
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return the values of all neurons for tokens [B, H], before their own threshold: [B, N]."""
+        settings, act = self.settings, activation_of(self.settings.activation)
+        scores = functional.linear(_above(x, settings.t_in), self.w_in, self.b_in)
+        if self.w_gate is None:
+            return act(scores)
+        return act(_above(x, settings.t_gate) @ self.w_gate.T) * scores
+
+    def _hard(self, x: Tensor) -> Tensor:
+        settings, act = self.settings, activation_of(self.settings.activation)
+        scores = _read(x, self.w_in.T, settings.t_in)
+        scores = scores if self.b_in is None else scores + self.b_in
+        gates = None if self.w_gate is None else _read(x, self.w_gate.T, settings.t_gate)
+        values = act(scores) if gates is None else act(gates) * scores
+        out = _read(values, self.w_out, settings.t_out)
+        return out if self.b_out is None else out + self.b_out
+
+    def total_neurons(self) -> int:
+        """Return N."""
+        return self.settings.neurons
+
+    @torch.no_grad()
+    def visited_neurons(self, x: Tensor | None = None) -> float:
+        """Return the mean number of neurons whose value is above the threshold of the output weights."""
+        return _count(self.values(need_tokens(x, "threshold")), self.settings.t_out)
+
+    @torch.no_grad()
+    def visited_weights(self, x: Tensor | None = None) -> float:
+        """Return the columns and rows that a token reads, in weights."""
+        tokens, settings = need_tokens(x, "threshold"), self.settings
+        columns = _count(tokens, settings.t_in)
+        columns += _count(tokens, settings.t_gate) if settings.gated else 0.0
+        return columns * settings.neurons + self.visited_neurons(tokens) * settings.hidden_size
+
+    def _bound(self, name: str) -> float:
+        fan_in = self.settings.neurons if name in ("w_out", "b_out") else self.settings.hidden_size
+        return 1.0 / math.sqrt(fan_in)
+
+
+def _above(values: Tensor, threshold: float) -> Tensor:
+    """Set entries of absolute value up to the threshold to zero."""
+    return torch.where(values.abs() > threshold, values, torch.zeros_like(values))
+
+
+def _count(values: Tensor, threshold: float) -> float:
+    """Return how many entries of a row are above a threshold, as a mean over rows."""
+    return float((values.abs() > threshold).sum(-1).double().mean().item())
+
+
+def _read(values: Tensor, rows: Tensor, threshold: float) -> Tensor:
+    """Return `values @ rows`, reading only the rows whose value is above the threshold."""
+    token, index = (values.detach().abs() > threshold).nonzero(as_tuple=True)
+    starts = torch.searchsorted(token, torch.arange(values.shape[0], device=values.device))
+    return functional.embedding_bag(index, rows, starts, mode="sum", per_sample_weights=values[token, index])
+
+
+def quantile_of(values: Tensor, share: float) -> float:
+    """Return the threshold at or below which a share of the absolute values lies: t = inf{t: P(|v| <= t) >= share}.
+
+    Sorting replaces `torch.quantile`, which refuses large inputs and interpolates.
+    """
+    count = round(share * values.numel())
+    sizes = values.detach().abs().flatten()
+    return 0.0 if count == 0 else float(sizes.kthvalue(count).values)
+
+
+def thresholds_for(weights: DenseWeights, x: Tensor, shares: Mapping[Projection, float]) -> tuple[float, float, float]:
+    """Return t_in, t_gate and t_out that silence given shares of each projection's inputs on calibration tokens.
+
+    The values of the neurons are taken with the thresholds of the inputs in place, so that the share holds in use.
+
+    Args:
+        weights: the dense layer.
+        x: calibration inputs [B, H] of this layer.
+        shares: silenced share of the inputs of "in", "gate" and "out", each from 0 to 1.
+    """
+    t_in, t_gate = quantile_of(x, shares["in"]), quantile_of(x, shares.get("gate", 0.0))
+    act, scores = activation_of(weights.activation), functional.linear(_above(x, t_in), weights.w_in, weights.b_in)
+    if weights.w_gate is None:
+        return t_in, 0.0, quantile_of(act(scores), shares["out"])
+    values = act(_above(x, t_gate) @ weights.w_gate.T) * scores
+    return t_in, t_gate, quantile_of(values, shares["out"])
+
+
+def threshold_layer(weights: DenseWeights, x: Tensor, shares: Mapping[Projection, float]) -> Threshold:
+    """Return a dense layer with thresholds from calibration tokens x [B, H]; arguments as of `thresholds_for`."""
+    t_in, t_gate, t_out = thresholds_for(weights, x, shares)
+    settings = ThresholdSettings(
+        hidden_size=weights.hidden_size,
+        activation=weights.activation,
+        gated=weights.w_gate is not None,
+        neurons=weights.neurons,
+        input_bias=weights.b_in is not None,
+        output_bias=weights.b_out is not None,
+        t_in=t_in,
+        t_gate=t_gate,
+        t_out=t_out,
+    )
+    layer = Threshold(settings).to(x.device, x.dtype)
+    with torch.no_grad():
+        for name, value in layer.named_parameters():
+            value.copy_(getattr(weights, name))
+    return layer
+
+
+def greedy_shares(weights: DenseWeights, x: Tensor, share: float, *, step: float = 0.05) -> dict[Projection, float]:
+    """Split a layer's share between its projections so that the error of its output stays small (algorithm 1).
+
+    In each step the projection whose share can grow at the least error of the layer's output grows. All projections of
+    a dense layer have the same number of weights, so that the layer's share is the mean of theirs.
+
+    Args:
+        weights: the dense layer.
+        x: calibration inputs [B, H] of this layer.
+        share: mean share to silence, from 0 to 1.
+        step: growth of one projection's share in one step.
+    """
+    names: tuple[Projection, ...] = ("in", "gate", "out") if weights.w_gate is not None else ("in", "out")
+    shares: dict[Projection, float] = dict.fromkeys(names, 0.0)
+    exact = weights.forward(x)
+    while sum(shares.values()) < share * len(names) - 1e-9:
+        rest = share * len(names) - sum(shares.values())
+        grown = [{**shares, name: min(1.0, shares[name] + min(step, rest))} for name in names if shares[name] < 1.0]
+        errors = [float((threshold_layer(weights, x, trial)(x) - exact).norm()) for trial in grown]
+        shares = grown[errors.index(min(errors))]
+    return shares
