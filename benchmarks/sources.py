@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 from elimination import elimination_scores
-from healing import Bench, Cut, Tuning, Variant
+from healing import Bench, Cut, Tuning, ranked
 from reading import BATCH_TOKENS, WINDOW, ratios, training_text
+from variants import Variant
 
 from minigpt import assets
 from minigpt.corpus.selection import interleave, take_bytes
@@ -30,9 +31,6 @@ from minigpt.healing.blend import blend_weights
 from minigpt.healing.teacher import Teacher
 from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import device_name, measuring_dtype, release
-from minigpt.methods import method_named
-from minigpt.methods.material import gather
-from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
 from minigpt.pipeline.read import clear_of_tests
 from minigpt.pipeline.sampling import write_passages
@@ -120,12 +118,10 @@ class FieldBench(Bench):
         method = variant.method if isinstance(variant, Mend) else "contextual"
         key = f"{method} {variant.source}"
         if key not in self.scores:
-            material = gather(self.models[variant.source], self.batches)
-            scores = rank(method_named("contextual" if method == "elimination" else method), material)
-            assert scores is not None
+            model, plain = self.models[variant.source], "contextual" if method == "elimination" else method
+            self.scores[key] = ranked(model, self.batches, plain)
             if method == "elimination":
-                scores = replace(scores, ffn=elimination_scores(self.models[variant.source], self.batches))
-            self.scores[key] = scores
+                self.scores[key] = replace(self.scores[key], ffn=elimination_scores(model, self.batches))
         return self.batches, self.scores[key]
 
     def passages(self, count: int, writer: str, prompts: str) -> list[Document]:

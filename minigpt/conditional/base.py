@@ -204,6 +204,11 @@ def parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape))
 
 
+def with_bias(out: Tensor, bias: Tensor | None) -> Tensor:
+    """Add a bias, if there is one."""
+    return out if bias is None else out + bias
+
+
 def split_rows(values: Tensor, size: int) -> tuple[Tensor, ...]:
     """Return a tensor in pieces of at most this many rows."""
     return torch.split(values, size)  # type: ignore[no-untyped-call, no-any-return, unused-ignore]

@@ -110,6 +110,33 @@ def log_probabilities(
     return sums
 
 
+def likeliest_tokens(
+    model: Any, rows: Sequence[Row], *, batch_tokens: int, title: str, reporter: Reporter = SILENT
+) -> list[list[int]]:
+    """Predict the likeliest token at every scored place, from the true tokens before it.
+
+    Args:
+        model: A Hugging Face causal model, or a `minigpt.runtimes.scoring.ScoringModel`.
+        rows: Sequences to read; each is its own owner, numbered in this order, and its targets are not read.
+        batch_tokens: Most tokens in a batch, padding included; fewer if the logits would not fit in memory.
+        title: Title of the progress bar.
+        reporter: Receives the progress.
+
+    Returns:
+        One list for each row.
+    """
+    predicted: list[list[int]] = [[] for _ in rows]
+    batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
+    with _evaluating(model):
+        for batch in reporter.track(batches, title=title, total=len(batches)):
+            length, inputs = _padded(model, batch)
+            places = torch.tensor(_flat_places(batch, length))
+            tokens = logits_at(model, places, **inputs).argmax(-1).tolist()
+            for row in batch:
+                predicted[row.owners[0]], tokens = tokens[: len(row.where)], tokens[len(row.where) :]
+    return predicted
+
+
 def _logit_rows(model: Any) -> int:
     """Count the positions whose logits fit at once on the model's device; this bounds memory for large vocabularies."""
     return max(1, MAX_LOGITS.get(model.device.type, MAX_LOGITS["cpu"]) // int(model.config.vocab_size))
@@ -143,16 +170,26 @@ def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
 
 def _score(model: Any, batch: Sequence[Row]) -> Tensor:
     """Compute the log-probability of every scored token of the batch, row by row, in float32."""
-    length = max(len(row.tokens) for row in batch)
-    inputs = _inputs(batch, length, model.dtype)
-    flat = torch.tensor([index * length + place for index, row in enumerate(batch) for place in row.where])
+    length, inputs = _padded(model, batch)
+    flat = torch.tensor(_flat_places(batch, length))
     targets = torch.tensor([target for row in batch for target in row.targets], device=model.device)
     positions, inverse = torch.unique(flat, return_inverse=True)
-    logits = logits_at(model, positions, **{key: value.to(model.device) for key, value in inputs.items()})
+    logits = logits_at(model, positions, **inputs)
     inverse, targets = inverse.to(logits.device), targets.to(logits.device)
     blocks = torch.split(logits, max(1, SOFTMAX_BLOCK // logits.shape[-1]))
     normalizers = torch.cat([_normalizer(block.float()) for block in blocks])
     return logits[inverse, targets].float() - normalizers[inverse]
+
+
+def _padded(model: Any, batch: Sequence[Row]) -> tuple[int, dict[str, Tensor]]:
+    """Return the length of the longest row and the inputs of the batch, on the model's device."""
+    length = max(len(row.tokens) for row in batch)
+    return length, {key: value.to(model.device) for key, value in _inputs(batch, length, model.dtype).items()}
+
+
+def _flat_places(batch: Sequence[Row], length: int) -> list[int]:
+    """Number the scored places of a batch in its flattened inputs, row by row."""
+    return [index * length + place for index, row in enumerate(batch) for place in row.where]
 
 
 def _normalizer(logits: Tensor) -> Tensor:

@@ -10,17 +10,14 @@ the figure is no proof of privacy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minigpt.evaluation.items import RecitationItems
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Document
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Characters of the beginning that a model is shown: about 32 tokens of English.
 SHOWN = 128
@@ -86,7 +83,7 @@ def recite(
     Returns:
         Items by task, one entry for each document that has a passage.
     """
-    from minigpt.evaluation.lm import prefix_token
+    from minigpt.evaluation.lm import Row, likeliest_tokens, prefix_token
 
     first = prefix_token(tokenizer) if opening is None else opening
     items = {}
@@ -95,7 +92,18 @@ def recite(
         if not usable:
             continue
         completions = [_completion(tokenizer, first, parts) for _, parts in usable]
-        likeliest = _likeliest(model, completions, batch_tokens, f"Completing {task}", reporter)
+        rows = [
+            Row(
+                tokens=[*completion.shown, *completion.continued][:-1],
+                where=range(len(completion.shown) - 1, len(completion.shown) + len(completion.continued) - 1),
+                targets=completion.continued,
+                owners=[index],
+            )
+            for index, completion in enumerate(completions)
+        ]
+        likeliest = likeliest_tokens(
+            model, rows, batch_tokens=batch_tokens, title=f"Completing {task}", reporter=reporter
+        )
         recited = [_recited(tokenizer, *pair) for pair in zip(completions, likeliest, strict=True)]
         items[task] = _by_document([source for source, _ in usable], recited, completions)
     return items
@@ -124,63 +132,6 @@ def _common_start(left: Sequence[object], right: Sequence[object]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
-def _likeliest(
-    model: Any, completions: Sequence[_Completion], batch_tokens: int, title: str, reporter: Reporter
-) -> list[list[int]]:
-    """Predict each token of the continuations from the true text before it."""
-    import torch
-
-    order = sorted(range(len(completions)), key=lambda index: -_length(completions[index]))
-    batches = list(_batches(order, completions, batch_tokens))
-    predicted: list[list[int]] = [[] for _ in completions]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in reporter.track(batches, title=title, total=len(batches)):
-                tokens = _predict(model, [completions[index] for index in batch]).tolist()
-                for index in batch:
-                    count = len(completions[index].continued)
-                    predicted[index], tokens = tokens[:count], tokens[count:]
-    finally:
-        model.train(training)
-    return predicted
-
-
-def _length(completion: _Completion) -> int:
-    """Count the tokens that the model reads: all but the last."""
-    return len(completion.shown) + len(completion.continued) - 1
-
-
-def _batches(order: Sequence[int], completions: Sequence[_Completion], batch_tokens: int) -> Iterator[list[int]]:
-    """Group completions, longest first, into batches of at most `batch_tokens` tokens with padding."""
-    batch: list[int] = []
-    for index in order:
-        if batch and (len(batch) + 1) * _length(completions[batch[0]]) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _predict(model: Any, batch: Sequence[_Completion]) -> Tensor:
-    """Return the likeliest token at every place of the continuations, row by row."""
-    import torch
-
-    from minigpt.transformer.logits import logits_at
-
-    width = max(map(_length, batch))
-    # Padding lies on the right, where causal attention never sees it.
-    inputs = torch.zeros(len(batch), width, dtype=torch.long)
-    places: list[int] = []
-    for row, completion in enumerate(batch):
-        tokens = [*completion.shown, *completion.continued][:-1]
-        inputs[row, : len(tokens)] = torch.tensor(tokens)
-        places += range(row * width + len(completion.shown) - 1, row * width + len(tokens))
-    return logits_at(model, torch.tensor(places), input_ids=inputs.to(model.device)).argmax(-1)
-
-
 def _recited(tokenizer: Any, completion: _Completion, likeliest: Sequence[int]) -> int:
     """Count the characters of the true continuation that greedy decoding gives back."""
     pairs = zip(likeliest, completion.continued, strict=True)
@@ -195,7 +146,7 @@ def _recited(tokenizer: Any, completion: _Completion, likeliest: Sequence[int]) 
 
 
 def _by_document(sources: Sequence[str], recited: Sequence[int], completions: Sequence[_Completion]) -> RecitationItems:
-    """Add up the passages of each document, which the bootstrap must not take for independent."""
+    """Add up the passages of each document, which an interval must not take for independent."""
     keys = tuple(dict.fromkeys(sources))
     sums = {key: [0, 0] for key in keys}
     for source, characters, completion in zip(sources, recited, completions, strict=True):

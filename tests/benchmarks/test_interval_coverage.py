@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +9,14 @@ import pytest
 
 from minigpt.evaluation.intervals import effective_number
 from minigpt.evaluation.paired import metric_interval, paired
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.support.scripts import script
 
 
 @pytest.fixture(scope="module")
 def module() -> Any:
     """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import interval_coverage
-
-        yield interval_coverage
-        sys.modules.pop("interval_coverage", None)
+    with script("interval_coverage") as module:
+        yield module
 
 
 def test_the_interval_that_is_simulated_is_that_of_reports(module: Any) -> None:

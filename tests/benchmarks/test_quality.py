@@ -17,21 +17,17 @@ from minigpt.evaluation import ItemScores, save_scores
 from minigpt.files import read_jsonl, write_jsonl
 from minigpt.report import save
 from minigpt.sweep.cells import row_of
+from tests.support.scripts import script
 from tests.support.sweeping import built, items
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARENT, TUNED = items(2.0, noise=1.0, seed=7, right=10), items(1.6, right=16)
 
 
 @pytest.fixture(scope="module")
 def quality() -> Any:
     """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import quality
-
-        yield quality
-        sys.modules.pop("quality", None)
+    with script("quality") as module:
+        yield module
 
 
 def times(scores: ItemScores, factor: float, right: int) -> ItemScores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from minigpt.errors import MiniGPTError
 from minigpt.evaluation import RecitationItems
 from minigpt.evaluation.recitation import parts_to_recite
 from minigpt.files import read_jsonl
+from tests.support.scripts import script
 from tests.support.worlds import SMALL, World
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -25,12 +23,8 @@ pytestmark = pytest.mark.usefixtures("home")
 @pytest.fixture(scope="module")
 def recitation() -> Any:
     """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import recitation as module
-
+    with script("recitation") as module:
         yield module
-        sys.modules.pop("recitation", None)
 
 
 def test_canaries_stand_in_the_training_text_as_often_as_they_say(

@@ -11,21 +11,15 @@ import pytest
 import torch
 
 from minigpt.files import read_jsonl
+from tests.support.scripts import BENCHMARKS, script
 from tests.support.worlds import World
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def sources() -> Any:
     """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import sources as module
-
+    with script("sources") as module:
         yield module
-        for name in ("sources", "healing", "reading", "elimination"):
-            sys.modules.pop(name, None)
 
 
 def test_the_published_variants_can_be_read(sources: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "minigpt"
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "corpora").rglob("*.py")])
+SCRIPTS = sorted(path for folder in ("benchmarks", "docs", "examples") for path in (ROOT / folder).rglob("*.py"))
+TEXT_FILES = {".py", ".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".j2", ".svg", ".ipynb"}
 HEAVY = {
     "torch",
     "transformers",
@@ -148,12 +151,25 @@ def test_files_are_written_atomically() -> None:
 
 
 def test_files_and_functions_stay_short() -> None:
-    for path in FILES:
+    for path in [*FILES, *SCRIPTS]:
         assert len(path.read_text("utf-8").splitlines()) <= 350, name_of(path)
         for node in ast.walk(tree(path)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 assert length <= 70, f"{name_of(path)}: {node.name} has {length} lines"
+
+
+MACHINE = re.compile(r"(?<![\w.~-])/(?:tmp|work|root|home)/\w")
+
+
+def test_no_file_names_a_folder_of_somebodys_machine() -> None:
+    """Results are often written elsewhere and copied: the references in them must hold everywhere."""
+    folders = ("benchmarks", "corpora", "docs", "domains", "examples", "minigpt")
+    written = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in TEXT_FILES]
+    assert len(written) > 300
+    for path in [*written, *ROOT.glob("*.md")]:
+        found = MACHINE.search(path.read_text("utf-8"))
+        assert not found, f"{name_of(path)}: {found.group() if found else ''}"
 
 
 DIALECT = {"asked", "chosen", "each", "found", "held", "made", "mine", "theirs", "told"}

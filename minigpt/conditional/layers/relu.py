@@ -8,7 +8,6 @@ with any activation.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minigpt.conditional.base import ConditionalFFN, Settings, check_common, need_tokens, parameter, require, split_rows
+from minigpt.conditional.base import check_common, need_tokens, require, split_rows, with_bias
+from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import ACTIVATIONS, hidden_values
 
 # Weights that are gathered at a time, so that memory does not grow with the batch.
@@ -24,25 +24,19 @@ _GATHERED = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReluSettings(Settings):
+class ReluSettings(DenseSettings):
     """Settings of a layer with sparse values.
 
     Attributes:
-        neurons: number of neurons (N).
         activation: "relu", "drelu" (with a gate), or any other with `top_k`.
         l1: weight of the mean absolute value of the neurons in the penalty.
         top_k: number of neurons of largest absolute value that count for a token; None for all.
-        input_bias: whether neurons have an input bias.
-        output_bias: whether the layer adds a bias to its output.
         kind: name of the kind.
     """
 
-    neurons: int
     activation: str = "relu"
     l1: float = 0.0
     top_k: int | None = None
-    input_bias: bool = False
-    output_bias: bool = False
     kind: Literal["relu"] = "relu"
 
     def __post_init__(self) -> None:
@@ -60,35 +54,15 @@ class ReluSettings(Settings):
         )
 
 
-class Relu(ConditionalFFN):
-    """Dense layer of which a token needs the neurons whose value is not zero.
-
-    New weights are uniform: inputs within 1/sqrt(H), outputs within 1/sqrt(N).
-
-    Attributes:
-        w_in: [N, H].
-        b_in: [N], or None.
-        w_gate: [N, H], or None.
-        w_out: [N, H].
-        b_out: [H], or None.
-    """
+class Relu(DenseFFN):
+    """Dense layer of which a token needs the neurons whose value is not zero."""
 
     settings: ReluSettings
-
-    def __init__(self, settings: ReluSettings) -> None:
-        super().__init__(settings)
-        neurons, hidden = settings.neurons, settings.hidden_size
-        self.w_in = parameter(neurons, hidden)
-        self.b_in = parameter(neurons) if settings.input_bias else None
-        self.w_gate = parameter(neurons, hidden) if settings.gated else None
-        self.w_out = parameter(neurons, hidden)
-        self.b_out = parameter(hidden) if settings.output_bias else None
-        self.reset()
 
     def _training(self, x: Tensor) -> Tensor:
         values = self.values(x)
         self._penalty = self.settings.l1 * values.abs().mean() if self.settings.l1 > 0 else None
-        return self._biased(values @ self.w_out)
+        return with_bias(values @ self.w_out, self.b_out)
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values of all neurons for tokens [B, H], those that do not count as zeros: [B, N]."""
@@ -106,9 +80,8 @@ class Relu(ConditionalFFN):
         token, neuron = values.nonzero(as_tuple=True)
         starts = torch.searchsorted(token, torch.arange(x.shape[0], device=x.device))
         weights = values[token, neuron]
-        return self._biased(
-            functional.embedding_bag(neuron, self.w_out, starts, mode="sum", per_sample_weights=weights)
-        )
+        out = functional.embedding_bag(neuron, self.w_out, starts, mode="sum", per_sample_weights=weights)
+        return with_bias(out, self.b_out)
 
     def _gate_decides(self) -> bool:
         """Return whether a gate of zero makes the value zero."""
@@ -131,14 +104,6 @@ class Relu(ConditionalFFN):
         scores = torch.bmm(self.w_in[neuron].unsqueeze(1), x[token].unsqueeze(-1)).flatten()
         return scores if self.b_in is None else scores + self.b_in[neuron]
 
-    def _biased(self, out: Tensor) -> Tensor:
-        """Add the output bias, if there is one."""
-        return out if self.b_out is None else out + self.b_out
-
-    def total_neurons(self) -> int:
-        """Return N."""
-        return self.settings.neurons
-
     @torch.no_grad()
     def visited_neurons(self, x: Tensor | None = None) -> float:
         """Return the mean number of neurons whose value is not zero."""
@@ -159,7 +124,3 @@ class Relu(ConditionalFFN):
         elif settings.gated:
             rows += settings.neurons
         return rows * settings.hidden_size
-
-    def _bound(self, name: str) -> float:
-        fan_in = self.settings.neurons if name in ("w_out", "b_out") else self.settings.hidden_size
-        return 1.0 / math.sqrt(fan_in)

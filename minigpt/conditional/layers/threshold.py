@@ -8,7 +8,6 @@ algorithm 1 of the paper.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,39 +17,32 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import (
-    ConditionalFFN,
     DenseWeights,
-    Settings,
     check_common,
     need_tokens,
-    parameter,
     require,
+    with_bias,
 )
+from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import activation_of
 
 Projection = Literal["in", "gate", "out"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThresholdSettings(Settings):
+class ThresholdSettings(DenseSettings):
     """Settings of a dense layer with thresholds.
 
     Attributes:
-        neurons: number of neurons (N).
         t_in: threshold of what `w_in` reads.
         t_gate: threshold of what `w_gate` reads.
         t_out: threshold of what `w_out` reads: the values of the neurons.
-        input_bias: whether neurons have an input bias.
-        output_bias: whether the layer adds a bias to its output.
         kind: name of the kind.
     """
 
-    neurons: int
     t_in: float = 0.0
     t_gate: float = 0.0
     t_out: float = 0.0
-    input_bias: bool = False
-    output_bias: bool = False
     kind: Literal["threshold"] = "threshold"
 
     def __post_init__(self) -> None:
@@ -61,34 +53,20 @@ class ThresholdSettings(Settings):
             require(0 <= value < float("inf"), f"{name}={value} must be a number from 0 up.")
 
 
-class Threshold(ConditionalFFN):
+class Threshold(DenseFFN):
     """Dense layer whose projections read only inputs above a threshold.
 
     The input matrices lie in memory by column (their transposes are contiguous), because a token reads columns of them.
-
-    Attributes:
-        w_in: [N, H].
-        b_in: [N], or None.
-        w_gate: [N, H], or None.
-        w_out: [N, H].
-        b_out: [H], or None.
     """
 
     settings: ThresholdSettings
 
-    def __init__(self, settings: ThresholdSettings) -> None:
-        super().__init__(settings)
-        neurons, hidden = settings.neurons, settings.hidden_size
-        self.w_in = torch.nn.Parameter(torch.empty(hidden, neurons).T)
-        self.b_in = parameter(neurons) if settings.input_bias else None
-        self.w_gate = torch.nn.Parameter(torch.empty(hidden, neurons).T) if settings.gated else None
-        self.w_out = parameter(neurons, hidden)
-        self.b_out = parameter(hidden) if settings.output_bias else None
-        self.reset()
+    def _input_weights(self, neurons: int, hidden: int) -> torch.nn.Parameter:
+        return torch.nn.Parameter(torch.empty(hidden, neurons).T)
 
     def _training(self, x: Tensor) -> Tensor:
         out = _above(self.values(x), self.settings.t_out) @ self.w_out
-        return out if self.b_out is None else out + self.b_out
+        return with_bias(out, self.b_out)
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values of all neurons for tokens [B, H], before their own threshold: [B, N]."""
@@ -105,11 +83,7 @@ class Threshold(ConditionalFFN):
         gates = None if self.w_gate is None else _read(x, self.w_gate.T, settings.t_gate)
         values = act(scores) if gates is None else act(gates) * scores
         out = _read(values, self.w_out, settings.t_out)
-        return out if self.b_out is None else out + self.b_out
-
-    def total_neurons(self) -> int:
-        """Return N."""
-        return self.settings.neurons
+        return with_bias(out, self.b_out)
 
     @torch.no_grad()
     def visited_neurons(self, x: Tensor | None = None) -> float:
@@ -123,10 +97,6 @@ class Threshold(ConditionalFFN):
         columns = _count(tokens, settings.t_in)
         columns += _count(tokens, settings.t_gate) if settings.gated else 0.0
         return columns * settings.neurons + self.visited_neurons(tokens) * settings.hidden_size
-
-    def _bound(self, name: str) -> float:
-        fan_in = self.settings.neurons if name in ("w_out", "b_out") else self.settings.hidden_size
-        return 1.0 / math.sqrt(fan_in)
 
 
 def _above(values: Tensor, threshold: float) -> Tensor:

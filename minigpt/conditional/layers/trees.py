@@ -14,7 +14,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minigpt.conditional.base import ConditionalFFN, Settings, check_common, check_depth, parameter, require, split_rows
+from minigpt.conditional.base import (
+    ConditionalFFN,
+    Settings,
+    check_common,
+    check_depth,
+    parameter,
+    require,
+    split_rows,
+    with_bias,
+)
 from minigpt.conditional.reference import activation_of
 
 # Weights that one step of the descent gathers at most, so that memory does not grow with the batch.
@@ -106,11 +115,11 @@ class Trees(ConditionalFFN):
             mask = path_mask(decisions > 0, self.settings.depth)
         # Not a product with the mask: 0 * inf of a node off the path would be NaN.
         values = values.masked_fill(~mask, 0.0)
-        return self._biased(values.flatten(1) @ self.w_out.flatten(0, 1))
+        return with_bias(values.flatten(1) @ self.w_out.flatten(0, 1), self.b_out)
 
     def _hard(self, x: Tensor) -> Tensor:
         size = max(1, _GATHERED // (self.settings.trees * self.settings.hidden_size))
-        return self._biased(torch.cat([self._descend(part) for part in split_rows(x, size)]))
+        return with_bias(torch.cat([self._descend(part) for part in split_rows(x, size)]), self.b_out)
 
     def _descend(self, x: Tensor) -> Tensor:
         """Sum the outputs of the nodes on each token's paths, level by level: [B, H]."""
@@ -140,10 +149,6 @@ class Trees(ConditionalFFN):
         """Return the nodes that tokens x [B, H] visit in each tree: [B, K, D+1]."""
         first = torch.arange(self.settings.trees, device=x.device) * self.settings.nodes
         return torch.stack([rows - first for rows, _, _ in self._levels(x)], dim=-1)
-
-    def _biased(self, out: Tensor) -> Tensor:
-        """Add the output bias, if there is one."""
-        return out if self.b_out is None else out + self.b_out
 
     def total_neurons(self) -> int:
         """Return K (2^(D+1) - 1)."""
