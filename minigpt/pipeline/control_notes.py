@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from minigpt.healing.tune import best_of
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.repeats import Repeat
-from minigpt.results import Interval, MetricResult, StageReport
-
-HEADLINE = "bits_per_byte"
+from minigpt.report.figures import HEADLINE, metric_of
+from minigpt.results import Interval, StageReport
 
 
 def control_notes(ground: Groundwork, stages: Sequence[StageReport]) -> list[str]:
@@ -42,7 +41,7 @@ def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageRep
         f"The tuned parent was trained with {len(losses)} seeds: dev loss {min(losses):.4f} to {max(losses):.4f} bits "
         "per byte. The intervals of this report do not hold this noise."
     )
-    first, final = _headline(stages, "parent_tuned", domain), _headline(stages, "healed", domain)
+    first, final = (metric_of(_stage(stages, name), domain, HEADLINE) for name in ("parent_tuned", "healed"))
     if first is not None and final is not None:
         tuned = [first.value, *(repeat.bits[domain] for repeat in repeats)]
         ratios = [final.value / bits for bits in tuned]
@@ -52,7 +51,7 @@ def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageRep
 
 def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
     """Note the price of pruning alone: the specialist against the distilled twin."""
-    twin, final = _headline(stages, "parent_distilled", domain), _headline(stages, "healed", domain)
+    twin, final = (metric_of(_stage(stages, name), domain, HEADLINE) for name in ("parent_distilled", "healed"))
     if twin is None or final is None:
         return []
     return [
@@ -63,10 +62,9 @@ def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
     ]
 
 
-def _headline(stages: Sequence[StageReport], name: str, task: str) -> MetricResult | None:
-    """Find the bits per byte of a stage on a task."""
-    results = [result for stage in stages if stage.stage == name for result in stage.metrics]
-    return next((result for result in results if (result.task, result.metric) == (task, HEADLINE)), None)
+def _stage(stages: Sequence[StageReport], name: str) -> StageReport | None:
+    """Find a stage by its name; None where it was left out."""
+    return next((stage for stage in stages if stage.stage == name), None)
 
 
 def _evidence(paired: Interval | None) -> str:

@@ -46,7 +46,7 @@ def unseen_parts(domain: str, coverage: Mapping[str, SeenRuns]) -> dict[str, tup
 def _training(corpora: Corpora, text: TrainingText) -> Iterator[Document]:
     """Yield every passage that decides what a model becomes, but for dev text."""
     yield from corpora.domain.calibration
-    if corpora.general is not None and text.general_share:
+    if corpora.general is not None:  # the plan may read it even where nothing general is trained on
         yield from corpora.general.calibration
     yield from text.real
     yield from text.definitions

@@ -15,8 +15,8 @@ LIBRARIES = {
     **dict.fromkeys(
         (
             "datasets", "datasketch", "evaluate", "filelock", "gguf", "huggingface_hub", "importlib", "jinja2", "numpy",
-            "peft", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sentence_transformers", "tokenizers",
-            "torch", "transformers", "yaml",
+            "peft", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "scipy", "sentence_transformers",
+            "tokenizers", "torch", "transformers", "yaml",
         ),
         START_UP,
     ),
