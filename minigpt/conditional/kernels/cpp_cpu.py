@@ -1,0 +1,94 @@
+"""Trees of neurons on the CPU, in C++: built when first used, with torch's tool-chain, for this processor."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minigpt.conditional.kernels.layout import Entry, Prepared, numbers_of, token_types
+from minigpt.conditional.kernels.weights import TreeWeights
+from minigpt.errors import ConfigError, first_line
+
+SOURCE = Path(__file__).with_name("tree_ffn.cpp")
+# Sums may be ordered freely; NaN and infinity keep their meaning.
+FLAGS = (
+    *("-O3", "-march=native", "-std=c++17", "-fopenmp"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
+)
+
+
+def missing() -> str | None:
+    """Return what this machine lacks for the build, or None if it lacks nothing."""
+    from torch.utils import cpp_extension
+
+    if shutil.which(cpp_extension.get_cxx_compiler()) is None:
+        return f"a C++ compiler ({cpp_extension.get_cxx_compiler()})"
+    return None if cpp_extension.is_ninja_available() else "ninja"
+
+
+def prepare(weights: TreeWeights, *, threads: int | None = None, **limits: int) -> Prepared:
+    """Make trees ready for this kernel, which is compiled if it is not there yet.
+
+    Args:
+        weights: trees whose rows are contiguous, best made by `weights.interleave`.
+        threads: the number of threads, or None for torch's.
+        limits: `cache` and `group` of `layout.numbers_of`.
+
+    Raises:
+        ConfigError: the kernel cannot be built here.
+    """
+    rows = weights.w_in.dtype
+    entries = {dtype: _entry(dtype, rows) for dtype in token_types(weights)}
+    return Prepared(weights, numbers_of(weights, **limits), entries, threads)
+
+
+def _entry(tokens: torch.dtype, rows: torch.dtype) -> Entry:
+    """Return the compiled function for tokens and rows of these types."""
+    name = f"tree_ffn_{tokens}_{rows}".replace("torch.", "")
+    function = getattr(library(), name)
+    function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64] * 2
+    function.restype = None
+
+    def entry(numbers: Any, *arguments: int) -> None:
+        function(numbers.ctypes.data, *arguments)
+
+    return entry
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Build the kernel and load it; a build of the same source and processor is kept by torch and used again.
+
+    Raises:
+        ConfigError: a tool is missing, or the build fails.
+    """
+    from torch.utils import cpp_extension
+
+    if lack := missing():
+        raise ConfigError(f"The C++ kernel cannot be built here without {lack}; install it, or use the Numba kernel.")
+    try:
+        path = cpp_extension.load(
+            name=f"minigpt_tree_ffn_{_fingerprint()}",
+            sources=[str(SOURCE)],
+            extra_cflags=list(FLAGS),
+            extra_ldflags=["-fopenmp"],
+            is_python_module=False,
+            with_cuda=False,
+        )
+    except (RuntimeError, OSError) as error:
+        raise ConfigError(f"The C++ kernel could not be built ({first_line(error)}); use the Numba kernel.") from None
+    return ctypes.CDLL(str(path))
+
+
+def _fingerprint() -> str:
+    """Return a short hash of what shapes the build: source, flags and the processor's instructions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return sha256("\n".join((SOURCE.read_text("utf-8"), *FLAGS, abilities)).encode()).hexdigest()[:12]

@@ -1,0 +1,123 @@
+"""The numbers that compiled kernels are called with: addresses, strides and sizes in one array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigpt.conditional.kernels.weights import TOKENS, TreeWeights, activation_number
+from minigpt.errors import ConfigError
+
+# Places in the array; `tree_ffn.cpp` has a struct of the same order.
+FIELDS = (
+    *("w_in", "w_gate", "w_out", "bias", "scale_in", "scale_gate", "scale_out"),
+    *("row_in", "row_gate", "row_out", "tree_in", "tree_gate", "tree_out"),
+    *("trees", "nodes", "width", "depth", "activation", "cache", "group"),
+)
+# Fewer tokens than this go through all levels at once: sorting them would cost more than it saves.
+GROUP_FROM = 256
+_PLAIN_CACHE = 1 << 20
+
+# Arguments: the array of `FIELDS`; addresses of tokens, output, path, scores and gates (0 for what nobody reads);
+# the number of tokens; the number of threads.
+Entry = Callable[[Any, int, int, int, int, int, int, int], object]
+
+
+@dataclass(frozen=True)
+class Visits:
+    """What a forward pass leaves for the backward pass: paths [B, K, D+1] with their scores and gates (or [0])."""
+
+    path: Tensor
+    score: Tensor
+    gate: Tensor
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Trees that are ready for a compiled kernel.
+
+    Attributes:
+        weights: the trees; they stay where they are, and changes of their values are seen.
+        numbers: values of `FIELDS`.
+        entries: the compiled function for each type of tokens.
+        threads: the number of threads, or None for torch's.
+    """
+
+    weights: TreeWeights
+    numbers: Any
+    entries: dict[torch.dtype, Entry]
+    threads: int | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute the layer for tokens [B, H]."""
+        x, y = self._ready(x)
+        threads = self.threads or torch.get_num_threads()
+        self.entries[x.dtype](self.numbers, x.data_ptr(), y.data_ptr(), 0, 0, 0, x.shape[0], threads)
+        return y
+
+    def visit(self, x: Tensor) -> tuple[Tensor, Visits]:
+        """Compute the layer for tokens [B, H], and return what the backward pass needs as well."""
+        x, y = self._ready(x)
+        shape = (x.shape[0], self.weights.trees, self.weights.levels)
+        path, score = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
+        gate = torch.empty(0) if self.weights.w_gate is None else torch.empty(shape)
+        addresses = (each.data_ptr() for each in (x, y, path, score, gate))
+        self.entries[x.dtype](self.numbers, *addresses, x.shape[0], self.threads or torch.get_num_threads())
+        return y, Visits(path, score, gate)
+
+    def _ready(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return contiguous tokens and room for the output.
+
+        Raises:
+            ConfigError: the tokens have another width, type or device than the kernel reads.
+        """
+        if x.dim() != 2 or x.shape[1] != self.weights.width or x.dtype not in self.entries or x.is_cuda:
+            raise ConfigError(
+                f"This kernel takes tokens [any number, {self.weights.width}] of {', '.join(map(str, self.entries))} on the "
+                f"CPU, not {list(x.shape)} of {x.dtype} on {x.device}; convert them."
+            )
+        x = x.contiguous()
+        return x, torch.empty_like(x)
+
+
+def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | None = None) -> Any:
+    """Return the values of `FIELDS` as an array of 64-bit integers.
+
+    Args:
+        weights: trees whose rows are contiguous, on the CPU.
+        cache: bytes of rows that a stage of a grouped batch may read; half of the core's own cache by default.
+        group: least number of tokens that are grouped by path; 0 groups none.
+
+    Raises:
+        ConfigError: a row is not contiguous, or lies on an accelerator.
+    """
+    matrices = (weights.w_in, weights.w_gate, weights.w_out)
+    if any(rows is not None and (rows.stride(2) != 1 or rows.is_cuda) for rows in matrices):
+        raise ConfigError("Kernels of the CPU read rows that are contiguous and in main memory; call interleave first.")
+    scales = (None, None, None) if weights.scales is None else tuple(weights.scales)
+    tensors = (*matrices, weights.b_in, *scales)
+    strides = [0 if rows is None else rows.stride(1) for rows in matrices]
+    strides += [0 if rows is None else rows.stride(0) for rows in matrices]
+    sizes = (weights.trees, weights.nodes, weights.width, weights.depth, activation_number(weights.activation))
+    limits = (cache or cache_size() // 2, GROUP_FROM if group is None else group)
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    return np.array([*addresses, *strides, *sizes, *limits], dtype=np.int64)
+
+
+def token_types(weights: TreeWeights) -> tuple[torch.dtype, ...]:
+    """Return the types of tokens that go with rows of this type: fp32 rows take fp32 tokens, the others both."""
+    return TOKENS[:1] if weights.w_in.dtype == torch.float32 else TOKENS
+
+
+def cache_size() -> int:
+    """Return the bytes of a core's second-level cache, or of a usual one where the system does not say."""
+    try:
+        return max(os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0) or _PLAIN_CACHE
+    except (AttributeError, ValueError, OSError):
+        return _PLAIN_CACHE
