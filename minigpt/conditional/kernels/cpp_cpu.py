@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
-from minigpt.conditional.kernels.layout import Entry, Prepared, numbers_of, token_types
+from minigpt.conditional.kernels.layout import Prepared, numbers_of, token_types
 from minigpt.conditional.kernels.weights import TreeWeights
 from minigpt.errors import ConfigError, first_line
 
@@ -44,21 +45,17 @@ def prepare(weights: TreeWeights, *, threads: int | None = None, **limits: int) 
         ConfigError: the kernel cannot be built here.
     """
     rows = weights.w_in.dtype
-    entries = {dtype: _entry(dtype, rows) for dtype in token_types(weights)}
-    return Prepared(weights, numbers_of(weights, **limits), entries, threads)
+    numbers = numbers_of(weights, **limits)
+    entries = {dtype: partial(_function(dtype, rows), numbers.ctypes.data) for dtype in token_types(weights)}
+    return Prepared(weights, numbers, entries, threads)
 
 
-def _entry(tokens: torch.dtype, rows: torch.dtype) -> Entry:
-    """Return the compiled function for tokens and rows of these types."""
-    name = f"tree_ffn_{tokens}_{rows}".replace("torch.", "")
-    function = getattr(library(), name)
+def _function(tokens: torch.dtype, rows: torch.dtype) -> Callable[..., object]:
+    """Return the compiled function for tokens and rows of these types; its first argument are the numbers."""
+    function = getattr(library(), f"tree_ffn_{tokens}_{rows}".replace("torch.", ""))
     function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64] * 2
     function.restype = None
-
-    def entry(numbers: Any, *arguments: int) -> None:
-        function(numbers.ctypes.data, *arguments)
-
-    return entry
+    return cast("Callable[..., object]", function)
 
 
 @cache

@@ -24,9 +24,9 @@ FIELDS = (
 GROUP_FROM = 256
 _PLAIN_CACHE = 1 << 20
 
-# Arguments: the array of `FIELDS`; addresses of tokens, output, path, scores and gates (0 for what nobody reads);
-# the number of tokens; the number of threads.
-Entry = Callable[[Any, int, int, int, int, int, int, int], object]
+# Arguments: addresses of tokens, output, path, scores and gates (0 for what nobody reads); the number of tokens; the
+# number of threads.
+Entry = Callable[[int, int, int, int, int, int, int], object]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prepared:
 
     Attributes:
         weights: the trees; they stay where they are, and changes of their values are seen.
-        numbers: values of `FIELDS`.
+        numbers: values of `FIELDS`, at an address that the compiled functions know.
         entries: the compiled function for each type of tokens.
         threads: the number of threads, or None for torch's.
     """
@@ -54,28 +54,33 @@ class Prepared:
     entries: dict[torch.dtype, Entry]
     threads: int | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Compute the layer for tokens [B, H]."""
-        x, y = self._ready(x)
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Compute the layer for tokens [B, H].
+
+        Args:
+            x: the tokens.
+            out: contiguous memory of the tokens' shape and type to write to, or None for new memory.
+        """
+        x, y = self._ready(x, out)
         threads = self.threads or torch.get_num_threads()
-        self.entries[x.dtype](self.numbers, x.data_ptr(), y.data_ptr(), 0, 0, 0, x.shape[0], threads)
+        self.entries[x.dtype](x.data_ptr(), y.data_ptr(), 0, 0, 0, x.shape[0], threads)
         return y
 
     def visit(self, x: Tensor) -> tuple[Tensor, Visits]:
         """Compute the layer for tokens [B, H], and return what the backward pass needs as well."""
-        x, y = self._ready(x)
+        x, y = self._ready(x, None)
         shape = (x.shape[0], self.weights.trees, self.weights.levels)
         path, score = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
         gate = torch.empty(0) if self.weights.w_gate is None else torch.empty(shape)
         addresses = (each.data_ptr() for each in (x, y, path, score, gate))
-        self.entries[x.dtype](self.numbers, *addresses, x.shape[0], self.threads or torch.get_num_threads())
+        self.entries[x.dtype](*addresses, x.shape[0], self.threads or torch.get_num_threads())
         return y, Visits(path, score, gate)
 
-    def _ready(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _ready(self, x: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return contiguous tokens and room for the output.
 
         Raises:
-            ConfigError: the tokens have another width, type or device than the kernel reads.
+            ConfigError: the tokens have another width, type or device than the kernel reads, or `out` does not fit.
         """
         if x.dim() != 2 or x.shape[1] != self.weights.width or x.dtype not in self.entries or x.is_cuda:
             raise ConfigError(
@@ -83,7 +88,11 @@ class Prepared:
                 f"CPU, not {list(x.shape)} of {x.dtype} on {x.device}; convert them."
             )
         x = x.contiguous()
-        return x, torch.empty_like(x)
+        if out is None:
+            return x, torch.empty_like(x)
+        if out.shape != x.shape or out.dtype != x.dtype or out.is_cuda or not out.is_contiguous():
+            raise ConfigError(f"The output must be contiguous {list(x.shape)} of {x.dtype} on the CPU; leave it out.")
+        return x, out
 
 
 def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | None = None) -> Any:

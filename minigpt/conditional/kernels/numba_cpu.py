@@ -8,6 +8,8 @@ sorted by the node they stand at, and the rows of a stage's subtree stay in the 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -41,9 +43,9 @@ def prepare(weights: TreeWeights, *, threads: int | None = None, **limits: int) 
         limits: `cache` and `group` of `layout.numbers_of`.
     """
     _start_threads()
-    rows = np.empty(0, _NUMPY[weights.w_in.dtype])
-    entries = {dtype: partial(_entry, np.empty(0, _NUMPY[dtype]), rows) for dtype in token_types(weights)}
-    return Prepared(weights, numbers_of(weights, **limits), entries, threads)
+    numbers, rows = numbers_of(weights, **limits), np.empty(0, _NUMPY[weights.w_in.dtype])
+    entries = {dtype: partial(_entry, np.empty(0, _NUMPY[dtype]), rows, numbers) for dtype in token_types(weights)}
+    return Prepared(weights, numbers, entries, threads)
 
 
 @cache
@@ -58,14 +60,22 @@ def _entry(
     tokens: Any, rows: Any, numbers: Any, x: int, y: int, path: int, score: int, gate: int, count: int, threads: int
 ) -> None:
     """Call the compiled function for one thread or for several. Arguments as of `layout.Entry`."""
-    threads = min(threads, NUMBA_NUM_THREADS, count)
-    if threads <= 1:
+    if threads == 1 or count == 1:
         _run(tokens, rows, numbers, x, y, path, score, gate, count, 1)
         return
-    before = get_num_threads()
-    set_num_threads(threads)
-    try:
+    threads = min(threads, NUMBA_NUM_THREADS, count)
+    with threads_for(threads):
         _run(tokens, rows, numbers, x, y, path, score, gate, count, threads)
+
+
+@contextmanager
+def threads_for(count: int) -> Iterator[None]:
+    """Let parallel functions use this many threads, or all that there are if that is fewer."""
+    _start_threads()
+    before = get_num_threads()
+    set_num_threads(max(1, min(count, NUMBA_NUM_THREADS)))
+    try:
+        yield
     finally:
         set_num_threads(before)
 
