@@ -178,7 +178,11 @@ def test_int8_rows_are_within_half_a_step() -> None:
 def test_the_operator_has_the_gradients_of_the_reference(shape: Any) -> None:
     for kernel in ("torch", "numba"):
         weights, x = trees(shape), tokens(13, shape[2]).requires_grad_()
-        leaves = [each.requires_grad_() for each in (weights.w_in, weights.b_in, weights.w_gate, weights.w_out) if each is not None]
+        leaves = [
+            each.requires_grad_()
+            for each in (weights.w_in, weights.b_in, weights.w_gate, weights.w_out)
+            if each is not None
+        ]
         options: dict[str, Any] = {"depth": weights.depth, "activation": "gelu"}
         w = weights
         plainly = reference.tree_ffn(x, w.w_in, w.b_in, w.w_gate, w.w_out, **options)
@@ -221,7 +225,9 @@ def test_threads_do_not_change_gradients() -> None:
 
 def test_bf16_weights_get_bf16_gradients() -> None:
     weights = trees(SHAPES[2])
-    weights = replace(weights, w_in=weights.w_in.bfloat16().requires_grad_(), w_gate=None, w_out=weights.w_out.bfloat16())
+    weights = replace(
+        weights, w_in=weights.w_in.bfloat16().requires_grad_(), w_gate=None, w_out=weights.w_out.bfloat16()
+    )
     x = tokens(4, 96, torch.bfloat16)
     tree_ffn(x, weights).float().sum().backward()
     assert weights.w_in.grad is not None and weights.w_in.grad.dtype == torch.bfloat16

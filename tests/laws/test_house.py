@@ -23,6 +23,7 @@ HEAVY = {
     "pydantic",
     "rich",
     "matplotlib",
+    "numba",
 }
 ONLY_IN = {
     "peft": ("healing",),
@@ -37,6 +38,7 @@ ONLY_IN = {
     "datasketch": ("corpus",),
     "sentence_transformers": ("corpus",),
     "gguf": ("assets", "exporting"),
+    "numba": ("conditional/kernels",),
 }
 
 

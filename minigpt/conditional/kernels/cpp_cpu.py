@@ -17,6 +17,7 @@ from minigpt.conditional.kernels.weights import TreeWeights
 from minigpt.errors import ConfigError, first_line
 
 SOURCE = Path(__file__).with_name("tree_ffn.cpp")
+HEADER = Path(__file__).with_name("vectors.h")
 # Sums may be ordered freely; NaN and infinity keep their meaning.
 FLAGS = (
     *("-O3", "-march=native", "-std=c++17", "-fopenmp"),
@@ -28,8 +29,9 @@ def missing() -> str | None:
     """Return what this machine lacks for the build, or None if it lacks nothing."""
     from torch.utils import cpp_extension
 
-    if shutil.which(cpp_extension.get_cxx_compiler()) is None:
-        return f"a C++ compiler ({cpp_extension.get_cxx_compiler()})"
+    compiler: str = cpp_extension.get_cxx_compiler()  # type: ignore[no-untyped-call]
+    if shutil.which(compiler) is None:
+        return f"a C++ compiler ({compiler})"
     return None if cpp_extension.is_ninja_available() else "ninja"
 
 
@@ -88,4 +90,6 @@ def _fingerprint() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text("utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     abilities = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return sha256("\n".join((SOURCE.read_text("utf-8"), *FLAGS, abilities)).encode()).hexdigest()[:12]
+    return sha256(
+        "\n".join((SOURCE.read_text("utf-8"), HEADER.read_text("utf-8"), *FLAGS, abilities)).encode()
+    ).hexdigest()[:12]

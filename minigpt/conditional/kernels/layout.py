@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Prepared:
 
     weights: TreeWeights
     numbers: Any
-    entries: dict[torch.dtype, Entry]
+    entries: Mapping[torch.dtype, Entry]
     threads: int | None = None
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -72,8 +72,8 @@ class Prepared:
         shape = (x.shape[0], self.weights.trees, self.weights.levels)
         path, score = torch.empty(shape, dtype=torch.int32), torch.empty(shape)
         gate = torch.empty(0) if self.weights.w_gate is None else torch.empty(shape)
-        addresses = (each.data_ptr() for each in (x, y, path, score, gate))
-        self.entries[x.dtype](*addresses, x.shape[0], self.threads or torch.get_num_threads())
+        threads, visits = self.threads or torch.get_num_threads(), (path.data_ptr(), score.data_ptr(), gate.data_ptr())
+        self.entries[x.dtype](x.data_ptr(), y.data_ptr(), *visits, x.shape[0], threads)
         return y, Visits(path, score, gate)
 
     def _ready(self, x: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,15 +82,15 @@ class Prepared:
         Raises:
             ConfigError: the tokens have another width, type or device than the kernel reads, or `out` does not fit.
         """
-        if x.dim() != 2 or x.shape[1] != self.weights.width or x.dtype not in self.entries or x.is_cuda:
+        if x.dim() != 2 or x.shape[1] != self.weights.width or x.dtype not in self.entries or not x.is_cpu:
             raise ConfigError(
-                f"This kernel takes tokens [any number, {self.weights.width}] of {', '.join(map(str, self.entries))} on the "
-                f"CPU, not {list(x.shape)} of {x.dtype} on {x.device}; convert them."
+                f"This kernel takes tokens [any number, {self.weights.width}] of {', '.join(map(str, self.entries))} "
+                f"on the CPU, not {list(x.shape)} of {x.dtype} on {x.device}; convert them."
             )
         x = x.contiguous()
         if out is None:
             return x, torch.empty_like(x)
-        if out.shape != x.shape or out.dtype != x.dtype or out.is_cuda or not out.is_contiguous():
+        if out.shape != x.shape or out.dtype != x.dtype or not out.is_cpu or not out.is_contiguous():
             raise ConfigError(f"The output must be contiguous {list(x.shape)} of {x.dtype} on the CPU; leave it out.")
         return x, out
 
@@ -107,7 +107,7 @@ def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | N
         ConfigError: a row is not contiguous, or lies on an accelerator.
     """
     matrices = (weights.w_in, weights.w_gate, weights.w_out)
-    if any(rows is not None and (rows.stride(2) != 1 or rows.is_cuda) for rows in matrices):
+    if any(rows is not None and (rows.stride(2) != 1 or not rows.is_cpu) for rows in matrices):
         raise ConfigError("Kernels of the CPU read rows that are contiguous and in main memory; call interleave first.")
     scales = (None, None, None) if weights.scales is None else tuple(weights.scales)
     tensors = (*matrices, weights.b_in, *scales)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from minigpt.conditional.kernels.layout import Visits
-from minigpt.conditional.kernels.numba_cpu import INNER, dot, threads_for
+from minigpt.conditional.kernels.numba_cpu import dot, threads_for
+from minigpt.conditional.kernels.numba_words import compiled, parallel
 from minigpt.conditional.kernels.plain import slopes
 from minigpt.conditional.kernels.weights import TreeWeights
 
@@ -64,14 +65,14 @@ def _flat(rows: Tensor) -> Any:
     return _fp32(rows.reshape(-1, rows.shape[-1]))
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
 def _axpy(total: Any, row: Any, factor: Any) -> None:
     """Add a row times a factor."""
     for j in range(total.size):
         total[j] += factor * row[j]
 
 
-@njit(**INNER, parallel=True)  # type: ignore[untyped-decorator]
+@parallel
 def _tokens(
     neurons: Any,
     above: Any,
@@ -105,7 +106,7 @@ def _tokens(
                 _axpy(grad_x[token], w_gate[neuron], slope[token, place] * by_gate[token, place])
 
 
-@njit(**INNER, parallel=True)  # type: ignore[untyped-decorator]
+@parallel
 def _nodes(order: Any, ends: Any, vectors: Any, factors: Any, visited: int) -> Any:
     """Sum up, for each neuron, the vectors of its tokens times their factors.
 

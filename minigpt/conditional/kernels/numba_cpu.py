@@ -15,17 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, get_num_threads, njit, prange, set_num_threads
-from numba.core.config import NUMBA_NUM_THREADS
+from numba import carray, config, get_num_threads, prange, set_num_threads  # type: ignore[attr-defined]
 
 from minigpt.conditional.kernels.layout import FIELDS, Prepared, numbers_of, token_types
-from minigpt.conditional.kernels.numba_words import floats, pointer, put
+from minigpt.conditional.kernels.numba_words import compiled, floats, parallel, pointer, put
 from minigpt.conditional.kernels.weights import TreeWeights
 
-# Sums may be ordered freely; NaN and infinity keep their meaning.
-MATH = {"reassoc", "contract", "nsz", "arcp"}
-INNER = {"fastmath": MATH, "nogil": True, "cache": True, "error_model": "numpy"}
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16, torch.int8: np.int8}
+_MOST_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 # Bytes of tokens, as floats, that a block may take of the first-level cache, and the most tokens of a block.
 _BLOCK_BYTES, _BLOCK = 32768, 8
 
@@ -50,7 +47,7 @@ def prepare(weights: TreeWeights, *, threads: int | None = None, **limits: int) 
 
 @cache
 def _start_threads() -> None:
-    """Start Numba's threads, which sets the number of OpenMP threads for the whole process, and give torch its own back."""
+    """Start Numba's threads. That sets the OpenMP threads of the whole process, so torch gets its own number back."""
     threads = torch.get_num_threads()
     get_num_threads()
     torch.set_num_threads(threads)
@@ -63,7 +60,7 @@ def _entry(
     if threads == 1 or count == 1:
         _run(tokens, rows, numbers, x, y, path, score, gate, count, 1)
         return
-    threads = min(threads, NUMBA_NUM_THREADS, count)
+    threads = min(threads, _MOST_THREADS, count)
     with threads_for(threads):
         _run(tokens, rows, numbers, x, y, path, score, gate, count, threads)
 
@@ -73,14 +70,14 @@ def threads_for(count: int) -> Iterator[None]:
     """Let parallel functions use this many threads, or all that there are if that is fewer."""
     _start_threads()
     before = get_num_threads()
-    set_num_threads(max(1, min(count, NUMBA_NUM_THREADS)))
+    set_num_threads(max(1, min(count, _MOST_THREADS)))
     try:
         yield
     finally:
         set_num_threads(before)
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
 def dot(x: Any, row: Any) -> Any:
     """Multiply a token with a row and sum up in fp32."""
     total = np.float32(0)
@@ -89,7 +86,7 @@ def dot(x: Any, row: Any) -> Any:
     return total
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
 def _add(total: Any, rows: Any, starts: Any, values: Any, count: int) -> None:
     """Add rows, each times its value, four at a time so that the sum is read and written less often."""
     width = total.size
@@ -108,7 +105,7 @@ def _add(total: Any, rows: Any, starts: Any, values: Any, count: int) -> None:
         i += 1
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
 def activate(score: Any, kind: int) -> Any:
     """Compute the activation of a number of `weights.activation_number`."""
     one, half = np.float32(1), np.float32(0.5)
@@ -122,7 +119,16 @@ def activate(score: Any, kind: int) -> Any:
     return score / (one + np.float32(math.exp(-score)))
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
+def _score(x: Any, memory: Any, start: int, scale: int, neuron: int) -> Any:
+    """Multiply a token with the row that starts at a place in memory, and with the scale of its neuron, if any."""
+    score = dot(x, memory[start : start + x.size])
+    if scale:
+        score *= carray(pointer(scale), (neuron + 1,), np.float32)[neuron]
+    return score
+
+
+@compiled
 def _route(n: Any, w_in: Any, w_gate: Any, x: Any, tokens: Any, tree: int, span: Any, visits: Any) -> None:
     """Take the tokens of a block from level span[0] to before level span[1] of one tree.
 
@@ -137,57 +143,60 @@ def _route(n: Any, w_in: Any, w_gate: Any, x: Any, tokens: Any, tree: int, span:
         visits: paths, scores and gates of the batch, flat.
     """
     path, score, gate = visits
-    width, levels = n[WIDTH], n[DEPTH] + 1
-    bias = carray(pointer(n[BIAS]), (n[TREES] * n[NODES],), np.float32)
-    scale = carray(pointer(n[SCALE_IN]), (n[TREES] * n[NODES],), np.float32)
-    scale_gate = carray(pointer(n[SCALE_GATE]), (n[TREES] * n[NODES],), np.float32)
+    levels = n[DEPTH] + 1
     for level in range(span[0], span[1]):
         for t in range(tokens.size):
             here = (tokens[t] * n[TREES] + tree) * levels + level
-            if level == 0:
-                path[here] = 0
-            node = np.int64(path[here])
+            node = np.int64(path[here]) if level else 0
+            path[here] = node
             neuron = tree * n[NODES] + node
-            start = tree * n[TREE_IN] + node * n[ROW_IN]
-            s = dot(x[t], w_in[start : start + width])
-            if n[SCALE_IN]:
-                s *= scale[neuron]
+            s = _score(x[t], w_in, tree * n[TREE_IN] + node * n[ROW_IN], n[SCALE_IN], neuron)
             if n[BIAS]:
-                s += bias[neuron]
+                s += carray(pointer(n[BIAS]), (neuron + 1,), np.float32)[neuron]
             score[here] = s
             if n[W_GATE]:
-                start = tree * n[TREE_GATE] + node * n[ROW_GATE]
-                s = dot(x[t], w_gate[start : start + width])
-                if n[SCALE_GATE]:
-                    s *= scale_gate[neuron]
+                s = _score(x[t], w_gate, tree * n[TREE_GATE] + node * n[ROW_GATE], n[SCALE_GATE], neuron)
                 gate[here] = s
             if level + 1 < levels:
                 path[here + 1] = 2 * node + 1 + (s > 0)
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
-def _emit(n: Any, w_out: Any, token: int, trees: Any, visits: Any, room: Any, total: Any) -> None:
-    """Add what the nodes of trees[0] to before trees[1] give for one token to `total`."""
+@compiled
+def _look_up(n: Any, token: int, trees: Any, visits: Any, starts: Any, values: Any) -> None:
+    """Find where the output rows of a token's nodes start, and the values that they are multiplied by."""
     path, score, gate = visits
-    starts, values = room
-    levels = n[DEPTH] + 1
-    scale = carray(pointer(n[SCALE_OUT]), (n[TREES] * n[NODES],), np.float32)
-    count = 0
+    levels, count = n[DEPTH] + 1, 0
     for tree in range(trees[0], trees[1]):
         for level in range(levels):
             here = (token * n[TREES] + tree) * levels + level
             node = np.int64(path[here])
-            value = activate(gate[here], n[ACTIVATION]) * score[here] if n[W_GATE] else score[here]
-            if not n[W_GATE]:
-                value = activate(value, n[ACTIVATION])
+            value = activate(gate[here] if n[W_GATE] else score[here], n[ACTIVATION])
+            if n[W_GATE]:
+                value *= score[here]
             if n[SCALE_OUT]:
-                value *= scale[tree * n[NODES] + node]
+                neuron = tree * n[NODES] + node
+                value *= carray(pointer(n[SCALE_OUT]), (neuron + 1,), np.float32)[neuron]
             starts[count], values[count] = tree * n[TREE_OUT] + node * n[ROW_OUT], value
             count += 1
-    _add(total, w_out, starts, values, count)
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
+def _emit(n: Any, w_out: Any, y: Any, tokens: Any, trees: Any, visits: Any, room: Any, totals: Any) -> None:
+    """Add up the outputs of a block's tokens. Arguments as of `_pass`, with room for starts, values and a sum."""
+    starts, values, total = room
+    width = n[WIDTH]
+    for token in tokens:
+        if totals.size:
+            total = totals[token]
+        if trees[0] == 0:
+            total[:] = 0
+        _look_up(n, token, trees, visits, starts, values)
+        _add(total, w_out, starts, values, starts.size)
+        if trees[1] == n[TREES]:
+            put(y[token * width : (token + 1) * width], total)
+
+
+@compiled
 def _pass(n: Any, matrices: Any, x: Any, y: Any, order: Any, trees: Any, span: Any, visits: Any, totals: Any) -> None:
     """Take tokens through levels of trees in blocks; after the last level, add up their outputs.
 
@@ -203,32 +212,30 @@ def _pass(n: Any, matrices: Any, x: Any, y: Any, order: Any, trees: Any, span: A
         totals: sums [tokens, width] of the trees before, or [0, 0] where all trees are taken at once.
     """
     w_in, w_gate, w_out = matrices
-    width, levels = n[WIDTH], n[DEPTH] + 1
-    size = max(1, min(_BLOCK, _BLOCK_BYTES // (4 * width)))
-    block, total = np.empty((size, width), np.float32), np.empty(width, np.float32)
-    places = (trees[1] - trees[0]) * levels
-    room = (np.empty(places, np.int64), np.empty(places, np.float32))
+    size = max(1, min(_BLOCK, _BLOCK_BYTES // (4 * n[WIDTH])))
+    block = np.empty((size, n[WIDTH]), np.float32)
+    places = (trees[1] - trees[0]) * (n[DEPTH] + 1)
+    room = (np.empty(places, np.int64), np.empty(places, np.float32), np.empty(n[WIDTH], np.float32))
     for start in range(0, order.size, size):
         tokens = order[start : start + size]
-        for t in range(tokens.size):
-            token = x[tokens[t] * width : (tokens[t] + 1) * width]
-            for j in range(width):
-                block[t, j] = floats(token[j])
+        _read(x, tokens, block)
         for tree in range(trees[0], trees[1]):
             _route(n, w_in, w_gate, block, tokens, tree, span, visits)
-        if span[1] < levels:
-            continue
-        for t in range(tokens.size):
-            if totals.size:
-                total = totals[tokens[t]]
-            if trees[0] == 0:
-                total[:] = 0
-            _emit(n, w_out, tokens[t], trees, visits, room, total)
-            if trees[1] == n[TREES]:
-                put(y[tokens[t] * width : (tokens[t] + 1) * width], total)
+        if span[1] > n[DEPTH]:
+            _emit(n, w_out, y, tokens, trees, visits, room, totals)
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
+def _read(x: Any, tokens: Any, block: Any) -> None:
+    """Copy tokens of the batch into a block, as floats."""
+    width = block.shape[1]
+    for t in range(tokens.size):
+        token = x[tokens[t] * width : (tokens[t] + 1) * width]
+        for j in range(width):
+            block[t, j] = floats(token[j])
+
+
+@compiled
 def _stage_height(n: Any, row_bytes: int) -> int:
     """Return the number of levels whose rows below one node fit into the cache, at least one."""
     node = row_bytes * n[WIDTH] * (3 if n[W_GATE] else 2)
@@ -238,7 +245,7 @@ def _stage_height(n: Any, row_bytes: int) -> int:
     return height
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
 def _sort(n: Any, path: Any, order: Any, tree: int, level: int) -> Any:
     """Return tokens sorted by the node at which they stand; those of one node keep their order."""
     levels, base = n[DEPTH] + 1, (1 << level) - 1
@@ -254,7 +261,7 @@ def _sort(n: Any, path: Any, order: Any, tree: int, level: int) -> Any:
     return result
 
 
-@njit(**INNER, parallel=True)  # type: ignore[untyped-decorator]
+@parallel
 def _share(
     threads: int,
     n: Any,
@@ -273,7 +280,7 @@ def _share(
         _pass(n, matrices, x, y, share, trees, span, visits, totals)
 
 
-@njit(**INNER)  # type: ignore[untyped-decorator]
+@compiled
 def _run(
     tokens: Any, rows: Any, n: Any, x: int, y: int, path: int, score: int, gate: int, count: int, threads: int
 ) -> None:

@@ -1,18 +1,37 @@
-"""What Numba lacks: addresses as pointers, and bf16 as the upper half of a float's bits."""
+"""What Numba lacks: typed decorators, addresses as pointers, and bf16 as the upper half of a float's bits."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+# Sums may be ordered freely; NaN and infinity keep their meaning. Compiled code is kept on disk.
+_OPTIONS: dict[str, Any] = {
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+}
 
-@intrinsic  # type: ignore[untyped-decorator]
-def pointer(_context: Any, _address: Any) -> Any:
-    """Turn an address into a pointer."""
+
+def compiled(function: Function) -> Function:
+    """Compile a function when it is first called."""
+    return njit(function, **_OPTIONS)  # type: ignore[no-any-return]
+
+
+def parallel(function: Function) -> Function:
+    """Compile a function whose loops over `prange` are divided among threads."""
+    return njit(function, parallel=True, **_OPTIONS)  # type: ignore[no-any-return]
+
+
+def _pointer(_context: Any, _address: Any) -> Any:
+    """Return signature and code of `pointer`."""
 
     def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
@@ -20,12 +39,16 @@ def pointer(_context: Any, _address: Any) -> Any:
     return types.voidptr(types.int64), code
 
 
+# Turns an address into a pointer.
+pointer: Any = intrinsic(_pointer)
+
+
 def floats(value: Any) -> Any:
     """Return an entry of a token or row as a float; 16-bit words are bf16."""
     raise NotImplementedError  # compiled code has it from the function below
 
 
-@overload(floats)  # type: ignore[untyped-decorator]
+@overload(floats)
 def _floats(value: Any) -> Any:
     """Choose by type how an entry becomes a float."""
     if value == types.uint16:
@@ -46,7 +69,7 @@ def put(target: Any, values: Any) -> None:
     raise NotImplementedError  # compiled code has it from the function below
 
 
-@overload(put)  # type: ignore[untyped-decorator]
+@overload(put)
 def _put(target: Any, values: Any) -> Any:
     """Choose by type how floats are stored."""
     if target.dtype == types.uint16:
