@@ -224,6 +224,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
                 new = cell(shape, trees, batch, options, speed)
             rows += new
             print(*map(line, new), sep="\n", flush=True)
+            write_json(options.json, {"machine": machine, "rows": rows})  # so that a run that is stopped leaves them
     machine |= {"load_after": os.getloadavg(), "dispatch_seconds": dispatch(options.kernels)}
     return {"machine": machine, "rows": rows}
 

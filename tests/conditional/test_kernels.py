@@ -193,9 +193,10 @@ def test_the_operator_has_the_gradients_of_the_reference(shape: Any) -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", list(reference.ACTIVATIONS))
 @pytest.mark.parametrize("gated", [False, True])
-def test_gradients_agree_with_differences(gated: bool) -> None:
-    weights = trees((2, 2, 6, gated, True), dtype=torch.float64)
+def test_gradients_agree_with_differences(gated: bool, activation: str) -> None:
+    weights = trees((2, 2, 6, gated, True), activation, dtype=torch.float64)
     x = tokens(3, 6, torch.float64).requires_grad_()
     leaves = [each for each in (weights.w_in, weights.w_out, weights.b_in, weights.w_gate) if each is not None]
     names = ("w_in", "w_out", "b_in", "w_gate")

@@ -20,7 +20,8 @@ FIELDS = (
     *("row_in", "row_gate", "row_out", "tree_in", "tree_gate", "tree_out"),
     *("trees", "nodes", "width", "depth", "activation", "cache", "group"),
 )
-# Fewer tokens than this go through all levels at once: sorting them would cost more than it saves.
+# Fewer tokens than this go through all levels at once: sorting them would cost more than it saves. So do tokens of
+# several trees, which would otherwise be read from memory again for each of them.
 GROUP_FROM = 256
 _PLAIN_CACHE = 1 << 20
 
@@ -31,7 +32,7 @@ Entry = Callable[[int, int, int, int, int, int, int], object]
 
 @dataclass(frozen=True)
 class Visits:
-    """What a forward pass leaves for the backward pass: paths [B, K, D+1] with their scores and gates (or [0])."""
+    """Paths that tokens took [B, K, D+1], with scores and gates (or [0]): the backward pass needs them."""
 
     path: Tensor
     score: Tensor
@@ -101,7 +102,7 @@ def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | N
     Args:
         weights: trees whose rows are contiguous, on the CPU.
         cache: bytes of rows that a stage of a grouped batch may read; half of the core's own cache by default.
-        group: least number of tokens that are grouped by path; 0 groups none.
+        group: least number of tokens that are grouped by path, 0 for never; by default only single trees group any.
 
     Raises:
         ConfigError: a row is not contiguous, or lies on an accelerator.
@@ -114,7 +115,9 @@ def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | N
     strides = [0 if rows is None else rows.stride(1) for rows in matrices]
     strides += [0 if rows is None else rows.stride(0) for rows in matrices]
     sizes = (weights.trees, weights.nodes, weights.width, weights.depth, activation_number(weights.activation))
-    limits = (cache or cache_size() // 2, GROUP_FROM if group is None else group)
+    if group is None:
+        group = GROUP_FROM if weights.trees == 1 else 0
+    limits = (cache or cache_size() // 2, group)
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     return np.array([*addresses, *strides, *sizes, *limits], dtype=np.int64)
 

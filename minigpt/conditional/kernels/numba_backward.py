@@ -36,7 +36,7 @@ def backward(
     w_in, w_out = _flat(weights.w_in), _flat(weights.w_out)
     w_gate = _flat(weights.w_gate) if weights.w_gate is not None else w_in[:0]
     slope, grad_x = np.empty(neurons.shape, np.float32), np.zeros(tokens.shape, np.float32)
-    flat = [each.reshape(neurons.shape).numpy() for each in (value, by_score, by_gate)]
+    flat = [part.reshape(neurons.shape).numpy() for part in (value, by_score, by_gate)]
     with threads_for(torch.get_num_threads()):
         _tokens(neurons, above, w_in, w_gate, w_out, flat[1], flat[2], slope, grad_x)
         order = np.argsort(neurons.reshape(-1), kind="stable")

@@ -1,4 +1,4 @@
-"""What Numba lacks: typed decorators, addresses as pointers, and bf16 as the upper half of a float's bits."""
+"""Parts that Numba lacks: typed decorators, addresses as pointers, and bf16 as the upper half of a float's bits."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def _backward(
 
         grads = numba_backward.backward(weights, x, visits, grad)
     types = (x.dtype, w_in.dtype, (w_in if b_in is None else b_in).dtype, w_in.dtype, w_out.dtype)
-    g_x, g_in, g_bias, g_gate, g_out = (each.to(dtype) for each, dtype in zip(grads, types, strict=True))
+    g_x, g_in, g_bias, g_gate, g_out = (part.to(dtype) for part, dtype in zip(grads, types, strict=True))
     return g_x, g_in, g_bias, g_gate, g_out
 
 

@@ -45,7 +45,7 @@ class TreeWeights:
         if len(shape) != 3 or shape[1] != nodes or any(other != shape for other in others):
             raise ConfigError(
                 f"Trees of depth {self.depth} have weights [trees, {nodes}, width], but these are "
-                f"{[list(each) for each in (shape, *others)]}; give all of them that shape."
+                f"{[list(other) for other in (shape, *others)]}; give all of them that shape."
             )
 
     @property
