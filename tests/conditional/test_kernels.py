@@ -10,7 +10,7 @@ import torch
 
 from minigpt.conditional import reference
 from minigpt.conditional.kernels import plain
-from minigpt.conditional.kernels.layout import Visits
+from minigpt.conditional.kernels.layout import GROUP_FROM, Visits, numbers_of
 from minigpt.conditional.kernels.ops import kernel_for, prepare, tree_ffn
 from minigpt.conditional.kernels.weights import TreeWeights, interleave
 from minigpt.errors import ConfigError, UnknownName
@@ -120,6 +120,14 @@ def test_grouping_and_threads_change_nothing_but_rounding(kernel: str) -> None:
             y, others = module_of(kernel).prepare(weights, threads=threads, group=1, cache=stage).visit(x)
             assert torch.equal(others.path, visits.path)
             torch.testing.assert_close(y, plainly, rtol=1e-5, atol=1e-6)
+
+
+def test_single_and_large_trees_group_tokens() -> None:
+    def group(count: int, width: int) -> int:
+        rows = torch.empty(1, 1, width).expand(count, 7, width)  # memory of one row
+        return int(numbers_of(TreeWeights(rows, rows, 2, "relu"))[-1])
+
+    assert (group(1, 16), group(2, 16), group(2, 1 << 20)) == (GROUP_FROM, 0, GROUP_FROM)
 
 
 @pytest.mark.parametrize("kernel", COMPILED)

@@ -20,9 +20,11 @@ FIELDS = (
     *("row_in", "row_gate", "row_out", "tree_in", "tree_gate", "tree_out"),
     *("trees", "nodes", "width", "depth", "activation", "cache", "group"),
 )
-# Fewer tokens than this go through all levels at once: sorting them would cost more than it saves. So do tokens of
-# several trees, which would otherwise be read from memory again for each of them.
+# Fewer tokens than this go through all levels at once: sorting them would cost more than it saves.
 GROUP_FROM = 256
+# Several trees with fewer bytes of rows than this group no tokens: tokens and sums would be read from memory again for
+# each tree, while the rows are in a cache anyway.
+LARGE = 64 << 20
 _PLAIN_CACHE = 1 << 20
 
 # Arguments: addresses of tokens, output, path, scores and gates (0 for what nobody reads); the number of tokens; the
@@ -102,7 +104,8 @@ def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | N
     Args:
         weights: trees whose rows are contiguous, on the CPU.
         cache: bytes of rows that a stage of a grouped batch may read; half of the core's own cache by default.
-        group: least number of tokens that are grouped by path, 0 for never; by default only single trees group any.
+        group: least number of tokens that are grouped by path, 0 for never; by default `GROUP_FROM` for single trees and
+            large ones.
 
     Raises:
         ConfigError: a row is not contiguous, or lies on an accelerator.
@@ -116,7 +119,8 @@ def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | N
     strides += [0 if rows is None else rows.stride(0) for rows in matrices]
     sizes = (weights.trees, weights.nodes, weights.width, weights.depth, activation_number(weights.activation))
     if group is None:
-        group = GROUP_FROM if weights.trees == 1 else 0
+        size = weights.trees * weights.nodes * weights.rows * weights.width * weights.w_in.element_size()
+        group = GROUP_FROM if weights.trees == 1 or size >= LARGE else 0
     limits = (cache or cache_size() // 2, group)
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     return np.array([*addresses, *strides, *sizes, *limits], dtype=np.int64)
