@@ -104,8 +104,8 @@ def numbers_of(weights: TreeWeights, *, cache: int | None = None, group: int | N
     Args:
         weights: trees whose rows are contiguous, on the CPU.
         cache: bytes of rows that a stage of a grouped batch may read; half of the core's own cache by default.
-        group: least number of tokens that are grouped by path, 0 for never; by default `GROUP_FROM` for single trees and
-            large ones.
+        group: least number of tokens that are grouped by path, 0 for never; by default `GROUP_FROM` for single and
+            for large trees.
 
     Raises:
         ConfigError: a row is not contiguous, or lies on an accelerator.
