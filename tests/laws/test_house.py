@@ -26,6 +26,7 @@ HEAVY = {
     "pydantic",
     "rich",
     "matplotlib",
+    "numba",
 }
 ONLY_IN = {
     "peft": ("healing",),
@@ -40,6 +41,7 @@ ONLY_IN = {
     "datasketch": ("corpus",),
     "sentence_transformers": ("corpus",),
     "gguf": ("assets", "exporting"),
+    "numba": ("conditional/kernels",),
 }
 
 
