@@ -7,7 +7,7 @@ twin of the model. Its gradients go to the fp32 weights that the optimizer steps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minigpt.healing.attention import has_packed_attention
 from minigpt.healing.buffers import Buffers
+from minigpt.healing.capture import capture
 from minigpt.healing.data import MIN_TOKENS, PaddedBatch, TokenText, max_packed_windows, pieces_of
 from minigpt.healing.fused import compiled_layers, fused_kernels
 from minigpt.healing.losses import Slope, healing_gradient, row_gradients
@@ -26,8 +27,6 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import head_dim
 from minigpt.transformer.logits import logits_at
 
-# Steps that run before the capture, so that kernels and buffers are set up outside of the graph.
-WARM_UP_STEPS = 2
 # Sentence for the user about what a captured step needs.
 GRAPH_REQUIREMENTS = (
     "a graph needs torch 2.11 or later, a GPU of the Ampere generation or later, attention that is plainly causal "
@@ -87,7 +86,7 @@ class GraphedSteps:
         self.device = self.parameters[0].device
         self.twin = deepcopy(model).to(torch.bfloat16)
         self.weights: list[Tensor] = [p for p in self.twin.parameters() if p.requires_grad]
-        self.graph: Any = None
+        self.replay: Callable[[], Any] | None = None
         self.slope: Slope = row_gradients
         self.tokens = max(recipe.tokens_per_step, recipe.window)
         self.buffers = self._empty_buffers(self.tokens // MIN_TOKENS)
@@ -129,11 +128,11 @@ class GraphedSteps:
         if isinstance(self.teacher, TeacherMemory) and batch.origins is None:
             raise ValueError("the memory of a teacher is read by places in the text, which this batch does not have")
         self.buffers.fill(batch)
-        if self.graph is None:
-            self.graph = self._capture()
+        if self.replay is None:
+            self.replay = self._capture()
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.parameters)
-            self.graph.replay()
+            self.replay()
             torch._foreach_copy_(*self._gradient_pairs())
 
     def refreshed_twin(self) -> Any:
@@ -160,8 +159,8 @@ class GraphedSteps:
         pairs: list[Any] = [(parameter.grad, twin.grad) for parameter, twin in both if twin.grad is not None]
         return [target for target, _ in pairs], [source for _, source in pairs]
 
-    def _capture(self) -> Any:
-        """Capture the step with compiled layers or fused kernels, and return its graph.
+    def _capture(self) -> Callable[[], Any]:
+        """Capture the step with compiled layers or fused kernels, and return the function that runs it again.
 
         Compiled layers are plain again afterwards, because dev text comes in many shapes.
         """
@@ -178,19 +177,12 @@ class GraphedSteps:
         with fused_kernels(*models):
             return self._record()
 
-    def _record(self) -> Any:
-        """Run the step a few times on a stream of its own, then capture it as a CUDA graph."""
-        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), torch.enable_grad():
-            for _ in range(WARM_UP_STEPS):
-                self._step()
-        torch.cuda.current_stream().wait_stream(stream)
-        self.twin.zero_grad(set_to_none=True)  # before the capture, which gives free memory back
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), torch.enable_grad():
-            self._step()
-        return graph
+    def _record(self) -> Callable[[], Any]:
+        """Capture the step as it runs now, and return the function that runs it again."""
+        with torch.enable_grad():
+            # Gradients of the first runs are dropped before the capture, which gives their memory back.
+            replay, _ = capture(self._step, before_capture=lambda: self.twin.zero_grad(set_to_none=True))
+        return replay
 
 
 def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:

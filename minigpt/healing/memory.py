@@ -8,6 +8,7 @@ teacher gives with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 from minigpt.healing.buffers import Buffers
+from minigpt.healing.capture import capture
 from minigpt.healing.data import TokenText, first_fit_batches, pad_pieces, pieces_of, split_into_pools
+from minigpt.healing.fused import fused_kernels
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
 
@@ -88,17 +91,41 @@ def build_memory(teacher: Teacher, text: TokenText, buffers: Buffers, reporter: 
         for pool in split_into_pools(usable, tokens)
         for batch in first_fit_batches(pool, tokens, buffers.max_windows)
     ]
+    read: Callable[[], Tensor] | None = None
     for batch in reporter.track(batches, title="Asking the teacher", total=len(batches)):
         padded = pad_pieces(batch)
         buffers.fill(padded)
         used = int(padded.lengths.sum())
-        batch_states = teacher.states(buffers.ids, buffers.packing)[:used]
+        if read is None:
+            read = _reader(teacher, buffers)
+        batch_states = read()[:used]
         if states is None:
             if not _head_reproduces_logits(teacher, buffers, batch_states):
                 return None
             states = batch_states.new_empty(sum(map(len, usable)), batch_states.shape[1])
         states[buffers.origins[:used]] = batch_states
     return None if states is None else TeacherMemory(teacher=teacher, states=states)
+
+
+def _reader(teacher: Teacher, buffers: Buffers) -> Callable[[], Tensor]:
+    """Return a function that lets the teacher read the buffers, captured as a graph on a GPU.
+
+    It returns the last hidden states [tokens, hidden], which its next call may overwrite.
+    """
+
+    def read() -> Tensor:
+        return teacher.states(buffers.ids, buffers.packing)
+
+    if not buffers.ids.is_cuda:
+        return read
+    with fused_kernels(teacher.model):
+        replay, states = capture(read)
+
+    def read_again() -> Tensor:
+        replay()
+        return states
+
+    return read_again
 
 
 def _head_reproduces_logits(teacher: Teacher, buffers: Buffers, states: Tensor) -> bool:

@@ -78,8 +78,9 @@ class Run:
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
         if teacher_fits and all(can_capture(model, recipe, self.device) for model in self.models):
-            compiled = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS
-            self.steps = GraphedSteps(model, teacher, recipe, self.parameters, compiled=compiled)
+            # Compiling takes as long as some hundred steps, and a run with patience may end after as many.
+            is_long = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS and not recipe.patience
+            self.steps = GraphedSteps(model, teacher, recipe, self.parameters, compiled=is_long)
 
     def train(
         self, text: TokenText, title: str, reporter: Reporter, checkpoint: Path | None = None, run_id: str = ""

@@ -22,7 +22,7 @@ BACK_OFF_DIVISOR = 4
 # A shortened run rises to its peak in at most one part in this many of its steps.
 LEAST_WARMUP_SHARE = 10
 # Most evaluations, about, of the long run after a search.
-LONG_RUN_EVALUATIONS = 24
+LONG_RUN_EVALUATIONS = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,9 +158,9 @@ PRESETS: Mapping[str, Settings] = {
     "standard": STANDARD,
     "thorough": replace(
         STANDARD,
-        text=replace(STANDARD.text, sampled=24_000),
+        text=replace(STANDARD.text, sampled=18_000),
         tune=replace(STANDARD.tune, shorter=(0.5,), longer=2.0, muon=(0.5,)),
-        heal=replace(STANDARD.heal, steps=3200, evaluate_every=400, average=0.995),
+        heal=replace(STANDARD.heal, steps=2400, evaluate_every=300, average=0.995),
     ),
 }
 

@@ -79,12 +79,12 @@ def test_a_short_run_warms_up_in_a_tenth_of_its_steps() -> None:
     attempts = [attempt(SETTINGS.recipe().at(factor * 2e-4), 0.5) for factor in SETTINGS.rates]
     following = next_recipe(SETTINGS, attempts)
     assert following is not None and (following.steps, following.warmup) == (100, 10)
-    assert long_run(SETTINGS, attempts, 1600, ends_early=True).warmup == 30
+    assert long_run(SETTINGS, attempts, 3200, ends_early=True).warmup == 30
 
 
-def test_the_long_run_looks_two_dozen_times_and_gives_up_after_three() -> None:
+def test_the_long_run_looks_four_dozen_times_and_gives_up_after_three() -> None:
     attempts = [attempt(SETTINGS.recipe(), 0.5)]
-    recipe_of_long = long_run(SETTINGS, attempts, 1600, ends_early=True)
+    recipe_of_long = long_run(SETTINGS, attempts, 3200, ends_early=True)
     assert (recipe_of_long.evaluate_every, recipe_of_long.patience) == (66, 198)
     assert long_run(SETTINGS, attempts, 1600, ends_early=False).patience == 0
     assert long_run(SETTINGS, attempts, 160, ends_early=True).evaluate_every == SETTINGS.evaluate_every
