@@ -19,6 +19,7 @@ COMMANDS = {
     "build": ("minigpt.cli.build:build", "Build a smaller specialist for one or more domains."),
     "eval": ("minigpt.cli.evaluate:evaluate", "Measure any causal model on a domain."),
     "compare": ("minigpt.cli.compare:compare", "Compare reports side by side, and check gates in scripts."),
+    "open": ("minigpt.cli.open:open_page", "Show the page of a build, and decide by gates."),
     "catalog": ("minigpt.cli.catalog:catalog", "List, show, add, remove and verify finished models."),
     "domains": ("minigpt.cli.domains:domains", "List, show, validate and create domain definitions."),
     "corpus": ("minigpt.cli.corpus:corpus", "Show where a domain's text comes from and what it holds."),

@@ -23,6 +23,8 @@ from minigpt.pipeline.settings import PRESETS, Settings
 from minigpt.pipeline.workspace import Workspace
 from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
+from minigpt.report.page import FILE_NAME as PAGE
+from minigpt.report.page import write_page
 from minigpt.results import BuildReport, StageReport
 from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Shape
@@ -55,6 +57,7 @@ def finish(
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
         write_card(result, workspace.model)
+        write_page(result, workspace.root / PAGE)
         report.save(result, workspace.report)
         register_and_slim(workspace)
     return result

@@ -108,7 +108,7 @@ class Workspace:
         """Delete everything that this build wrote, and nothing else."""
         for path in (self.work, self.model):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "report.svg"):
+        for name in ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "report.svg", "report.html"):
             (self.root / name).unlink(missing_ok=True)
 
 

@@ -105,7 +105,7 @@ def _results(gate: Gate, expression: str, name: str, report: BuildReport) -> lis
     """Select the final-stage results that the gate checks."""
     measured = [result for result in final_stage(report).metrics if result.metric == gate.metric]
     if gate.task is None:
-        selected = [result for result in measured if _is_main(report, result)]
+        selected = [result for result in measured if is_main(report, result)]
     else:
         names = {gate.task, f"{report.domain}/{gate.task}"}
         selected = [result for result in measured if result.task in names]
@@ -118,7 +118,7 @@ def _results(gate: Gate, expression: str, name: str, report: BuildReport) -> lis
     return selected
 
 
-def _is_main(report: BuildReport, result: MetricResult) -> bool:
+def is_main(report: BuildReport, result: MetricResult) -> bool:
     """Check whether a gate without a task looks at a result: the domain's own text, or one of its question sets."""
     own_questions = result.task.startswith(f"{report.domain}/") and result.metric in QUESTION_METRICS
     return result.task == report.domain or own_questions

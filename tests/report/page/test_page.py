@@ -1,0 +1,142 @@
+"""Tests of the page of a build: it stands alone, shows the figures of the report, and runs nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from minigpt.report.page import render_page, write_page
+from minigpt.report.page.charts import Ratio, curve, kept_columns, scale_of, span
+from minigpt.report.page.rows import ratio_rows
+from minigpt.results import BuildReport
+from tests.support.reports import make_report, metric, with_metrics
+
+HOSTILE = '<script>alert("x")</script>\x1b[31m & more'
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text, and checks that every element is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parse(html: str) -> Page:
+    page = Page()
+    page.feed(html)
+    assert page.open == []
+    return page
+
+
+def hostile_report() -> BuildReport:
+    """A report whose every foreign text tries to leave its place."""
+    report = make_report()
+    stages = tuple(
+        replace(stage, sample=HOSTILE, training=stage.training and replace(stage.training, recipe=HOSTILE))
+        for stage in report.stages
+    )
+    sources = tuple(replace(source, name=HOSTILE, license=HOSTILE, citation=HOSTILE) for source in report.attributions)
+    return replace(
+        report,
+        stages=stages,
+        attributions=sources,
+        description=HOSTILE,
+        notes=(HOSTILE,),
+        sample_prompt=HOSTILE,
+        device=HOSTILE,
+        method=HOSTILE,
+        overrides={"heal.steps": HOSTILE},
+    )
+
+
+@pytest.mark.parametrize("report", [make_report(), make_report(tuned=False), hostile_report()])
+def test_the_page_is_whole_and_loads_nothing(report: BuildReport) -> None:
+    page = parse(render_page(report))
+    assert not {"script", "iframe", "link", "img", "object"} & set(page.tags)
+    assert not any(name in {"src", "href"} or name.startswith("on") for name, _ in page.attributes)
+    assert "url(" not in render_page(report) and "@import" not in render_page(report)
+
+
+def test_foreign_text_stays_text() -> None:
+    html = render_page(hostile_report())
+    assert "<script" not in html and "\x1b" not in html
+    assert html.count("&lt;script&gt;") >= 9
+
+
+def test_the_figures_are_those_of_the_report() -> None:
+    report = make_report()
+    text = re.sub(r"\s+", " ", parse(render_page(report)).text)
+    healed = report.stage("healed")
+    assert healed is not None
+    for result in healed.metrics:
+        if result.metric == "bits_per_byte":
+            assert f"{result.value:.3f}" in text
+    for row in ratio_rows(report):
+        assert f"{row.ratio.value:.3f}×" in text and f"{row.ratio.low:.3f} to {row.ratio.high:.3f}" in text
+    assert f"{report.shape_after.vocab_size:,}" in text
+
+
+def test_a_ratio_has_the_interval_of_its_paired_difference() -> None:
+    parent = (metric("medical", "bits_per_byte", 0.8),)
+    healed = (metric("medical", "bits_per_byte", 0.76, paired=(-0.04, -0.06, -0.02)),)
+    (row,) = ratio_rows(with_metrics(make_report(tuned=False), parent=parent, healed=healed))
+    ends = (row.ratio.value, row.ratio.low, row.ratio.high)
+    assert ends == pytest.approx((0.95, 0.925, 0.975))
+    assert (row.against, row.verdict) == ("parent", "better")
+
+
+def test_pictures_of_ratios_share_a_scale_that_holds_them_all() -> None:
+    ratios = [Ratio(value=0.9, low=0.85, high=0.95), Ratio(value=1.4, low=1.3, high=1.5)]
+    low, high = scale_of(ratios)
+    assert low < 0.85 and high > 1.5
+    assert 'class="good"' in span(ratios[0], (low, high), "t") and 'class="bad"' in span(ratios[1], (low, high), "t")
+    assert 'class="even"' in span(Ratio(value=1.0, low=0.9, high=1.1), (low, high), "t")
+
+
+def test_a_column_is_as_high_as_what_was_kept() -> None:
+    picture = kept_columns([4, 2, 0], 4, "units")
+    heights = re.findall(r'class="kept"[^>]*height="([0-9.]+)"', picture)
+    assert [float(height) for height in heights] == [54, 27, 0]
+    assert picture.count("<line") == 1  # the removed layer
+
+
+def test_a_curve_needs_two_points() -> None:
+    assert curve([], "t") == curve([(0, 1.0)], "t") == ""
+    assert curve([(0, 1.0), (10, 0.5)], 'a "t"').count("<circle") == 1
+    assert 'a "t"' not in curve([(0, 1.0), (10, 0.5)], 'a "t"')
+
+
+def test_it_is_written_beside_the_report_and_is_small(tmp_path: Path) -> None:
+    write_page(make_report(), tmp_path)
+    html = (tmp_path / "report.html").read_bytes()
+    assert html.startswith(b"<!doctype html>") and len(html) < 1_000_000
+
+
+def test_the_decision_follows_the_gates() -> None:
+    assert "Do not ship" in render_page(make_report(), ["bits_per_byte>0.1x"])
+    assert ">Ship<" in render_page(make_report(), ["bits_per_byte>9x"]).replace("</b>", "<")
