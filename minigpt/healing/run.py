@@ -21,6 +21,7 @@ from minigpt.healing.data import Bound, PaddedBatch, TokenText, epochs, with_noi
 from minigpt.healing.forward import autocast, bits_per_byte
 from minigpt.healing.fused import MIN_COMPILED_TOKENS
 from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
+from minigpt.healing.interrupts import deferred_interrupts
 from minigpt.healing.losses import healing_gradient
 from minigpt.healing.muon import optimizer_for
 from minigpt.healing.recipe import Recipe
@@ -99,6 +100,7 @@ class Run:
         if plain and self.steps is None and self.device.type == "cuda":
             reporter.note(f"{title} runs without a CUDA graph and is two to three times slower: {GRAPH_REQUIREMENTS}")
         with ExitStack() as stack:
+            interrupts = stack.enter_context(deferred_interrupts())
             if self.steps is not None:
                 stack.enter_context(causal_attention(*self.models, self.steps.twin))
             self._prepare(text, reporter)
@@ -107,8 +109,10 @@ class Run:
                 if self._evaluate_and_tell(reporter):
                     return
                 self.advance(next(batches))
-                if checkpoint is not None and time.perf_counter() - self.saved >= CHECKPOINT_SECONDS:
+                is_due = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
+                if checkpoint is not None and (is_due or interrupts.pending is not None):
                     self.save(checkpoint, run_id, reporter)
+                interrupts.deliver()
             self._evaluate_and_tell(reporter, last=True)
 
     def batches(self, text: TokenText) -> Iterator[PaddedBatch]:

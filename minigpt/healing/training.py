@@ -51,7 +51,8 @@ def train(
         backs_off: start over at a lower learning rate (divided by `BACK_OFF_DIVISOR`, at most `MAX_BACK_OFFS` times) if
             the dev loss rises and has never been below its start, or if the whole run gains nothing. Use it where the
             recipe's rate may be too high for the model, as for families that it was not measured on.
-        checkpoint: file to resume from, written at most every five minutes and deleted when the run is done. A file
+        checkpoint: file to resume from, written at most every five minutes and when the run is interrupted, and deleted
+            when it is done. A file
             that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
         reporter: receives the progress.
