@@ -52,8 +52,7 @@ def train(
             the dev loss rises and has never been below its start, or if the whole run gains nothing. Use it where the
             recipe's rate may be too high for the model, as for families that it was not measured on.
         checkpoint: file to resume from, written at most every five minutes and when the run is interrupted, and deleted
-            when it is done. A file
-            that is damaged or belongs to another model, text, recipe or seed is ignored.
+            when it is done. A file that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
         reporter: receives the progress.
 
