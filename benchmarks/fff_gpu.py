@@ -132,7 +132,7 @@ def in_tf32(run: Run, allowed: bool) -> Run:
     return rounded
 
 
-def dense_runs(shape: Shape, layers: Mapping[tuple[int, str], Dense], with_compiler: bool) -> Iterator[tuple[str, Run]]:
+def dense_runs(layers: Mapping[tuple[int, str], Dense], with_compiler: bool) -> Iterator[tuple[str, Run]]:
     """Yield the dense layers by name: neurons, dtype and form."""
     for (neurons, name), dense in layers.items():
         if name == "bf16":
@@ -167,8 +167,13 @@ def tree_runs(
             facts |= {"kernel": f"triton {form}", "usual": form == usual}
             facts["bytes"] = bytes_needed(weights, tokens[0], visits)
             room = torch.empty_like(tokens[0])
-            assert torch.equal(ready(tokens[0], room), y)
+            assert differing(ready(tokens[0], room), y) <= len(y) // 1000, "without paths the output is another"
             yield f"triton {form} {name}", lambda x, run=ready, out=room: run(x, out), facts
+
+
+def differing(one: Tensor, other: Tensor) -> int:
+    """Count the tokens whose outputs differ by more than rounding; a score next to zero may fall either way."""
+    return int(((one - other).abs() > 2e-2 * (1 + other.abs())).any(-1).sum())
 
 
 def tokens_of(batch: int, width: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
@@ -181,21 +186,20 @@ def tokens_of(batch: int, width: int, generator: torch.Generator) -> dict[str, l
 def cell(
     shape: Shape,
     trees: Mapping[str, TreeWeights],
-    layers: Mapping[tuple[int, str], Dense],
+    dense: Mapping[str, Run],
     batch: int,
     options: argparse.Namespace,
-) -> tuple[GpuContest, dict[str, dict[str, Any]], dict[str, Run]]:
-    """Check and time one batch size of one shape: the contest, what is known of the trees, and the dense layers."""
+) -> tuple[GpuContest, dict[str, dict[str, Any]]]:
+    """Check and time one batch size of one shape: the contest, and what is known of the trees."""
     inputs = tokens_of(batch, shape.width, torch.Generator().manual_seed(batch))
     runs, facts = {}, {}
     for name, run, known in tree_runs(trees, options.forms, inputs):
         runs[name], facts[name] = run, known
-    dense = dict(dense_runs(shape, layers, options.compile))
     feed = {name: inputs["bf16" if "fp32" not in name and "tf32" not in name else "fp32"] for name in (*dense, *runs)}
     contest = GpuContest({**dense, **runs}, feed, options.slice)
     for _ in range(options.rounds):
         contest.round()
-    return contest, facts, dense
+    return contest, facts
 
 
 def measured(shape: Shape, options: argparse.Namespace, rows_of: Callable[..., list[dict[str, Any]]]) -> Iterator[Any]:
@@ -214,8 +218,10 @@ def measured(shape: Shape, options: argparse.Namespace, rows_of: Callable[..., l
         for neurons in shape.dense
         for name in ("fp32", "bf16")
     }
+    torch.compiler.reset()
+    dense = dict(dense_runs(layers, options.compile))
     for batch in options.batches:
-        contest, facts, dense = cell(shape, trees, layers, batch, options)
+        contest, facts = cell(shape, trees, dense, batch, options)
         rows = rows_of(shape, batch, contest, facts, dense)
         for row in rows:
             row["device"], row["empty_seconds_cold"] = "cuda", median(contest.empty)

@@ -50,7 +50,7 @@ def check(weights: TreeWeights, x: torch.Tensor, form: Any) -> Visits:
     """Compare a form with the plain function along the paths that it took, and return these."""
     ready = triton_gpu.prepare(weights, form=form)
     y, visits = ready.visit(x)
-    assert torch.equal(ready(x), y)
+    torch.testing.assert_close(ready(x), y)
     visits, here = Visits(visits.path.cpu(), visits.score.cpu(), visits.gate.cpu()), back(weights)
     check_path(here, x.cpu().float(), visits)
     w = here.plain()
