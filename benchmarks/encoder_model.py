@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -87,13 +87,21 @@ ARMS: Mapping[str, Make | None] = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """The encoder and its tokenizer."""
+    """The encoder, its tokenizer, and the ids of texts that were encoded before."""
 
     model: Any
     tokenizer: Any
+    known: dict[tuple[str, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the ids of texts and where text is: [texts, LENGTH]."""
+        key = tuple(texts)
+        if key not in self.known:
+            self.known[key] = self._encoded(texts)
+        return self.known[key]
+
+    def _encoded(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return what `encode` does."""
         rows = self.tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
         )

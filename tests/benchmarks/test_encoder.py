@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
         for answer, number in zip(generator.choices(own, k=300), generator.choices(range(4), k=300), strict=True):
             choices = generator.sample([word for word in own if word != answer], 3)
             choices.insert(number, answer)
-            asked.append({"question": f"{answer} {answer}", "choices": choices, "answer": number})
+            asked.append({"question": f"defined as follows {answer}", "choices": choices, "answer": number})
         for name, lines in (("corpus_train", rows), ("mcq_glossary", asked)):
             text = "\n".join(json.dumps(line) for line in lines)
             (tmp_path / domain / f"{name}.jsonl").write_text(text, "utf-8")

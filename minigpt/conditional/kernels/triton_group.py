@@ -15,46 +15,18 @@ import triton.language as tl
 from minigpt.conditional.kernels.triton_parts import activate, kernel, level_of, node_of
 
 
+# fmt: off
 @kernel
 def stage(
-    x_ptr: tl.tensor,
-    order_ptr: tl.tensor,
-    key_ptr: tl.tensor,
-    value_ptr: tl.tensor,
-    next_ptr: tl.tensor,
-    rank_ptr: tl.tensor,
-    count_ptr: tl.tensor,
-    path_ptr: tl.tensor,
-    score_ptr: tl.tensor,
-    gate_ptr: tl.tensor,
-    in_ptr: tl.tensor,
-    open_ptr: tl.tensor,
-    out_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    scale_ptr: tl.tensor,
-    row_in: tl.tensor,
-    row_open: tl.tensor,
-    row_out: tl.tensor,
-    tree_in: tl.tensor,
-    tree_open: tl.tensor,
-    tree_out: tl.tensor,
-    tokens: tl.tensor,
-    TREES: tl.constexpr,
-    NODES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    LEVELS: tl.constexpr,
-    ACT: tl.constexpr,
-    GATED: tl.constexpr,
-    BIASED: tl.constexpr,
-    SCALED: tl.constexpr,
-    KEEP: tl.constexpr,
-    FIRST: tl.constexpr,
-    DEPTH: tl.constexpr,
-    ROOM: tl.constexpr,
-    STAGES: tl.constexpr,
-    TILE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDE: tl.constexpr,
+    x_ptr: tl.tensor, order_ptr: tl.tensor, key_ptr: tl.tensor, value_ptr: tl.tensor, next_ptr: tl.tensor,
+    rank_ptr: tl.tensor, count_ptr: tl.tensor, path_ptr: tl.tensor, score_ptr: tl.tensor, gate_ptr: tl.tensor,
+    in_ptr: tl.tensor, open_ptr: tl.tensor, out_ptr: tl.tensor, bias_ptr: tl.tensor, scale_ptr: tl.tensor,
+    row_in: tl.tensor, row_open: tl.tensor, row_out: tl.tensor,
+    tree_in: tl.tensor, tree_open: tl.tensor, tree_out: tl.tensor, tokens: tl.tensor,
+    TREES: tl.constexpr, NODES: tl.constexpr, WIDTH: tl.constexpr, LEVELS: tl.constexpr, ACT: tl.constexpr,
+    GATED: tl.constexpr, BIASED: tl.constexpr, SCALED: tl.constexpr, KEEP: tl.constexpr,
+    FIRST: tl.constexpr, DEPTH: tl.constexpr, ROOM: tl.constexpr, STAGES: tl.constexpr,
+    TILE: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ) -> None:
     """Take a tile of tokens through `DEPTH` levels from level `FIRST`, and count who goes where."""
     tree, spot = tl.program_id(1).to(tl.int64), tl.program_id(0) * TILE + tl.arange(0, TILE)
@@ -89,7 +61,7 @@ def stage(
     on, at = _paths(
         path_ptr, score_ptr, gate_ptr, place, scores, gates, key, spot < tokens,
         LEVELS, GATED, KEEP, FIRST, DEPTH, ROOM, TILE,
-    )  # fmt: skip
+    )
     values = tl.where(on, values * outs, 0.0)
     number = tree * STAGES + FIRST // DEPTH
     where = value_ptr + (number * tokens + token[:, None]) * ROOM + local[None, :]
@@ -99,6 +71,7 @@ def stage(
         rank = tl.atomic_add(count_ptr + (tree << (FIRST + DEPTH)) + goes, 1, mask=spot < tokens, sem="relaxed")
         tl.store(next_ptr + tree * tokens + token, goes, mask=spot < tokens)
         tl.store(rank_ptr + tree * tokens + token, rank, mask=spot < tokens)
+# fmt: on
 
 
 @kernel
