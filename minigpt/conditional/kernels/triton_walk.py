@@ -15,39 +15,17 @@ import triton.language as tl
 from minigpt.conditional.kernels.triton_parts import activate, kernel, level_of, node_of
 
 
+# fmt: off
 @kernel
 def walk(
-    x_ptr: tl.tensor,
-    y_ptr: tl.tensor,
-    part_ptr: tl.tensor,
-    count_ptr: tl.tensor,
-    path_ptr: tl.tensor,
-    score_ptr: tl.tensor,
-    gate_ptr: tl.tensor,
-    in_ptr: tl.tensor,
-    open_ptr: tl.tensor,
-    out_ptr: tl.tensor,
-    bias_ptr: tl.tensor,
-    scale_ptr: tl.tensor,
-    row_in: tl.tensor,
-    row_open: tl.tensor,
-    row_out: tl.tensor,
-    tree_in: tl.tensor,
-    tree_open: tl.tensor,
-    tree_out: tl.tensor,
-    TREES: tl.constexpr,
-    NODES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    LEVELS: tl.constexpr,
-    ACT: tl.constexpr,
-    GATED: tl.constexpr,
-    BIASED: tl.constexpr,
-    SCALED: tl.constexpr,
-    KEEP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PIECE: tl.constexpr,
-    ROOM: tl.constexpr,
-    AHEAD: tl.constexpr,
+    x_ptr: tl.tensor, y_ptr: tl.tensor, part_ptr: tl.tensor, count_ptr: tl.tensor,
+    path_ptr: tl.tensor, score_ptr: tl.tensor, gate_ptr: tl.tensor,
+    in_ptr: tl.tensor, open_ptr: tl.tensor, out_ptr: tl.tensor, bias_ptr: tl.tensor, scale_ptr: tl.tensor,
+    row_in: tl.tensor, row_open: tl.tensor, row_out: tl.tensor,
+    tree_in: tl.tensor, tree_open: tl.tensor, tree_out: tl.tensor,
+    TREES: tl.constexpr, NODES: tl.constexpr, WIDTH: tl.constexpr, LEVELS: tl.constexpr, ACT: tl.constexpr,
+    GATED: tl.constexpr, BIASED: tl.constexpr, SCALED: tl.constexpr, KEEP: tl.constexpr,
+    BLOCK: tl.constexpr, PIECE: tl.constexpr, ROOM: tl.constexpr, AHEAD: tl.constexpr,
 ) -> None:
     """Compute one tree for one token; `open` stands for the gate's rows."""
     token, tree = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
@@ -90,6 +68,7 @@ def walk(
         part_ptr += token * TREES * WIDTH
         _add_up(part_ptr + tree * WIDTH, rows, row_out, nodes, values, WIDTH, LEVELS, BLOCK, PIECE, ROOM)
         _combine(y_ptr + token * WIDTH, part_ptr, count_ptr + token, TREES, WIDTH, BLOCK)
+# fmt: on
 
 
 @kernel
