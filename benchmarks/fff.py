@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -140,6 +141,18 @@ def cell(
         if number == 2:
             names = [*best_of(contest, dense).values(), *runs]
         contest.round(names, cold=batch <= 64)
+    return rows_of(shape, batch, contest, facts, dense, speed)
+
+
+def rows_of(
+    shape: Shape,
+    batch: int,
+    contest: Any,
+    facts: Mapping[str, Mapping[str, Any]],
+    dense: Mapping[str, Run],
+    speed: float,
+) -> list[dict[str, Any]]:
+    """Return a row for each dense layer at its best and for each kernel; `speed` is that of memory."""
     best = best_of(contest, dense)
     rows = [row(shape, batch, contest, name, best, {"dtype": key[1], "kernel": name}) for key, name in best.items()]
     for name, known in facts.items():
@@ -148,7 +161,7 @@ def cell(
     return rows
 
 
-def best_of(contest: Contest, dense: Mapping[str, Run]) -> dict[tuple[int, str], str]:
+def best_of(contest: Any, dense: Mapping[str, Run]) -> dict[tuple[int, str], str]:
     """Return the fastest form of each dense layer by neurons and dtype."""
     best: dict[tuple[int, str], str] = {}
     for name in dense:
@@ -162,7 +175,7 @@ def best_of(contest: Contest, dense: Mapping[str, Run]) -> dict[tuple[int, str],
 def row(
     shape: Shape,
     batch: int,
-    contest: Contest,
+    contest: Any,
     name: str,
     best: Mapping[tuple[int, str], str],
     facts: Mapping[str, Any],
@@ -171,14 +184,17 @@ def row(
     seconds = median(contest.seconds[name])
     dense = name.startswith("dense")
     neurons = int(name.split()[1]) if dense else shape.nodes
-    result = {"shape": shape.name, "batch": batch, "device": "cpu", "threads": torch.get_num_threads(), **facts}
+    result = {"shape": shape.name, "batch": batch, "device": "cpu", "threads": torch.get_num_threads()}
+    result |= facts
     result |= {"width": shape.width, "nodes": neurons, "visited": neurons if dense else shape.visited}
     result |= {"seconds": seconds, "fastest": min(contest.seconds[name]), "trees": 0 if dense else shape.trees}
     if contest.cold[name]:
         result["seconds_cold"] = median(contest.cold[name])
-    for dtype in ("fp32", "bf16"):
+    for dtype in ("fp32", "tf32", "bf16"):
         for other in shape.dense:
             rival = best.get((other, dtype))
+            if rival is None and dtype == "tf32":
+                continue  # of GPUs alone
             suffix = "" if other == shape.dense[-1] else f"_of_{other}"
             ratio = None if rival is None else median(contest.seconds[rival]) / seconds
             result[f"speedup_vs_dense_{dtype}{suffix}"] = ratio
@@ -208,6 +224,8 @@ def dispatch(kernels: list[str], calls: int = 2000) -> dict[str, float]:
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Measure everything that the options ask for."""
+    if options.device == "cuda":
+        return measured_on_gpu(options)
     torch.set_num_threads(options.threads)
     speed = bandwidth(options.threads)
     machine: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count(), "threads": options.threads}
@@ -229,10 +247,29 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     return {"machine": machine, "rows": rows}
 
 
+def measured_on_gpu(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything that the options ask for on the GPU."""
+    from benchmarks import fff_gpu  # it needs Triton
+
+    properties, speed = torch.cuda.get_device_properties(0), fff_gpu.bandwidth()
+    machine: dict[str, Any] = {"gpu": properties.name, "second_level_cache": properties.L2_cache_size}
+    machine |= {"copy_bytes_per_second": speed, "versions": versions("-", ("torch", "triton"))}
+    rows: list[dict[str, Any]] = []
+    for shape in SHAPES:
+        if shape.name in options.shapes:
+            for new in fff_gpu.measured(shape, options, partial(rows_of, speed=speed)):
+                rows += new
+                print(*map(line, new), sep="\n", flush=True)
+                write_json(options.json, {"machine": machine, "rows": rows})
+    return {"machine": machine, "rows": rows}
+
+
 def line(row: Mapping[str, Any]) -> str:
     """Describe a row in one line."""
     ratios = [row[f"speedup_vs_dense_{dtype}"] for dtype in ("fp32", "bf16")]
     text = " ".join("-" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
+    if "cold_speedup_vs_dense_bf16" in row:
+        text += f", cold {1e6 * row['seconds_cold']:.1f} us {row['cold_speedup_vs_dense_bf16']:.1f}x"
     return f"{row['shape']} {row['batch']} {row['kernel']} {row['dtype']}: {1e6 * row['seconds']:.1f} us, {text}"
 
 
@@ -244,6 +281,8 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp32", "bf16", "int8"])
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: the rows of the GPU alone")
+    parser.add_argument("--forms", nargs="+", choices=("walk", "group"), default=["walk", "group"], help="on the GPU")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--slice", type=float, default=0.01, help="seconds of a contestant in a round, at least a call")

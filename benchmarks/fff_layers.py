@@ -131,7 +131,7 @@ def check(weights: TreeWeights, x: Tensor, y: Tensor, visits: Visits) -> float:
         AssertionError: a path does not follow the scores, or an output is wrong.
     """
     exact, margin, path = weights.plain(), 0.0, visits.path.long()
-    tokens, total = x.double(), torch.zeros(x.shape, dtype=torch.float64)
+    tokens, total = x.double(), torch.zeros_like(x, dtype=torch.float64)
     decisive = exact.w_in if exact.w_gate is None else exact.w_gate
     act = reference.activation_of(weights.activation)
     for tree in range(weights.trees):

@@ -294,7 +294,7 @@ def test_names_and_shapes_that_do_not_fit_are_refused(monkeypatch: pytest.Monkey
         replace(weights, depth=3)
     with pytest.raises(ConfigError, match="does not take"):
         kernel_for(weights, torch.float64, "numba")
-    monkeypatch.setattr("minigpt.conditional.kernels.ops.has_numba", lambda: False)
+    monkeypatch.setattr("minigpt.conditional.kernels.ops.is_installed", lambda _name: False)
     assert kernel_for(weights, torch.float32) == "torch"
     with pytest.raises(ConfigError, match=r"minigpt\[conditional\]"):
         prepare(weights, kernel="numba")

@@ -15,7 +15,9 @@ from minigpt.conditional.kernels.layout import Visits, token_types
 from minigpt.conditional.kernels.weights import ROWS, TreeWeights, interleave
 from minigpt.errors import ConfigError, UnknownName
 
-KERNELS = ("auto", "numba", "cpp", "torch")
+# Kernels that need a package: the extra of minigpt that has it, or the package itself, and the package's name.
+PACKAGES = {"numba": ("minigpt[conditional]", "Numba"), "triton": ("triton", "Triton")}
+KERNELS = ("auto", "numba", "cpp", "triton", "torch")
 
 
 def tree_ffn(x: Tensor, weights: TreeWeights, *, kernel: str = "auto") -> Tensor:
@@ -26,7 +28,8 @@ def tree_ffn(x: Tensor, weights: TreeWeights, *, kernel: str = "auto") -> Tensor
     Args:
         x: tokens [..., H].
         weights: the trees; gradients need weights without scales.
-        kernel: one of `KERNELS`; "auto" takes Numba's on the CPU where it is installed, else plain torch.
+        kernel: one of `KERNELS`; "auto" takes Numba's on the CPU and Triton's on a GPU where they are installed, else
+            plain torch.
     """
     w = weights
     rows = (w.w_in, w.b_in, w.w_gate, w.w_out, w.scales)
@@ -65,24 +68,39 @@ def kernel_for(weights: TreeWeights, tokens: torch.dtype, kernel: str = "auto") 
     if kernel not in KERNELS:
         raise UnknownName("kernel", kernel, KERNELS)
     device, rows = weights.w_in.device.type, weights.w_in.dtype
-    fits = device == "cpu" and rows in ROWS and tokens in token_types(weights)
+    best = {"cpu": "numba", "cuda": "triton"}.get(device, "torch")
+    fits = rows in ROWS and tokens in token_types(weights)
     if kernel == "auto":
-        return "numba" if fits and has_numba() else "torch"
-    if kernel == "numba" and not has_numba():
-        raise ConfigError("The Numba kernel needs Numba; install minigpt[conditional], or use the torch kernel.")
-    if kernel != "torch" and not fits:
+        return best if fits and is_installed(best) else "torch"
+    if kernel in PACKAGES and not is_installed(kernel):
+        extra, package = PACKAGES[kernel]
+        raise ConfigError(f"The {package} kernel needs {package}; install {extra}, or use the torch kernel.")
+    if kernel != "torch" and not (fits and _runs_on(kernel, device)):
         raise ConfigError(f"The {kernel} kernel does not take {tokens} tokens and {rows} rows on {device}; use torch.")
     return kernel
 
 
+def _runs_on(kernel: str, device: str) -> bool:
+    """Say whether a kernel runs on a type of device."""
+    if kernel != "triton":
+        return device == "cpu"
+    from minigpt.conditional.kernels import triton_gpu
+
+    return triton_gpu.runs_on(device)
+
+
 @cache
-def has_numba() -> bool:
-    """Say whether Numba is installed."""
-    return find_spec("numba") is not None
+def is_installed(kernel: str) -> bool:
+    """Say whether the package that a kernel needs is installed; plain torch needs none."""
+    return kernel not in PACKAGES or find_spec(kernel) is not None
 
 
 def _compiled(name: str) -> Any:
     """Return the `prepare` of a compiled kernel."""
+    if name == "triton":
+        from minigpt.conditional.kernels import triton_gpu
+
+        return triton_gpu.prepare
     if name == "cpp":
         from minigpt.conditional.kernels import cpp_cpu
 
@@ -162,7 +180,12 @@ def _backward(
     """Return the gradients of tokens, input weights, biases, gate weights and output weights, in their types."""
     weights = TreeWeights(w_in, w_out, depth, activation, b_in, w_gate)
     visits = Visits(path, score, gate)
-    if kernel_for(weights, x.dtype, kernel) == "torch" or not has_numba():
+    name = kernel_for(weights, x.dtype, kernel)
+    if name == "triton":
+        from minigpt.conditional.kernels import triton_backward
+
+        grads = triton_backward.backward(_readable(weights), x, visits, grad)
+    elif name == "torch" or not is_installed("numba"):
         grads = plain.backward(weights, x, visits, grad)
     else:
         from minigpt.conditional.kernels import numba_backward
