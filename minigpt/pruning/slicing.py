@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -133,7 +133,7 @@ def slice_ffn(model: Any, layer: nn.Module, neurons: Ints) -> None:
     for path in spec.ffn_rows:
         keep_rows(linear(layer, path), index)
     keep_columns(linear(layer, spec.ffn_columns), index)
-    mlp: Any = layer.get_submodule(spec.ffn_columns.rpartition(".")[0])
+    mlp: Any = layer.get_submodule(spec.ffn_module)
     if hasattr(mlp, "intermediate_size"):
         mlp.intermediate_size = len(neurons)
 
@@ -146,7 +146,7 @@ def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
     for path in spec.key_value:
         keep_rows(linear(layer, path), key_value)
     keep_columns(linear(layer, spec.output), query)
-    attention = layer.get_submodule(spec.output.rpartition(".")[0])
+    attention = layer.get_submodule(spec.attention_module)
     for name, value in (("num_heads", len(groups) * ratio), ("num_key_value_heads", len(groups))):
         if hasattr(attention, name):
             setattr(attention, name, value)
@@ -191,9 +191,10 @@ def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
         head, ratio, parent = head_dim(config), heads_per_group(config), shape_of(config)
         if shape.kv_groups != parent.kv_groups:
             config.head_dim = head
-            config.num_key_value_heads = shape.kv_groups
+            setattr(config, arch_of(config).groups, shape.kv_groups)
             config.num_attention_heads = shape.kv_groups * ratio
-        config.intermediate_size = shape.intermediate_size
+        if shape.intermediate_size != parent.intermediate_size:
+            setattr(config, arch_of(config).width, shape.intermediate_size)
         if shape.layers != parent.layers:
             _drop_config_layers(config, plan.layers)
 
@@ -206,6 +207,11 @@ def _drop_config_layers(config: Any, kept: Ints) -> None:
     if getattr(config, "max_window_layers", None) is not None:
         config.max_window_layers = sum(index < config.max_window_layers for index in kept)
     config.num_hidden_layers = len(kept)
+
+
+def nothing(size: int) -> Callable[[Tensor], Tensor]:
+    """Make a stand-in for a module that adds nothing: it returns zeros of this size, whatever the size of its input."""
+    return lambda states: states.new_zeros(*states.shape[:-1], size)
 
 
 @contextmanager
