@@ -17,6 +17,7 @@ import inspect
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -35,6 +36,7 @@ from minigpt.pruning.slicing import (
     nothing,
     plan_shape,
     refuse_merges,
+    set_kv_groups,
     slice_attention,
     slice_ffn,
     update_config,
@@ -214,10 +216,12 @@ class _Fit:
 
     def _attention_inputs(self, index: int, output: nn.Linear, columns: Tensor) -> None:
         """Put the pruned network's inputs of o into `seen["attention_in"]`."""
-        mlp, size = self.layers[index].get_submodule(self.spec.ffn_module), output.out_features
+        layer, size = self.layers[index], output.out_features
+        mlp, attention = (layer.get_submodule(path) for path in (self.spec.ffn_module, self.spec.attention_module))
         for chunk in self.chunks:
             if self.sequential:
-                with forward_replaced(mlp, nothing(size)), _recorded(output, "sliced", chunk.seen):
+                cut = _narrow_config(attention, self.model.config, groups=len(self.plan.kv_groups[0]))
+                with cut, forward_replaced(mlp, nothing(size)), _recorded(output, "sliced", chunk.seen):
                     _call(self.layers[index], chunk.pruned, chunk.arguments[index])
                 chunk.seen["attention_in"] = chunk.seen.pop("sliced_in")
             else:
@@ -283,6 +287,21 @@ class _Fit:
         if name == "ffn":
             drift = drift + chunk.text(chunk.seen["attention_out"]) - chunk.text(chunk.seen["attention_mid"])
         return drift
+
+
+@contextmanager
+def _narrow_config(attention: Any, config: Any, *, groups: int) -> Iterator[None]:
+    """Let a cut attention read a config of its own width inside the block: some families look there at every call."""
+    before = getattr(attention, "config", None)
+    if before is None:
+        yield
+        return
+    attention.config = deepcopy(config)
+    set_kv_groups(attention.config, groups)
+    try:
+        yield
+    finally:
+        attention.config = before
 
 
 @contextmanager

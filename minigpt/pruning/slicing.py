@@ -18,6 +18,7 @@ from minigpt.transformer.arch import (
     decoder_layers,
     head_dim,
     heads_per_group,
+    kv_groups_of,
     shape_of,
 )
 from minigpt.types import Ints, PrunePlan, Shape
@@ -188,15 +189,21 @@ def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
     """Write the new widths into the config and cut its per-layer lists; keeping everything changes nothing."""
     configs = {id(config): config for config in (model.config, base_model(model).config)}
     for config in configs.values():
-        head, ratio, parent = head_dim(config), heads_per_group(config), shape_of(config)
-        if shape.kv_groups != parent.kv_groups:
-            config.head_dim = head
-            setattr(config, arch_of(config).groups, shape.kv_groups)
-            config.num_attention_heads = shape.kv_groups * ratio
+        parent = shape_of(config)
+        set_kv_groups(config, shape.kv_groups)
         if shape.intermediate_size != parent.intermediate_size:
             setattr(config, arch_of(config).width, shape.intermediate_size)
         if shape.layers != parent.layers:
             _drop_config_layers(config, plan.layers)
+
+
+def set_kv_groups(config: Any, groups: int) -> None:
+    """Write a number of KV groups and of their heads into a config; the head size stays."""
+    head, ratio = head_dim(config), heads_per_group(config)
+    if groups != kv_groups_of(config):
+        config.head_dim = head
+        setattr(config, arch_of(config).groups, groups)
+        config.num_attention_heads = groups * ratio
 
 
 def _drop_config_layers(config: Any, kept: Ints) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from minigpt.errors import PlanError, UnsupportedModel
-from minigpt.transformer.families import ARCHITECTURES, ArchSpec
+from minigpt.errors import ConfigError, PlanError, UnsupportedModel
+from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED, ArchSpec
 from minigpt.types import Ints, Shape
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def arch_of(model_or_config: Any) -> ArchSpec:
     spec = ARCHITECTURES.get(model_type)
     if spec is None:
         known = ", ".join(sorted(ARCHITECTURES))
+        reason = UNDESCRIBED.get(model_type, "their layers are not described in minigpt.transformer.families")
         raise UnsupportedModel(
-            f"Models of type {model_type!r} cannot be pruned: their layers are not described in "
-            f"minigpt.transformer.families. Choose a parent of one of these types: {known}."
+            f"Models of type {model_type!r} cannot be pruned: {reason}. Choose a parent of one of these types: {known}."
         )
     for name, wanted in spec.requires.items():
         value = getattr(config, wanted) if isinstance(wanted, str) else wanted
@@ -164,6 +164,22 @@ def check_shape(model_or_config: Any, shape: Shape) -> None:
         raise PlanError(
             f"{shape.kv_groups} KV groups mean {heads} query heads, which a {config.model_type} with hidden size "
             f"{config.hidden_size} does not load; choose one of {', '.join(map(str, legal))}."
+        )
+
+
+def check_window(model_or_config: Any, tokens: int) -> None:
+    """Refuse windows of text that are longer than a family's table of learned positions.
+
+    Raises:
+        ConfigError: says the longest window and the setting.
+    """
+    config = _config(model_or_config)
+    spec = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    most = int(getattr(config, "max_position_embeddings", tokens) or tokens)
+    if spec is not None and spec.positions is not None and tokens > most:
+        raise ConfigError(
+            f"This {spec.name} model has positions for {most} tokens, and windows of {tokens} are longer; set "
+            f"heal.window={most} (and tune.window and evaluation.window, where they are longer)."
         )
 
 

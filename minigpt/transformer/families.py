@@ -297,3 +297,30 @@ ARCHITECTURES: Mapping[str, ArchSpec] = {
         _GPT_NEOX,
     )
 }
+
+_EXPERTS = "layers of experts are not described yet"
+_STATE = "a state that runs from token to token would mix the documents of a packed window"
+_TOWERS = "the checkpoint holds a vision part; give its language model alone, as"
+
+# Well-known types that are not in the table, and why.
+UNDESCRIBED: Mapping[str, str] = {
+    "baichuan": "transformers has no stock classes for it, and code from a model's folder is never run",
+    "bert": "an encoder does not continue text; only its feed-forward layers can be made conditional",
+    "falcon_h1": _STATE,
+    "gemma3": f"{_TOWERS} type gemma3_text",
+    "gemma4_text": "its layers have heads of two sizes, which are not described yet",
+    "gpt_oss": _EXPERTS,
+    "granitemoe": _EXPERTS,
+    "lfm2": "its layers of convolutions are not described yet",
+    "mamba": _STATE,
+    "mamba2": _STATE,
+    "mixtral": _EXPERTS,
+    "olmoe": _EXPERTS,
+    "qwen2_5_vl": f"{_TOWERS} type qwen2",
+    "qwen2_moe": _EXPERTS,
+    "qwen3_5_text": f"three of four layers are linear attention, and {_STATE}",
+    "qwen3_moe": _EXPERTS,
+    "qwen3_next": f"its layers are experts and linear attention, and {_STATE}",
+    "qwen3_vl": f"{_TOWERS} type qwen3",
+    "rwkv": _STATE,
+}

@@ -31,8 +31,6 @@ class _Parts(nn.Module):
     def __init__(self, stored: nn.Module, fused: FusedProjection, sizes: tuple[int, ...], head: int) -> None:
         super().__init__()
         self.layout, self.head = fused.layout, head
-        # In a list, the stored module is no child of this one, so that nothing finds its weights twice.
-        self.stored = [stored]
         weight, bias = _rows(stored, fused.transposed)
         weights = self._split(weight, sizes)
         biases = [None] * len(sizes) if bias is None else self._split(bias, sizes)
@@ -42,16 +40,17 @@ class _Parts(nn.Module):
     def _split(self, rows: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
         """Split stored rows [rows, ...] into those of the parts."""
         if self.layout != "by_head":
-            return list(rows.split(sizes))
-        by_head = rows.unflatten(0, (-1, len(sizes), self.head))
+            return list(torch.split(rows, list(sizes)))
+        by_head = rows.reshape(-1, len(sizes), self.head, *rows.shape[1:])
         return [by_head[:, place].flatten(0, 1) for place in range(len(sizes))]
 
     def joined(self, rows: list[Tensor], dim: int) -> Tensor:
         """Put rows of the parts into the stored order, along one dimension."""
         if self.layout != "by_head":
             return torch.cat(rows, dim)
-        heads = torch.stack([part.unflatten(dim, (-1, self.head)) for part in rows], dim % rows[0].ndim + 1)
-        return heads.flatten(dim % rows[0].ndim, dim % rows[0].ndim + 2)
+        shape, dim = rows[0].shape, dim % rows[0].ndim
+        heads = [part.reshape(*shape[:dim], -1, self.head, *shape[dim + 1 :]) for part in rows]
+        return torch.stack(heads, dim + 1).flatten(dim, dim + 2)
 
     def forward(self, states: Tensor) -> Tensor:
         """Project the states by every part."""

@@ -24,8 +24,9 @@ UNUSUAL: dict[str, dict[str, Any]] = {
     "exaone4": {"sliding_window": 64, "sliding_window_pattern": 2},
     "cohere2": {"sliding_window": 64, "logit_scale": 0.5},
     "stablelm": {"use_qkv_bias": True},
-    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
-    "gpt2": {"n_inner": 64},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
+    "gpt2": {"n_inner": 64, "max_position_embeddings": 512},
+    "phi3": {"original_max_position_embeddings": 256},
 }
 
 SENTENCES = (
@@ -67,22 +68,21 @@ def tiny_config(family: str, *, vocab_size: int = 512, layers: int = 4, tied: bo
     """A config of `family`: hidden 32, FFN 64, 4 query heads in 2 KV groups of head size 8."""
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(
-        family,
-        vocab_size=vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        tie_word_embeddings=tied,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        **UNUSUAL.get(family, {}),
-    )
+    fields = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    return AutoConfig.for_model(family, **{**fields, **UNUSUAL.get(family, {})})
 
 
 def tiny_model(

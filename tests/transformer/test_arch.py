@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from minigpt.errors import PlanError, UnsupportedModel
+from minigpt.errors import ConfigError, PlanError, UnsupportedModel
 from minigpt.transformer import arch
 from minigpt.types import Shape
 from tests.support.archsuite import FAMILIES
@@ -154,6 +154,15 @@ def test_variants_that_are_not_described_are_refused(family: str, field: str, va
     setattr(config, field, value)
     with pytest.raises(UnsupportedModel, match=rf"'{family}' with {field}={value}.*choose"):
         arch.arch_of(config)
+
+
+def test_windows_end_with_the_learned_positions() -> None:
+    """A table of positions has a last row; rotary embeddings have none."""
+    arch.check_window(tiny_config("gpt2"), 512)
+    arch.check_window(tiny_config("llama"), 100_000)
+    for family in ("gpt2", "opt"):
+        with pytest.raises(ConfigError, match=r"positions for 512 tokens.*heal\.window=512"):
+            arch.check_window(tiny_config(family), 513)
 
 
 def test_layers_and_decoder_are_found() -> None:
