@@ -19,7 +19,7 @@ UNUSUAL: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
         "attention_multiplier": 0.3,
     },
-    "ministral": {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "ministral": {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]},
     "olmo3": {"sliding_window": 64},
     "exaone4": {"sliding_window": 64, "sliding_window_pattern": 2},
     "cohere2": {"sliding_window": 64, "logit_scale": 0.5},
@@ -68,7 +68,7 @@ def tiny_config(family: str, *, vocab_size: int = 512, layers: int = 4, tied: bo
     """A config of `family`: hidden 32, FFN 64, 4 query heads in 2 KV groups of head size 8."""
     from transformers import AutoConfig
 
-    fields = {
+    fields: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -82,7 +82,10 @@ def tiny_config(family: str, *, vocab_size: int = 512, layers: int = 4, tied: bo
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
-    return AutoConfig.for_model(family, **{**fields, **UNUSUAL.get(family, {})})
+    fields |= UNUSUAL.get(family, {})
+    if "layer_types" in fields:
+        fields["layer_types"] = [fields["layer_types"][index % 2] for index in range(layers)]
+    return AutoConfig.for_model(family, **fields)
 
 
 def tiny_model(
