@@ -64,6 +64,7 @@ test-llama: $(VENV)/.installed-dev $(LLAMA)/.installed ## tests of GGUF exports 
 docs: $(VENV)/.installed-dev ## write the generated pages again and build the site into site/
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_settings.py
+	$(BIN)/python docs/make_families.py
 	$(BIN)/python docs/make_picture.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
 

@@ -1,14 +1,14 @@
 """Conditional layers in place of the feed-forward layers of a Hugging Face model, in memory and back.
 
-Decoders are those of `minigpt.transformer.arch`; encoders of the BERT type and two decoder families with GELU, which
-cannot be pruned but can be made conditional, stand in a table here.
+Decoders are those of `minigpt.transformer.families`; encoders of the BERT type, and two decoder families below any
+head, stand in a table here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from minigpt.conditional.base import ConditionalFFN, DenseWeights
 from minigpt.conditional.reference import ACTIVATIONS
 from minigpt.errors import ConfigError, UnsupportedModel
-from minigpt.transformer.arch import ARCHITECTURES
+from minigpt.transformer.families import ARCHITECTURES
+from minigpt.transformer.fused import separate_projections
 
 # Other names of activations in configs, for functions that compute the same.
 _ALIASES = {"gelu_new": "gelu_pytorch_tanh", "gelu_fast": "gelu_pytorch_tanh", "swish": "silu"}
@@ -32,7 +33,7 @@ class FFNPaths:
         rows: projections into the feed-forward layer, the gate first where there is one.
         columns: projection out of it.
         replaced: module whose place a conditional layer takes.
-        bypassed: module behind it that must pass its input on then, or an empty string.
+        bypassed: modules behind it that must pass their input on then.
         below_base: whether `layers` starts at the model's base model, which differs between its heads.
     """
 
@@ -40,7 +41,7 @@ class FFNPaths:
     rows: tuple[str, ...]
     columns: str
     replaced: str = "mlp"
-    bypassed: str = ""
+    bypassed: tuple[str, ...] = ()
     below_base: bool = False
 
 
@@ -50,7 +51,7 @@ _BERT = FFNPaths(
     rows=("intermediate.dense",),
     columns="output.dense",
     replaced="intermediate",
-    bypassed="output.dense",
+    bypassed=("output.dense",),
     below_base=True,
 )
 _GPT_NEOX = FFNPaths(layers="layers", rows=("mlp.dense_h_to_4h",), columns="mlp.dense_4h_to_h", below_base=True)
@@ -65,11 +66,13 @@ def ffn_paths(model: Any) -> FFNPaths:
         UnsupportedModel: the family is in neither table.
     """
     model_type = str(getattr(model.config, "model_type", "unknown"))
-    if spec := ARCHITECTURES.get(model_type):
-        replaced = spec.ffn_columns.rpartition(".")[0]
-        return FFNPaths(layers=spec.layers, rows=spec.ffn_rows, columns=spec.ffn_columns, replaced=replaced)
     if model_type in _OTHERS:
         return _OTHERS[model_type]
+    if spec := ARCHITECTURES.get(model_type):
+        paths = FFNPaths(layers=spec.layers, rows=spec.ffn_rows, columns=spec.ffn_columns, replaced=spec.ffn_module)
+        # Where the FFN has no module of its own, its first projection makes room, and the others pass on.
+        bypassed = (spec.ffn_activation, spec.ffn_columns)
+        return replace(paths, replaced=spec.ffn_rows[0], bypassed=bypassed) if spec.ffn_outside else paths
     known = ", ".join(sorted({*ARCHITECTURES, *_OTHERS}))
     raise UnsupportedModel(
         f"The feed-forward layers of models of type {model_type!r} are not described; choose one of these: {known}."
@@ -93,7 +96,8 @@ def activation_name(config: Any) -> str:
     Raises:
         UnsupportedModel: conditional layers do not have this activation.
     """
-    name = str(getattr(config, "hidden_activation", None) or config.hidden_act)
+    names = (getattr(config, field, None) for field in ("hidden_activation", "hidden_act", "activation_function"))
+    name = str(next(filter(None, names), "of this config"))
     name = _ALIASES.get(name, name)
     if name not in ACTIVATIONS:
         raise UnsupportedModel(
@@ -104,7 +108,9 @@ def activation_name(config: Any) -> str:
 
 
 def dense_weights(model: Any, index: int) -> DenseWeights:
-    """Return the weights of a layer's dense feed-forward layer; they share memory with the model.
+    """Return the weights of a layer's dense feed-forward layer.
+
+    They share memory with the model, unless it stores several projections in one matrix.
 
     Args:
         model: a model whose layer `index` is dense.
@@ -115,8 +121,9 @@ def dense_weights(model: Any, index: int) -> DenseWeights:
         UnsupportedModel: the family is not known, a projection is not plain, or the gate has a bias.
     """
     paths, layer = ffn_paths(model), _layer(model, index)
-    *gates, first = (_linear(layer, path) for path in paths.rows)
-    last = _linear(layer, paths.columns)
+    with separate_projections(model) if model.config.model_type in ARCHITECTURES else nullcontext():
+        *gates, first = (_linear(layer, path) for path in paths.rows)
+        last = _linear(layer, paths.columns)
     if any(gate.bias is not None for gate in gates):
         raise UnsupportedModel("The gate of this model has a bias, which conditional layers do not have.")
     return DenseWeights(
@@ -196,8 +203,7 @@ def put(model: Any, layers: Mapping[int, ConditionalFFN]) -> Swap:
     for index, layer in layers.items():
         place = _layer(model, index)
         originals.append(_replace(place, paths.replaced, layer.train(model.training)))
-        if paths.bypassed:
-            originals.append(_replace(place, paths.bypassed, nn.Identity()))
+        originals += [_replace(place, path, nn.Identity()) for path in paths.bypassed]
     return Swap(tuple(originals))
 
 

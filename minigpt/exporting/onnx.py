@@ -25,7 +25,7 @@ from minigpt.exporting.request import ExportRequest, Written
 from minigpt.exporting.rounding.layers import round_layers
 from minigpt.files import atomic_path
 from minigpt.progress import Reporter
-from minigpt.transformer.arch import head_dim
+from minigpt.transformer.arch import head_dim, kv_groups_of
 
 if TYPE_CHECKING:
     from minigpt.exporting.rounding import RoundedMatrix
@@ -99,7 +99,7 @@ def trace(model: Any) -> Any:
 def sample_inputs(model: Any) -> dict[str, Any]:
     """Make inputs to trace with: a continuation of a cache of random numbers, the first row padded on the left."""
     config = model.config
-    heads, size = config.num_key_value_heads, head_dim(config)
+    heads, size = kv_groups_of(config), head_dim(config)
     cache: Any = DynamicCache(config=config)
     for layer in range(config.num_hidden_layers):
         past = torch.randn(2, 2, heads, SAMPLE_PAST, size, dtype=model.dtype)

@@ -115,7 +115,8 @@ def _target_modules(model: Any, targets: str) -> str | list[str]:
     if targets != FFN:
         return targets
     spec = arch_of(model)
-    return [path.rpartition(".")[2] for path in (*spec.ffn_rows, spec.ffn_columns)]
+    stored = dict.fromkeys(spec.stored(path) for path in (*spec.ffn_rows, spec.ffn_columns))
+    return [path.rpartition(".")[2] for path in stored]
 
 
 def _remove_peft_attributes(model: Any) -> None:

@@ -28,6 +28,7 @@ from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
 from minigpt.results import Training
+from minigpt.transformer.arch import check_window
 from minigpt.transformer.logits import logits_at
 
 # Seconds between two checkpoints.
@@ -62,6 +63,7 @@ class Run:
         *,
         stops_on_harm: bool = False,
     ) -> None:
+        check_window(model, recipe.window)
         self.stops_on_harm, self.overshot = stops_on_harm, False
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.bound, self.best_excess = bound, math.inf

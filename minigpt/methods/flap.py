@@ -18,7 +18,6 @@ from minigpt.methods.material import Material, PaperForm
 from minigpt.pruning.apply import apply_plan
 from minigpt.pruning.slicing import linear
 from minigpt.transformer.arch import (
-    ArchSpec,
     arch_of,
     decoder_layers,
     head_dim,
@@ -26,6 +25,8 @@ from minigpt.transformer.arch import (
     parameters_of,
     unit_costs,
 )
+from minigpt.transformer.families import ArchSpec
+from minigpt.transformer.fused import separate_projections
 from minigpt.types import PrunePlan
 
 
@@ -50,12 +51,13 @@ def compensated(material: Material, plan: PrunePlan) -> Any:
     One field of the config may switch on the biases of several projections: the other ones get biases of zero.
     """
     model, spec = material.model, arch_of(material.model)
-    for place, index in enumerate(plan.layers):
-        for path, means, kept, field in _bias_sites(material, index, plan.kv_groups[place], plan.ffn[place]):
-            if field:
-                compensate(linear(decoder_layers(model)[index], path), means, kept)
-        for path in _zero_bias_paths(spec):
-            ensure_bias(linear(decoder_layers(model)[index], path))
+    with separate_projections(model):
+        for place, index in enumerate(plan.layers):
+            for path, means, kept, field in _bias_sites(material, index, plan.kv_groups[place], plan.ffn[place]):
+                if field:
+                    compensate(linear(decoder_layers(model)[index], path), means, kept)
+            for path in _zero_bias_paths(spec):
+                ensure_bias(linear(decoder_layers(model)[index], path))
     _enable_biases(model.config)
     return apply_plan(model, plan)
 
@@ -98,10 +100,11 @@ def paper_form(material: Material, target: int) -> PaperForm:
     kept = keep_highest(torch.cat([scores.kv_groups.flatten(), scores.ffn.flatten()]), sizes, before - target)
     kept_groups = kept[: layers * groups].view(layers, groups)
     kept_neurons = kept[layers * groups :].view(layers, -1)
-    for index, layer in enumerate(decoder_layers(model)):
-        indices = (tuple(mask[index].nonzero().squeeze(1).tolist()) for mask in (kept_groups, kept_neurons))
-        for path, means, stay, _ in _bias_sites(material, index, *indices):
-            compensate(linear(layer, path), means, stay)
+    with separate_projections(model):
+        for index, layer in enumerate(decoder_layers(model)):
+            indices = (tuple(mask[index].nonzero().squeeze(1).tolist()) for mask in (kept_groups, kept_neurons))
+            for path, means, stay, _ in _bias_sites(material, index, *indices):
+                compensate(linear(layer, path), means, stay)
     mask_units(model, kept_groups, kept_neurons)
     return PaperForm(
         model=model,

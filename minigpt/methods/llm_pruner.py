@@ -26,6 +26,7 @@ from minigpt.transformer.arch import (
     unit_costs,
 )
 from minigpt.transformer.batches import Batch, attention_mask, split_rows
+from minigpt.transformer.fused import separate_projections
 
 # Tokens of one backward pass, which keeps every activation in memory.
 PASS_TOKENS = 2048
@@ -68,6 +69,12 @@ def gradient_products(model: Any, batches: Iterable[Batch]) -> list[dict[str, Te
     Raises:
         CorpusError: the batches hold nothing to predict.
     """
+    with separate_projections(model):
+        return _products(model, batches)
+
+
+def _products(model: Any, batches: Iterable[Batch]) -> list[dict[str, Tensor]]:
+    """Compute |g w| of a model whose projections are all layers of their own."""
     spec = arch_of(model)
     paths = (*spec.ffn_rows, spec.ffn_columns, spec.query, *spec.key_value, spec.output)
     weights = {(i, path): linear(layer, path).weight for i, layer in enumerate(decoder_layers(model)) for path in paths}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from minigpt.pruning.slicing import linear
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
+from minigpt.transformer.fused import separate_projections
 
 
 def keep_highest(scores: Tensor, sizes: Tensor, remove: int) -> Tensor:
@@ -39,7 +40,7 @@ def mask_units(model: Any, groups: Tensor, neurons: Tensor) -> None:
         neurons: neurons that each layer keeps, bool [L, I].
     """
     spec, width = arch_of(model), head_dim(model.config) * heads_per_group(model.config)
-    with torch.no_grad():
+    with separate_projections(model), torch.no_grad():
         for index, layer in enumerate(decoder_layers(model)):
             columns = groups[index].repeat_interleave(width)
             for path, kept in ((spec.output, columns), (spec.ffn_columns, neurons[index])):

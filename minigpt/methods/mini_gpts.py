@@ -26,6 +26,7 @@ from minigpt.methods.material import Material, PaperForm
 from minigpt.methods.scores import Scores
 from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, run_decoder
+from minigpt.transformer.fused import separate_projections
 
 # Tokens that go through the output head at once; the logits of a whole batch would not fit into memory.
 HEAD_ROWS = 1024
@@ -65,18 +66,12 @@ def observe(model: Any, batches: Iterable[Batch]) -> Observed:
     Raises:
         CorpusError: the batches hold no text.
     """
-    spec, layers, sums = arch_of(model), decoder_layers(model), _Sums()
-    head = model.get_output_embeddings()
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    head, sums = model.get_output_embeddings(), _Sums()
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), ExitStack() as stack:
-            for name, module in linears.items():
-                stack.callback(module.register_forward_hook(sums.linear(name, module)).remove)
-            for index, layer in enumerate(layers):
-                hook = sums.activation(str(index))
-                stack.callback(layer.get_submodule(spec.ffn_activation).register_forward_hook(hook).remove)
+        with separate_projections(model), torch.inference_mode(), ExitStack() as stack:
+            linears = _hook(model, sums, stack)
             for batch in batches:
                 sums.rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
                 states = sums.text(run_decoder(model, batch))
@@ -98,8 +93,19 @@ def observe(model: Any, batches: Iterable[Batch]) -> Observed:
             )
             for name in linears
         },
-        activations=tuple(means[f"{index}.act"] for index in range(len(layers))),
+        activations=tuple(means[f"{index}.act"] for index in range(len(decoder_layers(model)))),
     )
+
+
+def _hook(model: Any, sums: _Sums, stack: ExitStack) -> list[str]:
+    """Hold hooks on every linear layer and activation function until the stack closes; returns the layers' names."""
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for name, module in linears.items():
+        stack.callback(module.register_forward_hook(sums.linear(name, module)).remove)
+    for index, layer in enumerate(decoder_layers(model)):
+        activation = layer.get_submodule(arch_of(model).ffn_activation)
+        stack.callback(activation.register_forward_hook(sums.activation(str(index))).remove)
+    return list(linears)
 
 
 class _Sums:
@@ -170,9 +176,10 @@ def paper_form(material: Material, target: int) -> PaperForm:
     that setting it is the smallest one that leaves at most `target` parameters that are not zero, if there is one.
     """
     model = material.model
-    zeroing = _Zeroing(material, observe(model, material.batches))
-    epsilon = material.epsilon if material.epsilon is not None else zeroing.epsilon_for(target)
-    zeroing.apply(epsilon)
+    with separate_projections(model):
+        zeroing = _Zeroing(material, observe(model, material.batches))
+        epsilon = material.epsilon if material.epsilon is not None else zeroing.epsilon_for(target)
+        zeroing.apply(epsilon)
     kept = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
     return PaperForm(
         model=model,

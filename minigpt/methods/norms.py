@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt.methods.scores import WeightNorms
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, shape_of
+from minigpt.transformer.fused import separate_projections
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ def weight_norms(model: Any) -> WeightNorms:
     spec, shape = arch_of(model), shape_of(model)
     head, ratio = head_dim(model.config), heads_per_group(model.config)
     rows, down, output, group, down_abs, output_abs = [], [], [], [], [], []
-    with torch.no_grad():
+    with separate_projections(model), torch.no_grad():
         for layer in decoder_layers(model):
 
             def squares(path: str, dim: int, layer: Any = layer) -> Tensor:

@@ -21,8 +21,9 @@ from minigpt.errors import CorpusError, PlanError, UnsupportedModel
 from minigpt.methods.material import Material, PaperForm
 from minigpt.pruning.repair import layer_arguments
 from minigpt.pruning.slicing import linear
-from minigpt.transformer.arch import ArchSpec, arch_of, base_model, decoder_layers, shape_of
+from minigpt.transformer.arch import arch_of, base_model, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch
+from minigpt.transformer.families import ArchSpec
 
 # Names of the norms in front of attention, FFN and head, in the families that are supported.
 ATTENTION_NORM, FFN_NORM, FINAL_NORM = "input_layernorm", "post_attention_layernorm", "norm"
@@ -65,14 +66,14 @@ def rotate_and_slice(model: Any, batches: Iterable[Batch], width: int) -> Any:
         width: directions of the hidden size that stay; with all of them the model computes what it did before.
 
     Raises:
-        UnsupportedModel: the family also has norms behind its projections, which do not commute with a rotation.
+        UnsupportedModel: the family has norms or factors that do not commute with a rotation.
         CorpusError: the batches hold no text.
     """
     spec, layers, size = arch_of(model), list(decoder_layers(model)), int(model.config.hidden_size)
-    if spec.norms != 2:
+    if not spec.rotates:
         raise UnsupportedModel(
-            f"slicegpt needs a family with norms in front of its projections only, and {spec.name} has others; choose "
-            "another method."
+            f"slicegpt needs a family with RMS norms in front of attention and FFN and nothing else, and {spec.name} "
+            "differs; choose another method."
         )
     chunks = _chunks(model, layers, batches)
     rotation = _principal([(chunk.stream, chunk.rows) for chunk in chunks], width)
@@ -95,8 +96,8 @@ class _Layer:
 
     def __init__(self, layer: Any, spec: ArchSpec, index: int, size: int) -> None:
         self.layer, self.spec, self.index, self.size = layer, spec, index, size
-        self.attention = layer.get_submodule(spec.output.rpartition(".")[0])
-        self.mlp = layer.get_submodule(spec.ffn_columns.rpartition(".")[0])
+        self.attention = layer.get_submodule(spec.attention_module)
+        self.mlp = layer.get_submodule(spec.ffn_module)
 
     def rotate(self, chunks: list[_Chunk], rotation: Tensor, width: int) -> Tensor:
         """Rotate attention, then FFN, and move the chunks' streams behind the layer; returns the rotation there."""
@@ -215,7 +216,7 @@ def parameters_at(model: Any, width: int) -> int:
     """Count the parameters of a dense model after slicing to `width`, the residual matrices included."""
     spec, shape = arch_of(model), shape_of(model)
     layer = decoder_layers(model)[0]
-    attention = layer.get_submodule(spec.output.rpartition(".")[0])
+    attention = layer.get_submodule(spec.attention_module)
     readers = [linear(layer, path) for path in (spec.query, *spec.key_value, *spec.ffn_rows)]
     writers = [linear(layer, path) for path in (spec.output, spec.ffn_columns)]
     sides = sum(module.out_features for module in readers) + sum(module.in_features for module in writers)

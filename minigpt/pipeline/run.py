@@ -17,6 +17,7 @@ from minigpt.pipeline.settings import Settings, settings_for
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
 from minigpt.report.text import short_reference
+from minigpt.transformer.arch import check_window
 
 # Prompt of the sample generation for a domain without prompts; never the user's text.
 NEUTRAL_PROMPT = "In short,"
@@ -143,10 +144,17 @@ def load_parent(run: Run) -> assets.Parent:
 
 
 def load(run: Run, path: Path, *, training: bool = False) -> Any:
-    """Load a model on the run's device: in fp32 for training, else in the precision of measurements."""
+    """Load a model on the run's device: in fp32 for training, else in the precision of measurements.
+
+    Raises:
+        ConfigError: the model cannot read windows as long as those of the settings.
+    """
     import torch
 
-    return assets.load_model(path, dtype=torch.float32 if training else measuring_dtype(run.device), device=run.device)
+    dtype = torch.float32 if training else measuring_dtype(run.device)
+    model = assets.load_model(path, dtype=dtype, device=run.device)
+    check_window(model, run.settings.heal.window)
+    return model
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:

@@ -22,6 +22,7 @@ from minigpt.pruning.slicing import (
     update_config,
 )
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
+from minigpt.transformer.fused import separate_projections
 from minigpt.types import PrunePlan
 
 ModelT = TypeVar("ModelT")
@@ -42,11 +43,12 @@ def apply_plan(model: ModelT, plan: PrunePlan) -> ModelT:
     """
     shape = plan_shape(model, plan)
     layers = decoder_layers(model)
-    for merge in plan.merges:
-        fold_layer(model, merge)
-    for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
-        slice_ffn(model, layers[index], neurons)
-        slice_attention(model, layers[index], groups)
+    with separate_projections(model):
+        for merge in plan.merges:
+            fold_layer(model, merge)
+        for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
+            slice_ffn(model, layers[index], neurons)
+            slice_attention(model, layers[index], groups)
     keep_layers(model, plan.layers)
     update_config(model, plan, shape)
     return model
@@ -67,6 +69,7 @@ def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
     spec, layers = arch_of(model), decoder_layers(model)
     width = head_dim(model.config) * heads_per_group(model.config)
     with ExitStack() as stack:
+        stack.enter_context(separate_projections(model))
         for index, layer in enumerate(layers):
             if index not in plan.layers:
                 stack.enter_context(forward_replaced(layer, _bypass))

@@ -13,9 +13,11 @@ removing nothing changes nothing.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -31,14 +33,18 @@ from minigpt.pruning.slicing import (
     keep_layers,
     keeps_everything,
     linear,
+    nothing,
     plan_shape,
     refuse_merges,
+    set_kv_groups,
     slice_attention,
     slice_ffn,
     update_config,
 )
-from minigpt.transformer.arch import ArchSpec, arch_of, decoder_layers, head_dim, heads_per_group
+from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, residual_scale
 from minigpt.transformer.batches import Batch, run_decoder, take_tokens
+from minigpt.transformer.families import ArchSpec
+from minigpt.transformer.fused import separate_projections
 from minigpt.types import PrunePlan
 
 ModelT = TypeVar("ModelT")
@@ -131,7 +137,7 @@ def prune_with_repair(
     refuse_merges(plan, "repaired")
     fit = _Fit(model, plan, ridge=ridge, sequential=sequential, target=target)
     if not keeps_everything(model, plan):
-        with torch.no_grad():
+        with separate_projections(model), torch.no_grad():
             fit.load(take_tokens(batches, max_tokens))
             for index in reporter.track(
                 range(plan.layers[-1] + 1), title="Pruning and repair", total=plan.layers[-1] + 1
@@ -157,7 +163,8 @@ class _Fit:
     def __init__(self, model: Any, plan: PrunePlan, *, ridge: float | None, sequential: bool, target: Target) -> None:
         self.model, self.plan, self.ridge, self.sequential = model, plan, ridge, sequential
         self.spec: ArchSpec = arch_of(model)
-        self.target: Target = target if self.spec.norms == 2 and sequential else "output"
+        self.target: Target = target if self.spec.norms_after == 0 and sequential else "output"
+        self.scale = residual_scale(model.config)
         self.layers = list(decoder_layers(model))
         self.chunks: list[_Chunk] = []
         names = ("attention_before", "attention_after", "ffn_before", "ffn_after")
@@ -209,10 +216,12 @@ class _Fit:
 
     def _attention_inputs(self, index: int, output: nn.Linear, columns: Tensor) -> None:
         """Put the pruned network's inputs of o into `seen["attention_in"]`."""
-        mlp = self.layers[index].get_submodule(self.spec.ffn_columns.rpartition(".")[0])
+        layer, size = self.layers[index], output.out_features
+        mlp, attention = (layer.get_submodule(path) for path in (self.spec.ffn_module, self.spec.attention_module))
         for chunk in self.chunks:
             if self.sequential:
-                with forward_replaced(mlp, torch.zeros_like), _recorded(output, "sliced", chunk.seen):
+                cut = _narrow_config(attention, self.model.config, groups=len(self.plan.kv_groups[0]))
+                with cut, forward_replaced(mlp, nothing(size)), _recorded(output, "sliced", chunk.seen):
                     _call(self.layers[index], chunk.pruned, chunk.arguments[index])
                 chunk.seen["attention_in"] = chunk.seen.pop("sliced_in")
             else:
@@ -230,7 +239,7 @@ class _Fit:
 
     def _run_pruned(self, index: int, output: nn.Linear, down: nn.Linear) -> None:
         """Move the pruned stream through the refitted layer, by the inputs that are already known."""
-        mlp = self.layers[index].get_submodule(self.spec.ffn_columns.rpartition(".")[0])
+        mlp = self.layers[index].get_submodule(self.spec.ffn_module)
         for chunk in self.chunks:
             if self.sequential:
                 known = down(chunk.seen["ffn_in"])
@@ -241,7 +250,7 @@ class _Fit:
     @contextmanager
     def _attention_known(self, index: int, output: nn.Linear, chunk: _Chunk) -> Iterator[None]:
         """Skip the computation of attention in the pruned layer: the input of o is known."""
-        attention = self.layers[index].get_submodule(self.spec.output.rpartition(".")[0])
+        attention = self.layers[index].get_submodule(self.spec.attention_module)
         known = chunk.seen["attention_mid"] = output(chunk.seen["attention_in"])
         with forward_replaced(attention, lambda *_args, **_kwargs: (known, None)):
             yield
@@ -270,11 +279,29 @@ class _Fit:
         self.errors[f"{name}_after"].append(max(left, 0.0) / max(total, 1e-30))
 
     def _drift(self, chunk: _Chunk, name: str, parent_in: Tensor) -> Tensor:
-        """Compute the parent's residual stream minus the pruned one, where this projection adds to it: [n, hidden]."""
-        drift = chunk.text(parent_in) - chunk.text(chunk.pruned)
+        """Compute the parent's residual stream minus the pruned one, where this projection adds to it: [n, hidden].
+
+        It is counted in the projection's output, which some families scale before they add it.
+        """
+        drift = (chunk.text(parent_in) - chunk.text(chunk.pruned)) / self.scale
         if name == "ffn":
             drift = drift + chunk.text(chunk.seen["attention_out"]) - chunk.text(chunk.seen["attention_mid"])
         return drift
+
+
+@contextmanager
+def _narrow_config(attention: Any, config: Any, *, groups: int) -> Iterator[None]:
+    """Let a cut attention read a config of its own width inside the block: some families look there at every call."""
+    before = getattr(attention, "config", None)
+    if before is None:
+        yield
+        return
+    attention.config = deepcopy(config)
+    set_kv_groups(attention.config, groups)
+    try:
+        yield
+    finally:
+        attention.config = before
 
 
 @contextmanager
@@ -302,10 +329,12 @@ def layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[
     """Return the embedded text and the keyword arguments that the decoder passes to each of its layers."""
     states: list[Tensor] = []
     arguments: list[dict[str, Any]] = []
+    # Some families pass arguments by place; their names follow `self` and the hidden states.
+    names = list(inspect.signature(type(layers[0]).forward).parameters)[2:]
 
-    def record(hidden_states: Tensor, **kwargs: Any) -> Tensor:
+    def record(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         states.append(hidden_states)
-        arguments.append(kwargs)
+        arguments.append({**dict(zip(names, args, strict=False)), **kwargs})
         return hidden_states
 
     with ExitStack() as stack:

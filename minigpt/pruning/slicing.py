@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from minigpt.transformer.arch import (
     decoder_layers,
     head_dim,
     heads_per_group,
+    kv_groups_of,
     shape_of,
 )
 from minigpt.types import Ints, PrunePlan, Shape
@@ -133,7 +134,7 @@ def slice_ffn(model: Any, layer: nn.Module, neurons: Ints) -> None:
     for path in spec.ffn_rows:
         keep_rows(linear(layer, path), index)
     keep_columns(linear(layer, spec.ffn_columns), index)
-    mlp: Any = layer.get_submodule(spec.ffn_columns.rpartition(".")[0])
+    mlp: Any = layer.get_submodule(spec.ffn_module)
     if hasattr(mlp, "intermediate_size"):
         mlp.intermediate_size = len(neurons)
 
@@ -146,7 +147,7 @@ def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
     for path in spec.key_value:
         keep_rows(linear(layer, path), key_value)
     keep_columns(linear(layer, spec.output), query)
-    attention = layer.get_submodule(spec.output.rpartition(".")[0])
+    attention = layer.get_submodule(spec.attention_module)
     for name, value in (("num_heads", len(groups) * ratio), ("num_key_value_heads", len(groups))):
         if hasattr(attention, name):
             setattr(attention, name, value)
@@ -188,14 +189,21 @@ def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
     """Write the new widths into the config and cut its per-layer lists; keeping everything changes nothing."""
     configs = {id(config): config for config in (model.config, base_model(model).config)}
     for config in configs.values():
-        head, ratio, parent = head_dim(config), heads_per_group(config), shape_of(config)
-        if shape.kv_groups != parent.kv_groups:
-            config.head_dim = head
-            config.num_key_value_heads = shape.kv_groups
-            config.num_attention_heads = shape.kv_groups * ratio
-        config.intermediate_size = shape.intermediate_size
+        parent = shape_of(config)
+        set_kv_groups(config, shape.kv_groups)
+        if shape.intermediate_size != parent.intermediate_size:
+            setattr(config, arch_of(config).width, shape.intermediate_size)
         if shape.layers != parent.layers:
             _drop_config_layers(config, plan.layers)
+
+
+def set_kv_groups(config: Any, groups: int) -> None:
+    """Write a number of KV groups and of their heads into a config; the head size stays."""
+    head, ratio = head_dim(config), heads_per_group(config)
+    if groups != kv_groups_of(config):
+        config.head_dim = head
+        setattr(config, arch_of(config).groups, groups)
+        config.num_attention_heads = groups * ratio
 
 
 def _drop_config_layers(config: Any, kept: Ints) -> None:
@@ -206,6 +214,11 @@ def _drop_config_layers(config: Any, kept: Ints) -> None:
     if getattr(config, "max_window_layers", None) is not None:
         config.max_window_layers = sum(index < config.max_window_layers for index in kept)
     config.num_hidden_layers = len(kept)
+
+
+def nothing(size: int) -> Callable[[Tensor], Tensor]:
+    """Make a stand-in for a module that adds nothing: it returns zeros of this size, whatever the size of its input."""
+    return lambda states: states.new_zeros(*states.shape[:-1], size)
 
 
 @contextmanager

@@ -1,87 +1,19 @@
-"""Table of the decoder families: module paths, coupled weights, and the shapes that transformers can load.
+"""Shapes and sizes of models by the table of families: what can be cut from a parent, and what transformers loads.
 
-A family is one row of `ARCHITECTURES`. Everything here reads Hugging Face configs and needs no torch, so a plan is
-checked before any compute is spent on it.
+Everything here reads Hugging Face configs and needs no torch, so a plan is checked before any compute is spent on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from minigpt.errors import PlanError, UnsupportedModel
+from minigpt.errors import ConfigError, PlanError, UnsupportedModel
+from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED, ArchSpec
 from minigpt.types import Ints, Shape
 
 if TYPE_CHECKING:
     from torch import nn
-
-# Numbers of heads that stock transformers loads for a family; see `ArchSpec.head_rule`.
-HeadRule = Literal["none", "divides", "any"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchSpec:
-    """Description of a decoder family: module paths in a layer, their coupling, and what the family's config allows.
-
-    Norms on queries and keys work on one head, so pruning leaves them as they are. A bias is True, False or the name of
-    the config field that switches it.
-
-    Attributes:
-        name: the `model_type` of the family's configs.
-        layers: path of the list of decoder layers in the model. All other paths are inside of a layer.
-        ffn_rows: projections into the FFN; row i belongs to neuron i.
-        ffn_columns: projection out of the FFN; column i belongs to neuron i.
-        ffn_activation: activation function of the FFN.
-        query: query projection; its rows belong to the query heads of KV groups.
-        key_value: key and value projections; their rows belong to KV groups.
-        output: output projection of attention; its columns belong to the query heads of KV groups.
-        head_rule: numbers of heads that stock transformers loads: "none" (the head size is the hidden size over the
-            heads and cannot be set), "divides" (the number of query heads must divide the hidden size) or "any".
-        norms: norms of hidden size in a layer.
-        query_key_norms: norms of head size in a layer.
-        query_bias: bias of the query, key and value projections.
-        output_bias: bias of the output projection.
-        ffn_bias: bias of the FFN's projections.
-        per_layer: config fields that are lists with one entry a layer.
-    """
-
-    name: str
-    layers: str = "model.layers"
-    ffn_rows: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
-    ffn_columns: str = "mlp.down_proj"
-    ffn_activation: str = "mlp.act_fn"
-    query: str = "self_attn.q_proj"
-    key_value: tuple[str, ...] = ("self_attn.k_proj", "self_attn.v_proj")
-    output: str = "self_attn.o_proj"
-    head_rule: HeadRule = "any"
-    norms: int = 2
-    query_key_norms: int = 0
-    query_bias: bool | str = "attention_bias"
-    output_bias: bool | str = "attention_bias"
-    ffn_bias: bool | str = False
-    per_layer: tuple[str, ...] = ()
-
-
-_LLAMA = ArchSpec(name="llama", head_rule="divides", ffn_bias="mlp_bias")
-_PLAIN = ArchSpec(name="plain")
-_GEMMA2 = ArchSpec(name="gemma2", head_rule="divides", norms=4, per_layer=("layer_types",))
-_SMOLLM3 = replace(_LLAMA, name="smollm3", head_rule="any", per_layer=("layer_types", "no_rope_layers"))
-
-# Description of each supported family, by `model_type`.
-ARCHITECTURES: Mapping[str, ArchSpec] = {
-    spec.name: spec
-    for spec in (
-        _LLAMA,
-        replace(_PLAIN, name="mistral", query_bias=False, output_bias=False),
-        replace(_PLAIN, name="qwen2", query_bias=True, output_bias=False, per_layer=("layer_types",)),
-        replace(_PLAIN, name="qwen3", query_key_norms=2, per_layer=("layer_types",)),
-        replace(_PLAIN, name="gemma"),
-        _GEMMA2,
-        replace(_GEMMA2, name="gemma3_text", query_key_norms=2),
-        _SMOLLM3,
-    )
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +28,7 @@ class UnitCosts:
         per_neuron: parameters of one FFN neuron of one layer.
         per_kv_group: parameters of one KV group of one layer, with its query heads.
         per_layer_fixed: parameters of a layer that no width changes: norms and biases.
-        fixed: parameters outside of layers and vocabulary: the final norm.
+        fixed: parameters outside of layers and vocabulary: the final norm and learned positions.
     """
 
     per_token: int
@@ -129,16 +61,26 @@ def arch_of(model_or_config: Any) -> ArchSpec:
     """Return the description of a model's family.
 
     Raises:
-        UnsupportedModel: the family is not in the table (fused projections, experts, encoder-decoders ...).
+        UnsupportedModel: the family is not in the table (experts, encoder-decoders ...), or the config asks for a
+            variant of it that the table does not describe.
     """
-    model_type = str(getattr(_config(model_or_config), "model_type", "unknown"))
-    if spec := ARCHITECTURES.get(model_type):
-        return spec
-    known = ", ".join(sorted(ARCHITECTURES))
-    raise UnsupportedModel(
-        f"Models of type {model_type!r} cannot be pruned: their layers are not described in minigpt.transformer.arch. "
-        f"Choose a parent of one of these types: {known}."
-    )
+    config = _config(model_or_config)
+    model_type = str(getattr(config, "model_type", "unknown"))
+    spec = ARCHITECTURES.get(model_type)
+    if spec is None:
+        known = ", ".join(sorted(ARCHITECTURES))
+        reason = UNDESCRIBED.get(model_type, "their layers are not described in minigpt.transformer.families")
+        raise UnsupportedModel(
+            f"Models of type {model_type!r} cannot be pruned: {reason}. Choose a parent of one of these types: {known}."
+        )
+    for name, wanted in spec.requires.items():
+        value = getattr(config, wanted) if isinstance(wanted, str) else wanted
+        if getattr(config, name, value) != value:
+            raise UnsupportedModel(
+                f"Models of type {model_type!r} with {name}={getattr(config, name)} cannot be pruned; choose a parent "
+                f"of this type with {name}={value}."
+            )
+    return spec
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
@@ -157,19 +99,34 @@ def head_dim(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def kv_groups_of(config: Any) -> int:
+    """Return the number of KV groups; where all heads have their own keys and values, each head is one."""
+    return int(getattr(config, arch_of(config).groups, None) or config.num_attention_heads)
+
+
+def ffn_width(config: Any) -> int:
+    """Return the number of neurons of a layer; GPT-2's configs may leave it out and mean four times the hidden size."""
+    return int(getattr(config, arch_of(config).width, None) or 4 * config.hidden_size)
+
+
+def residual_scale(config: Any) -> float:
+    """Return the factor on everything that a layer adds to the residual stream."""
+    name = arch_of(config).residual_scale
+    return float(getattr(config, name)) if name else 1.0
+
+
 def heads_per_group(config: Any) -> int:
     """Return the number of query heads that share one key-value head; pruning keeps it."""
-    return int(config.num_attention_heads // config.num_key_value_heads)
+    return int(config.num_attention_heads // kv_groups_of(config))
 
 
 def shape_of(model_or_config: Any) -> Shape:
     """Return the four widths of a model that minigpt may change."""
     config = _config(model_or_config)
-    arch_of(config)
     return Shape(
         layers=int(config.num_hidden_layers),
-        intermediate_size=int(config.intermediate_size),
-        kv_groups=int(config.num_key_value_heads),
+        intermediate_size=ffn_width(config),
+        kv_groups=kv_groups_of(config),
         vocab_size=int(config.vocab_size),
     )
 
@@ -177,7 +134,7 @@ def shape_of(model_or_config: Any) -> Shape:
 def legal_kv_groups(model_or_config: Any) -> Ints:
     """Return the numbers of KV groups, ascending, that stock transformers loads for this family and hidden size."""
     config = _config(model_or_config)
-    spec, groups, ratio = arch_of(config), int(config.num_key_value_heads), heads_per_group(config)
+    spec, groups, ratio = arch_of(config), kv_groups_of(config), heads_per_group(config)
     if spec.head_rule == "none":
         return (groups,)
     if spec.head_rule == "any":
@@ -210,6 +167,22 @@ def check_shape(model_or_config: Any, shape: Shape) -> None:
         )
 
 
+def check_window(model_or_config: Any, tokens: int) -> None:
+    """Refuse windows of text that are longer than a family's table of learned positions.
+
+    Raises:
+        ConfigError: says the longest window and the setting.
+    """
+    config = _config(model_or_config)
+    spec = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    most = int(getattr(config, "max_position_embeddings", tokens) or tokens)
+    if spec is not None and spec.positions is not None and tokens > most:
+        raise ConfigError(
+            f"This {spec.name} model has positions for {most} tokens, and windows of {tokens} are longer; set "
+            f"heal.window={most} (and tune.window and evaluation.window, where they are longer)."
+        )
+
+
 def _flag(config: Any, value: bool | str) -> bool:
     """Return a flag of the table: the value itself, or that of the config field that it names."""
     return value if isinstance(value, bool) else bool(getattr(config, value, False))
@@ -220,15 +193,17 @@ def unit_costs(model_or_config: Any) -> UnitCosts:
     config = _config(model_or_config)
     spec, hidden, head, ratio = arch_of(config), int(config.hidden_size), head_dim(config), heads_per_group(config)
     ffn_bias, rows = _flag(config, spec.ffn_bias), len(spec.ffn_rows)
-    heads = ratio + len(spec.key_value)
+    heads, norm = ratio + len(spec.key_value), hidden * (1 + spec.norm_bias)
+    positions = 0 if spec.positions is None else int(config.max_position_embeddings) + spec.positions
     return UnitCosts(
-        per_token=hidden * (1 if config.tie_word_embeddings else 2),
+        per_token=hidden * (1 if config.tie_word_embeddings else 2) + spec.head_bias,
         per_neuron=hidden * (rows + 1) + rows * ffn_bias,
-        per_kv_group=head * (hidden * (heads + ratio) + heads * _flag(config, spec.query_bias)),
-        per_layer_fixed=spec.norms * hidden
+        per_kv_group=head
+        * (hidden * (heads + ratio) + heads * _flag(config, spec.query_bias) + (ratio + 1) * spec.wide_norms),
+        per_layer_fixed=(spec.norms + spec.norms_after) * norm
         + spec.query_key_norms * head
         + hidden * (_flag(config, spec.output_bias) + ffn_bias),
-        fixed=hidden,
+        fixed=norm + positions * hidden,
     )
 
 

@@ -102,6 +102,6 @@ def _layer_weights(config: Any) -> int:
     """Return the number of weights in one layer's projections, without biases and norms."""
     spec, hidden, head = arch_of(config), int(config.hidden_size), head_dim(config)
     queries = 2 * int(config.num_attention_heads)
-    key_values = len(spec.key_value) * int(config.num_key_value_heads)
-    ffn = (len(spec.ffn_rows) + 1) * int(config.intermediate_size)
+    key_values = len(spec.key_value) * shape_of(config).kv_groups
+    ffn = (len(spec.ffn_rows) + 1) * shape_of(config).intermediate_size
     return hidden * (head * (queries + key_values) + ffn)

@@ -22,6 +22,7 @@ from minigpt.files import atomic_path
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, block_mask, run_decoder, take_tokens, to_batches
+from minigpt.transformer.fused import separate_projections
 
 __all__ = [
     "ActivationStats",
@@ -46,7 +47,7 @@ class ActivationStats:
     Attributes:
         tokens: number of text tokens.
         segments: number of pieces of documents.
-        gate_abs: [L, I], mean |output| of the gate projection.
+        gate_abs: [L, I], mean |output| of the gate projection; without a gate, the same as `up_abs`.
         up_abs: [L, I], mean |output| of the up projection.
         act_abs: [L, I], mean |output| of the activation function.
         ffn_abs: [L, I], mean |x| of the input of down.
@@ -181,7 +182,7 @@ def _layer_hook(sums: _Sums, layer: int) -> Callable[..., None]:
 def _recording(model: Any, sums: _Sums) -> Iterator[None]:
     """Hold hooks on every layer for the length of the block."""
     spec = arch_of(model)
-    outputs = {"gate_abs": spec.ffn_rows[0], "up_abs": spec.ffn_rows[1], "act_abs": spec.ffn_activation}
+    outputs = {"gate_abs": spec.ffn_rows[0], "up_abs": spec.ffn_rows[-1], "act_abs": spec.ffn_activation}
     with ExitStack() as stack:
         for index, layer in enumerate(decoder_layers(model)):
             handles = [
@@ -212,7 +213,7 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), _recording(model, sums):
+        with separate_projections(model), torch.inference_mode(), _recording(model, sums):
             for batch in reporter.track(batches, title="Activation statistics"):
                 if batch.tokens:
                     sums.start(batch.segment_ids.to(model.device))

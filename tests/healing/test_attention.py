@@ -9,6 +9,7 @@ import torch
 
 from minigpt.healing import attention
 from minigpt.healing.attention import FUSED, MAX_PLAIN_LENGTH, MAX_PLAIN_SCORES, PLAIN, plain_is_faster, step_attention
+from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import run_decoder
 from tests.support.archsuite import FAMILIES, model_of, random_batch
 
@@ -55,7 +56,10 @@ def test_gradients_are_the_same_in_every_family(family: str) -> None:
     """In fp32 both kinds of attention agree; a window shorter than the text (Gemma, Mistral) is kept."""
     model = model_of(family)
     before = model.config._attn_implementation
-    for part in (model.config, *(layer.self_attn for layer in model.model.layers)):
+    for part in (
+        model.config,
+        *(layer.get_submodule(arch_of(model).attention_module) for layer in decoder_layers(model)),
+    ):
         if getattr(part, "sliding_window", None):
             part.sliding_window = 6
     ids = torch.randint(3, 512, (3, 24), generator=torch.Generator().manual_seed(1))

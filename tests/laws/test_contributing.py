@@ -17,7 +17,7 @@ from minigpt.methods import table
 from minigpt.methods.material import gather
 from minigpt.methods.ranking import rank
 from minigpt.runtimes import base, load
-from minigpt.transformer import arch
+from minigpt.transformer import arch, families
 from tests.support import tiny
 from tests.support.archsuite import random_batch
 from tests.support.exports import make_shop
@@ -53,8 +53,8 @@ def test_a_method() -> None:
 
 
 def test_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = row("ARCHITECTURES", vars(arch))
-    monkeypatch.setattr(arch, "ARCHITECTURES", {**arch.ARCHITECTURES, spec.name: spec})
+    spec = row("ARCHITECTURES", vars(families))
+    monkeypatch.setattr(arch, "ARCHITECTURES", {**families.ARCHITECTURES, spec.name: spec})
     config = tiny.tiny_config(spec.name)
     model = tiny.tiny_model(spec.name)
     assert arch.arch_of(config) is spec

@@ -64,7 +64,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["make_settings", "make_picture"])
+@pytest.mark.parametrize("name", ["make_settings", "make_families", "make_picture"])
 def test_generated_files_are_current(name: str) -> None:
     """`make docs` writes them again. (That of the commands is tested with the command line.)"""
     module = script(name)

@@ -16,6 +16,7 @@ from minigpt.methods.ranking import make_plan, select
 from minigpt.methods.scores import Scores
 from minigpt.pruning.apply import apply_plan, mask_plan
 from minigpt.transformer import arch
+from minigpt.transformer.fused import separate_projections
 from minigpt.types import Shape
 from tests.support.archsuite import FAMILIES, keep_all, logits, model_of, random_batch, some_plan
 
@@ -50,7 +51,8 @@ def test_keep_all_changes_no_byte(family: str) -> None:
 def test_round_trip_through_stock_classes(family: str, tmp_path: Any) -> None:
     """Save, load with plain transformers: same logits, same greedy text with the cache, shapes as in the config."""
     model = model_of(family)
-    child = apply_plan(model, some_plan(model))
+    plan, before = some_plan(model), arch.shape_of(model)
+    child = apply_plan(model, plan)
     child.save_pretrained(tmp_path)
     attention = child.config._attn_implementation
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=attention).eval()
@@ -58,12 +60,18 @@ def test_round_trip_through_stock_classes(family: str, tmp_path: Any) -> None:
     kwargs = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
     assert torch.equal(loaded.generate(IDS[:1], **kwargs), child.generate(IDS[:1], **kwargs))
     shape = arch.shape_of(loaded)
-    assert (shape.layers, shape.intermediate_size, shape.kv_groups) == (3, 32, 1)
+    groups = len(plan.kv_groups[0])
+    assert (shape.layers, shape.intermediate_size, shape.kv_groups) == (3, 32, groups)
+    assert groups == 1 or arch.legal_kv_groups(child) == (before.kv_groups,)
     assert sum(p.numel() for p in loaded.parameters()) == arch.parameters_of(loaded)
-    for index, layer in enumerate(child.model.layers):
-        assert layer.self_attn.layer_idx == index
-        assert layer.mlp.down_proj.weight.shape == (32, 32) and layer.mlp.down_proj.in_features == 32
-        assert layer.self_attn.k_proj.weight.shape == (8, 32) and layer.self_attn.o_proj.in_features == 16
+    heads = groups * arch.heads_per_group(child.config)
+    spec = arch.arch_of(child)
+    with separate_projections(child):
+        for index, layer in enumerate(arch.decoder_layers(child)):
+            assert layer.get_submodule(spec.attention_module).layer_idx == index
+            sizes = [layer.get_submodule(path).weight.shape for path in (spec.ffn_columns, spec.query, spec.output)]
+            assert sizes == [(32, 32), (8 * heads, 32), (32, 8 * heads)]
+            assert all(layer.get_submodule(path).weight.shape == (8 * groups, 32) for path in spec.key_value)
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "smollm3", "qwen2"])

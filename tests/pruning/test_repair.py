@@ -97,6 +97,18 @@ def test_repair_beats_plain_slicing(family: str, sequential: bool) -> None:
     assert len(report.ffn_after) == len(report.attention_after) == 4
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_groups_are_cut_on_the_way(family: str) -> None:
+    """A cut attention runs before the config has its new width; the result has the shapes of plain cutting."""
+    parent = model_of(family)
+    plan = some_plan(parent, layers=(0, 2, 3))
+    sliced = apply_plan(deepcopy(parent), plan)
+    child, report = prune_with_repair(deepcopy(parent), plan, BATCHES[:1])
+    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (child, sliced)]
+    assert shapes[0] == shapes[1] and child.config.to_dict() == sliced.config.to_dict()
+    assert sum(report.attention_after) < sum(report.attention_before)
+
+
 def test_reported_error_is_the_error_of_the_model() -> None:
     """The last layer's error, from Gram matrices, equals the error measured by running both networks."""
     parent = model_of("llama")

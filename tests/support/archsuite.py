@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.transformer.arch import ARCHITECTURES, shape_of
+from minigpt.transformer.arch import ARCHITECTURES, legal_kv_groups, shape_of
 from minigpt.transformer.batches import Batch
 from minigpt.types import PrunePlan
 from tests.support.tiny import tiny_model
@@ -36,8 +36,9 @@ def random_batch(*, rows: int = 2, length: int = 24, pad: int = 3, seed: int = 0
 
 
 def some_plan(model: Any, *, layers: tuple[int, ...] = (0, 2, 3), neurons: int = 32, groups: int = 1) -> PrunePlan:
-    """Return a plan with a different choice of units in every layer."""
+    """Return a plan with a different choice of units in every layer; groups stay where the family fixes them."""
     shape = shape_of(model)
+    groups = groups if groups in legal_kv_groups(model) else shape.kv_groups
     generator = torch.Generator().manual_seed(5)
 
     def pick(size: int, count: int) -> tuple[int, ...]:

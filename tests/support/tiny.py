@@ -5,7 +5,29 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma3_text", "smollm3")
+from minigpt.transformer.families import ARCHITECTURES
+
+# Families whose attention is plain softmax: all but Gemma 2, which caps its scores.
+FAMILIES = tuple(name for name in ARCHITECTURES if name != "gemma2")
+
+# Values of config fields that matter in a family, and names of its own for what `tiny_config` sets.
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"sliding_window": 64, "query_pre_attn_scalar": 8},
+    "granite": {
+        "residual_multiplier": 0.3,
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.3,
+    },
+    "ministral": {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]},
+    "olmo3": {"sliding_window": 64},
+    "exaone4": {"sliding_window": 64, "sliding_window_pattern": 2},
+    "cohere2": {"sliding_window": 64, "logit_scale": 0.5},
+    "stablelm": {"use_qkv_bias": True},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
+    "gpt2": {"n_inner": 64, "max_position_embeddings": 512},
+    "phi3": {"original_max_position_embeddings": 256},
+}
 
 SENTENCES = (
     "The heart pumps blood through the arteries and the veins of the body.",
@@ -46,25 +68,24 @@ def tiny_config(family: str, *, vocab_size: int = 512, layers: int = 4, tied: bo
     """A config of `family`: hidden 32, FFN 64, 4 query heads in 2 KV groups of head size 8."""
     from transformers import AutoConfig
 
-    extra: dict[str, Any] = {}
-    if family.startswith("gemma3"):
-        extra = {"sliding_window": 64, "query_pre_attn_scalar": 8}
-    return AutoConfig.for_model(
-        family,
-        vocab_size=vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        tie_word_embeddings=tied,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        **extra,
-    )
+    fields: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    fields |= UNUSUAL.get(family, {})
+    if "layer_types" in fields:
+        fields["layer_types"] = [fields["layer_types"][index % 2] for index in range(layers)]
+    return AutoConfig.for_model(family, **fields)
 
 
 def tiny_model(

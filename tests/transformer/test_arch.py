@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from minigpt.errors import PlanError, UnsupportedModel
+from minigpt.errors import ConfigError, PlanError, UnsupportedModel
 from minigpt.transformer import arch
 from minigpt.types import Shape
 from tests.support.archsuite import FAMILIES
@@ -20,10 +20,11 @@ from tests.support.tiny import tiny_config, tiny_model
 
 def reshaped(config: Any, shape: Shape) -> Any:
     """The config of a child, written by hand."""
-    child = deepcopy(config)
-    child.num_attention_heads = shape.kv_groups * (config.num_attention_heads // config.num_key_value_heads)
+    child, spec = deepcopy(config), arch.arch_of(config)
+    child.num_attention_heads = shape.kv_groups * (config.num_attention_heads // getattr(config, spec.groups))
     child.num_key_value_heads, child.head_dim = shape.kv_groups, 8
-    child.intermediate_size, child.vocab_size = shape.intermediate_size, shape.vocab_size
+    setattr(child, spec.width, shape.intermediate_size)
+    child.vocab_size = shape.vocab_size
     child.num_hidden_layers = shape.layers
     for name in ("layer_types", "no_rope_layers"):
         if getattr(child, name, None) is not None:
@@ -44,7 +45,8 @@ def true_parameters(config: Any) -> int:
 def test_formula_counts_what_transformers_makes(family: str, tied: bool) -> None:
     """The planner's arithmetic is exact for the parent and for a child of every width."""
     config = tiny_config(family, tied=tied)
-    for shape in (arch.shape_of(config), Shape(layers=3, intermediate_size=32, kv_groups=1, vocab_size=128)):
+    fewest = min(arch.legal_kv_groups(config))
+    for shape in (arch.shape_of(config), Shape(layers=3, intermediate_size=32, kv_groups=fewest, vocab_size=128)):
         assert arch.parameters_of(config, shape) == true_parameters(reshaped(config, shape))
         assert sum(arch.unit_costs(config).breakdown(shape).values()) == arch.parameters_of(config, shape)
 
@@ -88,20 +90,32 @@ def test_head_rule_divides() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_legal_groups_are_what_transformers_validates(family: str, tmp_path: Any) -> None:
-    """The head rule of the table is the one the installed transformers enforces on loading."""
-    parent = tiny_config(family)
-    parent.update({"num_attention_heads": 8, "num_key_value_heads": 4})
-    loads = []
-    for groups in range(1, 5):
+    """The head rule of the table is the one the installed transformers enforces on loading.
+
+    A family also keeps its heads where the head size would change with them, and where a norm runs over all of them.
+    """
+    parent, spec = tiny_config(family), arch.ARCHITECTURES[family]
+    if spec.head_rule != "none":
+        parent.update({"num_attention_heads": 8, "num_key_value_heads": 4})
+    most, loads = arch.shape_of(parent).kv_groups, []
+    for groups in range(1, most + 1):
         shape = Shape(layers=4, intermediate_size=16, kv_groups=groups, vocab_size=64)
         try:
             child = reshaped(parent, shape)
             child.save_pretrained(tmp_path / str(groups))
-            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path / str(groups)))
-            loads.append(groups)
+            loaded = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path / str(groups)))
+            heads_fit = attention_width(loaded) == 8 * loaded.config.num_attention_heads
+            loads += [groups] if heads_fit and (groups == most or not spec.wide_norms) else []
         except Exception as error:
             assert "multiple" in str(error) or "divisible" in str(error)
     assert tuple(loads) == arch.legal_kv_groups(parent)
+
+
+def attention_width(model: Any) -> int:
+    """Return the features that attention gives to its output projection, in heads that the family computes."""
+    attention = arch.decoder_layers(model)[0].get_submodule(arch.arch_of(model).attention_module)
+    size = getattr(attention, "head_dim", None) or attention.head_size
+    return int(size * model.config.num_attention_heads)
 
 
 @given(st.integers(-1, 6), st.integers(-1, 70), st.integers(-1, 4))
@@ -118,9 +132,37 @@ def test_shapes_outside_the_parent_are_refused(layers: int, neurons: int, groups
 
 
 def test_unknown_family_is_refused_with_the_known_ones() -> None:
-    """GPT-2 fuses q, k and v: the sentence names what would work."""
-    with pytest.raises(UnsupportedModel, match=r"'gpt2'.*llama, mistral"):
-        arch.arch_of(AutoConfig.for_model("gpt2"))
+    """T5 has an encoder: the sentence names what would work."""
+    with pytest.raises(UnsupportedModel, match=r"'t5'.*llama, ministral, mistral"):
+        arch.arch_of(AutoConfig.for_model("t5"))
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "value"),
+    [
+        ("opt", "do_layer_norm_before", False),
+        ("opt", "word_embed_proj_dim", 16),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", True),
+        ("stablelm", "use_parallel_residual", True),
+        ("phi", "qk_layernorm", True),
+    ],
+)
+def test_variants_that_are_not_described_are_refused(family: str, field: str, value: Any) -> None:
+    """OPT-350M has its norms elsewhere and a smaller embedding; the sentence names field and wanted value."""
+    config = tiny_config(family)
+    arch.arch_of(config)
+    setattr(config, field, value)
+    with pytest.raises(UnsupportedModel, match=rf"'{family}' with {field}={value}.*choose"):
+        arch.arch_of(config)
+
+
+def test_windows_end_with_the_learned_positions() -> None:
+    """A table of positions has a last row; rotary embeddings have none."""
+    arch.check_window(tiny_config("gpt2"), 512)
+    arch.check_window(tiny_config("llama"), 100_000)
+    for family in ("gpt2", "opt"):
+        with pytest.raises(ConfigError, match=r"positions for 512 tokens.*heal\.window=512"):
+            arch.check_window(tiny_config(family), 513)
 
 
 def test_layers_and_decoder_are_found() -> None:

@@ -15,6 +15,7 @@ from minigpt.errors import AssetError, PlanError
 from minigpt.models.find import find_config
 from minigpt.transformer.arch import decoder_layers
 from minigpt.transformer.estimate import estimate
+from minigpt.transformer.fused import separate_projections
 from tests.support.archsuite import FAMILIES, model_of
 
 LLAMA_2_70B = {
@@ -57,7 +58,8 @@ def test_counts_equal_the_modules(family: str) -> None:
     """Two FLOP for every weight of a linear layer, the head's included; a context costs its keys and values."""
     model = model_of(family)
     whole = estimate(model.config)
-    inside = sum(m.weight.numel() for m in decoder_layers(model).modules() if isinstance(m, nn.Linear))
+    with separate_projections(model):
+        inside = sum(m.weight.numel() for m in decoder_layers(model).modules() if isinstance(m, nn.Linear))
     assert whole.parameters == sum(p.numel() for p in model.parameters())
     assert whole.flops_per_token == 2 * (inside + 512 * 32)
     assert whole.weight_bytes == whole.stored_bytes == 2 * whole.parameters

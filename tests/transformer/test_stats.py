@@ -11,6 +11,7 @@ import torch
 
 from minigpt.errors import CorpusError, MiniGPTError
 from minigpt.transformer import stats
+from minigpt.transformer.arch import arch_of, base_model, decoder_layers, shape_of
 from minigpt.transformer.batches import (
     Batch,
     attention_mask,
@@ -20,6 +21,8 @@ from minigpt.transformer.batches import (
     take_tokens,
     to_batches,
 )
+from minigpt.transformer.families import ArchSpec
+from minigpt.transformer.fused import separate_projections
 from tests.support.archsuite import FAMILIES, model_of, random_batch
 
 
@@ -36,7 +39,8 @@ def test_pieces_in_a_window_do_not_see_each_other(family: str) -> None:
     model, batch = model_of(family), random_batch()
     with torch.no_grad():
         packed = run_decoder(model, batch)[batch.segment_ids != 0]
-        alone = torch.cat([model.model(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in pieces(batch)])
+        body = base_model(model)
+        alone = torch.cat([body(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in pieces(batch)])
     torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -75,16 +79,26 @@ def test_masks_by_layer_kind() -> None:
 
 def reference(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
     """Sums over pieces read alone, from the formulas of the papers, for layer 1."""
-    layer, seen = model.model.layers[1], {}
+    with separate_projections(model):
+        return reference_of(arch_of(model), model, batch)
+
+
+def reference_of(spec: ArchSpec, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """The same for a model whose projections are all layers of their own."""
+    layer, seen = decoder_layers(model)[1], {}
+
+    def hook(path: str, keep: Any) -> Any:
+        return layer.get_submodule(path).register_forward_hook(keep)
+
     handles = [
-        layer.mlp.gate_proj.register_forward_hook(lambda m, a, o: seen.__setitem__("gate", o[0])),
-        layer.mlp.up_proj.register_forward_hook(lambda m, a, o: seen.__setitem__("up", o[0])),
-        layer.self_attn.o_proj.register_forward_hook(lambda m, a, o: seen.__setitem__("o", a[0][0])),
+        hook(spec.ffn_rows[0], lambda m, a, o: seen.__setitem__("gate", o.view(-1, o.shape[-1]))),
+        hook(spec.ffn_rows[-1], lambda m, a, o: seen.__setitem__("up", o.view(-1, o.shape[-1]))),
+        hook(spec.output, lambda m, a, o: seen.__setitem__("o", a[0][0])),
     ]
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in ("gate", "up", "o", "hidden")}
     with torch.no_grad():
         for ids in pieces(batch):
-            hidden = model.model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+            hidden = base_model(model)(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
             rows["hidden"].append(torch.stack(hidden[1:3])[:, 0])
             for name in ("gate", "up", "o"):
                 rows[name].append(seen[name])
@@ -92,7 +106,9 @@ def reference(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         handle.remove()
     gate, up, o = (torch.cat(rows[name]) for name in ("gate", "up", "o"))
     before, after = torch.cat(rows["hidden"], dim=1)
-    act = layer.mlp.act_fn(gate)
+    act = layer.get_submodule(spec.ffn_activation)(gate)
+    inputs = act * up if len(spec.ffn_rows) == 2 else act
+    heads = o.unflatten(1, (shape_of(model).kv_groups, -1))
     cosine = (before * after).sum(-1) / (before.norm(dim=-1) * after.norm(dim=-1))
     ends = [states[:, -1] for states in rows["hidden"]]
     angles = [math.acos(float(a @ b / (a.norm() * b.norm()))) / math.pi for a, b in ends]
@@ -100,11 +116,11 @@ def reference(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         "gate_abs": gate.abs().mean(0),
         "up_abs": up.abs().mean(0),
         "act_abs": act.abs().mean(0),
-        "ffn_abs": (act * up).abs().mean(0),
-        "ffn_sq": (act * up).square().mean(0),
-        "ffn_mean": (act * up).mean(0),
-        "head_abs": torch.stack([o[:, :16].abs().mean(), o[:, 16:].abs().mean()]),
-        "head_sq": torch.stack([o[:, :16].square().mean(), o[:, 16:].square().mean()]),
+        "ffn_abs": inputs.abs().mean(0),
+        "ffn_sq": inputs.square().mean(0),
+        "ffn_mean": inputs.mean(0),
+        "head_abs": heads.abs().mean((0, 2)),
+        "head_sq": heads.square().mean((0, 2)),
         "column_sq": o.square().mean(0),
         "column_mean": o.mean(0),
         "layer_cos": 1 - cosine.mean(),

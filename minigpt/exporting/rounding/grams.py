@@ -29,8 +29,11 @@ def matrices_by_input(model: Any) -> dict[str, tuple[str, ...]]:
     for index in range(len(decoder_layers(model))):
         shared = ((spec.query, *spec.key_value), (spec.output,), spec.ffn_rows, (spec.ffn_columns,))
         for names in shared:
-            paths = [f"{spec.layers}.{index}.{name}" for name in names]
-            groups[paths[0]] = tuple(f"{path}.weight" for path in paths)
+            # A matrix that is stored the other way round has no rows of inputs to cut into blocks.
+            stored = dict.fromkeys(spec.stored(name) for name in names if not spec.is_transposed(name))
+            paths = [f"{spec.layers}.{index}.{name}" for name in stored]
+            if paths:
+                groups[paths[0]] = tuple(f"{path}.weight" for path in paths)
     return groups
 
 

@@ -26,6 +26,7 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.pruning.slicing import fold_layer, projections
 from minigpt.transformer.arch import decoder_layers
 from minigpt.transformer.batches import Batch, run_decoder
+from minigpt.transformer.fused import separate_projections
 from minigpt.types import Ints
 
 # Layers that one fold makes into one (C in the paper).
@@ -173,6 +174,13 @@ class _Trials:
 @contextmanager
 def collapsed(model: Any, merges: Sequence[Ints]) -> Iterator[None]:
     """Collapse the dense model inside the block; its weights are restored afterwards."""
+    with separate_projections(model), _folded_in_place(model, merges):
+        yield
+
+
+@contextmanager
+def _folded_in_place(model: Any, merges: Sequence[Ints]) -> Iterator[None]:
+    """Collapse a model whose projections are all layers of their own, and restore the weights afterwards."""
     layers = decoder_layers(model)
     saved: list[tuple[nn.Parameter, Tensor]] = []
     for host in dict.fromkeys(merge[0] for merge in merges):

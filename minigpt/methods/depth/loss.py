@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from minigpt.errors import CorpusError
 from minigpt.methods.searches import Part
-from minigpt.pruning.slicing import forward_replaced
+from minigpt.pruning.slicing import forward_replaced, nothing
 from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, attention_mask, run_decoder, split_rows, take_tokens
 from minigpt.transformer.logits import logits_at
@@ -113,7 +113,7 @@ def parts_skipped(model: Any, parts: Iterable[Part]) -> Iterator[None]:
 
     The model is as before afterwards. A key-value cache cannot be used inside the block.
     """
-    forwards = {"layer": _pass_through, "attention": no_attention, "ffn": no_ffn}
+    forwards = {"layer": _pass_through, "attention": no_attention, "ffn": nothing(int(model.config.hidden_size))}
     with ExitStack() as stack:
         for index, kind in parts:
             stack.enter_context(forward_replaced(module_of(model, index, kind), forwards[kind]))
@@ -123,7 +123,7 @@ def parts_skipped(model: Any, parts: Iterable[Part]) -> Iterator[None]:
 def module_of(model: Any, index: int, kind: str) -> Any:
     """Return a layer (`kind` "layer"), its attention ("attention") or its FFN ("ffn")."""
     spec, layer = arch_of(model), decoder_layers(model)[index]
-    paths = {"layer": "", "attention": spec.output.rpartition(".")[0], "ffn": spec.ffn_columns.rpartition(".")[0]}
+    paths = {"layer": "", "attention": spec.attention_module, "ffn": spec.ffn_module}
     return layer.get_submodule(paths[kind])
 
 
@@ -135,8 +135,3 @@ def _pass_through(hidden_states: Tensor, *_args: object, **_kwargs: object) -> T
 def no_attention(hidden_states: Tensor, *_args: object, **_kwargs: object) -> tuple[Tensor, None]:
     """Stand in for a removed attention: zeros, and no attention weights."""
     return torch.zeros_like(hidden_states), None
-
-
-def no_ffn(hidden_states: Tensor) -> Tensor:
-    """Stand in for a removed FFN: zeros."""
-    return torch.zeros_like(hidden_states)

@@ -8,11 +8,12 @@ from torch import nn
 
 from minigpt.methods.depth.collapse import TEXT_TOKENS, Collapse, search
 from minigpt.methods.depth.greedy import ENDS, greedy_halves, greedy_layers
-from minigpt.methods.depth.loss import module_of, no_attention, no_ffn, search_text
+from minigpt.methods.depth.loss import module_of, no_attention, search_text
 from minigpt.methods.depth.similarity import complement, deepest_block, least_influential, most_similar_block
 from minigpt.methods.material import Material, PaperForm
 from minigpt.methods.searches import Part
-from minigpt.transformer.arch import arch_of, decoder_layers, parameters_of
+from minigpt.pruning.slicing import nothing
+from minigpt.transformer.arch import arch_of, decoder_layers, parameters_of, shape_of
 from minigpt.transformer.batches import take_tokens
 from minigpt.types import Ints
 
@@ -64,7 +65,9 @@ def greedy_blocks_paper_form(material: Material, target: int) -> PaperForm:
     """
     model = material.model
     total = parameters_of(model)
+    outside = (decoder_layers(model)[0].get_submodule(path) for path in arch_of(model).ffn_outside)
     sizes = {half: _parameters(module_of(model, 0, half)) for half in ("attention", "ffn")}
+    sizes["ffn"] += sum(_parameters(module) for module in outside)
 
     def enough(gone: tuple[Part, ...]) -> bool:
         return total - sum(sizes[half] for _, half in gone) <= target
@@ -82,17 +85,15 @@ def greedy_blocks_paper_form(material: Material, target: int) -> PaperForm:
     gone = {step.part for step in steps}
     for index, half in gone:
         _remove(model, index, half)
-    config, layers = model.config, range(_layers(material))
+    shape, layers = shape_of(model), range(_layers(material))
     return PaperForm(
         model=model,
         parameters=_parameters(model),
         note=f"{sum(half == 'attention' for _, half in gone)} attentions and {sum(half == 'ffn' for _, half in gone)} "
         "FFNs removed, each alone, which no stock class can hold",
         kept={
-            "ffn": tuple(0 if (index, "ffn") in gone else int(config.intermediate_size) for index in layers),
-            "kv_groups": tuple(
-                0 if (index, "attention") in gone else int(config.num_key_value_heads) for index in layers
-            ),
+            "ffn": tuple(0 if (index, "ffn") in gone else shape.intermediate_size for index in layers),
+            "kv_groups": tuple(0 if (index, "attention") in gone else shape.kv_groups for index in layers),
         },
     )
 
@@ -106,11 +107,15 @@ class NoAttention(nn.Module):
 
 
 class NoFFN(nn.Module):
-    """Module in the place of a removed FFN."""
+    """Module in the place of a removed FFN, for a residual stream of this size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
 
     def forward(self, hidden_states: Any) -> Any:
         """Return zeros."""
-        return no_ffn(hidden_states)
+        return nothing(self.size)(hidden_states)
 
 
 def _parameters(module: nn.Module) -> int:
@@ -120,10 +125,13 @@ def _parameters(module: nn.Module) -> int:
 
 def _remove(model: Any, index: int, half: str) -> None:
     """Replace one attention or FFN by a module that adds nothing."""
-    spec = arch_of(model)
-    path = spec.output if half == "attention" else spec.ffn_columns
-    module = NoAttention() if half == "attention" else NoFFN()
-    setattr(decoder_layers(model)[index], path.rpartition(".")[0], module)
+    spec, layer = arch_of(model), decoder_layers(model)[index]
+    if half == "attention":
+        setattr(layer, spec.attention_module, NoAttention())
+        return
+    setattr(layer, spec.ffn_module, NoFFN(int(model.config.hidden_size)))
+    for path in spec.ffn_outside:
+        setattr(layer, path, nn.Identity())
 
 
 def _layers(material: Material) -> int:

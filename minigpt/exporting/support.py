@@ -1,0 +1,125 @@
+"""Support matrix: what can be done with each family of models, or the sentence that says why not.
+
+Every cell is computed from the tables that the program works by; `minigpt families` and the documentation show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from minigpt.exporting.gguf_arch import FAMILIES as GGUF
+from minigpt.transformer.families import ARCHITECTURES, ArchSpec
+
+# What can be done with a model, in the order of the columns.
+COLUMNS = ("ffn", "heads", "layers", "vocabulary", "experts", "repair", "heal", "onnx", "gguf", "onnx-genai")
+# Families that ONNX Runtime GenAI's builder writes.
+GENAI = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3"})
+# Families whose layers all have sliding windows, or some by default, which the exporter of transformers cannot trace.
+WINDOWED = frozenset({"mistral", "gemma2", "gemma3_text", "ministral", "olmo3", "exaone4", "cohere2"})
+# Parents with real weights that builds were measured with.
+REAL_WEIGHTS: Mapping[str, str] = {
+    "llama": "SmolLM2-135M-Instruct",
+    "gemma3_text": "Gemma 3 270M",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Answer to whether something can be done with a family.
+
+    Attributes:
+        state: "yes", "refused" (the program says the sentence) or "none" (there is nothing of the kind).
+        note: what is special, or why not; empty if there is nothing to say.
+    """
+
+    state: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """Row of the support matrix.
+
+    Attributes:
+        family: the `model_type` of the family's configs.
+        variants: values that config fields must have, in words; empty if all variants are described.
+        cells: the answer for each of `COLUMNS`.
+        real_weights: parent with real weights that builds were measured with; empty for tiny random ones only.
+    """
+
+    family: str
+    variants: str
+    cells: Mapping[str, Cell]
+    real_weights: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the row as plain values."""
+        return asdict(self)
+
+
+def matrix() -> list[Support]:
+    """Compute the support matrix, one row for each family of the table."""
+    return [row(spec) for spec in ARCHITECTURES.values()]
+
+
+def row(spec: ArchSpec) -> Support:
+    """Compute the row of one family."""
+    yes = Cell(state="yes")
+    cells = {
+        "ffn": yes,
+        "heads": _heads(spec),
+        "layers": yes,
+        "vocabulary": Cell(state="yes", note="with a BPE tokenizer; other kinds keep their vocabulary"),
+        "experts": Cell(state="none", note="the family has no experts"),
+        "repair": _repair(spec),
+        "heal": yes,
+        "onnx": _onnx(spec),
+        "gguf": _gguf(spec),
+        "onnx-genai": _genai(spec),
+    }
+    return Support(
+        family=spec.name,
+        variants=", ".join(f"{name.lstrip('_')}={value}" for name, value in spec.requires.items()),
+        cells={name: cells[name] for name in COLUMNS},
+        real_weights=REAL_WEIGHTS.get(spec.name, ""),
+    )
+
+
+def _heads(spec: ArchSpec) -> Cell:
+    """Say which numbers of KV groups a family takes."""
+    if spec.head_rule == "any":
+        return Cell(state="yes", note="any number of KV groups")
+    if spec.head_rule == "divides":
+        return Cell(state="yes", note="numbers of query heads that divide the hidden size")
+    if spec.wide_norms:
+        return Cell(state="refused", note="a norm runs over all heads, so fewer would compute something else")
+    return Cell(state="refused", note="the config cannot say the head size, so fewer heads would be larger ones")
+
+
+def _repair(spec: ArchSpec) -> Cell:
+    """Say what the repair of a family is fitted to."""
+    if spec.norms_after:
+        return Cell(state="yes", note="fits the outputs of the projections: norms stand behind them")
+    return Cell(state="yes", note="fits the residual stream")
+
+
+def _onnx(spec: ArchSpec) -> Cell:
+    """Say whether a family can be written as a plain ONNX graph."""
+    if spec.name in WINDOWED:
+        return Cell(state="refused", note="transformers' exporter cannot trace sliding windows")
+    return Cell(state="yes")
+
+
+def _gguf(spec: ArchSpec) -> Cell:
+    """Say whether a family can be written for llama.cpp."""
+    if spec.name in GGUF:
+        return Cell(state="yes", note="a setting that llama.cpp lacks is refused by name")
+    return Cell(state="refused", note="its tensors have no row in the table of llama.cpp's families")
+
+
+def _genai(spec: ArchSpec) -> Cell:
+    """Say whether GenAI's builder writes a family."""
+    if spec.name in GENAI:
+        return Cell(state="yes")
+    return Cell(state="refused", note="ONNX Runtime GenAI's builder does not know the family or its rotary settings")

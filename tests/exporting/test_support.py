@@ -1,0 +1,88 @@
+"""The support matrix says what the program does: every cell is compared with the code that it speaks of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from minigpt.errors import ExportError, UnsupportedModel
+from minigpt.exporting import onnx_genai
+from minigpt.exporting.gguf_arch import family_of
+from minigpt.exporting.onnx import sample_inputs, trace
+from minigpt.exporting.support import COLUMNS, matrix
+from minigpt.progress import SILENT
+from minigpt.transformer.arch import arch_of, legal_kv_groups, shape_of
+from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED
+from tests.support.archsuite import FAMILIES, model_of
+from tests.support.tiny import tiny_config, tiny_tokenizer
+
+ROWS = {row.family: row for row in matrix()}
+
+
+def test_no_cell_is_silent() -> None:
+    """Every family has every column, and what is not there has a sentence."""
+    assert list(ROWS) == list(ARCHITECTURES)
+    for row in ROWS.values():
+        assert tuple(row.cells) == COLUMNS
+        assert all(cell.state == "yes" or cell.note for cell in row.cells.values())
+    assert not set(UNDESCRIBED) & set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_and_gguf_are_what_the_code_does(family: str) -> None:
+    """Heads can be cut if some number of groups below the parent's loads; GGUF refuses unknown families by name."""
+    config, cells = tiny_config(family), ROWS[family].cells
+    fewer = min(legal_kv_groups(config)) < shape_of(config).kv_groups
+    assert cells["heads"].state == ("yes" if fewer else "refused")
+    if cells["gguf"].state == "refused":
+        with pytest.raises(ExportError, match=f"'{family}' have no GGUF writer"):
+            family_of(config)
+
+
+@pytest.mark.parametrize("kind", UNDESCRIBED)
+def test_reasons_are_given_by_the_refusal(kind: str) -> None:
+    """A type of the second table is refused with its own reason."""
+    with pytest.raises(UnsupportedModel) as refusal:
+        arch_of(SimpleNamespace(model_type=kind))
+    assert f"{kind!r} cannot be pruned: {UNDESCRIBED[kind]}." in str(refusal.value)
+
+
+@pytest.mark.parametrize("family", ["phi", "opt", "gpt2", "gpt_neox", "phi3"])
+def test_the_sample_of_a_trace_continues_a_cache(family: str) -> None:
+    """The random cache has the shape that the family's layers fill."""
+    model = model_of(family, layers=1)
+    with torch.no_grad():
+        assert model(**sample_inputs(model)).logits.shape == (2, 6, 512)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnx_is_what_the_exporter_does(family: str) -> None:
+    """One layer of each family is traced, or refused in one sentence."""
+    model = model_of(family, layers=1)
+    if ROWS[family].cells["onnx"].state == "yes":
+        assert trace(model).graph.num_nodes() > 10
+    else:
+        with pytest.raises(ExportError, match="cannot trace"):
+            trace(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_genai_is_what_the_builder_does(family: str, tmp_path: Path) -> None:
+    """One layer of each family is written, or refused in one sentence."""
+    pytest.importorskip("onnxruntime_genai")
+    source = tmp_path / "model"
+    model_of(family, layers=1).save_pretrained(source)
+    tiny_tokenizer().save_pretrained(source)
+    request: Any = SimpleNamespace(source=SimpleNamespace(path=source), precision="fp32")
+    (tmp_path / "out").mkdir()
+    if ROWS[family].cells["onnx-genai"].state == "yes":
+        assert onnx_genai.write(request, tmp_path / "out", SILENT).bytes_per_token > 0
+    else:
+        with pytest.raises(ExportError, match="builder cannot write this model"):
+            onnx_genai.write(request, tmp_path / "out", SILENT)
