@@ -22,6 +22,7 @@ from minigpt.healing.forward import autocast, bits_per_byte
 from minigpt.healing.fused import MIN_COMPILED_TOKENS
 from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
 from minigpt.healing.losses import healing_gradient
+from minigpt.healing.masks import Freeze, Mask
 from minigpt.healing.muon import optimizer_for
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
@@ -48,6 +49,7 @@ class Run:
         seed: sets the order of the text and the dropout.
         bound: limit on what the run may cost on other text, or None.
         stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
+        mask: weights that the run may change (None: all).
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Run:
         bound: Bound | None = None,
         *,
         stops_on_harm: bool = False,
+        mask: Mask | None = None,
     ) -> None:
         self.stops_on_harm, self.overshot = stops_on_harm, False
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
@@ -67,6 +70,7 @@ class Run:
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = optimizer_for(model, self.parameters, recipe)
+        self.freeze = Freeze(model, mask, recipe)
         self.average = Average(self.parameters, recipe.average)
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.best_loss, self.best_step, self.step, self.tokens = math.inf, 0, 0, 0
@@ -250,8 +254,10 @@ class Run:
             self.steps.gradients(batch)
         else:
             self._gradients(batch)
+        self.freeze.clear_gradients()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
+        self.freeze.restore()
         self.step += 1
         self.tokens += int((batch.lengths - 1).sum())
         self.average.update()
