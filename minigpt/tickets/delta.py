@@ -11,16 +11,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from minigpt.errors import AssetError
+from minigpt.tickets.delta_settings import Values
 
-# How a ticket stores what it changes: new values as they are, or differences in 8 or 4 bits.
-Values = Literal["exact", "int8", "int4"]
-VALUES: tuple[Values, ...] = ("exact", "int8", "int4")
 # Changes that share a scale, where differences are stored.
 BLOCK = 64
 # Largest code of a difference.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,9 @@ from minigpt.healing.data import TokenText, epochs
 from minigpt.healing.forward import autocast
 from minigpt.healing.losses import healing_gradient
 from minigpt.healing.recipe import Recipe
+from minigpt.tickets.delta_settings import Scope
 from minigpt.transformer.logits import logits_at
 
-# What a change counts: its size, or the loss that taking it back is expected to cost.
-Score = Literal["magnitude", "fisher"]
-# Where changes compete: all weights of the model, or those of each tensor among themselves.
-Scope = Literal["global", "layer"]
 # Batches of text in which squared gradients are averaged.
 FISHER_BATCHES = 32
 

@@ -29,7 +29,6 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.delta import (
     BLOCK,
     Change,
-    Values,
     apply,
     changed_weights,
     changes_between,
@@ -39,9 +38,9 @@ from minigpt.tickets.delta import (
     quantized,
 )
 from minigpt.tickets.delta_codes import Form, decode_positions, encode_positions, pack_fours, unpack_fours
+from minigpt.tickets.delta_places import RECORD, WEIGHTS
+from minigpt.tickets.delta_settings import Values
 
-WEIGHTS = "delta.safetensors"
-RECORD = "delta.json"
 # Version of the files; other versions are refused.
 FORMAT = 1
 # A model that was made from a ticket is kept for this long after its last use.
@@ -101,16 +100,6 @@ class Ticket:
 
     record: DeltaRecord
     changes: Mapping[str, Change]
-
-
-def is_ticket(folder: Path) -> bool:
-    """Check whether a folder holds the files of a ticket."""
-    return (folder / WEIGHTS).is_file()
-
-
-def ticket_folder(path: Path) -> Path | None:
-    """Return the ticket's folder at a path: the path itself, or `delta/` below it; None where there is no ticket."""
-    return next((folder for folder in (path, path / "delta") if is_ticket(folder)), None)
 
 
 def make_ticket(

@@ -1,8 +1,8 @@
 """Rounds of iterative magnitude pruning on the fine-tuning delta.
 
 A round keeps the largest changes of the last one, gives all other weights their values in the parent back, and trains
-on with the mask. Frankle & Carbin 2019 prune weights; here the difference to the parent is pruned, and "rewinding" means
-that a weight returns to the parent. The share that is kept falls geometrically from 1 to the ticket's.
+on with the mask. Frankle & Carbin 2019 prune weights; here the difference to the parent is pruned, and "rewinding"
+means that a weight returns to the parent. The share that is kept falls geometrically from 1 to the ticket's.
 """
 
 from __future__ import annotations
@@ -19,50 +19,9 @@ from minigpt.errors import ConfigError
 from minigpt.healing import Mask, Recipe, Teacher, TokenText, train
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
-from minigpt.tickets.delta import Values, parameters_of
-from minigpt.tickets.delta_masks import Scope, Score, scores_of, squared_gradients, top_mask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaSettings:
-    """Settings of how a delta ticket is made, where `--delta` asks for one.
-
-    Attributes:
-        rounds: number of rounds that shrink the mask; 1 keeps the largest changes at once.
-        steps: optimizer steps of all rounds together.
-        last: share of the steps that the last round gets, above 0 and at most 1; the others share the rest equally.
-        learning_rate: peak learning rate of each round.
-        distill: weight of the divergence from the tuned parent in the loss, 0 to 1.
-        score: what a change counts: `magnitude`, its size, or `fisher`, the loss that taking it back is expected to
-            cost.
-        scope: let all weights compete for a place in the mask (`global`), or those of each tensor (`layer`).
-        values: how the changes are stored: `exact`, or as differences in `int8` or `int4`, which are smaller and
-            rounded.
-
-    Raises:
-        ConfigError: a value is outside its range.
-    """
-
-    rounds: int = 3
-    steps: int = 1200
-    last: float = 0.5
-    learning_rate: float = 4e-4
-    distill: float = 0.5
-    score: Score = "magnitude"
-    scope: Scope = "global"
-    values: Values = "exact"
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "rounds": (self.rounds >= 1, "1 or more"),
-            "steps": (self.steps >= 0, "0 or more"),
-            "last": (0 < self.last <= 1, "above 0 and at most 1"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "distill": (0 <= self.distill <= 1, "between 0 and 1"),
-        }
-        for name, (is_valid, valid_range) in allowed.items():
-            if not is_valid:
-                raise ConfigError(f"delta.{name} must be {valid_range}, not {getattr(self, name)!r}.")
+from minigpt.tickets.delta import parameters_of
+from minigpt.tickets.delta_masks import scores_of, squared_gradients, top_mask
+from minigpt.tickets.delta_settings import DeltaSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from minigpt import assets
 from minigpt.errors import AssetError
 from minigpt.tickets import delta_store
-from minigpt.tickets.delta import VALUES, in_dtype, parameters_of
-from minigpt.tickets.delta_store import RECORD, WEIGHTS, materialize, put_in, read, ticket_folder, write
+from minigpt.tickets.delta import in_dtype, parameters_of
+from minigpt.tickets.delta_places import RECORD, WEIGHTS, ticket_folder
+from minigpt.tickets.delta_settings import VALUES
+from minigpt.tickets.delta_store import materialize, put_in, read, write
 from tests.support.deltas import changed_copy, saved_parent, tiny_ticket
 from tests.support.tiny import tiny_model
 

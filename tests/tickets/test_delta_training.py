@@ -8,7 +8,8 @@ import torch
 from minigpt.errors import ConfigError
 from minigpt.tickets.delta import in_dtype, parameters_of
 from minigpt.tickets.delta_masks import random_mask, scores_of, squared_gradients, top_mask
-from minigpt.tickets.delta_training import DeltaSettings, find_ticket, rounds_of
+from minigpt.tickets.delta_settings import DeltaSettings
+from minigpt.tickets.delta_training import find_ticket, rounds_of
 from tests.support.healing import VOCABULARY, patterned, recipe
 from tests.support.tiny import tiny_model
 
