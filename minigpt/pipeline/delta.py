@@ -78,8 +78,13 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
         fraction: share of the weights that it may change.
     """
     trainee = _trainee(run, ground)
-    start = ground.tuned.model if ground.tuned is not None else _dense(run, ground, trainee)
-    trainings, seconds, last = [], 0.0, start
+    trainings, seconds = list[Training](), 0.0
+    if ground.tuned is not None:
+        start = ground.tuned.model
+    else:
+        start, training, seconds = _dense(run, ground, trainee)
+        trainings.append(training)
+    last = start
     for number, step in enumerate(rounds_of(fraction, run.settings.delta), 1):
         last, training, took = _round(run, ground, trainee, start, last, step, number)
         trainings.append(training)
@@ -108,7 +113,7 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
         measured,
         same_vocabulary=True,
         seconds=seconds + done.seconds,
-        training=combined(trainings, fraction),
+        training=combined(trainings, fraction, run.settings.delta.rounds),
     )
     plan = keep_everything(
         shape_of(AutoConfig.from_pretrained(ground.parent.path)),
@@ -121,12 +126,13 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
     return DeltaBuild(ticket=folder / FOLDER, model=folder / "model", stage=stage, plan=whole)
 
 
-def combined(trainings: list[Training], fraction: float) -> Training:
-    """Combine the trainings of all rounds: tokens, steps and seconds of all, the losses of the last one.
+def combined(trainings: list[Training], fraction: float, rounds: int) -> Training:
+    """Combine the trainings of a ticket: tokens, steps and seconds of all, the losses of the last one.
 
     Args:
-        trainings: records of the rounds in order.
+        trainings: records of the rounds in order, behind that of all weights where there is no tuned parent.
         fraction: share of the weights that the last round may change.
+        rounds: number of rounds.
     """
     last = trainings[-1]
     before = sum(training.steps for training in trainings[:-1])
@@ -137,7 +143,9 @@ def combined(trainings: list[Training], fraction: float) -> Training:
         best_step=before + last.best_step,
         seconds=sum(training.seconds for training in trainings),
         dev_losses=tuple((before + step, loss) for step, loss in last.dev_losses),
-        recipe=f"{len(trainings)} rounds from the tuned parent to {100 * fraction:g} % of the weights; {last.recipe}",
+        recipe=f"{rounds} round{'s' if rounds > 1 else ''} down to {100 * fraction:g} % of the weights, from "
+        f"{'all weights trained' if len(trainings) > rounds else 'the tuned parent'}; the last: "
+        + last.recipe.removeprefix("all weights, "),
     )
 
 
@@ -150,7 +158,7 @@ def _trainee(run: Run, ground: Groundwork) -> Trainee:
     return Trainee(text=text, dev=dev, parent=parameters_of(model), tokenizer=tokenizer)
 
 
-def _dense(run: Run, ground: Groundwork, trainee: Trainee) -> SavedModel:
+def _dense(run: Run, ground: Groundwork, trainee: Trainee) -> tuple[SavedModel, Training, float]:
     """Train all weights of the parent where the settings leave out the tuned parent: the rounds need a start."""
     recipe = replace(run.settings.heal, distill=0.0, noise=0.0)
     key = fingerprint(VERSION, ground.parent.fingerprint, ground.text.key, recipe, run.options.seed, run.options.dtype)
@@ -175,8 +183,9 @@ def _dense(run: Run, ground: Groundwork, trainee: Trainee) -> SavedModel:
             del model
             release()
 
-    folder, _ = run.workspace.stage("delta_dense", key, make)
-    return SavedModel(path=folder / "model", key=key)
+    folder, done = run.workspace.stage("delta_dense", key, make)
+    made = SavedModel(path=folder / "model", key=key)
+    return made, read_json(folder / "training.json", Training), done.seconds
 
 
 def _round(
