@@ -20,6 +20,7 @@ COMMANDS = {
     "eval": ("minigpt.cli.evaluate:evaluate", "Measure any causal model on a domain."),
     "compare": ("minigpt.cli.compare:compare", "Compare reports side by side, and check gates in scripts."),
     "catalog": ("minigpt.cli.catalog:catalog", "List, show, add, remove and verify finished models."),
+    "merge": ("minigpt.cli.merge:merge", "Merge delta tickets of one parent into one."),
     "domains": ("minigpt.cli.domains:domains", "List, show, validate and create domain definitions."),
     "corpus": ("minigpt.cli.corpus:corpus", "Show where a domain's text comes from and what it holds."),
     "export": ("minigpt.cli.export:export", "Write a model for ONNX and other runtimes, and verify it."),

@@ -185,5 +185,6 @@ def _digest(tensor: Tensor) -> str:
     """Return the SHA-256 of one tensor."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     hasher = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    hasher.update(memoryview(_bits(flat).numpy()).cast("B"))
+    numbers: Any = _bits(flat).numpy()
+    hasher.update(memoryview(numbers).cast("B"))
     return hasher.hexdigest()
