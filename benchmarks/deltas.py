@@ -53,7 +53,7 @@ class Budget:
 
 
 class Rows:
-    """Results as JSON lines, by the key of what made them; lines of earlier calls are kept."""
+    """Results as JSON lines, by the key of what they were made from; lines of earlier calls are kept."""
 
     def __init__(self, path: Path, common: dict[str, Any], until: float) -> None:
         self.path, self.common, self.until, self.longest = path, common, until, 30.0
@@ -84,7 +84,7 @@ SHOWN = ("dev", "changed", "bytes_vs_parent", "seconds", "choice")
 
 
 def summary(row: dict[str, Any]) -> str:
-    """Write the ratios of a row's texts, and the paired differences as fractions of nothing."""
+    """Write the ratios of each text of a row, and the paired intervals of the differences."""
     lines = []
     for task, values in row.get("measured", {}).items():
         for other in ("tuned", "ticket", "own"):
@@ -132,12 +132,12 @@ def choose(rows: Rows, bench: DeltaBench, start: DeltaSettings, budget: Budget) 
     return current
 
 
-def measured_row(bench: DeltaBench, tag: str, made: dict[str, Any], weights: Any, *others: str) -> dict[str, Any]:
+def measured_row(bench: DeltaBench, tag: str, row: dict[str, Any], weights: Any, *others: str) -> dict[str, Any]:
     """Measure weights on held-out text against the parent, the tuned parent and stored others."""
     references = {"parent": bench.measured("parent", bench.parent), "tuned": bench.measured("tuned", bench.tuned)}
     for name, other in zip(("ticket", "own"), others, strict=False):
         references[name] = bench.measured(other, bench.weights_of(other))
-    return made | {"measured": bench.against(tag, weights, references)}
+    return row | {"measured": bench.against(tag, weights, references)}
 
 
 def fractions(rows: Rows, bench: DeltaBench, settings: DeltaSettings, budget: Budget) -> None:
@@ -147,8 +147,8 @@ def fractions(rows: Rows, bench: DeltaBench, settings: DeltaSettings, budget: Bu
         tag = f"ticket-{fraction:g}"
 
         def make(tag: str = tag, fraction: float = fraction) -> dict[str, Any]:
-            made = ticket_row(bench, tag, fraction, settings, budget)
-            return measured_row(bench, tag, made, bench.weights_of(tag))
+            row = ticket_row(bench, tag, fraction, settings, budget)
+            return measured_row(bench, tag, row, bench.weights_of(tag))
 
         rows.get(bench.name, tag, asdict(settings), make)
     for values in ("int8", "int4"):
@@ -169,12 +169,12 @@ def controls(rows: Rows, bench: DeltaBench, settings: DeltaSettings, budget: Bud
         return
     for tag, make in control_variants(bench, settings, budget):
 
-        def row(tag: str = tag, make: Callable[[str], dict[str, Any]] = make) -> dict[str, Any]:
-            made = make(tag)
-            weights = made.pop("weights", None)
-            return measured_row(bench, tag, made, bench.weights_of(tag) if weights is None else weights, ticket)
+        def measure(tag: str = tag, make: Callable[[str], dict[str, Any]] = make) -> dict[str, Any]:
+            row = make(tag)
+            weights = row.pop("weights", None)
+            return measured_row(bench, tag, row, bench.weights_of(tag) if weights is None else weights, ticket)
 
-        rows.get(bench.name, tag, asdict(settings), row)
+        rows.get(bench.name, tag, asdict(settings), measure)
 
 
 def control_variants(
@@ -186,7 +186,7 @@ def control_variants(
         yield f"lora-{rate:g}", lambda tag, rate=rate: lora_row(bench, tag, settings, budget, rate)
     one = replace(settings, rounds=1)
     yield "one-shot", lambda tag: ticket_row(bench, tag, MAIN, one, budget)
-    yield "one-shot-untrained", lambda tag: ticket_row(bench, tag, MAIN, one, replace(budget, steps=0))
+    yield "one-shot-untrained", lambda tag: ticket_row(bench, tag, MAIN, replace(one, steps=0), budget)
     yield "no-mask", lambda tag: ticket_row(bench, tag, 1.0, one, budget)
 
 

@@ -100,9 +100,9 @@ def build_one(run: Run, key: str) -> BuildReport:
         check_target(run, parent)
     ground = lay_groundwork(run, corpora, suite, parent, trains=not run.options.masked)
     if run.options.delta is not None:
-        made = make_delta(run, ground, run.options.delta)
-        stages = (*ground.controls.stages, made.stage)
-        return finish(run, ground, made.plan, stages, made.model, key, ticket=made.ticket)
+        delta = make_delta(run, ground, run.options.delta)
+        stages = (*ground.controls.stages, delta.stage)
+        return finish(run, ground, delta.plan, stages, delta.model, key, ticket=delta.ticket)
     specialist = specialize(run, ground)
     stages = (*ground.controls.stages, *specialist.stages)
     if specialist.paper_form is not None:

@@ -54,7 +54,7 @@ class DeltaBuild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainee:
-    """What every round reads.
+    """Text and parent that every round reads.
 
     Attributes:
         text: training text.
@@ -184,8 +184,8 @@ def _dense(run: Run, ground: Groundwork, trainee: Trainee) -> tuple[SavedModel, 
             release()
 
     folder, done = run.workspace.stage("delta_dense", key, make)
-    made = SavedModel(path=folder / "model", key=key)
-    return made, read_json(folder / "training.json", Training), done.seconds
+    dense = SavedModel(path=folder / "model", key=key)
+    return dense, read_json(folder / "training.json", Training), done.seconds
 
 
 def _round(
@@ -238,8 +238,8 @@ def _round(
             release()
 
     folder, done = run.workspace.stage(f"delta_{number}", key, make)
-    made = SavedModel(path=folder / FOLDER, key=key)
-    return made, read_json(folder / "training.json", Training), done.seconds
+    changes = SavedModel(path=folder / FOLDER, key=key)
+    return changes, read_json(folder / "training.json", Training), done.seconds
 
 
 def _teacher(run: Run, start: SavedModel, recipe: Recipe, model: Any) -> Teacher | None:

@@ -53,7 +53,7 @@ def top_mask(scores: Mapping[str, Tensor], fraction: float, scope: Scope = "glob
     if scope == "layer":
         return {name: _top(score.reshape(-1), fraction).view(score.shape) for name, score in scores.items()}
     flat = _top(torch.cat([score.reshape(-1) for score in scores.values()]), fraction)
-    parts = torch.split(flat, [score.numel() for score in scores.values()])  # type: ignore[no-untyped-call]
+    parts = torch.split(flat, [score.numel() for score in scores.values()])
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
