@@ -8,7 +8,7 @@ from typing import Literal
 
 from minigpt.types import Attribution, Shape
 
-StageName = Literal["parent", "parent_tuned", "parent_distilled", "pruned", "healed", "exported"]
+StageName = Literal["parent", "parent_tuned", "parent_distilled", "pruned", "healed", "delta", "exported"]
 
 SCHEMA_VERSION = 1  # version of the fields of report.json
 

@@ -20,6 +20,7 @@ def build(
     params: int | None = None,
     bytes: int | None = None,
     method: str = "contextual",
+    delta: float | None = None,
     preset: str = "quick",
     settings: Mapping[str, Any] | None = None,
     output_dir: str | Path | None = None,
@@ -45,6 +46,8 @@ def build(
         params: parameters to keep, instead of `size`.
         bytes: bytes of `model.safetensors`, instead of `size`.
         method: a name of `minigpt methods`, or `package.module:ROW`.
+        delta: make a delta ticket instead of pruning: the share of the weights that it may change; the folder then
+            holds `delta/` instead of `model/`.
         preset: the amount of work: quick, standard or thorough.
         settings: settings to change: `{"heal": {"steps": 50}}` or `{"heal.steps": 50}`.
         output_dir: folder to write (None: `runs/DOMAIN`).
@@ -70,7 +73,7 @@ def build(
     names = (domain,) if isinstance(domain, (str, Path)) else tuple(domain)
     options = BuildOptions(
         domains=tuple(str(name) for name in names), base=str(base), target_size=size, target_params=params,
-        target_bytes=bytes, method=method, preset=preset, overrides=flatten_settings(settings or {}),
+        target_bytes=bytes, method=method, delta=delta, preset=preset, overrides=flatten_settings(settings or {}),
         output_dir=None if output_dir is None else Path(output_dir), device=device, dtype=dtype, seed=seed,
         kinds=None if kinds is None else tuple(kinds), keep_general=keep_general, online=online, masked=paper_form,
         force=force,

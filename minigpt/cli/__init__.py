@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": ("minigpt.cli.compare:compare", "Compare reports side by side, and check gates in scripts."),
     "open": ("minigpt.cli.open:open_page", "Show the page of a build, and decide by gates."),
     "catalog": ("minigpt.cli.catalog:catalog", "List, show, add, remove and verify finished models."),
+    "merge": ("minigpt.cli.merge:merge", "Merge delta tickets of one parent into one."),
     "domains": ("minigpt.cli.domains:domains", "List, show, validate and create domain definitions."),
     "corpus": ("minigpt.cli.corpus:corpus", "Show where a domain's text comes from and what it holds."),
     "export": ("minigpt.cli.export:export", "Write a model for ONNX and other runtimes, and verify it."),

@@ -27,6 +27,7 @@ AXIS_NAMES = {"ffn": "neurons", "kv_groups": "KV groups", "layers": "whole layer
         "minigpt build --domain medical --domain law --target-params 100M --output-dir runs/two",
         "minigpt build --domain ./mine.yaml --base HuggingFaceTB/SmolLM2-360M --device cuda",
         "minigpt build --domain finance --target-size 0.6 --plan-only",
+        "minigpt build --domain medical --delta 0.05",
         "minigpt build runs/medical/recipe.yaml --output-dir runs/again",
     )
 )
@@ -46,6 +47,12 @@ AXIS_NAMES = {"ffn": "neurons", "kv_groups": "KV groups", "layers": "whole layer
     "--method",
     metavar="NAME",
     help="Pruning method: a name from `minigpt methods`, or package.module:ROW for one of your own [contextual].",
+)
+@click.option(
+    "--delta",
+    type=Fraction(),
+    metavar="SHARE",
+    help="Remove nothing; change at most this share of the weights, and store the changes alone, e.g. 0.05 or 5%.",
 )
 @click.option("--preset", type=click.Choice(["quick", "standard", "thorough"]), help="Amount of work [quick].")
 @click.option(
@@ -88,12 +95,13 @@ def build(session: Session, **options: Any) -> None:
     Corpus, activation statistics, plan, pruning, healing, evaluation, report, catalog. The same command again
     resumes; with everything done it prints the report at once.
     """
-    at_most_one(**{name: options[name] for name in ("target_size", "target_params", "target_bytes")})
+    at_most_one(**{name: options[name] for name in ("target_size", "target_params", "target_bytes", "delta")})
     recipe, plan_only = options.pop("recipe"), options.pop("plan_only")
     if recipe is None and not options["domains"]:
         raise click.UsageError("Give --domain NAME or a recipe file. `minigpt domains list` shows the domains.")
-    if plan_only and options["masked"]:
-        raise click.UsageError("--plan-only and --paper-form exclude each other.")
+    if plan_only and (options["masked"] or options["delta"]):
+        other = "--paper-form" if options["masked"] else "--delta"
+        raise click.UsageError(f"--plan-only and {other} exclude each other.")
     check_names(options["domains"], options["method"])
     given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
     run(session, options_of(recipe, given), plan_only=plan_only)
@@ -134,7 +142,7 @@ def ending(report: BuildReport, options: BuildOptions, session: Session) -> Rend
     from minigpt.report import next_steps, render
 
     folder = options.folder(report.domain)
-    if session.quiet or not (folder / "model").is_dir():  # a paper form leaves no model
+    if session.quiet or not any((folder / product).is_dir() for product in ("model", "delta")):  # a paper form
         return render(report)
     return stacked([render(report), next_steps(report, folder)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from minigpt.cli.common import Session, examples, facts, standard, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from minigpt.results import CatalogEntry
 
@@ -90,6 +91,20 @@ def verify(session: Session, *, entry_id: str | None) -> None:
         raise AssetError(f"Files of {', '.join(bad)} are missing, changed or new: build again, or remove the entry.")
 
 
+def shared_parents(entries: Sequence[CatalogEntry]) -> Iterator[Text]:
+    """Yield a line for each parent that delta tickets need: their bytes, and those of the parent in 16 bits."""
+    from rich.text import Text
+
+    from minigpt.report.text import short_reference, size
+
+    tickets = [entry for entry in entries if "delta/delta.safetensors" in entry.hashes]
+    for base in dict.fromkeys(entry.base_model for entry in tickets):
+        same = [entry for entry in tickets if entry.base_model == base]
+        words = f"{len(same)} delta ticket{'s' if len(same) > 1 else ''}: {size(sum(entry.bytes for entry in same))}"
+        parent = size(2 * same[0].parameters)
+        yield Text(f"{words} beside one parent, {short_reference(base)} ({parent} in 16 bits)", style="dim")
+
+
 def verdict(damaged: Mapping[str, str]) -> str:
     """Format the line of an entry: `ok`, or the files that are not."""
     return ", ".join(f"{name} {state}" for name, state in damaged.items()) or "ok"
@@ -117,4 +132,6 @@ def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> Rend
             *("–" if ratio is None else f"{ratio:.3f}×" for ratio in ratios),
             entry.path,
         )
-    return Group(result, Text("×: bits per byte of the parent's, below 1 is better", style="dim"))
+    return Group(
+        result, *shared_parents(entries), Text("×: bits per byte of the parent's, below 1 is better", style="dim")
+    )

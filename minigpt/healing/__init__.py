@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minigpt.healing.data import Bound, TokenText
     from minigpt.healing.forward import bits_per_byte
+    from minigpt.healing.masks import Mask
     from minigpt.healing.recipe import Recipe
     from minigpt.healing.schedules import TuningResult, prolong, search, steps_for
     from minigpt.healing.teacher import Teacher
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # The module that defines each public name.
 _HOMES = {
     "Bound": "minigpt.healing.data",
+    "Mask": "minigpt.healing.masks",
     "Recipe": "minigpt.healing.recipe",
     "Teacher": "minigpt.healing.teacher",
     "TokenText": "minigpt.healing.data",
@@ -34,6 +36,7 @@ _HOMES = {
 
 __all__ = [
     "Bound",
+    "Mask",
     "Recipe",
     "Teacher",
     "TokenText",

@@ -23,6 +23,7 @@ from minigpt.healing.fused import MIN_COMPILED_TOKENS
 from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
 from minigpt.healing.interrupts import deferred_interrupts
 from minigpt.healing.losses import healing_gradient
+from minigpt.healing.masks import Freeze, Mask
 from minigpt.healing.muon import optimizer_for
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
@@ -50,6 +51,7 @@ class Run:
         seed: sets the order of the text and the dropout.
         bound: limit on what the run may cost on other text, or None.
         stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
+        mask: weights that the run may change (None: all).
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Run:
         bound: Bound | None = None,
         *,
         stops_on_harm: bool = False,
+        mask: Mask | None = None,
     ) -> None:
         check_window(model, recipe.window)
         self.stops_on_harm, self.overshot = stops_on_harm, False
@@ -70,6 +73,7 @@ class Run:
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = optimizer_for(model, self.parameters, recipe)
+        self.freeze = Freeze(model, mask, recipe)
         self.average = Average(self.parameters, recipe.average)
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.best_loss, self.best_step, self.step, self.tokens = math.inf, 0, 0, 0
@@ -257,8 +261,10 @@ class Run:
             self.steps.gradients(batch)
         else:
             self._gradients(batch)
+        self.freeze.clear_gradients()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
+        self.freeze.restore()
         self.step += 1
         self.tokens += int((batch.lengths - 1).sum())
         self.average.update()

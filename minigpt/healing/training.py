@@ -14,6 +14,7 @@ from minigpt.files import fingerprint
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing.adapters import trainable
 from minigpt.healing.data import Bound, TokenText
+from minigpt.healing.masks import Mask
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.run import Run
 from minigpt.healing.teacher import Teacher
@@ -31,6 +32,7 @@ def train(
     *,
     teacher: Teacher | None = None,
     bound: Bound | None = None,
+    mask: Mask | None = None,
     seed: int = 0,
     backs_off: bool = False,
     checkpoint: Path | None = None,
@@ -46,6 +48,7 @@ def train(
         recipe: steps, learning rate, losses.
         teacher: model to distill from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
         bound: what other text may cost; weights within it are kept before better ones beyond it.
+        mask: weights that may change (None: all); the others keep their values to the bit.
         seed: sets the order of the text, and the initial values and dropout of adapters; torch's global random
             generator is seeded with it.
         backs_off: start over at a lower learning rate (divided by `BACK_OFF_DIVISOR`, at most `MAX_BACK_OFFS` times) if
@@ -65,12 +68,12 @@ def train(
     """
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
-    run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
+    run_id = _identity(model, text, dev, recipe, teacher, bound, seed, mask) if checkpoint is not None else ""
     given_rate, back = recipe.learning_rate, checkpoints.read_back_off(checkpoint, run_id)
     while True:
         recipe = recipe.at(given_rate / BACK_OFF_DIVISOR**back.times)
         may_back_off = backs_off and back.times < MAX_BACK_OFFS
-        with _started_run(model, dev, recipe, teacher, seed, bound, stops_on_harm=may_back_off) as run:
+        with _started_run(model, dev, recipe, teacher, seed, bound, mask, stops_on_harm=may_back_off) as run:
             attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
                 run.resume(checkpoint, attempt_id)
@@ -109,13 +112,14 @@ def _started_run(
     teacher: Teacher | None,
     seed: int,
     bound: Bound | None,
+    mask: Mask | None,
     *,
     stops_on_harm: bool,
 ) -> Iterator[Run]:
     """Yield a new run of the model, which is a plain model again after the block."""
     torch.manual_seed(seed)
     with trainable(model, recipe) as trained:
-        yield Run(trained, dev, recipe, teacher, seed, bound, stops_on_harm=stops_on_harm)
+        yield Run(trained, dev, recipe, teacher, seed, bound, stops_on_harm=stops_on_harm, mask=mask)
 
 
 def _identity(
@@ -126,6 +130,7 @@ def _identity(
     teacher: Teacher | None,
     bound: Bound | None,
     seed: int,
+    mask: Mask | None,
 ) -> str:
     """Return a fingerprint of all that the result of a run depends on."""
     taught_by: tuple[Any, ...] = ()
@@ -133,4 +138,6 @@ def _identity(
         ids = None if teacher.parent_ids is None else teacher.parent_ids.tolist()
         taught_by = (checkpoints.weights_digest(teacher.model), ids)
     limit = None if bound is None else (bound.text.digest, bound.limit)
-    return fingerprint(recipe, seed, text.digest, dev.digest, checkpoints.weights_digest(model), taught_by, limit)
+    masked = () if mask is None else (mask.digest,)  # a run without a mask keeps the name that it always had
+    digests = (text.digest, dev.digest, checkpoints.weights_digest(model))
+    return fingerprint(recipe, seed, *digests, taught_by, limit, *masked)

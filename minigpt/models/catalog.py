@@ -19,12 +19,15 @@ from minigpt.errors import AssetError, MiniGPTError, UnknownName
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.report.figures import final_stage, headline
 from minigpt.results import SCHEMA_VERSION, BuildReport, CatalogEntry
+from minigpt.tickets.delta_places import FOLDER
 
 FileState = Literal["ok", "changed", "missing", "unexpected"]
 INDEX_VERSION = 1
 LOCK_SECONDS = 60.0
 # Files beside the model that an entry hashes too.
 RECORDS = ("report.json", "plan.json", "domain.yaml")
+# Folders of what a build makes: a model, or the changes that make one of its parent.
+PRODUCTS = ("model", FOLDER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +50,15 @@ def add(build_dir: Path) -> CatalogEntry:
     files no longer exist.
 
     Args:
-        build_dir: Folder with `report.json` and `model/`. Write the model card first, because it is hashed too.
+        build_dir: Folder with `report.json` and `model/`, or `delta/` for a delta ticket. Write the model card first,
+            because it is hashed too.
 
     Raises:
         AssetError: The folder is not a finished build.
         MiniGPTError: The report or the index cannot be read or written.
     """
     path = build_dir.expanduser().resolve()
-    if not (path / "report.json").is_file() or not (path / "model").is_dir():
+    if not (path / "report.json").is_file() or not any((path / product).is_dir() for product in PRODUCTS):
         raise AssetError(f"{path} is not a finished build: it needs report.json and model/. Run minigpt build first.")
     report = read_json(path / "report.json", BuildReport)
     if report.schema_version != SCHEMA_VERSION:
@@ -182,17 +186,17 @@ def _files(path: Path) -> Iterator[str]:
     for name in RECORDS:
         if (path / name).is_file():
             yield name
-    for file in sorted((path / "model").rglob("*")):
+    for file in sorted(file for product in PRODUCTS for file in (path / product).rglob("*")):
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
             yield file.relative_to(path).as_posix()
 
 
 def _entry(path: Path, report: BuildReport, hashes: dict[str, str]) -> CatalogEntry:
-    """Describe a build as an entry; its id is `domain-percent kept-date-hash`."""
+    """Describe a build as an entry; its id is `domain-percent kept-date-hash`, or `domain-delta-date-hash`."""
     final, figures = final_stage(report), headline(report)
     now = datetime.now(UTC)
     slug = re.sub(r"[^a-z0-9]+", "-", report.domain.lower()).strip("-") or "model"
-    kept = round(100 * figures.get("parameters_kept", 1.0))
+    kept = FOLDER if final.stage == "delta" else str(round(100 * figures.get("parameters_kept", 1.0)))
     return CatalogEntry(
         id=f"{slug}-{kept}-{now:%Y%m%d}-{fingerprint(str(path), hashes)[:6]}",
         domain=report.domain,

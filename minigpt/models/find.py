@@ -13,14 +13,16 @@ from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport
 from minigpt.runtimes import Runtime
+from minigpt.tickets.delta_places import ticket_folder
 
 
 def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
-    """Find the model behind a reference, as a plain Hugging Face folder.
+    """Find the model behind a reference, as a plain Hugging Face folder; a delta ticket becomes a model first.
 
     Args:
-        ref: A model folder, a build folder, a catalog id, a domain (its latest catalog entry), a Hub id, a GGUF file
-            or a packaged asset. A path that exists is preferred to a catalog id of the same name.
+        ref: A model folder, a build folder, a delta ticket's folder, a catalog id, a domain (its latest catalog
+            entry), a Hub id, a GGUF file or a packaged asset. A path that exists is preferred to a catalog id of the
+            same name.
         reporter: Receives the progress of downloads and conversions.
 
     Raises:
@@ -35,6 +37,10 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
         )
     if not Path(ref).expanduser().exists() and in_catalog(ref):
         ref = str(catalog.resolve(ref))
+    if (ticket := ticket_folder(Path(ref).expanduser())) is not None:
+        from minigpt.tickets.delta_store import materialize
+
+        return materialize(ticket, reporter=reporter)
     return assets.parent(ref, reporter=reporter)
 
 
@@ -84,6 +90,8 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
     source: str | Path
     if path.suffix == ".json" and path.is_file():
         source = path
+    elif ticket_folder(path) is not None:
+        source = find_model(str(path), reporter=reporter).path
     elif path.is_dir():
         source = path if (path / "config.json").exists() else path / "model"
         if not source.is_dir():

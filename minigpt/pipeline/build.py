@@ -14,6 +14,7 @@ from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
+from minigpt.pipeline.delta import make_delta
 from minigpt.pipeline.finish import finish, register_and_slim
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
@@ -95,8 +96,13 @@ def build_one(run: Run, key: str) -> BuildReport:
     """
     corpora, suite = read(run)
     parent = load_parent(run)
-    check_target(run, parent)
+    if run.options.delta is None:
+        check_target(run, parent)
     ground = lay_groundwork(run, corpora, suite, parent, trains=not run.options.masked)
+    if run.options.delta is not None:
+        delta = make_delta(run, ground, run.options.delta)
+        stages = (*ground.controls.stages, delta.stage)
+        return finish(run, ground, delta.plan, stages, delta.model, key, ticket=delta.ticket)
     specialist = specialize(run, ground)
     stages = (*ground.controls.stages, *specialist.stages)
     if specialist.paper_form is not None:
@@ -174,13 +180,14 @@ def _finished(run: Run, key: str) -> BuildReport | None:
         workspace.clear()
     if not workspace.report.exists():
         return None
+    product = workspace.model if run.options.delta is None else workspace.ticket
     result = report.load(workspace.report)
-    if result.fingerprints.get("build") != key or not (run.options.masked or workspace.model.is_dir()):
+    if result.fingerprints.get("build") != key or not (run.options.masked or product.is_dir()):
         raise MiniGPTError(
             f"{workspace.root} holds a build made with other options. Choose another --output-dir, or start over with "
             "--force."
         )
-    if finished(workspace.work / "healed") is not None:
+    if any(finished(workspace.work / stage) is not None for stage in ("healed", "delta")):
         register_and_slim(workspace)
     return result
 

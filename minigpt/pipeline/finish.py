@@ -31,7 +31,14 @@ from minigpt.types import PrunePlan, Shape
 
 
 def finish(
-    run: Run, ground: Groundwork, plan: PrunePlan, stages: Sequence[StageReport], model: Path, key: str
+    run: Run,
+    ground: Groundwork,
+    plan: PrunePlan,
+    stages: Sequence[StageReport],
+    model: Path,
+    key: str,
+    *,
+    ticket: Path | None = None,
 ) -> BuildReport:
     """Write everything that a user keeps; the report comes last, so that a report means a complete build.
 
@@ -42,21 +49,23 @@ def finish(
         stages: all stages of the report.
         model: the folder of the last model.
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
+        ticket: the folder of the delta ticket that is kept instead of the model.
     """
     from transformers import AutoConfig
 
     workspace = run.workspace
     spoken = chat_note(run, ground.parent, model)
     with run.reporter.stage("Report, model card and catalog"):
-        shutil.rmtree(workspace.model, ignore_errors=True)
-        shutil.copytree(model, workspace.model, copy_function=link)
-        after = shape_of(AutoConfig.from_pretrained(workspace.model))
-        vocabulary = file_sha256(workspace.model / "tokenizer.json")
+        kept, source = (workspace.model, model) if ticket is None else (workspace.ticket, ticket)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(source, kept, copy_function=link)
+        after = shape_of(AutoConfig.from_pretrained(model))
+        vocabulary = file_sha256(model / "tokenizer.json")
         result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary, extra_notes=spoken)
         write_json(workspace.root / "plan.json", plan)
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
-        write_card(result, workspace.model)
+        write_card(result, kept)
         write_page(result, workspace.root / PAGE)
         report.save(result, workspace.report)
         register_and_slim(workspace)
@@ -95,14 +104,15 @@ def build_report(
     from transformers import AutoConfig
 
     options, parent = run.options, ground.parent
+    method, target = options.way
     before = shape_of(AutoConfig.from_pretrained(parent.path))
     return BuildReport(
         domain=run.domain.name,
         base_model=options.base,
         base_precision=parent.precision,
-        method=options.method,
+        method=method,
         preset=options.preset,
-        target=str(options.target),
+        target=target,
         seed=options.seed,
         versions=versions(__version__),
         device=device_name(run.device),

@@ -36,13 +36,15 @@ class BuildOptions:
         kinds: kinds of pruning that are allowed; None allows everything, whole layers included.
         keep_general: bound on general text, as a multiple of the parent's bits per byte on it.
         online: read the domain's Hub data sets too.
+        delta: make a delta ticket instead of pruning: the share of the parent's weights that it may change.
         masked: evaluate the method's paper form in memory and write a report without a model.
         force: start over instead of resuming.
 
     Raises:
         ConfigError: there is no domain.
         UnknownName: there is no such method, kind or dtype.
-        PlanError: there is more than one target, or the method has only a paper form and `masked` is off.
+        PlanError: there is more than one target, a delta ticket is asked for beside a size, or the method has only a
+            paper form and `masked` is off.
     """
 
     domains: tuple[str, ...]
@@ -60,6 +62,7 @@ class BuildOptions:
     kinds: tuple[str, ...] | None = None
     keep_general: float | None = None
     online: bool = False
+    delta: float | None = None
     masked: bool = False
     force: bool = False
 
@@ -74,11 +77,28 @@ class BuildOptions:
         if self.dtype not in DTYPE_BYTES:
             raise UnknownName("dtype", self.dtype, DTYPE_BYTES)
         _ = self.target  # refuses two targets
+        self._check_delta()
         method = method_named(self.method)
         if not (method.ships or self.masked):
             raise PlanError(
                 f"{method.name} makes no model that plain transformers loads; evaluate it with --paper-form."
             )
+
+    def _check_delta(self) -> None:
+        """Refuse a share of changed weights that is none, or that contradicts another option."""
+        if self.delta is None:
+            return
+        if not 0 < self.delta <= 1:
+            raise ConfigError(f"The share of changed weights must be above 0 and at most 1, not {self.delta:g}.")
+        if self.masked or self.kinds or (self.target_size, self.target_params, self.target_bytes) != (None,) * 3:
+            raise PlanError("A delta ticket removes nothing: leave out sizes, --kinds and --paper-form beside --delta.")
+
+    @property
+    def way(self) -> tuple[str, str]:
+        """Method and target as a report names them."""
+        if self.delta is not None:
+            return "delta", f"{100 * self.delta:g} % of the weights changed"
+        return self.method, str(self.target)
 
     @property
     def target(self) -> Target:

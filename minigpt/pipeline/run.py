@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
-from minigpt.files import fingerprint
+from minigpt.files import fingerprint, to_plain
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.read import source_state
@@ -94,6 +94,8 @@ def resolve_run(
         UnknownName: there is no such preset or domain.
     """
     settings = settings_for(options.preset, options.overrides, keep_general=options.keep_general)
+    if options.delta is not None:
+        settings = replace(settings, blend=0.0)  # a ticket starts at the tuned parent itself
     domain = resolve_domain(name, online=options.online)
     general = None
     if settings.evaluation.general and domain.general != domain.name:
@@ -117,12 +119,16 @@ def build_key(run: Run) -> str:
     options = {
         name: value for name, value in deciding_options(run.options).items() if name not in ("preset", "overrides")
     }
-    return fingerprint(run.state, run.settings, options)
+    settings = to_plain(run.settings)
+    if run.options.delta is None:
+        del settings["delta"]  # builds of before there were delta tickets keep their names
+    return fingerprint(run.state, settings, options)
 
 
 def deciding_options(options: BuildOptions) -> dict[str, object]:
     """Return the options that decide the result; its folder and the progress display do not."""
-    return {
+    ticket = {} if options.delta is None else {"delta": options.delta}
+    return ticket | {
         "base": options.base,
         "target": str(options.target),
         "method": options.method,

@@ -12,6 +12,7 @@ from minigpt.healing.tune import TuneSettings
 from minigpt.pipeline.overrides import apply_overrides
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning.settings import RepairSettings
+from minigpt.tickets.delta_settings import DeltaSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,8 @@ class Settings:
             alone shows what the pruning costs; it takes as long as healing, or somewhat longer.
         tune: recipe for tuning the parent, and the variations of it that are tried.
         heal: recipe for training the pruned model.
+        delta: rounds and training of a delta ticket, where one is made instead of pruning; windows, batches and
+            precision are those of `heal`.
     """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
@@ -129,6 +132,7 @@ class Settings:
             evaluate_every=300,
         )
     )
+    delta: DeltaSettings = field(default_factory=DeltaSettings)
 
     def __post_init__(self) -> None:
         if not 0 <= self.blend < 1:
@@ -154,6 +158,7 @@ PRESETS: Mapping[str, Settings] = {
         heal=Recipe(
             steps=220, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=55
         ),
+        delta=DeltaSettings(rounds=2, steps=220, learning_rate=2e-4),
     ),
     "standard": STANDARD,
     "thorough": replace(

@@ -11,13 +11,16 @@ from pathlib import Path
 from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, read_json, write_json
 from minigpt.results import BuildReport
+from minigpt.tickets.delta_places import FOLDER
 
 # Marker of a finished stage.
 DONE = "done.json"
 # Marker of a build's folder.
 BUILD = "build.json"
 # Stages that hold weights.
-HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed")
+HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed", "delta")
+# Beginning of the names of a delta ticket's rounds.
+ROUND = "delta_"
 # Folders that keep the finished runs of a search until it is over.
 LEDGERS = ("tuning_runs", "tuning_long_run")
 # Stages that hold text.
@@ -52,6 +55,11 @@ class Workspace:
     def model(self) -> Path:
         """Folder of the finished model, in Hugging Face format."""
         return self.root / "model"
+
+    @property
+    def ticket(self) -> Path:
+        """Folder of the finished delta ticket, where one was made instead of a model."""
+        return self.root / FOLDER
 
     @property
     def report(self) -> Path:
@@ -95,7 +103,8 @@ class Workspace:
 
         A stage without its weights counts as unfinished.
         """
-        for name in HEAVY:
+        rounds = (path.name for path in self.work.glob(f"{ROUND}*") if path.is_dir())
+        for name in (*HEAVY, *rounds):
             (self.work / name / DONE).unlink(missing_ok=True)
             for weights in (self.work / name).rglob("*.safetensors"):
                 weights.unlink()
@@ -106,7 +115,7 @@ class Workspace:
 
     def clear(self) -> None:
         """Delete everything that this build wrote, and nothing else."""
-        for path in (self.work, self.model):
+        for path in (self.work, self.model, self.ticket):
             shutil.rmtree(path, ignore_errors=True)
         for name in ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "report.svg", "report.html"):
             (self.root / name).unlink(missing_ok=True)

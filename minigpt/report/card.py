@@ -126,7 +126,9 @@ def model_name(report: BuildReport) -> str:
     """Name the model, e.g. `SmolLM2-135M-Instruct medical 76%`."""
     stem = (hub_id(report.base_model) or Path(report.base_model).stem).rsplit("/", 1)[-1]
     parent = report.stage("parent")
-    kept = f" {final_stage(report).parameters / parent.parameters:.0%}" if parent and parent.parameters else ""
+    final = final_stage(report)
+    kept = f" {final.parameters / parent.parameters:.0%}" if parent and parent.parameters else ""
+    kept = " delta" if final.stage == "delta" else kept
     return f"{stem} {report.domain}{kept}"
 
 
@@ -178,6 +180,7 @@ def _template_values(report: BuildReport, base: str | None) -> dict[str, Any]:
         "coverage": _line(coverage_sentence(report)),
         "privacy": _privacy(report),
         "final": final,
+        "delta": final.stage == "delta",
         "parent": parent,
         "tuned": tuned,
         "kept": final.parameters / parent.parameters if parent and parent.parameters else None,

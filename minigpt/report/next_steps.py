@@ -84,9 +84,10 @@ def broken(command: str) -> str:
 
 def _places(report: BuildReport, folder: Path) -> dict[str, str]:
     """Name the files that a user looks for."""
-    page = folder / "report.html"
+    page, final = folder / "report.html", final_stage(report)
+    name, title = ("delta", "delta ticket") if final.stage == "delta" else ("model", "model")
     return {
-        "model": f"{folder / 'model'} ({size(final_stage(report).bytes)})",
-        "model card": str(folder / "model" / "README.md"),
+        title: f"{folder / name} ({size(final.bytes)})",
+        "model card": str(folder / name / "README.md"),
         "report": str(page if page.is_file() else folder / "report.json"),
     }

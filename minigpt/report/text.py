@@ -11,6 +11,7 @@ STAGE_TITLES = {
     "parent_tuned": "tuned parent",
     "parent_distilled": "distilled twin",
     "healed": "specialist",
+    "delta": "delta ticket",
     "exported": "export",
 }
 # Openings that print as nothing.

@@ -53,9 +53,10 @@ def _field(report: BuildReport) -> str | None:
     if ours is None or parent is None or parent_stage is None:
         return None
     kept = percent(final.parameters / parent_stage.parameters) if parent_stage.parameters else "?"
+    size = report.target if final.stage == "delta" else f"{kept} of the parameters"
     other, other_parent = _pair(report, f"{report.domain}/{OTHER}")
     text = (
-        f"{_conclusion(report, ours, other)}: with {kept} of the parameters the {stage_title(final.stage)} needs "
+        f"{_conclusion(report, ours, other)}: with {size} the {stage_title(final.stage)} needs "
         f"{number(ours.value)} bits per byte on held-out {report.domain} text, {_times(ours, parent)} the parent's "
         f"{number(parent.value)}{_evidence(ours, ours.paired_difference_vs_parent)}{_new_wording(report)}"
     )

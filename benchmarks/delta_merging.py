@@ -1,0 +1,109 @@
+"""Merging, storing and swapping of delta tickets, for `deltas.py`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minigpt import assets
+from minigpt.healing import bits_per_byte
+from minigpt.tickets.delta import apply, check_digests, parameters_of
+from minigpt.tickets.delta_merge import RULES, merged, overlap
+from minigpt.tickets.delta_places import RECORD, WEIGHTS, is_ticket
+from minigpt.tickets.delta_store import put_in, read
+
+SCALES = (0.7, 0.85, 1.0, 1.2)
+DOZEN = 12
+
+
+def merge_rows(rows: Any, benches: Sequence[Any], tag: str) -> None:
+    """Merge the tickets of each pair of domains by the rule and scale that are best on both dev texts, and measure."""
+    for first, second in combinations(benches, 2):
+        pair = f"{first.name}+{second.name}"
+        rows.get(pair, "merge", tag, lambda first=first, second=second: merge_row(first, second, tag))
+
+
+def merge_row(first: Any, second: Any, tag: str) -> dict[str, Any]:
+    """Merge two tickets: the mean of both dev losses, each relative to that of its own ticket, decides."""
+    both = (first, second)
+    tickets = [read(bench.work / tag).changes for bench in both]
+    own = [bits_per_byte(bench.fresh(bench.weights_of(tag)), bench.dev) for bench in both]
+    tried = {}
+    for rule in RULES:
+        for scale in SCALES:
+            weights = merged(first.parent, tickets, rule, scale)
+            model = first.fresh(weights)
+            ratios = [bits_per_byte(model, bench.dev) / bits for bench, bits in zip(both, own, strict=True)]
+            tried[rule, scale] = (max(ratios), ratios)
+    rule, scale = min(tried, key=lambda key: tried[key][0])
+    weights = merged(first.parent, tickets, rule, scale)
+    measured = {}
+    for bench in both:
+        name = f"merged-{first.name}-{second.name}"
+        references = {"tuned": bench.measured("tuned", bench.tuned), "own": bench.measured(tag, bench.weights_of(tag))}
+        measured |= bench.against(name, weights, references)
+    jaccard, chance = overlap(*tickets, first.parent)
+    return {
+        "rule": rule,
+        "scale": scale,
+        "dev_ratios": {f"{rule} {scale:g}": ratios for (rule, scale), (_, ratios) in tried.items()},
+        "jaccard": jaccard,
+        "jaccard_by_chance": chance,
+        "measured": measured,
+    }
+
+
+def storage_row(rows: Any, work: Path, base: str, names: Sequence[str]) -> None:
+    """Count the bytes of a dozen real tickets beside the parent, and time swapping two of them on the CPU."""
+    folders = sorted(folder for name in names for folder in (work / name).iterdir() if is_ticket(folder))
+    folders = [folder for folder in folders if is_of_main_size(folder)]
+    dozen = [folders[index % len(folders)] for index in range(DOZEN)] if folders else []
+    names_of = [str(folder.relative_to(work)) for folder in dozen]
+    if dozen:
+        rows.get("all", "dozen", names_of, lambda: stored_dozen(dozen, base) | swap_times(dozen[0], dozen[-1], base))
+
+
+def is_of_main_size(folder: Path) -> bool:
+    """Check that a ticket changes about 5 % of the weights and stores new values."""
+    record = read(folder).record
+    return record.values == "exact" and 0.03 < record.fraction <= 0.051
+
+
+def stored_dozen(folders: Sequence[Path], base: str) -> dict[str, Any]:
+    """Add the bytes of the tickets to those of the parent in bf16."""
+    parent = 2 * read(folders[0]).record.parameters
+    sizes = [sum((folder / name).stat().st_size for name in (WEIGHTS, RECORD)) for folder in folders]
+    total = parent + sum(sizes)
+    distinct = len(set(folders))
+    return {"tickets": len(sizes), "distinct": distinct, "bytes": total, "bytes_vs_parent": total / parent, "of": base}
+
+
+def swap_times(first: Path, second: Path, base: str, *, repeats: int = 5) -> dict[str, Any]:
+    """Time on the CPU: putting a ticket in with all hashes compared, and swapping two, from files and in memory."""
+    model = assets.load_model(assets.parent(base).path, dtype=torch.bfloat16)
+    tensors = parameters_of(model)
+    times: dict[str, list[float]] = {"put_in_verified": [], "swap_from_file_verified": [], "swap_in_memory": []}
+    for _ in range(repeats):
+        started = time.perf_counter()
+        undo = put_in(model, read(first))
+        times["put_in_verified"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        apply(tensors, undo)
+        other = read(second)
+        undo = apply(tensors, other.changes)
+        check_digests(tensors, other.record.result, "{name} differs")
+        times["swap_from_file_verified"].append(time.perf_counter() - started)
+        own = read(first).changes
+        started = time.perf_counter()
+        apply(tensors, undo)
+        undo = apply(tensors, own)
+        times["swap_in_memory"].append(time.perf_counter() - started)
+        apply(tensors, undo)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {"swap_seconds": medians, "threads": torch.get_num_threads()}

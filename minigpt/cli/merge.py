@@ -1,0 +1,47 @@
+"""Command `minigpt merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from minigpt.cli.common import Session, examples, facts, standard
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from minigpt.models.merge import MergeRecord
+
+
+@click.command(epilog=examples("minigpt merge runs/medical runs/law --output-dir runs/both"))
+@click.argument("builds", nargs=-1, required=True, metavar="A B [...]")
+@click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+@click.option("--device", metavar="NAME", default="auto", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
+@standard
+def merge(session: Session, *, builds: tuple[str, ...], output_dir: Path, device: str) -> None:
+    """Merge delta tickets of one parent (builds or catalog ids) into one ticket.
+
+    Dev text of all their domains decides how: by sum, mean or elected signs (TIES), and with which factor.
+    """
+    from minigpt.models.merge import merge_tickets
+
+    record = merge_tickets(builds, output_dir, device=device, reporter=session.reporter)
+    session.show(record, lambda: outline(record, output_dir))
+
+
+def outline(record: MergeRecord, folder: Path) -> RenderableType:
+    """List the figures of a merge, and the command that measures it on held-out text."""
+    from minigpt.report.text import percent, size
+
+    rows: dict[str, object] = {
+        "ticket": f"{folder / 'delta'} ({size(record.bytes)}, {percent(record.changed)} of the weights changed)",
+        "rule": f"{record.rule}, differences times {record.scale:g}",
+    }
+    for part, ratio in zip(record.parts, record.dev, strict=True):
+        rows[f"dev text of {Path(part).parent.name}"] = f"{ratio:.3f}× the bits of its own ticket"
+    if record.overlap is not None:
+        rows["changed by both"] = f"{percent(record.overlap)} (by chance {percent(record.chance)})"
+    rows["measure it"] = f"minigpt eval {folder} --domain {record.domains[0]}"
+    return facts(rows)

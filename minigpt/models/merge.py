@@ -1,0 +1,189 @@
+"""Merging of finished delta tickets into one; dev text of all their domains decides how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt import assets
+from minigpt.corpus import build_corpus
+from minigpt.corpus.selection import take_bytes
+from minigpt.domain.config import load_domain
+from minigpt.errors import AssetError, ConfigError
+from minigpt.files import read_json, write_json
+from minigpt.healing import TokenText, bits_per_byte
+from minigpt.healing.tokenized import token_text
+from minigpt.machine import measuring_dtype, pick_device
+from minigpt.models import catalog
+from minigpt.progress import SILENT, Reporter
+from minigpt.results import BuildReport
+from minigpt.tickets.delta import check_digests, parameters_of
+from minigpt.tickets.delta_merge import RULES, Rule, merged, overlap
+from minigpt.tickets.delta_places import FOLDER, ticket_folder
+from minigpt.tickets.delta_store import DTYPES, DeltaRecord, make_ticket, read, write
+
+# Factors on the merged differences that are tried.
+SCALES = (0.7, 0.85, 1.0, 1.2)
+# Bytes of dev text of each domain that decide.
+DEV_BYTES = 65_536
+# Longest piece of dev text, in tokens.
+WINDOW = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeRecord:
+    """Record of a merge, `merge.json` beside the ticket.
+
+    Attributes:
+        parts: folders of the tickets that were merged.
+        domains: their domains.
+        rule: the rule that was best.
+        scale: the factor on the merged differences that was best.
+        dev: bits per byte of the merged model on the dev text of each part, relative to the part itself.
+        tried: largest of these ratios by rule and scale.
+        overlap: weights that both of two tickets change, as a share of those that either changes; None for more.
+        chance: value of `overlap` where positions are drawn by chance.
+        changed: share of the weights that the merged ticket changes.
+        bytes: bytes of the merged ticket.
+    """
+
+    parts: tuple[str, ...]
+    domains: tuple[str, ...]
+    rule: str
+    scale: float
+    dev: tuple[float, ...]
+    tried: Mapping[str, float]
+    overlap: float | None
+    chance: float | None
+    changed: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of the tickets to merge: its folder, its domain file, and the seed of its splits."""
+
+    folder: Path
+    domain: Path
+    seed: int
+
+
+def merge_tickets(
+    refs: Sequence[str],
+    output_dir: Path,
+    *,
+    device: str = "auto",
+    dev_bytes: int = DEV_BYTES,
+    reporter: Reporter = SILENT,
+) -> MergeRecord:
+    """Merge delta tickets of one parent, and write the merged ticket into `output_dir/delta`.
+
+    Every rule and factor is tried. The one is taken whose largest loss on any domain's dev text, relative to the
+    domain's own ticket, is the smallest. Held-out text is not read.
+
+    Args:
+        refs: build folders or catalog ids of delta tickets, two or more.
+        output_dir: folder to write.
+        device: torch device, or "auto".
+        dev_bytes: most bytes of dev text of each domain.
+        reporter: told about progress.
+
+    Raises:
+        AssetError: one of them is no delta ticket, is damaged, or belongs to another parent.
+        ConfigError: fewer than two are given, or the folder is in use.
+    """
+    if len(refs) < 2:
+        raise ConfigError("Give two or more delta tickets to merge.")
+    if (output_dir / FOLDER).exists():
+        raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
+    parts = [part_of(ref) for ref in refs]
+    tickets = [read(part.folder) for part in parts]
+    changes, first = [ticket.changes for ticket in tickets], tickets[0].record
+    check_same_parent(parts, [ticket.record for ticket in tickets])
+    folder = assets.parent(first.base, reporter=reporter).path
+    parent = parameters_of(assets.load_model(folder, dtype=DTYPES[first.dtype]))
+    check_digests(parent, first.parent, f"{{name}} of {first.base} is not what the tickets were made from.")
+    reader = DevReader(folder, parts, pick_device(device), dev_bytes, reporter)
+    own = [reader.loss(merged(parent, [change], "sum"), place) for place, change in enumerate(changes)]
+    ratios: dict[tuple[Rule, float], list[float]] = {}
+    candidates = [(rule, scale) for rule in RULES for scale in SCALES]
+    for rule, scale in reporter.track(candidates, title="Merging"):
+        weights = merged(parent, changes, rule, scale)
+        ratios[rule, scale] = [reader.loss(weights, place) / loss for place, loss in enumerate(own)]
+    best = min(candidates, key=lambda candidate: max(ratios[candidate]))
+    domains = tuple(dict.fromkeys(name for ticket in tickets for name in ticket.record.domains))
+    ticket = make_ticket(parent, merged(parent, changes, *best), base=first.base, domains=domains)
+    record = write(ticket, output_dir / FOLDER)
+    both, chance = overlap(changes[0], changes[1], parent) if len(changes) == 2 else (None, None)
+    result = MergeRecord(
+        parts=tuple(str(part.folder) for part in parts),
+        domains=domains,
+        rule=best[0],
+        scale=best[1],
+        dev=tuple(ratios[best]),
+        tried={f"{rule} x {scale:g}": max(values) for (rule, scale), values in ratios.items()},
+        overlap=both,
+        chance=chance,
+        changed=record.fraction,
+        bytes=sum(path.stat().st_size for path in (output_dir / FOLDER).iterdir()),
+    )
+    write_json(output_dir / "merge.json", result)
+    return result
+
+
+class DevReader:
+    """Reader of the dev text of several domains with models of one parent.
+
+    Args:
+        folder: folder of the parent.
+        parts: the tickets, whose domains' dev text is read.
+        device: torch device.
+        dev_bytes: most bytes of each text.
+        reporter: told about progress.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[Part], device: str, dev_bytes: int, reporter: Reporter) -> None:
+        tokenizer = assets.load_tokenizer(folder)
+        self.model: Any = assets.load_model(folder, dtype=measuring_dtype(device), device=device)
+        self.texts: list[TokenText] = []
+        for part in parts:
+            corpus = build_corpus(load_domain(str(part.domain)), seed=part.seed, reporter=reporter)
+            self.texts.append(token_text(tokenizer, take_bytes(corpus.dev, dev_bytes), WINDOW))
+
+    @torch.no_grad()
+    def loss(self, weights: Mapping[str, Tensor], place: int) -> float:
+        """Return the bits per byte of a model of these weights on the dev text of one of the tickets."""
+        for name, tensor in parameters_of(self.model).items():
+            tensor.copy_(weights[name])
+        return bits_per_byte(self.model, self.texts[place])
+
+
+def check_same_parent(parts: Sequence[Part], records: Sequence[DeltaRecord]) -> None:
+    """Refuse tickets of different parents.
+
+    Raises:
+        AssetError: they are.
+    """
+    for part, record in zip(parts, records, strict=True):
+        if (record.parent, record.dtype) != (records[0].parent, records[0].dtype):
+            raise AssetError(f"{part.folder} has another parent than {parts[0].folder}; merge tickets of one parent.")
+
+
+def part_of(ref: str) -> Part:
+    """Find a ticket, its domain file and the seed of its splits.
+
+    Raises:
+        AssetError: it is no build of a delta ticket.
+    """
+    path = Path(ref).expanduser()
+    path = path if path.exists() else catalog.resolve(ref)
+    folder = ticket_folder(path)
+    root = folder.parent if folder is not None else path
+    if folder is None or not (root / "domain.yaml").is_file() or not (root / "report.json").is_file():
+        raise AssetError(f"{ref} is no build of a delta ticket. Make one: minigpt build --domain D --delta 0.05.")
+    return Part(folder=folder, domain=root / "domain.yaml", seed=read_json(root / "report.json", BuildReport).seed)

@@ -1,0 +1,1 @@
+"""Lottery tickets: subnetworks of a parent that can do a domain's work."""

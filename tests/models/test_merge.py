@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minigpt
+from minigpt.errors import AssetError, ConfigError
+from minigpt.files import read_json
+from minigpt.models import merge
+from minigpt.models.merge import MergeRecord, merge_tickets
+from minigpt.tickets.delta import parameters_of
+from minigpt.tickets.delta_merge import merged
+from minigpt.tickets.delta_store import read
+from tests.support.building import build, folder_of
+from tests.support.worlds import World
+
+pytestmark = pytest.mark.usefixtures("home")
+QUICK = {"heal.steps": "4", "delta.steps": "4", "evaluation.general": "false", "delta.learning_rate": "0.01"}
+
+
+def ticket(world: World, name: str, **changes: Any) -> Path:
+    options = world.options(name, delta=0.05, target_size=None, overrides=QUICK, **changes)
+    build(options)
+    return folder_of(options)
+
+
+def test_two_tickets_become_one_by_the_rule_that_is_best_on_dev_text(world: World, tmp_path: Path) -> None:
+    folders = [ticket(world, name, seed=seed) for seed, name in enumerate(("one", "two"))]
+    result = merge_tickets([str(folder) for folder in folders], tmp_path / "both", device="cpu")
+    assert read_json(tmp_path / "both" / "merge.json", MergeRecord) == result
+    assert max(result.dev) == min(result.tried.values())
+    assert len(result.tried) == len(merge.RULES) * len(merge.SCALES)
+    model, _ = minigpt.load(tmp_path / "both", dtype="bfloat16")
+    parent, _ = minigpt.load(str(world.base), dtype="bfloat16")
+    expected = merged(
+        parameters_of(parent), [read(folder / "delta").changes for folder in folders], result.rule, result.scale
+    )
+    for name, tensor in parameters_of(model).items():
+        assert tensor.equal(expected[name])
+
+
+def test_what_cannot_be_merged_is_refused(world: World, tmp_path: Path) -> None:
+    first = ticket(world, "first")
+    with pytest.raises(ConfigError, match="two or more"):
+        merge_tickets([str(first)], tmp_path / "x")
+    with pytest.raises(AssetError, match="no build of a delta ticket"):
+        merge_tickets([str(first), str(world.base)], tmp_path / "x")
+    model, tokenizer = minigpt.load(world.base)
+    model.model.norm.weight.data[0] += 1
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    second = ticket(world, "second", base=str(tmp_path / "other"))
+    with pytest.raises(AssetError, match="another parent"):
+        merge_tickets([str(first), str(second)], tmp_path / "x")
+    merge_tickets([str(first), str(first)], tmp_path / "x", device="cpu")
+    with pytest.raises(ConfigError, match="exists already"):
+        merge_tickets([str(first), str(first)], tmp_path / "x")
