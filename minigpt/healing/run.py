@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from minigpt.healing.attention import causal_attention, step_attention
 from minigpt.healing.average import Average
 from minigpt.healing.data import Bound, PaddedBatch, TokenText, epochs, with_noise
 from minigpt.healing.forward import autocast, bits_per_byte
+from minigpt.healing.frozen import Frozen
 from minigpt.healing.fused import MIN_COMPILED_TOKENS
 from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
 from minigpt.healing.losses import healing_gradient
@@ -48,6 +49,7 @@ class Run:
         seed: sets the order of the text and the dropout.
         bound: limit on what the run may cost on other text, or None.
         stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
+        masks: weights that are trained, by parameter; the others of these parameters keep their values.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Run:
         bound: Bound | None = None,
         *,
         stops_on_harm: bool = False,
+        masks: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.stops_on_harm, self.overshot = stops_on_harm, False
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.bound, self.best_excess = bound, math.inf
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
+        self.frozen = Frozen(model, masks or {})
         self.optimizer = optimizer_for(model, self.parameters, recipe)
         self.average = Average(self.parameters, recipe.average)
         self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
@@ -250,8 +254,10 @@ class Run:
             self.steps.gradients(batch)
         else:
             self._gradients(batch)
+        self.frozen.drop_gradients()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
+        self.frozen.restore()
         self.step += 1
         self.tokens += int((batch.lengths - 1).sum())
         self.average.update()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from minigpt.files import fingerprint
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing.adapters import trainable
 from minigpt.healing.data import Bound, TokenText
+from minigpt.healing.frozen import masks_digest
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.run import Run
 from minigpt.healing.teacher import Teacher
@@ -31,6 +33,7 @@ def train(
     *,
     teacher: Teacher | None = None,
     bound: Bound | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     backs_off: bool = False,
     checkpoint: Path | None = None,
@@ -46,6 +49,8 @@ def train(
         recipe: steps, learning rate, losses.
         teacher: model to distill from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
         bound: what other text may cost; weights within it are kept before better ones beyond it.
+        masks: weights that are trained, true or false by parameter; the others of these parameters keep the values that
+            they start with, on every path (None: all weights are trained). Needs the adapter "full".
         seed: sets the order of the text, and the initial values and dropout of adapters; torch's global random
             generator is seeded with it.
         backs_off: start over at a lower learning rate (divided by `BACK_OFF_DIVISOR`, at most `MAX_BACK_OFFS` times) if
@@ -62,15 +67,19 @@ def train(
     Raises:
         CorpusError: there is no usable text.
         MiniGPTError: the model gives no finite probabilities to begin with.
+        ConfigError: a mask fits no trained weight.
     """
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
     run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
+    if masks and run_id:
+        run_id = fingerprint(run_id, masks_digest(masks))
     given_rate, back = recipe.learning_rate, checkpoints.read_back_off(checkpoint, run_id)
     while True:
         recipe = recipe.at(given_rate / BACK_OFF_DIVISOR**back.times)
         may_back_off = backs_off and back.times < MAX_BACK_OFFS
-        with _started_run(model, dev, recipe, teacher, seed, bound, stops_on_harm=may_back_off) as run:
+        options: dict[str, Any] = {"stops_on_harm": may_back_off, "masks": masks}
+        with _started_run(model, dev, recipe, teacher, seed, bound, **options) as run:
             attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
                 run.resume(checkpoint, attempt_id)
@@ -109,13 +118,12 @@ def _started_run(
     teacher: Teacher | None,
     seed: int,
     bound: Bound | None,
-    *,
-    stops_on_harm: bool,
+    **options: Any,
 ) -> Iterator[Run]:
     """Yield a new run of the model, which is a plain model again after the block."""
     torch.manual_seed(seed)
     with trainable(model, recipe) as trained:
-        yield Run(trained, dev, recipe, teacher, seed, bound, stops_on_harm=stops_on_harm)
+        yield Run(trained, dev, recipe, teacher, seed, bound, **options)
 
 
 def _identity(
