@@ -42,8 +42,9 @@ class Frozen:
     @torch.no_grad()
     def drop_gradients(self) -> None:
         """Set the gradients of frozen weights to zero."""
-        pairs = [(p.grad, mask) for p, mask in zip(self.parameters, self.masks, strict=True) if p.grad is not None]
-        torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
+        for parameter, mask in zip(self.parameters, self.masks, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -97,28 +97,6 @@ def keep_best(scores: Mapping[str, Tensor], remaining: float, pattern: Pattern, 
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
 
 
-def prune_further(scores: Mapping[str, Tensor], masks: Masks, share: float, pattern: Pattern) -> Masks:
-    """Remove a share of the weights that remain: those with the lowest scores.
-
-    Args:
-        scores: score of each weight.
-        masks: weights that remain.
-        share: share of them to remove, 0 to 1; in each matrix for the pattern `layer`.
-        pattern: where kept weights may lie; an N:M pattern takes at least one more weight out of each group, until N
-            are left.
-    """
-    if pattern.group is not None:
-        kept, size = pattern.group
-        now = round(max(float(mask.float().mean()) for mask in masks.values()) * size)
-        return keep_best(scores, max(kept, min(now - 1, round(now * (1 - share)))) / size, pattern, masks)
-    if pattern.name == "layer":
-        return {
-            name: _best(score.masked_fill(~masks[name], GONE), round(int(masks[name].sum()) * (1 - share)))
-            for name, score in scores.items()
-        }
-    return keep_best(scores, density(masks) * (1 - share), pattern, masks)
-
-
 def _best(scores: Tensor, count: int) -> Tensor:
     """Mark the `count` highest scores, never one that is gone; ties keep the first."""
     flat = scores.flatten()
@@ -187,8 +165,3 @@ def apply_masks(model: Any, masks: Masks) -> None:
     known = dict(model.named_parameters())
     for name, mask in masks.items():
         known[name].mul_(mask.to(known[name].device))
-
-
-def share_for(remaining: float, rounds: int) -> float:
-    """Return the share to remove in each of so many rounds until this share of the weights remains."""
-    return float(1 - remaining ** (1 / rounds))

@@ -64,7 +64,7 @@ def test_pruning_further_removes_a_share_of_what_remains_and_nothing_comes_back(
     kept = masks.full(noise())
     for seed in range(4):
         before = kept
-        kept = masks.prune_further(masks.magnitudes(noise(seed)), kept, 0.2, pattern)
+        kept = masks.keep_best(masks.magnitudes(noise(seed)), 0.8 * masks.density(before), pattern, kept)
         assert masks.density(kept) == pytest.approx(0.8 * masks.density(before), abs=0.02)
         assert not any(bool((kept[name] & ~before[name]).any()) for name in kept)
 
@@ -72,8 +72,8 @@ def test_pruning_further_removes_a_share_of_what_remains_and_nothing_comes_back(
 def test_groups_lose_one_weight_a_round_until_n_are_left() -> None:
     kept = masks.full(noise())
     shares = []
-    for seed in range(3):
-        kept = masks.prune_further(masks.magnitudes(noise(seed)), kept, 0.2, TWO_OF_FOUR)
+    for seed, level in enumerate((0.75, 0.5, 0.4)):
+        kept = masks.keep_best(masks.magnitudes(noise(seed)), level, TWO_OF_FOUR, kept)
         shares.append(masks.density(kept))
     assert shares == [0.75, 0.5, 0.5]
     assert all(bool((mask.view(-1, 4).sum(1) == 2).all()) for mask in kept.values())
@@ -106,7 +106,3 @@ def test_the_matrices_of_the_layers_can_be_pruned_and_nothing_else() -> None:
     for name, weight in model.named_parameters():
         expected = whole[name] * kept[name] if name in kept else whole[name]
         assert torch.equal(weight, expected)
-
-
-def test_the_share_of_a_round_reaches_the_target() -> None:
-    assert (1 - masks.share_for(0.3, 6)) ** 6 == pytest.approx(0.3)
