@@ -26,6 +26,7 @@ COMMANDS = {
     "bench": ("minigpt.cli.bench:bench", "Measure speed, memory and size of models side by side."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
     "sweep": ("minigpt.cli.sweep:sweep", "Try several methods and sizes, and show which pay off."),
+    "lottery": ("minigpt.cli.lottery:lottery", "Find a lottery ticket and store it compressed."),
     "methods": ("minigpt.cli.methods:methods", "List the pruning methods."),
     "estimate": ("minigpt.cli.estimate:estimate", "Estimate memory and arithmetic from a config alone."),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minigpt import __version__, report
@@ -23,13 +24,20 @@ from minigpt.pipeline.settings import PRESETS, Settings
 from minigpt.pipeline.workspace import Workspace
 from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
-from minigpt.results import BuildReport, StageReport
+from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Shape
 
 
 def finish(
-    run: Run, ground: Groundwork, plan: PrunePlan, stages: Sequence[StageReport], model: Path, key: str
+    run: Run,
+    ground: Groundwork,
+    plan: PrunePlan,
+    stages: Sequence[StageReport],
+    model: Path,
+    key: str,
+    *,
+    rounds: tuple[TicketRound, ...] = (),
 ) -> BuildReport:
     """Write everything that a user keeps; the report comes last, so that a report means a complete build.
 
@@ -40,6 +48,7 @@ def finish(
         stages: all stages of the report.
         model: the folder of the last model.
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
+        rounds: rounds of a lottery ticket.
     """
     from transformers import AutoConfig
 
@@ -55,6 +64,7 @@ def finish(
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
         write_card(result, workspace.model)
+        result = replace(result, rounds=rounds)
         report.save(result, workspace.report)
         register_and_slim(workspace)
     return result

@@ -17,6 +17,7 @@ from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
 from minigpt.methods.searches import Searches
+from minigpt.pipeline.rounds import StructuredTicket
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import PlanningText, calibration, general_calibration, probe_documents
 from minigpt.planning import Curve
@@ -86,7 +87,14 @@ def _budget(run: Run, parent: assets.Parent, config: Any, tokenizer: Any) -> Bud
     )
 
 
-def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningText, source: SavedModel) -> Planned:
+def plan_pruning(
+    run: Run,
+    parent: assets.Parent,
+    corpus: str,
+    text: PlanningText,
+    source: SavedModel,
+    ticket: StructuredTicket | None = None,
+) -> Planned:
     """Plan the pruning of a model: statistics on calibration text, then a split of the budget.
 
     Args:
@@ -95,6 +103,7 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
         corpus: fingerprint of the domain's corpus, for the plan's record.
         text: the text that decides about units.
         source: the model to prune.
+        ticket: ranking of the rounds of a method that needs them.
     """
     options = run.options
     key = fingerprint(
@@ -109,20 +118,25 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
         run.settings.heal.window,
         repair_of(method_named(options.method), run.settings.repair),
         *_contrast_key(run, text),
+        *([ticket.key] if ticket is not None else []),
     )
 
     def make(folder: Path) -> None:
         with run.reporter.stage("Activation statistics and plan"):
             model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
             material = material_for(run, text, model, tokenizer, source.key)
-            plan = plan_model(run, parent, text, material, tokenizer, source.key)
+            if ticket is not None:
+                material = replace(material, ticket=ticket.scores)
+            curves_key = source.key if ticket is None else fingerprint(source.key, ticket.key)
+            plan = plan_model(run, parent, text, material, tokenizer, curves_key)
             names = {"source": source.key, "corpus": corpus, "parent": parent.fingerprint}
             write_json(folder / PLAN, replace(plan, fingerprints=names))
             del model, material
             release()
 
     folder, done = run.workspace.stage("plan", key, make)
-    return Planned(plan=read_json(folder / PLAN, PrunePlan), key=key, seconds=done.seconds)
+    seconds = done.seconds + (ticket.seconds if ticket is not None else 0.0)
+    return Planned(plan=read_json(folder / PLAN, PrunePlan), key=key, seconds=seconds)
 
 
 def plan_model(

@@ -9,8 +9,10 @@ from typing import Any
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
-from minigpt.files import fingerprint
+from minigpt.files import fingerprint, to_plain
 from minigpt.machine import measuring_dtype, pick_device
+from minigpt.methods import method_named
+from minigpt.methods.table import ROUNDS
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.read import source_state
 from minigpt.pipeline.settings import Settings, settings_for
@@ -116,7 +118,10 @@ def build_key(run: Run) -> str:
     options = {
         name: value for name, value in deciding_options(run.options).items() if name not in ("preset", "overrides")
     }
-    return fingerprint(run.state, run.settings, options)
+    settings = to_plain(run.settings)
+    if ROUNDS not in method_named(run.options.method).needs:
+        del settings["lottery"]  # builds that were made before there were such settings resume
+    return fingerprint(run.state, settings, options)
 
 
 def deciding_options(options: BuildOptions) -> dict[str, object]:

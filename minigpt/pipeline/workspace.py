@@ -18,8 +18,9 @@ DONE = "done.json"
 BUILD = "build.json"
 # Stages that hold weights.
 HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed")
-# Folders that keep the finished runs of a search until it is over.
-LEDGERS = ("tuning_runs", "tuning_long_run")
+# Folders that keep the finished runs of a search, or the rounds of a ticket, until it is over.
+ROUNDS_WORK = "rounds_work"
+LEDGERS = ("tuning_runs", "tuning_long_run", ROUNDS_WORK)
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
 

@@ -142,7 +142,8 @@ def _report(run: Run, ground: Groundwork, specialist: Specialist, key: str) -> B
         return paper_form_report(run, ground, stages, specialist.paper_form, key)
     after = shape_of(AutoConfig.from_pretrained(specialist.model))
     vocabulary = file_sha256(specialist.model / "tokenizer.json")
-    return build_report(run, ground, specialist.plan, stages, key, after=after, vocabulary=vocabulary)
+    result = build_report(run, ground, specialist.plan, stages, key, after=after, vocabulary=vocabulary)
+    return replace(result, rounds=specialist.rounds)
 
 
 def _items_file(workspace: Workspace, stage: StageName) -> Path:

@@ -40,7 +40,8 @@ class Trained:
 
 # Trains from weights under masks: (weights, masks, number of the round, file for a checkpoint).
 Train = Callable[[Weights, Masks, int, Path], Trained]
-Score = Callable[[Weights, Masks], Mapping[str, Tensor]]
+# Prunes after a training: (trained weights, masks, share that is left) to smaller masks.
+Prune = Callable[[Weights, Masks, float], Masks]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ def run_rounds(
     schedule: Schedule,
     *,
     key: str,
-    score: Score | None = None,
+    prune: Prune | None = None,
     masks: Masks | None = None,
     keeps_all: bool = False,
     reporter: Reporter = SILENT,
@@ -138,7 +139,7 @@ def run_rounds(
         train: trains weights under masks.
         schedule: levels, pattern and rewinding.
         key: fingerprint of the start, the training and its data.
-        score: scores all weights of the named matrices after a training (None: by magnitude).
+        prune: prunes after a training (None: the weights of lowest magnitude, by the pattern).
         masks: weights that are left before the first round (None: all).
         keeps_all: keep the weights of every round, not only of the last one.
         reporter: told about progress.
@@ -154,8 +155,7 @@ def run_rounds(
     for number in range(len(records), len(keys)):
         began, before = time.perf_counter(), masks
         if number:
-            scores = (score or _magnitude)(trained, masks)
-            masks = keep_best(scores, schedule.levels[number - 1], Pattern(schedule.pattern), masks)
+            masks = (prune or _weakest(schedule.pattern))(trained, masks, schedule.levels[number - 1])
         origin = trained if schedule.rewinding == "rate" else start
         with reporter.stage(f"Round {number}: {density(masks):.1%} of the weights"):
             result = train(masked(origin, masks), masks, number, folder / f"training-{number:02d}.safetensors")
@@ -177,9 +177,13 @@ def run_rounds(
     return Ticket(masks=masks, weights=trained, records=tuple(records))
 
 
-def _magnitude(weights: Weights, masks: Masks) -> Mapping[str, Tensor]:
-    """Score the weights that masks are about by their magnitude."""
-    return magnitudes({name: weights[name] for name in masks})
+def _weakest(pattern: str) -> Prune:
+    """Return the pruning of the weights of lowest magnitude by a pattern."""
+
+    def prune(weights: Weights, masks: Masks, level: float) -> Masks:
+        return keep_best(magnitudes({name: weights[name] for name in masks}), level, Pattern(pattern), masks)
+
+    return prune
 
 
 def _home(folder: Path, number: int) -> Path:

@@ -107,9 +107,7 @@ def test_fewer_rounds_than_are_finished_start_over_where_their_weights_are_gone(
 def test_levels_that_fall_evenly_reach_the_target() -> None:
     levels = even_levels(0.3, 4)
     assert levels[-1] == pytest.approx(0.3)
-    assert [later / earlier for earlier, later in zip(levels, levels[1:], strict=False)] == pytest.approx(
-        [0.3**0.25] * 3
-    )
+    assert [later / earlier for earlier, later in pairwise(levels)] == pytest.approx([0.3**0.25] * 3)
 
 
 def test_only_the_last_round_keeps_its_weights(tmp_path: Path) -> None:
