@@ -16,7 +16,7 @@ class LotterySettings:
         steps: optimizer steps of each round's training, with the recipe of `heal`; null divides the steps of healing
             by the rounds, at least one.
         share: share of the neurons and KV groups that are left in each layer which a round of the method `lottery`
-            removes, 0 or more and below 1; the ranking is finer the smaller it is.
+            removes, above 0 and below 1; the ranking is finer the smaller it is.
         layer_share: share of the layers that are left which a round of the method `lottery` removes, 0 or more and
             below 1; 0 ranks layers after the last round only.
         criterion: method that ranks the units after each round's training, by its name in `minigpt methods`.
@@ -39,7 +39,7 @@ class LotterySettings:
         allowed = {
             "rounds": (self.rounds >= 1, "1 or more"),
             "steps": (self.steps is None or self.steps >= 0, "0 or more, or null"),
-            "share": (0 <= self.share < 1, "0 or more and below 1"),
+            "share": (0 < self.share < 1, "above 0 and below 1"),
             "layer_share": (0 <= self.layer_share < 1, "0 or more and below 1"),
             "rewind": (self.rewind >= 0, "0 or more"),
             "rewinding": (self.rewinding in ("weights", "rate"), "weights or rate"),

@@ -147,7 +147,7 @@ def structured_rounds(
     """
     model = lesson.model
     levels = tuple((1 - settings.share) ** number for number in range(1, settings.rounds + 1))
-    exponent = math.log1p(-settings.layer_share) / math.log1p(-settings.share) if settings.share else 0.0
+    exponent = math.log1p(-settings.layer_share) / math.log1p(-settings.share)
 
     def scored(weights: Weights, number: int) -> Scores:
         path = folder / f"scores-{number:02d}.safetensors"
