@@ -49,8 +49,7 @@ def train(
         recipe: steps, learning rate, losses.
         teacher: model to distill from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
         bound: what other text may cost; weights within it are kept before better ones beyond it.
-        masks: weights that are trained, true or false by parameter; the others of these parameters keep the values that
-            they start with, on every path (None: all weights are trained). Needs the adapter "full".
+        masks: weights of some parameters that are trained; the others of these keep their values (adapter "full" only).
         seed: sets the order of the text, and the initial values and dropout of adapters; torch's global random
             generator is seeded with it.
         backs_off: start over at a lower learning rate (divided by `BACK_OFF_DIVISOR`, at most `MAX_BACK_OFFS` times) if
@@ -67,19 +66,15 @@ def train(
     Raises:
         CorpusError: there is no usable text.
         MiniGPTError: the model gives no finite probabilities to begin with.
-        ConfigError: a mask fits no trained weight.
     """
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
-    run_id = _identity(model, text, dev, recipe, teacher, bound, seed) if checkpoint is not None else ""
-    if masks and run_id:
-        run_id = fingerprint(run_id, masks_digest(masks))
+    run_id = _identity(model, text, dev, recipe, teacher, bound, seed, masks) if checkpoint else ""
     given_rate, back = recipe.learning_rate, checkpoints.read_back_off(checkpoint, run_id)
     while True:
         recipe = recipe.at(given_rate / BACK_OFF_DIVISOR**back.times)
         may_back_off = backs_off and back.times < MAX_BACK_OFFS
-        options: dict[str, Any] = {"stops_on_harm": may_back_off, "masks": masks}
-        with _started_run(model, dev, recipe, teacher, seed, bound, **options) as run:
+        with _started_run(model, dev, recipe, teacher, seed, bound, stops_on_harm=may_back_off, masks=masks) as run:
             attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
                 run.resume(checkpoint, attempt_id)
@@ -134,6 +129,7 @@ def _identity(
     teacher: Teacher | None,
     bound: Bound | None,
     seed: int,
+    masks: Mapping[str, Tensor] | None,
 ) -> str:
     """Return a fingerprint of all that the result of a run depends on."""
     taught_by: tuple[Any, ...] = ()
@@ -141,4 +137,6 @@ def _identity(
         ids = None if teacher.parent_ids is None else teacher.parent_ids.tolist()
         taught_by = (checkpoints.weights_digest(teacher.model), ids)
     limit = None if bound is None else (bound.text.digest, bound.limit)
-    return fingerprint(recipe, seed, text.digest, dev.digest, checkpoints.weights_digest(model), taught_by, limit)
+    under = [masks_digest(masks)] if masks else []
+    digests = (text.digest, dev.digest, checkpoints.weights_digest(model))
+    return fingerprint(recipe, seed, *digests, taught_by, limit, *under)

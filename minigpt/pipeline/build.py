@@ -12,6 +12,7 @@ from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
+from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.finish import finish, register_and_slim
@@ -20,7 +21,7 @@ from minigpt.pipeline.healing import heal
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
-from minigpt.pipeline.plan import check_target, plan_pruning, prune
+from minigpt.pipeline.plan import plan_pruning, prune
 from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for

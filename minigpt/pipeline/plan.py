@@ -17,16 +17,15 @@ from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
 from minigpt.methods.searches import Searches
+from minigpt.pipeline.budget import budget_of
 from minigpt.pipeline.rounds import StructuredTicket
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import PlanningText, calibration, general_calibration, probe_documents
 from minigpt.planning import Curve
-from minigpt.planning.budget import FREE, Budget, budget_for, header_bytes
 from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.probes import PROBED
 from minigpt.pruning.repair import RepairReport
 from minigpt.transformer import stats
-from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.calibration import token_counts
 from minigpt.types import PrunePlan
@@ -53,38 +52,6 @@ class Planned:
     plan: PrunePlan
     key: str
     seconds: float
-
-
-def check_target(run: Run, parent: assets.Parent) -> None:
-    """Refuse a target that no shape can meet before any compute is spent on it.
-
-    Raises:
-        PlanError: the target cannot be met; the error says which size is nearest, or which width is wrong.
-    """
-    from transformers import AutoConfig
-
-    config, method = AutoConfig.from_pretrained(parent.path), method_named(run.options.method)
-    target_parameters(run, parent, config)
-    if run.options.masked and method.paper_form is not None:
-        return
-    _budget(run, parent, config, assets.load_tokenizer(parent.path)).shape(shape_of(config), FREE)
-
-
-def target_parameters(run: Run, parent: assets.Parent, config: Any) -> int:
-    """Return the number of parameters to keep; a target in bytes leaves room for the header of the weights' file."""
-    return run.options.target.parameters(parameters_of(config), run.options.dtype, header=header_bytes(parent.path))
-
-
-def _budget(run: Run, parent: assets.Parent, config: Any, tokenizer: Any) -> Budget:
-    """Set up the budget of the build's method and target."""
-    return budget_for(
-        config,
-        tokenizer,
-        method_named(run.options.method),
-        target_parameters(run, parent, config),
-        settings=run.settings.plan,
-        kinds=run.options.kinds,
-    )
 
 
 def plan_pruning(
@@ -154,7 +121,7 @@ def plan_model(
     """
     method, config = method_named(run.options.method), material.model.config
     scores = rank(method, material)
-    budget = _budget(run, parent, config, tokenizer)
+    budget = budget_of(run, parent, config, tokenizer)
     sensitivity = decide_sensitivity(
         budget,
         config,
