@@ -12,12 +12,13 @@ from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
 from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_jsonl, to_plain, write_json, write_jsonl
 from minigpt.machine import device_name, versions
+from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.build import Specialist, specialize
 from minigpt.pipeline.controls import Controls
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
 from minigpt.pipeline.paper_form import paper_form_report
-from minigpt.pipeline.plan import DOMAIN, STATISTICS, check_target
+from minigpt.pipeline.plan import DOMAIN, STATISTICS
 from minigpt.pipeline.run import Run, load_parent, resolve_run
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
