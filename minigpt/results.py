@@ -164,6 +164,29 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TicketRound:
+    """A round of a lottery ticket: one training of what was left, before the next pruning.
+
+    Attributes:
+        number: Number of the round, from 0; round 0 trains everything.
+        remaining: Share of the decoder layers' weights that was trained.
+        dev_bits_per_byte: Bits per byte on dev text after the training.
+        steps: Optimizer steps of the training.
+        tokens: Tokens of the training.
+        distance: Share of the weights on which the mask differs from that of the round before.
+        seconds: Time that the round took.
+    """
+
+    number: int
+    remaining: float
+    dev_bits_per_byte: float
+    steps: int
+    tokens: int
+    distance: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
     """Everything that a build measured, with what is needed to check it (docs/reference/report.md).
 
@@ -191,6 +214,7 @@ class BuildReport:
             on, None if it is not known (reports of older versions).
         overrides: Settings that differ from the preset, as `--set` takes them.
         sample_prompt: Beginning of the text that each stage continues in its `sample`.
+        rounds: Rounds of training and pruning of the method `lottery`, in order; empty for other methods.
         notes: Remarks that help to read the numbers.
         fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
         schema_version: Version of these fields.
@@ -218,6 +242,7 @@ class BuildReport:
     general_share: float | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
     sample_prompt: str = ""
+    rounds: tuple[TicketRound, ...] = ()
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": ("minigpt.cli.bench:bench", "Measure speed, memory and size of models side by side."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
     "sweep": ("minigpt.cli.sweep:sweep", "Try several methods and sizes, and show which pay off."),
+    "lottery": ("minigpt.cli.lottery:lottery", "Find a lottery ticket and store it compressed."),
     "methods": ("minigpt.cli.methods:methods", "List the pruning methods."),
     "families": ("minigpt.cli.families:families", "List the families of models and what can be done with each."),
     "estimate": ("minigpt.cli.estimate:estimate", "Estimate memory and arithmetic from a config alone."),

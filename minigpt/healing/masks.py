@@ -19,18 +19,20 @@ class Mask:
     """The weights that a run may change.
 
     Attributes:
-        free: for each parameter's name a boolean tensor of its shape, true where the weight may change. A parameter
-            that is not named keeps all of its values.
+        free: for each parameter's name a boolean tensor of its shape, true where the weight may change.
+        trains_others: whether parameters that are not named may change; if not, they keep all of their values.
     """
 
     free: Mapping[str, Tensor]
+    trains_others: bool = False
 
     @property
     def digest(self) -> str:
-        """SHA-256 of names and positions, which names the mask in a checkpoint."""
+        """SHA-256 of names, positions and the rest, which names the mask in a checkpoint."""
         hasher = hashlib.sha256()
         for name in sorted(self.free):
             hasher.update(name.encode() + self.free[name].detach().cpu().contiguous().numpy().tobytes())
+        hasher.update(bytes([self.trains_others]))
         return hasher.hexdigest()
 
 
@@ -61,6 +63,8 @@ class Freeze:
         if strange := mask.free.keys() - named.keys():
             raise ConfigError(f"The mask names {min(strange)}, which the model does not have.")
         for name, parameter in named.items():
+            if name not in mask.free and mask.trains_others:
+                continue
             free = mask.free.get(name)
             free = torch.zeros((), dtype=torch.bool) if free is None else free
             if free.ndim and free.shape != parameter.shape:
@@ -82,4 +86,4 @@ class Freeze:
     def restore(self) -> None:
         """Give the excluded weights their values back after an optimizer's step; the others stay as they are."""
         for (parameter, free), kept in zip(self.free, self.kept, strict=False):
-            parameter.mul_(free).add_(kept)
+            torch.where(free, parameter, kept, out=parameter.data)

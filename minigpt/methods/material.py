@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minigpt.methods.norms import weight_norms
-from minigpt.methods.scores import KINDS, WeightNorms
+from minigpt.methods.scores import KINDS, Scores, WeightNorms
 from minigpt.methods.searches import Searches
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer import stats
@@ -33,6 +33,7 @@ class Material:
         epsilon: threshold on mean magnitudes (`plan.epsilon`); None takes the one that reaches the size.
         epsilon_tokens: threshold on a token's share of the text (`plan.epsilon_tokens`).
         protect_ends: whether searches by loss leave the first and the last layer alone.
+        ticket: ranking that rounds of training gave, for the method `lottery`.
         searches: saved steps of earlier searches by loss.
         reporter: told about progress.
     """
@@ -50,6 +51,7 @@ class Material:
     epsilon: float | None = None
     epsilon_tokens: float = 0.0
     protect_ends: bool = True
+    ticket: Scores | None = None
     searches: Searches = field(default_factory=Searches)
     reporter: Reporter = SILENT
 

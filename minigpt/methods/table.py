@@ -27,9 +27,11 @@ from minigpt.errors import ConfigError, UnknownName, first_line
 from minigpt.lazy import importable_here, resolve
 from minigpt.types import AXES
 
-Need = Literal["gradients", "loss search", "transformed model"]
+Need = Literal["gradients", "loss search", "transformed model", "training rounds"]
 Reference = str | Callable[..., Any]
 
+# Need of a method whose ranking comes from rounds of training, which only a build runs.
+ROUNDS: Need = "training rounds"
 # What the results of most methods load in.
 STOCK = "stock transformers classes"
 UNIFORM = f"{STOCK}: uniform widths, units chosen per layer"
@@ -203,6 +205,23 @@ _ROWS = (
         paper="Yang et al. 2024, LaCo (arXiv 2402.11187)",
         loads=FEWER_LAYERS,
         needs=("loss search",),
+    ),
+    Method(
+        name="lottery",
+        rank="minigpt.methods.lottery:rank",
+        prunes=EVERYTHING,
+        paper="Frankle and Carbin 2019 (arXiv 1803.03635); Renda et al. 2020, rewinding (2003.02389); structured",
+        options={
+            "lottery.rounds": "rounds of training and pruning [4]",
+            "lottery.steps": "steps of each round [those of healing over the rounds]",
+            "lottery.share": "share of a layer's neurons and KV groups that each round removes [0.2]",
+            "lottery.layer_share": "share of the layers that each round removes [0]",
+            "lottery.criterion": "method that ranks the trained units of each round [magnitude]",
+            "lottery.rewind": "step of the parent's training that survivors are rewound to [0]",
+            "lottery.rewinding": "weights, or rate for the learning rate alone [weights]",
+        },
+        needs=(ROUNDS,),
+        repair=True,
     ),
 )
 

@@ -12,6 +12,7 @@ from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
+from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.delta import make_delta
@@ -21,7 +22,8 @@ from minigpt.pipeline.healing import heal
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
-from minigpt.pipeline.plan import check_target, plan_pruning, prune
+from minigpt.pipeline.plan import plan_pruning, prune
+from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.source import source_of
@@ -29,7 +31,7 @@ from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import Workspace, finished
 from minigpt.progress import SILENT, Reporter
-from minigpt.results import BuildReport, StageReport
+from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.types import PrunePlan
 
 
@@ -71,7 +73,8 @@ def _plan_one(run: Run) -> PlanSummary:
         text, tuned = training_text_and_tuned_parent(run, corpora, parent, trains=False)
     source = source_of(run, parent, tuned)
     planning = planning_text(corpora, run.settings)
-    plan = plan_pruning(run, parent, corpora.domain.fingerprint, planning, source).plan
+    ticket = ticket_of(run, parent, planning, text, source)
+    plan = plan_pruning(run, parent, corpora.domain.fingerprint, planning, source, ticket).plan
     coverage = coverage_records(coverage_of(corpora, suite, text))
     return summarize_plan(run.domain.name, parent.path, plan, coverage)
 
@@ -110,7 +113,7 @@ def build_one(run: Run, key: str) -> BuildReport:
         report.save(result, run.workspace.report)
         run.workspace.slim()
         return result
-    return finish(run, ground, specialist.plan, stages, specialist.model, key)
+    return finish(run, ground, specialist.plan, stages, specialist.model, key, rounds=specialist.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,7 @@ class Specialist:
         stages: a stage of the report for each measured model: pruned, healed.
         scores: the items of these models.
         model: the folder of the last model.
+        rounds: rounds of a lottery ticket.
         paper_form: the record of a paper form, which exists in memory only; `model` is then the model it was made from.
     """
 
@@ -129,6 +133,7 @@ class Specialist:
     stages: tuple[StageReport, ...]
     scores: tuple[ItemScores, ...]
     model: Path
+    rounds: tuple[TicketRound, ...] = ()
     paper_form: PaperFormRecord | None = None
 
 
@@ -144,8 +149,9 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     if run.options.masked:
         form, stage, items = paper_form_stage(run, ground)
         return Specialist(plan=form.plan, stages=(stage,), scores=(items,), model=source.path, paper_form=form)
-    planned = plan_pruning(run, ground.parent, ground.corpora.domain.fingerprint, ground.planning, source)
-    plan = planned.plan
+    ticket = ticket_of(run, ground.parent, ground.planning, ground.text, source)
+    planned = plan_pruning(run, ground.parent, ground.corpora.domain.fingerprint, ground.planning, source, ticket)
+    plan, rounds = planned.plan, ticket.rounds if ticket is not None else ()
     same = plan.tokens is None
     pruned, seconds = prune(run, ground.planning, planned, source)
     # A sweep compares its points before healing, too.
@@ -153,14 +159,20 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     before = measure(run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, share=share)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
-        return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path)
+        return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path, rounds=rounds)
     healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
     after = measure(run, ground.suite, "healed", healed.model)
     # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
     shared = run.settings.tuned_parent or run.shared is not None
     seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)
     last = compare_with_controls(controls, after, same_vocabulary=same, seconds=seconds, training=healed.training)
-    return Specialist(plan=plan, stages=(first, last), scores=(before.scores, after.scores), model=healed.model.path)
+    return Specialist(
+        plan=plan,
+        stages=(first, last),
+        scores=(before.scores, after.scores),
+        model=healed.model.path,
+        rounds=rounds,
+    )
 
 
 def _domains(options: BuildOptions) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minigpt import __version__, report
@@ -25,7 +26,7 @@ from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
 from minigpt.report.page import FILE_NAME as PAGE
 from minigpt.report.page import write_page
-from minigpt.results import BuildReport, StageReport
+from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Shape
 
@@ -39,6 +40,7 @@ def finish(
     key: str,
     *,
     ticket: Path | None = None,
+    rounds: tuple[TicketRound, ...] = (),
 ) -> BuildReport:
     """Write everything that a user keeps; the report comes last, so that a report means a complete build.
 
@@ -50,6 +52,7 @@ def finish(
         model: the folder of the last model.
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
         ticket: the folder of the delta ticket that is kept instead of the model.
+        rounds: rounds of a lottery ticket.
     """
     from transformers import AutoConfig
 
@@ -66,6 +69,7 @@ def finish(
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
         write_card(result, kept)
+        result = replace(result, rounds=rounds)
         write_page(result, workspace.root / PAGE)
         report.save(result, workspace.report)
         register_and_slim(workspace)

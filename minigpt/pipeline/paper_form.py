@@ -16,11 +16,13 @@ from minigpt.methods import method_named, resolve
 from minigpt.methods.cut import repair_of
 from minigpt.methods.material import PaperForm
 from minigpt.methods.ranking import keep_everything
+from minigpt.pipeline.budget import target_parameters
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.measure import SCORES, Measurement, greedy, scores_of
-from minigpt.pipeline.plan import cut_as_built, material_for, plan_pruning, target_parameters
+from minigpt.pipeline.plan import cut_as_built, material_for, plan_pruning
+from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, load
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.report.figures import kept_per_layer
@@ -139,7 +141,8 @@ def _make(run: Run, ground: Groundwork) -> tuple[PaperForm, PrunePlan, Any]:
         material = material_for(run, text, model, tokenizer, source.key)
         form: PaperForm = resolve(method.paper_form)(material, plan.target_parameters)
         return form, plan, tokenizer
-    plan = plan_pruning(run, ground.parent, ground.corpora.domain.fingerprint, text, source).plan
+    ticket = ticket_of(run, ground.parent, text, ground.text, source)
+    plan = plan_pruning(run, ground.parent, ground.corpora.domain.fingerprint, text, source, ticket).plan
     kept = kept_per_layer(plan, shape_of(model))
     model, tokenizer, _ = cut_as_built(run, text, model, tokenizer, plan, source.key)
     return PaperForm(model=model, parameters=plan.parameters_after, note="", kept=kept), plan, tokenizer

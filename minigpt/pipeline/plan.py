@@ -17,15 +17,15 @@ from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
 from minigpt.methods.searches import Searches
+from minigpt.pipeline.budget import budget_of
+from minigpt.pipeline.rounds import StructuredTicket
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import PlanningText, calibration, general_calibration, probe_documents
 from minigpt.planning import Curve
-from minigpt.planning.budget import FREE, Budget, budget_for, header_bytes
 from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.probes import PROBED
 from minigpt.pruning.repair import RepairReport
 from minigpt.transformer import stats
-from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.calibration import token_counts
 from minigpt.types import PrunePlan
@@ -54,39 +54,14 @@ class Planned:
     seconds: float
 
 
-def check_target(run: Run, parent: assets.Parent) -> None:
-    """Refuse a target that no shape can meet before any compute is spent on it.
-
-    Raises:
-        PlanError: the target cannot be met; the error says which size is nearest, or which width is wrong.
-    """
-    from transformers import AutoConfig
-
-    config, method = AutoConfig.from_pretrained(parent.path), method_named(run.options.method)
-    target_parameters(run, parent, config)
-    if run.options.masked and method.paper_form is not None:
-        return
-    _budget(run, parent, config, assets.load_tokenizer(parent.path)).shape(shape_of(config), FREE)
-
-
-def target_parameters(run: Run, parent: assets.Parent, config: Any) -> int:
-    """Return the number of parameters to keep; a target in bytes leaves room for the header of the weights' file."""
-    return run.options.target.parameters(parameters_of(config), run.options.dtype, header=header_bytes(parent.path))
-
-
-def _budget(run: Run, parent: assets.Parent, config: Any, tokenizer: Any) -> Budget:
-    """Set up the budget of the build's method and target."""
-    return budget_for(
-        config,
-        tokenizer,
-        method_named(run.options.method),
-        target_parameters(run, parent, config),
-        settings=run.settings.plan,
-        kinds=run.options.kinds,
-    )
-
-
-def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningText, source: SavedModel) -> Planned:
+def plan_pruning(
+    run: Run,
+    parent: assets.Parent,
+    corpus: str,
+    text: PlanningText,
+    source: SavedModel,
+    ticket: StructuredTicket | None = None,
+) -> Planned:
     """Plan the pruning of a model: statistics on calibration text, then a split of the budget.
 
     Args:
@@ -95,6 +70,7 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
         corpus: fingerprint of the domain's corpus, for the plan's record.
         text: the text that decides about units.
         source: the model to prune.
+        ticket: ranking of the rounds of a method that needs them.
     """
     options = run.options
     key = fingerprint(
@@ -109,20 +85,25 @@ def plan_pruning(run: Run, parent: assets.Parent, corpus: str, text: PlanningTex
         run.settings.heal.window,
         repair_of(method_named(options.method), run.settings.repair),
         *_contrast_key(run, text),
+        *([ticket.key] if ticket is not None else []),
     )
 
     def make(folder: Path) -> None:
         with run.reporter.stage("Activation statistics and plan"):
             model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
             material = material_for(run, text, model, tokenizer, source.key)
-            plan = plan_model(run, parent, text, material, tokenizer, source.key)
+            if ticket is not None:
+                material = replace(material, ticket=ticket.scores)
+            curves_key = source.key if ticket is None else fingerprint(source.key, ticket.key)
+            plan = plan_model(run, parent, text, material, tokenizer, curves_key)
             names = {"source": source.key, "corpus": corpus, "parent": parent.fingerprint}
             write_json(folder / PLAN, replace(plan, fingerprints=names))
             del model, material
             release()
 
     folder, done = run.workspace.stage("plan", key, make)
-    return Planned(plan=read_json(folder / PLAN, PrunePlan), key=key, seconds=done.seconds)
+    seconds = done.seconds + (ticket.seconds if ticket is not None else 0.0)
+    return Planned(plan=read_json(folder / PLAN, PrunePlan), key=key, seconds=seconds)
 
 
 def plan_model(
@@ -140,7 +121,7 @@ def plan_model(
     """
     method, config = method_named(run.options.method), material.model.config
     scores = rank(method, material)
-    budget = _budget(run, parent, config, tokenizer)
+    budget = budget_of(run, parent, config, tokenizer)
     sensitivity = decide_sensitivity(
         budget,
         config,

@@ -11,6 +11,8 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.files import fingerprint, to_plain
 from minigpt.machine import measuring_dtype, pick_device
+from minigpt.methods import method_named
+from minigpt.methods.table import ROUNDS
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.read import source_state
 from minigpt.pipeline.settings import Settings, settings_for
@@ -122,6 +124,8 @@ def build_key(run: Run) -> str:
     settings = to_plain(run.settings)
     if run.options.delta is None:
         del settings["delta"]  # builds of before there were delta tickets keep their names
+    if ROUNDS not in method_named(run.options.method).needs:
+        del settings["lottery"]  # builds that were made before there were such settings resume
     return fingerprint(run.state, settings, options)
 
 

@@ -13,6 +13,7 @@ from minigpt.pipeline.overrides import apply_overrides
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning.settings import RepairSettings
 from minigpt.tickets.delta_settings import DeltaSettings
+from minigpt.tickets.settings import LotterySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,7 @@ class Settings:
             weights that are best on the domain among those within the bound. Null sets no bound.
         twin: train the unpruned parent with the specialist's own recipe, teacher and text, too. This distilled twin
             alone shows what the pruning costs; it takes as long as healing, or somewhat longer.
+        lottery: rounds of training and pruning of the method `lottery` and of `minigpt lottery`.
         tune: recipe for tuning the parent, and the variations of it that are tried.
         heal: recipe for training the pruned model.
         delta: rounds and training of a delta ticket, where one is made instead of pruning; windows, batches and
@@ -120,6 +122,7 @@ class Settings:
     recipe: str = "preset"
     keep_general: float | None = None
     twin: bool = False
+    lottery: LotterySettings = field(default_factory=LotterySettings)
     tune: TuneSettings = field(default_factory=lambda: TuneSettings(steps=200, learning_rate=2e-4, evaluate_every=50))
     heal: Recipe = field(
         default_factory=lambda: Recipe(

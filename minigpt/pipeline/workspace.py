@@ -21,8 +21,9 @@ BUILD = "build.json"
 HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed", "delta")
 # Beginning of the names of a delta ticket's rounds.
 ROUND = "delta_"
-# Folders that keep the finished runs of a search until it is over.
-LEDGERS = ("tuning_runs", "tuning_long_run")
+# Folders that keep the finished runs of a search, or the rounds of a lottery ticket, until it is over.
+ROUNDS_WORK = "rounds_work"
+LEDGERS = ("tuning_runs", "tuning_long_run", ROUNDS_WORK)
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
 

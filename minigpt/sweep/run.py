@@ -12,12 +12,13 @@ from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
 from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_jsonl, to_plain, write_json, write_jsonl
 from minigpt.machine import device_name, versions
+from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.build import Specialist, specialize
 from minigpt.pipeline.controls import Controls
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
 from minigpt.pipeline.paper_form import paper_form_report
-from minigpt.pipeline.plan import DOMAIN, STATISTICS, check_target
+from minigpt.pipeline.plan import DOMAIN, STATISTICS
 from minigpt.pipeline.run import Run, load_parent, resolve_run
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
@@ -142,7 +143,8 @@ def _report(run: Run, ground: Groundwork, specialist: Specialist, key: str) -> B
         return paper_form_report(run, ground, stages, specialist.paper_form, key)
     after = shape_of(AutoConfig.from_pretrained(specialist.model))
     vocabulary = file_sha256(specialist.model / "tokenizer.json")
-    return build_report(run, ground, specialist.plan, stages, key, after=after, vocabulary=vocabulary)
+    result = build_report(run, ground, specialist.plan, stages, key, after=after, vocabulary=vocabulary)
+    return replace(result, rounds=specialist.rounds)
 
 
 def _items_file(workspace: Workspace, stage: StageName) -> Path:

@@ -1,1 +1,1 @@
-"""Lottery tickets: subnetworks of a parent that can do a domain's work."""
+"""Lottery tickets: subnetworks found in rounds of training and pruning, their controls, comparison and storage."""

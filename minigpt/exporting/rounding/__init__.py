@@ -14,8 +14,8 @@ from minigpt.exporting.rounding.blocks import (
     row_errors,
     stack_rows,
 )
-from minigpt.exporting.rounding.grams import gram_matrices, matrices_by_input
 from minigpt.exporting.rounding.matrices import round_matrices
+from minigpt.transformer.grams import gram_matrices, matrices_by_input
 
 __all__ = [
     "BLOCK",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from minigpt.transformer.grams import inverse_factor
+
 # Weights of a row that share a scale.
 BLOCK = 32
 # Number of codes, and the code that stands for zero.
@@ -184,13 +186,13 @@ def round_compensated(weight: Tensor, gram: Tensor, *, damping: float = DAMPING)
         gram: G = X^T X (or its mean) of the inputs, [columns, columns].
         damping: added to the diagonal, as a fraction of its mean.
     """
-    factor = _inverse_factor(gram, damping).to(weight.device)
+    factor = inverse_factor(gram, damping).to(weight.device)
     rounded = stack_rows([_compensate(part.float(), factor) for part in torch.split(weight, _rows_at_once(weight))])
     return _not_worse_than_plain(weight, gram, rounded)
 
 
 def _compensate(weight: Tensor, factor: Tensor) -> RoundedMatrix:
-    """Round some rows with error compensation, given the factor of :func:`_inverse_factor`."""
+    """Round some rows with error compensation, given the factor of :func:`minigpt.transformer.grams.inverse_factor`."""
     left, importance = weight.T.contiguous(), factor.diagonal().square().reciprocal()
     errors, codes = torch.empty_like(left), torch.empty_like(left, dtype=torch.uint8)
     scales = left.new_empty(len(left) // BLOCK, left.shape[1])
@@ -219,21 +221,6 @@ def _round_block(block: Tensor, scale: Tensor, factor: Tensor, errors: Tensor) -
         block[column + 1 :].addr_(pull[column + 1 :], errors[column], alpha=-1)
         codes[column] = code
     return codes.to(torch.uint8)
-
-
-def _inverse_factor(gram: Tensor, damping: float) -> Tensor:
-    """Compute the upper Cholesky factor U of H^-1 = U^T U with H = G + damping x mean diagonal x I, in fp32.
-
-    With the order of the columns reversed, H = L L^T, so that U is the inverse of L, reversed back.
-    """
-    # fp64 does not exist on Apple's GPUs.
-    device = gram.device if gram.device.type != "mps" else torch.device("cpu")
-    reversed_gram = gram.to(device, torch.float64).flip(0, 1)
-    scale = reversed_gram.diagonal().mean().clamp_min(1e-30)
-    unit = torch.eye(len(reversed_gram), dtype=torch.float64, device=device)
-    lower = torch.linalg.cholesky(reversed_gram + damping * scale * unit)
-    factor: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False).flip(0, 1).float()
-    return factor
 
 
 def _not_worse_than_plain(weight: Tensor, gram: Tensor, rounded: RoundedMatrix) -> RoundedMatrix:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from minigpt.exporting.request import ExportRequest, read_corpus
 from minigpt.exporting.rounding.blocks import BLOCK, RoundedMatrix, round_nearest
-from minigpt.exporting.rounding.grams import gram_matrices, matrices_by_input
 from minigpt.exporting.rounding.matrices import round_matrices
 from minigpt.progress import Reporter
 from minigpt.transformer.calibration import calibration_batches
+from minigpt.transformer.grams import gram_matrices, matrices_by_input
 
 # Tokens of calibration text that are read.
 CALIBRATION_TOKENS = 8192

@@ -15,8 +15,12 @@ from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, run_decoder
 
 
-def matrices_by_input(model: Any) -> dict[str, tuple[str, ...]]:
+def matrices_by_input(model: Any, layer: int | None = None) -> dict[str, tuple[str, ...]]:
     """Group the weight matrices of the decoder layers by the input they share.
+
+    Args:
+        model: a causal language model.
+        layer: the only layer whose matrices are grouped (None: all layers).
 
     Returns:
         Parameter names by the name of the module whose input they share.
@@ -26,7 +30,7 @@ def matrices_by_input(model: Any) -> dict[str, tuple[str, ...]]:
     """
     spec = arch_of(model)
     groups = {}
-    for index in range(len(decoder_layers(model))):
+    for index in range(len(decoder_layers(model))) if layer is None else (layer,):
         shared = ((spec.query, *spec.key_value), (spec.output,), spec.ffn_rows, (spec.ffn_columns,))
         for names in shared:
             # A matrix that is stored the other way round has no rows of inputs to cut into blocks.
@@ -37,12 +41,15 @@ def matrices_by_input(model: Any) -> dict[str, tuple[str, ...]]:
     return groups
 
 
-def gram_matrices(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT) -> Mapping[str, Tensor]:
+def gram_matrices(
+    model: Any, batches: Iterable[Batch], *, layer: int | None = None, reporter: Reporter = SILENT
+) -> Mapping[str, Tensor]:
     """Average x x^T over the inputs x that every matrix of the decoder layers receives for text tokens.
 
     Args:
         model: a causal language model.
         batches: calibration text.
+        layer: the only layer whose inputs are measured (None: all layers).
         reporter: receives progress.
 
     Returns:
@@ -53,7 +60,7 @@ def gram_matrices(model: Any, batches: Iterable[Batch], *, reporter: Reporter = 
         CorpusError: the batches hold no text.
         UnsupportedModel: the family is not in the architecture table.
     """
-    groups = matrices_by_input(model)
+    groups = matrices_by_input(model, layer)
     sums = _InputSums()
     with torch.inference_mode(), ExitStack() as stack:
         for name in groups:
@@ -67,6 +74,21 @@ def gram_matrices(model: Any, batches: Iterable[Batch], *, reporter: Reporter = 
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
     means = {name: (total / sums.tokens).clone() for name, total in sums.grams.items()}
     return {matrix: means[name] for name, names in groups.items() for matrix in names}
+
+
+def inverse_factor(gram: Tensor, damping: float) -> Tensor:
+    """Compute the upper Cholesky factor U of H^-1 = U^T U with H = G + damping x mean diagonal x I, in fp32.
+
+    With the order of the columns reversed, H = L L^T, so that U is the inverse of L, reversed back.
+    """
+    # fp64 does not exist on Apple's GPUs.
+    device = gram.device if gram.device.type != "mps" else torch.device("cpu")
+    reversed_gram = gram.to(device, torch.float64).flip(0, 1)
+    scale = reversed_gram.diagonal().mean().clamp_min(1e-30)
+    unit = torch.eye(len(reversed_gram), dtype=torch.float64, device=device)
+    lower = torch.linalg.cholesky(reversed_gram + damping * scale * unit)
+    factor: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False).flip(0, 1).float()
+    return factor
 
 
 class _InputSums:

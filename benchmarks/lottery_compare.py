@@ -1,0 +1,195 @@
+"""Tables of the lines of `lottery.py`, overlaps of its masks across domains, and structured tickets as builds.
+
+`table LINES` pairs every arm with the tuned parent and with the ticket of its plan. `overlap WORK` compares the masks
+that domains share a plan of. `structured` builds specialists with several methods at equal healing, and pairs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from lottery import ratio
+
+from minigpt.assets import DEFAULT_BASE
+from minigpt.evaluation import load_scores
+from minigpt.evaluation.paired import averaged, paired
+from minigpt.files import fingerprint, read_jsonl, to_plain, write_json, write_text
+from minigpt.pipeline import BuildOptions, build_specialists
+from minigpt.tickets.masks import density
+from minigpt.tickets.overlap import core_share, overlap
+from minigpt.tickets.rounds import load_masks
+
+BITS = "bits_per_byte"
+TEXTS = ("heldout", "other", "general")
+
+
+def compared(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each arm: ratios to the tuned parent, and to the ticket of the same plan, with intervals."""
+    tuned = {_parent(line): line for line in lines if line["arm"] == "tuned"}
+    tickets = {_group(line): line for line in lines if line["arm"] == "imp"}
+    for line in lines:
+        if line["arm"] in ("parent", "tuned"):
+            continue
+        reference = tuned[_parent(line)]
+        ticket = tickets.get(_group(line))
+        texts = [text for text in TEXTS if text in line["texts"]]
+        yield {
+            "domain": line["domain"], "pattern": line["plan"]["pattern"], "remaining": round(line["remaining"], 4),
+            "arm": line["arm"], "start": line["plan"]["start"], "rewinding": line["plan"]["rewinding"],
+            "rewind": line["plan"]["rewind"], "seed": line["plan"]["seed"], "steps": line["steps"],
+            "before": line.get("before_training", {}).get("heldout"),
+            "to_tuned": {text: ratio(line, reference, text) for text in texts},
+            "to_ticket": {text: ratio(line, ticket, text) for text in texts} if ticket else {},
+            "stored": line["stored"], "seconds": line["seconds"],
+        }  # fmt: skip
+
+
+def _parent(line: Mapping[str, Any]) -> str:
+    """Fingerprint the tuned parent that a line belongs to."""
+    return fingerprint(line["domain"], line["base"], line["limit"], line["tune"])
+
+
+def _group(line: Mapping[str, Any]) -> str:
+    """Fingerprint what the arms of a plan share."""
+    return fingerprint(*(line.get(name) for name in ("domain", "base", "limit", "tune", "heal", "plan")))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write a Markdown table with a row for each arm."""
+    lines = [
+        "| domain, pattern, weights left | arm | steps | held-out, to the tuned parent | other sources | general "
+        "| held-out, to the ticket | stored, of dense |",
+        "|---|---|---:|---|---|---|---|---:|",
+    ]
+    for row in rows:
+        stored = row["stored"]
+        cells = [
+            f"{row['domain']}, {row['pattern']}, {row['remaining']:.0%}",
+            row["arm"],
+            f"{row['steps']:.0f}",
+            *(_cell(row["to_tuned"].get(text)) for text in TEXTS),
+            _cell(row["to_ticket"].get("heldout")) if row["arm"] != "imp" else "-",
+            f"{stored['file'] / stored['dense']:.1%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Mapping[str, float] | None) -> str:
+    """Write a ratio with its interval."""
+    return "-" if value is None else f"{value['value']:.4f} ({value['low']:.4f}-{value['high']:.4f})"
+
+
+def overlaps(work: Path) -> dict[str, Any]:
+    """Compare the masks of the same plan and arm in all pairs of domains, and find the core that all share."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(work.glob("*/masks/*.safetensors")):
+        if path.stem.endswith(("-imp", "-magnitude", "-wanda", "-sparsegpt")):
+            found.setdefault(path.stem, {})[path.parents[1].name] = path
+    result = {}
+    for name, paths in found.items():
+        if len(paths) < 2:
+            continue
+        masks = {domain: load_masks(path) for domain, path in paths.items()}
+        share, chance = core_share(list(masks.values()))
+        result[name] = {
+            "densities": {domain: density(mask) for domain, mask in masks.items()},
+            "pairs": {f"{a} {b}": to_plain(overlap(masks[a], masks[b])) for a, b in combinations(masks, 2)},
+            "core": share,
+            "core_by_chance": chance,
+        }
+    return result
+
+
+def structured(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Build each method at each size with the same preset and settings, and return a row for each.
+
+    A finished build is read, not repeated, and an interrupted one goes on. The tuned parent is trained in each build
+    from the same seed; its runs differ slightly on a GPU, so ratios are to the build's own tuned parent.
+    """
+    rows, started, longest = [], time.perf_counter(), 0.0
+    domain = options.domain if options.data is None else str(options.data / f"{options.domain}.yaml")
+    for size in options.sizes.split(","):
+        for method in options.methods.split(","):
+            name, _, criterion = method.partition(":")
+            folder = options.work / f"{options.domain}-{name}{'-' * bool(criterion)}{criterion}-{size}"
+            if not (folder / "report.json").exists():
+                if time.perf_counter() - started + 1.1 * longest > options.limit_seconds:
+                    print(f"{folder.name}: no time left", flush=True)
+                    continue
+                began = time.perf_counter()
+                sets = dict(pair.split("=", 1) for pair in options.set)
+                if criterion:
+                    sets["lottery.criterion"] = criterion
+                build_specialists(
+                    BuildOptions(
+                        domains=(domain,), base=options.base, preset=options.preset, output_dir=folder, method=name,
+                        device=options.device, target_size=float(size), overrides=sets, seed=options.seed,
+                    )
+                )  # fmt: skip
+                longest = max(longest, time.perf_counter() - began)
+            rows.append({"method": method, "size": size, "domain": options.domain, **_measured(folder)})
+            print(method, size, rows[-1]["to_tuned"], flush=True)
+    return rows
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    """Pair a build's specialist with its tuned parent (or its parent) on every text."""
+    items = {path.parent.name: load_scores(path) for path in sorted((folder / "work").glob("measured_*/scores.json"))}
+    healed = items["measured_healed"]
+    reference = items.get("measured_parent_tuned", items["measured_parent"])
+    texts = {}
+    for text in healed.texts:
+        pair = [averaged([scores.texts[text]], BITS) for scores in (healed, reference)]
+        texts[text] = to_plain(paired(*pair, BITS, how="ratio"))
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    return {
+        "to_tuned": texts, "shape": report["shape_after"], "rounds": report["rounds"], "seconds": report["seconds"],
+        "parameters": report["stages"][-1]["parameters"], "parent_parameters": report["stages"][0]["parameters"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Run one of the three parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    first = parts.add_parser("table")
+    first.add_argument("lines", nargs="+", type=Path)
+    second = parts.add_parser("overlap")
+    second.add_argument("work", type=Path)
+    third = parts.add_parser("structured")
+    third.add_argument("--data", type=Path)
+    third.add_argument("--domain", default="medical")
+    third.add_argument("--work", type=Path, required=True)
+    third.add_argument("--base", default=DEFAULT_BASE)
+    third.add_argument("--methods", default="contextual,lottery,lottery:contextual,magnitude,random")
+    third.add_argument("--sizes", default="0.75,0.5")
+    third.add_argument("--preset", default="standard")
+    third.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    third.add_argument("--seed", type=int, default=0)
+    third.add_argument("--device", default="auto")
+    third.add_argument("--limit-seconds", type=float, default=1e9, help="begin no build that would end later")
+    for part in (first, second, third):
+        part.add_argument("--json", type=Path, required=True)
+    first.add_argument("--table", type=Path, help="Markdown table to write")
+    options = parser.parse_args()
+    if options.part == "table":
+        rows = list(compared([row for path in options.lines for row in read_jsonl(path)]))
+        write_json(options.json, rows)
+        print(table(rows))
+        if options.table:
+            write_text(options.table, table(rows))
+    else:
+        result = overlaps(options.work) if options.part == "overlap" else structured(options)
+        write_json(options.json, result)
+        print(json.dumps(result, indent=1)[:4000])
+
+
+if __name__ == "__main__":
+    main()

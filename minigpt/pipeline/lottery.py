@@ -1,0 +1,203 @@
+"""Unstructured and N:M tickets: found in rounds on a build's text, measured beside its controls, stored compressed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minigpt import assets
+from minigpt.errors import ConfigError, MiniGPTError
+from minigpt.files import atomic_path, fingerprint, read_json, write_json
+from minigpt.healing.teacher import teacher_of
+from minigpt.machine import device_name, release
+from minigpt.pipeline.controls import compare_with_controls
+from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
+from minigpt.pipeline.measure import measure
+from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.rounds import for_report
+from minigpt.pipeline.run import (
+    Run,
+    SavedModel,
+    build_key,
+    deciding_options,
+    load,
+    load_parent,
+    resolve_run,
+    save_model,
+)
+from minigpt.pipeline.text import tokenized
+from minigpt.pipeline.workspace import ROUNDS_WORK
+from minigpt.progress import SILENT, Reporter
+from minigpt.results import StageReport, TicketRound
+from minigpt.tickets.language import Lesson, early_point, put, take
+from minigpt.tickets.masks import Pattern, apply_masks, prunable
+from minigpt.tickets.rounds import Schedule, Ticket, even_levels, run_rounds
+from minigpt.tickets.store import FILE, StoredBytes, load_ticket, save_ticket
+from minigpt.transformer.ends import configs_in, document_end
+
+REPORT, TICKET, RECORDS = "lottery.json", "ticket", "rounds.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketReport:
+    """Report of a ticket whose weights are pruned one by one.
+
+    Attributes:
+        domain: Name of the domain.
+        base_model: Reference of the parent.
+        pattern: Rule of where kept weights lie: `global`, `layer` or `N:M`.
+        remaining: Share of the decoder layers' weights that is left.
+        preset: Name of the preset.
+        seed: Seed of rounds and text.
+        device: Device that the rounds ran on.
+        rounds: Record of each round.
+        stages: Parent, tuned parent if there is one, and ticket (`healed`), whose bytes are those of its file.
+        stored: Bytes of the stored ticket, positions of the weights included.
+        key: Fingerprint of everything that the ticket depends on.
+    """
+
+    domain: str
+    base_model: str
+    pattern: str
+    remaining: float
+    preset: str
+    seed: int
+    device: str
+    rounds: tuple[TicketRound, ...]
+    stages: tuple[StageReport, ...]
+    stored: StoredBytes
+    key: str
+
+
+def levels_of(pattern: Pattern, remaining: float, rounds: int) -> tuple[float, ...]:
+    """Return the levels of the rounds; an N:M pattern gives up one weight of every M in a round, until N are left."""
+    if pattern.group is None:
+        return even_levels(remaining, rounds)
+    kept, size = pattern.group
+    return tuple(left / size for left in range(size - 1, kept - 1, -1))
+
+
+def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter: Reporter = SILENT) -> TicketReport:
+    """Find a ticket in rounds, store it under `ticket/` of the output folder, and report it; finished steps are reused.
+
+    Args:
+        options: domain, parent, preset, folder and settings of a build; its target does not count.
+        pattern: `global`, `layer` or `N:M`.
+        remaining: share of the decoder layers' weights to keep; an N:M pattern says it by itself.
+        reporter: told about progress.
+
+    Raises:
+        ConfigError: the share is not above 0 and below 1, or there is more than one domain.
+        MiniGPTError: the folder holds something else.
+    """
+    if not 0 < remaining < 1 or len(options.domains) != 1:
+        raise ConfigError(f"A ticket is of one domain and keeps a share above 0 and below 1, not {remaining:g}.")
+    rule = Pattern(pattern)
+    run = resolve_run(options.domains[0], options, reporter)
+    share = remaining if rule.group is None else rule.group[0] / rule.group[1]
+    key = fingerprint(build_key(run), run.settings.lottery, pattern, share)
+    path = run.workspace.root / REPORT
+    if options.force:
+        run.workspace.clear()
+        path.unlink(missing_ok=True)
+    if path.exists() and (report := read_json(path, TicketReport)).key == key:
+        return report
+    if path.exists() or run.workspace.report.exists() or run.workspace.is_foreign():
+        raise MiniGPTError(f"{run.workspace.root} holds something else. Choose another --output-dir, or use --force.")
+    write_json(run.workspace.marker, {**deciding_options(options), "pattern": pattern, "remaining": share})
+    corpora, suite = read(run)
+    ground = lay_groundwork(run, corpora, suite, load_parent(run))
+    report = _made(run, ground, rule, share, key)
+    write_json(path, report)
+    run.workspace.slim()
+    return report
+
+
+def _made(run: Run, ground: Groundwork, pattern: Pattern, share: float, key: str) -> TicketReport:
+    """Run the rounds, store the ticket, measure it, and make the report."""
+    work = run.workspace.work / ROUNDS_WORK / key
+
+    def make(folder: Path) -> None:
+        ticket, model = _rounds(run, ground, pattern, share, work)
+        apply_masks(put(model, ticket.weights), ticket.masks)
+        tokenizer = assets.load_tokenizer(ground.parent.path)
+        save_model(model, tokenizer, folder / "model", run.options.dtype)
+        (folder / TICKET).mkdir()
+        for item in (folder / "model").iterdir():
+            if item.suffix != ".safetensors":
+                shutil.copy2(item, folder / TICKET)
+        write_json(folder / "stored.json", save_ticket(model.cpu(), folder / TICKET / FILE))
+        write_json(folder / RECORDS, [for_report(record) for record in ticket.records])
+        del model
+        release()
+
+    folder, done = run.workspace.stage("healed", key, make)
+    stored = read_json(folder / "stored.json", StoredBytes)
+    measured = measure(run, ground.suite, "healed", SavedModel(path=folder / "model", key=key))
+    stage = compare_with_controls(ground.controls, measured, same_vocabulary=True, seconds=done.seconds)
+    with atomic_path(run.workspace.root / TICKET) as temporary:
+        shutil.copytree(folder / TICKET, temporary)
+    return TicketReport(
+        domain=run.domain.name,
+        base_model=run.options.base,
+        pattern=pattern.name,
+        remaining=share,
+        preset=run.options.preset,
+        seed=run.options.seed,
+        device=device_name(run.device),
+        rounds=read_json(folder / RECORDS, tuple[TicketRound, ...]),
+        stages=(*ground.controls.stages, replace(stage, bytes=stored.file)),
+        stored=stored,
+        key=key,
+    )
+
+
+def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: Path) -> tuple[Ticket, Any]:
+    """Run the rounds that are not finished; return the ticket and a model of the parent's shape."""
+    settings, heal, parent = run.settings.lottery, run.settings.heal, ground.parent
+    recipe = replace(heal, steps=settings.steps_of(heal.steps))
+    tokenizer = assets.load_tokenizer(parent.path)
+    text, dev = tokenized(ground.text, tokenizer, recipe.window, end=document_end(tokenizer, *configs_in(parent.path)))
+    model = load(run, parent.path, training=True)
+    teacher = teacher_of(load(run, ground.controls.source.path), None, model) if recipe.distill else None
+    lesson = Lesson(
+        model=model,
+        text=text,
+        dev=dev,
+        recipe=recipe,
+        teacher=teacher,
+        seed=run.options.seed,
+        backs_off=True,
+        reporter=run.reporter,
+    )
+    start = early_point(lesson, take(model), settings.rewind, work / "early.safetensors")
+    rewinding: Any = settings.rewinding
+    levels = levels_of(pattern, share, settings.rounds)
+    schedule = Schedule(levels=levels, pattern=pattern.name, rewinding=rewinding)
+    ticket = run_rounds(
+        work, start, prunable(model), lesson, schedule, key=fingerprint(lesson.key, parent.fingerprint, settings.rewind)
+    )
+    return ticket, model
+
+
+def restore_ticket(folder: Path, output: Path) -> None:
+    """Write a stored ticket as a plain model folder, with zeros where weights were removed.
+
+    Args:
+        folder: the folder `ticket` that :func:`find_ticket` left, or the folder around it.
+        output: folder to write.
+
+    Raises:
+        MiniGPTError: there is no ticket, it is damaged, or the output exists.
+    """
+    home = folder if (folder / FILE).exists() else folder / TICKET
+    if output.exists():
+        raise MiniGPTError(f"{output} exists already; choose another --output-dir.")
+    model = load_ticket(home)
+    with atomic_path(output) as temporary:
+        model.save_pretrained(temporary)
+        for item in home.iterdir():
+            if item.name != FILE and not (temporary / item.name).exists():
+                shutil.copy2(item, temporary)

@@ -1,0 +1,129 @@
+"""Rounds of a lottery ticket in a build: training and pruning on the build's text before anything is planned."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minigpt import assets
+from minigpt.errors import ConfigError
+from minigpt.files import fingerprint, read_json, write_json
+from minigpt.healing.teacher import teacher_of
+from minigpt.machine import release
+from minigpt.methods import method_named
+from minigpt.methods.material import gather
+from minigpt.methods.ranking import rank
+from minigpt.methods.scores import Scores
+from minigpt.methods.table import ROUNDS
+from minigpt.pipeline.run import Run, SavedModel, load
+from minigpt.pipeline.text import PlanningText, TrainingText, calibration, tokenized
+from minigpt.pipeline.workspace import ROUNDS_WORK
+from minigpt.results import TicketRound
+from minigpt.tickets.language import Lesson, early_point, take
+from minigpt.tickets.rounds import RoundRecord, load_tensors, save_tensors
+from minigpt.tickets.structured import structured_rounds
+from minigpt.transformer.batches import Batch
+from minigpt.transformer.ends import configs_in, document_end
+
+SCORES, RECORDS = "scores.safetensors", "rounds.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructuredTicket:
+    """Result of the rounds of a build.
+
+    Attributes:
+        scores: ranking of all units.
+        rounds: record of each round, for the report.
+        key: fingerprint of everything that the ranking depends on.
+        seconds: time that the rounds took.
+    """
+
+    scores: Scores
+    rounds: tuple[TicketRound, ...]
+    key: str
+    seconds: float
+
+
+def ticket_of(
+    run: Run, parent: assets.Parent, planning: PlanningText, text: TrainingText, source: SavedModel
+) -> StructuredTicket | None:
+    """Run the rounds of a method that needs them; None for the other methods.
+
+    Rounds start from the parent, with the recipe of healing and the model that is pruned as the teacher. A finished
+    round is not repeated after a kill.
+
+    Args:
+        run: the build.
+        parent: the untuned parent.
+        planning: calibration text for the criterion.
+        text: the training text.
+        source: the model that is pruned and that teaches.
+    """
+    if ROUNDS not in method_named(run.options.method).needs:
+        return None
+    settings, heal = run.settings.lottery, run.settings.heal
+    recipe = replace(heal, steps=settings.steps_of(heal.steps))
+    key = fingerprint(parent.fingerprint, source.key, planning.key, text.key, settings, recipe, run.options.seed)
+    work = run.common.work / ROUNDS_WORK / key
+
+    def make(folder: Path) -> None:
+        tokenizer = assets.load_tokenizer(parent.path)
+        end = document_end(tokenizer, *configs_in(parent.path))
+        train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
+        model = load(run, parent.path, training=True)
+        teacher = teacher_of(load(run, source.path), None, model) if recipe.distill else None
+        lesson = Lesson(
+            model=model, text=train_text, dev=dev, recipe=recipe, teacher=teacher, seed=run.options.seed, backs_off=True
+        )
+        batches = calibration(planning, tokenizer, run.settings.plan.tokens)
+        start = early_point(lesson, take(model), settings.rewind, work / "early.safetensors")
+        ticket, scores = structured_rounds(
+            work,
+            start,
+            lesson,
+            lambda trained: _ranked(trained, batches, settings.criterion),
+            settings,
+            key=key,
+            reporter=run.reporter,
+        )
+        save_tensors({name: getattr(scores, name) for name in ("ffn", "kv_groups", "layers")}, folder / SCORES)
+        write_json(folder / RECORDS, [for_report(record) for record in ticket.records])
+        del model, teacher
+        release()
+
+    folder, done = run.common.stage("rounds", key, make)
+    shutil.rmtree(work.parent, ignore_errors=True)
+    return StructuredTicket(
+        scores=Scores(**load_tensors(folder / SCORES)),
+        rounds=read_json(folder / RECORDS, tuple[TicketRound, ...]),
+        key=key,
+        seconds=done.seconds,
+    )
+
+
+def _ranked(model: Any, batches: list[Batch], criterion: str) -> Scores:
+    """Score the units of a trained model by the criterion.
+
+    Raises:
+        ConfigError: the criterion ranks no units.
+    """
+    scores = rank(method_named(criterion), gather(model, batches))
+    if scores is None:
+        raise ConfigError(f"lottery.criterion={criterion} ranks layers only; choose a method that ranks neurons.")
+    return scores
+
+
+def for_report(record: RoundRecord) -> TicketRound:
+    """Turn the record of a round into that of the report."""
+    return TicketRound(
+        number=record.number,
+        remaining=record.remaining,
+        dev_bits_per_byte=record.facts["dev_bits_per_byte"],
+        steps=round(record.facts["steps"]),
+        tokens=round(record.facts["tokens"]),
+        distance=record.distance,
+        seconds=record.seconds,
+    )

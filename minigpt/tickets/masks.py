@@ -1,0 +1,167 @@
+"""Masks of weights: the weights that a ticket keeps, chosen by scores over all layers, in each layer or in groups.
+
+A mask has an entry for each matrix that is pruned: a tensor of its shape, true where the weight is kept. Frankle and
+Carbin 2019 (arXiv 1803.03635, section 2) remove the weights of lowest magnitude, in each layer or over all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.errors import ConfigError
+from minigpt.transformer.arch import decoder_layers
+
+Masks = Mapping[str, Tensor]
+# Score of a weight that is gone already: below every score.
+GONE = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Rule of where kept weights may lie.
+
+    Attributes:
+        name: `global` (one ranking over all matrices), `layer` (one ranking in each matrix) or `N:M`, of which at most
+            N of M weights in a row are kept.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in ("global", "layer") and self._parts() is None:
+            raise ConfigError(f"A pattern is global, layer or N:M such as 2:4 (N below M), not {self.name!r}.")
+
+    def _parts(self) -> tuple[int, int] | None:
+        """Read N and M from the name; None if it does not say them."""
+        kept, _, size = self.name.partition(":")
+        if not (kept.isdigit() and size.isdigit() and 0 < int(kept) < int(size)):
+            return None
+        return int(kept), int(size)
+
+    @property
+    def group(self) -> tuple[int, int] | None:
+        """N and M of an N:M pattern; None for the others."""
+        return self._parts() if ":" in self.name else None
+
+
+def prunable(model: Any) -> tuple[str, ...]:
+    """List the matrices of the decoder layers by name: the weights that tickets of language models are made of.
+
+    Embeddings, head and norms stay whole, as in Wanda and SparseGPT.
+    """
+    inside = {id(parameter) for layer in decoder_layers(model) for parameter in layer.parameters()}
+    return tuple(name for name, weight in model.named_parameters() if weight.ndim == 2 and id(weight) in inside)
+
+
+def weights_of(model: Any, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the named weights of a model, detached and not copied."""
+    known = dict(model.named_parameters())
+    return {name: known[name].detach() for name in names}
+
+
+def full(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Make the mask that keeps every weight."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+
+
+def magnitudes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Score every weight by its magnitude."""
+    return {name: weight.detach().abs().float() for name, weight in weights.items()}
+
+
+def keep_best(scores: Mapping[str, Tensor], remaining: float, pattern: Pattern, masks: Masks | None = None) -> Masks:
+    """Keep the weights with the highest scores.
+
+    Args:
+        scores: score of each weight by the matrix's name.
+        remaining: share of all weights that stays; an N:M pattern keeps round(remaining x M) of M, at least N.
+        pattern: where kept weights may lie.
+        masks: weights that are still there; others stay removed (None: all are there).
+    """
+    if masks is not None:
+        scores = {name: score.masked_fill(~masks[name], GONE) for name, score in scores.items()}
+    if pattern.group is not None:
+        kept, size = pattern.group
+        kept = max(kept, round(remaining * size))
+        return _and({name: best_of_groups(score, kept, size) for name, score in scores.items()}, masks)
+    if pattern.name == "layer":
+        return {name: _best(score, round(remaining * score.numel())) for name, score in scores.items()}
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    flags = _best(flat, round(remaining * flat.numel()))
+    parts = flags.split([score.numel() for score in scores.values()])
+    return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+
+
+def _best(scores: Tensor, count: int) -> Tensor:
+    """Mark the `count` highest scores, never one that is gone; ties keep the first."""
+    flat = scores.flatten()
+    count = min(count, int((flat > GONE).sum()))
+    marked = torch.zeros_like(flat, dtype=torch.bool)
+    if count:
+        bar = flat.kthvalue(len(flat) - count + 1).values if flat.device.type == "cpu" else flat.sort().values[-count]
+        marked = flat > bar
+        equal = (flat == bar).nonzero().flatten()
+        marked[equal[: count - int(marked.sum())]] = True
+    return marked.view_as(scores)
+
+
+def best_of_groups(scores: Tensor, kept: int, size: int) -> Tensor:
+    """Mark the `kept` highest of every `size` scores that lie next to each other in a row; ties keep the first.
+
+    Raises:
+        ConfigError: the length of a row is not a multiple of `size`.
+    """
+    if scores.shape[-1] % size:
+        raise ConfigError(
+            f"Rows of {scores.shape[-1]} weights do not divide into groups of {size}; choose another pattern."
+        )
+    groups = scores.reshape(-1, size)
+    order = groups.argsort(dim=1, descending=True, stable=True)[:, :kept]
+    return torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order, True).view(scores.shape)
+
+
+def _and(masks: Masks, others: Masks | None) -> Masks:
+    """Intersect two masks; None is the mask that keeps everything."""
+    return masks if others is None else {name: mask & others[name] for name, mask in masks.items()}
+
+
+def random_like(masks: Masks, seed: int, pattern: Pattern) -> Masks:
+    """Draw a random mask that keeps as many weights in each matrix: the control of every ticket.
+
+    Args:
+        masks: the ticket.
+        seed: seed of the draw.
+        pattern: of the ticket; in an N:M pattern every group keeps as many.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = {name: torch.rand(mask.shape, generator=generator).to(mask.device) for name, mask in masks.items()}
+    if pattern.group is not None:
+        size = pattern.group[1]
+        return {
+            name: best_of_groups(noise[name], round(float(mask.float().mean()) * size), size)
+            for name, mask in masks.items()
+        }
+    return {name: _best(noise[name], int(mask.sum())) for name, mask in masks.items()}
+
+
+def density(masks: Masks) -> float:
+    """Return the share of all weights that a mask keeps."""
+    return sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+
+
+def densities(masks: Masks) -> dict[str, float]:
+    """Return the share that a mask keeps in each matrix."""
+    return {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()}
+
+
+@torch.no_grad()
+def apply_masks(model: Any, masks: Masks) -> None:
+    """Set the weights outside of a mask to zero, in place."""
+    known = dict(model.named_parameters())
+    for name, mask in masks.items():
+        known[name].mul_(mask.to(known[name].device))

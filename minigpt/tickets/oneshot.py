@@ -1,0 +1,121 @@
+"""One-shot pruning of weights with calibration text: Wanda and SparseGPT, the controls of a lottery ticket.
+
+Both go through the layers in order. The inputs of a layer are measured after the layers before it were pruned, as in
+the authors' programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.progress import SILENT, Reporter
+from minigpt.tickets.masks import Masks, Pattern, best_of_groups, keep_best
+from minigpt.transformer.arch import decoder_layers
+from minigpt.transformer.batches import Batch
+from minigpt.transformer.grams import gram_matrices, inverse_factor
+
+# Columns whose mask SparseGPT chooses together (Frantar and Alistarh 2023, section 3.3).
+BLOCK = 128
+# Share of the mean diagonal that is added to the Hessian, as in SparseGPT's program.
+DAMPING = 0.01
+
+
+def wanda_scores(weight: Tensor, gram: Tensor) -> Tensor:
+    """Score each weight by |W_ij| x ||X_j||_2 (Sun et al. 2023, arXiv 2306.11695, eq. 1).
+
+    Args:
+        weight: [rows, columns].
+        gram: sum or mean of x x^T over the inputs; only its diagonal counts, and a factor on it changes no order.
+    """
+    return weight.abs().float() * gram.diagonal().clamp_min(0).sqrt()[None, :]
+
+
+def wanda_mask(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) -> Tensor:
+    """Keep the highest Wanda scores of each row, because Wanda compares weights within one output (section 3)."""
+    scores = wanda_scores(weight, gram)
+    if pattern.group is not None:
+        return best_of_groups(scores, *pattern.group)
+    return best_of_groups(scores, round(remaining * scores.shape[1]), scores.shape[1])
+
+
+def sparsegpt(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Prune one matrix and let the weights that are left make up for it (Frantar and Alistarh 2023, algorithm 1).
+
+    With H = X X^T + damping and U the upper Cholesky factor of its inverse, the weight w_ij costs w_ij^2 / U_jj^2. In
+    each block of columns those that cost least are removed, and removing w_ij moves every later column k of the row by
+    -w_ij U_jk / U_jj.
+
+    Args:
+        weight: [rows, columns]; it is not changed.
+        gram: sum or mean of x x^T over the matrix's inputs.
+        remaining: share of the weights to keep; an N:M pattern keeps N of M.
+        pattern: where kept weights may lie.
+
+    Returns:
+        The new weights in fp32, zero where they are removed, and the mask.
+    """
+    factor, left = inverse_factor(gram, DAMPING).to(weight.device), weight.float().clone()
+    mask = torch.ones_like(left, dtype=torch.bool)
+    for start in range(0, left.shape[1], BLOCK):
+        block = slice(start, min(start + BLOCK, left.shape[1]))
+        size, errors = block.stop - start, torch.zeros_like(left[:, block])
+        scores = (left[:, block] / factor.diagonal()[block]).square()
+        if pattern.group is None:
+            mask[:, block] = keep_best({"block": scores}, remaining, Pattern("layer"))["block"]
+        for index in range(size):
+            column = start + index
+            if pattern.group is not None and column % pattern.group[1] == 0:
+                kept, width = pattern.group
+                group = slice(column, column + width)
+                costs = (left[:, group] / factor.diagonal()[group]).square()
+                mask[:, group] = best_of_groups(costs, kept, width)
+            errors[:, index] = left[:, column] * ~mask[:, column] / factor[column, column]
+            left[:, column : block.stop] -= errors[:, index : index + 1] * factor[column, column : block.stop]
+        left[:, block] *= mask[:, block]
+        left[:, block.stop :] -= errors @ factor[block, block.stop :]
+    return left, mask
+
+
+Prune = Callable[[Tensor, Tensor, float, Pattern], tuple[Tensor, Tensor]]
+
+
+def _wanda(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Prune one matrix by Wanda, which changes no weight that is left."""
+    mask = wanda_mask(weight, gram, remaining, pattern)
+    return weight * mask, mask
+
+
+# The one-shot methods that need calibration text, by name.
+ONE_SHOT: Mapping[str, Prune] = {"wanda": _wanda, "sparsegpt": sparsegpt}
+
+
+@torch.no_grad()
+def prune_in_one_shot(
+    model: Any,
+    batches: Iterable[Batch],
+    name: str,
+    remaining: float,
+    pattern: Pattern,
+    *,
+    reporter: Reporter = SILENT,
+) -> Masks:
+    """Prune the matrices of the decoder layers in place, layer by layer, and return the mask.
+
+    Args:
+        model: a causal language model.
+        batches: packed calibration text, read once a layer.
+        name: a key of `ONE_SHOT`.
+        remaining: share of the weights to keep.
+        pattern: where kept weights may lie.
+        reporter: told about progress.
+    """
+    known, masks, text = dict(model.named_parameters()), dict[str, Tensor](), list(batches)
+    for layer in reporter.track(range(len(decoder_layers(model))), title=f"Pruning by {name}"):
+        for matrix, gram in gram_matrices(model, text, layer=layer).items():
+            weight, masks[matrix] = ONE_SHOT[name](known[matrix].detach(), gram, remaining, pattern)
+            known[matrix].copy_(weight)
+    return masks

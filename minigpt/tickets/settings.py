@@ -1,0 +1,54 @@
+"""Settings of the rounds that a lottery ticket is found in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minigpt.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LotterySettings:
+    """Settings of the rounds of the method `lottery` and of `minigpt lottery`.
+
+    Attributes:
+        rounds: number of rounds of pruning; more rounds find better tickets and take longer in proportion.
+        steps: optimizer steps of each round's training, with the recipe of `heal`; null divides the steps of healing
+            by the rounds, at least one.
+        share: share of the neurons and KV groups that are left in each layer which a round of the method `lottery`
+            removes, above 0 and below 1; the ranking is finer the smaller it is.
+        layer_share: share of the layers that are left which a round of the method `lottery` removes, 0 or more and
+            below 1; 0 ranks layers after the last round only.
+        criterion: method that ranks the units after each round's training, by its name in `minigpt methods`.
+        rewind: step of the parent's training that the weights left are rewound to; 0 is the parent itself.
+        rewinding: `weights` rewinds weights and learning rate, `rate` only the learning rate.
+
+    Raises:
+        ConfigError: a value is outside its range.
+    """
+
+    rounds: int = 4
+    steps: int | None = None
+    share: float = 0.2
+    layer_share: float = 0.0
+    criterion: str = "magnitude"
+    rewind: int = 0
+    rewinding: str = "weights"
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "rounds": (self.rounds >= 1, "1 or more"),
+            "steps": (self.steps is None or self.steps >= 0, "0 or more, or null"),
+            "share": (0 < self.share < 1, "above 0 and below 1"),
+            "layer_share": (0 <= self.layer_share < 1, "0 or more and below 1"),
+            "rewind": (self.rewind >= 0, "0 or more"),
+            "rewinding": (self.rewinding in ("weights", "rate"), "weights or rate"),
+            "criterion": (self.criterion != "lottery", "another method than lottery"),
+        }
+        for name, (is_valid, valid) in allowed.items():
+            if not is_valid:
+                raise ConfigError(f"lottery.{name} must be {valid}, not {getattr(self, name)!r}.")
+
+    def steps_of(self, healing: int) -> int:
+        """Return the steps of each round's training, given those of healing."""
+        return self.steps if self.steps is not None else max(1, healing // self.rounds)

@@ -1,0 +1,179 @@
+"""Structured tickets: rounds that remove neurons, KV groups and layers, and the ranking of units that they give.
+
+A unit ranks the higher the more rounds it survived, and among those that left in the same round by its score after
+that round's training. The planner then cuts to any size by this ranking, so that the ticket is really smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minigpt.methods.scores import Scores
+from minigpt.progress import SILENT, Reporter
+from minigpt.tickets.language import Lesson, put
+from minigpt.tickets.masks import Masks, best_of_groups, prunable
+from minigpt.tickets.rounds import MASKS, Schedule, Ticket, Weights, load_masks, load_tensors, run_rounds, save_tensors
+from minigpt.tickets.settings import LotterySettings
+from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, shape_of
+
+# Scores of the units of a model: its layers' importance after a training.
+Rank = Callable[[Any], Scores]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """Units of a model that are left, true or false: neurons [L, I], KV groups [L, G] and layers [L]."""
+
+    ffn: Tensor
+    kv_groups: Tensor
+    layers: Tensor
+
+
+def all_units(model: Any) -> Units:
+    """Return all units of a model."""
+    shape = shape_of(model)
+    return Units(
+        ffn=torch.ones(shape.layers, shape.intermediate_size, dtype=torch.bool),
+        kv_groups=torch.ones(shape.layers, shape.kv_groups, dtype=torch.bool),
+        layers=torch.ones(shape.layers, dtype=torch.bool),
+    )
+
+
+def unit_masks(model: Any, units: Units) -> dict[str, Tensor]:
+    """Return the mask of every matrix of the layers, true for the weights of the units that are left.
+
+    A layer that is gone loses all of its matrices, so that it passes its input on.
+    """
+    spec, known = arch_of(model), dict(model.named_parameters())
+    head, ratio = head_dim(model.config), heads_per_group(model.config)
+    masks = {}
+    for index in range(len(units.layers)):
+        neurons, groups = units.ffn[index], units.kv_groups[index]
+        heads = groups.repeat_interleave(ratio * head)
+        flags = {path: neurons[:, None] for path in spec.ffn_rows}
+        flags |= {path: groups.repeat_interleave(head)[:, None] for path in spec.key_value}
+        flags |= {spec.query: heads[:, None], spec.output: heads[None, :], spec.ffn_columns: neurons[None, :]}
+        for path, flag in flags.items():
+            name = f"{spec.layers}.{index}.{path}.weight"
+            masks[name] = (flag & units.layers[index]).expand(known[name].shape).contiguous()
+    return masks
+
+
+def units_of(model: Any, masks: Masks) -> Units:
+    """Read the units that are left from masks of :func:`unit_masks`."""
+    spec, shape = arch_of(model), shape_of(model)
+    head, ratio = head_dim(model.config), heads_per_group(model.config)
+
+    def rows(path: str, index: int) -> Tensor:
+        return masks[f"{spec.layers}.{index}.{path}.weight"]
+
+    ffn = torch.stack([rows(spec.ffn_columns, index).any(0) for index in range(shape.layers)])
+    columns = torch.stack([rows(spec.output, index).any(0) for index in range(shape.layers)])
+    groups = columns.view(shape.layers, shape.kv_groups, ratio * head).any(2)
+    return Units(ffn=ffn, kv_groups=groups, layers=ffn.any(1))
+
+
+def fewer_units(units: Units, scores: Scores, level: float, layer_level: float) -> Units:
+    """Keep the best units of each layer, and the best layers; the first and the last layer stay.
+
+    Args:
+        units: units that are left.
+        scores: their scores; the others' do not count.
+        level: share of all neurons and KV groups of a layer that is kept, at least one.
+        layer_level: share of all layers that is kept, at least two.
+    """
+
+    def best(flags: Tensor, values: Tensor, share: float) -> Tensor:
+        size = flags.shape[1]
+        count = max(1, round(share * size))
+        kept = best_of_groups(values.float().masked_fill(~flags, -math.inf), count, size)
+        return kept & flags
+
+    count = max(2, round(layer_level * len(units.layers)))
+    order = scores.layers.float().masked_fill(~units.layers, -math.inf)
+    order[[0, -1]] = math.inf
+    layers = best_of_groups(order[None], min(count, len(order)), len(order))[0] & units.layers
+    return Units(
+        ffn=best(units.ffn, scores.ffn, level), kv_groups=best(units.kv_groups, scores.kv_groups, level), layers=layers
+    )
+
+
+def ranking(history: list[tuple[Units, Scores]]) -> Scores:
+    """Rank all units by the round that they left in, then by their score after the training before.
+
+    Args:
+        history: units that were trained in each round, and their scores after its training.
+    """
+    last = history[-1][1]
+    totals = {name: torch.zeros_like(getattr(last, name)).double() for name in ("ffn", "kv_groups", "layers")}
+    for units, scores in history:
+        for name, total in totals.items():
+            present = getattr(units, name)
+            if name != "layers":
+                present = present & units.layers[:, None]
+            place = getattr(scores, name).double().argsort(dim=-1).argsort(dim=-1).double()
+            # A unit that is there overtakes all that are gone; its place in this round replaces earlier places.
+            total.copy_(torch.where(present, total.floor() + 1 + place / (place.shape[-1] + 1), total))
+    return Scores(**{name: total.float() for name, total in totals.items()})
+
+
+def structured_rounds(
+    folder: Path,
+    start: Weights,
+    lesson: Lesson,
+    rank: Rank,
+    settings: LotterySettings,
+    *,
+    key: str,
+    reporter: Reporter = SILENT,
+) -> tuple[Ticket, Scores]:
+    """Run the rounds of a structured ticket, and rank all units; finished rounds are not repeated.
+
+    Args:
+        folder: folder of the rounds.
+        start: all weights at the point that survivors are rewound to.
+        lesson: the training; its model is used to score, too.
+        rank: scores the units of a model.
+        settings: rounds, shares and rewinding.
+        key: fingerprint of the start and of what `rank` reads.
+        reporter: told about progress.
+    """
+    model = lesson.model
+    levels = tuple((1 - settings.share) ** number for number in range(1, settings.rounds + 1))
+    exponent = math.log1p(-settings.layer_share) / math.log1p(-settings.share)
+
+    def scored(weights: Weights, number: int) -> Scores:
+        path = folder / f"scores-{number:02d}.safetensors"
+        scores = rank(put(model, weights))
+        save_tensors({"ffn": scores.ffn, "kv_groups": scores.kv_groups, "layers": scores.layers}, path)
+        return scores
+
+    def prune(weights: Weights, masks: Masks, level: float) -> Masks:
+        units = units_of(model, masks)
+        return unit_masks(model, fewer_units(units, scored(weights, levels.index(level)), level, level**exponent))
+
+    rewinding: Any = settings.rewinding
+    schedule = Schedule(levels=levels, pattern="layer", rewinding=rewinding)
+    ticket = run_rounds(
+        folder, start, prunable(model), replace(lesson, reporter=reporter), schedule, key=key, prune=prune
+    )
+    scored(ticket.weights, settings.rounds)
+    numbers = range(settings.rounds + 1)
+    return ticket, ranking([(_units(model, folder, number), _scores(folder, number)) for number in numbers])
+
+
+def _units(model: Any, folder: Path, number: int) -> Units:
+    """Return the units that a round trained."""
+    return units_of(model, load_masks(folder / f"round-{number:02d}" / MASKS))
+
+
+def _scores(folder: Path, number: int) -> Scores:
+    """Return the scores after a round's training."""
+    return Scores(**load_tensors(folder / f"scores-{number:02d}.safetensors"))

@@ -1,0 +1,71 @@
+"""Tickets of single weights: found in a world, measured, stored with honest bytes, and restored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from minigpt import assets
+from minigpt.errors import ConfigError, MiniGPTError
+from minigpt.pipeline.lottery import find_ticket, levels_of, restore_ticket
+from minigpt.tickets.masks import Pattern, prunable
+from tests.support.commands import run as command
+from tests.support.worlds import World
+
+SMALL = {"lottery.rounds": "2", "lottery.steps": "3", "evaluation.general": "false", "tuned_parent": "false"}
+
+
+@pytest.mark.parametrize(("pattern", "share"), [("global", 0.3), ("2:4", 0.5)])
+def test_a_ticket_is_stored_measured_and_restored(world: World, tmp_path: Path, pattern: str, share: float) -> None:
+    options = world.options(f"ticket-{share}", overrides=SMALL)
+    report = find_ticket(options, pattern, 0.3)
+    folder = world.root / f"ticket-{share}"
+    assert report.remaining == share and report.rounds[-1].remaining == pytest.approx(share, abs=1e-3)
+    assert [stage.stage for stage in report.stages] == ["parent", "healed"]
+    assert report.stages[-1].bytes == report.stored.file == (folder / "ticket" / "ticket.safetensors").stat().st_size
+    assert report.stored.matrices < 0.7 * report.stored.dense_matrices
+    assert find_ticket(options, pattern, 0.3) == report
+    restore_ticket(folder, tmp_path / "dense")
+    model = assets.load_model(tmp_path / "dense")
+    assets.load_tokenizer(tmp_path / "dense")
+    weights = dict(model.named_parameters())
+    zeros = sum(int((weights[name] == 0).sum()) for name in prunable(model))
+    assert zeros / sum(weights[name].numel() for name in prunable(model)) == pytest.approx(1 - share, abs=0.01)
+    assert bool(model(torch.arange(3, 20)[None]).logits.isfinite().all())
+    with pytest.raises(MiniGPTError, match="exists"):
+        restore_ticket(folder, tmp_path / "dense")
+
+
+def test_another_ticket_or_a_senseless_share_is_refused(world: World) -> None:
+    options = world.options("ticket-0.3", overrides=SMALL)
+    find_ticket(options, "global", 0.3)
+    with pytest.raises(MiniGPTError, match="something else"):
+        find_ticket(options, "global", 0.4)
+    with pytest.raises(ConfigError, match="share"):
+        find_ticket(options, "global", 1.0)
+
+
+def test_levels_of_groups_give_up_one_weight_a_round() -> None:
+    assert levels_of(Pattern("2:4"), 0.1, 9) == (0.75, 0.5)
+    assert len(levels_of(Pattern("layer"), 0.1, 9)) == 9
+
+
+@pytest.mark.usefixtures("home")
+def test_the_command_prints_rounds_and_bytes(world: World, tmp_path: Path) -> None:
+    settings = [part for name, value in {**SMALL, **_overrides(world)}.items() for part in ("--set", f"{name}={value}")]
+    options = ["--domain", str(world.domain), "--base", str(world.base), "--device", "cpu", *settings]
+    result = command("lottery", *options, "--output-dir", str(tmp_path / "t"), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["pattern"] == "global"
+    shown = command("lottery", *options, "--output-dir", str(tmp_path / "t"))
+    assert "on disk instead of" in " ".join(shown.stdout.split())
+    restored = command("lottery", "--restore", str(tmp_path / "t"), "--output-dir", str(tmp_path / "m"))
+    assert restored.exit_code == 0 and (tmp_path / "m" / "model.safetensors").exists()
+    assert command("lottery").exit_code == 2
+
+
+def _overrides(world: World) -> dict[str, str]:
+    return dict(world.options("x").overrides)
