@@ -14,7 +14,8 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.assets.refs import HubRef, PathRef, parse_ref
 from minigpt.assets.wheels import fetch_member
 from minigpt.errors import AssetError, UnsupportedModel, first_line
-from minigpt.files import file_sha256, fingerprint
+from minigpt.files import fingerprint
+from minigpt.integrity import check_model, sha256_once
 from minigpt.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def model_folder(path: Path | str) -> Path:
         folder = folder / "model"
     config = _config(folder)
     _check_stock(folder, config)
+    check_model(folder)
     if not any(folder.glob("*.safetensors")):
         raise AssetError(f"{folder} has no .safetensors weights; other formats can run code when read. Convert them.")
     return folder
@@ -224,4 +226,4 @@ def _fingerprint(folder: Path) -> str:
     """Hash all files that decide what the model computes."""
     names = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     small = [folder / name for name in names if (folder / name).exists()]
-    return fingerprint({path.name: file_sha256(path) for path in [*small, *sorted(folder.glob("*.safetensors"))]})
+    return fingerprint({path.name: sha256_once(path) for path in [*small, *sorted(folder.glob("*.safetensors"))]})

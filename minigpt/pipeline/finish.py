@@ -10,7 +10,7 @@ from minigpt import __version__, report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import Suite
-from minigpt.files import file_sha256, fingerprint, link, to_plain, write_json, write_text
+from minigpt.files import atomic_path, file_sha256, fingerprint, link, to_plain, write_json, write_text
 from minigpt.machine import device_name, versions
 from minigpt.models import catalog
 from minigpt.pipeline.chat import chat_note
@@ -46,8 +46,8 @@ def finish(
     workspace = run.workspace
     spoken = chat_note(run, ground.parent, model)
     with run.reporter.stage("Report, model card and catalog"):
-        shutil.rmtree(workspace.model, ignore_errors=True)
-        shutil.copytree(model, workspace.model, copy_function=link)
+        with atomic_path(workspace.model) as temporary:
+            shutil.copytree(model, temporary, copy_function=link)
         after = shape_of(AutoConfig.from_pretrained(workspace.model))
         vocabulary = file_sha256(workspace.model / "tokenizer.json")
         result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary, extra_notes=spoken)
@@ -56,6 +56,7 @@ def finish(
         write_text(workspace.root / RECIPE, recipe_text(run))
         write_card(result, workspace.model)
         report.save(result, workspace.report)
+        workspace.seal(key)
         register_and_slim(workspace)
     return result
 

@@ -105,7 +105,7 @@ def resolve_run(
         state=source_state(domain, general, options.base),
         device=pick_device(options.device),
         text_seed=options.seed,
-        workspace=Workspace(root=folder or options.folder(domain.name)),
+        workspace=Workspace(root=folder or options.folder(domain.name), reporter=reporter),
         shared=shared,
         reporter=reporter,
     )
