@@ -20,6 +20,10 @@ from minigpt.errors import MiniGPTError
 
 T = TypeVar("T")
 
+# The user's umask. It can only be read by setting it, which is not safe once there are threads.
+UMASK = os.umask(0o022)
+os.umask(UMASK)
+
 
 def to_plain(value: Any) -> Any:
     """Turn dataclasses, tuples and mappings into the dicts and lists that `json` can write."""
@@ -107,6 +111,15 @@ def sweep(path: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def open_to_readers(path: Path) -> None:
+    """Give a file, or a folder with all that is in it, the permissions that the user's umask allows.
+
+    Some libraries write files that nobody else may read, whatever the user wants.
+    """
+    for item in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        item.chmod((0o777 if item.is_dir() else 0o666) & ~UMASK)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where the system can do that."""
     try:
@@ -169,6 +182,8 @@ def read_json(path: Path, kind: type[T]) -> T:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise MiniGPTError(f"No such file: {path}.") from None
+    except OSError as error:
+        raise MiniGPTError(f"Cannot read {path}: {error.strerror or error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
@@ -202,10 +217,12 @@ def read_jsonl(path: Path) -> list[Any]:
         lines = path.read_text("utf-8").split("\n")  # not splitlines: a string may hold U+2028
     except FileNotFoundError:
         raise MiniGPTError(f"No such file: {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MiniGPTError(f"Cannot read {path}: {error}.") from None
     for number, line in enumerate(lines, 1):
         try:
             documents += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MiniGPTError(f"{path}, line {number}, is not JSON ({error}); fix or remove it.") from None
     return documents
 

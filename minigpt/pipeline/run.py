@@ -9,7 +9,7 @@ from typing import Any
 from minigpt import assets
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
-from minigpt.files import fingerprint
+from minigpt.files import fingerprint, open_to_readers
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.read import source_state
@@ -20,8 +20,6 @@ from minigpt.report.text import short_reference
 
 # Prompt of the sample generation for a domain without prompts; never the user's text.
 NEUTRAL_PROMPT = "In short,"
-# Permissions of saved files.
-READABLE = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,5 +154,4 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     with quiet_transformers():
         model.to(getattr(torch, dtype)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(READABLE)
+    open_to_readers(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -32,6 +32,8 @@ LEDGERS = ("tuning_runs", "tuning_long_run")
 TEXTS = ("corpus", "sampled")
 # Files of a finished build beside its model, the report last.
 RECORDS = ("plan.json", "domain.yaml", "recipe.yaml", "report.json")
+# Permissions of the folder of stages, which holds the text that is trained on.
+PRIVATE = 0o700
 # Lock of a build's folder.
 LOCK = "in_use.lock"
 # Seconds to wait for another process that may just be ending.
@@ -123,6 +125,9 @@ class Workspace:
         Raises:
             Busy: another process builds there.
         """
+        self.work.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # the folder is another user's
+            self.work.chmod(PRIVATE)
         with locks.hold(self.work / LOCK, str(self.root), timeout=PATIENCE):
             for path in (self.marker, self.model, *(self.root / name for name in RECORDS)):
                 sweep(path)
