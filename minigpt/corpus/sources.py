@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from minigpt.corpus.prose import MAX_CHARACTERS, documents_of
-from minigpt.corpus.questions import sample
+from minigpt.corpus.questions import check_answers, sample
 from minigpt.corpus.rows import (
     FOLDER,
     TABLE_SUFFIXES,
@@ -231,7 +231,9 @@ def read_question_set(config: QuestionsConfig, *, root: Path, seed: int = 0) -> 
             questions = sample(questions, config.limit, seed=seed)
     else:
         rows = rows_of(config, root)
-        questions = sample([question_of(row, where, config) for where, row in rows], config.limit, seed=seed)
+        every = [question_of(row, where, config) for where, row in rows]
+        check_answers(config.name, every)
+        questions = sample(every, config.limit, seed=seed)
     if not questions:
         raise CorpusError(f"The question set {config.name!r} is empty.")
     note = config.note or (DERIVED_NOTE if config.derived else "")

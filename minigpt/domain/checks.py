@@ -153,6 +153,7 @@ def explain(error: Any, kind: type) -> str:
     """
     first = error.errors()[0]
     location = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
+    location = location or list(first["loc"][-1:])  # a key may look like one of pydantic's own names
     where = location_text(location)
     if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         owner = dataclass_at(kind, location[:-1])
