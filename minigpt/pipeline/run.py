@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
+from minigpt.assets.parents import check_ties
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.files import fingerprint, open_to_readers
@@ -137,7 +138,9 @@ def deciding_options(options: BuildOptions) -> dict[str, object]:
 def load_parent(run: Run) -> assets.Parent:
     """Fetch the parent, convert it if needed, and return it as a plain folder."""
     with run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
-        return assets.parent(run.options.base, reporter=run.reporter)
+        parent = assets.parent(run.options.base, reporter=run.reporter)
+        check_ties(parent.path)
+        return parent
 
 
 def load(run: Run, path: Path, *, training: bool = False) -> Any:
