@@ -80,6 +80,7 @@ def test_hundreds_of_faults(ground: Ground) -> None:
     for number in range(LONG):
         row = try_fault(ground, Fault(kind=KINDS[number % 5], seed=first + number), ground.whole.with_name("run"))
         counts[f"{row['kind']}: {row['end']}"] += 1
+        print(json.dumps(row), flush=True)
         if row["end"] not in ("same", "sentence"):
             bad.append(row)
             with SEEDS.open("a", encoding="utf-8") as stream:
