@@ -36,7 +36,7 @@ def load_yaml(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"it has more than {MAX_CHARACTERS:,} characters")
     try:
-        value = yaml.load(text, Loader=_loader())
+        value = _loader()(text).get_single_data()
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         reason = getattr(error, "problem", None) or first_line(error)

@@ -200,12 +200,12 @@ def check_ties(folder: Path) -> None:
 
     if not _config(folder).get("tie_word_embeddings", False):
         return
-    found: dict[str, Any] = {}
+    matrices: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as weights:
             names = [name for name in weights.keys() if name.endswith(TIED)]  # noqa: SIM118 (not a mapping)
-            found |= {name.split(".")[-2]: weights.get_tensor(name) for name in names}
-    head, embedding = found.get("lm_head"), found.get("embed_tokens")
+            matrices |= {name.split(".")[-2]: weights.get_tensor(name) for name in names}
+    head, embedding = matrices.get("lm_head"), matrices.get("embed_tokens")
     if head is not None and embedding is not None and not (head.shape == embedding.shape and head.equal(embedding)):
         raise UnsupportedModel(
             f"{folder}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding. Set "
