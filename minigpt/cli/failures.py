@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from minigpt.errors import GateFailed, MiniGPTError
+from minigpt.escaping import one_line
 
 # Exit codes. Click itself uses 2 for wrong usage; a process that a signal ends gives 128 plus the signal's number.
 ERROR = 1
@@ -41,7 +42,7 @@ def exit_with_code(ctx: click.Context) -> Iterator[None]:
             raise
         if getattr(ctx.find_root().obj, "verbose", False):
             traceback.print_exc(file=sys.stderr)
-        click.echo(f"Error: {describe(error)}", err=True)
+        click.echo(f"Error: {one_line(describe(error))}", err=True)
         sys.exit(GATE if isinstance(error, GateFailed) else ERROR)
 
 

@@ -8,7 +8,8 @@ import unicodedata
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff\ud800-\udfff\ufff9-\ufffb]")
 _SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+# The look behind lets a match begin only where a run begins: else a long run of spaces takes quadratic time.
+_TRAILING = re.compile(r"(?<![ \t])[ \t]++(?=\n|\Z)")
 _INNER = re.compile(r"(?<=[^\s])[ \t]{2,}|(?<=[^\s])\t")
 _BLANK_LINES = re.compile(r"\n{3,}")
 

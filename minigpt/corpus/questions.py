@@ -198,6 +198,27 @@ def balance(questions: Sequence[Question], *, seed: int) -> list[Question]:
     return shuffled
 
 
+def check_answers(name: str, questions: Iterable[Question]) -> None:
+    """Refuse questions that measure nothing: options that are all alike, or one question with several right answers.
+
+    Args:
+        name: Name of the set.
+        questions: Its questions.
+
+    Raises:
+        CorpusError: There is such a question; the message quotes it.
+    """
+    right: dict[tuple[str, frozenset[str]], str] = {}
+    for question in questions:
+        answer, options = question.choices[question.answer], frozenset(question.choices)
+        if len(options) < 2:
+            raise CorpusError(f"{name}: all options of {question.question[:60]!r} are alike. Correct or remove it.")
+        if right.setdefault((question.question, options), answer) != answer:
+            raise CorpusError(
+                f"{name}: {question.question[:60]!r} is asked twice with different right answers. Remove one."
+            )
+
+
 def sample(questions: Sequence[Question], limit: int | None, *, seed: int = 0) -> tuple[Question, ...]:
     """Draw at most `limit` questions at random and keep their order; None draws all."""
     if limit is None or limit >= len(questions):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from minigpt.errors import CorpusError, first_line
+from minigpt.escaping import valid
+from minigpt.parsing import Unreadable, load_json
 
 TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIXES = (".jsonl", ".parquet")
@@ -30,7 +32,7 @@ def files_in(path: Path, *, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     Raises:
         CorpusError: There is no such path, or no readable file.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # unlike the method, it is false for names that no system has
         raise CorpusError(f"No such file or folder: {path}. Check the path in the domain file.")
     wanted = ", ".join(suffixes)
     if path.is_file():
@@ -60,15 +62,26 @@ def jsonl_rows(path: Path) -> Iterator[Located]:
             where = f"{path}, line {number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                row = json.loads(text) if text else None
+                row = load_json(text) if text else None
             except UnicodeDecodeError:
                 raise CorpusError(f"{where}: not UTF-8 text. Save the file as UTF-8.") from None
-            except json.JSONDecodeError as error:
-                raise CorpusError(f"{where}: not valid JSON ({error.msg}, column {error.colno}).") from None
+            except Unreadable as error:
+                raise CorpusError(f"{where}: not valid JSON ({error}).") from None
             if row is not None and not isinstance(row, dict):
                 raise CorpusError(f'{where}: expected an object such as {{"text": "..."}}, found {type(row).__name__}.')
             if row is not None:
-                yield where, row
+                yield where, without_surrogates(row) if "\\ud" in text.lower() else row
+
+
+def without_surrogates(value: Any) -> Any:
+    """Return a JSON value whose texts can be written as UTF-8: a lone surrogate becomes `�`."""
+    if isinstance(value, str):
+        return valid(value)
+    if isinstance(value, list):
+        return [without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {valid(key): without_surrogates(item) for key, item in value.items()}
+    return value
 
 
 def parquet_rows(path: Path) -> Iterator[Located]:
@@ -82,8 +95,8 @@ def parquet_rows(path: Path) -> Iterator[Located]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", row
-    except pyarrow.ArrowException as error:
-        raise CorpusError(f"{path} is not a readable Parquet file ({error}).") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # text that is not UTF-8 is a ValueError
+        raise CorpusError(f"{path} is not a readable Parquet file ({first_line(error)}).") from None
 
 
 def hub_rows(
@@ -137,12 +150,30 @@ def value_of(row: Row, column: str, where: str, *, key: str) -> Any:
     for part in column.split("."):
         if not isinstance(value, Mapping) or part not in value:
             known = ", ".join(map(str, row)) or "none"
-            raise CorpusError(
-                f"{where}: no field {column!r}; the fields are {known}. Map it in the domain file, e.g. "
-                f"columns: {{{key}: {next(iter(row), 'name')}}}."
-            )
+            raise CorpusError(f"{where}: no field {column!r}; the fields are {known}. {hint(row, key)}")
         value = value[part]
     return value
+
+
+def hint(row: Row, key: str) -> str:
+    """Say how a domain file maps a row's longest text to `key`; only a mapping that can be read is named.
+
+    Args:
+        row: The row.
+        key: Key of the domain file's `columns`.
+    """
+    if texts := dict(_texts(row, "")):
+        return f"Map it in the domain file, e.g. columns: {{{key}: {max(texts, key=lambda name: texts[name])}}}."
+    return f"None of them holds text. Write the texts into a field {key!r} first."
+
+
+def _texts(value: Mapping[str, Any], before: str) -> Iterator[tuple[str, int]]:
+    """Yield the dotted name and the length of every field that :func:`text_of` reads."""
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _texts(item, f"{before}{name}.")
+        elif isinstance(item, str) or (isinstance(item, list) and item and all(isinstance(x, str) for x in item)):
+            yield f"{before}{name}", len(item) if isinstance(item, str) else sum(map(len, item))
 
 
 def text_of(value: Any, where: str, *, key: str) -> str:

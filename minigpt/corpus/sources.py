@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from minigpt.corpus.prose import MAX_CHARACTERS, documents_of
-from minigpt.corpus.questions import sample
+from minigpt.corpus.questions import check_answers, sample
 from minigpt.corpus.rows import (
     FOLDER,
     TABLE_SUFFIXES,
@@ -25,6 +25,7 @@ from minigpt.corpus.rows import (
 )
 from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 from minigpt.errors import ConfigError, CorpusError
+from minigpt.escaping import valid
 from minigpt.types import Document, Question, QuestionSet
 
 # Packages that hold the readers: installed, and in a checkout.
@@ -105,7 +106,10 @@ def first_documents(documents: Iterator[Document], limit: int | None) -> Iterato
 def documents_from(source: SourceConfig, root: Path) -> Iterator[Document]:
     """Yield the documents of a source from its reader, its Hub data set or its files."""
     if source.reader:
-        yield from reader(source.reader).documents(fetch_data(source.ref or "", root))
+        module = reader(source.reader)
+        if not hasattr(module, "documents"):
+            raise ConfigError(f"{source.name}: {source.reader!r} of corpora/ reads no documents; name a reader.")
+        yield from module.documents(fetch_data(source.ref or "", root))
     elif source.hub:
         rows = hub_rows(
             source.hub, subset=source.subset, split=source.hub_split, revision=source.revision, limit=source.limit
@@ -134,7 +138,7 @@ def rows_and_documents(source: SourceConfig, path: Path) -> Iterator[tuple[Row, 
         The row, with the top-level folder of its file as the field `folder`, and its passages.
     """
     for file in files_in(path):
-        inside = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        inside = valid(file.relative_to(path).as_posix() if path.is_dir() else file.name)
         folder = {FOLDER: inside.partition("/")[0] if "/" in inside else ""}
         if file.suffix.lower() in TABLE_SUFFIXES:
             for number, (where, row) in enumerate(read_rows(file), start=1):
@@ -227,7 +231,9 @@ def read_question_set(config: QuestionsConfig, *, root: Path, seed: int = 0) -> 
             questions = sample(questions, config.limit, seed=seed)
     else:
         rows = rows_of(config, root)
-        questions = sample([question_of(row, where, config) for where, row in rows], config.limit, seed=seed)
+        every = [question_of(row, where, config) for where, row in rows]
+        check_answers(config.name, every)
+        questions = sample(every, config.limit, seed=seed)
     if not questions:
         raise CorpusError(f"The question set {config.name!r} is empty.")
     note = config.note or (DERIVED_NOTE if config.derived else "")

@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from minigpt.errors import ConfigError, did_you_mean
+from minigpt.escaping import printable
+from minigpt.parsing import load_yaml
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,119}")
+# Names of readers.
+MODULE = re.compile(r"[a-z][a-z0-9_]*")
+# Characters of a name at most.
+LONGEST_NAME = 120
 # Names under a domain that a report uses for texts: `<domain>/other` and so on. Question sets cannot have them.
 TEXT_TASKS = ("other", "unseen", "train")
 PACKAGED = re.compile(r"pypi:(?P<name>[^=/#]+)==(?P<version>[^/#]+)/[^#]+(?P<hash>#sha256=[0-9a-fA-F]{64})?")
@@ -42,17 +48,14 @@ def read_mapping(path: Path, kind: str, shape: str) -> dict[str, Any]:
     Raises:
         ConfigError: There is no such file, or it is not YAML or not a mapping.
     """
-    import yaml
-
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"No such {kind}: {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = f"{path}, line {line + 1}" if line is not None else str(path)
-        reason = getattr(error, "problem", None) or error
-        raise ConfigError(f"{where}: not readable as YAML ({reason}). Check indentation, colons and quotes.") from None
+    except (OSError, ValueError) as error:
+        line = getattr(error, "line", None)
+        where = f"{path}, line {line}" if line is not None else str(path)
+        raise ConfigError(f"{where}: not readable as YAML ({error}). Check indentation, colons and quotes.") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: {shape}.")
     return value
@@ -84,6 +87,8 @@ def check_origin(config: Any, *, known: set[str]) -> None:
     Raises:
         ValueError: It does not. Pydantic adds the place in the file to the reason.
     """
+    if problem := next(source_problems(config.name, config.reader), None):
+        raise ValueError(problem)
     given = [key for key in ("reader", "file", "hub") if getattr(config, key) is not None]
     if len(given) != 1:
         origins = " and ".join(given) or "none"
@@ -98,6 +103,18 @@ def check_origin(config: Any, *, known: set[str]) -> None:
             raise ValueError(f"{config.name!r}: columns has no {key!r}.{did_you_mean(key, known)}")
     if config.limit is not None and config.limit < 1:
         raise ValueError(f"{config.name!r}: limit must be at least 1")
+
+
+def source_problems(name: str, reader: str | None) -> Iterator[str]:
+    """Yield the reasons why a source or a question set cannot have this name or this reader.
+
+    Names stand in tasks, tables and file names, and a reader is the name of a module.
+    """
+    unusual = printable(name) != name or any(character in name for character in "/\\\n\t")
+    if unusual or not name.strip() or len(name) > LONGEST_NAME:
+        yield f"{name!r:.60} cannot name a source: use up to {LONGEST_NAME} letters, digits and spaces, without '/'"
+    if reader is not None and not MODULE.fullmatch(reader):
+        yield f"{reader!r:.60} is no reader: write the name of a module of corpora/, e.g. glossary"
 
 
 def name_problems(name: str, *, general_text: bool, reserved: Collection[str]) -> Iterator[str]:
@@ -136,6 +153,7 @@ def explain(error: Any, kind: type) -> str:
     """
     first = error.errors()[0]
     location = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
+    location = location or list(first["loc"][-1:])  # a key may look like one of pydantic's own names
     where = location_text(location)
     if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         owner = dataclass_at(kind, location[:-1])

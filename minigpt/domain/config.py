@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from minigpt.domain.checks import TEXT_TASKS, check_origin, explain, name_problems, read_yaml, ref_problems
-from minigpt.errors import ConfigError, UnknownName
+from minigpt.errors import ConfigError, UnknownName, first_line
 
 __all__ = [
     "DomainConfig",
@@ -167,6 +167,8 @@ class DomainConfig:
     root: Path = field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
+        if problem := next(name_problems(self.name, general_text=True, reserved=()), None):
+            raise ValueError(problem.removeprefix("name: ").rstrip("."))
         if not self.corpus:
             raise ValueError("corpus is empty; name at least one source of text")
         if not 0 < self.overlap <= 1:
@@ -267,7 +269,10 @@ def with_absolute_paths(domain: DomainConfig, root: Path) -> DomainConfig:
     """Return `domain` with its file paths made absolute against `root`, so that a saved copy reads the same files."""
 
     def absolute(name: str) -> str:
-        return str((root / Path(name).expanduser()).resolve())
+        try:
+            return str((root / Path(name).expanduser()).resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # an unknown user, a NUL byte, a name that is too long
+            raise ConfigError(f"{name!r:.80} is no path that can be used ({first_line(error)}).") from None
 
     corpus = tuple(replace(item, file=absolute(item.file)) if item.file else item for item in domain.corpus)
     questions = tuple(replace(item, file=absolute(item.file)) if item.file else item for item in domain.questions)

@@ -13,16 +13,12 @@ from minigpt.exporting.card import write_card
 from minigpt.exporting.formats import Format, format_of, rounding_of
 from minigpt.exporting.proof import prove
 from minigpt.exporting.request import ExportRequest, Writer, Written, read_corpus
-from minigpt.files import atomic_path, file_sha256, write_json
+from minigpt.files import atomic_path, file_sha256, open_to_readers, write_json
 from minigpt.lazy import resolve
 from minigpt.machine import PACKAGES, versions
 from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import RECORD, ExportRecord, Source, is_export
 from minigpt.transformer.arch import shape_of
-
-# Permissions of the files and folders of a finished export: everybody may read them.
-FILE_MODE = 0o644
-FOLDER_MODE = 0o755
 
 
 def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportRecord:
@@ -64,8 +60,7 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
         write_card(request, row, record, folder)
         record = replace(record, files=_file_hashes(folder), seconds=time.perf_counter() - started)
         write_json(folder / RECORD, record)
-        for path in folder.rglob("*"):
-            path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
+        open_to_readers(folder)
     return record
 
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.errors import MiniGPTError
-from minigpt.files import atomic_path, read_json, write_json
+from minigpt.files import atomic_path
 from minigpt.healing.average import Average
+from minigpt.integrity import read_kept, write_kept
 
 # Values of each weight, about, that enter the digest of a model.
 SAMPLES_PER_WEIGHT = 64
@@ -90,7 +91,6 @@ def save(path: Path, progress: Progress, state: State) -> None:
     Raises:
         MiniGPTError: the disk is full or the folder cannot be written.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
@@ -101,11 +101,9 @@ def save(path: Path, progress: Progress, state: State) -> None:
         if state.average.values:
             named["average"] = state.average.values[index]
         tensors |= {f"{index}.{name}": item.detach().cpu().contiguous() for name, item in named.items()}
+    words = json.dumps(asdict(progress))
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        save_file(tensors, temporary, metadata={"progress": words, "digest": _digest(words, tensors)})
 
 
 def load(path: Path, fingerprint: str, state: State) -> Progress | None:
@@ -128,32 +126,45 @@ def load(path: Path, fingerprint: str, state: State) -> Progress | None:
             progress = _read_progress(stored.metadata())
             if progress.fingerprint != fingerprint:
                 return None
-            _restore(stored, state)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+            if _digest(stored.metadata()["progress"], tensors) != stored.metadata()["digest"]:
+                return None
+            _restore(tensors, state)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
     state.average.updates = progress.averaged
     return progress
 
 
-def _restore(stored: Any, state: State) -> None:
+def _digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a checkpoint's content, so that a single flipped bit in the file is noticed."""
+    hasher = hashlib.sha256(progress.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def _restore(stored: Mapping[str, Tensor], state: State) -> None:
     """Copy the stored tensors into `state`, after a check that none of them is missing.
 
     The check comes first so that a damaged checkpoint never leaves a model of half restored weights.
     """
-    names = set(stored.keys())
+    names = set(stored)
     kinds = ("value", "best", *(["average"] if state.average.values else []))
     if missing := {f"{index}.{kind}" for index in range(len(state.parameters)) for kind in kinds} - names:
         raise KeyError(min(missing))
     for index, parameter in enumerate(state.parameters):
-        parameter.data.copy_(stored.get_tensor(f"{index}.value"))
-        state.best[index].copy_(stored.get_tensor(f"{index}.best"))
+        parameter.data.copy_(stored[f"{index}.value"])
+        state.best[index].copy_(stored[f"{index}.best"])
         if state.average.values:
-            state.average.values[index].copy_(stored.get_tensor(f"{index}.average"))
+            state.average.values[index].copy_(stored[f"{index}.average"])
         for name in _MOMENTS:
             if f"{index}.{name}" in names:
                 # AdamW keeps its step counter on the CPU, except for fused steps on a GPU.
                 device = parameter.device if name != "step" or parameter.is_cuda else torch.device("cpu")
-                state.optimizer.state[parameter][name] = stored.get_tensor(f"{index}.{name}").to(device)
+                state.optimizer.state[parameter][name] = stored[f"{index}.{name}"].to(device)
 
 
 def _read_progress(metadata: Mapping[str, Any]) -> Progress:
@@ -189,7 +200,7 @@ def read_back_off(checkpoint: Path | None, fingerprint: str) -> BackOff:
         A record of zero rates if nothing was saved, it cannot be read, or it belongs to another run.
     """
     try:
-        saved = read_json(_back_off_path(checkpoint), BackOff) if checkpoint is not None else None
+        saved = read_kept(_back_off_path(checkpoint), BackOff) if checkpoint is not None else None
     except MiniGPTError:
         saved = None
     return saved if saved is not None and saved.fingerprint == fingerprint else BackOff(fingerprint=fingerprint)
@@ -199,7 +210,7 @@ def write_back_off(checkpoint: Path | None, back: BackOff) -> None:
     """Save that a learning rate was given up, so that a resumed run does not try it again."""
     if checkpoint is not None:
         with suppress(MiniGPTError):  # on a full disk a resumed run tries the rates again; this run must not fail
-            write_json(_back_off_path(checkpoint), back)
+            write_kept(_back_off_path(checkpoint), back)
 
 
 def remove(checkpoint: Path | None) -> None:

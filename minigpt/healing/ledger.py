@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.errors import MiniGPTError
-from minigpt.files import atomic_path, fingerprint, read_json, write_json
+from minigpt.files import atomic_path, fingerprint
 from minigpt.healing.tune import Attempt
+from minigpt.integrity import read_kept, sha256_once, write_kept
 
 RUNS = "runs.json"
 
@@ -22,11 +23,13 @@ class Entries:
         key: fingerprint of everything that the search depends on.
         attempts: the runs so far, in order.
         weights: name of the file with the best weights; empty if those of an earlier search are better.
+        sha256: hash of that file.
     """
 
     key: str
     attempts: tuple[Attempt, ...] = ()
     weights: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +52,11 @@ class Ledger:
     def read(self) -> Entries:
         """Read the runs of this search; none if the folder holds another search or is damaged."""
         try:
-            entries = read_json(self.folder / RUNS, Entries)
+            entries = read_kept(self.folder / RUNS, Entries)
         except MiniGPTError:
             return Entries(key=self.key)
-        whole = not entries.weights or (self.folder / entries.weights).exists()
+        best = self.folder / entries.weights
+        whole = not entries.weights or (best.is_file() and sha256_once(best) == entries.sha256)
         return entries if entries.key == self.key and whole else Entries(key=self.key)
 
     def load(self, entries: Entries, model: Any) -> Any:
@@ -73,13 +77,14 @@ class Ledger:
         from safetensors.torch import save_model
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        weights = before.weights
+        weights, sha256 = before.weights, before.sha256
         if model is not None:
             weights = f"best-{fingerprint(self.key, len(before.attempts))}.safetensors"
             with atomic_path(self.folder / weights) as temporary:
                 save_model(model, str(temporary))
-        entries = Entries(key=self.key, attempts=(*before.attempts, attempt), weights=weights)
-        write_json(self.folder / RUNS, entries)
+            sha256 = sha256_once(self.folder / weights)
+        entries = Entries(key=self.key, attempts=(*before.attempts, attempt), weights=weights, sha256=sha256)
+        write_kept(self.folder / RUNS, entries)
         for old in self.folder.glob("best-*.safetensors"):
             if old.name != weights:
                 old.unlink()

@@ -9,12 +9,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from minigpt.errors import ConfigError
+from minigpt.ranges import PART, SHARE, Range, above, at_least, check_ranges
 
 # Precision of the arithmetic; "auto" takes bf16 where the hardware is faster at it.
 Precision = Literal["auto", "fp32", "bf16"]
 # Value of `Recipe.targets` that stands for the FFN projections of any family.
 FFN = "ffn"
+
+
+# Ranges of a recipe's fields.
+RANGES: Mapping[str, Range] = {
+    "steps": at_least(0),
+    "tokens_per_step": at_least(1),
+    "window": at_least(2),
+    "learning_rate": above(0, 1e6),
+    "growth": above(0, 1e6),
+    "warmup": at_least(0),
+    "final": SHARE,
+    "distill": SHARE,
+    "bare": PART,
+    "noise": PART,
+    "temperature": above(0, 1e6),
+    "average": PART,
+    "evaluate_every": at_least(1),
+    "patience": at_least(0),
+    "rank": at_least(1),
+    "alpha": above(0),
+    "dropout": PART,
+    "weight_decay": at_least(0, 1000),
+    "clip": above(0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,28 +120,7 @@ class Recipe:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        allowed = {
-            "steps": (self.steps >= 0, "0 or more"),
-            "tokens_per_step": (self.tokens_per_step > 0, "1 or more"),
-            "window": (self.window > 1, "2 or more"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "growth": (self.growth > 0, "above 0"),
-            "warmup": (self.warmup >= 0, "0 or more"),
-            "distill": (0 <= self.distill <= 1, "between 0 and 1"),
-            "bare": (0 <= self.bare < 1, "0 or more and below 1"),
-            "noise": (0 <= self.noise < 1, "0 or more and below 1"),
-            "temperature": (self.temperature > 0, "above 0"),
-            "average": (0 <= self.average < 1, "0 or more and below 1"),
-            "evaluate_every": (self.evaluate_every > 0, "1 or more"),
-            "patience": (self.patience >= 0, "0 or more"),
-            "rank": (self.rank > 0, "1 or more"),
-            "alpha": (self.alpha is None or self.alpha > 0, "above 0"),
-            "dropout": (0 <= self.dropout < 1, "0 or more and below 1"),
-            "clip": (self.clip > 0, "above 0"),
-        }
-        for name, (is_valid, valid_range) in allowed.items():
-            if not is_valid:
-                raise ConfigError(f"{name} of a training recipe must be {valid_range}, not {getattr(self, name)!r}.")
+        check_ranges(self, RANGES, named="{} of a training recipe")
 
     @property
     def is_noisy(self) -> bool:

@@ -8,11 +8,12 @@ function of the runs so far, so that a search that was killed goes on where it w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from minigpt.errors import ConfigError
 from minigpt.healing.recipe import Recipe
+from minigpt.ranges import Range, above, at_least, check_ranges
 from minigpt.results import Training
 
 # How often a learning rate that did harm is lowered before the run keeps it.
@@ -23,6 +24,17 @@ BACK_OFF_DIVISOR = 4
 LEAST_WARMUP_SHARE = 10
 # Most evaluations, about, of the long run after a search.
 LONG_RUN_EVALUATIONS = 48
+
+
+# Ranges of the fields of a search that a recipe does not have.
+TUNE_RANGES: Mapping[str, Range] = {
+    "rates": Range(low=0, above=True, high=1e6, empty=False),
+    "shorter": Range(low=0, high=1, above=True, below=True),
+    "longer": at_least(0, 1000),
+    "muon": above(0, 1e6),
+    "looks": at_least(0),
+    "seeds": at_least(1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +66,9 @@ class TuneSettings(Recipe):
 
     def __post_init__(self) -> None:
         Recipe.__post_init__(self)
-        allowed = {
-            "rates": (bool(self.rates) and min(self.rates) > 0, "one or more numbers above 0"),
-            "shorter": (all(0 < share < 1 for share in self.shorter), "numbers between 0 and 1"),
-            "longer": (self.longer == 0 or self.longer > 1, "0 or above 1"),
-            "muon": (all(factor > 0 for factor in self.muon), "numbers above 0"),
-            "looks": (self.looks >= 0, "0 or more"),
-            "seeds": (self.seeds >= 1, "1 or more"),
-        }
-        for name, (is_valid, valid_range) in allowed.items():
-            if not is_valid:
-                raise ConfigError(f"{name} of tuning must be {valid_range}, not {getattr(self, name)!r}.")
+        check_ranges(self, TUNE_RANGES, named="{} of tuning")
+        if 0 < self.longer <= 1:
+            raise ConfigError(f"longer of tuning must be 0 or above 1, not {self.longer!r}.")
 
     def recipe(self) -> Recipe:
         """Return the plain recipe, without what is varied; it has no teacher."""

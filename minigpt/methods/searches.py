@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from minigpt.files import read_json, write_json
+from minigpt.errors import MiniGPTError
+from minigpt.integrity import read_kept, write_kept
 
 # The index of a layer and the part of it that is removed.
 Part = tuple[int, Literal["layer", "attention", "ffn"]]
@@ -40,9 +41,12 @@ class Searches:
         """Read the steps of earlier searches of this kind."""
         if self.folder is None or not (path := self.folder / f"{kind}.json").exists():
             return ()
-        return read_json(path, tuple[Removal, ...])
+        try:
+            return read_kept(path, tuple[Removal, ...])
+        except MiniGPTError:  # damaged, or written by a version that recorded no hash: the search starts anew
+            return ()
 
     def remember(self, kind: str, steps: Sequence[Removal]) -> None:
         """Save the steps, if they are more than the saved ones."""
         if self.folder is not None and len(steps) > len(self.known(kind)):
-            write_json(self.folder / f"{kind}.json", list(steps))
+            write_kept(self.folder / f"{kind}.json", list(steps))

@@ -82,8 +82,6 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
     Raises:
         AssetError: There is nothing of that name, or no config that stock transformers can read.
     """
-    from transformers import AutoConfig
-
     path, options = Path(ref).expanduser(), dict[str, Any]()
     if not path.exists() and in_catalog(ref):
         path = Path(catalog.resolve(ref))
@@ -100,9 +98,26 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
         source, options = hub.repo, {"revision": hub.revision}
     else:
         source = find_model(ref, reporter=reporter).path
+    return _stock_config(ref, source, options)
+
+
+def _stock_config(ref: str, source: str | Path, options: dict[str, Any]) -> Any:
+    """Read a config into the class that transformers has for its type; code that a config names is never run."""
+    from transformers import CONFIG_MAPPING, PretrainedConfig
+
+    reader: Any = PretrainedConfig
     try:
-        return AutoConfig.from_pretrained(source, local_files_only=environment.offline(), **options)
-    except (OSError, ValueError, KeyError) as error:
+        values, _ = reader.get_config_dict(source, local_files_only=environment.offline(), **options)
+        kind = values.get("model_type")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+            raise AssetError(
+                f"{ref}: transformers has no model of type {kind!r}. Code in a model folder is never run; choose a "
+                "model of a built-in architecture or update transformers."
+            )
+        return CONFIG_MAPPING[kind].from_dict(values)
+    except AssetError:
+        raise
+    except Exception as error:  # odd values end in exceptions of every kind
         raise AssetError(f"{ref} has no config that can be read here: {first_line(error)}") from None
 
 

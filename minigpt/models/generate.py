@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minigpt.errors import AssetError, first_line
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -105,6 +107,8 @@ def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling:
             **inputs.to(model.device),
             eos_token_id=sorted(ends.end_tokens(tokenizer, model.config, model.generation_config)) or None,
             max_new_tokens=sampling.max_new_tokens,
+            num_beams=1,  # a streamer shows one text, whatever the folder's rules of generation say
+            penalty_alpha=None,
             do_sample=sampling.temperature > 0,
             temperature=sampling.temperature or None,
             top_p=sampling.top_p if sampling.temperature > 0 else None,
@@ -171,7 +175,14 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
     """
     if chat and tokenizer.chat_template:
         turn = [{"role": "user", "content": prompt}]
-        return tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        try:
+            return tokenizer.apply_chat_template(
+                turn, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+            )
+        except Exception as error:  # a template is a program of the model's author
+            raise AssetError(
+                f"The model's chat template cannot be used ({first_line(error)}). Leave --chat out, or correct it."
+            ) from error
     from transformers import BatchEncoding
 
     from minigpt.transformer.packing import prefix_token

@@ -11,7 +11,8 @@ from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
-from minigpt.files import write_json
+from minigpt.files import is_json, write_json
+from minigpt.integrity import SUMS, read_sums
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
@@ -29,7 +30,7 @@ from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.source import source_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text, training_text
-from minigpt.pipeline.workspace import Workspace, finished
+from minigpt.pipeline.workspace import State, Workspace, finished
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.types import PrunePlan
@@ -63,6 +64,12 @@ def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tupl
 def _plan_one(run: Run) -> PlanSummary:
     """Plan the pruning of one domain."""
     _refuse_foreign(run.workspace)
+    with run.workspace.locked():
+        return _plan_in(run)
+
+
+def _plan_in(run: Run) -> PlanSummary:
+    """Plan the pruning of one domain in a folder that is locked."""
     _claim(run)
     corpora, suite = read(run)
     parent = load_parent(run)
@@ -83,11 +90,26 @@ def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildRep
     """Build one domain, unless its folder holds the finished build."""
     run = resolve_run(name, options, reporter)
     key = build_key(run)
-    if (result := _finished(run, key)) is not None:
-        reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
-        return result
-    _claim(run)
-    return build_one(run, key)
+    _refuse_foreign(run.workspace)
+    # A finished build can be read from a folder that cannot be written, and while another process reads it.
+    if (result := _whole(run, key)) is None:
+        with run.workspace.locked():
+            if (result := _finished(run, key)) is None:
+                _claim(run)
+                return build_one(run, key)
+    reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
+    return result
+
+
+def _whole(run: Run, key: str) -> BuildReport | None:
+    """Return the report of this build if nothing at all is left to do; else None."""
+    workspace = run.workspace
+    if run.options.force or finished(workspace.work / "healed") is not None:
+        return None
+    if not (workspace.work / SUMS).exists() or workspace.damage() is not None:
+        return None
+    _refuse_other(workspace, key)
+    return report.load(workspace.report)
 
 
 def build_one(run: Run, key: str) -> BuildReport:
@@ -111,6 +133,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     if specialist.paper_form is not None:
         result = paper_form_report(run, ground, stages, specialist.paper_form, key)
         report.save(result, run.workspace.report)
+        run.workspace.seal(key)
         run.workspace.slim()
         return result
     return finish(run, ground, specialist.plan, stages, specialist.model, key, rounds=specialist.rounds)
@@ -181,27 +204,59 @@ def _domains(options: BuildOptions) -> tuple[str, ...]:
 
 
 def _finished(run: Run, key: str) -> BuildReport | None:
-    """Return the report of this build if it is finished; with `force`, clear the folder first.
+    """Return the report of this build if it is finished and whole; with `force`, clear the folder first.
+
+    A finished build that is damaged is moved aside, and None tells that it has to be made again.
 
     Raises:
-        MiniGPTError: the folder holds another build, or files that no build wrote.
+        MiniGPTError: the folder holds another build.
     """
     workspace = run.workspace
-    _refuse_foreign(workspace)
     if run.options.force:
         workspace.clear()
+    _refuse_other(workspace, key)
+    if (reason := _damage(run)) is not None:
+        workspace.set_damaged_aside(reason)
     if not workspace.report.exists():
         return None
-    product = workspace.model if run.options.delta is None else workspace.ticket
     result = report.load(workspace.report)
-    if result.fingerprints.get("build") != key or not (run.options.masked or product.is_dir()):
+    if not (workspace.work / SUMS).exists():  # killed before the last step, or built by an older version
+        workspace.seal(key)
+    if any(finished(workspace.work / stage) is not None for stage in ("healed", "delta")):
+        register_and_slim(workspace)
+    return result
+
+
+def _refuse_other(workspace: Workspace, key: str) -> None:
+    """Refuse a folder that holds the finished build of other options.
+
+    Raises:
+        MiniGPTError: it does.
+    """
+    try:
+        sums = read_sums(workspace.work / SUMS)
+        other = sums.key if sums is not None else report.load(workspace.report).fingerprints.get("build")
+    except MiniGPTError:  # damaged or not finished: nothing to protect
+        return
+    if other != key:
         raise MiniGPTError(
             f"{workspace.root} holds a build made with other options. Choose another --output-dir, or start over with "
             "--force."
         )
-    if any(finished(workspace.work / stage) is not None for stage in ("healed", "delta")):
-        register_and_slim(workspace)
-    return result
+
+
+def _damage(run: Run) -> str | None:
+    """Say what is wrong with a build that has a report; None if nothing is."""
+    workspace = run.workspace
+    sealed = (workspace.work / SUMS).exists()
+    if sealed or not workspace.report.exists():
+        return workspace.damage()
+    if not is_json(workspace.report):
+        return "report.json is not JSON"
+    product = workspace.model if run.options.delta is None else workspace.ticket
+    if not run.options.masked and not any(product.glob("*.safetensors")):
+        return "the model has no weights"
+    return None
 
 
 def _refuse_foreign(workspace: Workspace) -> None:
@@ -210,7 +265,7 @@ def _refuse_foreign(workspace: Workspace) -> None:
     Raises:
         MiniGPTError: the folder is one of them.
     """
-    if workspace.is_foreign():
+    if workspace.state() is State.FOREIGN:
         raise MiniGPTError(f"{workspace.root} is not empty and holds no build. Choose another --output-dir.")
 
 

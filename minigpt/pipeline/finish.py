@@ -11,7 +11,7 @@ from minigpt import __version__, report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import Suite
-from minigpt.files import file_sha256, fingerprint, link, to_plain, write_json, write_text
+from minigpt.files import atomic_path, file_sha256, fingerprint, link, to_plain, write_json, write_text
 from minigpt.machine import device_name, versions
 from minigpt.models import catalog
 from minigpt.pipeline.chat import chat_note
@@ -60,8 +60,8 @@ def finish(
     spoken = chat_note(run, ground.parent, model)
     with run.reporter.stage("Report, model card and catalog"):
         kept, source = (workspace.model, model) if ticket is None else (workspace.ticket, ticket)
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(source, kept, copy_function=link)
+        with atomic_path(kept) as temporary:
+            shutil.copytree(source, temporary, copy_function=link)
         after = shape_of(AutoConfig.from_pretrained(model))
         vocabulary = file_sha256(model / "tokenizer.json")
         result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary, extra_notes=spoken)
@@ -72,6 +72,7 @@ def finish(
         result = replace(result, rounds=rounds)
         write_page(result, workspace.root / PAGE)
         report.save(result, workspace.report)
+        workspace.seal(key)
         register_and_slim(workspace)
     return result
 

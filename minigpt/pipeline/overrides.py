@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from minigpt.errors import ConfigError, did_you_mean
+from minigpt.parsing import Unreadable, load_yaml
 
 T = TypeVar("T")
 
@@ -45,7 +46,6 @@ def _override(instance: Any, path: list[str], text: str, dotted: str) -> Any:
 
 def _convert(kind: Any, text: str, dotted: str) -> Any:
     """Convert text from the command line to a value of type `kind`."""
-    import yaml
     from pydantic import TypeAdapter, ValidationError
 
     adapter = TypeAdapter(kind)
@@ -56,7 +56,7 @@ def _convert(kind: Any, text: str, dotted: str) -> Any:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
     try:
-        return adapter.validate_python(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError):
+        return adapter.validate_python(load_yaml(text))
+    except (ValidationError, Unreadable):
         shown = reason[:1].lower() + reason[1:]
         raise ConfigError(f"Option {dotted}={text!r} does not fit: {shown}.") from None

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
+from minigpt.assets.parents import check_ties
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
-from minigpt.files import fingerprint, to_plain
+from minigpt.files import fingerprint, open_to_readers, to_plain
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.methods import method_named
 from minigpt.methods.table import ROUNDS
@@ -23,8 +24,6 @@ from minigpt.transformer.arch import check_window
 
 # Prompt of the sample generation for a domain without prompts; never the user's text.
 NEUTRAL_PROMPT = "In short,"
-# Permissions of saved files.
-READABLE = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +109,7 @@ def resolve_run(
         state=source_state(domain, general, options.base),
         device=pick_device(options.device),
         text_seed=options.seed,
-        workspace=Workspace(root=folder or options.folder(domain.name)),
+        workspace=Workspace(root=folder or options.folder(domain.name), reporter=reporter),
         shared=shared,
         reporter=reporter,
     )
@@ -150,7 +149,9 @@ def deciding_options(options: BuildOptions) -> dict[str, object]:
 def load_parent(run: Run) -> assets.Parent:
     """Fetch the parent, convert it if needed, and return it as a plain folder."""
     with run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
-        return assets.parent(run.options.base, reporter=run.reporter)
+        parent = assets.parent(run.options.base, reporter=run.reporter)
+        check_ties(parent.path)
+        return parent
 
 
 def load(run: Run, path: Path, *, training: bool = False) -> Any:
@@ -174,5 +175,4 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     with quiet_transformers():
         model.to(getattr(torch, dtype)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(READABLE)
+    open_to_readers(folder)

@@ -5,15 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from minigpt.errors import ConfigError, UnknownName
+from minigpt.errors import UnknownName
 from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
 from minigpt.healing.tune import TuneSettings
 from minigpt.pipeline.overrides import apply_overrides
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning.settings import RepairSettings
+from minigpt.ranges import PART, SHARE, Range, above, at_least, check_ranges
 from minigpt.tickets.delta_settings import DeltaSettings
 from minigpt.tickets.settings import LotterySettings
+
+# Ranges of the fields of `evaluation` and of `text`.
+EVALUATION_RANGES: Mapping[str, Range] = {
+    "heldout_bytes": at_least(1),
+    "questions": at_least(1),
+    "pruned_share": above(0, 1),
+    "window": at_least(2),
+    "batch_tokens": at_least(2),
+    "sample_tokens": at_least(0),
+    "chat_tokens": at_least(0),
+    "recitation": at_least(0),
+}
+TEXT_RANGES: Mapping[str, Range] = {
+    "general": at_least(0, 1000),
+    "definitions": at_least(0, 1000),
+    "sampled": at_least(0),
+    "sampled_general": SHARE,
+    "dev_bytes": at_least(1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +47,9 @@ class CorpusSettings:
 
     relevance: bool = False
     max_documents: int | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"max_documents": at_least(1)}, named="corpus.{}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +80,9 @@ class EvaluationSettings:
     chat_tokens: int = 48
     recitation: int = 200
 
+    def __post_init__(self) -> None:
+        check_ranges(self, EVALUATION_RANGES, named="evaluation.{}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSettings:
@@ -80,8 +106,7 @@ class TextSettings:
     dev_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sampled_general <= 1:
-            raise ConfigError(f"text.sampled_general must be between 0 and 1, not {self.sampled_general!r}.")
+        check_ranges(self, TEXT_RANGES, named="text.{}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +163,7 @@ class Settings:
     delta: DeltaSettings = field(default_factory=DeltaSettings)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.blend < 1:
-            raise ConfigError(f"blend must be 0 or more and below 1, not {self.blend!r}.")
+        check_ranges(self, {"blend": PART, "keep_general": at_least(0)})
 
 
 # The preset "standard", from which "thorough" is derived.

@@ -1,15 +1,23 @@
-"""Workspace: the folder of one build. Finished stages stay under `work/`, each with the fingerprint of its inputs."""
+"""Workspace: the folder of one build. Finished stages stay under `work/`, each with the fingerprint of its inputs.
+
+Every finished stage, and the finished build, has a file of sums (:mod:`minigpt.integrity`), which is written last and
+compared before anything in it is used.
+"""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
+from minigpt import integrity, locks
 from minigpt.errors import MiniGPTError
-from minigpt.files import atomic_path, read_json, write_json
+from minigpt.files import atomic_path, read_json, sweep, write_json
+from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport
 from minigpt.tickets.delta_places import FOLDER
 
@@ -26,6 +34,22 @@ ROUNDS_WORK = "rounds_work"
 LEDGERS = ("tuning_runs", "tuning_long_run", ROUNDS_WORK)
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
+# Files of a finished build beside its model, the report last.
+RECORDS = ("plan.json", "domain.yaml", "recipe.yaml", "report.json")
+# Permissions of the folder of stages, which holds the text that is trained on.
+PRIVATE = 0o700
+# Lock of a build's folder.
+LOCK = "in_use.lock"
+# Seconds to wait for another process that may just be ending.
+PATIENCE = 2.0
+
+
+class State(Enum):
+    """State of a folder that a build is asked to write."""
+
+    WHOLE = "finished, with every file as it was written"
+    RESUMABLE = "new, unfinished or damaged: the same build may go on in it"
+    FOREIGN = "holds files that no build wrote"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +67,15 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """Paths of one build; the folder `work/<stage>` of a stage is complete or does not exist."""
+    """Paths of one build; the folder `work/<stage>` of a stage is complete or does not exist.
+
+    Attributes:
+        root: the build's folder.
+        reporter: told about damaged things that are moved aside.
+    """
 
     root: Path
+    reporter: Reporter = field(default=SILENT, compare=False, repr=False)
 
     @property
     def work(self) -> Path:
@@ -71,6 +101,7 @@ class Workspace:
         """Return the folder and the marker of a stage; run the stage unless it is finished with the same key.
 
         A stage that fails or is killed leaves nothing; a stage of other inputs is replaced once the new one is whole.
+        A finished stage of which a file has changed is moved aside and runs again.
 
         Args:
             name: name of the stage.
@@ -79,13 +110,16 @@ class Workspace:
         """
         folder = self.work / name
         if (done := finished(folder)) is not None and done.key == key:
-            return folder, done
+            if (reason := integrity.damage(folder)) is None:
+                return folder, done
+            self.reporter.note(integrity.aside_note(folder, reason, integrity.set_aside(folder)))
         started = time.perf_counter()
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             make(temporary)
             done = Done(key=key, seconds=time.perf_counter() - started)
             write_json(temporary / DONE, done)
+            integrity.seal(temporary, key=key)
         return folder, done
 
     @property
@@ -93,11 +127,71 @@ class Workspace:
         """File that marks the folder as a build's and holds the build's options."""
         return self.work / BUILD
 
-    def is_foreign(self) -> bool:
-        """Return whether the folder holds files, but no build."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder inside the block, and sweep what killed ones left.
+
+        Raises:
+            Busy: another process builds there.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # the folder is another user's
+            self.work.chmod(PRIVATE)
+        with locks.hold(self.work / LOCK, str(self.root), timeout=PATIENCE):
+            for path in (self.marker, self.model, self.ticket, *(self.root / name for name in RECORDS)):
+                sweep(path)
+            for stale in self.work.glob(".*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            yield
+
+    def state(self) -> State:
+        """Tell what the folder is, by its names, its marker and its sums."""
+        if self._is_foreign():
+            return State.FOREIGN
+        return State.WHOLE if self.report.exists() and self.damage() is None else State.RESUMABLE
+
+    def seal(self, key: str) -> None:
+        """Declare the build finished: record the hashes of everything that a user keeps.
+
+        Args:
+            key: the build's fingerprint.
+        """
+        records = [name for name in RECORDS if (self.root / name).exists()]
+        products = (path for folder in (self.model, self.ticket) for path in folder.rglob("*") if path.is_file())
+        kept = (path for path in products if not integrity.is_prose(path.name))
+        names = [*records, *(path.relative_to(self.root).as_posix() for path in kept)]
+        integrity.seal(self.root, names=names, key=key, at=self.work / integrity.SUMS)
+
+    def damage(self) -> str | None:
+        """Say what is wrong with a build that was finished; None if nothing is, or if it was never sealed."""
+        try:
+            sums = integrity.read_sums(self.work / integrity.SUMS)
+        except MiniGPTError as error:
+            return str(error).rstrip(".")
+        wrong = integrity.defects(self.root, sums) if sums is not None else ()
+        return wrong[0] if wrong else None
+
+    def set_damaged_aside(self, reason: str) -> None:
+        """Move a damaged build's report and model aside, so that the build is made again.
+
+        Args:
+            reason: what is wrong with it.
+        """
+        (self.work / integrity.SUMS).unlink(missing_ok=True)
+        for path in (self.report, self.model, self.ticket):
+            if path.exists():
+                self.reporter.note(integrity.aside_note(path, reason, integrity.set_aside(path)))
+
+    def _is_foreign(self) -> bool:
+        """Return whether the folder holds files, but no build, and not the first steps of one either."""
         if not self.root.is_dir():
             return self.root.exists()
-        return not (self.marker.exists() or _is_report(self.report)) and any(self.root.iterdir())
+        if self.marker.exists() or (self.work / integrity.SUMS).exists() or _is_report(self.report):
+            return False
+        begun = (LOCK, f"{Path(LOCK).stem}.json")
+        if any(path != self.work for path in self.root.iterdir()) or not self.work.is_dir():
+            return any(self.root.iterdir())
+        return any(path.name not in begun and not path.name.startswith(".") for path in self.work.iterdir())
 
     def slim(self) -> None:
         """Delete text, weights of finished stages and leftovers of killed runs; the build keeps its own model.
@@ -111,15 +205,32 @@ class Workspace:
                 weights.unlink()
         for name in (*TEXTS, *LEDGERS):
             shutil.rmtree(self.work / name, ignore_errors=True)
-        for stale in self.work.glob(".*"):
+        for stale in (*self.work.glob(".*"), *self.work.glob(f"*{integrity.DAMAGED}*")):
             shutil.rmtree(stale, ignore_errors=True)
 
     def clear(self) -> None:
-        """Delete everything that this build wrote, and nothing else."""
-        for path in (self.work, self.model, self.ticket):
-            shutil.rmtree(path, ignore_errors=True)
-        for name in ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "report.svg", "report.html"):
+        """Delete everything that this build wrote, and nothing else.
+
+        The marker stays, and what declares things finished goes first: a process that is killed meanwhile leaves a
+        folder that the same build resumes in, and that nothing takes for finished.
+        """
+        for finishing in (self.report, self.work / integrity.SUMS, *self.work.glob(f"*/{DONE}")):
+            finishing.unlink(missing_ok=True)
+        for product in (self.model, self.ticket):
+            shutil.rmtree(product, ignore_errors=True)
+        for name in (*RECORDS, "report.svg", "report.html"):
             (self.root / name).unlink(missing_ok=True)
+        for path in self.work.iterdir() if self.work.is_dir() else ():
+            if path.name not in (BUILD, LOCK, f"{Path(LOCK).stem}.json"):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_report(path: Path) -> bool:

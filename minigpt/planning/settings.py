@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from minigpt.planning.sensitivity import Healing
+from minigpt.ranges import Range, at_least, check_ranges
+
+# Ranges of the fields.
+RANGES: Mapping[str, Range] = {
+    "tokens": at_least(1),
+    "probe_tokens": at_least(1),
+    "contrast": Range(low=-1000, high=1000),
+    "epsilon": at_least(0),
+    "epsilon_tokens": Range(high=1),
+    **dict.fromkeys(("layers", "intermediate_size", "kv_groups", "vocab_size"), at_least(1)),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +54,6 @@ class PlanSettings:
     intermediate_size: int | None = None
     kv_groups: int | None = None
     vocab_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, RANGES, named="plan.{}")

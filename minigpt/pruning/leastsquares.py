@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from minigpt.errors import MiniGPTError
 
 
 def default_ridge(kept: int, tokens: int) -> float:
@@ -25,9 +29,17 @@ def ridge_solution(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:
 
     Returns:
         The correction [outputs, kept], fp32; zero where the inputs are zero.
+
+    Raises:
+        MiniGPTError: a number is not finite, so that there is no solution.
     """
     device = gram.device if gram.device.type != "mps" else torch.device("cpu")
     matrix, right = gram.to(device, torch.float64), cross.to(device, torch.float64)
+    if not (math.isfinite(ridge) and bool(matrix.isfinite().all()) and bool(right.isfinite().all())):
+        raise MiniGPTError(
+            "The activations of the model are not finite, so its layers cannot be repaired. Use another parent or "
+            "precision, or --set repair.when=never."
+        )
     scale = matrix.diagonal().mean()
     if not bool(scale > 0):
         return torch.zeros_like(cross, dtype=torch.float32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from minigpt.ranges import at_least, check_ranges
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairSettings:
@@ -25,3 +27,6 @@ class RepairSettings:
     ridge: float | None = None
     sequential: bool = True
     target: Literal["output", "stream"] = "stream"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"tokens": at_least(0), "ridge": at_least(0, 1e6)}, named="repair.{}")

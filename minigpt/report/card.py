@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from minigpt.escaping import markdown, markdown_cell, markdown_sentence, one_line, printable
 from minigpt.files import write_text
 from minigpt.report.facts import coverage_sentence, openings, preset
 from minigpt.report.figures import (
@@ -171,14 +172,17 @@ def _template_values(report: BuildReport, base: str | None) -> dict[str, Any]:
     final, parent, tuned = final_stage(report), report.stage("parent"), report.stage("parent_tuned")
     trained = [stage for stage in report.stages if stage.training]
     return {
-        "verdict": [_line(sentence) for sentence in sentences(report)],
-        "name": model_name(report),
+        "verdict": [markdown_sentence(sentence) for sentence in sentences(report)],
+        "name": markdown(model_name(report)),
+        "domain": markdown(report.domain),
+        "notes": [markdown_sentence(note) for note in report.notes],
         "base_id": base,
-        "base_shown": _public_reference(report.base_model, base),
-        "preset": _line(preset(report)),
-        "openings": _line(openings(report)),
-        "coverage": _line(coverage_sentence(report)),
-        "privacy": _privacy(report),
+        "base_shown": one_line(_public_reference(report.base_model, base)).replace("`", "'"),
+        "preset": markdown_sentence(preset(report)),
+        "openings": markdown_sentence(openings(report)),
+        "coverage": markdown_sentence(coverage_sentence(report)),
+        "base_precision": markdown(report.base_precision),
+        "privacy": markdown_sentence(_privacy(report)),
         "final": final,
         "delta": final.stage == "delta",
         "parent": parent,
@@ -196,15 +200,15 @@ def _template_values(report: BuildReport, base: str | None) -> dict[str, Any]:
         "removed_layers": [layer for layer, kept in enumerate(report.kept_per_layer.get("ffn", ())) if kept == 0],
         "sources": [
             (
-                _cell(source.name) + (" (only measured)" if source.measured_only else ""),
-                _cell(source.license),
+                markdown_cell(source.name) + (" (only measured)" if source.measured_only else ""),
+                markdown_cell(source.license),
                 source.documents,
                 source.bytes,
-                _cell(source.citation),
+                markdown_cell(source.citation),
             )
             for source in report.attributions
         ],
-        "description": _line(report.description),
+        "description": markdown(report.description),
         "sample_prompt": _indented(report.sample_prompt),
         "sample": _indented(final.sample),
         "parent_sample": _indented(parent.sample if parent else ""),
@@ -225,7 +229,7 @@ def _row(report: BuildReport, task: str, metric: str) -> dict[str, str]:
     name = text_name(task, general_share=report.general_share) if metric == HEADLINE else ""
     effective = effective_documents(ours)
     return {
-        "task": _cell(task) + (" (seen)" if is_seen(task) else "") + (f", {name}" if name else ""),
+        "task": markdown_cell(task) + (" (seen)" if is_seen(task) else "") + (f", {name}" if name else ""),
         "metric": metric.replace("_", " "),
         "ours": _value(ours),
         "parent": _value(metric_of(report.stage("parent"), task, metric)),
@@ -253,17 +257,7 @@ def _value(result: MetricResult | None) -> str:
     return "–" if result is None else f"{result.value:.4g} [{result.low:.4g}, {result.high:.4g}]"
 
 
-def _cell(text: str) -> str:
-    """Escape text so that it cannot break out of a Markdown table."""
-    return _line(text).replace("|", "\\|")
-
-
-def _line(text: str) -> str:
-    """Write text as one line, which cannot begin a block of its own."""
-    return re.sub(r"\s+", " ", text).strip()
-
-
 def _indented(text: str) -> str:
     """Write text as an indented code block, which nothing inside it can close."""
-    shown = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+    shown = printable(text).replace("\t", " ")
     return "\n".join("    " + line for line in shown.splitlines())

@@ -45,7 +45,7 @@ def load(path: Path) -> BuildReport:
         raise MiniGPTError(f"No report at {path}. Give a finished build folder or its report.json.")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MiniGPTError(f"{path} is not JSON ({error}). Run the build again to write a new report.") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:

@@ -68,7 +68,7 @@ def cross_domain(
         need_matplotlib()
     specialists = [_specialist(name) for name in dict.fromkeys(names)]
     texts = _texts(specialists, limit, reporter)
-    workspace, target = Workspace(root=output_dir), pick_device(device)
+    workspace, target = Workspace(root=output_dir, reporter=reporter), pick_device(device)
     bases = dict.fromkeys(specialist.report.base_model for specialist in specialists)
     parents = {base: assets.parent(base, reporter=reporter) for base in bases}
     parent_items = {base: _measure(workspace, parent, texts, target, reporter) for base, parent in parents.items()}

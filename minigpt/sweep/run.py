@@ -81,7 +81,7 @@ def _claim(root: Path) -> None:
 def _resolve(options: SweepOptions, name: str, reporter: Reporter) -> Run:
     """The run that the points of a domain share; its steps go to `DOMAIN/shared`."""
     domain = resolve_domain(name, online=options.online)
-    shared = Workspace(root=options.output_dir / domain.name / "shared")
+    shared = Workspace(root=options.output_dir / domain.name / "shared", reporter=reporter)
     return resolve_run(name, options.build_options(name), reporter, folder=shared.root, shared=shared)
 
 
@@ -115,7 +115,7 @@ def _folder(run: Run, point: Point) -> Path:
 
 def _finish_point(run: Run, ground: Groundwork, point: Point, key: str) -> FinishedPoint:
     """Read the point from its folder, or build it there."""
-    workspace = Workspace(root=_folder(run, point))
+    workspace = Workspace(root=_folder(run, point), reporter=run.reporter)
     options = replace(run.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
     point_run = replace(run, workspace=workspace, options=options)
     point_key = fingerprint(key, point)

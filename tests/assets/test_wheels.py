@@ -73,8 +73,10 @@ def pip(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def leftovers(home: Path) -> list[str]:
-    """Every file under the home that is not a lock."""
-    return sorted(path.name for path in home.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
+    """Every file under the home that is neither a lock nor a record of hashes."""
+    return sorted(
+        path.name for path in home.rglob("*") if path.is_file() and not path.name.endswith((".lock", "sums.json"))
+    )
 
 
 def test_the_member_and_nothing_else_is_kept(pip: FakePip, home: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from minigpt.corpus.sources import read_source
 from minigpt.domain import config
-from minigpt.errors import ConfigError, UnknownName
+from minigpt.errors import ConfigError, CorpusError, UnknownName
 from minigpt.pipeline.overrides import apply_overrides
 
 GOOD = "name: x\ncorpus: [{name: a, file: b.txt}]\n"
@@ -138,8 +139,6 @@ def test_problems_name_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("name: x", "name: ../x"), "cannot name a domain"),
-        (GOOD.replace("name: x", "name: My Domain"), "cannot name a domain"),
         (GOOD.replace("name: x", "name: general"), "packaged general text"),
         ("name: x\ncorpus: [{name: a, reader: hpo, ref: 'pypi:nobody==1.0/nobody/a.obo'}]", "not pinned"),
         ("name: x\ncorpus: [{name: a, reader: hpo, ref: 'pypi:nobody/a.obo'}]", "no reference"),
@@ -149,6 +148,36 @@ def test_names_and_references_that_cannot_be_used_are_problems(tmp_path: Path, t
     (tmp_path / "b.txt").write_text("Some text.")
     (problem,) = config.validate(config.load_domain(written(tmp_path, text)))
     assert message in problem
+
+
+NAMES = ("../x", "/etc/x", "My Domain", "x/y", "'x\\n'", '"x\\e[31m"', "x" * 200, "'**x**'")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_could_lead_elsewhere_is_refused_wherever_the_file_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a domain"):
+        config.load_domain(written(tmp_path, GOOD.replace("name: x", f"name: {name}")))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", '"a\\e[31m"', "'  '", "x" * 200])
+def test_a_source_whose_name_could_do_harm_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a source"):
+        config.load_domain(written(tmp_path, GOOD.replace("name: a", f"name: {name}")))
+
+
+@pytest.mark.parametrize("reader", ["../x", "os.path", "a-b", "''"])
+def test_a_reader_is_the_name_of_a_module(tmp_path: Path, reader: str) -> None:
+    text = f"name: x\ncorpus: [{{name: a, reader: {reader}, ref: x}}]\n"
+    with pytest.raises(ConfigError, match="is no reader"):
+        config.load_domain(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("path", ['"a\\0b"', "~nobody-of-this-name/x", "'" + "x" * 5000 + "'"])
+def test_a_path_that_no_system_has_is_refused_in_one_sentence(tmp_path: Path, path: str) -> None:
+    with pytest.raises((ConfigError, CorpusError)) as caught:
+        domain = config.load_domain(written(tmp_path, GOOD.replace("b.txt", path)))
+        list(read_source(domain.corpus[0], root=tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,211 @@
+"""Integrity of kept files: their hashes are recorded on writing and compared before use, and damaged things move aside.
+
+A kept folder is whole, resumable or foreign. It is whole if its file of sums names every file and all of them still
+have their hashes; it is foreign if no build of ours began it; everything else is resumable.
+
+Every kept file is hashed in full once per process, because a flipped byte changes neither size nor time. A second look
+at a file whose size, times and inode are unchanged costs nothing. docs/reliability.md has the cost.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from minigpt.errors import MiniGPTError
+from minigpt.files import dumps, file_sha256, fingerprint, read_json, sync_folder, write_json
+
+T = TypeVar("T")
+
+# File that holds the sums of a kept folder.
+SUMS = "sums.json"
+# Part of the name of whatever was moved aside.
+DAMAGED = ".damaged-"
+# Files that people edit after a build: a change in them is no damage.
+PROSE = ("README.md", "report.html", "report.svg")
+
+_hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """Hashes of a folder's files.
+
+    Attributes:
+        files: SHA-256 by path relative to the folder.
+        key: fingerprint of what the folder was made from; empty where nothing depends on it.
+        digest: fingerprint of the other fields, so that damage to this record is noticed too.
+    """
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    digest: str = ""
+
+
+def sha256_once(path: Path) -> str:
+    """Return the SHA-256 of a file; a file that was hashed before and has not been touched is not read again."""
+    status = path.stat()
+    state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    known = _hashes.get(path)
+    if known is None or known[0] != state:
+        _hashes[path] = known = (state, file_sha256(path))
+    return known[1]
+
+
+def seal(folder: Path, *, names: Iterable[str] | None = None, key: str = "", at: Path | None = None) -> Sums:
+    """Record the hashes of a folder's files; write this last, since it declares the folder whole.
+
+    Args:
+        folder: the folder.
+        names: paths relative to it (None: every file below it whose path has no part that begins with a dot).
+        key: fingerprint of what the folder was made from.
+        at: the file of sums (None: `sums.json` in the folder).
+    """
+    listed = sorted(_files(folder) if names is None else names)
+    files = {name: sha256_once(folder / name) for name in listed}
+    sums = Sums(files=files, key=key, digest=fingerprint(files, key))
+    write_json(at or folder / SUMS, sums)
+    return sums
+
+
+def read_sums(path: Path) -> Sums | None:
+    """Read a file of sums; None if there is none.
+
+    Raises:
+        MiniGPTError: the record itself is damaged.
+    """
+    if not path.exists():
+        return None
+    sums = read_json(path, Sums)
+    if sums.digest != fingerprint(dict(sums.files), sums.key):
+        raise MiniGPTError(f"{path} is damaged.")
+    return sums
+
+
+def defects(folder: Path, sums: Sums, *, names: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Name the recorded files that are missing or no longer have their hashes, in words for a message.
+
+    Args:
+        folder: the folder.
+        sums: its sums.
+        names: the files to look at (None: all of them).
+    """
+    wrong = []
+    for name in sums.files if names is None else names:
+        path = folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif sha256_once(path) != sums.files[name]:
+            wrong.append(f"{name} is not what was written")
+    return tuple(wrong)
+
+
+def damage(folder: Path) -> str | None:
+    """Say what is wrong with a folder that was sealed as a whole; None if nothing is.
+
+    A folder without sums was never finished, which counts as damage too.
+    """
+    try:
+        sums = read_sums(folder / SUMS)
+    except MiniGPTError as error:
+        return str(error).rstrip(".")
+    if sums is None:
+        return f"{SUMS} is missing"
+    wrong = defects(folder, sums)
+    return wrong[0] if wrong else None
+
+
+def check_model(folder: Path) -> None:
+    """Refuse a model folder of which a file is not what a build or a conversion wrote.
+
+    Folders that nothing of ours has sealed are accepted as they are.
+
+    Args:
+        folder: the folder with config.json. Its sums may lie in it, beside it, or in the build's `work/`.
+
+    Raises:
+        MiniGPTError: a file is missing or changed.
+    """
+    folder = folder.absolute()
+    for root, at in ((folder, folder), (folder.parent, folder.parent), (folder.parent, folder.parent / "work")):
+        sums = read_sums(at / SUMS)
+        if sums is None:
+            continue
+        inside = [name for name in sums.files if (root / name).is_relative_to(folder) and not is_prose(name)]
+        if inside and (wrong := defects(root, sums, names=inside)):
+            raise MiniGPTError(
+                f"{folder} is damaged: {wrong[0]}. Run the command that made it once more, or copy the folder "
+                "elsewhere to use it as it is."
+            )
+
+
+def is_prose(name: str) -> bool:
+    """Return whether a file is one that people edit, so that a change in it is no damage."""
+    return Path(name).name in PROSE
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged file or folder out of the way, beside itself, and return its new path.
+
+    An older one of the same name that was moved aside before is kept, too: nothing is deleted here.
+
+    Raises:
+        MiniGPTError: it cannot be moved.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    number, target = 1, path.with_name(f"{path.name}{DAMAGED}{stamp}")
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}{DAMAGED}{stamp}-{number}")
+    try:
+        os.replace(path, target)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise MiniGPTError(f"Cannot move the damaged {path} aside: {error.strerror or error}.") from error
+    return target
+
+
+def aside_note(path: Path, reason: str, target: Path) -> str:
+    """Say that something damaged was moved aside and is made again."""
+    return f"{path} was damaged ({reason}); it was moved to {target.name} and is made again."
+
+
+def _files(folder: Path) -> list[str]:
+    """List the files below a folder, without its sums and without hidden ones."""
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return [name.as_posix() for name in names if str(name) != SUMS and not any(p.startswith(".") for p in name.parts)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A small record with its own hash."""
+
+    content: str
+    sha256: str
+
+
+def write_kept(path: Path, value: object) -> None:
+    """Write a record as JSON, together with its hash."""
+    content = dumps(value)
+    write_json(path, _Kept(content=content, sha256=fingerprint(content)))
+
+
+def read_kept(path: Path, kind: type[T]) -> T:
+    """Read a record that :func:`write_kept` wrote.
+
+    Raises:
+        MiniGPTError: the file is missing or damaged.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    kept = read_json(path, _Kept)
+    if kept.sha256 != fingerprint(kept.content):
+        raise MiniGPTError(f"{path} is damaged.")
+    try:
+        return TypeAdapter(kind).validate_json(kept.content)
+    except ValidationError:
+        raise MiniGPTError(f"{path} is not a valid record.") from None

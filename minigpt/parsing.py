@@ -1,0 +1,99 @@
+"""Reading of YAML and JSON that others wrote, within bounds: no code, no bombs, one exception for all mistakes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from minigpt.errors import first_line
+
+# Bounds of a document that a person wrote.
+MAX_CHARACTERS = 16_000_000
+MAX_VALUES = 1_000_000
+MAX_DEPTH = 64
+
+
+class Unreadable(ValueError):
+    """Text that is not YAML or not JSON, or that is too deep or too large.
+
+    Attributes:
+        line: line of the mistake, counted from 1; None where it is not known.
+    """
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+def load_yaml(text: str) -> Any:
+    """Read a YAML document. Dates stay text, as they stand in the file.
+
+    Raises:
+        Unreadable: it is not YAML, or it is too large, too deep, or grows too much by its references.
+    """
+    import yaml
+
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable(f"it has more than {MAX_CHARACTERS:,} characters")
+    try:
+        value = _loader()(text).get_single_data()
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        reason = getattr(error, "problem", None) or first_line(error)
+        raise Unreadable(str(reason), None if line is None else line + 1) from None
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Unreadable(first_line(error)) from None
+    _check_size(value)
+    return value
+
+
+def load_json(text: str | bytes) -> Any:
+    """Read a JSON document.
+
+    Raises:
+        Unreadable: it is not JSON or not UTF-8, has a number of thousands of digits, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"{error.msg}, column {error.colno}", error.lineno) from None
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
+    except ValueError as error:
+        raise Unreadable(first_line(error)) from None
+
+
+def _loader() -> Any:
+    """Return PyYAML's safe loader without its rule for dates, which refuses impossible ones in words of its own."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Safe loader that leaves dates as text."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
+
+
+def _check_size(value: Any) -> None:
+    """Refuse a value that is too deep or, with every reference written out, too large.
+
+    References make a short text stand for an endless value: each one is counted as often as it is used.
+    """
+    left = MAX_VALUES
+    stack = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        left -= 1
+        if left < 0:
+            raise Unreadable(f"it stands for more than {MAX_VALUES:,} values")
+        if depth > MAX_DEPTH:
+            raise Unreadable("it is nested too deeply")
+        if isinstance(item, dict):
+            stack += [(part, depth + 1) for part in (*item.keys(), *item.values())]
+        elif isinstance(item, (list, tuple, set)):
+            stack += [(part, depth + 1) for part in item]
