@@ -90,7 +90,7 @@ def render(report: TicketReport) -> RenderableType:
     for row in report.rounds:
         cells = (f"{row.remaining:.1%}", number(row.dev_bits_per_byte), f"{row.steps:,}", f"{row.seconds:.0f}")
         result.add_row(str(row.number), *cells)
-    metrics = {
+    metrics: dict[tuple[str, str], float] = {
         (stage.stage, metric.task): metric.value
         for stage in report.stages
         for metric in stage.metrics

@@ -23,7 +23,7 @@ from minigpt.pipeline.workspace import ROUNDS_WORK
 from minigpt.results import TicketRound
 from minigpt.tickets.language import Lesson, early_point, take
 from minigpt.tickets.rounds import RoundRecord, load_tensors, save_tensors
-from minigpt.tickets.structured import structured_rounds
+from minigpt.tickets.structured import scores_from, structured_rounds
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.ends import configs_in, document_end
 
@@ -97,7 +97,7 @@ def ticket_of(
     folder, done = run.common.stage("rounds", key, make)
     shutil.rmtree(work.parent, ignore_errors=True)
     return StructuredTicket(
-        scores=Scores(**load_tensors(folder / SCORES)),
+        scores=scores_from(load_tensors(folder / SCORES)),
         rounds=read_json(folder / RECORDS, tuple[TicketRound, ...]),
         key=key,
         seconds=done.seconds,

@@ -93,7 +93,7 @@ def keep_best(scores: Mapping[str, Tensor], remaining: float, pattern: Pattern, 
         return {name: _best(score, round(remaining * score.numel())) for name, score in scores.items()}
     flat = torch.cat([score.flatten() for score in scores.values()])
     flags = _best(flat, round(remaining * flat.numel()))
-    parts = flags.split([score.numel() for score in scores.values()])
+    parts = torch.split(flags, [score.numel() for score in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
 
 

@@ -133,7 +133,8 @@ def load_ticket(folder: Path) -> Any:
     with quiet_transformers():
         config = AutoConfig.from_pretrained(folder)
         dtype = next(weight.dtype for weight in weights.values())
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        loader: Any = AutoModelForCausalLM
+        model = loader.from_config(config, dtype=dtype)
     known = dict(model.named_parameters())
     if known.keys() != weights.keys():
         raise MiniGPTError(f"{folder / FILE} does not belong to the config beside it; make the ticket again.")

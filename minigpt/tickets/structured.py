@@ -7,7 +7,7 @@ that round's training. The planner then cuts to any size by this ranking, so tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,13 @@ def ranking(history: list[tuple[Units, Scores]]) -> Scores:
             place = getattr(scores, name).double().argsort(dim=-1).argsort(dim=-1).double()
             # A unit that is there overtakes all that are gone; its place in this round replaces earlier places.
             total.copy_(torch.where(present, total.floor() + 1 + place / (place.shape[-1] + 1), total))
-    return Scores(**{name: total.float() for name, total in totals.items()})
+    ranks = {name: total.float() for name, total in totals.items()}
+    return scores_from(ranks)
+
+
+def scores_from(tensors: Mapping[str, Tensor]) -> Scores:
+    """Make scores of tensors by the names of their fields."""
+    return Scores(ffn=tensors["ffn"], kv_groups=tensors["kv_groups"], layers=tensors["layers"])
 
 
 def structured_rounds(
@@ -176,4 +182,4 @@ def _units(model: Any, folder: Path, number: int) -> Units:
 
 def _scores(folder: Path, number: int) -> Scores:
     """Return the scores after a round's training."""
-    return Scores(**load_tensors(folder / f"scores-{number:02d}.safetensors"))
+    return scores_from(load_tensors(folder / f"scores-{number:02d}.safetensors"))
