@@ -12,6 +12,7 @@ from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
 from minigpt.files import write_json
+from minigpt.pipeline.conditional import add_conditional, has_conditional
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.finish import finish, register_and_slim
@@ -79,11 +80,22 @@ def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildRep
     """Build one domain, unless its folder holds the finished build."""
     run = resolve_run(name, options, reporter)
     key = build_key(run)
-    if (result := _finished(run, key)) is not None:
+    result = _finished(run, key)
+    complete = result is not None and (options.conditional is None or has_conditional(run, result))
+    if result is not None and complete:
         reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
         return result
     _claim(run)
-    return build_one(run, key)
+    if result is None:
+        result = build_one(run, key)
+    return result if options.conditional is None else _with_conditional(run, result)
+
+
+def _with_conditional(run: Run, result: BuildReport) -> BuildReport:
+    """Add the conditional form to a finished build, and enter it in the catalog again with its new report."""
+    result = add_conditional(run, result, *read(run))
+    register_and_slim(run.workspace)
+    return result
 
 
 def build_one(run: Run, key: str) -> BuildReport:

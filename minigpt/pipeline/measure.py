@@ -28,6 +28,7 @@ TITLES = {
     "parent_distilled": "Evaluating the distilled twin",
     "pruned": "Evaluating the pruned model",
     "healed": "Evaluating the healed model",
+    "conditional": "Evaluating the conditional form",
 }
 
 

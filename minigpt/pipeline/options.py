@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
+from minigpt.conditional.kinds import kind_named
 from minigpt.errors import ConfigError, PlanError, UnknownName
 from minigpt.methods import method_named
 from minigpt.planning import Target
@@ -36,12 +37,13 @@ class BuildOptions:
         kinds: kinds of pruning that are allowed; None allows everything, whole layers included.
         keep_general: bound on general text, as a multiple of the parent's bits per byte on it.
         online: read the domain's Hub data sets too.
+        conditional: kind of conditional layers to make of the finished model, of `minigpt methods`; None makes none.
         masked: evaluate the method's paper form in memory and write a report without a model.
         force: start over instead of resuming.
 
     Raises:
         ConfigError: there is no domain.
-        UnknownName: there is no such method, kind or dtype.
+        UnknownName: there is no such method, kind, dtype or kind of conditional layer.
         PlanError: there is more than one target, or the method has only a paper form and `masked` is off.
     """
 
@@ -61,6 +63,7 @@ class BuildOptions:
     keep_general: float | None = None
     online: bool = False
     masked: bool = False
+    conditional: str | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +77,14 @@ class BuildOptions:
         if self.dtype not in DTYPE_BYTES:
             raise UnknownName("dtype", self.dtype, DTYPE_BYTES)
         _ = self.target  # refuses two targets
+        self._check_method()
+
+    def _check_method(self) -> None:
+        """Check the method and the kind of conditional layers."""
+        if self.conditional is not None:
+            kind_named(self.conditional)
+            if self.masked:
+                raise PlanError("A paper form leaves no model that could become conditional; leave out one of the two.")
         method = method_named(self.method)
         if not (method.ships or self.masked):
             raise PlanError(

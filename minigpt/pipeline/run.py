@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
+from minigpt.assets.parents import is_conditional
 from minigpt.assets.quiet import quiet_transformers
+from minigpt.conditional.folder import load_model
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
-from minigpt.files import fingerprint
+from minigpt.errors import UnsupportedModel
+from minigpt.files import fingerprint, to_plain
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.read import source_state
@@ -112,11 +115,15 @@ def resolve_run(
 
 
 def build_key(run: Run) -> str:
-    """Fingerprint everything that decides a build's result; the settings stand for preset and overrides."""
+    """Fingerprint everything that decides a build's model; the settings stand for preset and overrides.
+
+    The conditional form is made of the finished model and has a fingerprint of its own.
+    """
     options = {
         name: value for name, value in deciding_options(run.options).items() if name not in ("preset", "overrides")
     }
-    return fingerprint(run.state, run.settings, options)
+    settings = {name: value for name, value in to_plain(run.settings).items() if name != "conditional"}
+    return fingerprint(run.state, settings, options)
 
 
 def deciding_options(options: BuildOptions) -> dict[str, object]:
@@ -137,16 +144,24 @@ def deciding_options(options: BuildOptions) -> dict[str, object]:
 
 
 def load_parent(run: Run) -> assets.Parent:
-    """Fetch the parent, convert it if needed, and return it as a plain folder."""
+    """Fetch the parent, convert it if needed, and return it as a plain folder.
+
+    Raises:
+        AssetError: the parent cannot be had.
+        UnsupportedModel: it has conditional layers.
+    """
     with run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
-        return assets.parent(run.options.base, reporter=run.reporter)
+        parent = assets.parent(run.options.base, reporter=run.reporter)
+    if is_conditional(parent.path):
+        raise UnsupportedModel(f"{parent.path} has conditional layers and cannot be pruned. Give the model beside it.")
+    return parent
 
 
 def load(run: Run, path: Path, *, training: bool = False) -> Any:
     """Load a model on the run's device: in fp32 for training, else in the precision of measurements."""
     import torch
 
-    return assets.load_model(path, dtype=torch.float32 if training else measuring_dtype(run.device), device=run.device)
+    return load_model(path, dtype=torch.float32 if training else measuring_dtype(run.device), device=run.device)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from minigpt.conditional.settings import ConditionalSettings
 from minigpt.errors import ConfigError, UnknownName
 from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
@@ -105,6 +106,7 @@ class Settings:
             alone shows what the pruning costs; it takes as long as healing, or somewhat longer.
         tune: recipe for tuning the parent, and the variations of it that are tried.
         heal: recipe for training the pruned model.
+        conditional: settings of the conditional form, which `--conditional` asks for.
     """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
@@ -130,6 +132,8 @@ class Settings:
         )
     )
 
+    conditional: ConditionalSettings = field(default_factory=ConditionalSettings)
+
     def __post_init__(self) -> None:
         if not 0 <= self.blend < 1:
             raise ConfigError(f"blend must be 0 or more and below 1, not {self.blend!r}.")
@@ -153,6 +157,9 @@ PRESETS: Mapping[str, Settings] = {
         tuned_parent=False,
         heal=Recipe(
             steps=220, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=55
+        ),
+        conditional=ConditionalSettings(
+            tokens=6144, distill_steps=40, distill_tokens=512, probe_bytes=5_000, steps=80, learning_rate=1.5e-4
         ),
     ),
     "standard": STANDARD,

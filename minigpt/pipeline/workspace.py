@@ -17,9 +17,11 @@ DONE = "done.json"
 # Marker of a build's folder.
 BUILD = "build.json"
 # Stages that hold weights.
-HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed")
+HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed", "conditional")
 # Folders that keep the finished runs of a search until it is over.
 LEDGERS = ("tuning_runs", "tuning_long_run")
+# Folder of converted layers, a stage for each, until the conditional form is whole.
+LAYERS = "conditional_layers"
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
 
@@ -52,6 +54,11 @@ class Workspace:
     def model(self) -> Path:
         """Folder of the finished model, in Hugging Face format."""
         return self.root / "model"
+
+    @property
+    def conditional(self) -> Path:
+        """Folder of the model's conditional form."""
+        return self.root / "conditional"
 
     @property
     def report(self) -> Path:
@@ -99,14 +106,14 @@ class Workspace:
             (self.work / name / DONE).unlink(missing_ok=True)
             for weights in (self.work / name).rglob("*.safetensors"):
                 weights.unlink()
-        for name in (*TEXTS, *LEDGERS):
+        for name in (*TEXTS, *LEDGERS, LAYERS):
             shutil.rmtree(self.work / name, ignore_errors=True)
         for stale in self.work.glob(".*"):
             shutil.rmtree(stale, ignore_errors=True)
 
     def clear(self) -> None:
         """Delete everything that this build wrote, and nothing else."""
-        for path in (self.work, self.model):
+        for path in (self.work, self.model, self.conditional):
             shutil.rmtree(path, ignore_errors=True)
         for name in ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "report.svg"):
             (self.root / name).unlink(missing_ok=True)

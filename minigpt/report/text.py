@@ -11,6 +11,7 @@ STAGE_TITLES = {
     "parent_tuned": "tuned parent",
     "parent_distilled": "distilled twin",
     "healed": "specialist",
+    "conditional": "conditional form",
     "exported": "export",
 }
 # Openings that print as nothing.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minigpt.conditional.kernels.numba_cpu import activate, add_rows, dot, threads_for
 from minigpt.conditional.kernels.numba_words import compiled, floats, parallel, pointer, put
-from minigpt.conditional.kernels.rows import RowWeights
+from minigpt.conditional.kernels.row_weights import RowWeights
 from minigpt.conditional.kernels.weights import activation_number
 
 _NUMPY = {torch.float32: np.float32, torch.bfloat16: np.uint16}

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import ConditionalFFN, Settings, check_common, check_depth, parameter, require
-from minigpt.conditional.kernels.rows import MOST_TOKENS, RowWeights, prepare
+from minigpt.conditional.kernels.row_weights import RowWeights
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
 from minigpt.conditional.reference import activation_of
 
 # The entropy's gradient is infinite at 0 and 1; the paper's code bounds probabilities by this number.

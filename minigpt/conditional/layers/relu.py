@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import check_common, need_tokens, require, split_rows, with_bias
-from minigpt.conditional.kernels.rows import MOST_TOKENS, OPEN, RowWeights, prepare
+from minigpt.conditional.kernels.row_weights import OPEN, RowWeights
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import ACTIVATIONS, hidden_values
 

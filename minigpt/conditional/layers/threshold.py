@@ -26,7 +26,8 @@ from minigpt.conditional.base import (
     require,
     with_bias,
 )
-from minigpt.conditional.kernels.rows import MOST_TOKENS, RowWeights, prepare
+from minigpt.conditional.kernels.row_weights import RowWeights
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import activation_of
 
