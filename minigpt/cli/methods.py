@@ -41,7 +41,7 @@ def conditional_kinds(known: list[Kind]) -> RenderableType:
     result = table("=conditional", "a token reads", "paper")
     for kind in known:
         result.add_row(kind.name, kind.reads, kind.paper)
-    result.caption = "`minigpt build --conditional KIND` makes a conditional form of the finished model, in `conditional`."
+    result.caption = "`minigpt build --conditional KIND` makes a conditional form of the model, in `conditional`."
     return result
 
 
