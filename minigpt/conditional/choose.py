@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCost:
-    """What one conditional layer costs and saves, alone in the dense model.
+    """Cost of one conditional layer, alone in the dense model: what it loses, and how long both forms take.
 
     Attributes:
         layer: number of the layer.

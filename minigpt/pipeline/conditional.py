@@ -21,7 +21,14 @@ from minigpt.files import fingerprint, link, read_json, write_json, write_text
 from minigpt.healing import train
 from minigpt.healing.teacher import teacher_of
 from minigpt.machine import release
-from minigpt.pipeline.conditional_layers import Conversion, choose_layers, convert_layers, dev_inputs, with_visits
+from minigpt.pipeline.conditional_layers import (
+    Conversion,
+    choose_layers,
+    convert_layers,
+    dev_inputs,
+    layers_of,
+    with_visits,
+)
 from minigpt.pipeline.controls import Controls, compare_with_controls
 from minigpt.pipeline.measure import SCORES, Measurement, measure
 from minigpt.pipeline.read import Corpora
@@ -66,24 +73,30 @@ def add_conditional(run: Run, result: BuildReport, corpora: Corpora, suite: Suit
     dense = SavedModel(path=run.workspace.model, key=key)
     work = Conversion(run=run, corpora=corpora, kind=kind_named(run.options.conditional), dense=dense, key=key)
     convert_layers(work)
-    folder, done = run.workspace.stage("conditional", key, lambda target: _choose_and_heal(work, target))
+    choice_folder, choice = run.workspace.stage("conditional_choice", key, lambda target: _choose(work, target))
+    form = read_json(choice_folder / "form.json", ConditionalForm)
+    folder, done = run.workspace.stage("conditional", key, lambda target: _heal_and_save(work, form, target))
     with work.step(4, "measuring"):
         measured = measure(run, suite, "conditional", SavedModel(path=folder / "model", key=key))
-    form, training = read_json(folder / "form.json", ConditionalForm), _training(folder)
-    stage = replace(_compared(run, measured, training, done.seconds), conditional=form)
+    stage = _compared(run, measured, _training(folder), choice.seconds + done.seconds)
+    stage = replace(stage, conditional=read_json(folder / "form.json", ConditionalForm))
     return _finish(work, result, stage, folder / "model")
 
 
-def _choose_and_heal(work: Conversion, folder: Path) -> None:
-    """Choose the layers that become conditional, heal the whole, and write model, form and training."""
-    run = work.run
-    tokenizer = assets.load_tokenizer(work.dense.path)
+def _choose(work: Conversion, folder: Path) -> None:
+    """Choose the layers that become conditional, and write what decided."""
     with work.step(2, "choosing layers"):
-        form, layers = choose_layers(work, tokenizer)
-    settings = run.settings.conditional
+        write_json(folder / "form.json", choose_layers(work, assets.load_tokenizer(work.dense.path)))
+        release()
+
+
+def _heal_and_save(work: Conversion, form: ConditionalForm, folder: Path) -> None:
+    """Heal the whole with the chosen layers in place, and write model, form and training."""
+    run, settings = work.run, work.run.settings.conditional
+    tokenizer = assets.load_tokenizer(work.dense.path)
     with work.step(3, "healing"):
         model = load(run, work.dense.path, training=True)
-        put(model, {index: layer.float() for index, layer in layers.items()})
+        put(model, layers_of(work, form))
         training = _heal(work, model, tokenizer) if settings.steps else None
         form = with_visits(form, model, dev_inputs(work, model, tokenizer))
         model.to(_dtype(run.options.dtype))

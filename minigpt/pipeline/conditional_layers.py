@@ -108,7 +108,7 @@ def _convert(work: Conversion, model: Any, index: int, inputs: Any) -> tuple[Con
     return layer.eval(), error
 
 
-def choose_layers(work: Conversion, tokenizer: Any) -> tuple[ConditionalForm, dict[int, ConditionalFFN]]:
+def choose_layers(work: Conversion, tokenizer: Any) -> ConditionalForm:
     """Choose the layers that cost the least dev loss for each microsecond that they save, up to the limit.
 
     Raises:
@@ -116,7 +116,7 @@ def choose_layers(work: Conversion, tokenizer: Any) -> tuple[ConditionalForm, di
     """
     run, settings = work.run, work.run.settings.conditional
     model = load(run, work.dense.path)
-    layers, errors = _converted(work, next(model.parameters()).dtype)
+    layers, errors = _converted(work, len(ffn_layers(model)), next(model.parameters()).dtype)
     text = _probe(work, tokenizer)
     dense_loss = bits_per_byte(model, text)
     inputs = dev_inputs(work, model, tokenizer)
@@ -134,27 +134,34 @@ def choose_layers(work: Conversion, tokenizer: Any) -> tuple[ConditionalForm, di
             losses[len(order)] = bits_per_byte(model, text)
         return losses[len(order)]
 
-    chosen = longest_within(ranked(costs), settings.max_loss * dense_loss, loss_of)
-    if not chosen:
+    replaced = longest_within(ranked(costs), settings.max_loss * dense_loss, loss_of)
+    if not replaced:
         raise PlanError(
             f"No layer of kind {work.kind.name} is faster than the dense one on this machine; choose another kind or a "
             "smaller conditional.visited."
         )
-    before = losses.get(len(chosen)) or loss_of(chosen)
-    entries = tuple(_entry(cost, cost.layer in chosen, layers[cost.layer], errors[cost.layer]) for cost in costs)
-    form = ConditionalForm(
+    before = losses.get(len(replaced)) or loss_of(replaced)
+    entries = tuple(_entry(cost, cost.layer in replaced, layers[cost.layer], errors[cost.layer]) for cost in costs)
+    return ConditionalForm(
         kind=work.kind.name, layers=entries, probe=dense_loss, probe_before_healing=before, visited_share=1.0
     )
-    return form, {index: layers[index] for index in sorted(chosen)}
 
 
-def _converted(work: Conversion, dtype: Any) -> tuple[dict[int, ConditionalFFN], dict[int, float]]:
+def layers_of(work: Conversion, form: ConditionalForm) -> dict[int, ConditionalFFN]:
+    """Read the converted layers that were chosen, in fp32."""
+    import torch
+
+    layers, _ = _converted(work, len(form.layers), torch.float32)
+    return {entry.layer: layers[entry.layer] for entry in form.layers if entry.conditional}
+
+
+def _converted(work: Conversion, count: int, dtype: Any) -> tuple[dict[int, ConditionalFFN], dict[int, float]]:
     """Read the converted layers and their errors."""
     folder = work.run.workspace.work / LAYERS
     layers, errors = {}, {}
-    for part in sorted(folder.iterdir(), key=lambda path: int(path.name)):
-        layers |= store.load(part / "layer", device=work.run.device, dtype=dtype)
-        errors[int(part.name)] = read_json(part / "error.json", float)
+    for index in range(count):
+        layers |= store.load(folder / str(index) / "layer", device=work.run.device, dtype=dtype)
+        errors[index] = read_json(folder / str(index) / "error.json", float)
     return layers, errors
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt.conditional.choose import LayerCost, longest_within, ranked, times_of
-from minigpt.conditional.kinds import leaf_depth, tree_depth
+from minigpt.conditional.conversions import leaf_depth, tree_depth
 
 
 def cost(layer: int, loss: float, saved: float) -> LayerCost:

@@ -51,7 +51,7 @@ def prepare(weights: RowWeights) -> Callable[[Tensor], Tensor]:
 
 
 @compiled
-def _leaf(n: Any, rows: Any, x: Any) -> int:
+def _leaf(n: Any, rows: Any, x: Any) -> Any:
     """Return the leaf that a token reaches."""
     node, count = 0, (1 << n[DEPTH]) - 1
     w_node = carray(pointer(n[W_NODE]), (count * n[WIDTH],), rows.dtype)

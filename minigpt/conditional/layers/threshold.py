@@ -64,7 +64,7 @@ class ThresholdSettings(DenseSettings):
 
     @property
     def reads_columns(self) -> bool:
-        """Whether tokens silence columns of the input matrices; else they read rows."""
+        """True if tokens silence columns of the input matrices; else they read rows."""
         return self.t_in > 0 or self.t_gate > 0
 
 
@@ -193,7 +193,15 @@ def threshold_layer(weights: DenseWeights, x: Tensor, shares: Mapping[Projection
     return _copied(weights, x, t_in=t_in, t_gate=t_gate, t_out=t_out)
 
 
-def _copied(weights: DenseWeights, x: Tensor, **thresholds: float) -> Threshold:
+def _copied(
+    weights: DenseWeights,
+    x: Tensor,
+    *,
+    t_in: float = 0.0,
+    t_gate: float = 0.0,
+    t_out: float = 0.0,
+    t_act: float = -1.0,
+) -> Threshold:
     """Return a layer with the weights of a dense one and these thresholds, where x is and in its type."""
     settings = ThresholdSettings(
         hidden_size=weights.hidden_size,
@@ -202,7 +210,10 @@ def _copied(weights: DenseWeights, x: Tensor, **thresholds: float) -> Threshold:
         neurons=weights.neurons,
         input_bias=weights.b_in is not None,
         output_bias=weights.b_out is not None,
-        **thresholds,
+        t_in=t_in,
+        t_gate=t_gate,
+        t_out=t_out,
+        t_act=t_act,
     )
     layer = Threshold(settings).to(x.device, x.dtype)
     with torch.no_grad():
