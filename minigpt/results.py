@@ -8,7 +8,9 @@ from typing import Literal
 
 from minigpt.types import Attribution, Shape
 
-StageName = Literal["parent", "parent_tuned", "parent_distilled", "pruned", "healed", "delta", "exported"]
+StageName = Literal[
+    "parent", "parent_tuned", "parent_distilled", "pruned", "healed", "delta", "conditional", "exported"
+]
 
 SCHEMA_VERSION = 1  # version of the fields of report.json
 
@@ -46,6 +48,7 @@ class MetricResult:
         effective_n: Number of documents of equal size that the text is worth, 1 / sum of squared shares of the bytes;
             the number of questions for questions. None in reports of older versions.
         paired_difference_vs_distilled: Paired difference to the distilled twin; None if there is none.
+        paired_difference_vs_dense: Paired difference of a conditional form to its dense model; None elsewhere.
     """
 
     task: str
@@ -60,6 +63,7 @@ class MetricResult:
     paired_difference_vs_tuned: Interval | None = None
     effective_n: float | None = None
     paired_difference_vs_distilled: Interval | None = None
+    paired_difference_vs_dense: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +121,57 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionalLayer:
+    """One feed-forward layer of a model's conditional form, and what decided about it.
+
+    Attributes:
+        layer: Number of the layer, from 0.
+        conditional: True if it became conditional; False if it stayed dense.
+        neurons: Neurons of the layer as it is now.
+        visited: Neurons that add to a token's output, the mean over dev text.
+        weights_share: Weights that a token reads, relative to those of the dense layer, the mean over dev text.
+        error: Squared error after conversion over the variance of the dense outputs, on text it was not converted on.
+        loss: Bits per byte that the layer alone costs on dev text before healing.
+        dense_us: Microseconds of the dense layer for one token.
+        conditional_us: Microseconds of the conditional layer for one token.
+    """
+
+    layer: int
+    conditional: bool
+    neurons: int
+    visited: float
+    weights_share: float
+    error: float
+    loss: float
+    dense_us: float
+    conditional_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionalForm:
+    """The conditional form of a finished model.
+
+    Attributes:
+        kind: Kind of its conditional layers.
+        layers: All feed-forward layers, by number.
+        probe: Bits per byte of the dense model on the dev text that decided.
+        probe_before_healing: Bits per byte of the conditional form on it, before healing.
+        visited_share: Feed-forward neurons that a token visits, relative to those of the dense model.
+    """
+
+    kind: str
+    layers: tuple[ConditionalLayer, ...]
+    probe: float
+    probe_before_healing: float
+    visited_share: float
+
+    @property
+    def dense(self) -> tuple[int, ...]:
+        """Numbers of the layers that stayed dense."""
+        return tuple(entry.layer for entry in self.layers if not entry.conditional)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageReport:
     """A model at one stage of the build, and everything that was measured on it.
 
@@ -132,6 +187,7 @@ class StageReport:
             on dev text. Empty if it is not known (reports of older versions).
         share: Share of the report's texts and questions that the stage was measured on, about. Below 1 its values
             are not comparable with those of other stages; its paired differences are, being those of the same part.
+        conditional: Conditional layers of the stage `conditional`; None elsewhere.
     """
 
     stage: StageName
@@ -143,6 +199,7 @@ class StageReport:
     sample: str = ""
     opening: str = ""
     share: float = 1.0
+    conditional: ConditionalForm | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ def build(
     seed: int = 0,
     kinds: Sequence[str] | None = None,
     keep_general: float | None = None,
+    conditional: str | None = None,
     online: bool = False,
     paper_form: bool = False,
     force: bool = False,
@@ -56,6 +57,7 @@ def build(
         seed: random seed.
         kinds: kinds of pruning that are allowed, of linear, activation, embedding.
         keep_general: bound on general text, as a multiple of the parent's bits per byte on it.
+        conditional: kind of conditional layers to make of the finished model: fff, trees, relu, topk or threshold.
         online: read the domain's Hub data sets too.
         paper_form: evaluate the method's paper form in memory; no model is written.
         force: start over instead of resuming.
@@ -75,8 +77,8 @@ def build(
         domains=tuple(str(name) for name in names), base=str(base), target_size=size, target_params=params,
         target_bytes=bytes, method=method, delta=delta, preset=preset, overrides=flatten_settings(settings or {}),
         output_dir=None if output_dir is None else Path(output_dir), device=device, dtype=dtype, seed=seed,
-        kinds=None if kinds is None else tuple(kinds), keep_general=keep_general, online=online, masked=paper_form,
-        force=force,
+        kinds=None if kinds is None else tuple(kinds), keep_general=keep_general,
+        conditional=conditional, online=online, masked=paper_form,        force=force,
     )  # fmt: skip
     reports = build_specialists(options, reporter)
     return reports[0] if isinstance(domain, (str, Path)) and len(reports) == 1 else reports

@@ -9,6 +9,7 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.api.memory import Texts, as_documents
+from minigpt.conditional.folder import load_model
 from minigpt.domain.config import load_domain
 from minigpt.errors import ConfigError
 from minigpt.evaluation import Suite, summarize
@@ -28,8 +29,8 @@ def load(model: str | Path, *, device: str = "auto", dtype: Any = None, reporter
     """Load a model and its tokenizer, ready to use.
 
     Args:
-        model: a model folder, a build folder, a catalog id, a domain (its latest build), a Hub id, a GGUF file or a
-            packaged asset.
+        model: a model folder, a build folder, a folder with conditional layers, a catalog id, a domain (its latest
+            build), a Hub id, a GGUF file or a packaged asset.
         device: torch device, or "auto".
         dtype: torch dtype or its name (None: float32, which pruning and healing need).
         reporter: told about downloads and conversions.
@@ -47,7 +48,7 @@ def load(model: str | Path, *, device: str = "auto", dtype: Any = None, reporter
     torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
     if not isinstance(torch_dtype, torch.dtype):
         raise ConfigError(f"{dtype!r} is no torch dtype; write it like float32 or bfloat16.")
-    return assets.load_model(path, dtype=torch_dtype, device=pick_device(device)), assets.load_tokenizer(path)
+    return load_model(path, dtype=torch_dtype, device=pick_device(device)), assets.load_tokenizer(path)
 
 
 def load_report(name: str | Path) -> BuildReport:

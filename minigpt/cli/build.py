@@ -62,6 +62,13 @@ AXIS_NAMES = {"ffn": "neurons", "kv_groups": "KV groups", "layers": "whole layer
     help="Bound on general text: at most X times the parent's bits per byte; exit code 3 beyond.",
 )
 @click.option(
+    "--conditional",
+    is_flag=False,
+    flag_value="fff",
+    metavar="[KIND]",
+    help="Make a conditional form of the finished model, too: fff, trees, relu, topk or threshold [fff].",
+)
+@click.option(
     "--kinds",
     type=Names("linear", "activation", "embedding"),
     help="Kinds of pruning that are allowed [all, and whole layers].",

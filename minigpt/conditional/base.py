@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,17 +117,54 @@ class DenseWeights:
         return out if self.b_out is None else out + self.b_out
 
 
+class KernelCache:
+    """Kernels of one layer by type of tokens, for as long as its weights stay as they are."""
+
+    def __init__(self) -> None:
+        self._kernels: dict[torch.dtype, Callable[[Tensor], Tensor] | None] = {}
+        self._stamp: list[tuple[Tensor, int, int]] = []
+
+    def clear(self) -> None:
+        """Forget all kernels."""
+        self._kernels, self._stamp = {}, []
+
+    def get(
+        self, layer: nn.Module, tokens: torch.dtype, prepare: Callable[[torch.dtype], Callable[[Tensor], Tensor] | None]
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Return the kernel for tokens of a type; it is prepared again if a weight was moved or changed.
+
+        Args:
+            layer: the layer.
+            tokens: type of the tokens.
+            prepare: prepares the kernel for a type.
+        """
+        if not all(value.data_ptr() == place and value._version == version for value, place, version in self._stamp):
+            self.clear()
+        if tokens not in self._kernels:
+            # The counter of changes is absent from weights that were made in inference mode, which nobody trains.
+            self._stamp = [
+                (value, value.data_ptr(), value._version) for value in layer.parameters() if not value.is_inference()
+            ]
+            self._kernels[tokens] = prepare(tokens)
+        return self._kernels[tokens]
+
+
 class ConditionalFFN(nn.Module, ABC):
     """Feed-forward layer of which a token needs a part; it stands in for the dense one in a model.
 
     In training mode `forward` is the differentiable training form; in evaluation mode it is `hard_forward`, which reads
-    only the neurons that a token visits. A kind implements the two for tokens [B, H] and counts what it reads.
+    only the neurons that a token visits. Without gradients that form runs in a kernel, where there is one for these
+    weights and tokens. A kind implements the two for tokens [B, H] and counts what it reads.
     """
+
+    # Most tokens that the kernel computes faster than the plain form; None for any number.
+    kernel_tokens: int | None = None
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
         self._penalty: Tensor | None = None
+        self._kernels = KernelCache()
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer for x [..., H] in the form of the current mode."""
@@ -138,7 +176,27 @@ class ConditionalFFN(nn.Module, ABC):
 
     def hard_forward(self, x: Tensor) -> Tensor:
         """Compute the inference form for x [..., H], which reads only what each token needs."""
-        return self._hard(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+        tokens = x.reshape(-1, x.shape[-1])
+        kernel = self._kernel_for(tokens)
+        return (self._hard(tokens) if kernel is None else kernel(tokens)).reshape(x.shape)
+
+    def _kernel_for(self, x: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return a kernel for tokens [B, H] that is ready for the weights as they are; None where there is none."""
+        most = self.kernel_tokens
+        if not len(x) or (most is not None and len(x) > most) or torch.compiler.is_compiling():
+            return None
+        if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in self.parameters())):
+            return None
+        return self._kernels.get(self, x.dtype, self._prepare)
+
+    def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        """Return a kernel for tokens of a type, ready for the weights as they are; None where there is none."""
+        return None
+
+    def train(self, mode: bool = True) -> ConditionalFFN:
+        """Set the mode, and forget kernels: between two modes optimizers write weights in ways that nobody sees."""
+        self._kernels.clear()
+        return super().train(mode)
 
     def penalty(self) -> Tensor:
         """Return the term that the last training form adds to the loss, already weighted; zero if there is none."""
@@ -192,7 +250,7 @@ class ConditionalFFN(nn.Module, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # The noted penalty belongs to the graph of one step; a tensor inside of a graph cannot be copied.
-        return {**self.__dict__, "_penalty": None}
+        return {**self.__dict__, "_penalty": None, "_kernels": KernelCache()}
 
     def extra_repr(self) -> str:
         """Return the settings for `print(model)`."""

@@ -313,6 +313,7 @@ def threshold_ffn(
     t_gate: float,
     t_out: float,
     activation: str,
+    t_act: float = -1.0,
 ) -> Tensor:
     """Compute a layer whose projections read only inputs above a threshold: [B, H] (TEAL, 2408.14690).
 
@@ -326,10 +327,11 @@ def threshold_ffn(
         t_gate: threshold of what `w_gate` reads; without a gate it does nothing.
         t_out: threshold of what `w_out` reads: the values of the neurons.
         activation: a name of `ACTIVATIONS`.
+        t_act: threshold of the activated gate (CATS, 2404.08763), -1 for none; without a gate it does nothing.
     """
     act, kept = activation_of(activation), above(x, t_in)
     scores = kept @ w_in.T if b_in is None else kept @ w_in.T + b_in
-    values = act(scores) if w_gate is None else act(above(x, t_gate) @ w_gate.T) * scores
+    values = act(scores) if w_gate is None else above(act(above(x, t_gate) @ w_gate.T), t_act) * scores
     return above(values, t_out) @ w_out
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Discriminator
 
+from minigpt.assets.parents import CONDITIONAL_RECORD
 from minigpt.conditional.base import ConditionalFFN
 from minigpt.conditional.layers import AnySettings, build
 from minigpt.errors import ConfigError, MiniGPTError
@@ -22,7 +23,7 @@ from minigpt.types import Ints
 if TYPE_CHECKING:
     import torch
 
-RECORD = "conditional.json"
+RECORD = CONDITIONAL_RECORD
 WEIGHTS = "conditional.safetensors"
 FORMAT = 1
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt.conditional.swap import conditional_layers
 from minigpt.healing.attention import has_packed_attention
 from minigpt.healing.buffers import Buffers
 from minigpt.healing.capture import capture
@@ -192,6 +193,7 @@ def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:
     return (
         device.type == "cuda"
         and recipe.adapter == "full"
+        and not conditional_layers(model)  # their penalties are added to the loss outside of a graph
         and recipe.precision != "fp32"
         and (window is None or window >= recipe.window)
         and getattr(config, "attn_logit_softcapping", None) is None

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt.conditional.swap import penalty_of
 from minigpt.errors import MiniGPTError
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing.attention import causal_attention, step_attention
@@ -279,7 +280,11 @@ class Run:
             teacher_logits = self.teacher.logits(ids, places) if self.teacher is not None else None
         labels = batch.labels.to(self.device)
         gradient = healing_gradient(logits, labels, teacher_logits, self.recipe.distill, self.recipe.temperature)
-        logits.backward(gradient)  # type: ignore[no-untyped-call]
+        penalty = penalty_of(self.model)
+        if penalty.requires_grad:
+            torch.autograd.backward((logits, penalty), (gradient, torch.ones_like(penalty)))
+        else:
+            logits.backward(gradient)  # type: ignore[no-untyped-call]
 
     def finish(self) -> Training:
         """Put the best weights in place, free the memory of the steps, and return the record of the run."""

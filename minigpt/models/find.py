@@ -7,6 +7,7 @@ from typing import Any
 
 from minigpt import assets, environment, report, runtimes
 from minigpt.assets import Parent
+from minigpt.assets.parents import is_conditional
 from minigpt.assets.refs import HubRef, parse_ref
 from minigpt.errors import AssetError, first_line
 from minigpt.models import catalog
@@ -125,8 +126,8 @@ def find_report(name: str) -> BuildReport:
     """Load the report behind a name.
 
     Args:
-        name: A build folder, a report.json, an export folder, a catalog id or a domain (its latest catalog entry). A
-            path that exists is preferred to a catalog id of the same name.
+        name: A build folder, a report.json, an export folder, `conditional` in a build folder, a catalog id or
+            a domain (its latest catalog entry). A path that exists is preferred to a catalog id of the same name.
 
     Returns:
         The report of a build; for an export, its record as a report with the source as the parent.
@@ -137,6 +138,8 @@ def find_report(name: str) -> BuildReport:
     path = Path(name).expanduser()
     if runtimes.is_export(path):
         return runtimes.as_report(runtimes.read_record(path))
+    if is_conditional(path):
+        return report.of_conditional(report.load(path.resolve().parent))
     return report.load(path if path.exists() or not in_catalog(name) else catalog.resolve(name))
 
 

@@ -41,7 +41,7 @@ def load(folder: Path, *, device: str = "auto") -> tuple[Any, Any]:
     """Load the model and the tokenizer of a folder.
 
     Args:
-        folder: A model folder, a build folder or an export folder.
+        folder: A model folder, a build folder, a folder with conditional layers or an export folder.
         device: A torch device (`auto`: the accelerator if there is one).
 
     Returns:
@@ -49,12 +49,13 @@ def load(folder: Path, *, device: str = "auto") -> tuple[Any, Any]:
         PyTorch itself.
     """
     from minigpt import assets, runtimes
+    from minigpt.conditional.folder import load_model
     from minigpt.machine import pick_device
 
     if runtimes.is_export(folder):
         runtime = runtimes.load(folder, device=pick_device(device))
         return getattr(runtime, "model", runtime), runtime.tokenizer
-    return assets.load_model(folder, device=pick_device(device)), assets.load_tokenizer(folder)
+    return load_model(folder, device=pick_device(device)), assets.load_tokenizer(folder)
 
 
 def generate(

@@ -14,6 +14,7 @@ from minigpt.evaluation.part import part_of
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
 from minigpt.pipeline.budget import check_target
+from minigpt.pipeline.conditional import add_conditional, has_conditional
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.delta import make_delta
@@ -32,6 +33,8 @@ from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import State, Workspace, finished
 from minigpt.progress import SILENT, Reporter
+from minigpt.report.page import FILE_NAME as PAGE
+from minigpt.report.page import write_page
 from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.types import PrunePlan
 
@@ -94,9 +97,7 @@ def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildRep
     # A finished build can be read from a folder that cannot be written, and while another process reads it.
     if (result := _whole(run, key)) is None:
         with run.workspace.locked():
-            if (result := _finished(run, key)) is None:
-                _claim(run)
-                return build_one(run, key)
+            return _built(run, key)
     reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
     return result
 
@@ -109,7 +110,37 @@ def _whole(run: Run, key: str) -> BuildReport | None:
     if not (workspace.work / SUMS).exists() or workspace.damage() is not None:
         return None
     _refuse_other(workspace, key)
-    return report.load(workspace.report)
+    result = report.load(workspace.report)
+    return result if _has_all_forms(run, result) else None
+
+
+def _has_all_forms(run: Run, result: BuildReport) -> bool:
+    """Return whether a build has the conditional form, too, if its options ask for one."""
+    return run.options.conditional is None or has_conditional(run, result)
+
+
+def _built(run: Run, key: str) -> BuildReport:
+    """Build what is missing in a folder that is locked, and return the report."""
+    result = _finished(run, key)
+    if result is None:
+        _claim(run)
+        result = build_one(run, key)
+    elif _has_all_forms(run, result):
+        run.reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
+    return result if _has_all_forms(run, result) else _with_conditional(run, result, key)
+
+
+def _with_conditional(run: Run, result: BuildReport, key: str) -> BuildReport:
+    """Add the conditional form to a finished build, and enter it in the catalog again with its new report.
+
+    Meanwhile the folder is not sealed: its report changes, and a killed process must not make that look like damage.
+    """
+    (run.workspace.work / SUMS).unlink(missing_ok=True)
+    result = add_conditional(run, result, *read(run))
+    write_page(result, run.workspace.root / PAGE)
+    run.workspace.seal(key)
+    register_and_slim(run.workspace)
+    return result
 
 
 def build_one(run: Run, key: str) -> BuildReport:

@@ -28,7 +28,7 @@ from minigpt.pipeline.run import (
     save_model,
 )
 from minigpt.pipeline.text import tokenized
-from minigpt.pipeline.workspace import ROUNDS_WORK
+from minigpt.pipeline.workspace import ROUNDS_WORK, State
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import StageReport, TicketRound
 from minigpt.tickets.language import Lesson, early_point, put, take
@@ -104,7 +104,7 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
         path.unlink(missing_ok=True)
     if path.exists() and (report := read_json(path, TicketReport)).key == key:
         return report
-    if path.exists() or run.workspace.report.exists() or run.workspace.is_foreign():
+    if path.exists() or run.workspace.report.exists() or run.workspace.state() is State.FOREIGN:
         raise MiniGPTError(f"{run.workspace.root} holds something else. Choose another --output-dir, or use --force.")
     write_json(run.workspace.marker, {**deciding_options(options), "pattern": pattern, "remaining": share})
     corpora, suite = read(run)

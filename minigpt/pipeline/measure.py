@@ -29,6 +29,7 @@ TITLES = {
     "pruned": "Evaluating the pruned model",
     "healed": "Evaluating the healed model",
     "delta": "Evaluating the delta ticket",
+    "conditional": "Evaluating the conditional form",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
+from minigpt.conditional.kinds import kind_named
 from minigpt.errors import ConfigError, PlanError, UnknownName
 from minigpt.methods import method_named
 from minigpt.planning import Target
@@ -37,12 +38,13 @@ class BuildOptions:
         keep_general: bound on general text, as a multiple of the parent's bits per byte on it.
         online: read the domain's Hub data sets too.
         delta: make a delta ticket instead of pruning: the share of the parent's weights that it may change.
+        conditional: kind of conditional layers to make of the finished model, of `minigpt methods`; None makes none.
         masked: evaluate the method's paper form in memory and write a report without a model.
         force: start over instead of resuming.
 
     Raises:
         ConfigError: there is no domain.
-        UnknownName: there is no such method, kind or dtype.
+        UnknownName: there is no such method, kind, dtype or kind of conditional layer.
         PlanError: there is more than one target, a delta ticket is asked for beside a size, or the method has only a
             paper form and `masked` is off.
     """
@@ -64,6 +66,7 @@ class BuildOptions:
     online: bool = False
     delta: float | None = None
     masked: bool = False
+    conditional: str | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -78,11 +81,21 @@ class BuildOptions:
             raise UnknownName("dtype", self.dtype, DTYPE_BYTES)
         _ = self.target  # refuses two targets
         self._check_delta()
+        self._check_conditional()
         method = method_named(self.method)
         if not (method.ships or self.masked):
             raise PlanError(
                 f"{method.name} makes no model that plain transformers loads; evaluate it with --paper-form."
             )
+
+    def _check_conditional(self) -> None:
+        """Refuse conditional layers of no known kind, or of what is no model."""
+        if self.conditional is None:
+            return
+        kind_named(self.conditional)
+        if self.masked or self.delta is not None:
+            what = "A paper form" if self.masked else "A delta ticket"
+            raise PlanError(f"{what} leaves no model that could become conditional; leave out one of the two.")
 
     def _check_delta(self) -> None:
         """Refuse a share of changed weights that is none, or that contradicts another option."""

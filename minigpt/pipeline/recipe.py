@@ -33,6 +33,7 @@ COMMENTS = {
     "kinds": "Kinds of pruning that are allowed: linear, activation, embedding; null allows everything.",
     "preset": "The amount of work: quick, standard or thorough. `settings` below change it.",
     "keep_general": "Bound on general text, as a multiple of the parent's bits per byte; null sets none.",
+    "conditional": "Conditional layers to make of the model: fff, trees, relu, topk, threshold, or null for none.",
     "dtype": "Type of the saved weights.",
     "seed": "Random seed.",
     "device": "Torch device; auto takes an accelerator if there is one.",
@@ -55,6 +56,7 @@ class BuildRecipe:
     kinds: tuple[str, ...] | None = None
     preset: Literal["quick", "standard", "thorough"] = "quick"
     keep_general: float | None = None
+    conditional: str | None = None
     dtype: str = "bfloat16"
     seed: int = 0
     device: str = "auto"
@@ -98,6 +100,7 @@ def read_recipe(path: Path | str) -> BuildOptions:
         kinds=recipe.kinds,
         delta=recipe.delta,
         keep_general=recipe.keep_general,
+        conditional=recipe.conditional,
         online=recipe.online,
         masked=recipe.paper_form,
     )
@@ -167,6 +170,7 @@ def recipe_text(run: Run) -> str:
         "kinds": None if options.kinds is None else list(options.kinds),
         "preset": options.preset,
         "keep_general": run.settings.keep_general,
+        "conditional": options.conditional,
         "dtype": options.dtype,
         "seed": options.seed,
         "device": options.device,

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from minigpt import assets
-from minigpt.assets.parents import check_ties
+from minigpt.assets.parents import check_ties, is_conditional
 from minigpt.assets.quiet import quiet_transformers
+from minigpt.conditional.folder import load_model
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
+from minigpt.errors import UnsupportedModel
 from minigpt.files import fingerprint, open_to_readers, to_plain
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.methods import method_named
@@ -116,11 +118,14 @@ def resolve_run(
 
 
 def build_key(run: Run) -> str:
-    """Fingerprint everything that decides a build's result; the settings stand for preset and overrides."""
+    """Fingerprint everything that decides a build's model; the settings stand for preset and overrides.
+
+    The conditional form is made of the finished model and has a fingerprint of its own.
+    """
     options = {
         name: value for name, value in deciding_options(run.options).items() if name not in ("preset", "overrides")
     }
-    settings = to_plain(run.settings)
+    settings = {name: value for name, value in to_plain(run.settings).items() if name != "conditional"}
     if run.options.delta is None:
         del settings["delta"]  # builds of before there were delta tickets keep their names
     if ROUNDS not in method_named(run.options.method).needs:
@@ -147,11 +152,18 @@ def deciding_options(options: BuildOptions) -> dict[str, object]:
 
 
 def load_parent(run: Run) -> assets.Parent:
-    """Fetch the parent, convert it if needed, and return it as a plain folder."""
+    """Fetch the parent, convert it if needed, and return it as a plain folder.
+
+    Raises:
+        AssetError: the parent cannot be had.
+        UnsupportedModel: it has conditional layers.
+    """
     with run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
         parent = assets.parent(run.options.base, reporter=run.reporter)
-        check_ties(parent.path)
-        return parent
+    if is_conditional(parent.path):
+        raise UnsupportedModel(f"{parent.path} has conditional layers and cannot be pruned. Give the model beside it.")
+    check_ties(parent.path)
+    return parent
 
 
 def load(run: Run, path: Path, *, training: bool = False) -> Any:
@@ -162,8 +174,7 @@ def load(run: Run, path: Path, *, training: bool = False) -> Any:
     """
     import torch
 
-    dtype = torch.float32 if training else measuring_dtype(run.device)
-    model = assets.load_model(path, dtype=dtype, device=run.device)
+    model = load_model(path, dtype=torch.float32 if training else measuring_dtype(run.device), device=run.device)
     check_window(model, run.settings.heal.window)
     return model
 

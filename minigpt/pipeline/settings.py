@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from minigpt.conditional.settings import ConditionalSettings
 from minigpt.errors import UnknownName
 from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
@@ -135,6 +136,7 @@ class Settings:
         heal: recipe for training the pruned model.
         delta: rounds and training of a delta ticket, where one is made instead of pruning; windows, batches and
             precision are those of `heal`.
+        conditional: settings of the conditional form, which `--conditional` asks for.
     """
 
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
@@ -162,6 +164,8 @@ class Settings:
     )
     delta: DeltaSettings = field(default_factory=DeltaSettings)
 
+    conditional: ConditionalSettings = field(default_factory=ConditionalSettings)
+
     def __post_init__(self) -> None:
         check_ranges(self, {"blend": PART, "keep_general": at_least(0)})
 
@@ -186,6 +190,9 @@ PRESETS: Mapping[str, Settings] = {
             steps=220, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=55
         ),
         delta=DeltaSettings(rounds=2, steps=220, learning_rate=2e-4),
+        conditional=ConditionalSettings(
+            tokens=6144, distill_steps=40, distill_tokens=512, probe_bytes=5_000, steps=80, learning_rate=1.5e-4
+        ),
     ),
     "standard": STANDARD,
     "thorough": replace(

@@ -26,12 +26,14 @@ DONE = "done.json"
 # Marker of a build's folder.
 BUILD = "build.json"
 # Stages that hold weights.
-HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed", "delta")
+HEAVY = ("tuned_first", "tuned", "distilled", "pruned", "healed", "delta", "conditional")
 # Beginning of the names of a delta ticket's rounds.
 ROUND = "delta_"
 # Folders that keep the finished runs of a search, or the rounds of a lottery ticket, until it is over.
 ROUNDS_WORK = "rounds_work"
 LEDGERS = ("tuning_runs", "tuning_long_run", ROUNDS_WORK)
+# Folder of converted layers, a stage for each, until the conditional form is whole.
+LAYERS = "conditional_layers"
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
 # Files of a finished build beside its model, the report last.
@@ -93,6 +95,16 @@ class Workspace:
         return self.root / FOLDER
 
     @property
+    def conditional(self) -> Path:
+        """Folder of the model's conditional form."""
+        return self.root / "conditional"
+
+    @property
+    def products(self) -> tuple[Path, ...]:
+        """Folders that a user keeps, of which a build makes some."""
+        return (self.model, self.ticket, self.conditional)
+
+    @property
     def report(self) -> Path:
         """File of the report."""
         return self.root / "report.json"
@@ -138,7 +150,7 @@ class Workspace:
         with suppress(OSError):  # the folder is another user's
             self.work.chmod(PRIVATE)
         with locks.hold(self.work / LOCK, str(self.root), timeout=PATIENCE):
-            for path in (self.marker, self.model, self.ticket, *(self.root / name for name in RECORDS)):
+            for path in (self.marker, *self.products, *(self.root / name for name in RECORDS)):
                 sweep(path)
             for stale in self.work.glob(".*"):
                 shutil.rmtree(stale, ignore_errors=True)
@@ -157,7 +169,7 @@ class Workspace:
             key: the build's fingerprint.
         """
         records = [name for name in RECORDS if (self.root / name).exists()]
-        products = (path for folder in (self.model, self.ticket) for path in folder.rglob("*") if path.is_file())
+        products = (path for folder in self.products for path in folder.rglob("*") if path.is_file())
         kept = (path for path in products if not integrity.is_prose(path.name))
         names = [*records, *(path.relative_to(self.root).as_posix() for path in kept)]
         integrity.seal(self.root, names=names, key=key, at=self.work / integrity.SUMS)
@@ -178,7 +190,7 @@ class Workspace:
             reason: what is wrong with it.
         """
         (self.work / integrity.SUMS).unlink(missing_ok=True)
-        for path in (self.report, self.model, self.ticket):
+        for path in (self.report, *self.products):
             if path.exists():
                 self.reporter.note(integrity.aside_note(path, reason, integrity.set_aside(path)))
 
@@ -203,7 +215,7 @@ class Workspace:
             (self.work / name / DONE).unlink(missing_ok=True)
             for weights in (self.work / name).rglob("*.safetensors"):
                 weights.unlink()
-        for name in (*TEXTS, *LEDGERS):
+        for name in (*TEXTS, *LEDGERS, LAYERS):
             shutil.rmtree(self.work / name, ignore_errors=True)
         for stale in (*self.work.glob(".*"), *self.work.glob(f"*{integrity.DAMAGED}*")):
             shutil.rmtree(stale, ignore_errors=True)
@@ -216,7 +228,7 @@ class Workspace:
         """
         for finishing in (self.report, self.work / integrity.SUMS, *self.work.glob(f"*/{DONE}")):
             finishing.unlink(missing_ok=True)
-        for product in (self.model, self.ticket):
+        for product in self.products:
             shutil.rmtree(product, ignore_errors=True)
         for name in (*RECORDS, "report.svg", "report.html"):
             (self.root / name).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minigpt.report.compare import Comparison, compare
 from minigpt.report.compare_table import render_comparison
+from minigpt.report.conditional import of_conditional
 from minigpt.report.gate import check_gate, parse_gate
 from minigpt.report.next_steps import next_steps
 from minigpt.report.render import render, svg
@@ -15,6 +16,7 @@ __all__ = [
     "compare",
     "load",
     "next_steps",
+    "of_conditional",
     "parse_gate",
     "render",
     "render_comparison",

@@ -33,7 +33,15 @@ REPEATED = 0.2
 TOO_REPEATED = 0.35
 """Share above which no model is called better on the text."""
 # Stages from the most to the least finished.
-FINAL_STAGES: tuple[StageName, ...] = ("healed", "delta", "pruned", "exported", "parent_tuned", "parent")
+FINAL_STAGES: tuple[StageName, ...] = (
+    "healed",
+    "delta",
+    "pruned",
+    "exported",
+    "conditional",
+    "parent_tuned",
+    "parent",
+)
 
 
 def metric_of(stage: StageReport | None, task: str, metric: str) -> MetricResult | None:

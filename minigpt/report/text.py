@@ -12,6 +12,7 @@ STAGE_TITLES = {
     "parent_distilled": "distilled twin",
     "healed": "specialist",
     "delta": "delta ticket",
+    "conditional": "conditional form",
     "exported": "export",
 }
 # Openings that print as nothing.

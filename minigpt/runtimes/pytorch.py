@@ -12,6 +12,7 @@ import torch
 from minigpt import assets
 from minigpt.assets.parents import model_folder
 from minigpt.assets.quiet import quiet_transformers
+from minigpt.conditional.folder import load_model
 from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
@@ -74,8 +75,8 @@ class TorchRuntime:
 
 
 def load(folder: Path, device: str, *, dtype: torch.dtype | None = None) -> TorchRuntime:
-    """Open a plain model folder; without `dtype` PyTorch computes in fp32."""
-    model = assets.load_model(folder, dtype=dtype or torch.float32, device=device)
+    """Open a plain model folder, or one with conditional layers; without `dtype` PyTorch computes in fp32."""
+    model = load_model(folder, dtype=dtype or torch.float32, device=device)
     return TorchRuntime(model, assets.load_tokenizer(folder), folder=model_folder(folder))
 
 

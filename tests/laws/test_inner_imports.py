@@ -32,6 +32,7 @@ LIBRARIES = {
 # Modules of ours that import others of ours inside functions, and why. The command line does so everywhere: START_UP.
 OWN = {
     "conditional/kernels/ops.py": "Numba, Triton and the C++ tool-chain are optional",
+    "conditional/kernels/rows.py": "numba is optional",
     "corpus/relevance.py": "start-up time: the sentence encoder comes with torch",
     "corpus/sources.py": "start-up time: fetching loads the package index client",
     "evaluation/opening.py": "start-up time: suites take their dev sample without torch",

@@ -39,6 +39,9 @@ CASES: Mapping[str, AnySettings] = {
     "gated threshold": ThresholdSettings(
         hidden_size=HIDDEN, neurons=9, activation="silu", gated=True, t_in=0.4, t_gate=0.3, t_out=0.02, output_bias=True
     ),
+    "gates with a threshold": ThresholdSettings(
+        hidden_size=HIDDEN, neurons=9, activation="silu", gated=True, t_act=0.1, t_out=0.01, input_bias=True
+    ),
 }
 
 
@@ -73,7 +76,7 @@ def _relu(p: Callable[[str], Tensor | None], settings: ReluSettings, x: Tensor) 
 
 
 def _threshold(p: Callable[[str], Tensor | None], settings: ThresholdSettings, x: Tensor) -> Tensor:
-    limits = {name: getattr(settings, name) for name in ("t_in", "t_gate", "t_out")}
+    limits = {name: getattr(settings, name) for name in ("t_in", "t_gate", "t_out", "t_act")}
     names = ("w_in", "b_in", "w_gate", "w_out")
     return reference.threshold_ffn(x, *map(p, names), **limits, activation=settings.activation)
 

@@ -87,7 +87,7 @@ def dot(x: Any, row: Any) -> Any:
 
 
 @compiled
-def _add(total: Any, rows: Any, starts: Any, values: Any, count: int) -> None:
+def add_rows(total: Any, rows: Any, starts: Any, values: Any, count: int) -> None:
     """Add rows, each times its value, four at a time so that the sum is read and written less often."""
     width = total.size
     i = 0
@@ -191,7 +191,7 @@ def _emit(n: Any, w_out: Any, y: Any, tokens: Any, trees: Any, visits: Any, room
         if trees[0] == 0:
             total[:] = 0
         _look_up(n, token, trees, visits, starts, values)
-        _add(total, w_out, starts, values, starts.size)
+        add_rows(total, w_out, starts, values, starts.size)
         if trees[1] == n[TREES]:
             put(y[token * width : (token + 1) * width], total)
 

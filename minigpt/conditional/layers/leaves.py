@@ -16,6 +16,7 @@ Three terms help training:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import ConditionalFFN, Settings, check_common, check_depth, parameter, require
+from minigpt.conditional.kernels.row_weights import RowWeights
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
 from minigpt.conditional.reference import activation_of
 
 # The entropy's gradient is infinite at 0 and 1; the paper's code bounds probabilities by this number.
@@ -120,6 +123,7 @@ class Leaves(ConditionalFFN):
     """
 
     settings: LeafSettings
+    kernel_tokens = MOST_TOKENS
 
     def __init__(self, settings: LeafSettings) -> None:
         super().__init__(settings)
@@ -175,6 +179,20 @@ class Leaves(ConditionalFFN):
         groups = torch.split(x[order], counts.tolist())
         parts = [self._one_leaf(part, index) for part, index in zip(groups, present.tolist(), strict=False)]
         return torch.cat([x[:0], *parts])[torch.argsort(order)]
+
+    def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        weights = RowWeights(
+            w_in=self.w_in,
+            w_out=self.w_out,
+            activation=self.settings.activation,
+            w_gate=self.w_gate,
+            b_in=self.b_in,
+            b_out=self.b_out,
+            w_node=self.w_node,
+            b_node=self.b_node,
+            depth=self.settings.depth,
+        )
+        return prepare(weights, tokens)
 
     def _one_leaf(self, x: Tensor, leaf: int) -> Tensor:
         """Compute one leaf for tokens [B, H]."""

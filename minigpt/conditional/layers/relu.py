@@ -8,6 +8,7 @@ with any activation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import check_common, need_tokens, require, split_rows, with_bias
+from minigpt.conditional.kernels.row_weights import OPEN, RowWeights
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import ACTIVATIONS, hidden_values
 
@@ -58,6 +61,7 @@ class Relu(DenseFFN):
     """Dense layer of which a token needs the neurons whose value is not zero."""
 
     settings: ReluSettings
+    kernel_tokens = MOST_TOKENS
 
     def _training(self, x: Tensor) -> Tensor:
         values = self.values(x)
@@ -75,7 +79,23 @@ class Relu(DenseFFN):
         index = values.detach().abs().topk(self.settings.top_k, dim=-1).indices
         return torch.zeros_like(values).scatter(-1, index, values.gather(-1, index))
 
+    def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        weights = RowWeights(
+            w_in=self.w_in,
+            w_out=self.w_out,
+            activation=self.settings.activation,
+            w_gate=self.w_gate,
+            b_in=self.b_in,
+            b_out=self.b_out,
+            gate_above=0.0 if self._gate_decides() else OPEN,
+            value_above=0.0,
+            top_k=self.settings.top_k or 0,
+        )
+        return prepare(weights, tokens)
+
     def _hard(self, x: Tensor) -> Tensor:
+        if len(x) > MOST_TOKENS:  # together they need nearly all rows, and a dense product reads each once
+            return with_bias(self.values(x) @ self.w_out, self.b_out)
         values = self._sparse_values(x) if self._gate_decides() else self.values(x)
         token, neuron = values.nonzero(as_tuple=True)
         starts = torch.searchsorted(token, torch.arange(x.shape[0], device=x.device))

@@ -1,5 +1,8 @@
 """Training-free thresholds on what the projections of a dense layer read (TEAL, 2408.14690).
 
+A gate has a threshold of its own for what its activation gives out (CATS, 2404.08763): the input row of a neuron whose
+gate is nearly shut is not read.
+
 Each projection ignores inputs whose absolute value is at most a threshold of its own (equation 2), so that the columns
 of its weight that belong to them need not be read. A threshold is the quantile of the absolute inputs on calibration
 text (equation 3): the share of inputs that it silences. The greedy split of a layer's share between its projections is
@@ -8,7 +11,7 @@ algorithm 1 of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +26,8 @@ from minigpt.conditional.base import (
     require,
     with_bias,
 )
+from minigpt.conditional.kernels.row_weights import RowWeights
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import activation_of
 
@@ -37,12 +42,15 @@ class ThresholdSettings(DenseSettings):
         t_in: threshold of what `w_in` reads.
         t_gate: threshold of what `w_gate` reads.
         t_out: threshold of what `w_out` reads: the values of the neurons.
+        t_act: threshold of what the activation makes of a gate: up to it, a neuron counts as zero and its input row
+            need not be read (CATS, 2404.08763, equation 4); -1 for none.
         kind: name of the kind.
     """
 
     t_in: float = 0.0
     t_gate: float = 0.0
     t_out: float = 0.0
+    t_act: float = -1.0
     kind: Literal["threshold"] = "threshold"
 
     def __post_init__(self) -> None:
@@ -51,17 +59,27 @@ class ThresholdSettings(DenseSettings):
         for name in ("t_in", "t_gate", "t_out"):
             value = getattr(self, name)
             require(0 <= value < float("inf"), f"{name}={value} must be a number from 0 up.")
+        require(-1 <= self.t_act < float("inf"), f"t_act={self.t_act} must be a number from 0 up, or -1.")
+        require(self.gated or self.t_act < 0, "t_act needs gated=True; leave it out.")
+
+    @property
+    def reads_columns(self) -> bool:
+        """True if tokens silence columns of the input matrices; else they read rows."""
+        return self.t_in > 0 or self.t_gate > 0
 
 
 class Threshold(DenseFFN):
     """Dense layer whose projections read only inputs above a threshold.
 
-    The input matrices lie in memory by column (their transposes are contiguous), because a token reads columns of them.
+    Where a token reads columns of the input matrices, these lie in memory by column (their transposes are contiguous).
     """
 
     settings: ThresholdSettings
+    kernel_tokens = MOST_TOKENS
 
     def _input_weights(self, neurons: int, hidden: int) -> torch.nn.Parameter:
+        if not self.settings.reads_columns:
+            return super()._input_weights(neurons, hidden)
         return torch.nn.Parameter(torch.empty(hidden, neurons).T)
 
     def _training(self, x: Tensor) -> Tensor:
@@ -74,14 +92,31 @@ class Threshold(DenseFFN):
         scores = functional.linear(_above(x, settings.t_in), self.w_in, self.b_in)
         if self.w_gate is None:
             return act(scores)
-        return act(_above(x, settings.t_gate) @ self.w_gate.T) * scores
+        return _above(act(_above(x, settings.t_gate) @ self.w_gate.T), settings.t_act) * scores
+
+    def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        if self.settings.reads_columns:
+            return None
+        weights = RowWeights(
+            w_in=self.w_in,
+            w_out=self.w_out,
+            activation=self.settings.activation,
+            w_gate=self.w_gate,
+            b_in=self.b_in,
+            b_out=self.b_out,
+            gate_above=self.settings.t_act,
+            value_above=self.settings.t_out,
+        )
+        return prepare(weights, tokens)
 
     def _hard(self, x: Tensor) -> Tensor:
+        if len(x) > MOST_TOKENS:  # together they need nearly all weights, and a dense product reads each once
+            return self._training(x)
         settings, act = self.settings, activation_of(self.settings.activation)
         scores = _read(x, self.w_in.T, settings.t_in)
         scores = scores if self.b_in is None else scores + self.b_in
         gates = None if self.w_gate is None else _read(x, self.w_gate.T, settings.t_gate)
-        values = act(scores) if gates is None else act(gates) * scores
+        values = act(scores) if gates is None else _above(act(gates), settings.t_act) * scores
         out = _read(values, self.w_out, settings.t_out)
         return with_bias(out, self.b_out)
 
@@ -94,9 +129,17 @@ class Threshold(DenseFFN):
     def visited_weights(self, x: Tensor | None = None) -> float:
         """Return the columns and rows that a token reads, in weights."""
         tokens, settings = need_tokens(x, "threshold"), self.settings
-        columns = _count(tokens, settings.t_in)
+        columns = _count(tokens, settings.t_in) * self._open_share(tokens)
         columns += _count(tokens, settings.t_gate) if settings.gated else 0.0
         return columns * settings.neurons + self.visited_neurons(tokens) * settings.hidden_size
+
+    def _open_share(self, x: Tensor) -> float:
+        """Return the share of neurons whose gate is above its threshold, so that their input row is read."""
+        if self.w_gate is None or self.settings.t_act < 0:
+            return 1.0
+        act = activation_of(self.settings.activation)
+        gates = act(_above(x, self.settings.t_gate) @ self.w_gate.T)
+        return _count(gates, self.settings.t_act) / self.settings.neurons
 
 
 def _above(values: Tensor, threshold: float) -> Tensor:
@@ -147,6 +190,19 @@ def thresholds_for(weights: DenseWeights, x: Tensor, shares: Mapping[Projection,
 def threshold_layer(weights: DenseWeights, x: Tensor, shares: Mapping[Projection, float]) -> Threshold:
     """Return a dense layer with thresholds from calibration tokens x [B, H]; arguments as of `thresholds_for`."""
     t_in, t_gate, t_out = thresholds_for(weights, x, shares)
+    return _copied(weights, x, t_in=t_in, t_gate=t_gate, t_out=t_out)
+
+
+def _copied(
+    weights: DenseWeights,
+    x: Tensor,
+    *,
+    t_in: float = 0.0,
+    t_gate: float = 0.0,
+    t_out: float = 0.0,
+    t_act: float = -1.0,
+) -> Threshold:
+    """Return a layer with the weights of a dense one and these thresholds, where x is and in its type."""
     settings = ThresholdSettings(
         hidden_size=weights.hidden_size,
         activation=weights.activation,
@@ -157,6 +213,7 @@ def threshold_layer(weights: DenseWeights, x: Tensor, shares: Mapping[Projection
         t_in=t_in,
         t_gate=t_gate,
         t_out=t_out,
+        t_act=t_act,
     )
     layer = Threshold(settings).to(x.device, x.dtype)
     with torch.no_grad():
@@ -186,3 +243,20 @@ def greedy_shares(weights: DenseWeights, x: Tensor, share: float, *, step: float
         errors = [float((threshold_layer(weights, x, trial)(x) - exact).norm()) for trial in grown]
         shares = grown[errors.index(min(errors))]
     return shares
+
+
+def gate_threshold_layer(weights: DenseWeights, x: Tensor, visited: float) -> Threshold:
+    """Return a dense layer of which tokens read a share of the neurons, those whose gate is open widest (CATS).
+
+    The threshold is the quantile of the activated gates on calibration tokens x [B, H] (2404.08763, section 4); a layer
+    without a gate gets a threshold on its values.
+
+    Args:
+        weights: the dense layer.
+        x: calibration inputs of this layer.
+        visited: share of the neurons that a token is to visit.
+    """
+    act, gated = activation_of(weights.activation), weights.w_gate is not None
+    scores = functional.linear(x, weights.w_in, weights.b_in) if weights.w_gate is None else x @ weights.w_gate.T
+    border = quantile_of(act(scores), 1 - visited)
+    return _copied(weights, x, t_act=border if gated else -1.0, t_out=0.0 if gated else border)

@@ -8,6 +8,7 @@ themselves get no gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ from minigpt.conditional.base import (
     split_rows,
     with_bias,
 )
+from minigpt.conditional.kernels import ops
+from minigpt.conditional.kernels.weights import TreeWeights
 from minigpt.conditional.reference import activation_of
 
 # Weights that one step of the descent gathers at most, so that memory does not grow with the batch.
@@ -120,6 +123,15 @@ class Trees(ConditionalFFN):
     def _hard(self, x: Tensor) -> Tensor:
         size = max(1, _GATHERED // (self.settings.trees * self.settings.hidden_size))
         return with_bias(torch.cat([self._descend(part) for part in split_rows(x, size)]), self.b_out)
+
+    def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        w_in, w_out = self.w_in.detach(), self.w_out.detach()
+        gate, bias = (None if value is None else value.detach() for value in (self.w_gate, self.b_in))
+        weights = TreeWeights(w_in, w_out, self.settings.depth, self.settings.activation, bias, gate)
+        if ops.kernel_for(weights, tokens) == "torch":  # the plain form here takes all trees at once
+            return None
+        compute, b_out = ops.prepare(weights), self.b_out
+        return compute if b_out is None else lambda x: compute(x) + b_out
 
     def _descend(self, x: Tensor) -> Tensor:
         """Sum the outputs of the nodes on each token's paths, level by level: [B, H]."""

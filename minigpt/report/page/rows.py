@@ -160,7 +160,8 @@ def _cell(result: MetricResult | None) -> tuple[str, str]:
 
 def _comparisons(report: BuildReport, ours: MetricResult) -> list[tuple[str, str, str]]:
     """Compare the final model with parent and tuned parent: name, change and verdict."""
-    final, compared = final_stage(report), []
+    final = final_stage(report)
+    compared: list[tuple[str, str, str]] = []
     for name, judge in (("parent", verdict_vs_parent), ("parent_tuned", verdict_vs_tuned)):
         stage = next((stage for stage in report.stages if stage.stage == name), None)
         other = metric_of(stage, ours.task, ours.metric)
