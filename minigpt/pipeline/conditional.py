@@ -17,7 +17,7 @@ from minigpt.conditional.kinds import kind_named
 from minigpt.conditional.swap import put
 from minigpt.evaluation import Suite, load_scores, summarize
 from minigpt.evaluation.part import items_of_part
-from minigpt.files import fingerprint, link, read_json, write_json, write_text
+from minigpt.files import fingerprint, link, open_to_readers, read_json, write_json, write_text
 from minigpt.healing import train
 from minigpt.healing.teacher import teacher_of
 from minigpt.machine import release
@@ -33,7 +33,7 @@ from minigpt.pipeline.controls import Controls, compare_with_controls
 from minigpt.pipeline.measure import SCORES, Measurement, measure
 from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.recipe import RECIPE, recipe_text
-from minigpt.pipeline.run import READABLE, Run, SavedModel, load
+from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.pipeline.text import tokenized, training_text
 from minigpt.report.conditional import START, conditional_note
 from minigpt.results import BuildReport, ConditionalForm, StageReport, Training
@@ -102,8 +102,7 @@ def _heal_and_save(work: Conversion, form: ConditionalForm, folder: Path) -> Non
         model.to(_dtype(run.options.dtype))
         shares = {entry.layer: entry.visited / entry.neurons for entry in form.layers if entry.conditional}
         save_model(model, tokenizer, folder / "model", visited_shares=shares, notes={"kind": work.kind.name})
-        for path in (folder / "model").iterdir():
-            path.chmod(READABLE)
+        open_to_readers(folder / "model")
         write_json(folder / "form.json", form)
         if training is not None:
             write_json(folder / "training.json", training)
