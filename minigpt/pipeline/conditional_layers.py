@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ UNSEEN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What the steps share.
+    """Values that the steps share.
 
     Attributes:
         run: the build.
@@ -83,7 +84,7 @@ def convert_layers(work: Conversion) -> None:
             write_json(folder / "error.json", error)
 
         for index in run.reporter.track(range(count), title="Converting layers", total=count):
-            workspace.stage(f"{LAYERS}/{index}", work.key, lambda folder, index=index: make(index, folder))
+            workspace.stage(f"{LAYERS}/{index}", work.key, partial(make, index))
         inputs.clear()
         release()
 
@@ -158,7 +159,8 @@ def layers_of(work: Conversion, form: ConditionalForm) -> dict[int, ConditionalF
 def _converted(work: Conversion, count: int, dtype: Any) -> tuple[dict[int, ConditionalFFN], dict[int, float]]:
     """Read the converted layers and their errors."""
     folder = work.run.workspace.work / LAYERS
-    layers, errors = {}, {}
+    layers: dict[int, ConditionalFFN] = {}
+    errors = {}
     for index in range(count):
         layers |= store.load(folder / str(index) / "layer", device=work.run.device, dtype=dtype)
         errors[index] = read_json(folder / str(index) / "error.json", float)
