@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import PlanError, UnsupportedModel
 from minigpt.pruning.vocab.tokenizer import ADDED, TrimmedTokenizer
-from minigpt.transformer.arch import ARCHITECTURES
+from minigpt.transformer.families import ARCHITECTURES
 
 # Fields of a config that hold token ids, though their names do not say so.
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids")
