@@ -122,7 +122,7 @@ def plain_file(folder: Path, file: str) -> FileRead:
         lengths = [len(passage.text.encode()) for passage in passages]
         documents, empty, size = documents + bool(lengths), empty + (not lengths), size + sum(lengths)
     kind = kind_of(file)
-    notes = (f"{empty:,} rows without text were left out",) if empty and documents else ()
+    notes = (f"rows left out, because 'text' holds no text: {empty:,}",) if empty and documents else ()
     column = "text" if kind is not None and kind.gives == "table" else ""
     return FileRead(
         file=file, kind=kind.name if kind else "", documents=documents, bytes=size, column=column, notes=notes

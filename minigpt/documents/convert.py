@@ -12,7 +12,7 @@ from typing import Any
 from minigpt.documents.base import Row, Skipped, Source, Table, Unread
 from minigpt.documents.columns import cell_text, flat, text_column
 from minigpt.documents.kinds import Kind, check_packages, kind_of
-from minigpt.documents.scan import Entry, entries, listed
+from minigpt.documents.scan import entries, listed
 from minigpt.errors import first_line
 from minigpt.escaping import valid
 from minigpt.files import atomic_path
@@ -202,7 +202,7 @@ def table_rows(
         without += not rows
         yield from rows
     if without:
-        source.notes.append(f"{without:,} rows without text in {name_of_text!r} were left out")
+        source.notes.append(f"rows left out, because {name_of_text!r} holds no text: {without:,}")
 
 
 def one_row(row: Row, column: str, file: str, name: str, keep: Collection[str]) -> Iterator[dict[str, str]]:
@@ -222,12 +222,3 @@ def reasons(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
     for item in skipped:
         groups.setdefault(item.reason, []).append(item.file)
     return groups
-
-
-def kinds_in(files: Sequence[Entry]) -> dict[str, int]:
-    """Count the files that are read, by kind."""
-    counts: dict[str, int] = {}
-    for entry in files:
-        if not isinstance(entry, Skipped):
-            counts[entry[1].name] = counts.get(entry[1].name, 0) + 1
-    return counts

@@ -68,7 +68,7 @@ def line_rows(source: Source) -> Iterator[Row]:
         except (gzip.BadGzipFile, EOFError):
             raise Unread("damaged: it cannot be unpacked to its end") from None
     if wrong:
-        source.notes.append(f"{wrong:,} lines are no JSON objects and were left out")
+        source.notes.append(f"lines left out, because they are no JSON objects: {wrong:,}")
 
 
 def row_of(line: bytes) -> Row | None:

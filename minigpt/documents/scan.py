@@ -36,12 +36,12 @@ def listed(folder: Path) -> Iterator[Source | Skipped]:
             yield Skipped(file=inside(folder, Path(here, name)) + "/", reason=HIDDEN)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            yield found_file(folder, Path(here, name))
+            yield file_in(folder, Path(here, name))
     for error in problems:
         yield Skipped(file=inside(folder, Path(error.filename)) + "/", reason=f"cannot be opened: {error.strerror}")
 
 
-def found_file(folder: Path, path: Path) -> Source | Skipped:
+def file_in(folder: Path, path: Path) -> Source | Skipped:
     """Return a file as a source, or why it cannot be one."""
     file = inside(folder, path)
     if path.name.startswith("."):
@@ -86,3 +86,13 @@ def inner(member: Source | Skipped, depth: int) -> Iterator[Entry]:
         yield Skipped(file=member.file, reason="empty")
     else:
         yield from opened(member, depth=depth)
+
+
+def census(folder: Path) -> dict[str, int]:
+    """Count the files of a folder by kind; an archive counts as one file, and what is not read as `not read`."""
+    counts: dict[str, int] = {}
+    for item in listed(folder):
+        kind = None if isinstance(item, Skipped) else kind_of(item.file)
+        name = kind.name if kind else "not read"
+        counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))

@@ -75,7 +75,7 @@ def test_encodings_are_recognized(place: Path, written: dict) -> None:
     notes = {item["file"]: item["notes"] for item in written["read"]}
     assert notes["letters/txt-cp1252.txt"] == ["read as cp1252"]
     assert notes["letters/txt-utf8.txt"] == []
-    assert notes["exports/lines.jsonl"] == ["1 lines are no JSON objects and were left out"]
+    assert notes["exports/lines.jsonl"] == ["lines left out, because they are no JSON objects: 1"]
     assert notes["mail/second.eml"][0].startswith("attachments not read: scan.pdf")
 
 

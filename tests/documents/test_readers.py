@@ -159,7 +159,7 @@ def test_other_columns_are_kept_only_if_wanted(tmp_path: Path) -> None:
     reading = convert(tmp_path / "in", tmp_path / "out", keep=("site",))
     rows = [json.loads(line) for line in (tmp_path / "out" / "sub" / "texts.jsonl").read_text().splitlines()]
     assert rows == [{"text": text, "source": "sub/a.csv, row 1", "file": "sub/a.csv", "site": "north"}]
-    assert reading.files[0].notes == ("1 rows without text in 'note' were left out",)
+    assert reading.files[0].notes == ("rows left out, because 'note' holds no text: 1",)
 
 
 def test_the_column_of_text_is_the_named_one_then_text_then_running_text() -> None:
