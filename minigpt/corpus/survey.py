@@ -51,15 +51,14 @@ def survey(domain: DomainConfig) -> Survey:
         CorpusError: A source cannot be read.
     """
     texts: dict[str, list[str]] = {}
-    heldout_declared: set[str] = set()
+    splits: dict[str, set[str]] = {}
     for source in domain.corpus:
         for passage in read_source(source, root=domain.root):
             texts.setdefault(passage.source, []).append(passage.text)
-            if source.split == "heldout":
-                heldout_declared.add(passage.source)
+            splits.setdefault(source.split, set()).add(passage.source)
     documents = ["\n".join(passages) for passages in texts.values()]
     size = sum(len(text.encode()) for text in documents)
-    heldout = len(heldout_declared) or round(Shares().heldout * len(documents))
+    heldout = len(splits.get("heldout", ())) or round(Shares().heldout * len(splits.get("auto", ())))
     return Survey(
         documents=len(documents),
         bytes=size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from email import message_from_bytes, policy
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 
 from minigpt.documents.base import Row, Source, Unread, check_text, paragraphs
 from minigpt.documents.html import main_text
@@ -33,7 +33,7 @@ def read(source: Source) -> Iterator[Row]:
     yield {"text": check_text(paragraphs(text)), "date": date_of(message)}
 
 
-def body_text(body: EmailMessage) -> str:
+def body_text(body: MIMEPart) -> str:
     """Return the text of a mail that its sender wrote."""
     content = str(body.get_content())
     if body.get_content_type() == "text/html":

@@ -26,10 +26,11 @@ def digits(text: str) -> str:
 
 
 def is_phone(text: str) -> bool:
-    """Return True for 7 to 15 digits (ITU-T E.164), with a sign of a phone number, that are no date."""
+    """Return True for 7 to 15 digits (ITU-T E.164) that are no date and no decimal number."""
     number = digits(text)
-    date = re.fullmatch(r"\d{1,4}[./ -]\d{1,2}[./ -]\d{1,4}", text.strip())
-    return 7 <= len(number) <= 15 and not date and (text.lstrip()[0] in "+(0" or bool(re.search(r"\d[-./ ]\d", text)))
+    date = re.fullmatch(r"\(?\d{1,4}[./ -]\d{1,2}[./ -]\d{1,4}", text.strip())
+    decimal = re.search(r"(?<!\d)\d\.\d", text)
+    return 7 <= len(number) <= 15 and not date and not decimal
 
 
 def is_iban(text: str) -> bool:

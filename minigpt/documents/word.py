@@ -39,7 +39,7 @@ def cells(row: Any) -> list[str]:
 
 def element_text(element: Any) -> str:
     """Return the text below an element, with insertions and without deletions that await approval."""
-    parts = []
+    parts: list[str] = []
     for node in element.iter():
         if node.tag in SPACES or (node.tag == f"{W}p" and parts):
             parts.append(" ")

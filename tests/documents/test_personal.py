@@ -39,6 +39,7 @@ def test_one_of_a_kind_is_counted_once_and_as_nothing_else(text: str, kind: str)
         "Version 1.2.3, table 12.34.56, pages 100-120, in 1999 to 2004.",
         "DE89 3704 1044 1532 1130 01 and 4111 1111 1111 1112 have wrong check digits.",
         "The patient 65 years old, case 3 of 12, was born in spring.",
+        "A loss of 0.915 (0.615), 0.762 (0.733-0.786) and 0.1 1.0302; released (2026-11-23).",
         "ISBN and @handle and a@b, 256.300.1.2.",
     ],
 )
