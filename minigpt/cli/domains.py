@@ -62,10 +62,13 @@ def show(session: Session, *, domain: str) -> None:
     Sources with `online: true` are read only with --online.
     """
     from minigpt.domain.config import load_domain, resolved_yaml
+    from minigpt.files import to_plain
 
     definition = load_domain(domain)
     if session.json:
-        session.show(definition, lambda: "")
+        # `root` is where the file lies; the paths in the definition are absolute already.
+        data = {key: value for key, value in to_plain(definition).items() if key != "root"}
+        session.show(data, lambda: "")
     else:
         click.echo(resolved_yaml(definition), nl=False)
 

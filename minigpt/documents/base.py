@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from minigpt.errors import first_line
+
 Row = Mapping[str, Any]
 
 # Largest file that is read whole, in bytes.
@@ -111,3 +113,12 @@ def lines(text: str) -> str:
     """Return a text with its lines stripped and without empty ones."""
     stripped = (re.sub(r"[ \t\xa0]+", " ", line).strip() for line in text.splitlines())
     return "\n".join(line for line in stripped if line)
+
+
+def reason_for(error: Exception) -> str:
+    """Say in a few words why a file could not be read."""
+    if isinstance(error, Unread):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"damaged: {type(error).__name__}: {first_line(error)[:120]}"

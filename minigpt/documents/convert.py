@@ -9,11 +9,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from minigpt.documents.base import Row, Skipped, Source, Table, Unread
+from minigpt.documents.base import Row, Skipped, Source, Table, Unread, reason_for
 from minigpt.documents.columns import cell_text, flat, text_column
 from minigpt.documents.kinds import Kind, check_packages, kind_of
 from minigpt.documents.scan import entries, listed
-from minigpt.errors import first_line
 from minigpt.escaping import valid
 from minigpt.files import atomic_path
 from minigpt.lazy import resolve
@@ -117,7 +116,7 @@ def write_one(entry: tuple[Source, Kind], target: Path, *, column: str | None, k
     """
     source, kind = entry
     top = source.file.partition("/")[0] if "/" in source.file else ""
-    path = target / top / FILE
+    path = target / (f"{top}-folder" if top == FILE else top) / FILE
     path.parent.mkdir(exist_ok=True)
     columns: dict[str, None] = {}
     skipped: list[Skipped] = []
@@ -144,15 +143,6 @@ def write_one(entry: tuple[Source, Kind], target: Path, *, column: str | None, k
         notes=tuple(source.notes),
     )
     return Reading(files=(read,) if documents else (), skipped=tuple(skipped))
-
-
-def reason_for(error: Exception) -> str:
-    """Say in a few words why a file could not be read."""
-    if isinstance(error, Unread):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read: {error.strerror}"
-    return f"damaged: {type(error).__name__}: {first_line(error)[:120]}"
 
 
 def converted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator
 
@@ -20,6 +21,9 @@ def read(source: Source) -> Iterator[Table]:
     text = text_of(source)
     csv.field_size_limit(min(sys.maxsize, 1 << 30))
     delimiter = "\t" if source.file.lower().endswith(".tsv") else delimiter_of(text[:SAMPLE])
+    # Excel names the delimiter in a line of its own.
+    if named := re.match(r"sep=(.)\r?\n", text):
+        delimiter, text = named[1], text[named.end() :]
     yield Table(rows=named_rows(iter(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))))
 
 

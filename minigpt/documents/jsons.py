@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
@@ -11,6 +13,8 @@ from minigpt.documents.encodings import decode, text_of
 from minigpt.parsing import Unreadable, load_json
 
 GZIP = b"\x1f\x8b"
+# Marks of UTF-16, in which a line does not end with the byte of a line end.
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(source: Source) -> Iterator[Table]:
@@ -53,9 +57,11 @@ def line_rows(source: Source) -> Iterator[Row]:
     check_size(source.size, MAX_UNPACKED)
     wrong = size = 0
     with source.opener() as raw:
-        packed = raw.read(2) == GZIP
+        beginning = raw.read(2)
         raw.seek(0)
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if beginning == GZIP else raw
+        if beginning in WIDE:
+            stream = io.BytesIO(text_of(source).encode())
         try:
             while line := stream.readline(MAX_FILE + 1):
                 size += len(line)

@@ -8,7 +8,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
 
 from minigpt.documents.base import Row, Source, Unread, check_text, paragraphs
-from minigpt.documents.html import main_text
+from minigpt.documents.html import whole_text
 
 ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 # The line that programs put before a quoted mail.
@@ -37,7 +37,7 @@ def body_text(body: MIMEPart) -> str:
     """Return the text of a mail that its sender wrote."""
     content = str(body.get_content())
     if body.get_content_type() == "text/html":
-        return main_text(content).replace("\n", "\n\n")
+        return whole_text(content).replace("\n", "\n\n")
     own = re.split(r"^-- $", content.replace("\r\n", "\n"), maxsplit=1, flags=re.MULTILINE)[0]
     return "\n".join(line for line in own.split("\n") if not line.startswith(">") and not BEFORE_QUOTE.match(line))
 

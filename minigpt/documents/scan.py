@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from minigpt.documents.base import Skipped, Source, Unread
+from minigpt.documents.base import Skipped, Source, reason_for
 from minigpt.documents.kinds import Kind, kind_of
 from minigpt.escaping import valid
 from minigpt.lazy import resolve
@@ -72,8 +72,8 @@ def opened(source: Source, *, depth: int) -> Iterator[Entry]:
         try:
             for member in resolve(kind.read)(source):
                 yield from inner(member, depth + 1)
-        except (Unread, OSError) as error:
-            yield Skipped(file=source.file, reason=str(error))
+        except Exception as error:  # libraries raise errors of every kind for a damaged file
+            yield Skipped(file=source.file, reason=reason_for(error))
 
 
 def inner(member: Source | Skipped, depth: int) -> Iterator[Entry]:

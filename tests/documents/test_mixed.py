@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import run
-from tests.support.mixed import READABLE, UNREADABLE, mixed_folder
+from tests.support.mixed import READABLE, UNREADABLE, docx, mixed_folder, prose
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,27 @@ def test_a_named_column_is_taken_everywhere(place: Path, tmp_path: Path, monkeyp
     assert [(item["file"], item["reason"]) for item in made["skipped"]] == [
         ("b.csv", "no column 'title'; there is name, text")
     ]
+
+
+def test_questions_between_documents_stay_questions_and_general_text_is_converted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("t", "g"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.docx").write_bytes(docx([prose(name)]))
+    question = {"question": "Why?", "choices": ["a", "b"], "answer": 0}
+    (tmp_path / "t" / "mcq_exam.jsonl").write_text(json.dumps(question))
+    (tmp_path / "g" / "b.doc").write_bytes(b"x")
+    made = json.loads(run("domains", "new", "x", "--from", "t", "--general", "g", "--json").stdout)
+    assert [item["file"] for item in made["read"]] == ["a.docx"] and made["skipped"] == []
+    assert [item["file"] for item in made["general_read"]] == ["a.docx"]
+    assert [item["file"] for item in made["general_skipped"]] == ["b.doc"]
+    shown = json.loads(run("domains", "show", "x", "--json").stdout)
+    assert [item["name"] for item in shown["questions"]] == ["exam"]
+    assert shown["corpus"][0]["file"] == str(tmp_path / "domains" / "x.texts")
+    assert run("domains", "validate", "x").exit_code == 0
+    assert (tmp_path / "domains" / "x-general.texts" / "texts.jsonl").exists()
 
 
 def test_a_missing_package_is_named_with_its_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,12 @@ import json
 import struct
 import zipfile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from minigpt.documents import archives, base, book, jsons, mail, packages, pdf, plain, scan, sheets, word
+from minigpt.documents import archives, base, book, delimited, jsons, mail, packages, pdf, plain, scan, sheets, word
 from minigpt.documents.base import Skipped, Source, Unread
 from minigpt.documents.columns import text_column
 from minigpt.documents.convert import convert
@@ -216,6 +217,30 @@ def test_locked_and_broken_books_are_refused_and_xml_bombs_do_not_explode() -> N
         list(book.read(source(mixed.zipped({"mimetype": b"x"}))))
     bomb = b'<!DOCTYPE a [<!ENTITY x "boom">]><a>&x;</a>'
     assert "boom" not in (book.parsed(bomb).text or "")
+
+
+def test_a_line_that_names_the_delimiter_and_wide_lines_are_understood() -> None:
+    rows = list(next(delimited.read(source(b"sep=;\r\nid;note\r\n1;One, two\r\n", "a.csv"))).rows)
+    assert rows == [{"id": "1", "note": "One, two"}]
+    wide = source('{"text": "é"}\n{"text": "Ċ"}\n'.encode("utf-16"))
+    assert list(next(jsons.read_lines(wide)).rows) == [{"text": "é"}, {"text": "Ċ"}]
+
+
+def test_no_damage_of_any_kind_stops_the_reading_of_a_folder(tmp_path: Path) -> None:
+    folder = mixed.mixed_folder(tmp_path / "in")
+    draw = Random(0)
+    for path in sorted(folder.rglob("*")):
+        content = bytearray(path.read_bytes()) if path.is_file() else bytearray()
+        for copy in range(2 if content else 0):
+            spoilt = content[: draw.randrange(1, len(content) + 1)] if copy else content[:]
+            for _ in range(8):
+                spoilt[draw.randrange(len(spoilt))] = draw.randrange(256)
+            suffixes = "".join(path.suffixes) or ".txt"
+            path.with_name(f"spoilt{copy}-{path.name.partition('.')[0]}{suffixes}").write_bytes(spoilt)
+    reading = convert(folder, tmp_path / "out")
+    every = {item.relative_to(folder).as_posix() for item in folder.rglob("*") if item.is_file()}
+    said = {item.file.partition(", sheet")[0] for item in (*reading.files, *reading.skipped)}
+    assert {file for file in every if not any(name == file or name.startswith(f"{file}/") for name in said)} == set()
 
 
 def test_files_larger_than_are_read_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
