@@ -46,13 +46,23 @@ def init(
     from minigpt.corpus.newdomain import new_domain, targets
     from minigpt.corpus.survey import survey
     from minigpt.domain.config import load_domain
+    from minigpt.errors import ConfigError
 
     if not (folder and name and yes) and not is_terminal():
         raise click.UsageError("There is no terminal to ask on: give FOLDER, --name and --yes.")
     folder = folder or click.prompt("Folder with your texts", type=FOLDER, err=True)
     show_kinds(folder)
-    name = name or click.prompt("Name of the domain", default=name_for(folder), err=True)
     place = output or Path("domains")
+
+    def usable(answer: str) -> str:
+        """Refuse a name that cannot be used, so that the question is put again."""
+        try:
+            targets(answer, place, general=general is not None)
+        except ConfigError as error:
+            raise click.BadParameter(str(error)) from None
+        return answer
+
+    name = name or click.prompt("Name of the domain", default=name_for(folder), value_proc=usable, err=True)
     path, _ = targets(name, place, general=general is not None)
     if not yes:
         question = f"Write {path}? Text is copied beside it where it has to be converted; your files stay as they are."
@@ -97,6 +107,8 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
 
     from minigpt.cli.ownfiles import reading_lines, size_text
 
+    following = commands(name, written)
+    width = max(map(len, following))
     shares = text.languages
     spoken = ", ".join(f"{code} {100 * share:.0f} %" for code, share in (shares or {}).items() if share >= 0.005)
     if shares is None:
@@ -117,7 +129,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
         f"Enough? {' '.join(text.remarks)}",
         "",
         "Next:",
-        *(f"  {command:<60}# {why}" for command, why in commands(name, written).items()),
+        *(f"  {command:<{width}}  # {why}" for command, why in following.items()),
     )
 
 
@@ -125,7 +137,7 @@ def commands(name: str, written: NewDomain) -> dict[str, str]:
     """Return the commands to run next, with the reason for each."""
     domain = name if written.path == Path("domains") / f"{name}.yaml" else str(written.path)
     return {
-        f"minigpt corpus stats {domain}": "how much text goes where, and how much repeats",
+        f"minigpt corpus stats {domain}": "splits and repeated text",
         f"minigpt build --domain {domain} --plan-only": "what would be removed",
         f"minigpt build --domain {domain} --preset quick": "a first specialist",
         f"minigpt build --domain {domain}": "the real one",

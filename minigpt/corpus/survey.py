@@ -83,7 +83,7 @@ def documents_remark(heldout: int) -> str:
 def size_remark(size: int) -> str:
     """Say what can be learned from so much text."""
     if size < LITTLE:
-        return "There is too little text to learn from; expect a specialist that is worse than its parent. Add text."
+        return "There is too little text to learn from: a specialist may well be worse than its parent. Add text."
     if size < MODEST:
         return "There is little text: training overfits soon and stops at the best step. More text gives better models."
     return "There is enough text to learn from."

@@ -106,7 +106,8 @@ def check_text(text: str) -> str:
 def paragraphs(text: str) -> str:
     """Join the lines of paragraphs, which empty lines separate; each paragraph becomes one line."""
     blocks = re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return "\n".join(joined for block in blocks if (joined := re.sub(r"\s*\n\s*", " ", block).strip()))
+    joined = (" ".join(line.strip() for line in block.split("\n") if line.strip()) for block in blocks)
+    return "\n".join(block for block in joined if block)
 
 
 def lines(text: str) -> str:

@@ -62,7 +62,7 @@ KINDS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
         "dates of birth",
         re.compile(
             r"\b(?:born|date of birth|D\.?O\.?B\.?|geb(?:oren)?\.?(?: am)?|née? le|nacid[oa] el|nat[oa] il)"
-            r"\s*(?:on|:)?\s*"
+            r"\s{0,3}(?:on|:)?\s{0,3}"
             r"(?:\d{1,4}[./ -]\d{1,2}[./ -]\d{1,4}|\d{1,2}\.? [A-Za-zäéû]{3,10} \d{4}|[A-Z][a-z]{2,9} \d{1,2}, \d{4})",
             re.IGNORECASE,
         ),

@@ -54,9 +54,10 @@ def test_options_give_the_answers(folder: Path) -> None:
 
 def test_a_terminal_is_asked_and_personal_data_are_never_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_terminal", lambda: True)
-    result = run("init", input=f"{folder}\n\ny\n")
+    result = run("init", input=f"nowhere\n{folder}\nNo Name\n\ny\n")
     assert result.exit_code == 0, result.output
     words = " ".join(result.output.split())
+    assert "'nowhere' does not exist" in words and "'No Name' cannot name a domain" in words
     assert "holds 1 Word, 1 not read, 120 text." in words
     assert "Name of the domain [ward-5-letters]" in words
     assert "phone numbers: 2,400 in 120 documents" in words

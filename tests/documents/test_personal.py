@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from minigpt.documents import languages as module
@@ -45,6 +47,14 @@ def test_one_of_a_kind_is_counted_once_and_as_nothing_else(text: str, kind: str)
 )
 def test_dates_doses_and_wrong_check_digits_are_no_personal_data(text: str) -> None:
     assert counts_in(text) == {}
+
+
+@pytest.mark.parametrize("part", ["0", "0 ", "+1 - ", "a@b.", "DE89 AAAA ", "Dr. ", "case ", "1-", "born ", "  ", "1."])
+def test_text_that_repeats_one_thing_is_searched_in_linear_time(part: str) -> None:
+    started = time.perf_counter()
+    for text in (part * 10_000, f"born {part * 10_000}", f"patient ID {part * 10_000}"):
+        counts_in(text)
+    assert time.perf_counter() - started < 10  # a pattern that tries every division of a run takes minutes
 
 
 def test_counts_are_of_places_and_of_documents() -> None:
