@@ -125,9 +125,9 @@ def test_a_named_column_is_taken_everywhere(place: Path, tmp_path: Path, monkeyp
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a.csv").write_text("title,text\nFirst,Long text here.\n")
     (tmp_path / "t" / "b.csv").write_text("name,text\nSecond,Other.\n")
-    made = json.loads(run("domains", "new", "x", "--from", "t", "--text-column", "title", "--json").stdout)
-    assert [(item["file"], item["column"]) for item in made["read"]] == [("a.csv", "title")]
-    assert [(item["file"], item["reason"]) for item in made["skipped"]] == [
+    created = json.loads(run("domains", "new", "x", "--from", "t", "--text-column", "title", "--json").stdout)
+    assert [(item["file"], item["column"]) for item in created["read"]] == [("a.csv", "title")]
+    assert [(item["file"], item["reason"]) for item in created["skipped"]] == [
         ("b.csv", "no column 'title'; there is name, text")
     ]
 
@@ -142,10 +142,10 @@ def test_questions_between_documents_stay_questions_and_general_text_is_converte
     question = {"question": "Why?", "choices": ["a", "b"], "answer": 0}
     (tmp_path / "t" / "mcq_exam.jsonl").write_text(json.dumps(question))
     (tmp_path / "g" / "b.doc").write_bytes(b"x")
-    made = json.loads(run("domains", "new", "x", "--from", "t", "--general", "g", "--json").stdout)
-    assert [item["file"] for item in made["read"]] == ["a.docx"] and made["skipped"] == []
-    assert [item["file"] for item in made["general_read"]] == ["a.docx"]
-    assert [item["file"] for item in made["general_skipped"]] == ["b.doc"]
+    created = json.loads(run("domains", "new", "x", "--from", "t", "--general", "g", "--json").stdout)
+    assert [item["file"] for item in created["read"]] == ["a.docx"] and created["skipped"] == []
+    assert [item["file"] for item in created["general_read"]] == ["a.docx"]
+    assert [item["file"] for item in created["general_skipped"]] == ["b.doc"]
     shown = json.loads(run("domains", "show", "x", "--json").stdout)
     assert [item["name"] for item in shown["questions"]] == ["exam"]
     assert shown["corpus"][0]["file"] == str(tmp_path / "domains" / "x.texts")
