@@ -16,6 +16,7 @@ from minigpt.lazy import resolve
 
 # Every command: the "module:function" that runs it, and its line in `minigpt --help`.
 COMMANDS = {
+    "init": ("minigpt.cli.init:init", "Begin with a folder of your own documents."),
     "build": ("minigpt.cli.build:build", "Build a smaller specialist for one or more domains."),
     "eval": ("minigpt.cli.evaluate:evaluate", "Measure any causal model on a domain."),
     "compare": ("minigpt.cli.compare:compare", "Compare reports side by side, and check gates in scripts."),

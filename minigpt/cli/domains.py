@@ -62,10 +62,13 @@ def show(session: Session, *, domain: str) -> None:
     Sources with `online: true` are read only with --online.
     """
     from minigpt.domain.config import load_domain, resolved_yaml
+    from minigpt.files import to_plain
 
     definition = load_domain(domain)
     if session.json:
-        session.show(definition, lambda: "")
+        # `root` is where the file lies; the paths in the definition are absolute already.
+        data = {key: value for key, value in to_plain(definition).items() if key != "root"}
+        session.show(data, lambda: "")
     else:
         click.echo(resolved_yaml(definition), nl=False)
 
@@ -113,6 +116,9 @@ def validate(session: Session, *, domain: str) -> None:
 )
 @click.option("--output", type=click.Path(path_type=Path), help="File or folder to write [domains/NAME.yaml].")
 @click.option(
+    "--text-column", metavar="COLUMN", help="Column of the text in tables [`text`, or else one of running text]."
+)
+@click.option(
     "--group-by",
     metavar="COLUMN",
     help="Column that tells the sources of your texts apart, `folder` for the top-level folders, or `none` "
@@ -127,28 +133,32 @@ def new(
     folder: Path,
     general: Path | None,
     output: Path | None,
+    text_column: str | None,
     group_by: str | None,
     hold_out: str | None,
 ) -> None:
     """Write the definition NAME for your own texts.
 
-    The folder holds .txt, .md, .jsonl and .parquet files, or splits of its own. Where the texts come from four sources
-    or more, one of them is kept apart (`split: other`): the report then shows how a specialist does on sources of the
-    field that it never read.
+    The folder and its subfolders hold text, Markdown, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON, Parquet, mail and
+    EPUB files, zip and tar archives of them, or splits of its own. What is not plain text is converted into a folder
+    beside the definition, and your files stay as they are. A file that cannot be read is listed with the reason.
+
+    Where the texts come from four sources or more, one of them is kept apart (`split: other`): the report then shows
+    how a specialist does on sources of the field that it never read.
     """
+    from minigpt.cli.ownfiles import reading_data, written_text
     from minigpt.corpus.newdomain import Grouped, new_domain
 
-    wishes = Grouped(column=group_by, apart=hold_out)
-    written = new_domain(name, folder, output=output or Path("domains"), general=general, grouped=wishes)
-    data = {
-        "domain": name,
-        "path": str(written.path),
-        "kept_apart": written.apart,
-        "grouped_by": written.grouped_by,
-        "groups": written.groups,
-    }
-    path = written.path
-    session.show(data, lambda: f"Wrote {path}. {written.apart}\nBuild with: minigpt build --domain {path}")
+    written = new_domain(
+        name,
+        folder,
+        output=output or Path("domains"),
+        general=general,
+        grouped=Grouped(column=group_by, apart=hold_out),
+        text_column=text_column,
+        reporter=session.reporter,
+    )
+    session.show(reading_data(name, written), lambda: written_text(written))
 
 
 def overview(definitions: Sequence[DomainConfig]) -> RenderableType:

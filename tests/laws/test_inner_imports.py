@@ -22,8 +22,9 @@ LIBRARIES = {
     ),
     **dict.fromkeys(
         (
-            "bitsandbytes", "liger_kernel", "llama_cpp", "lm_eval", "matplotlib", "onnx", "onnx_ir", "onnxruntime",
-            "onnxruntime_genai", "resource",
+            "bitsandbytes", "charset_normalizer", "docx", "liger_kernel", "llama_cpp", "lm_eval", "lxml", "matplotlib",
+            "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "openpyxl", "pptx", "py3langid", "pypdf",
+            "resiliparse", "resource",
         ),
         OPTIONAL,
     ),

@@ -1,0 +1,105 @@
+"""Text of bytes whose encoding nobody names: marks at the beginning, UTF-8, UTF-16, or else the likeliest code page."""
+
+from __future__ import annotations
+
+import codecs
+
+from minigpt.documents.base import Source, Unread
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# Bytes that are looked at to guess an encoding.
+SAMPLE = 1 << 18
+# Share of zero bytes at every second place from which a text without a mark is UTF-16. Each Latin letter has one.
+ZEROS = 0.3
+# Share of bytes above 127 up to which a text in an unknown code page is taken for a Western one. Accented letters are a
+# tenth of French text; in Greek or Cyrillic code pages nearly every letter is above 127.
+WESTERN = 0.2
+
+
+def text_of(source: Source, named: str = "") -> str:
+    """Read a file as text, and note its encoding unless it is UTF-8.
+
+    Args:
+        source: The file.
+        named: Encoding that the file itself names; it is tried after the marks and UTF-8.
+
+    Raises:
+        Unread: It is too large, or no text.
+    """
+    text, encoding = decode(source.data(), named)
+    if encoding != "utf-8":
+        source.notes.append(f"read as {encoding}")
+    return text
+
+
+def decode(data: bytes, named: str = "") -> tuple[str, str]:
+    """Return the text and the name of its encoding.
+
+    Args:
+        data: The bytes.
+        named: Encoding that the text itself names; it is tried after the marks and UTF-8.
+
+    Raises:
+        Unread: The bytes are no text.
+    """
+    if marked := next((name for mark, name in MARKS if data.startswith(mark)), ""):
+        return data.decode(marked, "replace"), marked.removesuffix("-sig")
+    if b"\0" in data[:SAMPLE]:
+        name = wide(data[:SAMPLE])
+        return data.decode(name, "replace"), name
+    for name in ("utf-8", named):
+        try:
+            return (data.decode(name), name.lower()) if name else guessed(data)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return guessed(data)
+
+
+def wide(sample: bytes) -> str:
+    """Tell UTF-16 without a mark from data that is no text.
+
+    Raises:
+        Unread: It is no text.
+    """
+    half = max(1, len(sample) // 2)
+    if sample[1::2].count(0) / half >= ZEROS > sample[::2].count(0) / half:
+        return "utf-16-le"
+    if sample[::2].count(0) / half >= ZEROS > sample[1::2].count(0) / half:
+        return "utf-16-be"
+    raise Unread("binary data, not text")
+
+
+def guessed(data: bytes) -> tuple[str, str]:
+    """Decode text of an unknown 8-bit or East Asian encoding.
+
+    Raises:
+        Unread: The bytes are no text.
+    """
+    from charset_normalizer import from_bytes
+
+    sample = data[:SAMPLE]
+    matches = from_bytes(sample)
+    best = matches.best()
+    high = sum(byte > 127 for byte in sample) / max(1, len(sample))
+    if best is None and high > WESTERN:
+        raise Unread("binary data, or text in an unknown encoding")
+    # Short Western texts fit many code pages about as well as their own, which is Windows' in nearly all cases.
+    name = best.encoding if best is not None and not (high <= WESTERN and fits(sample, "cp1252")) else "cp1252"
+    if sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in sample) > len(sample) / 100:
+        raise Unread("binary data, not text")
+    return data.decode(name, "replace"), name
+
+
+def fits(sample: bytes, encoding: str) -> bool:
+    """Return True if an encoding has a character for every byte."""
+    try:
+        sample.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True

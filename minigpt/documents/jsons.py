@@ -1,0 +1,86 @@
+"""JSON and JSON Lines: an object is a row."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+from minigpt.documents.base import MAX_FILE, MAX_UNPACKED, Row, Source, Table, Unread, check_size
+from minigpt.documents.encodings import decode, text_of
+from minigpt.parsing import Unreadable, load_json
+
+GZIP = b"\x1f\x8b"
+# Marks of UTF-16, in which a line does not end with the byte of a line end.
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read(source: Source) -> Iterator[Table]:
+    """Yield the table of a JSON file: its list of objects, the longest list of objects in it, or its single object.
+
+    Raises:
+        Unread: It is not JSON, or holds no object.
+    """
+    try:
+        value = load_json(text_of(source))
+    except Unreadable as error:
+        raise Unread(f"damaged: not JSON ({error})") from None
+    rows = objects(value)
+    if not rows:
+        raise Unread("no JSON object in it")
+    yield Table(rows=iter(rows))
+
+
+def objects(value: Any) -> list[Row]:
+    """Return the objects that a JSON document lists."""
+    if isinstance(value, list):
+        return [item for item in value if isinstance(item, dict)]
+    if not isinstance(value, dict):
+        return []
+    lists = [objects(item) for item in value.values() if isinstance(item, list)]
+    return max(lists, key=len, default=[]) or [value]
+
+
+def read_lines(source: Source) -> Iterator[Table]:
+    """Yield the table of a file with one JSON object on each line, also compressed."""
+    yield Table(rows=line_rows(source))
+
+
+def line_rows(source: Source) -> Iterator[Row]:
+    """Yield the objects; lines that are none are counted in a note.
+
+    Raises:
+        Unread: It unpacks to too much, or a line is too long.
+    """
+    check_size(source.size, MAX_UNPACKED)
+    wrong = size = 0
+    with source.opener() as raw:
+        beginning = raw.read(2)
+        raw.seek(0)
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if beginning == GZIP else raw
+        if beginning in WIDE:
+            stream = io.BytesIO(text_of(source).encode())
+        try:
+            while line := stream.readline(MAX_FILE + 1):
+                size += len(line)
+                check_size(len(line), MAX_FILE)
+                check_size(size, MAX_UNPACKED)
+                row = row_of(line)
+                wrong += row is None and bool(line.strip())
+                if row is not None:
+                    yield row
+        except (gzip.BadGzipFile, EOFError):
+            raise Unread("damaged: it cannot be unpacked to its end") from None
+    if wrong:
+        source.notes.append(f"lines left out, because they are no JSON objects: {wrong:,}")
+
+
+def row_of(line: bytes) -> Row | None:
+    """Return the object on a line; None if there is none."""
+    try:
+        value = load_json(decode(line)[0]) if line.strip() else None
+    except (Unreadable, Unread):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,98 @@
+"""Files of a folder and members of its archives, each to be read or with the reason why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from minigpt.documents.base import Skipped, Source, reason_for
+from minigpt.documents.kinds import Kind, kind_of
+from minigpt.escaping import valid
+from minigpt.lazy import resolve
+
+# Archives inside archives are opened to this depth.
+DEEPEST = 3
+UNKNOWN = "not a kind of file that is read"
+HIDDEN = "hidden: its name begins with a dot"
+
+Entry = tuple[Source, Kind] | Skipped
+
+
+def entries(folder: Path) -> Iterator[Entry]:
+    """Yield the files of a folder and its subfolders, and of the archives in them, in the order of their names."""
+    for file in listed(folder):
+        if isinstance(file, Skipped):
+            yield file
+        else:
+            yield from opened(file, depth=0)
+
+
+def listed(folder: Path) -> Iterator[Source | Skipped]:
+    """Yield the files of a folder and its subfolders; hidden, broken and locked ones with the reason."""
+    problems: list[OSError] = []
+    for here, folders, files in os.walk(folder, onerror=problems.append):
+        for name in sorted(name for name in folders if name.startswith(".")):
+            yield Skipped(file=inside(folder, Path(here, name)) + "/", reason=HIDDEN)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            yield file_in(folder, Path(here, name))
+    for error in problems:
+        yield Skipped(file=inside(folder, Path(error.filename)) + "/", reason=f"cannot be opened: {error.strerror}")
+
+
+def file_in(folder: Path, path: Path) -> Source | Skipped:
+    """Return a file as a source, or why it cannot be one."""
+    file = inside(folder, path)
+    if path.name.startswith("."):
+        return Skipped(file=file, reason=HIDDEN)
+    if not path.is_file():
+        return Skipped(file=file, reason="a broken link" if path.is_symlink() else "no ordinary file")
+    size = path.stat().st_size
+    if size == 0:
+        return Skipped(file=file, reason="empty")
+    return Source(file=file, size=size, opener=lambda: path.open("rb"))
+
+
+def inside(folder: Path, path: Path) -> str:
+    """Return the path of a file inside the folder."""
+    return valid(path.relative_to(folder).as_posix())
+
+
+def opened(source: Source, *, depth: int) -> Iterator[Entry]:
+    """Yield a file with its kind, or the members of an archive."""
+    kind = kind_of(source.file)
+    if kind is None:
+        yield Skipped(file=source.file, reason=UNKNOWN)
+    elif kind.gives != "archive":
+        yield source, kind
+    elif depth == DEEPEST:
+        yield Skipped(file=source.file, reason=f"an archive inside {DEEPEST} others")
+    else:
+        try:
+            for member in resolve(kind.read)(source):
+                yield from inner(member, depth + 1)
+        except Exception as error:  # libraries raise errors of every kind for a damaged file
+            yield Skipped(file=source.file, reason=reason_for(error))
+
+
+def inner(member: Source | Skipped, depth: int) -> Iterator[Entry]:
+    """Yield a member of an archive as `opened` does, unless it is left out."""
+    if isinstance(member, Skipped):
+        yield member
+    elif any(part.startswith((".", "__MACOSX")) for part in member.file.split("/")):
+        yield Skipped(file=member.file, reason=HIDDEN)
+    elif not member.size:
+        yield Skipped(file=member.file, reason="empty")
+    else:
+        yield from opened(member, depth=depth)
+
+
+def census(folder: Path) -> dict[str, int]:
+    """Count the files of a folder by kind; an archive counts as one file, and what is not read as `not read`."""
+    counts: dict[str, int] = {}
+    for item in listed(folder):
+        kind = None if isinstance(item, Skipped) else kind_of(item.file)
+        name = kind.name if kind else "not read"
+        counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
