@@ -21,11 +21,11 @@ Healing = Literal["short", "long", "thorough"]
 
 # The part of a cost that is left after healing, by axis. "long" and "thorough" are fitted to healed shapes
 # (docs/results/quality.md). In "long" neurons cost more than bits per byte alone would say, because healing does not
-# bring back the knowledge that is lost with them. The values for KV groups are guesses.
+# bring back the knowledge that is lost with them. The values for KV groups and experts are guesses.
 LEFT_AFTER: Mapping[Healing, Mapping[str, float]] = {
     "short": {axis: 1.0 for axis in AXES},
-    "long": {"vocab": 0.7, "ffn": 0.3, "kv_groups": 0.3, "layers": 0.25},
-    "thorough": {"vocab": 1.0, "ffn": 0.16, "kv_groups": 0.3, "layers": 0.16},
+    "long": {"vocab": 0.7, "ffn": 0.3, "kv_groups": 0.3, "layers": 0.25, "experts": 0.3},
+    "thorough": {"vocab": 1.0, "ffn": 0.16, "kv_groups": 0.3, "layers": 0.16, "experts": 0.3},
 }
 # The largest fraction removed in the shapes that the values above are fitted to, by axis.
 KNOWN_TO: Mapping[Healing, Mapping[str, float]] = {
