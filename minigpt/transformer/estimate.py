@@ -113,5 +113,5 @@ def _layer_weights(config: Any, experts: int) -> int:
     ffn = (len(spec.ffn_rows) + 1) * shape_of(config).intermediate_size
     if spec.experts is not None:
         shared = int(getattr(config, spec.experts.shared)) if spec.experts.shared else 0
-        ffn = experts * ffn + shape_of(config).experts + 3 * shared
+        ffn = experts * ffn + shape_of(config).experts + (3 * shared + 1 if shared else 0)  # router, and gate of shared
     return hidden * (head * (queries + key_values) + ffn)

@@ -35,6 +35,8 @@ def hand_made() -> tuple[Any, WeightNorms]:
         column_sq=torch.tensor([[1.0, 4, 9, 4]]),
         column_mean=torch.tensor([[1.0, 0, 0, 0]]),
         layer_cos=torch.tensor([0.25]),
+        expert_share=torch.zeros(1, 0),
+        expert_loss=torch.zeros(1, 0),
     )
     norms = WeightNorms(
         rows=torch.tensor([[1.0, 1, 1]]),
