@@ -143,7 +143,7 @@ def refuse_experts(model_or_config: Any, work: str) -> None:
     if (spec := arch_of(model_or_config)).experts is not None:
         raise UnsupportedModel(
             f"{work} needs one FFN in each layer, and layers of {spec.name} have experts; choose another method "
-            "(contextual, reap and expert-frequency remove experts) or a parent without experts."
+            "(contextual, reap and expert-frequency remove experts), or a parent without experts."
         )
 
 

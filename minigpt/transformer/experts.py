@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.transformer.arch import arch_of, decoder_layers, experts_of
+from minigpt.transformer.families import ARCHITECTURES
 from minigpt.transformer.specs import ExpertSpec
 
 # Tokens whose experts are measured at once, since the output of every expert of every token is kept meanwhile.
@@ -64,8 +65,9 @@ def _values(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def router_parameters(model: Any) -> list[nn.Parameter]:
-    """List the parameters of all routers; empty if the family has no experts."""
-    spec = arch_of(model).experts
+    """List the parameters of all routers; empty if the family has no experts, or is not in the table."""
+    row = ARCHITECTURES.get(str(getattr(model.config, "model_type", "unknown")))
+    spec = None if row is None else row.experts
     if spec is None:
         return []
     layers = decoder_layers(model)

@@ -162,7 +162,8 @@ def test_overflow_and_unknown_names_are_refused() -> None:
         score("contextual", measured, norms)
     with pytest.raises(UnknownName, match="Did you mean 'contextual'"):
         score("contextal", measured, norms)
-    assert set(FORMULAS) == {"contextual", "linear", "activation", "wanda", "flap", "magnitude", "random"}
+    dense = {"contextual", "linear", "activation", "wanda", "flap", "magnitude", "random"}
+    assert set(FORMULAS) == dense | {"reap", "expert-frequency"}
 
 
 def test_importing_is_cheap() -> None:
