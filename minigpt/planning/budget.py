@@ -59,8 +59,8 @@ class Budget:
         target: parameters to keep.
         costs: parameters of each unit.
         limits: the allowed shapes.
-        slack: how far from the target a method with few axes may end: the parameters of one layer, or of one expert in
-            every layer.
+        slack: how far from the target a method with few axes, or a parent with experts, may end: the parameters of one
+            layer, or of one expert in every layer.
     """
 
     target: int
@@ -109,7 +109,7 @@ def budget_for(
         target=target,
         costs=costs,
         limits=_limits(config, tokenizer, method, allowed_axes(method, kinds, arch_of(config)), settings),
-        slack=0 if method.axes >= arch_of(config).axes else step,
+        slack=0 if method.axes >= arch_of(config).axes and not parent.experts else step,
     )
 
 
