@@ -101,7 +101,7 @@ def measure(router: nn.Module, experts: nn.Module, states: Tensor, count: int) -
         the expert is removed and its tokens go to the next best one.
     """
     sums = {name: torch.zeros(count, device=states.device) for name in ("routed", "gated", "loss")}
-    for part in states.split(CHUNK):
+    for part in torch.split(states, CHUNK):
         routing = route(router, part)
         outputs = expert_outputs(experts, part, routing.indices)
         weights = routing.weights.float()
