@@ -42,7 +42,7 @@ minigpt.build("medical", preset="quick", settings=settings)
 A dash in the columns of a preset means that the setting has no value (`null`), which its description explains. A value
 in **bold** differs between the presets.
 """
-ENTRY = re.compile(r"([a-z_]+(?:, [a-z_]+)*)(?: \([^)]*\))?:\s+(.*)")
+ENTRY = re.compile(r"([a-z_0-9]+(?:, [a-z_0-9]+)*)(?: \([^)]*\))?:\s+(.*)")
 
 
 def described(kind: type) -> dict[str, str]:

@@ -15,6 +15,7 @@ from minigpt.cli.common import Session, examples, standard
         "minigpt compare medical law finance",
         "minigpt compare medical law finance --matrix --output-dir runs/matrix",
         'minigpt compare runs/medical --fail-if "bits_per_byte>1.02x" --fail-if "bits_per_byte@other>1.02x"',
+        "minigpt compare runs/medical runs/medical-half --page compare.html",
         'minigpt compare runs/new runs/old --fail-if "accuracy@glossary<0.4" --json',
     )
 )
@@ -25,6 +26,11 @@ from minigpt.cli.common import Session, examples, standard
     multiple=True,
     metavar="EXPR",
     help="Gate: exit with code 3 if EXPR is true. Repeat for several.",
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the comparison as an HTML page that decides by --fail-if, or by the default gates.",
 )
 @click.option("--matrix", is_flag=True, help="Measure every model on the held-out text of all their domains.")
 @click.option("--limit", type=click.IntRange(min=1), help="With --matrix: most passages of each domain [all].")
@@ -52,6 +58,7 @@ def compare(
     *,
     builds: tuple[str, ...],
     gates: tuple[str, ...],
+    page: Path | None,
     matrix: bool,
     limit: int | None,
     device: str,
@@ -69,8 +76,8 @@ def compare(
     every domain and on general text, as ratios to its parent with paired 95 % intervals.
     """
     if matrix:
-        if gates:
-            raise click.UsageError("--fail-if reads reports and --matrix measures again: give only one of them.")
+        if gates or page:
+            raise click.UsageError("--fail-if and --page read reports, --matrix measures again: give only one of them.")
         from minigpt.sweep.chart import render_matrix
         from minigpt.sweep.matrix import cross_domain
 
@@ -86,6 +93,11 @@ def compare(
     for gate in gates:
         report.parse_gate(gate)
     comparison = report.compare(reports)
+    if page is not None:
+        from minigpt.report.page import write_comparison_page
+
+        write_comparison_page(reports, page, gates)
+        session.reporter.note(f"The page is {page}.")
     session.show(comparison, lambda: report.render_comparison(comparison))
     for gate in gates:
         for sentence in report.check_gate(gate, reports):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minigpt.errors import ConfigError
+from minigpt.ranges import above, at_least, check_ranges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +48,18 @@ class ConditionalSettings:
     learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
-        allowed = {
-            "visited": (0 < self.visited <= 1, "above 0 and at most 1"),
-            "depth": (self.depth is None or 0 <= self.depth <= 20, "from 0 to 20, or null"),
-            "l1": (self.l1 >= 0, "0 or more"),
-            "hardening": (self.hardening >= 0, "0 or more"),
-            "tokens": (self.tokens >= 64, "64 or more"),
-            "distill_steps": (self.distill_steps >= 0, "0 or more"),
-            "distill_tokens": (self.distill_tokens >= 1, "1 or more"),
-            "distill_rate": (self.distill_rate > 0, "above 0"),
-            "probe_bytes": (self.probe_bytes >= 100, "100 or more"),
-            "max_loss": (self.max_loss >= 1, "1 or more"),
-            "steps": (self.steps >= 0, "0 or more"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
+        ranges = {
+            "visited": above(0, 1),
+            "depth": at_least(0, 20),
+            "l1": at_least(0),
+            "hardening": at_least(0),
+            "tokens": at_least(64),
+            "distill_steps": at_least(0),
+            "distill_tokens": at_least(1),
+            "distill_rate": above(0),
+            "probe_bytes": at_least(100),
+            "max_loss": at_least(1),
+            "steps": at_least(0),
+            "learning_rate": above(0),
         }
-        for name, (is_valid, valid_range) in allowed.items():
-            if not is_valid:
-                raise ConfigError(f"conditional.{name} must be {valid_range}, not {getattr(self, name)!r}.")
+        check_ranges(self, ranges, named="conditional.{}")

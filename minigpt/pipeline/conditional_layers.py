@@ -39,7 +39,7 @@ UNSEEN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What the steps share.
+    """Facts that all steps of a conversion share.
 
     Attributes:
         run: the build.

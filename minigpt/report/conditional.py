@@ -36,11 +36,11 @@ def conditional_note(report: BuildReport) -> str:
         f"{START} ({form.kind}) visits {percent(form.visited_share)} of the specialist's feed-forward neurons for a "
         f"token; {_dense_layers(form)}"
     )
-    ours, theirs = (metric_of(one, report.domain, HEADLINE) for one in (stage, dense))
-    if ours is None or theirs is None:
+    ours, of_dense = (metric_of(one, report.domain, HEADLINE) for one in (stage, dense))
+    if ours is None or of_dense is None:
         return f"{text}."
     return (
-        f"{text}. It needs {number(ours.value)} bits per byte on {report.domain}, {ours.value / theirs.value:.3f} of "
+        f"{text}. It needs {number(ours.value)} bits per byte on {report.domain}, {ours.value / of_dense.value:.3f} of "
         "the dense specialist's. `minigpt bench` compares their speed on this machine."
     )
 

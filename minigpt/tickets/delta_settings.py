@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from minigpt.errors import ConfigError
+from minigpt.ranges import SHARE, above, at_least, check_ranges
 
 # How a ticket stores what it changes: new values as they are, or differences in 8 or 4 bits.
 Values = Literal["exact", "int8", "int4"]
@@ -46,13 +46,11 @@ class DeltaSettings:
     values: Values = "exact"
 
     def __post_init__(self) -> None:
-        allowed = {
-            "rounds": (self.rounds >= 1, "1 or more"),
-            "steps": (self.steps >= 0, "0 or more"),
-            "last": (0 < self.last <= 1, "above 0 and at most 1"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "distill": (0 <= self.distill <= 1, "between 0 and 1"),
+        ranges = {
+            "rounds": at_least(1),
+            "steps": at_least(0),
+            "last": above(0, 1),
+            "learning_rate": above(0),
+            "distill": SHARE,
         }
-        for name, (is_valid, valid_range) in allowed.items():
-            if not is_valid:
-                raise ConfigError(f"delta.{name} must be {valid_range}, not {getattr(self, name)!r}.")
+        check_ranges(self, ranges, named="delta.{}")

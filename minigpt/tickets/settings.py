@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minigpt.errors import ConfigError
+from minigpt.ranges import PART, Range, at_least, check_ranges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +37,18 @@ class LotterySettings:
     rewinding: str = "weights"
 
     def __post_init__(self) -> None:
-        allowed = {
-            "rounds": (self.rounds >= 1, "1 or more"),
-            "steps": (self.steps is None or self.steps >= 0, "0 or more, or null"),
-            "share": (0 < self.share < 1, "above 0 and below 1"),
-            "layer_share": (0 <= self.layer_share < 1, "0 or more and below 1"),
-            "rewind": (self.rewind >= 0, "0 or more"),
-            "rewinding": (self.rewinding in ("weights", "rate"), "weights or rate"),
-            "criterion": (self.criterion != "lottery", "another method than lottery"),
+        ranges = {
+            "rounds": at_least(1),
+            "steps": at_least(0),
+            "share": Range(low=0, high=1, above=True, below=True),
+            "layer_share": PART,
+            "rewind": at_least(0),
         }
-        for name, (is_valid, valid) in allowed.items():
-            if not is_valid:
-                raise ConfigError(f"lottery.{name} must be {valid}, not {getattr(self, name)!r}.")
+        check_ranges(self, ranges, named="lottery.{}")
+        if self.rewinding not in ("weights", "rate"):
+            raise ConfigError(f"lottery.rewinding must be weights or rate, not {self.rewinding!r}.")
+        if self.criterion == "lottery":
+            raise ConfigError(f"lottery.criterion must be another method than lottery, not {self.criterion!r}.")
 
     def steps_of(self, healing: int) -> int:
         """Return the steps of each round's training, given those of healing."""

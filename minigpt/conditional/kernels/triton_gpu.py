@@ -18,6 +18,11 @@ from minigpt.errors import ConfigError
 Form = Literal["auto", "walk", "group"]
 # Fewer tokens than this walk: sorting takes several launches.
 GROUP_FROM = 256
+# Rows that the tokens' paths must have for each row of the trees, so that grouping pays: where walking finds its rows
+# in the second-level cache, and where it reads them from memory (docs/results/conditional.md).
+_READS_CACHED, _READS = 32, 4
+# Trees up to this multiple of the second-level cache are mostly read from it, because their upper rows are read most.
+_CACHED = 2
 # Programs up to this number leave multiprocessors idle, so that reading more rows than needed costs little.
 _FEW = 264
 # Numbers of rows that a program has on the way at once.
@@ -121,12 +126,20 @@ def runs_on(device: str) -> bool:
 def grouped(weights: TreeWeights, x: Tensor) -> bool:
     """Say whether tokens are grouped.
 
-    Walking reads the rows of each token's path; grouping reads about all rows once, so it pays from where the paths
-    have twice as many rows as the trees. In fp32 the matrix units would round decisions, and without them the rows off
-    the path cost more than they save.
+    Walking reads the rows of each token's path; grouping reads about all rows once, in several launches, so it pays
+    from where the paths have many times as many rows as the trees. In fp32 the matrix units would round decisions, and
+    without them the rows off the path cost more than they save.
     """
-    enough = len(x) >= GROUP_FROM and len(x) * weights.levels >= 2 * weights.nodes
-    return enough and x.dtype == torch.bfloat16
+    if len(x) < GROUP_FROM or x.dtype != torch.bfloat16:
+        return False
+    size = sum(tensor.nbytes for tensor in (weights.w_in, weights.w_gate, weights.w_out) if tensor is not None)
+    reads = _READS_CACHED if size <= _CACHED * _second_level_cache(x.device) else _READS
+    return len(x) * weights.levels >= reads * weights.nodes
+
+
+def _second_level_cache(device: torch.device) -> int:
+    """Return the bytes of a GPU's second-level cache; that of an A100 where there is no GPU."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 40 * 2**20
 
 
 def _all(visits: Visits) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import PlanError, UnsupportedModel
 from minigpt.pruning.vocab.tokenizer import ADDED, TrimmedTokenizer
+from minigpt.transformer.families import ARCHITECTURES
 
 # Fields of a config that hold token ids, though their names do not say so.
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids")
@@ -64,9 +65,17 @@ def _refuse_other_tables(model: Any, embedding: nn.Module, rows: int) -> None:
     Raises:
         UnsupportedModel: there is one.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and module is not embedding and module.num_embeddings == rows:
-            raise UnsupportedModel(f"{name} is a second table of token rows; keep the vocabulary of this architecture.")
+    spec = ARCHITECTURES.get(str(getattr(model.config, "model_type", "")))
+    positions = 0 if spec is None or spec.positions is None else 1  # a table that may happen to have as many rows
+    others = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and module is not embedding and module.num_embeddings == rows
+    ]
+    if len(others) > positions:
+        raise UnsupportedModel(
+            f"{others[0]} is a second table of token rows; keep the vocabulary of this architecture."
+        )
 
 
 def _replace(module: Any, name: str, trimmed: TrimmedTokenizer, size: int) -> None:

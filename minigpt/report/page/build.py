@@ -46,12 +46,12 @@ def render_page(report: BuildReport, gates: Sequence[str] = ()) -> str:
         report: Report of the build.
         gates: What the decision rests on, see :func:`minigpt.report.decision.decide`.
     """
-    return _environment().get_template("page.html.j2").render(_values(report, gates))
+    return environment().get_template("page.html.j2").render(_values(report, gates))
 
 
 @cache
-def _environment() -> Environment:
-    """Make the environment of the template, which escapes all text of the report."""
+def environment() -> Environment:
+    """Make the environment of the templates, which escape all text of the reports."""
     environment = Environment(
         loader=PackageLoader("minigpt.report", "page"),
         autoescape=True,

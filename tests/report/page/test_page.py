@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minigpt.report.page import render_page, write_page
+from minigpt.report.page import render_comparison_page, render_page, write_comparison_page, write_page
 from minigpt.report.page.charts import Ratio, curve, kept_columns, scale_of, span
 from minigpt.report.page.rows import ratio_rows
 from minigpt.results import BuildReport
@@ -140,3 +140,12 @@ def test_it_is_written_beside_the_report_and_is_small(tmp_path: Path) -> None:
 def test_the_decision_follows_the_gates() -> None:
     assert "Do not ship" in render_page(make_report(), ["bits_per_byte>0.1x"])
     assert ">Ship<" in render_page(make_report(), ["bits_per_byte>9x"]).replace("</b>", "<")
+
+
+def test_the_page_of_several_models_is_whole_and_names_them_all(tmp_path: Path) -> None:
+    reports = [("first", make_report()), (HOSTILE, hostile_report())]
+    page = parse(render_comparison_page(reports))
+    assert not {"script", "iframe", "link", "img", "object"} & set(page.tags)
+    assert "first: " in page.text and 'alert("x")' in page.text
+    write_comparison_page(reports, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text("utf-8").startswith("<!doctype html>")
