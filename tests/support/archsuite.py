@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.transformer.arch import ARCHITECTURES, legal_kv_groups, shape_of
+from minigpt.transformer.arch import legal_kv_groups, shape_of
 from minigpt.transformer.batches import Batch
+from minigpt.transformer.families import ARCHITECTURES
 from minigpt.types import PrunePlan
 from tests.support.tiny import tiny_model
 

@@ -17,6 +17,7 @@ from minigpt.pruning.apply import apply_plan, mask_plan
 from minigpt.transformer import arch, stats
 from minigpt.transformer.batches import Batch, run_decoder
 from minigpt.transformer.experts import expert_outputs, expert_spec, route, router_parameters
+from minigpt.transformer.families import ARCHITECTURES
 from minigpt.types import PrunePlan
 from tests.support.archsuite import DENSE, EXPERTS, keep_all, logits, model_of, random_batch, some_plan
 
@@ -180,7 +181,7 @@ def test_plans_of_dense_families_name_no_experts() -> None:
     with pytest.raises(PlanError, match="experts must be ascending"):
         apply_plan(model, replace(plan, experts=((0,),) * 3))
     for family in DENSE:
-        assert arch.ARCHITECTURES[family].axes == {"vocab", "ffn", "kv_groups", "layers"}
+        assert ARCHITECTURES[family].axes == {"vocab", "ffn", "kv_groups", "layers"}
 
 
 def test_the_shared_expert_is_kept() -> None:
