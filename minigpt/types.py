@@ -11,7 +11,7 @@ from typing import Literal
 
 Ints = tuple[int, ...]
 Split = Literal["calibration", "train", "dev", "heldout", "other"]
-AXES = ("vocab", "ffn", "kv_groups", "layers")
+AXES = ("vocab", "ffn", "experts", "kv_groups", "layers")
 """The axes that a plan can cut: tokens, FFN neurons, KV groups with their query heads, and whole layers."""
 PruneKind = Literal["linear", "activation", "embedding", "layers"]
 
@@ -134,12 +134,14 @@ class Shape:
         intermediate_size: Number of FFN neurons in a layer.
         kv_groups: Number of key/value heads in a layer.
         vocab_size: Number of rows of the embedding.
+        experts: Number of experts in a layer; 0 if layers have one FFN each.
     """
 
     layers: int
     intermediate_size: int
     kv_groups: int
     vocab_size: int
+    experts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,7 @@ class PrunePlan:
         sensitivity: Description of the sensitivity that divided the budget among the axes.
         fingerprints: Hashes of the plan's inputs, by name.
         merges: Merges of layers, in order, each (host, folded, ...) in parent indices; only the host is kept.
+        experts: Experts that are kept, one tuple for each kept layer; empty if all stay or the family has none.
     """
 
     base_model: str
@@ -179,3 +182,4 @@ class PrunePlan:
     sensitivity: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     merges: tuple[Ints, ...] = ()
+    experts: tuple[Ints, ...] = ()

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from minigpt.results import BuildReport, Coverage
 
 # Axes of a plan in plain words.
-AXIS_NAMES = {"ffn": "neurons", "kv_groups": "KV groups", "layers": "whole layers", "vocab": "vocabulary"}
+AXIS_NAMES = {
+    "ffn": "neurons",
+    "experts": "experts",
+    "kv_groups": "KV groups",
+    "layers": "whole layers",
+    "vocab": "vocabulary",
+}
 
 
 @click.command(
@@ -70,7 +76,7 @@ AXIS_NAMES = {"ffn": "neurons", "kv_groups": "KV groups", "layers": "whole layer
 )
 @click.option(
     "--kinds",
-    type=Names("linear", "activation", "embedding"),
+    type=Names("linear", "activation", "embedding", "experts"),
     help="Kinds of pruning that are allowed [all, and whole layers].",
 )
 @click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder to write [runs/DOMAIN].")
@@ -185,6 +191,7 @@ def outline(plan: PlanSummary) -> RenderableType:
         f" ({percent(plan.parameters_after / plan.parameters_before)} kept)",
         "layers": f"{plan.layers} (without {gone})" if gone else plan.layers,
         "FFN width": f"{plan.intermediate_size:,}",
+        **({"experts": plan.experts} if plan.experts is not None else {}),
         "KV groups": plan.kv_groups,
         "vocabulary": "untouched" if plan.tokens is None else f"{plan.tokens:,}",
     }

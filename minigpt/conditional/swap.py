@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from minigpt.conditional.base import ConditionalFFN, DenseWeights
 from minigpt.conditional.reference import ACTIVATIONS
 from minigpt.errors import ConfigError, UnsupportedModel
+from minigpt.transformer.arch import refuse_experts
 from minigpt.transformer.families import ARCHITECTURES
 from minigpt.transformer.fused import separate_projections
 
@@ -63,12 +64,13 @@ def ffn_paths(model: Any) -> FFNPaths:
     """Return where a model's feed-forward layers are.
 
     Raises:
-        UnsupportedModel: the family is in neither table.
+        UnsupportedModel: the family is in neither table, or its layers have experts.
     """
     model_type = str(getattr(model.config, "model_type", "unknown"))
     if model_type in _OTHERS:
         return _OTHERS[model_type]
     if spec := ARCHITECTURES.get(model_type):
+        refuse_experts(model, "Making layers conditional")
         paths = FFNPaths(layers=spec.layers, rows=spec.ffn_rows, columns=spec.ffn_columns, replaced=spec.ffn_module)
         # Where the FFN has no module of its own, its first projection makes room, and the others pass on.
         bypassed = (spec.ffn_activation, spec.ffn_columns)

@@ -11,12 +11,16 @@ from dataclasses import asdict, dataclass
 from minigpt.exporting.gguf_arch import FAMILIES as GGUF
 from minigpt.transformer.families import ARCHITECTURES, ArchSpec
 
+# Why neurons stay where layers have experts.
+INSIDE = "the neurons inside of experts stay; experts are removed whole"
 # What can be done with a model, in the order of the columns.
 COLUMNS = ("ffn", "heads", "layers", "vocabulary", "experts", "repair", "heal", "onnx", "gguf", "onnx-genai")
 # Families that ONNX Runtime GenAI's builder writes.
 GENAI = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3"})
 # Families whose layers all have sliding windows, or some by default, which the exporter of transformers cannot trace.
 WINDOWED = frozenset({"mistral", "gemma2", "gemma3_text", "ministral", "olmo3", "exaone4", "cohere2"})
+# Families that the exporter of transformers fails on for other reasons.
+UNTRACED = frozenset({"gpt_oss"})
 # Parents with real weights that builds were measured with.
 REAL_WEIGHTS: Mapping[str, str] = {
     "llama": "SmolLM2-135M-Instruct",
@@ -67,11 +71,11 @@ def row(spec: ArchSpec) -> Support:
     """Compute the row of one family."""
     yes = Cell(state="yes")
     cells = {
-        "ffn": yes,
+        "ffn": yes if spec.experts is None else Cell(state="refused", note=INSIDE),
         "heads": _heads(spec),
         "layers": yes,
         "vocabulary": Cell(state="yes", note="with a BPE tokenizer; other kinds keep their vocabulary"),
-        "experts": Cell(state="none", note="the family has no experts"),
+        "experts": _experts(spec),
         "repair": _repair(spec),
         "heal": yes,
         "onnx": _onnx(spec),
@@ -84,6 +88,15 @@ def row(spec: ArchSpec) -> Support:
         cells={name: cells[name] for name in COLUMNS},
         real_weights=REAL_WEIGHTS.get(spec.name, ""),
     )
+
+
+def _experts(spec: ArchSpec) -> Cell:
+    """Say which experts of a family can be removed."""
+    if spec.experts is None:
+        return Cell(state="none", note="the family has no experts")
+    if spec.experts.shared:
+        return Cell(state="yes", note="as many in each layer, enough for every token; the shared expert is kept")
+    return Cell(state="yes", note="as many in each layer, enough for every token")
 
 
 def _heads(spec: ArchSpec) -> Cell:
@@ -99,6 +112,8 @@ def _heads(spec: ArchSpec) -> Cell:
 
 def _repair(spec: ArchSpec) -> Cell:
     """Say what the repair of a family is fitted to."""
+    if spec.experts is not None:
+        return Cell(state="yes", note="fits attention's output projections; the experts that are kept stay as they are")
     if spec.norms_after:
         return Cell(state="yes", note="fits the outputs of the projections: norms stand behind them")
     return Cell(state="yes", note="fits the residual stream")
@@ -108,6 +123,8 @@ def _onnx(spec: ArchSpec) -> Cell:
     """Say whether a family can be written as a plain ONNX graph."""
     if spec.name in WINDOWED:
         return Cell(state="refused", note="transformers' exporter cannot trace sliding windows")
+    if spec.name in UNTRACED:
+        return Cell(state="refused", note="transformers' exporter cannot trace the family")
     return Cell(state="yes")
 
 

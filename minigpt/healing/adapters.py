@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from minigpt.healing.recipe import FFN, Recipe
 from minigpt.machine import has_fast_bf16
 from minigpt.transformer import nf4
-from minigpt.transformer.arch import arch_of
+from minigpt.transformer.arch import arch_of, refuse_experts
+from minigpt.transformer.experts import router_parameters
 
 
 @contextmanager
@@ -39,9 +40,14 @@ def trainable(model: Any, recipe: Recipe) -> Iterator[Any]:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     if recipe.adapter == "full":
+        routers = router_parameters(model) if recipe.router == "frozen" else []
         try:
+            for parameter in routers:
+                parameter.requires_grad_(False)
             yield model
         finally:
+            for parameter in routers:
+                parameter.requires_grad_(True)
             model.eval()
         return
     with _four_bit_base(model, recipe) as dense_layers:
@@ -114,6 +120,7 @@ def _target_modules(model: Any, targets: str) -> str | list[str]:
     """Return the adapted modules as peft takes them; "ffn" becomes the family's FFN projections."""
     if targets != FFN:
         return targets
+    refuse_experts(model, "An adapter of the FFN projections")
     spec = arch_of(model)
     stored = dict.fromkeys(spec.stored(path) for path in (*spec.ffn_rows, spec.ffn_columns))
     return [path.rpartition(".")[2] for path in stored]

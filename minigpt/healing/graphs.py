@@ -25,7 +25,7 @@ from minigpt.healing.memory import TeacherMemory, build_memory, memory_pays_off
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import SILENT, Reporter
-from minigpt.transformer.arch import head_dim
+from minigpt.transformer.arch import has_fixed_work, head_dim
 from minigpt.transformer.logits import logits_at
 
 # Sentence for the user about what a captured step needs.
@@ -196,6 +196,7 @@ def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:
         and not conditional_layers(model)  # their penalties are added to the loss outside of a graph
         and recipe.precision != "fp32"
         and (window is None or window >= recipe.window)
+        and has_fixed_work(config)
         and getattr(config, "attn_logit_softcapping", None) is None
         and not getattr(config, "attention_dropout", 0.0)
         and has_packed_attention(head_dim(config), device)

@@ -82,6 +82,8 @@ class Recipe:
             share counters overfitting.
         targets: Modules that get adapters, in the form that peft takes them, or "ffn" for the FFN projections of the
             family.
+        router: Routers of models with experts: "trained" with the other weights, or "frozen", so that tokens are routed
+            by the weights that the router began with.
         weight_decay: Share of each weight, times the learning rate, that every step takes off; a larger value holds the
             weights closer to zero.
         optimizer: Rule of the steps: "adamw", or "muon" for the matrices of the decoder layers with AdamW for the rest;
@@ -114,6 +116,7 @@ class Recipe:
     alpha: float | None = None
     dropout: float = 0.05
     targets: str = "all-linear"
+    router: Literal["trained", "frozen"] = "trained"
     weight_decay: float = 0.0
     optimizer: Literal["adamw", "muon"] = "adamw"
     clip: float = 1.0
@@ -149,6 +152,7 @@ class Recipe:
         kinds = {"full": "all weights", "lora": f"LoRA rank {self.rank}", "qlora": f"QLoRA (NF4) rank {self.rank}"}
         on_ffn = self.adapter != "full" and self.targets == FFN
         weights = kinds[self.adapter] + (f" on {self.targets}" if on_ffn else "")
+        weights += ", routers frozen" if self.router == "frozen" else ""
         loss = "cross-entropy"
         if self.distill:
             loss = f"{self.distill:g} KL to the teacher + {1 - self.distill:g} cross-entropy"

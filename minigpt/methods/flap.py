@@ -23,6 +23,7 @@ from minigpt.transformer.arch import (
     head_dim,
     heads_per_group,
     parameters_of,
+    refuse_experts,
     unit_costs,
 )
 from minigpt.transformer.families import ArchSpec
@@ -32,6 +33,7 @@ from minigpt.types import PrunePlan
 
 def with_biases(config: Any) -> Any:
     """Copy a config and switch on the biases that compensation needs, as far as the family has them."""
+    refuse_experts(config, "Method flap")
     config = deepcopy(config)
     _enable_biases(config)
     return config

@@ -7,6 +7,7 @@ layers in effect (docs/results/methods.md).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from minigpt.errors import ConfigError
@@ -40,6 +41,9 @@ def contextual(material: Material) -> Scores:
         ffn=contrasted(domain.ffn, general.ffn, material.contrast),
         kv_groups=contrasted(domain.kv_groups, general.kv_groups, material.contrast),
         layers=contrasted(domain.layers, general.layers, material.contrast),
+        experts=contrasted(
+            experts_loss(material.statistics), experts_loss(material.general_statistics), material.contrast
+        ),
     )
 
 
@@ -51,7 +55,12 @@ def _contextual(statistics: ActivationStats, norms: WeightNorms, kinds: frozense
         ffn = ffn_activation(statistics)
     else:
         ffn = ffn_contribution(statistics, norms)
-    return Scores(ffn=ffn, kv_groups=groups_contribution(statistics, norms), layers=statistics.layer_cos)
+    return Scores(
+        ffn=ffn,
+        kv_groups=groups_contribution(statistics, norms),
+        layers=statistics.layer_cos,
+        experts=experts_loss(statistics),
+    )
 
 
 def linear(material: Material) -> Scores:
@@ -109,7 +118,35 @@ def random(material: Material) -> Scores:
         ffn=torch.rand(norms.down.shape, generator=generator),
         kv_groups=torch.rand(norms.group.shape, generator=generator),
         layers=torch.rand(norms.down.shape[0], generator=generator),
+        experts=torch.rand(material.statistics.expert_share.shape, generator=generator),
     )
+
+
+def reap(material: Material) -> Scores:
+    """Score experts by REAP: mean of router weight x norm of the output over the tokens that go to the expert.
+
+    S_j = 1 / |X_j| x sum over x in X_j of g_j(x) x ||f_j(x)||_2 (Lasby et al. 2025, arXiv 2510.13999).
+    """
+    return _experts(material, material.statistics.expert_gated)
+
+
+def expert_frequency(material: Material) -> Scores:
+    """Score experts by the share of tokens that the router sends to them: a baseline."""
+    return _experts(material, material.statistics.expert_share)
+
+
+def _experts(material: Material, scores: Tensor) -> Scores:
+    """Score experts, and everything else as the default method does."""
+    return replace(_contextual(material.statistics, material.norms, material.kinds), experts=scores)
+
+
+def experts_loss(statistics: ActivationStats) -> Tensor:
+    """Score experts by the root of the reconstruction loss that removing one alone causes, [L, E].
+
+    It holds how often the domain's text goes to an expert, with which weight, what the expert gives, and how well the
+    next best expert stands in for it.
+    """
+    return statistics.expert_loss.sqrt()
 
 
 def ffn_linear(statistics: ActivationStats) -> Tensor:
@@ -165,6 +202,8 @@ def contrasted(domain: Tensor, general: Tensor, factor: float) -> Tensor:
         general: importance for general text, of the same shape.
         factor: weight of general text; with 0 the order is that of the domain alone.
     """
+    if not domain.numel():
+        return domain
     if domain.ndim == 1:
         return contrasted(domain[None], general[None], factor)[0]
     return standardized(domain) - factor * standardized(general)

@@ -22,6 +22,7 @@ from minigpt.transformer.arch import (
     head_dim,
     heads_per_group,
     parameters_of,
+    refuse_experts,
     shape_of,
     unit_costs,
 )
@@ -40,6 +41,7 @@ def taylor(material: Material) -> Scores:
     g is the gradient of the mean loss over the whole calibration text. A neuron owns its rows of gate and up and its
     column of down; a KV group owns its rows of q, k and v and its columns of o. A layer scores the sum of its units.
     """
+    refuse_experts(material.model, "Method llm-pruner")
     products = gradient_products(material.model, material.batches)
     config, spec = material.model.config, arch_of(material.model)
     head, ratio, groups = head_dim(config), heads_per_group(config), shape_of(config).kv_groups

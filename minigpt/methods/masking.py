@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.pruning.slicing import linear
-from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
+from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, refuse_experts
 from minigpt.transformer.fused import separate_projections
 
 
@@ -39,6 +39,7 @@ def mask_units(model: Any, groups: Tensor, neurons: Tensor) -> None:
         groups: KV groups that each layer keeps, bool [L, G].
         neurons: neurons that each layer keeps, bool [L, I].
     """
+    refuse_experts(model, "The paper form")
     spec, width = arch_of(model), head_dim(model.config) * heads_per_group(model.config)
     with separate_projections(model), torch.no_grad():
         for index, layer in enumerate(decoder_layers(model)):

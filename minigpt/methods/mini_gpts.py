@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from minigpt.errors import CorpusError
 from minigpt.methods.material import Material, PaperForm
 from minigpt.methods.scores import Scores
-from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
+from minigpt.transformer.arch import arch_of, decoder_layers, refuse_experts, shape_of
 from minigpt.transformer.batches import Batch, run_decoder
 from minigpt.transformer.fused import separate_projections
 
@@ -66,6 +66,7 @@ def observe(model: Any, batches: Iterable[Batch]) -> Observed:
     Raises:
         CorpusError: the batches hold no text.
     """
+    refuse_experts(model, "Method mini-gpt")
     head, sums = model.get_output_embeddings(), _Sums()
     training = model.training
     model.eval()

@@ -30,10 +30,12 @@ def weight_norms(model: Any) -> WeightNorms:
                 norm: Tensor = layer.get_submodule(path).weight.float().abs().sum(0).cpu()
                 return norm
 
-            rows.append(torch.stack([squares(path, 1) for path in spec.ffn_rows]).sum(0))
-            down.append(squares(spec.ffn_columns, 0))
+            whole = spec.experts is not None  # neurons inside of experts stay: nothing is known of them
+            zeros = torch.zeros(shape.intermediate_size)
+            rows.append(zeros if whole else torch.stack([squares(path, 1) for path in spec.ffn_rows]).sum(0))
+            down.append(zeros if whole else squares(spec.ffn_columns, 0))
             output.append(squares(spec.output, 0))
-            down_abs.append(magnitudes(spec.ffn_columns))
+            down_abs.append(zeros if whole else magnitudes(spec.ffn_columns))
             output_abs.append(magnitudes(spec.output))
             owned = squares(spec.query, 1).view(shape.kv_groups, ratio * head).sum(1)
             owned = owned + output[-1].view(shape.kv_groups, ratio * head).sum(1)

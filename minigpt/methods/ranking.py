@@ -33,6 +33,7 @@ def rank(method: Method, material: Material) -> Scores | None:
             ffn=scores.ffn.float(),
             kv_groups=scores.kv_groups.float(),
             layers=scores.layers.float(),
+            experts=None if scores.experts is None else scores.experts.float(),
         )
     )
 
@@ -59,13 +60,28 @@ def choose(method: Method, material: Material, shape: Shape, scores: Scores | No
     elif scores is not None:
         layers = select(scores, shape)[0]
     if scores is not None:
-        return make_plan(scores, shape, base_model=base_model, method=method.name, seed=material.seed, layers=layers)
-    if (shape.intermediate_size, shape.kv_groups) != (parent.intermediate_size, parent.kv_groups):
-        raise PlanError(f"{method.name} ranks neither neurons nor KV groups; leave their widths as they are.")
+        plan = make_plan(scores, shape, base_model=base_model, method=method.name, seed=material.seed, layers=layers)
+        experts = _experts(method, scores, layers, shape.experts) if shape.experts < parent.experts else ()
+        return replace(plan, experts=experts)
+    if replace(shape, layers=parent.layers, vocab_size=parent.vocab_size) != parent:
+        raise PlanError(
+            f"{method.name} ranks neither neurons nor KV groups nor experts; leave their numbers as they are."
+        )
     plan = keep_everything(parent, base_model=base_model, method=method.name, seed=material.seed)
     return replace(
         plan, layers=layers, ffn=plan.ffn[: len(layers)], kv_groups=plan.kv_groups[: len(layers)], merges=merges
     )
+
+
+def _experts(method: Method, scores: Scores, layers: Ints, count: int) -> tuple[Ints, ...]:
+    """Select the experts of each kept layer.
+
+    Raises:
+        PlanError: the method ranks no experts.
+    """
+    if scores.experts is None:
+        raise PlanError(f"{method.name} ranks no experts; leave their number as it is, or choose reap or contextual.")
+    return tuple(_highest(scores.experts[index], count) for index in layers)
 
 
 def keep_everything(parent: Shape, *, base_model: str = "", method: str = "", seed: int = 0) -> PrunePlan:

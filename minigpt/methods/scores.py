@@ -48,12 +48,14 @@ class Scores:
         ffn: FFN neurons, [L, I].
         kv_groups: KV groups with their query heads, [L, G].
         layers: whole layers, [L].
+        experts: experts, [L, E]; None if the method ranks none.
         method: name of the method that ranks; filled in by :func:`minigpt.methods.ranking.rank`.
     """
 
     ffn: Tensor
     kv_groups: Tensor
     layers: Tensor
+    experts: Tensor | None = None
     method: str = ""
 
 
@@ -63,7 +65,8 @@ def checked(scores: Scores) -> Scores:
     Raises:
         ConfigError: a score is not finite, because the pass over the calibration text overflowed or saw no text.
     """
-    if not all(bool(values.isfinite().all()) for values in (scores.ffn, scores.kv_groups, scores.layers)):
+    ranked = (scores.ffn, scores.kv_groups, scores.layers, scores.experts)
+    if not all(bool(values.isfinite().all()) for values in ranked if values is not None):
         raise ConfigError(
             f"Method {scores.method!r} gave scores that are not finite; calibrate in float32, or on more text."
         )

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from minigpt.errors import CorpusError, PlanError, UnsupportedModel
 from minigpt.methods.material import Material, PaperForm
-from minigpt.pruning.repair import layer_arguments
 from minigpt.pruning.slicing import linear
+from minigpt.pruning.streams import layer_arguments
 from minigpt.transformer.arch import arch_of, base_model, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.families import ArchSpec

@@ -40,6 +40,8 @@ FEWER_LAYERS = f"{STOCK}: fewer layers, widths untouched"
 WIDTH = ("ffn", "kv_groups")
 DEPTH = ("layers",)
 EVERYTHING = ("ffn", "kv_groups", "layers", "embedding")
+EXPERTS = ("experts",)
+_REAP = "Lasby et al. 2025, REAP (arXiv 2510.13999)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,8 @@ class Method:
 
     Attributes:
         name: name of the method, for `--method`.
-        prunes: kinds of units it removes, of `ffn` (neurons), `kv_groups`, `layers`, `embedding` (tokens, ranked by how
-            often the domain uses them) and `hidden`.
+        prunes: kinds of units it removes, of `ffn` (neurons), `experts`, `kv_groups`, `layers`, `embedding` (tokens,
+            ranked by how often the domain uses them) and `hidden`.
         paper: the paper that it comes from.
         rank: scores units.
         layers: chooses layers.
@@ -79,7 +81,7 @@ class Method:
 
     @property
     def axes(self) -> frozenset[str]:
-        """Axes that the planner may cut for this method, of `vocab`, `ffn`, `kv_groups`, `layers`."""
+        """Axes that the planner may cut for this method where the family has them, of :data:`minigpt.types.AXES`."""
         return frozenset(AXES) & {"vocab" if name == "embedding" else name for name in self.prunes}
 
     @property
@@ -97,7 +99,7 @@ _ROWS = (
     Method(
         name="contextual",
         rank="minigpt.methods.formulas:contextual",
-        prunes=EVERYTHING,
+        prunes=(*EVERYTHING, *EXPERTS),
         paper=f"{_MINI_GPTS}; Sun et al. 2023, Wanda (2306.11695); Men et al. 2024, ShortGPT (2403.03853)",
         options={
             "kinds": "linear, activation: which evidence ranks the FFN neurons",
@@ -160,7 +162,7 @@ _ROWS = (
     Method(
         name="random",
         rank="minigpt.methods.formulas:random",
-        prunes=WIDTH,
+        prunes=(*WIDTH, *EXPERTS),
         paper="baseline: chance",
         options={"seed": "seed of the random scores"},
     ),
@@ -222,6 +224,20 @@ _ROWS = (
         },
         needs=(ROUNDS,),
         repair=True,
+    ),
+    Method(
+        name="reap",
+        rank="minigpt.methods.formulas:reap",
+        prunes=EXPERTS,
+        paper=_REAP,
+        loads=f"{STOCK}: fewer experts, as many in each layer",
+    ),
+    Method(
+        name="expert-frequency",
+        rank="minigpt.methods.formulas:expert_frequency",
+        prunes=EXPERTS,
+        paper=f"baseline of {_REAP}: how often the router takes an expert",
+        loads=f"{STOCK}: fewer experts, as many in each layer",
     ),
 )
 

@@ -14,7 +14,7 @@ from minigpt.planning import Target
 from minigpt.planning.target import DEFAULT_SIZE, DTYPE_BYTES
 
 # Kinds of pruning that `kinds` may allow.
-KINDS = ("linear", "activation", "embedding")
+KINDS = ("linear", "activation", "embedding", "experts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

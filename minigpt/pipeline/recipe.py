@@ -30,7 +30,7 @@ COMMENTS = {
     "size": "The target: `size` (a fraction of the parameters), `params` (100M) or `bytes` (150MB).",
     "method": "A name of `minigpt methods`, or package.module:ROW.",
     "delta": "Share of the weights that a delta ticket changes; null prunes instead.",
-    "kinds": "Kinds of pruning that are allowed: linear, activation, embedding; null allows everything.",
+    "kinds": "Kinds of pruning that are allowed: linear, activation, embedding, experts; null allows everything.",
     "preset": "The amount of work: quick, standard or thorough. `settings` below change it.",
     "keep_general": "Bound on general text, as a multiple of the parent's bits per byte; null sets none.",
     "conditional": "Conditional layers to make of the model: fff, trees, relu, topk, threshold, or null for none.",

@@ -27,6 +27,7 @@ class PlanSummary:
         removed_layers: the parent's indices of removed layers.
         removed_parameters: parameters that each kind of pruning removes.
         predicted_cost: expected cost of each axis, log2 of the ratio of bits per byte.
+        experts: experts that are kept in each layer; None where none is removed.
         coverage: coverage of the measured texts by the training text; passages that are still to be sampled are left
             out.
     """
@@ -43,6 +44,7 @@ class PlanSummary:
     removed_layers: tuple[int, ...]
     removed_parameters: dict[str, int]
     predicted_cost: dict[str, float]
+    experts: int | None = None
     coverage: tuple[Coverage, ...] = ()
 
 
@@ -64,5 +66,6 @@ def summarize_plan(domain: str, parent: Path, plan: PrunePlan, coverage: tuple[C
         removed_layers=tuple(sorted(set(range(layers)) - set(plan.layers))),
         removed_parameters=dict(plan.removed_parameters),
         predicted_cost=dict(plan.predicted_cost),
+        experts=len(plan.experts[0]) if plan.experts else None,
         coverage=coverage,
     )

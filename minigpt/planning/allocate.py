@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 
 from minigpt.errors import PlanError
 from minigpt.planning.sensitivity import Sensitivity
@@ -30,6 +30,7 @@ class Limits:
         vocab: least and greatest number of tokens.
         cut_vocab: greatest number of tokens of a vocabulary that is cut, where the embedding has rows that stand for
             no token.
+        experts: allowed numbers of experts; 0 where the family has none.
     """
 
     layers: Ints
@@ -37,6 +38,7 @@ class Limits:
     neurons: tuple[int, int]
     vocab: tuple[int, int]
     cut_vocab: int | None = None
+    experts: Ints = (0,)
 
     def vocab_size(self, room: int) -> int:
         """Return the largest allowed vocabulary that has at most `room` tokens, or the smallest one if none has.
@@ -62,14 +64,14 @@ def allocate(
 ) -> Shape:
     """Find the shape of about `target` parameters with the smallest expected cost.
 
-    Every number of layers, KV groups and neurons is tried; the vocabulary takes what is left, to the nearest 64 tokens.
-    Costs add up in log2 of bits per byte. Shapes within 1 % below the target come first; if none of them is legal, the
-    shapes within 1 % above it; if there is none either, the nearest shape within `slack` parameters on either side (a
-    method that only removes whole layers cannot do better).
+    Every number of layers, experts, KV groups and neurons is tried; the vocabulary takes what is left, to the nearest
+    64 tokens. Costs add up in log2 of bits per byte. Shapes within 1 % below the target come first; if none of them is
+    legal, the shapes within 1 % above it; if there is none either, the nearest shape within `slack` parameters on
+    either side (a method that only removes whole layers cannot do better).
 
-    Where the vocabulary stays, one step of the FFN width is coarse. Then every number of layers and KV groups is tried
-    with its nearest width, any shape within 1 % of the parent on either side is near enough, and the cost decides.
-    Otherwise a KV group, the most costly unit, would be removed for the sake of a fraction of a percent.
+    Where the vocabulary stays, one step of the FFN width is coarse. Then every number of layers, experts and KV groups
+    is tried with its nearest width, any shape within 1 % of the parent on either side is near enough, and the cost
+    decides. Otherwise a KV group, the most costly unit, would be removed for the sake of a fraction of a percent.
 
     Args:
         parent: shape of the parent.
@@ -111,8 +113,9 @@ def expected_cost(parent: Shape, shape: Shape, sensitivity: Sensitivity) -> floa
 
 
 def removed_fractions(parent: Shape, shape: Shape) -> dict[str, float]:
-    """Return the fraction of each axis that a shape removes."""
-    return {
+    """Return the fraction of each axis that a shape removes; there is none of experts where the parent has none."""
+    experts = {"experts": 1 - shape.experts / parent.experts} if parent.experts else {}
+    return experts | {
         "vocab": 1 - shape.vocab_size / parent.vocab_size,
         "ffn": 1 - shape.intermediate_size / parent.intermediate_size,
         "kv_groups": 1 - shape.kv_groups / parent.kv_groups,
@@ -122,15 +125,15 @@ def removed_fractions(parent: Shape, shape: Shape) -> dict[str, float]:
 
 def _candidates(costs: UnitCosts, target: int, limits: Limits) -> Iterator[Shape]:
     """Yield every allowed shape, with the vocabulary that fills up the target."""
-    for layers in limits.layers:
-        for groups in limits.kv_groups:
-            for neurons in limits.neuron_widths():
-                bare = Shape(layers=layers, intermediate_size=neurons, kv_groups=groups, vocab_size=0)
-                room = (target - costs.total(bare)) // costs.per_token
-                yield replace(bare, vocab_size=limits.vocab_size(room))
+    for layers, groups, experts in product(limits.layers, limits.kv_groups, limits.experts):
+        for neurons in limits.neuron_widths():
+            bare = Shape(layers=layers, intermediate_size=neurons, kv_groups=groups, vocab_size=0, experts=experts)
+            room = (target - costs.total(bare)) // costs.per_token
+            yield replace(bare, vocab_size=limits.vocab_size(room))
 
 
 def _nearest(costs: UnitCosts, target: int, limits: Limits) -> Iterator[Shape]:
-    """Yield for each number of layers and KV groups the shape nearest to the target; of two, the wider one."""
-    for _, shapes in groupby(_candidates(costs, target, limits), key=lambda shape: (shape.layers, shape.kv_groups)):
+    """Yield for each number of layers, KV groups and experts the shape nearest to the target; of two, the wider one."""
+    candidates = _candidates(costs, target, limits)
+    for _, shapes in groupby(candidates, key=lambda shape: (shape.layers, shape.kv_groups, shape.experts)):
         yield min(shapes, key=lambda shape: (abs(costs.total(shape) - target), -shape.intermediate_size))

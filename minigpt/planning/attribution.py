@@ -23,11 +23,12 @@ def removed_parameters(
     norms: WeightNorms,
     kinds: Collection[str] | None,
 ) -> dict[str, int]:
-    """Count the parameters removed by `linear`, `activation`, `embedding` and `layers` pruning; they sum to the total.
+    """Count the parameters removed by each kind of pruning; the counts sum to the total.
 
-    KV groups count as linear pruning. A removed neuron counts as activation pruning if it ranks lower in its layer by
-    the output of its activation function than by the magnitudes at its projections, otherwise as linear pruning; where
-    `--kinds` allows only one of the two, it counts as that one.
+    The kinds are `linear`, `activation`, `embedding` and `layers`, and `experts` where the parent has some. KV groups
+    count as linear pruning. A removed neuron counts as activation pruning if it ranks lower in its layer by the output
+    of its activation function than by the magnitudes at its projections, otherwise as linear pruning; where `--kinds`
+    allows only one of the two, it counts as that one.
 
     Args:
         plan: the units that are kept.
@@ -38,16 +39,16 @@ def removed_parameters(
         norms: weight norms of the parent.
         kinds: kinds of pruning that were allowed (None: all).
     """
-    layer = costs.per_layer_fixed + before.intermediate_size * costs.per_neuron + before.kv_groups * costs.per_kv_group
     neurons = before.intermediate_size - after.intermediate_size
     groups = (before.kv_groups - after.kv_groups) * len(plan.layers) * costs.per_kv_group
     by_activation = _by_activation(plan, stats, kinds) if neurons else 0
     total = neurons * len(plan.layers)
-    return {
+    experts = (before.experts - after.experts) * len(plan.layers) * costs.per_expert
+    return ({"experts": experts} if before.experts else {}) | {
         "linear": groups + (total - by_activation) * costs.per_neuron,
         "activation": by_activation * costs.per_neuron,
         "embedding": (before.vocab_size - after.vocab_size) * costs.per_token,
-        "layers": (before.layers - len(plan.layers)) * layer,
+        "layers": (before.layers - len(plan.layers)) * costs.layer(before),
     }
 
 

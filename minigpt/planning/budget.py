@@ -15,7 +15,16 @@ from minigpt.planning import Limits, Sensitivity, allocate
 from minigpt.planning.allocate import NEURON_STEP, VOCAB_STEP
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning import vocab
-from minigpt.transformer.arch import UnitCosts, check_shape, legal_kv_groups, shape_of, unit_costs
+from minigpt.transformer.arch import (
+    UnitCosts,
+    arch_of,
+    check_shape,
+    legal_experts,
+    legal_kv_groups,
+    shape_of,
+    unit_costs,
+)
+from minigpt.transformer.specs import ArchSpec
 from minigpt.types import AXES, Shape
 
 # Smallest fractions of layers and neurons that a plan over all axes keeps.
@@ -28,6 +37,7 @@ AXES_OF_KIND: Mapping[str, frozenset[str]] = {
     "linear": frozenset({"ffn", "kv_groups"}),
     "activation": frozenset({"ffn"}),
     "embedding": frozenset({"vocab"}),
+    "experts": frozenset({"experts"}),
 }
 # Axis and kind of pruning of each width that can be set.
 KINDS_OF_WIDTH: Mapping[str, tuple[str, str]] = {
@@ -35,6 +45,7 @@ KINDS_OF_WIDTH: Mapping[str, tuple[str, str]] = {
     "intermediate_size": ("ffn", "activation or linear"),
     "kv_groups": ("kv_groups", "linear"),
     "vocab_size": ("vocab", "embedding"),
+    "experts": ("experts", "experts"),
 }
 # A sensitivity without costs, for plans in which there is nothing to decide.
 FREE = Sensitivity(curves={axis: ((1.0, 0.0),) for axis in AXES}, source="")
@@ -48,7 +59,8 @@ class Budget:
         target: parameters to keep.
         costs: parameters of each unit.
         limits: the allowed shapes.
-        slack: how far from the target a method with few axes may end: the parameters of one layer.
+        slack: how far from the target a method with few axes, or a parent with experts, may end: the parameters of one
+            layer, or of one expert in every layer.
     """
 
     target: int
@@ -61,7 +73,7 @@ class Budget:
         """Number of axes on which there is something to decide."""
         limits = self.limits
         ranges = (limits.neurons[0] < limits.neurons[1], limits.vocab[0] < limits.vocab[1])
-        return sum(ranges) + (len(limits.layers) > 1) + (len(limits.kv_groups) > 1)
+        return sum(ranges) + sum(len(numbers) > 1 for numbers in (limits.layers, limits.kv_groups, limits.experts))
 
     def shape(self, parent: Shape, sensitivity: Sensitivity) -> Shape:
         """Find the shape of the target size with the smallest expected cost."""
@@ -92,12 +104,12 @@ def budget_for(
     """
     counted = resolve(method.config)(config) if method.config is not None else config
     costs, parent = unit_costs(counted), shape_of(config)
-    one_layer = costs.total(parent) - costs.total(replace(parent, layers=parent.layers - 1))
+    step = max(costs.layer(parent), parent.layers * costs.per_expert)
     return Budget(
         target=target,
         costs=costs,
-        limits=_limits(config, tokenizer, method, allowed_axes(method, kinds), settings),
-        slack=0 if method.axes == frozenset(AXES) else one_layer,
+        limits=_limits(config, tokenizer, method, allowed_axes(method, kinds, arch_of(config)), settings),
+        slack=0 if method.axes >= arch_of(config).axes and not parent.experts else step,
     )
 
 
@@ -110,19 +122,30 @@ def header_bytes(folder: Path) -> int:
     return header
 
 
-def allowed_axes(method: Method, kinds: Collection[str] | None) -> frozenset[str]:
+def allowed_axes(method: Method, kinds: Collection[str] | None, family: ArchSpec) -> frozenset[str]:
     """Return the axes that a method may cut where only these kinds of pruning are allowed (None: all).
+
+    Args:
+        method: the row of the table.
+        kinds: kinds of pruning.
+        family: decides which axes there are.
 
     Raises:
         PlanError: no axis is left.
     """
+    axes = method.axes & family.axes
+    if method.axes and not axes:
+        raise PlanError(
+            f"Method {method.name} removes {', '.join(method.prunes)}, and {family.name} models have none of these to "
+            "remove; choose another method (see `minigpt methods`)."
+        )
     if kinds is None:
-        return method.axes
-    allowed = method.axes & frozenset[str]().union(*(AXES_OF_KIND[kind] for kind in kinds))
+        return axes
+    allowed = axes & frozenset[str]().union(*(AXES_OF_KIND[kind] for kind in kinds))
     if not allowed:
         raise PlanError(
             f"Method {method.name} removes {', '.join(method.prunes)}, and --kinds {','.join(kinds)} allows none of "
-            "these; drop --kinds or choose another method (see `minigpt methods`)."
+            f"these in {family.name} models; drop --kinds or choose another method (see `minigpt methods`)."
         )
     return allowed
 
@@ -130,7 +153,7 @@ def allowed_axes(method: Method, kinds: Collection[str] | None) -> frozenset[str
 def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], settings: PlanSettings) -> Limits:
     """Collect the allowed shapes; a method that lacks some of the axes may cut more of those it has."""
     parent = shape_of(config)
-    whole = method.axes == frozenset(AXES)
+    whole = method.axes >= arch_of(config).axes
     fewest = min(parent.layers, max(2, round(parent.layers * FEWEST_LAYERS) if whole else 2))
     narrowest = (
         round(parent.intermediate_size * FEWEST_NEURONS) if whole else min(NEURON_STEP, parent.intermediate_size)
@@ -142,6 +165,7 @@ def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], s
         neurons=(narrowest if "ffn" in axes else parent.intermediate_size, parent.intermediate_size),
         vocab=(smallest if "vocab" in axes else parent.vocab_size, parent.vocab_size),
         cut_vocab=len(tokenizer) - 1,
+        experts=legal_experts(config) if "experts" in axes else (parent.experts,),
     )
     _check_fixed(settings, config, method, axes, len(tokenizer))
     return replace(
@@ -150,6 +174,7 @@ def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], s
         kv_groups=allowed.kv_groups if settings.kv_groups is None else (settings.kv_groups,),
         neurons=allowed.neurons if settings.intermediate_size is None else (settings.intermediate_size,) * 2,
         vocab=allowed.vocab if settings.vocab_size is None else (settings.vocab_size,) * 2,
+        experts=allowed.experts if settings.experts is None else (settings.experts,),
     )
 
 
@@ -162,6 +187,8 @@ def _check_fixed(settings: PlanSettings, config: Any, method: Method, axes: froz
         axis, needed = KINDS_OF_WIDTH[name]
         if width == getattr(parent, name) or axis in axes:
             continue
+        if axis not in arch_of(config).axes:
+            raise PlanError(f"plan.{name}={width}: a {config.model_type} has no {axis} to remove; drop the setting.")
         if axis not in method.axes:
             raise PlanError(f"plan.{name}={width}: method {method.name} removes {', '.join(method.prunes)}; drop one.")
         raise PlanError(f"plan.{name}={width} needs pruning of kind {needed}, which --kinds leaves out; drop one.")

@@ -13,13 +13,15 @@ from minigpt.healing.tokenized import token_text
 from minigpt.planning import Curve
 from minigpt.progress import Reporter
 from minigpt.pruning import vocab
-from minigpt.transformer.arch import legal_kv_groups, shape_of
+from minigpt.transformer.arch import legal_experts, legal_kv_groups, shape_of
 from minigpt.types import AXES, Document, Shape
 
-# Fractions of each axis that probes remove; of KV groups, every legal number is probed.
+# Fractions of each axis that probes remove; of KV groups, every legal number is probed. Those of experts are not in
+# `PROBED`, by which curves are kept: models without experts have no such probes.
 FFN_REMOVED = (0.1, 0.25, 0.5, 0.75)
 LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35, 0.5)
 VOCAB_REMOVED = (0.25, 0.5, 0.7, 0.85)
+EXPERTS_REMOVED = (0.125, 0.25, 0.5, 0.75)
 PROBED = (FFN_REMOVED, LAYERS_REMOVED, VOCAB_REMOVED)
 
 
@@ -72,6 +74,9 @@ def _probes(model: Any) -> list[tuple[str, float, Shape]]:
     for share in FFN_REMOVED:
         width = max(32, round(full.intermediate_size * (1 - share)))
         probes.append(("ffn", 1 - width / full.intermediate_size, replace(full, intermediate_size=width)))
+    legal = legal_experts(model)[:-1]
+    for experts in sorted({round(full.experts * (1 - share)) for share in EXPERTS_REMOVED} & {*legal}, reverse=True):
+        probes.append(("experts", 1 - experts / full.experts, replace(full, experts=experts)))
     for groups in legal_kv_groups(model)[:-1][::-1]:
         probes.append(("kv_groups", 1 - groups / full.kv_groups, replace(full, kv_groups=groups)))
     for layers in sorted({max(1, round(full.layers * share)) for share in LAYERS_REMOVED}):

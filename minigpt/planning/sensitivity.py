@@ -21,17 +21,17 @@ Healing = Literal["short", "long", "thorough"]
 
 # The part of a cost that is left after healing, by axis. "long" and "thorough" are fitted to healed shapes
 # (docs/results/quality.md). In "long" neurons cost more than bits per byte alone would say, because healing does not
-# bring back the knowledge that is lost with them. The values for KV groups are guesses.
+# bring back the knowledge that is lost with them. The values for KV groups and experts are guesses.
 LEFT_AFTER: Mapping[Healing, Mapping[str, float]] = {
     "short": {axis: 1.0 for axis in AXES},
-    "long": {"vocab": 0.7, "ffn": 0.3, "kv_groups": 0.3, "layers": 0.25},
-    "thorough": {"vocab": 1.0, "ffn": 0.16, "kv_groups": 0.3, "layers": 0.16},
+    "long": {"vocab": 0.7, "ffn": 0.3, "kv_groups": 0.3, "layers": 0.25, "experts": 0.3},
+    "thorough": {"vocab": 1.0, "ffn": 0.16, "kv_groups": 0.3, "layers": 0.16, "experts": 0.3},
 }
-# The largest fraction removed in the shapes that the values above are fitted to, by axis.
+# The largest fraction removed in the shapes that the values above are fitted to, by axis; that of experts is a guess.
 KNOWN_TO: Mapping[Healing, Mapping[str, float]] = {
     "short": {},
     "long": {},
-    "thorough": {"vocab": 0.6, "ffn": 0.55, "kv_groups": 0.34, "layers": 0.27},
+    "thorough": {"vocab": 0.6, "ffn": 0.55, "kv_groups": 0.34, "layers": 0.27, "experts": 0.5},
 }
 # Factor on a cost beyond `KNOWN_TO`: a safeguard, not a measurement. Without it a small target would keep very few
 # layers or very few neurons.

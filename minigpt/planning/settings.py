@@ -16,7 +16,7 @@ RANGES: Mapping[str, Range] = {
     "contrast": Range(low=-1000, high=1000),
     "epsilon": at_least(0),
     "epsilon_tokens": Range(high=1),
-    **dict.fromkeys(("layers", "intermediate_size", "kv_groups", "vocab_size"), at_least(1)),
+    **dict.fromkeys(("layers", "intermediate_size", "kv_groups", "vocab_size", "experts"), at_least(1)),
 }
 
 
@@ -40,6 +40,7 @@ class PlanSettings:
         intermediate_size: FFN width to keep, instead of a planned one.
         kv_groups: KV groups to keep in each layer, instead of a planned number.
         vocab_size: tokens to keep, instead of a planned number.
+        experts: experts to keep in each layer, instead of a planned number.
     """
 
     tokens: int = 65536
@@ -54,6 +55,7 @@ class PlanSettings:
     intermediate_size: int | None = None
     kv_groups: int | None = None
     vocab_size: int | None = None
+    experts: int | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, RANGES, named="plan.{}")

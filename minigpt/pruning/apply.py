@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from minigpt.pruning.experts import restricted, slice_experts
 from minigpt.pruning.slicing import (
     fold_layer,
     forward_replaced,
@@ -22,6 +23,7 @@ from minigpt.pruning.slicing import (
     update_config,
 )
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
+from minigpt.transformer.experts import expert_spec
 from minigpt.transformer.fused import separate_projections
 from minigpt.types import PrunePlan
 
@@ -29,7 +31,7 @@ ModelT = TypeVar("ModelT")
 
 
 def apply_plan(model: ModelT, plan: PrunePlan) -> ModelT:
-    """Slice a model in place to the layers, FFN neurons and KV groups that a plan keeps; the vocabulary stays.
+    """Slice a model in place to the layers, FFN neurons, experts and KV groups of a plan; the vocabulary stays.
 
     The result is a stock model: uniform widths, contiguous `layer_idx`, and a config that matches the tensors' shapes.
     A plan that keeps everything changes no byte.
@@ -49,6 +51,8 @@ def apply_plan(model: ModelT, plan: PrunePlan) -> ModelT:
         for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
             slice_ffn(model, layers[index], neurons)
             slice_attention(model, layers[index], groups)
+        for index, experts in zip(plan.layers, plan.experts, strict=False):
+            slice_experts(model, layers[index], experts)
     keep_layers(model, plan.layers)
     update_config(model, plan, shape)
     return model
@@ -74,9 +78,15 @@ def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
             if index not in plan.layers:
                 stack.enter_context(forward_replaced(layer, _bypass))
         for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
-            for path, kept in ((spec.ffn_columns, torch.tensor(neurons)), (spec.output, head_columns(groups, width))):
+            columns = {spec.output: head_columns(groups, width)}
+            if spec.experts is None:
+                columns[spec.ffn_columns] = torch.tensor(neurons)
+            for path, kept in columns.items():
                 module = linear(layers[index], path)
                 stack.callback(module.register_forward_pre_hook(_zeroing(module, kept)).remove)
+        for index, experts in zip(plan.layers, plan.experts, strict=False):
+            router = layers[index].get_submodule(expert_spec(model).router)
+            stack.enter_context(forward_replaced(router, restricted(router, experts)))
         yield
 
 

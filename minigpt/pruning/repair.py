@@ -13,7 +13,6 @@ removing nothing changes nothing.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import CorpusError
 from minigpt.progress import SILENT, Reporter
+from minigpt.pruning.experts import slice_experts
 from minigpt.pruning.leastsquares import default_ridge, ridge_solution
 from minigpt.pruning.slicing import (
     forward_replaced,
@@ -33,7 +33,7 @@ from minigpt.pruning.slicing import (
     keep_layers,
     keeps_everything,
     linear,
-    nothing,
+    no_ffn,
     plan_shape,
     refuse_merges,
     set_kv_groups,
@@ -41,8 +41,9 @@ from minigpt.pruning.slicing import (
     slice_ffn,
     update_config,
 )
+from minigpt.pruning.streams import call_layer, layer_arguments, recorded
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, residual_scale
-from minigpt.transformer.batches import Batch, run_decoder, take_tokens
+from minigpt.transformer.batches import Batch, take_tokens
 from minigpt.transformer.families import ArchSpec
 from minigpt.transformer.fused import separate_projections
 from minigpt.types import PrunePlan
@@ -188,7 +189,8 @@ class _Fit:
     def layer(self, index: int) -> None:
         """Run one layer for the parent; if it is kept, cut it, refit it and run it for the pruned network."""
         layer, spec = self.layers[index], self.spec
-        output, down = linear(layer, spec.output), linear(layer, spec.ffn_columns)
+        output = linear(layer, spec.output)
+        down = linear(layer, spec.ffn_columns) if spec.experts is None else None
         before = [chunk.parent for chunk in self.chunks]
         self._run_parent(index, output, down)
         if index not in self.plan.layers:
@@ -202,27 +204,41 @@ class _Fit:
         self._attention_inputs(index, output, head_columns(groups, width))
         self._refit(output, "attention", before)
         slice_ffn(self.model, layer, neurons)
+        if self.plan.experts:
+            slice_experts(self.model, layer, self.plan.experts[place])
+        if down is None:
+            self._run_experts(index, output)
+            return
         self._ffn_inputs(index, output, down, torch.tensor(neurons))
         self._refit(down, "ffn", before)
         self._run_pruned(index, output, down)
 
-    def _run_parent(self, index: int, output: nn.Linear, down: nn.Linear) -> None:
+    def _run_experts(self, index: int, output: nn.Linear) -> None:
+        """Move the pruned stream through a layer whose experts stay as they are; attention is refitted already."""
+        for chunk in self.chunks:
+            if self.sequential:
+                with self._attention_known(index, output, chunk):
+                    chunk.pruned = call_layer(self.layers[index], chunk.pruned, chunk.arguments[index])
+            chunk.seen.clear()
+
+    def _run_parent(self, index: int, output: nn.Linear, down: nn.Linear | None) -> None:
         """Move the parent's stream through a layer and record the inputs and outputs of its two output projections."""
         for chunk in self.chunks:
             with ExitStack() as stack:
                 for name, module in (("attention", output), ("ffn", down)):
-                    stack.enter_context(_recorded(module, name, chunk.seen))
-                chunk.parent = _call(self.layers[index], chunk.parent, chunk.arguments[index])
+                    if module is not None:
+                        stack.enter_context(recorded(module, name, chunk.seen))
+                chunk.parent = call_layer(self.layers[index], chunk.parent, chunk.arguments[index])
 
     def _attention_inputs(self, index: int, output: nn.Linear, columns: Tensor) -> None:
         """Put the pruned network's inputs of o into `seen["attention_in"]`."""
-        layer, size = self.layers[index], output.out_features
+        layer = self.layers[index]
         mlp, attention = (layer.get_submodule(path) for path in (self.spec.ffn_module, self.spec.attention_module))
         for chunk in self.chunks:
             if self.sequential:
                 cut = _narrow_config(attention, self.model.config, groups=len(self.plan.kv_groups[0]))
-                with cut, forward_replaced(mlp, nothing(size)), _recorded(output, "sliced", chunk.seen):
-                    _call(self.layers[index], chunk.pruned, chunk.arguments[index])
+                with cut, forward_replaced(mlp, no_ffn(self.model)), recorded(output, "sliced", chunk.seen):
+                    call_layer(self.layers[index], chunk.pruned, chunk.arguments[index])
                 chunk.seen["attention_in"] = chunk.seen.pop("sliced_in")
             else:
                 chunk.seen["attention_in"] = chunk.seen["attention_in"].index_select(-1, columns.to(chunk.rows.device))
@@ -231,8 +247,8 @@ class _Fit:
         """Put the pruned network's inputs of down into `seen["ffn_in"]`; attention is refitted already."""
         for chunk in self.chunks:
             if self.sequential:
-                with self._attention_known(index, output, chunk), _recorded(down, "sliced", chunk.seen):
-                    _call(self.layers[index], chunk.pruned, chunk.arguments[index])
+                with self._attention_known(index, output, chunk), recorded(down, "sliced", chunk.seen):
+                    call_layer(self.layers[index], chunk.pruned, chunk.arguments[index])
                 chunk.seen["ffn_in"] = chunk.seen.pop("sliced_in")
             else:
                 chunk.seen["ffn_in"] = chunk.seen["ffn_in"].index_select(-1, neurons.to(chunk.rows.device))
@@ -244,7 +260,7 @@ class _Fit:
             if self.sequential:
                 known = down(chunk.seen["ffn_in"])
                 with self._attention_known(index, output, chunk), forward_replaced(mlp, lambda _x, known=known: known):
-                    chunk.pruned = _call(self.layers[index], chunk.pruned, chunk.arguments[index])
+                    chunk.pruned = call_layer(self.layers[index], chunk.pruned, chunk.arguments[index])
             chunk.seen.clear()
 
     @contextmanager
@@ -302,43 +318,3 @@ def _narrow_config(attention: Any, config: Any, *, groups: int) -> Iterator[None
         yield
     finally:
         attention.config = before
-
-
-@contextmanager
-def _recorded(module: nn.Module, name: str, seen: dict[str, Tensor]) -> Iterator[None]:
-    """Keep the last input and output of a module in `seen`."""
-
-    def hook(_module: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
-        seen[f"{name}_in"], seen[f"{name}_out"] = args[0], result
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _call(layer: nn.Module, states: Tensor, arguments: dict[str, Any]) -> Tensor:
-    """Run one layer; some families return a tuple."""
-    result = layer(states, **arguments)
-    output: Tensor = result[0] if isinstance(result, tuple) else result
-    return output
-
-
-def layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Return the embedded text and the keyword arguments that the decoder passes to each of its layers."""
-    states: list[Tensor] = []
-    arguments: list[dict[str, Any]] = []
-    # Some families pass arguments by place; their names follow `self` and the hidden states.
-    names = list(inspect.signature(type(layers[0]).forward).parameters)[2:]
-
-    def record(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        states.append(hidden_states)
-        arguments.append({**dict(zip(names, args, strict=False)), **kwargs})
-        return hidden_states
-
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(forward_replaced(layer, record))
-        run_decoder(model, batch)
-    return states[0], arguments

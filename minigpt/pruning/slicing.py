@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.errors import PlanError, UnsupportedModel
+from minigpt.pruning.experts import set_experts, write_count
 from minigpt.transformer.arch import (
     arch_of,
     base_model,
@@ -36,12 +37,15 @@ def plan_shape(model_or_config: Any, plan: PrunePlan) -> Shape:
         raise PlanError(
             "The plan must list neurons and KV groups for each kept layer; make it again with minigpt build."
         )
+    if plan.experts and len(plan.experts) != len(plan.layers):
+        raise PlanError("The plan must list experts for each kept layer; make it again with minigpt build.")
     _check_indices("layers", (plan.layers,), parent.layers)
     shape = Shape(
         layers=len(plan.layers),
         intermediate_size=_check_indices("neurons", plan.ffn, parent.intermediate_size),
         kv_groups=_check_indices("KV groups", plan.kv_groups, parent.kv_groups),
         vocab_size=parent.vocab_size,
+        experts=_check_indices("experts", plan.experts, parent.experts) if plan.experts else parent.experts,
     )
     check_shape(model_or_config, shape)
     return shape
@@ -73,13 +77,8 @@ def _check_indices(what: str, rows: Sequence[Ints], size: int) -> int:
 
 
 def keeps_everything(model_or_config: Any, plan: PrunePlan) -> bool:
-    """Return whether a plan leaves layers, neurons and KV groups as they are."""
-    shape, parent = plan_shape(model_or_config, plan), shape_of(model_or_config)
-    return (shape.layers, shape.intermediate_size, shape.kv_groups) == (
-        parent.layers,
-        parent.intermediate_size,
-        parent.kv_groups,
-    )
+    """Return whether a plan leaves layers, neurons, experts and KV groups as they are."""
+    return plan_shape(model_or_config, plan) == shape_of(model_or_config)
 
 
 def head_columns(groups: Iterable[int], width: int) -> Tensor:
@@ -131,12 +130,25 @@ def _replace(module: nn.Module, name: str, value: Tensor) -> None:
 def slice_ffn(model: Any, layer: nn.Module, neurons: Ints) -> None:
     """Keep these neurons of a layer: rows of gate and up, columns of down."""
     spec, index = arch_of(model), torch.tensor(neurons, dtype=torch.long)
+    if spec.experts is not None:
+        refuse_narrow_experts(model, neurons)
+        return
     for path in spec.ffn_rows:
         keep_rows(linear(layer, path), index)
     keep_columns(linear(layer, spec.ffn_columns), index)
     mlp: Any = layer.get_submodule(spec.ffn_module)
     if hasattr(mlp, "intermediate_size"):
         mlp.intermediate_size = len(neurons)
+
+
+def refuse_narrow_experts(model: Any, neurons: Ints) -> None:
+    """Refuse to remove neurons from a layer of experts, whose width stays.
+
+    Raises:
+        PlanError: some neurons are not kept.
+    """
+    if len(neurons) != shape_of(model).intermediate_size:
+        raise PlanError("The neurons inside of experts stay; remove experts instead (plan.experts).")
 
 
 def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
@@ -147,10 +159,20 @@ def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
     for path in spec.key_value:
         keep_rows(linear(layer, path), key_value)
     keep_columns(linear(layer, spec.output), query)
+    for path in spec.per_head:
+        holder, _, name = path.rpartition(".")
+        _keep_heads(layer.get_submodule(holder), name, head_columns(groups, ratio))
     attention = layer.get_submodule(spec.attention_module)
     for name, value in (("num_heads", len(groups) * ratio), ("num_key_value_heads", len(groups))):
         if hasattr(attention, name):
             setattr(attention, name, value)
+
+
+def _keep_heads(module: nn.Module, name: str, heads: Tensor) -> None:
+    """Keep the entries of these query heads of a parameter, in place."""
+    value = getattr(module, name)
+    if len(heads) != len(value):
+        setattr(module, name, nn.Parameter(value.detach()[heads.to(value.device)], requires_grad=value.requires_grad))
 
 
 def keep_layers(model: Any, kept: Ints) -> None:
@@ -166,9 +188,12 @@ def keep_layers(model: Any, kept: Ints) -> None:
 
 
 def projections(layer: nn.Module) -> list[nn.Parameter]:
-    """List the weights and biases of a layer's linear projections, in order, without its norms."""
+    """List the weights and biases of a layer's linear projections and experts, in order, without its norms."""
     return [
-        parameter for module in layer.modules() if isinstance(module, nn.Linear) for parameter in module.parameters()
+        parameter
+        for module in layer.modules()
+        if isinstance(module, nn.Linear) or any(value.ndim > 1 for value in module.parameters(recurse=False))
+        for parameter in module.parameters(recurse=False)
     ]
 
 
@@ -191,10 +216,13 @@ def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
     for config in configs.values():
         parent = shape_of(config)
         set_kv_groups(config, shape.kv_groups)
+        set_experts(config, shape.experts)
         if shape.intermediate_size != parent.intermediate_size:
             setattr(config, arch_of(config).width, shape.intermediate_size)
         if shape.layers != parent.layers:
             _drop_config_layers(config, plan.layers)
+    if (experts := arch_of(model).experts) is not None:
+        write_count(model, experts.counts, shape.experts)
 
 
 def set_kv_groups(config: Any, groups: int) -> None:
@@ -216,9 +244,25 @@ def _drop_config_layers(config: Any, kept: Ints) -> None:
     config.num_hidden_layers = len(kept)
 
 
-def nothing(size: int) -> Callable[[Tensor], Tensor]:
-    """Make a stand-in for a module that adds nothing: it returns zeros of this size, whatever the size of its input."""
-    return lambda states: states.new_zeros(*states.shape[:-1], size)
+def nothing(size: int, *, routed: bool = False) -> Callable[[Tensor], Any]:
+    """Make a stand-in for a module that adds nothing: it returns zeros of this size, whatever the size of its input.
+
+    Args:
+        size: features of the zeros.
+        routed: whether the module gives its routing beside its output, of which there is none.
+    """
+
+    def zeros(states: Tensor) -> Any:
+        result = states.new_zeros(*states.shape[:-1], size)
+        return (result, None) if routed else result
+
+    return zeros
+
+
+def no_ffn(model: Any) -> Callable[[Tensor], Any]:
+    """Make a stand-in for the FFN or the experts of a model's layer that adds nothing."""
+    experts = arch_of(model).experts
+    return nothing(int(model.config.hidden_size), routed=experts is not None and experts.gives_routing)
 
 
 @contextmanager

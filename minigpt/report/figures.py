@@ -162,14 +162,14 @@ def reading_order(domain: str, task: str, metric: str) -> tuple[int, int, str, i
 
 
 def kept_per_layer(plan: PrunePlan, before: Shape) -> dict[str, tuple[int, ...]]:
-    """Count the FFN neurons and KV groups that each layer of the parent keeps; 0 if the layer is removed.
+    """Count the FFN neurons, KV groups and experts that each layer of the parent keeps; 0 if the layer is removed.
 
     Args:
         plan: Plan of the build.
         before: Shape of the parent.
 
     Returns:
-        The counts as in `BuildReport.kept_per_layer`, under `ffn` and `kv_groups`.
+        The counts as in `BuildReport.kept_per_layer`, under `ffn` and `kv_groups`, and `experts` if some are removed.
     """
     position_of = {layer: position for position, layer in enumerate(plan.layers)}
 
@@ -178,7 +178,8 @@ def kept_per_layer(plan: PrunePlan, before: Shape) -> dict[str, tuple[int, ...]]
             len(per_layer[position_of[layer]]) if layer in position_of else 0 for layer in range(before.layers)
         )
 
-    return {"ffn": counts(plan.ffn), "kv_groups": counts(plan.kv_groups)}
+    experts = {"experts": counts(plan.experts)} if plan.experts else {}
+    return {"ffn": counts(plan.ffn), "kv_groups": counts(plan.kv_groups)} | experts
 
 
 def headline(report: BuildReport) -> dict[str, float]:

@@ -21,6 +21,7 @@ KINDS = {
     "activation": "neurons, KV groups",
     "embedding": "vocabulary",
     "layers": "whole layers",
+    "experts": "experts",
 }
 
 
@@ -83,10 +84,11 @@ def _kinds(report: BuildReport, cells: int) -> Table:
 
 
 def _layers(report: BuildReport) -> Text | None:
-    """Draw the FFN neurons and KV groups kept by each layer; a removed layer is marked in both rows."""
+    """Draw the FFN neurons, experts and KV groups kept by each layer; a removed layer is marked in all rows."""
     before, after = report.shape_before, report.shape_after
     rows = [
         ("FFN neurons", report.kept_per_layer.get("ffn", ()), before.intermediate_size, after.intermediate_size),
+        ("experts", report.kept_per_layer.get("experts", ()), before.experts, after.experts),
         ("KV groups", report.kept_per_layer.get("kv_groups", ()), before.kv_groups, after.kv_groups),
     ]
     rows = [row for row in rows if row[1]]

@@ -21,7 +21,7 @@ from minigpt.tickets.language import Lesson, put
 from minigpt.tickets.masks import Masks, best_of_groups, prunable
 from minigpt.tickets.rounds import MASKS, Schedule, Ticket, Weights, load_masks, load_tensors, run_rounds, save_tensors
 from minigpt.tickets.settings import LotterySettings
-from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, shape_of
+from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, refuse_experts, shape_of
 
 # Scores of the units of a model: its layers' importance after a training.
 Rank = Callable[[Any], Scores]
@@ -37,7 +37,12 @@ class Units:
 
 
 def all_units(model: Any) -> Units:
-    """Return all units of a model."""
+    """Return all units of a model.
+
+    Raises:
+        UnsupportedModel: the family has experts, which rounds do not rank yet.
+    """
+    refuse_experts(model, "A ticket of whole units")
     shape = shape_of(model)
     return Units(
         ffn=torch.ones(shape.layers, shape.intermediate_size, dtype=torch.bool),

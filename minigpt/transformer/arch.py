@@ -21,14 +21,15 @@ class UnitCosts:
     """Exact parameter counts of one unit of each kind; tied embeddings count once.
 
     Total = `fixed` + tokens x `per_token` + layers x (`per_layer_fixed` + neurons x `per_neuron` + groups x
-    `per_kv_group`), where neurons and groups are those of one layer.
+    `per_kv_group` + experts x `per_expert`), where neurons, groups and experts are those of one layer.
 
     Attributes:
         per_token: parameters of one token of the vocabulary.
-        per_neuron: parameters of one FFN neuron of one layer.
+        per_neuron: parameters of one FFN neuron of one layer; 0 where layers have experts, whose width stays.
         per_kv_group: parameters of one KV group of one layer, with its query heads.
         per_layer_fixed: parameters of a layer that no width changes: norms and biases.
         fixed: parameters outside of layers and vocabulary: the final norm and learned positions.
+        per_expert: parameters of one expert of one layer, with its row of the router.
     """
 
     per_token: int
@@ -36,18 +37,23 @@ class UnitCosts:
     per_kv_group: int
     per_layer_fixed: int
     fixed: int
+    per_expert: int = 0
+
+    def layer(self, shape: Shape) -> int:
+        """Return the parameter count of one layer of this shape."""
+        attention = self.per_layer_fixed + shape.kv_groups * self.per_kv_group
+        return attention + shape.intermediate_size * self.per_neuron + shape.experts * self.per_expert
 
     def total(self, shape: Shape) -> int:
         """Return the parameter count of a model of this shape."""
-        layer = self.per_layer_fixed + shape.intermediate_size * self.per_neuron + shape.kv_groups * self.per_kv_group
-        return self.fixed + shape.vocab_size * self.per_token + shape.layers * layer
+        return self.fixed + shape.vocab_size * self.per_token + shape.layers * self.layer(shape)
 
     def breakdown(self, shape: Shape) -> dict[str, int]:
         """Return the total split into embedding, attention, ffn and other (norms and some biases)."""
         parts = {
             "embedding": shape.vocab_size * self.per_token,
             "attention": shape.layers * shape.kv_groups * self.per_kv_group,
-            "ffn": shape.layers * shape.intermediate_size * self.per_neuron,
+            "ffn": shape.layers * (shape.intermediate_size * self.per_neuron + shape.experts * self.per_expert),
         }
         return {**parts, "other": self.total(shape) - sum(parts.values())}
 
@@ -109,6 +115,44 @@ def ffn_width(config: Any) -> int:
     return int(getattr(config, arch_of(config).width, None) or 4 * config.hidden_size)
 
 
+def experts_of(config: Any) -> int:
+    """Return the number of experts of a layer; 0 if layers have one FFN each."""
+    experts = arch_of(config).experts
+    return 0 if experts is None else int(getattr(config, experts.count))
+
+
+def legal_experts(model_or_config: Any) -> Ints:
+    """Return the numbers of experts, ascending, that leave enough for every token; (0,) if the family has none."""
+    config = _config(model_or_config)
+    experts = arch_of(config).experts
+    if experts is None:
+        return (0,)
+    return tuple(range(int(getattr(config, experts.per_token)), experts_of(config) + 1))
+
+
+def refuse_experts(model_or_config: Any, work: str) -> None:
+    """Refuse work on the FFNs of a model whose layers have experts instead.
+
+    Args:
+        model_or_config: a model or its config.
+        work: what cannot be done, as the subject of a sentence: "Method flap".
+
+    Raises:
+        UnsupportedModel: the family has experts.
+    """
+    if (spec := arch_of(model_or_config)).experts is not None:
+        raise UnsupportedModel(
+            f"{work} needs one FFN in each layer, and layers of {spec.name} have experts; choose another method "
+            "(contextual, reap and expert-frequency remove experts), or a parent without experts."
+        )
+
+
+def has_fixed_work(config: Any) -> bool:
+    """Say whether every token is the same work for a model, with plain attention, as replayed steps need."""
+    spec = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    return spec is None or (spec.experts is None and not spec.per_head)
+
+
 def residual_scale(config: Any) -> float:
     """Return the factor on everything that a layer adds to the residual stream."""
     name = arch_of(config).residual_scale
@@ -121,13 +165,14 @@ def heads_per_group(config: Any) -> int:
 
 
 def shape_of(model_or_config: Any) -> Shape:
-    """Return the four widths of a model that minigpt may change."""
+    """Return the widths of a model that minigpt may change."""
     config = _config(model_or_config)
     return Shape(
         layers=int(config.num_hidden_layers),
         intermediate_size=ffn_width(config),
         kv_groups=kv_groups_of(config),
         vocab_size=int(config.vocab_size),
+        experts=experts_of(config),
     )
 
 
@@ -154,10 +199,14 @@ def check_shape(model_or_config: Any, shape: Shape) -> None:
         "layers": (shape.layers, parent.layers),
         "intermediate_size": (shape.intermediate_size, parent.intermediate_size),
         "kv_groups": (shape.kv_groups, parent.kv_groups),
+        "experts": (shape.experts, parent.experts),
     }
+    fewest = dict.fromkeys(limits, 1) | {"experts": legal_experts(config)[0]}
     for name, (wanted, most) in limits.items():
-        if not 1 <= wanted <= most:
-            raise PlanError(f"{name}={wanted} cannot be cut from a parent with {name}={most}; choose 1 to {most}.")
+        if not fewest[name] <= wanted <= most:
+            raise PlanError(
+                f"{name}={wanted} cannot be cut from a parent with {name}={most}; choose {fewest[name]} to {most}."
+            )
     legal = legal_kv_groups(config)
     if shape.kv_groups not in legal:
         heads = shape.kv_groups * heads_per_group(config)
@@ -195,15 +244,24 @@ def unit_costs(model_or_config: Any) -> UnitCosts:
     ffn_bias, rows = _flag(config, spec.ffn_bias), len(spec.ffn_rows)
     heads, norm = ratio + len(spec.key_value), hidden * (1 + spec.norm_bias)
     positions = 0 if spec.positions is None else int(config.max_position_embeddings) + spec.positions
+    per_neuron, per_layer, per_expert = hidden * (rows + 1) + rows * ffn_bias, hidden * ffn_bias, 0
+    if spec.experts is not None:
+        width, bias = ffn_width(config), spec.experts.bias
+        shared = int(getattr(config, spec.experts.shared)) if spec.experts.shared else 0
+        per_expert = hidden * (3 * width + 1) + bias * (2 * width + hidden + 1)
+        per_neuron, per_layer = 0, hidden * (3 * shared + 1) if shared else 0
     return UnitCosts(
         per_token=hidden * (1 if config.tie_word_embeddings else 2) + spec.head_bias,
-        per_neuron=hidden * (rows + 1) + rows * ffn_bias,
+        per_neuron=per_neuron,
         per_kv_group=head
-        * (hidden * (heads + ratio) + heads * _flag(config, spec.query_bias) + (ratio + 1) * spec.wide_norms),
+        * (hidden * (heads + ratio) + heads * _flag(config, spec.query_bias) + (ratio + 1) * spec.wide_norms)
+        + ratio * len(spec.per_head),
         per_layer_fixed=(spec.norms + spec.norms_after) * norm
         + spec.query_key_norms * head
-        + hidden * (_flag(config, spec.output_bias) + ffn_bias),
+        + hidden * _flag(config, spec.output_bias)
+        + per_layer,
         fixed=norm + positions * hidden,
+        per_expert=per_expert,
     )
 
 

@@ -70,10 +70,11 @@ def estimate(config: Any, *, layers: int | None = None, bits: Bits = 16, context
     parent = shape_of(config)
     shape = replace(parent, layers=parent.layers if layers is None else layers)
     check_shape(config, shape)
-    parameters, projections = parameters_of(config, shape), shape.layers * _layer_weights(config)
+    parameters, projections = parameters_of(config, shape), shape.layers * _layer_weights(config, shape.experts)
     stored = (parameters - projections) * 2 + round(projections * (bits + (SCALE_BITS if bits == 4 else 0)) / 8)
     heads, head = int(config.num_attention_heads), head_dim(config)
-    products = projections + shape.vocab_size * int(config.hidden_size) + 2 * shape.layers * heads * head * context
+    active = shape.layers * _layer_weights(config, experts_of_token(config))
+    products = active + shape.vocab_size * int(config.hidden_size) + 2 * shape.layers * heads * head * context
     return Estimate(
         model_type=str(config.model_type),
         layers=shape.layers,
@@ -98,10 +99,19 @@ def paper_flops(layers: int, hidden: int) -> int:
     return 6 * layers * hidden * hidden
 
 
-def _layer_weights(config: Any) -> int:
-    """Return the number of weights in one layer's projections, without biases and norms."""
+def experts_of_token(config: Any) -> int:
+    """Return the number of experts that each token goes to; 0 if the family has none."""
+    experts = arch_of(config).experts
+    return 0 if experts is None else int(getattr(config, experts.per_token))
+
+
+def _layer_weights(config: Any, experts: int) -> int:
+    """Return the number of weights in one layer's projections, without biases and norms, with this many experts."""
     spec, hidden, head = arch_of(config), int(config.hidden_size), head_dim(config)
     queries = 2 * int(config.num_attention_heads)
     key_values = len(spec.key_value) * shape_of(config).kv_groups
     ffn = (len(spec.ffn_rows) + 1) * shape_of(config).intermediate_size
+    if spec.experts is not None:
+        shared = int(getattr(config, spec.experts.shared)) if spec.experts.shared else 0
+        ffn = experts * ffn + shape_of(config).experts + (3 * shared + 1 if shared else 0)  # router, and gate of shared
     return hidden * (head * (queries + key_values) + ffn)

@@ -6,125 +6,11 @@ A family is one row of `ARCHITECTURES`. The code that reads the table knows no f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
-# Numbers of heads that stock transformers loads for a family; see `ArchSpec.head_rule`.
-HeadRule = Literal["none", "divides", "any"]
-# Order of the rows of a fused projection; see `FusedProjection.layout`.
-Layout = Literal["even", "heads", "by_head"]
+from minigpt.transformer.specs import ArchSpec, ExpertSpec, FusedProjection
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusedProjection:
-    """One stored matrix that holds several projections, or one projection the other way round.
-
-    Attributes:
-        path: the stored module inside of a layer. Its parts have the paths `path.part`.
-        parts: names of the projections in it, in order; none if the matrix is one projection, under its own path.
-        layout: "even" (the parts have the same number of rows, one part after the other), "heads" (the rows of all
-            query heads, then those of all key heads, then those of all value heads) or "by_head" (head by head, and in
-            each head one part after the other).
-        transposed: whether the matrix is stored as [inputs, outputs], as GPT-2's `Conv1D` does.
-    """
-
-    path: str
-    parts: tuple[str, ...] = ()
-    layout: Layout = "even"
-    transposed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchSpec:
-    """Description of a decoder family: module paths in a layer, their coupling, and what the family's config allows.
-
-    Norms on queries and keys that work on one head stay as they are. A bias is True, False or the name of the config
-    field that switches it.
-
-    Attributes:
-        name: the `model_type` of the family's configs.
-        layers: path of the list of decoder layers in the model. All other paths are inside of a layer.
-        ffn_rows: projections into the FFN, the gate first; row i belongs to neuron i.
-        ffn_columns: projection out of the FFN; column i belongs to neuron i.
-        ffn_activation: activation function of the FFN.
-        ffn: module whose output the layer takes from the FFN; an empty string means the one that holds `ffn_columns`.
-        query: query projection; its rows belong to the query heads of KV groups.
-        key_value: key and value projections; their rows belong to KV groups.
-        output: output projection of attention; its columns belong to the query heads of KV groups.
-        fused: stored matrices that hold several of these projections.
-        head_rule: numbers of heads that stock transformers loads: "none" (the head size is the hidden size over the
-            heads and cannot be set, or a norm runs over all heads), "divides" (the number of query heads must divide
-            the hidden size) or "any".
-        norms: norms of hidden size in front of a layer's projections.
-        norms_after: norms of hidden size behind a layer's attention and FFN.
-        norm_bias: whether these norms and the final one have a bias.
-        query_key_norms: norms of head size in a layer.
-        wide_norms: whether queries and keys have a norm over all heads together.
-        query_bias: bias of the query, key and value projections.
-        output_bias: bias of the output projection.
-        ffn_bias: bias of the FFN's projections.
-        head_bias: bias of the language-model head.
-        positions: rows of the table of learned positions beyond the longest context; None if there is no such table.
-        residual_scale: config field with the factor on everything that a layer adds to the stream.
-        rotates: whether a rotation of the residual stream can be moved into the weights (SliceGPT): RMS norms stand in
-            front of attention and FFN, which follow one another.
-        width: config field with the number of neurons of a layer.
-        groups: config field with the number of KV groups.
-        per_layer: config fields that are lists with one entry a layer.
-        requires: values that config fields must have for this description to hold; a string names another field.
-    """
-
-    name: str
-    layers: str = "model.layers"
-    ffn_rows: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
-    ffn_columns: str = "mlp.down_proj"
-    ffn_activation: str = "mlp.act_fn"
-    ffn: str = ""
-    query: str = "self_attn.q_proj"
-    key_value: tuple[str, ...] = ("self_attn.k_proj", "self_attn.v_proj")
-    output: str = "self_attn.o_proj"
-    fused: tuple[FusedProjection, ...] = ()
-    head_rule: HeadRule = "any"
-    norms: int = 2
-    norms_after: int = 0
-    norm_bias: bool = False
-    query_key_norms: int = 0
-    wide_norms: bool = False
-    query_bias: bool | str = "attention_bias"
-    output_bias: bool | str = "attention_bias"
-    ffn_bias: bool | str = False
-    head_bias: bool = False
-    positions: int | None = None
-    residual_scale: str = ""
-    rotates: bool = False
-    width: str = "intermediate_size"
-    groups: str = "num_key_value_heads"
-    per_layer: tuple[str, ...] = ()
-    requires: Mapping[str, bool | str] = field(default_factory=dict)
-
-    @property
-    def ffn_module(self) -> str:
-        """Path of the module whose output the layer takes from the FFN."""
-        return self.ffn or self.ffn_columns.rpartition(".")[0]
-
-    @property
-    def ffn_outside(self) -> tuple[str, ...]:
-        """Paths of the projections into the FFN that are not inside of `ffn_module`."""
-        return tuple(path for path in self.ffn_rows if not path.startswith(f"{self.ffn_module}."))
-
-    @property
-    def attention_module(self) -> str:
-        """Path of the module that holds attention."""
-        return self.output.rpartition(".")[0]
-
-    def stored(self, path: str) -> str:
-        """Return the path of the stored module that holds a projection."""
-        return next((fused.path for fused in self.fused if path.startswith(f"{fused.path}.")), path)
-
-    def is_transposed(self, path: str) -> bool:
-        """Return whether a projection is stored as [inputs, outputs]."""
-        return any(fused.transposed and fused.path == self.stored(path) for fused in self.fused)
-
+__all__ = ["ARCHITECTURES", "UNDESCRIBED", "ArchSpec", "ExpertSpec", "FusedProjection"]
 
 _LLAMA = ArchSpec(name="llama", head_rule="divides", ffn_bias="mlp_bias", rotates=True)
 _PLAIN = ArchSpec(name="plain", rotates=True)
@@ -259,6 +145,23 @@ _GPT_NEOX = ArchSpec(
     ffn_bias=True,
     groups="num_attention_heads",
 )
+_MIXTRAL = replace(_PLAIN, name="mixtral", query_bias=False, output_bias=False, rotates=False, experts=ExpertSpec())
+_GRANITEMOE = replace(
+    _LLAMA,
+    name="granitemoe",
+    head_rule="any",
+    ffn_bias=False,
+    residual_scale="residual_multiplier",
+    rotates=False,
+    experts=ExpertSpec(block="block_sparse_moe", router="block_sparse_moe.router", experts="block_sparse_moe.experts"),
+)
+_GPT_OSS = replace(
+    _TYPED,
+    name="gpt_oss",
+    rotates=False,
+    per_head=("self_attn.sinks",),
+    experts=ExpertSpec(router="mlp.router", bias=True, gives_routing=True),
+)
 
 # Description of each supported family, by `model_type`.
 ARCHITECTURES: Mapping[str, ArchSpec] = {
@@ -295,10 +198,40 @@ ARCHITECTURES: Mapping[str, ArchSpec] = {
         _OPT,
         _GPT2,
         _GPT_NEOX,
+        _MIXTRAL,
+        replace(
+            _MIXTRAL,
+            name="qwen3_moe",
+            query_key_norms=2,
+            query_bias="attention_bias",
+            output_bias="attention_bias",
+            width="moe_intermediate_size",
+            requires={"mlp_only_layers": [], "decoder_sparse_step": 1},
+        ),
+        replace(
+            _MIXTRAL,
+            name="olmoe",
+            head_rule="none",
+            wide_norms=True,
+            query_bias="attention_bias",
+            output_bias="attention_bias",
+            experts=ExpertSpec(count="num_experts"),
+        ),
+        _GRANITEMOE,
+        _GPT_OSS,
+        replace(
+            _MIXTRAL,
+            name="qwen2_moe",
+            query_bias="qkv_bias",
+            width="moe_intermediate_size",
+            per_layer=("layer_types",),
+            requires={"mlp_only_layers": [], "decoder_sparse_step": 1},
+            experts=ExpertSpec(count="num_experts", shared="shared_expert_intermediate_size"),
+        ),
     )
 }
 
-_EXPERTS = "layers of experts are not described yet"
+_SHARED = "its shared experts are stored in a form that is not described yet"
 _STATE = "a state that runs from token to token would mix the documents of a packed window"
 _TOWERS = "the checkpoint holds a vision part; give its language model alone, as"
 
@@ -309,17 +242,12 @@ UNDESCRIBED: Mapping[str, str] = {
     "falcon_h1": _STATE,
     "gemma3": f"{_TOWERS} type gemma3_text",
     "gemma4_text": "its layers have heads of two sizes, which are not described yet",
-    "gpt_oss": _EXPERTS,
-    "granitemoe": _EXPERTS,
+    "granitemoeshared": _SHARED,
     "lfm2": "its layers of convolutions are not described yet",
     "mamba": _STATE,
     "mamba2": _STATE,
-    "mixtral": _EXPERTS,
-    "olmoe": _EXPERTS,
     "qwen2_5_vl": f"{_TOWERS} type qwen2",
-    "qwen2_moe": _EXPERTS,
     "qwen3_5_text": f"three of four layers are linear attention, and {_STATE}",
-    "qwen3_moe": _EXPERTS,
     "qwen3_next": f"its layers are experts and linear attention, and {_STATE}",
     "qwen3_vl": f"{_TOWERS} type qwen3",
     "rwkv": _STATE,

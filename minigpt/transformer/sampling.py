@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minigpt.progress import SILENT, Reporter
-from minigpt.transformer.arch import head_dim, shape_of
+from minigpt.transformer.arch import has_fixed_work, head_dim, shape_of
 
 # Name under which the attention function is registered with transformers.
 CACHED = "minigpt_cached"
@@ -113,9 +113,10 @@ def places_to_read(place: int, length: int) -> int:
 
 
 def can_sample(config: Any, length: int) -> bool:
-    """Say whether attention over `length` tokens is plainly causal, without a shorter window or capped scores."""
+    """Say whether steps are the same work for every token, and attention over `length` tokens is plainly causal."""
     window = getattr(config, "sliding_window", None)
-    return getattr(config, "attn_logit_softcapping", None) is None and (window is None or window >= length)
+    plain = has_fixed_work(config) and getattr(config, "attn_logit_softcapping", None) is None
+    return plain and (window is None or window >= length)
 
 
 def rows_within(config: Any, length: int, memory: int, *, width: int = 2) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from minigpt.files import atomic_path
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, block_mask, run_decoder, take_tokens, to_batches
+from minigpt.transformer.experts import expert_hook
 from minigpt.transformer.fused import separate_projections
+from minigpt.types import Shape
 
 __all__ = [
     "ActivationStats",
@@ -41,8 +44,9 @@ __all__ = [
 class ActivationStats:
     """Means over the text tokens of the calibration set, as fp32 tensors on the CPU.
 
-    Shapes are given with L layers, I neurons, G KV groups and A = heads x head size. The input of the down projection
-    is the activation of the neurons, and the input of the output projection (o) that of the heads.
+    Shapes are given with L layers, I neurons, G KV groups, E experts and A = heads x head size. The input of the down
+    projection is the activation of the neurons, and the input of the output projection (o) that of the heads. Where
+    layers have experts, neurons stay, and everything about them is zero.
 
     Attributes:
         tokens: number of text tokens.
@@ -60,6 +64,12 @@ class ActivationStats:
         layer_cos: [L], Block Influence, 1 - E[cos(layer input, layer output)] (ShortGPT, eq. 1).
         angular: [L + 1, L + 1], mean angular distance arccos(cos) / pi between the inputs of layers l and m at the last
             token of each piece (Gromov et al. 2024); index L is the state after the last layer, before the final norm.
+        expert_share: [L, E], share of the tokens that go to an expert; E is 0 where there are none.
+        expert_gated: [L, E], mean of router weight x norm of the expert's output over the tokens that go to it, REAP's
+            saliency (Lasby et al. 2025, arXiv 2510.13999); 0 where no token does.
+        expert_loss: [L, E], mean over all tokens of the squared change of the experts' joint output if the expert is
+            removed and its tokens go to the next best one (the reconstruction loss of Lu et al. 2024, arXiv
+            2402.14800, for one expert).
     """
 
     tokens: int
@@ -76,6 +86,9 @@ class ActivationStats:
     column_mean: Tensor
     layer_cos: Tensor
     angular: Tensor
+    expert_share: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    expert_gated: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    expert_loss: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
 class _Sums:
@@ -178,6 +191,11 @@ def _layer_hook(sums: _Sums, layer: int) -> Callable[..., None]:
     return hook
 
 
+def _add_to(sums: _Sums, layer: int, name: str, value: Tensor) -> None:
+    """Add a value to the sum of this layer and name."""
+    sums.add(name, layer, value)
+
+
 @contextmanager
 def _recording(model: Any, sums: _Sums) -> Iterator[None]:
     """Hold hooks on every layer for the length of the block."""
@@ -185,11 +203,14 @@ def _recording(model: Any, sums: _Sums) -> Iterator[None]:
     outputs = {"gate_abs": spec.ffn_rows[0], "up_abs": spec.ffn_rows[-1], "act_abs": spec.ffn_activation}
     with ExitStack() as stack:
         for index, layer in enumerate(decoder_layers(model)):
-            handles = [
-                layer.get_submodule(path).register_forward_hook(_projection_hook(sums, name, index))
-                for name, path in outputs.items()
-            ]
-            handles.append(layer.get_submodule(spec.ffn_columns).register_forward_pre_hook(_down_hook(sums, index)))
+            if spec.experts is not None:
+                handles = [expert_hook(model, layer, sums.pick, partial(_add_to, sums, index))]
+            else:
+                handles = [
+                    layer.get_submodule(path).register_forward_hook(_projection_hook(sums, name, index))
+                    for name, path in outputs.items()
+                ]
+                handles.append(layer.get_submodule(spec.ffn_columns).register_forward_pre_hook(_down_hook(sums, index)))
             handles.append(layer.get_submodule(spec.output).register_forward_pre_hook(_output_hook(sums, index)))
             handles.append(layer.register_forward_hook(_layer_hook(sums, index), with_kwargs=True))
             for handle in handles:
@@ -223,14 +244,16 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
         model.train(training)
     if sums.angular is None:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
-    return _means(sums, sums.angular, shape_of(model).kv_groups)
+    return _means(sums, sums.angular, shape_of(model))
 
 
-def _means(sums: _Sums, angular: Tensor, groups: int) -> ActivationStats:
-    """Turn the sums of a pass into means; `groups` is the number of KV groups of a layer."""
-    ffn = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean")
-    names = (*ffn, "column_abs", "column_sq", "column_mean", "layer_cos")
+def _means(sums: _Sums, angular: Tensor, shape: Shape) -> ActivationStats:
+    """Turn the sums of a pass over a model of this shape into means."""
+    ffn, groups = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean"), shape.kv_groups
+    names = (*(() if shape.experts else ffn), "column_abs", "column_sq", "column_mean", "layer_cos")
     means = {name: sums.stacked(name).clone() for name in names}
+    if shape.experts:
+        means |= {name: torch.zeros(shape.layers, shape.intermediate_size) for name in ffn} | _expert_means(sums)
     column_abs = means.pop("column_abs")
     by_group = {
         "head_abs": column_abs.view(sums.layers, groups, -1).mean(-1),
@@ -239,6 +262,17 @@ def _means(sums: _Sums, angular: Tensor, groups: int) -> ActivationStats:
     distances = (angular / sums.segments).float().cpu()
     distances.fill_diagonal_(0)
     return ActivationStats(tokens=sums.tokens, segments=sums.segments, angular=distances, **means, **by_group)
+
+
+def _expert_means(sums: _Sums) -> dict[str, Tensor]:
+    """Turn the sums of a pass about experts into means."""
+    share = sums.stacked("expert_routed")
+    gated = sums.stacked("expert_gated")
+    return {
+        "expert_share": share.clone(),
+        "expert_gated": torch.where(share > 0, gated / share.clamp_min(1e-30), torch.zeros(())),
+        "expert_loss": sums.stacked("expert_loss").clone(),
+    }
 
 
 def save(stats: ActivationStats, path: Path) -> None:

@@ -22,7 +22,8 @@ def test_methods_as_the_contract_says() -> None:
     assert "contextual" in {method["name"] for method in listed}
     for method in listed:
         assert set(method) == {"name", "prunes", "paper", "loads", "options"}
-        assert method["prunes"] and set(method["prunes"]) <= {"ffn", "kv_groups", "layers", "embedding", "hidden"}
+        kinds = {"ffn", "kv_groups", "layers", "embedding", "hidden", "experts"}
+        assert method["prunes"] and set(method["prunes"]) <= kinds
     assert "contextual" in run("methods").stdout
 
 

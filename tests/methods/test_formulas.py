@@ -35,6 +35,8 @@ def hand_made() -> tuple[Any, WeightNorms]:
         column_sq=torch.tensor([[1.0, 4, 9, 4]]),
         column_mean=torch.tensor([[1.0, 0, 0, 0]]),
         layer_cos=torch.tensor([0.25]),
+        expert_share=torch.zeros(1, 0),
+        expert_loss=torch.zeros(1, 0),
     )
     norms = WeightNorms(
         rows=torch.tensor([[1.0, 1, 1]]),
@@ -160,7 +162,8 @@ def test_overflow_and_unknown_names_are_refused() -> None:
         score("contextual", measured, norms)
     with pytest.raises(UnknownName, match="Did you mean 'contextual'"):
         score("contextal", measured, norms)
-    assert set(FORMULAS) == {"contextual", "linear", "activation", "wanda", "flap", "magnitude", "random"}
+    dense = {"contextual", "linear", "activation", "wanda", "flap", "magnitude", "random"}
+    assert set(FORMULAS) == dense | {"reap", "expert-frequency"}
 
 
 def test_importing_is_cheap() -> None:

@@ -61,7 +61,8 @@ def test_round_trip_through_stock_classes(family: str, tmp_path: Any) -> None:
     assert torch.equal(loaded.generate(IDS[:1], **kwargs), child.generate(IDS[:1], **kwargs))
     shape = arch.shape_of(loaded)
     groups = len(plan.kv_groups[0])
-    assert (shape.layers, shape.intermediate_size, shape.kv_groups) == (3, 32, groups)
+    width, experts = (64, 3) if before.experts else (32, 0)
+    assert shape == replace(before, layers=3, intermediate_size=width, kv_groups=groups, experts=experts)
     assert groups == 1 or arch.legal_kv_groups(child) == (before.kv_groups,)
     assert sum(p.numel() for p in loaded.parameters()) == arch.parameters_of(loaded)
     heads = groups * arch.heads_per_group(child.config)
@@ -69,8 +70,9 @@ def test_round_trip_through_stock_classes(family: str, tmp_path: Any) -> None:
     with separate_projections(child):
         for index, layer in enumerate(arch.decoder_layers(child)):
             assert layer.get_submodule(spec.attention_module).layer_idx == index
-            sizes = [layer.get_submodule(path).weight.shape for path in (spec.ffn_columns, spec.query, spec.output)]
-            assert sizes == [(32, 32), (8 * heads, 32), (32, 8 * heads)]
+            sizes = [layer.get_submodule(path).weight.shape for path in (spec.query, spec.output)]
+            assert sizes == [(8 * heads, 32), (32, 8 * heads)]
+            assert spec.experts is not None or layer.get_submodule(spec.ffn_columns).weight.shape == (32, 32)
             assert all(layer.get_submodule(path).weight.shape == (8 * groups, 32) for path in spec.key_value)
 
 

@@ -15,7 +15,7 @@ from minigpt.pruning.apply import apply_plan
 from minigpt.pruning.leastsquares import default_ridge, repaired_columns, ridge_solution
 from minigpt.pruning.repair import prune_with_repair
 from minigpt.transformer.batches import Batch, run_decoder
-from tests.support.archsuite import FAMILIES, keep_all, logits, model_of, random_batch, some_plan
+from tests.support.archsuite import DENSE, FAMILIES, keep_all, logits, model_of, random_batch, some_plan
 
 BATCHES = [random_batch(seed=seed, rows=4, length=48) for seed in range(6)]
 
@@ -62,7 +62,8 @@ def test_sequential_keep_all_refits_to_the_same_weights(family: str, target: Any
     """With no layer, neuron or group removed every gap is zero; the last layer goes, to get past the short cut."""
     model = model_of(family)
     everything = keep_all(model)
-    plan = replace(everything, layers=(0, 1, 2), ffn=everything.ffn[:3], kv_groups=everything.kv_groups[:3])
+    units = {name: getattr(everything, name)[:3] for name in ("layers", "ffn", "kv_groups", "experts")}
+    plan = replace(everything, **units)
     expected = apply_plan(deepcopy(model), plan).state_dict()
     child, report = prune_with_repair(model, plan, BATCHES[:1], target=target)
     for name, value in child.state_dict().items():
@@ -79,7 +80,7 @@ def test_keep_all_changes_no_byte() -> None:
     assert report.tokens == 0 and report.ffn_after == ()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DENSE)
 @pytest.mark.parametrize("sequential", [True, False])
 def test_repair_beats_plain_slicing(family: str, sequential: bool) -> None:
     """On the calibration text the repaired network stays nearer to the parent, by stock classes' shapes."""

@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.transformer.arch import ARCHITECTURES, legal_kv_groups, shape_of
+from minigpt.transformer.arch import legal_kv_groups, shape_of
 from minigpt.transformer.batches import Batch
+from minigpt.transformer.families import ARCHITECTURES
 from minigpt.types import PrunePlan
 from tests.support.tiny import tiny_model
 
 FAMILIES = tuple(ARCHITECTURES)
+EXPERTS = tuple(name for name, spec in ARCHITECTURES.items() if spec.experts is not None)
+DENSE = tuple(name for name in FAMILIES if name not in EXPERTS)
 
 
 def model_of(family: str, **options: Any) -> Any:
@@ -36,8 +39,12 @@ def random_batch(*, rows: int = 2, length: int = 24, pad: int = 3, seed: int = 0
 
 
 def some_plan(model: Any, *, layers: tuple[int, ...] = (0, 2, 3), neurons: int = 32, groups: int = 1) -> PrunePlan:
-    """Return a plan with a different choice of units in every layer; groups stay where the family fixes them."""
+    """Return a plan with a different choice of units in every layer; groups stay where the family fixes them.
+
+    Where layers have experts, all but one of them are kept, and neurons stay.
+    """
     shape = shape_of(model)
+    neurons = shape.intermediate_size if shape.experts else neurons
     groups = groups if groups in legal_kv_groups(model) else shape.kv_groups
     generator = torch.Generator().manual_seed(5)
 
@@ -51,6 +58,7 @@ def some_plan(model: Any, *, layers: tuple[int, ...] = (0, 2, 3), neurons: int =
         layers=layers,
         ffn=tuple(pick(shape.intermediate_size, neurons) for _ in layers),
         kv_groups=tuple(pick(shape.kv_groups, groups) for _ in layers),
+        experts=tuple(pick(shape.experts, shape.experts - 1) for _ in layers) if shape.experts else (),
     )
 
 
@@ -65,6 +73,7 @@ def keep_all(model: Any) -> PrunePlan:
         layers=layers,
         ffn=tuple(tuple(range(shape.intermediate_size)) for _ in layers),
         kv_groups=tuple(tuple(range(shape.kv_groups)) for _ in layers),
+        experts=tuple(tuple(range(shape.experts)) for _ in layers) if shape.experts else (),
     )
 
 

@@ -27,6 +27,22 @@ UNUSUAL: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
     "gpt2": {"n_inner": 64, "max_position_embeddings": 512},
     "phi3": {"original_max_position_embeddings": 256},
+    "mixtral": {"num_local_experts": 4},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "norm_topk_prob": True},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "shared_expert_intermediate_size": 48,
+    },
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "granitemoe": {"num_local_experts": 4, "residual_multiplier": 0.3, "attention_multiplier": 0.3},
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 64,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
 }
 
 SENTENCES = (
@@ -97,7 +113,7 @@ def tiny_model(
 
     torch.manual_seed(seed)
     config = tiny_config(family, vocab_size=vocab_size, layers=layers, tied=tied)
-    attention = "eager" if family == "gemma2" else "sdpa"
+    attention = "eager" if family in {"gemma2", "gpt_oss"} else "sdpa"
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ def reshaped(config: Any, shape: Shape) -> Any:
     setattr(child, spec.width, shape.intermediate_size)
     child.vocab_size = shape.vocab_size
     child.num_hidden_layers = shape.layers
+    if spec.experts is not None:
+        setattr(child, spec.experts.count, shape.experts)
     for name in ("layer_types", "no_rope_layers"):
         if getattr(child, name, None) is not None:
             setattr(child, name, getattr(child, name)[: shape.layers])
@@ -45,8 +48,10 @@ def true_parameters(config: Any) -> int:
 def test_formula_counts_what_transformers_makes(family: str, tied: bool) -> None:
     """The planner's arithmetic is exact for the parent and for a child of every width."""
     config = tiny_config(family, tied=tied)
-    fewest = min(arch.legal_kv_groups(config))
-    for shape in (arch.shape_of(config), Shape(layers=3, intermediate_size=32, kv_groups=fewest, vocab_size=128)):
+    parent, fewest = arch.shape_of(config), min(arch.legal_kv_groups(config))
+    # The width of experts stays.
+    narrow = {"experts": 3} if parent.experts else {"intermediate_size": 32}
+    for shape in (parent, replace(parent, layers=3, kv_groups=fewest, vocab_size=128, **narrow)):
         assert arch.parameters_of(config, shape) == true_parameters(reshaped(config, shape))
         assert sum(arch.unit_costs(config).breakdown(shape).values()) == arch.parameters_of(config, shape)
 
@@ -99,7 +104,7 @@ def test_legal_groups_are_what_transformers_validates(family: str, tmp_path: Any
         parent.update({"num_attention_heads": 8, "num_key_value_heads": 4})
     most, loads = arch.shape_of(parent).kv_groups, []
     for groups in range(1, most + 1):
-        shape = Shape(layers=4, intermediate_size=16, kv_groups=groups, vocab_size=64)
+        shape = replace(arch.shape_of(parent), intermediate_size=16, kv_groups=groups, vocab_size=64)
         try:
             child = reshaped(parent, shape)
             child.save_pretrained(tmp_path / str(groups))

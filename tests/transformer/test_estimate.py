@@ -53,6 +53,15 @@ def test_the_papers_arithmetic(llama: Path) -> None:
     assert whole.cache_bytes_per_token == 80 * 2 * 8 * 128 * 2
 
 
+def read_by_a_token(layer: nn.Module, config: Any) -> int:
+    """Weights of a layer's router, and of as many experts as a token goes to."""
+    router = sum(
+        p.numel() for name, p in layer.named_parameters() if "experts" not in name and p.shape[0] == 4 < p.numel()
+    )
+    experts = [p for name, p in layer.named_parameters() if ".experts." in name and p.ndim == 3]
+    return router + sum(p.numel() // 4 * config.num_experts_per_tok for p in experts)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_counts_equal_the_modules(family: str) -> None:
     """Two FLOP for every weight of a linear layer, the head's included; a context costs its keys and values."""
@@ -60,6 +69,7 @@ def test_counts_equal_the_modules(family: str) -> None:
     whole = estimate(model.config)
     with separate_projections(model):
         inside = sum(m.weight.numel() for m in decoder_layers(model).modules() if isinstance(m, nn.Linear))
+        inside += sum(read_by_a_token(layer, model.config) for layer in decoder_layers(model))
     assert whole.parameters == sum(p.numel() for p in model.parameters())
     assert whole.flops_per_token == 2 * (inside + 512 * 32)
     assert whole.weight_bytes == whole.stored_bytes == 2 * whole.parameters

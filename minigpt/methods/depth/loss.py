@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from minigpt.errors import CorpusError
 from minigpt.methods.searches import Part
-from minigpt.pruning.slicing import forward_replaced, nothing
+from minigpt.pruning.slicing import forward_replaced, no_ffn
 from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, attention_mask, run_decoder, split_rows, take_tokens
 from minigpt.transformer.logits import logits_at
@@ -113,7 +113,7 @@ def parts_skipped(model: Any, parts: Iterable[Part]) -> Iterator[None]:
 
     The model is as before afterwards. A key-value cache cannot be used inside the block.
     """
-    forwards = {"layer": _pass_through, "attention": no_attention, "ffn": nothing(int(model.config.hidden_size))}
+    forwards = {"layer": _pass_through, "attention": no_attention, "ffn": no_ffn(model)}
     with ExitStack() as stack:
         for index, kind in parts:
             stack.enter_context(forward_replaced(module_of(model, index, kind), forwards[kind]))

@@ -12,7 +12,7 @@ from minigpt.methods.depth.loss import module_of, no_attention, search_text
 from minigpt.methods.depth.similarity import complement, deepest_block, least_influential, most_similar_block
 from minigpt.methods.material import Material, PaperForm
 from minigpt.methods.searches import Part
-from minigpt.pruning.slicing import nothing
+from minigpt.pruning.slicing import no_ffn
 from minigpt.transformer.arch import arch_of, decoder_layers, parameters_of, shape_of
 from minigpt.transformer.batches import take_tokens
 from minigpt.types import Ints
@@ -107,15 +107,15 @@ class NoAttention(nn.Module):
 
 
 class NoFFN(nn.Module):
-    """Module in the place of a removed FFN, for a residual stream of this size."""
+    """Module in the place of a removed FFN of a model."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.size = size
+        self.zeros = no_ffn(model)
 
     def forward(self, hidden_states: Any) -> Any:
         """Return zeros."""
-        return nothing(self.size)(hidden_states)
+        return self.zeros(hidden_states)
 
 
 def _parameters(module: nn.Module) -> int:
@@ -129,7 +129,7 @@ def _remove(model: Any, index: int, half: str) -> None:
     if half == "attention":
         setattr(layer, spec.attention_module, NoAttention())
         return
-    setattr(layer, spec.ffn_module, NoFFN(int(model.config.hidden_size)))
+    setattr(layer, spec.ffn_module, NoFFN(model))
     for path in spec.ffn_outside:
         setattr(layer, path, nn.Identity())
 

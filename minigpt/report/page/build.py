@@ -101,6 +101,7 @@ def _layers(report: BuildReport) -> list[tuple[str, str, Markup]]:
     before, after = report.shape_before, report.shape_after
     kinds = (
         ("FFN neurons", "ffn", before.intermediate_size, after.intermediate_size),
+        ("experts", "experts", before.experts, after.experts),
         ("KV groups", "kv_groups", before.kv_groups, after.kv_groups),
     )
     pictures = []
