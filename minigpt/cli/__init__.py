@@ -27,6 +27,7 @@ COMMANDS = {
     "export": ("minigpt.cli.export:export", "Write a model for ONNX and other runtimes, and verify it."),
     "bench": ("minigpt.cli.bench:bench", "Measure speed, memory and size of models side by side."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
+    "serve": ("minigpt.cli.serve:serve", "Serve a model over HTTP in OpenAI's form, with a chat page."),
     "sweep": ("minigpt.cli.sweep:sweep", "Try several methods and sizes, and show which pay off."),
     "lottery": ("minigpt.cli.lottery:lottery", "Find a lottery ticket and store it compressed."),
     "methods": ("minigpt.cli.methods:methods", "List the pruning methods."),

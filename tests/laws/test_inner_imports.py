@@ -23,7 +23,7 @@ LIBRARIES = {
     **dict.fromkeys(
         (
             "bitsandbytes", "liger_kernel", "llama_cpp", "lm_eval", "matplotlib", "onnx", "onnx_ir", "onnxruntime",
-            "onnxruntime_genai", "resource",
+            "onnxruntime_genai", "resource", "uvicorn",
         ),
         OPTIONAL,
     ),
@@ -43,6 +43,7 @@ OWN = {
     "models/evaluate.py": "start-up time: runtimes come with torch",
     "models/find.py": "start-up time: a name is resolved without torch",
     "models/generate.py": "start-up time: sampling options are read without torch",
+    "serving/run.py": "starlette and uvicorn are optional",
     "sweep/matrix.py": "matplotlib is optional",
     "sweep/run.py": "matplotlib is optional",
 }
