@@ -46,8 +46,8 @@ def push(session: Session, *, model: str, repo: str, dry_run: bool, public: bool
         "repo": shipment.repo,
         "public": shipment.public,
         "url": url,
-        "bytes": shipment.bytes,
-        "files": [{"name": file.name, "bytes": file.bytes, "note": file.note} for file in shipment.files],
+        "bytes": shipment.size,
+        "files": [{"name": file.name, "bytes": file.size, "note": file.note} for file in shipment.files],
         "left_out": shipment.left_out,
     }
     session.show(data, lambda: render(shipment, url))
@@ -59,10 +59,10 @@ def render(shipment: Shipment, url: str | None) -> RenderableType:
 
     result = table("file", ">size", "")
     for file in shipment.files:
-        result.add_row(file.name, size(file.bytes), file.note)
+        result.add_row(file.name, size(file.size), file.note)
     for left in shipment.left_out:
         result.add_row(left.name, "stays", left.reason)
     visibility = "public" if shipment.public else "private"
     verb = "would go" if url is None else "are"
-    result.caption = f"{size(shipment.bytes)} {verb} at {url or shipment.repo}, {visibility}"
+    result.caption = f"{size(shipment.size)} {verb} at {url or shipment.repo}, {visibility}"
     return result

@@ -125,9 +125,7 @@ def open_tracker(kind: str, name: str, folder: Path) -> Tracker:
     try:
         tracker: Tracker = resolve(backend.open)(name, folder)
     except Exception as error:  # a login that is missing, a folder that cannot be written
-        raise ConfigError(
-            f"{kind} cannot be opened ({first_line(error)}). Mend that or leave --log out."
-        ) from error
+        raise ConfigError(f"{kind} cannot be opened ({first_line(error)}). Mend that or leave --log out.") from error
     return tracker
 
 

@@ -36,10 +36,10 @@ UNKNOWN = "not a file of a model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A file that goes to the Hub; `content` is its path, or its bytes where it is not the one on disk."""
+    """A file that goes to the Hub; `size` is in bytes, `content` is its path, or its bytes where it is not the one on disk."""
 
     name: str
-    bytes: int
+    size: int
     content: Path | bytes
     note: str = ""
 
@@ -62,9 +62,9 @@ class Shipment:
     left_out: tuple[LeftOut, ...]
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Size of all files."""
-        return sum(file.bytes for file in self.files)
+        return sum(file.size for file in self.files)
 
 
 def pack(ref: str, repo: str, *, public: bool = False, with_text: bool = False) -> Shipment:
@@ -142,7 +142,7 @@ def check_repo(repo: str) -> None:
     Raises:
         ConfigError: the name is not `org/name`.
     """
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         if repo.count("/") != 1:
@@ -202,7 +202,7 @@ def _export_files(folder: Path, with_text: bool) -> tuple[list[Upload], list[Lef
     """List the files of an export: those in its record, and the record without a local path."""
     record = runtimes.read_record(folder)
     if record.quality is None:
-        raise ConfigError(f"{folder} is an export in {record.format}, which holds text and no model; push the model.")
+        raise ConfigError(f"{folder} is an export in {record.format}, which is no model of its own; push the model.")
     if (changed := changed_file(folder, record)) is not None:
         raise AssetError(f"{folder / changed} is not the file that was exported. Export again.")
     files = [_whole(folder / name, name) for name in sorted(record.files)]
@@ -240,9 +240,9 @@ def _public(ref: str) -> str:
 
 def _whole(path: Path, name: str) -> Upload:
     """Send a file as it is."""
-    return Upload(name=name, bytes=path.stat().st_size, content=path)
+    return Upload(name=name, size=path.stat().st_size, content=path)
 
 
 def _written(name: str, text: str, *, note: str) -> Upload:
     """Send a text instead of a file."""
-    return Upload(name=name, bytes=len(text.encode()), content=text.encode(), note=note)
+    return Upload(name=name, size=len(text.encode()), content=text.encode(), note=note)
