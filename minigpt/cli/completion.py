@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import get_completion_class
 
 from minigpt.cli.common import Session, examples, standard
 
@@ -18,8 +19,6 @@ from minigpt.cli.common import Session, examples, standard
 @standard
 def completion(session: Session, *, shell: str) -> None:
     """Print the completion of SHELL, for commands and options. The shell's start-up file runs it."""
-    from click.shell_completion import get_completion_class
-
     kind = get_completion_class(shell)
     assert kind is not None  # click has the shells that the argument allows
     root = click.get_current_context().find_root().command

@@ -36,7 +36,10 @@ UNKNOWN = "not a file of a model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A file that goes to the Hub; `size` is in bytes, `content` is its path, or its bytes where it is not the one on disk."""
+    """A file that goes to the Hub, of `size` bytes.
+
+    `content` is its path, or what it holds where that is not what the disk has.
+    """
 
     name: str
     size: int

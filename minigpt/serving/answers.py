@@ -1,4 +1,4 @@
-"""What comes out of the line as JSON: a whole answer, or a stream of server-sent events."""
+"""Answers of the line as JSON: a whole answer, or a stream of server-sent events."""
 
 from __future__ import annotations
 
