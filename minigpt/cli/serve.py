@@ -15,8 +15,7 @@ from minigpt.cli.failures import INTERRUPTED
         "minigpt serve runs/medical --beside parent",
         "minigpt serve runs/medical-gguf --port 8080",
         "MINIGPT_API_KEY=... minigpt serve medical --host 0.0.0.0",
-        "curl http://127.0.0.1:8000/v1/completions -H Content-Type:application/json "
-        """-d '{"prompt": "The heart", "max_tokens": 9}'""",
+        "curl http://127.0.0.1:8000/v1/models",
     )
 )
 @click.argument("model")
