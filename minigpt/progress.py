@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,9 @@ class Reporter(Protocol):
     def detail(self, message: str) -> None:
         """Show a few words about the loop that runs, e.g. "dev 0.994 -> 0.813"."""
 
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Receive numbers of a training run at a step, for programs that draw curves (`--log`)."""
+
 
 class Silent:
     """The default reporter, which does nothing."""
@@ -43,6 +46,10 @@ class Silent:
 
     def detail(self, message: str) -> None:
         """Drop the message."""
+        return None
+
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Drop the numbers."""
         return None
 
 

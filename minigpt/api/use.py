@@ -138,12 +138,12 @@ def export(
     Args:
         model: as for :func:`load`.
         output_dir: folder to write.
-        format: a name of `minigpt export --help`: onnx, onnx-genai, gguf, torch-4bit, lm-eval.
+        format: a name of `minigpt export --help`: onnx, onnx-genai, gguf, torch-4bit, draft, lm-eval.
         precision: precision of the weights (None: the format's first).
         rounding: how int4 weights are rounded (None: the format's first).
         domain: domain whose held-out text the export is measured on (None: the build's domain, else general text).
         quality_bytes: bytes of that text to read at most.
-        limit: for `lm-eval`, at most this many documents and questions of each set.
+        limit: for `lm-eval`, at most this many documents and questions of each set; for `draft`, prompts to try.
         device: torch device of the source.
         seed: seed of the held-out split.
         force: replace an earlier export.

@@ -28,11 +28,15 @@ COMMANDS = {
     "export": ("minigpt.cli.export:export", "Write a model for ONNX and other runtimes, and verify it."),
     "bench": ("minigpt.cli.bench:bench", "Measure speed, memory and size of models side by side."),
     "generate": ("minigpt.cli.generate:generate", "Try a model in the terminal."),
+    "chat": ("minigpt.cli.chat:chat", "Talk with a model in the terminal."),
+    "serve": ("minigpt.cli.serve:serve", "Serve a model over HTTP in OpenAI's form, with a chat page."),
+    "push": ("minigpt.cli.push:push", "Send a model to the Hugging Face Hub, private by default."),
     "sweep": ("minigpt.cli.sweep:sweep", "Try several methods and sizes, and show which pay off."),
     "lottery": ("minigpt.cli.lottery:lottery", "Find a lottery ticket and store it compressed."),
     "methods": ("minigpt.cli.methods:methods", "List the pruning methods."),
     "families": ("minigpt.cli.families:families", "List the families of models and what can be done with each."),
     "estimate": ("minigpt.cli.estimate:estimate", "Estimate memory and arithmetic from a config alone."),
+    "completion": ("minigpt.cli.completion:completion", "Print the completion of a shell."),
 }
 
 

@@ -93,6 +93,18 @@ AXIS_NAMES = {
     metavar="KEY=VALUE",
     help="Setting to change, e.g. heal.steps=50. Repeat for several.",
 )
+@click.option(
+    "--log",
+    type=click.Choice(["tensorboard", "trackio", "wandb"]),
+    help="Program that gets the curves of all trainings; only numbers go there.",
+)
+@click.option(
+    "--log-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/logs"),
+    show_default=True,
+    help="Folder for the files of --log.",
+)
 @online
 @click.option("--plan-only", is_flag=True, help="Show what would be removed, and stop.")
 @click.option(
@@ -110,6 +122,7 @@ def build(session: Session, **options: Any) -> None:
     """
     at_most_one(**{name: options[name] for name in ("target_size", "target_params", "target_bytes", "delta")})
     recipe, plan_only = options.pop("recipe"), options.pop("plan_only")
+    log = (options.pop("log"), options.pop("log_dir"))
     if recipe is None and not options["domains"]:
         raise click.UsageError("Give --domain NAME or a recipe file. `minigpt domains list` shows the domains.")
     if plan_only and (options["masked"] or options["delta"]):
@@ -117,7 +130,7 @@ def build(session: Session, **options: Any) -> None:
         raise click.UsageError(f"--plan-only and {other} exclude each other.")
     check_names(options["domains"], options["method"])
     given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
-    run(session, options_of(recipe, given), plan_only=plan_only)
+    run(session, options_of(recipe, given), plan_only=plan_only, log=log)
 
 
 def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:
@@ -128,11 +141,12 @@ def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:
     return BuildOptions(**given) if recipe is None else with_changes(read_recipe(recipe), given)
 
 
-def run(session: Session, options: BuildOptions, *, plan_only: bool) -> None:
+def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[str | None, Path]) -> None:
     """Plan or build, and show the result; a bound that does not hold is an error after the reports are shown."""
     import minigpt
     from minigpt import pipeline
     from minigpt.errors import GateFailed
+    from minigpt.healing.tracking import tracked
 
     if plan_only:
         plans = pipeline.plan_specialists(options, session.reporter)
@@ -140,7 +154,9 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool) -> None:
         return
     broken: GateFailed | None = None
     try:
-        reports: Sequence[Any] = minigpt.build(options, reporter=session.reporter)
+        name = "-".join(Path(domain).stem for domain in options.domains)
+        with tracked(session.reporter, log[0], name, log[1]) as reporter:
+            reports: Sequence[Any] = minigpt.build(options, reporter=reporter)
     except GateFailed as error:
         if not error.reports:
             raise

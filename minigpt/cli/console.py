@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -87,6 +87,10 @@ class PlainReporter:
         """Print one line under the title of the innermost loop."""
         self.note(": ".join([*self.titles[-1:], message]))
 
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Show nothing: `detail` says as much as a terminal needs."""
+        return None
+
 
 class RichReporter:
     """Reporter for a terminal: finished stages stay as lines, and running ones are drawn below them.
@@ -152,6 +156,10 @@ class RichReporter:
         """Show a few words at the end of the innermost line."""
         if self.tasks:
             self.progress.update(self.tasks[-1], detail=printable(message))
+
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Show nothing: `detail` says as much as a terminal needs."""
+        return None
 
 
 def reporter_for(*, quiet: bool) -> Reporter:

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     "--quality-bytes", type=click.IntRange(min=1), default=65536, show_default=True, help="Bytes of that text, at most."
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="lm-eval: documents and questions of each set, at most [all]."
+    "--limit",
+    type=click.IntRange(min=1),
+    help="lm-eval: documents and questions of each set, at most [all]; draft: prompts to try [16].",
 )
 @click.option(
     "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
@@ -97,5 +99,9 @@ def checks(record: ExportRecord) -> RenderableType:
     if record.quality:
         value = f"{record.quality.bits_per_byte.value:.4f}"
         result.add_row(f"bits per byte, {record.quality.domain}", value, f"{record.quality.ratio - 1:+.2%}", "")
+    if "speedup" in record.settings:
+        result.add_row("speed with the draft", "the parent alone", f"{record.settings['speedup']:.2f}×", "")
+        result.add_row("proposed tokens accepted", "", f"{record.settings['acceptance']:.1%}", "")
+        result.add_row("draft", "", "switched off" if record.settings["switched_off"] else "worth it", "")
     result.caption = f"{record.format} {record.precision}, {size(record.bytes)}"
     return result

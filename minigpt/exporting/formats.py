@@ -68,6 +68,18 @@ EXPORTERS = {
         needs=("bitsandbytes",),
         extra="gpu",
     ),
+    "draft": Format(
+        write="minigpt.exporting.draft:write",
+        precisions=("fp32",),
+        summary="a specialist as the draft of its parent, for assisted generation",
+        card=(
+            "`parent.generate(..., do_sample=False, assistant_model=draft, tokenizer=parent_tokenizer, "
+            "assistant_tokenizer=draft_tokenizer)` gives the parent's text. `d2t.safetensors` maps the ids: that of "
+            "draft token i in the parent is i + d2t[i], unless lacking[i]. `switched_off` in `export.json` says "
+            "whether it is slower than the parent alone, where it was measured."
+        ),
+        runtime=False,
+    ),
     "lm-eval": Format(
         write="minigpt.exporting.lm_eval:write",
         precisions=("fp32",),

@@ -113,14 +113,14 @@ class Run:
             self._prepare(text, reporter)
             left = self.recipe.steps - self.step
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
-                if self._evaluate_and_tell(reporter):
+                if self._evaluate_and_tell(title, reporter):
                     return
                 self.advance(next(batches))
                 is_due = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
                 if checkpoint is not None and (is_due or interrupts.pending is not None):
                     self.save(checkpoint, run_id, reporter)
                 interrupts.deliver()
-            self._evaluate_and_tell(reporter, last=True)
+            self._evaluate_and_tell(title, reporter, last=True)
 
     def batches(self, text: TokenText) -> Iterator[PaddedBatch]:
         """Return the batches of a training text from the current step on."""
@@ -207,13 +207,16 @@ class Run:
             self.overshot = self._has_overshot(last)
         return self.diverged or self.overshot or (due and 0 < self.recipe.patience <= self.step - self.best_step)
 
-    def _evaluate_and_tell(self, reporter: Reporter, *, last: bool = False) -> bool:
+    def _evaluate_and_tell(self, title: str, reporter: Reporter, *, last: bool = False) -> bool:
         """Do what :meth:`evaluate_if_due` does, and tell the first and the latest dev loss after an evaluation."""
         looks = len(self.losses)
         stops = self.evaluate_if_due(last=last)
         if len(self.losses) > looks:
             losses = [f"{loss:.3f}" for _, loss in self.losses]
             reporter.detail(f"dev {' -> '.join(dict.fromkeys((losses[0], losses[-1])))}")
+            rate = self.recipe.learning_rate * schedule(self.step, self.recipe)
+            values = {"dev_bits_per_byte": self.losses[-1][1], "learning_rate": rate, "tokens": float(self.tokens)}
+            reporter.measure(title, self.step, values)
         return stops
 
     def _has_overshot(self, last: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,15 +175,7 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
     text without it.
     """
     if chat and tokenizer.chat_template:
-        turn = [{"role": "user", "content": prompt}]
-        try:
-            return tokenizer.apply_chat_template(
-                turn, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-            )
-        except Exception as error:  # a template is a program of the model's author
-            raise AssetError(
-                f"The model's chat template cannot be used ({first_line(error)}). Leave --chat out, or correct it."
-            ) from error
+        return encode_turns(tokenizer, [{"role": "user", "content": prompt}])
     from transformers import BatchEncoding
 
     from minigpt.transformer.packing import prefix_token
@@ -191,6 +183,26 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
     prefix, ids = prefix_token(tokenizer), tokenizer(prompt, add_special_tokens=False)["input_ids"]
     ids = ids if ids[:1] == [prefix] else [prefix, *ids]
     return BatchEncoding({"input_ids": [ids], "attention_mask": [[1] * len(ids)]}, tensor_type="pt")
+
+
+def encode_turns(tokenizer: Any, turns: Sequence[Mapping[str, str]]) -> Any:
+    """Put the turns of a chat into the chat template, which transformers runs in a sandbox, and tokenize them.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        turns: Turns with `role` and `content`.
+
+    Raises:
+        AssetError: The template cannot be used with these turns.
+    """
+    try:
+        return tokenizer.apply_chat_template(
+            [dict(turn) for turn in turns], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+    except Exception as error:  # a template is a program of the model's author
+        raise AssetError(
+            f"The model's chat template cannot be used ({first_line(error)}). Leave --chat out, or correct it."
+        ) from error
 
 
 def make_streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:

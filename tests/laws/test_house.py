@@ -42,6 +42,8 @@ ONLY_IN = {
     "sentence_transformers": ("corpus",),
     "gguf": ("assets", "exporting"),
     "numba": ("conditional/kernels",),
+    "starlette": ("serving",),
+    "uvicorn": ("serving",),
 }
 
 

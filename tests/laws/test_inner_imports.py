@@ -24,7 +24,7 @@ LIBRARIES = {
         (
             "bitsandbytes", "charset_normalizer", "docx", "liger_kernel", "llama_cpp", "lm_eval", "lxml", "matplotlib",
             "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "openpyxl", "pptx", "py3langid", "pypdf",
-            "resiliparse", "resource",
+            "resiliparse", "resource", "uvicorn",
         ),
         OPTIONAL,
     ),
@@ -44,6 +44,7 @@ OWN = {
     "models/evaluate.py": "start-up time: runtimes come with torch",
     "models/find.py": "start-up time: a name is resolved without torch",
     "models/generate.py": "start-up time: sampling options are read without torch",
+    "serving/run.py": "starlette and uvicorn are optional",
     "sweep/matrix.py": "matplotlib is optional",
     "sweep/run.py": "matplotlib is optional",
 }
