@@ -87,6 +87,11 @@ def train(
         checkpoints.write_back_off(checkpoint, back)
         lower_rate = given_rate / BACK_OFF_DIVISOR**back.times
         reporter.note(f"{title}: {_describe_harm(result, diverged)}; starting over at {lower_rate:g}.")
+    if diverged:
+        reporter.note(
+            f"{title}: the loss was no longer a number after step {result.steps}; the weights are those of step "
+            f"{result.best_step}, the best on the dev text."
+        )
     if back.times:
         description = f"{result.recipe}, started over from {given_rate:g}, which did harm"
         result = replace(result, recipe=description, seconds=result.seconds + back.seconds)

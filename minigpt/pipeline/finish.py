@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minigpt import __version__, report
 from minigpt.corpus.coverage import coverage_records
+from minigpt.corpus.personal import personal_counts, personal_sentence
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import Suite
 from minigpt.files import atomic_path, file_sha256, fingerprint, link, to_plain, write_json, write_text
@@ -111,6 +112,8 @@ def build_report(
     options, parent = run.options, ground.parent
     method, target = options.way
     before = shape_of(AutoConfig.from_pretrained(parent.path))
+    personal = personal_counts(ground.text.real)
+    warning = personal_sentence(personal)
     return BuildReport(
         domain=run.domain.name,
         base_model=options.base,
@@ -130,11 +133,12 @@ def build_report(
         corpus_counts=ground.corpora.domain.counts,
         attributions=attributions(ground.corpora, ground.text),
         coverage=coverage_records(ground.coverage),
+        personal=personal,
         description=run.domain.description,
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
-        notes=(*build_notes(run, ground, plan, stages), *extra_notes),
+        notes=(*build_notes(run, ground, plan, stages), *extra_notes, *([warning] if warning else [])),
         fingerprints={
             **task_fingerprints(ground.suite),
             "vocabulary": vocabulary,

@@ -225,7 +225,9 @@ def test_a_run_that_diverges_stops_and_keeps_its_best_step() -> None:
                 blown.model.norm.weight.fill_(math.nan)
 
     blown.register_forward_pre_hook(poison)
-    result = train(blown, TEXT, DEV, settings)
+    notes = Notes()
+    result = train(blown, TEXT, DEV, settings, reporter=notes)
+    assert any("no longer a number" in note and f"step {result.best_step}" in note for note in notes.notes)
     assert result.steps < 40 and all(math.isfinite(loss) for _, loss in result.dev_losses)
     assert all(torch.isfinite(value).all() for value in weights(blown).values())
     assert bits_per_byte(blown, DEV, precision="fp32") == min(loss for _, loss in result.dev_losses)
