@@ -76,7 +76,7 @@ def train(
         with _started_run(model, dev, recipe, teacher, seed, bound, mask, stops_on_harm=may_back_off) as run:
             attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
-                run.resume(checkpoint, attempt_id)
+                run.resume(checkpoint, attempt_id, reporter)
             run.train(text, title, reporter, checkpoint, attempt_id)
             result, overshot, diverged = run.finish(), run.overshot, run.diverged
         del run

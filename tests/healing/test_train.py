@@ -178,8 +178,11 @@ def test_a_damaged_checkpoint_is_ignored(damage: str, left: Path) -> None:
         save_file(load_file(left), left, metadata=metadata)
     model, whole = fresh(), fresh()
     expected = train(whole, TEXT, DEV, recipe())
-    result = train(model, TEXT, DEV, recipe(), checkpoint=left)
+    notes = Notes()
+    result = train(model, TEXT, DEV, recipe(), checkpoint=left, reporter=notes)
     assert essence(result) == essence(expected) and same(weights(model), weights(whole))
+    assert any(str(left) in note and "damaged" in note for note in notes.notes)
+    assert list(left.parent.glob(f"{left.name}.damaged-*"))
 
 
 def test_a_checkpoint_with_missing_tensors_changes_nothing(left: Path) -> None:
