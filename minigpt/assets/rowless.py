@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from minigpt.files import write_text
+
 # Files of a tokenizer that are read beside tokenizer.json.
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -34,7 +36,7 @@ def without_rowless(folder: Path) -> Iterator[Path]:
             path = folder / name
             if path.suffix == ".json" and path.is_file():
                 kept = without(json.loads(path.read_text("utf-8")), names)
-                (Path(temporary) / name).write_text(json.dumps(kept), "utf-8")
+                write_text(Path(temporary) / name, json.dumps(kept))
             elif path.is_file():
                 shutil.copyfile(path, Path(temporary) / name)
         yield Path(temporary)

@@ -20,7 +20,7 @@ COLUMNS = ("ffn", "heads", "layers", "vocabulary", "experts", "repair", "heal", 
 # Families that ONNX Runtime GenAI's builder writes.
 GENAI = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3"})
 # Families whose sliding windows GenAI's builder writes, too.
-GENAI_WINDOWS = frozenset({"mistral"})
+GENAI_WINDOWS = frozenset({"mistral", "qwen2"})
 # Families whose layers all have sliding windows, or some by default, which the exporter of transformers cannot trace.
 WINDOWED = frozenset({"mistral", "gemma2", "gemma3_text", "ministral", "olmo3", "exaone4", "cohere2"})
 # Parents with real weights that builds were measured with.

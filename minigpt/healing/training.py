@@ -88,10 +88,7 @@ def train(
         lower_rate = given_rate / BACK_OFF_DIVISOR**back.times
         reporter.note(f"{title}: {_describe_harm(result, diverged)}; starting over at {lower_rate:g}.")
     if diverged:
-        reporter.note(
-            f"{title}: the loss was no longer a number after step {result.steps}; the weights are those of step "
-            f"{result.best_step}, the best on the dev text."
-        )
+        reporter.note(f"{title}: {_describe_rollback(result)}")
     if back.times:
         description = f"{result.recipe}, started over from {given_rate:g}, which did harm"
         result = replace(result, recipe=description, seconds=result.seconds + back.seconds)
@@ -99,6 +96,14 @@ def train(
         reporter.note(f"{title} gained nothing on the dev text: the weights are those it began with.")
     checkpoints.remove(checkpoint)
     return result
+
+
+def _describe_rollback(result: Training) -> str:
+    """Describe which weights a run went back to when its loss was no longer a number."""
+    return (
+        f"the loss was no longer a number after step {result.steps}; the weights are those of step "
+        f"{result.best_step}, the best on the dev text."
+    )
 
 
 def _describe_harm(result: Training, diverged: bool) -> str:

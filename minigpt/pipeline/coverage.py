@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from minigpt.corpus.coverage import SeenRuns, seen_runs
@@ -60,7 +60,9 @@ def without_recited(report: BuildReport, texts: Iterable[Document]) -> BuildRepo
         report: the report that the card is made from.
         texts: passages that must not be given away.
     """
-    samples = {stage.stage: (Document(text=stage.sample, source=stage.stage),) for stage in report.stages}
+    samples: dict[str, Sequence[Document]] = {
+        stage.stage: (Document(text=stage.sample, source=stage.stage),) for stage in report.stages
+    }
     recited = {name for name, runs in seen_runs(samples, texts).items() if sum(runs.seen)}
     return replace(
         report,

@@ -97,7 +97,7 @@ def _model(report: BuildReport, hashes: Mapping[str, str]) -> dict[str, Any]:
         {"type": "file", "name": name, "bom-ref": f"file:{name}", "hashes": [{"alg": "SHA-256", "content": digest}]}
         for name, digest in sorted(hashes.items())
     ]
-    weights = [file["hashes"][0] for file in files if file["name"].endswith("model.safetensors")]
+    weights = [{"alg": "SHA-256", "content": hashes[name]} for name in hashes if name.endswith("model.safetensors")]
     return {
         "type": "machine-learning-model",
         "bom-ref": "model",
@@ -182,7 +182,7 @@ def _package_license(name: str) -> str | None:
         fields = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return None
-    stated = fields.get("License-Expression") or fields.get("License") or ""
+    stated = next((fields[name] for name in ("License-Expression", "License") if name in fields), "")
     classified = [line.rsplit(" :: ", 1)[-1] for line in fields.get_all("Classifier") or () if "License ::" in line]
     first = next(iter(stated.strip().splitlines()), "")
     return first if first and len(first) < 80 else next(iter(classified), None)

@@ -94,7 +94,7 @@ def test_genai_is_what_the_builder_does(family: str, tmp_path: Path) -> None:
         ("llama", {}, ("onnx", "onnx-genai", "gguf", "torch-4bit")),
         ("mistral", {"sliding_window": 64}, ("onnx-genai", "gguf", "torch-4bit")),
         ("gemma3_text", {}, ("gguf", "torch-4bit")),
-        ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, ("torch-4bit",)),
+        ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, ("onnx-genai", "torch-4bit")),
         ("gpt_neox", {}, ("onnx", "torch-4bit")),
     ],
 )
