@@ -87,23 +87,23 @@ def train(
         checkpoints.write_back_off(checkpoint, back)
         lower_rate = given_rate / BACK_OFF_DIVISOR**back.times
         reporter.note(f"{title}: {_describe_harm(result, diverged)}; starting over at {lower_rate:g}.")
-    if diverged:
-        reporter.note(f"{title}: {_describe_rollback(result)}")
     if back.times:
         description = f"{result.recipe}, started over from {given_rate:g}, which did harm"
         result = replace(result, recipe=description, seconds=result.seconds + back.seconds)
-    if backs_off and not result.best_step and result.steps:
-        reporter.note(f"{title} gained nothing on the dev text: the weights are those it began with.")
+    _note_the_end(result, title, reporter, diverged=diverged, backs_off=backs_off)
     checkpoints.remove(checkpoint)
     return result
 
 
-def _describe_rollback(result: Training) -> str:
-    """Describe which weights a run went back to when its loss was no longer a number."""
-    return (
-        f"the loss was no longer a number after step {result.steps}; the weights are those of step "
-        f"{result.best_step}, the best on the dev text."
-    )
+def _note_the_end(result: Training, title: str, reporter: Reporter, *, diverged: bool, backs_off: bool) -> None:
+    """Tell which weights a run went back to, where it did not end with its last ones for the usual reason."""
+    if diverged:
+        reporter.note(
+            f"{title}: the loss was no longer a number after step {result.steps}; the weights are those of step "
+            f"{result.best_step}, the best on the dev text."
+        )
+    if backs_off and not result.best_step and result.steps:
+        reporter.note(f"{title} gained nothing on the dev text: the weights are those it began with.")
 
 
 def _describe_harm(result: Training, diverged: bool) -> str:
