@@ -87,7 +87,11 @@ def finish(
 def register_and_slim(workspace: Workspace) -> None:
     """Enter a build with a report in the catalog, and delete files that it no longer needs."""
     catalog.add(workspace.root)
-    workspace.slim()
+    try:
+        workspace.slim()
+    except OSError as error:  # the build is finished; what it no longer needs is only in the way
+        reason = error.strerror or error
+        workspace.reporter.note(f"Text and weights that are no longer needed stay in {workspace.work}: {reason}.")
 
 
 def build_report(
