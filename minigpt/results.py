@@ -266,6 +266,7 @@ class BuildReport:
         corpus_counts: Passages and questions that each cleaning step read or dropped.
         attributions: Sources of the text.
         coverage: Coverage of the measured texts by the training text.
+        personal: Numbers of what looks like personal data in the training text, by kind (docs/guide/privacy.md).
         description: Sentences of the domain file that say what its texts are.
         general_share: Bytes of general text in the real training text, relative to the domain's; 0 if none was trained
             on, None if it is not known (reports of older versions).
@@ -295,6 +296,7 @@ class BuildReport:
     corpus_counts: Mapping[str, int] = field(default_factory=dict)
     attributions: tuple[Attribution, ...] = ()
     coverage: tuple[Coverage, ...] = ()
+    personal: Mapping[str, int] = field(default_factory=dict)
     description: str = ""
     general_share: float | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)

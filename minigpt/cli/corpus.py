@@ -97,8 +97,9 @@ def summary(statistics: Mapping[str, Any]) -> RenderableType:
 
 
 def remarks(statistics: Mapping[str, Any]) -> list[str]:
-    """Say how much of the measured text stands in the training text, and what is known about other sources."""
+    """Say what of the measured text stands in the training text, what is personal there, and what other sources are."""
     from minigpt.corpus.coverage import WARN
+    from minigpt.corpus.personal import personal_sentence
     from minigpt.report.text import percent
 
     lines = []
@@ -115,7 +116,8 @@ def remarks(statistics: Mapping[str, Any]) -> list[str]:
             )
     if not statistics["splits"]["other"]["documents"]:
         lines.append("No source is kept apart (`split: other`), so nothing is known about other sources of the field.")
-    return [*lines, *statistics["advice"]]
+    warning = personal_sentence(statistics["personal"])
+    return [*lines, *([warning] if warning else []), *statistics["advice"]]
 
 
 def sources(domain: DomainConfig) -> RenderableType:

@@ -19,6 +19,7 @@ from minigpt.conditional import store
 from minigpt.conditional.base import ConditionalFFN
 from minigpt.conditional.swap import ffn_layers, ffn_paths, put
 from minigpt.errors import AssetError, first_line
+from minigpt.integrity import check_model
 
 BACKBONE = "backbone.safetensors"
 
@@ -77,6 +78,7 @@ def load_model(path: Path | str, *, dtype: Any = None, device: str | torch.devic
     if not is_conditional(path):
         return assets.load_model(path, dtype=dtype, device=device)
     folder = model_folder(path)
+    check_model(folder)
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     layers = store.load(folder, device=device, dtype=kind)
     model, missing = _backbone(folder, kind)

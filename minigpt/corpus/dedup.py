@@ -26,6 +26,7 @@ SIEVE = 16
 Grams = NDArray[np.uint64]
 
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_PIECE = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
@@ -36,6 +37,11 @@ def words(text: str) -> list[str]:
     In scripts that are written without spaces each character is a word.
     """
     return _WORD.findall(text.lower())
+
+
+def count_words(text: str) -> int:
+    """Count the pieces between white space, and each character of a script that is written without spaces."""
+    return sum(1 for _ in _PIECE.finditer(text))
 
 
 @lru_cache(maxsize=1 << 18)

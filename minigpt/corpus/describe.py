@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from minigpt.corpus.coverage import coverage_records, seen_runs
+from minigpt.corpus.dedup import count_words
+from minigpt.corpus.personal import personal_counts
 from minigpt.corpus.store import SPLITS
 from minigpt.files import to_plain
 from minigpt.types import Corpus, Document
@@ -16,7 +18,8 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
 
     Returns:
         Plain data for JSON: `domain`, `fingerprint`, `splits`, `counts`, `sources`, `coverage` (of the measured text by
-        the domain's own training and calibration text) and `questions`.
+        the domain's own training and calibration text), `personal` (counts of what looks like personal data in that
+        text) and `questions`.
     """
     measured = {corpus.domain: corpus.heldout, **({f"{corpus.domain}/other": corpus.other} if corpus.other else {})}
     return {
@@ -26,6 +29,7 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
         "counts": dict(corpus.counts),
         "sources": to_plain(corpus.attributions),
         "coverage": to_plain(coverage_records(seen_runs(measured, [*corpus.calibration, *corpus.train]))),
+        "personal": personal_counts([*corpus.calibration, *corpus.train]),
         "questions": [
             {
                 "name": questions.name,
@@ -47,5 +51,5 @@ def _measure(documents: Sequence[Document]) -> dict[str, int]:
         "documents": len({document.source for document in documents}),
         "passages": len(documents),
         "bytes": sum(len(document.text.encode()) for document in documents),
-        "words": sum(len(document.text.split()) for document in documents),
+        "words": sum(count_words(document.text) for document in documents),
     }

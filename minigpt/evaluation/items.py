@@ -20,7 +20,7 @@ class TextItems:
         keys: Sources of the documents; the four columns below run parallel to them.
         bits: Sum of -log2 p over the tokens of the document.
         bytes: UTF-8 bytes.
-        words: Pieces between white space, as lm-eval counts them.
+        words: Pieces between white space, as lm-eval counts them; a character each in scripts without spaces.
         tokens: Tokens, without the prefix token.
     """
 

@@ -66,7 +66,7 @@ RATIOS: dict[str, Ratio] = {
         denominator="bytes",
     ),
     "word_perplexity": Ratio(
-        description="2 to the power of the bits per word, words being separated by white space.",
+        description="2 to the power of the bits per word, words being parted by white space (if any).",
         numerator="bits",
         denominator="words",
         link=_exp2,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from minigpt.corpus.dedup import count_words
 from minigpt.errors import CorpusError
 from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
 from minigpt.evaluation.opening import choose_opening, opening_named
@@ -112,7 +113,7 @@ def text_bits(
     for document in documents:
         tokens = tokenizer.encode(document.text, add_special_tokens=False)
         index = owner[document.source]
-        counts[:, index] += len(document.text.encode()), len(re.split(r"\s+", document.text)), len(tokens)
+        counts[:, index] += len(document.text.encode()), _count_words(document.text), len(tokens)
         for inputs, targets in windows(tokens, prefix=prefix, window=limit):
             where = range(len(inputs) - len(targets), len(inputs))
             rows.append(Row(tokens=inputs, where=where, targets=targets, owners=[index] * len(targets)))
@@ -120,6 +121,11 @@ def text_bits(
     bytes_, words, tokens_ = (tuple(column.tolist()) for column in counts)
     bits = tuple((-sums / np.log(2)).tolist())
     return TextItems(keys=keys, bits=bits, bytes=bytes_, words=words, tokens=tokens_)
+
+
+def _count_words(text: str) -> int:
+    """Count words as lm-eval does, by white space, but each character in scripts that are written without spaces."""
+    return sum(max(1, count_words(piece)) for piece in re.split(r"\s+", text))
 
 
 def question_scores(

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from minigpt.errors import ExportError
 from minigpt.files import atomic_path
 
 # Files that stand beside the weights in every format, copied byte for byte.
@@ -22,6 +23,10 @@ COMPANION_FILES = (
 VIEWS = {"Reshape", "Transpose", "Identity", "Cast"}
 # ONNX operators that read only some rows of the inputs with these indices.
 LOOKUPS = {"Gather": {0}, "GatherBlockQuantized": {0, 2, 3}}
+
+
+class Inexpressible(ExportError):
+    """A model that a format has no words for; whoever knows the other formats adds which of them work."""
 
 
 def copy_tokenizer(source: Path, folder: Path, *, skip: Collection[str] = ()) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from minigpt import assets
-from minigpt.exporting.common import copy_tokenizer
+from minigpt.errors import ExportError
+from minigpt.exporting.common import Inexpressible, copy_tokenizer
 from minigpt.exporting.gguf_write import GgufType, q4_0_bytes, write_gguf
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.exporting.rounding.layers import round_layers
+from minigpt.exporting.support import advice
 from minigpt.progress import Reporter
 from minigpt.runtimes.gguf import FILE
 
@@ -22,7 +24,11 @@ INT4_EMBEDDING: GgufType = "Q8_0"
 
 
 def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
-    """Write `model.gguf` as F32, F16, Q8_0 or Q4_0, the last rounded as the request says."""
+    """Write `model.gguf` as F32, F16, Q8_0 or Q4_0, the last rounded as the request says.
+
+    Raises:
+        ExportError: llama.cpp cannot compute or read the model; the message names formats that work for it.
+    """
     kind = TYPES[str(request.precision)]
     model: Any = assets.load_model(request.source.path, dtype=torch.float32, device=request.device)
     tokenizer = assets.load_tokenizer(request.source.path)
@@ -33,7 +39,10 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         settings |= {"embedding": INT4_EMBEDDING, **rounding}
         blocks = {name: q4_0_bytes(matrix) for name, matrix in rounded.items()}
         options = {"embedding": INT4_EMBEDDING, "rounded": blocks}
-    write_gguf(model, tokenizer, folder / FILE, kind=kind, name=request.source.path.parent.name, **options)
+    try:
+        write_gguf(model, tokenizer, folder / FILE, kind=kind, name=request.source.path.parent.name, **options)
+    except Inexpressible as error:
+        raise ExportError(f"{error} {advice(model.config, tokenizer, but='gguf')}") from error
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(FILE,), bytes_per_token=bytes_per_token(folder / FILE), settings=settings)
 

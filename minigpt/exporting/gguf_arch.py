@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from minigpt.errors import ExportError
+from minigpt.exporting.common import Inexpressible
 from minigpt.transformer.arch import head_dim
 
 if TYPE_CHECKING:
@@ -71,10 +71,7 @@ def family_of(config: Any) -> GgufFamily:
     """
     family = FAMILIES.get(config.model_type)
     if family is None:
-        raise ExportError(
-            f"Models of type {config.model_type!r} have no GGUF writer; known: {', '.join(FAMILIES)}. "
-            "Use --format onnx instead."
-        )
+        raise Inexpressible(f"Models of type {config.model_type!r} have no GGUF writer; known: {', '.join(FAMILIES)}.")
     activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", None)
     scale = getattr(config, "query_pre_attn_scalar", None)
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -88,7 +85,7 @@ def family_of(config: Any) -> GgufFamily:
         and rotary != _rotary_layers(family, len(rotary)),
     }
     if refused := [text for text, wrong in problems.items() if wrong]:
-        raise ExportError(f"llama.cpp does not compute {refused[0]} for {family.arch}. Use --format onnx instead.")
+        raise Inexpressible(f"llama.cpp does not compute {refused[0]} for {family.arch}.")
     return family
 
 
@@ -162,7 +159,7 @@ def _add_rope(writer: GGUFWriter, config: Any) -> None:
         writer.add_rope_freq_base_swa(float(sliding["rope_theta"]))
     kind = rope.get("rope_type", "default")
     if kind not in ("default", "linear", "llama3"):
-        raise ExportError(f"Rotary scaling {kind!r} cannot be written to GGUF yet; use --format onnx instead.")
+        raise Inexpressible(f"Rotary scaling {kind!r} cannot be written to GGUF yet.")
     if kind == "linear":
         writer.add_rope_scaling_type(RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(float(rope["factor"]))

@@ -7,12 +7,14 @@ can match. This module compares the rule itself with the rules that llama.cpp ha
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minigpt.assets.gguf_tokenizer import CONTROL, PRE_TOKENIZERS, USER_DEFINED
 from minigpt.errors import ExportError
+from minigpt.exporting.common import Inexpressible
+from minigpt.transformer.ends import declared_ends
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -34,7 +36,7 @@ class GgufVocabulary:
         tokens: one for each row of the embedding; rows beyond the tokenizer are unused tokens.
         kinds: llama.cpp's token type of each of `tokens`.
         merges: BPE merges in order, the two parts separated by a space.
-        special: ids of bos, eos, unk and pad, as far as there are any.
+        special: ids of bos, eos, unk and pad, and of further end tokens as eot and eom, as far as there are any.
         add_bos: whether the tokenizer opens a text with bos.
         add_eos: whether the tokenizer closes a text with eos.
         chat_template: the tokenizer's chat template.
@@ -50,12 +52,13 @@ class GgufVocabulary:
     chat_template: str | Sequence[Any] | None
 
 
-def vocabulary_of(tokenizer: Any, rows: int) -> GgufVocabulary:
+def vocabulary_of(tokenizer: Any, rows: int, *configs: Any) -> GgufVocabulary:
     """Describe a fast byte-level BPE tokenizer.
 
     Args:
         tokenizer: the tokenizer.
         rows: number of rows of the model's embedding.
+        configs: the model's config and generation config, which may name further end tokens.
 
     Raises:
         ExportError: the tokenizer is no byte-level BPE, its pre-tokenizer or normalizer has no name in llama.cpp, or it
@@ -65,9 +68,7 @@ def vocabulary_of(tokenizer: Any, rows: int) -> GgufVocabulary:
     document = json.loads(backend.to_str()) if backend is not None else {"model": {}}
     model = document["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise ExportError(
-            "GGUF export needs a byte-level BPE tokenizer (as of SmolLM, Llama 3, Qwen); use --format onnx."
-        )
+        raise Inexpressible("GGUF export needs a byte-level BPE tokenizer (as of SmolLM, Llama 3, Qwen).")
     added = {token["content"]: token for token in document["added_tokens"]}
     ids = dict(model["vocab"]) | {name: token["id"] for name, token in added.items()}
     names = {number: name for name, number in ids.items()}
@@ -81,7 +82,7 @@ def vocabulary_of(tokenizer: Any, rows: int) -> GgufVocabulary:
         tokens=tuple(names.get(number, f"[PAD{number}]") for number in range(rows)),
         kinds=tuple(kinds),
         merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in merges),
-        special=_special(tokenizer),
+        special=_special(tokenizer, declared_ends(*configs)),
         add_bos=add_bos,
         add_eos=add_eos,
         chat_template=tokenizer.chat_template,
@@ -108,9 +109,9 @@ def pre_tokenizer_name(document: dict[str, Any]) -> str:
         same = all(_material(rules[part]) == _material(document[part]) for part in ("pre_tokenizer", "normalizer"))
         if same and ignores == (name == "llama-bpe"):
             return name
-    raise ExportError(
+    raise Inexpressible(
         "The tokenizer splits or normalizes text by a rule that GGUF export does not know "
-        f"(known: {', '.join(PRE_TOKENIZERS)}). Use --format onnx instead."
+        f"(known: {', '.join(PRE_TOKENIZERS)})."
     )
 
 
@@ -130,9 +131,15 @@ def _kind(name: str | None, added: dict[str, Any]) -> int:
     return NORMAL
 
 
-def _special(tokenizer: Any) -> dict[str, int]:
-    """Return the ids of bos, eos, unk and pad, as far as there are any."""
+def _special(tokenizer: Any, ends: Collection[int]) -> dict[str, int]:
+    """Return the ids of bos, eos, unk and pad, and of two further end tokens.
+
+    llama.cpp stops at eos, eot and eom (special_eog_ids in src/llama-vocab.cpp), and at some spellings that it knows;
+    a file can name no fourth end token.
+    """
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
+    further = sorted(set(ends) - {ids["eos"]})
+    ids |= dict(zip(("eos", "eot", "eom") if ids["eos"] is None else ("eot", "eom"), further, strict=False))
     return {name: int(number) for name, number in ids.items() if number is not None}
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from minigpt.errors import ExportError
+from minigpt.exporting.common import Inexpressible
 from minigpt.exporting.gguf_arch import GgufFamily, add_architecture, family_of, rope_factors
 from minigpt.exporting.gguf_vocab import add_vocabulary, vocabulary_of
 from minigpt.files import atomic_path
@@ -69,7 +70,7 @@ def write_gguf(
 
     config = model.config
     family = family_of(config)
-    vocabulary = vocabulary_of(tokenizer, config.vocab_size)
+    vocabulary = vocabulary_of(tokenizer, config.vocab_size, config, getattr(model, "generation_config", None))
     with atomic_path(path) as temporary:
         writer = GGUFWriter(temporary, family.arch)
         writer.add_type("model")
@@ -103,7 +104,7 @@ def _tensors(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tensor]
     for source, parameter in model.named_parameters():
         target = names.get_name(source, try_suffixes=(".weight", ".bias"))
         if target is None:
-            raise ExportError(f"GGUF has no name for the tensor {source}; use --format onnx instead.")
+            raise Inexpressible(f"GGUF has no name for the tensor {source}.")
         tensor = parameter.detach().float().cpu()
         yield target, source, tensor + family.norm_offset if "norm" in source else tensor
 

@@ -23,6 +23,7 @@ from minigpt.exporting.onnx_quantize import quantize
 from minigpt.exporting.quiet import silence
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.exporting.rounding.layers import round_layers
+from minigpt.exporting.support import advice, slides
 from minigpt.files import atomic_path
 from minigpt.progress import Reporter
 from minigpt.transformer.arch import head_dim, kv_groups_of
@@ -52,7 +53,8 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     """
     dtype = torch.float16 if request.precision == "fp16" else torch.float32
     model = assets.load_model(request.source.path, dtype=dtype)
-    graph = trace(model)
+    tokenizer = assets.load_tokenizer(request.source.path)
+    graph = trace(model, tokenizer)
     rename_values(graph)
     drop_trace_notes(graph)
     settings: dict[str, Any] = {"opset": graph.opset_imports[""]}
@@ -61,7 +63,6 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         rounded: Mapping[str, RoundedMatrix] = {}
         weights = 0
         if request.precision == "int4":
-            tokenizer = assets.load_tokenizer(request.source.path)
             matrices, rounding = round_layers(model, tokenizer, request, reporter)
             rounded, settings = index_by_content(model, matrices), settings | rounding
             weights = sum(matrix.codes.numel() for matrix in matrices.values())
@@ -70,7 +71,7 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
 
 
-def trace(model: Any) -> Any:
+def trace(model: Any, tokenizer: Any = None) -> Any:
     """Trace a model into an `onnx_ir.Model` in which the batch and both lengths are free.
 
     The sample is a batch of two, so that the exporter does not take the batch for a constant. It is padded on the left,
@@ -88,9 +89,10 @@ def trace(model: Any) -> Any:
             exporter: Any = OnnxExporter
             program = exporter().export_program(model, sample_inputs(model), config)
     except Exception as error:
+        reason = "its sliding-window attention" if slides(model.config) else first_line(error)
         raise ExportError(
-            f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({first_line(error)}); try "
-            "--format onnx-genai or gguf."
+            f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({reason}). "
+            f"{advice(model.config, tokenizer, but='onnx')}"
         ) from error
     # A tuple with metadata since transformers 5.2x, an ONNXProgram before.
     return program[0] if isinstance(program, tuple) else program.model

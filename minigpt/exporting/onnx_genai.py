@@ -18,6 +18,7 @@ from minigpt.exporting.onnx_quantize import quantize
 from minigpt.exporting.quiet import silence
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.exporting.rounding.layers import RoundingSettings, round_layers
+from minigpt.exporting.support import advice, slides
 from minigpt.progress import Reporter
 
 # The graph, and the file of weights beside it, as GenAI's builder names them.
@@ -48,12 +49,21 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         # A full disk is no fault of the builder: the command line has a sentence for it.
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        raise ExportError(
-            f"ONNX Runtime GenAI's builder cannot write this model ({first_line(error)}); try --format onnx."
-        ) from error
+        raise ExportError(_refusal(request, first_line(error))) from error
     settings = put_in_blocks(request, folder, reporter) if request.precision == "int4" else {}
     copy_tokenizer(request.source.path, folder)
     return Written(weights=(GRAPH, DATA), bytes_per_token=weight_bytes(folder / GRAPH), settings=settings)
+
+
+def _refusal(request: ExportRequest, reason: str) -> str:
+    """Write the sentence for a model that the builder cannot write, with formats that work for it."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(request.source.path, local_files_only=True)
+    if slides(config):
+        reason = f"its sliding-window attention; {reason}"
+    further = advice(config, assets.load_tokenizer(request.source.path), but="onnx-genai")
+    return f"ONNX Runtime GenAI's builder cannot write this model ({reason}). {further}"
 
 
 def put_in_blocks(request: ExportRequest, folder: Path, reporter: Reporter) -> RoundingSettings:

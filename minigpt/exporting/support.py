@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from minigpt.errors import ExportError
 from minigpt.exporting.gguf_arch import FAMILIES as GGUF
+from minigpt.exporting.gguf_arch import family_of
+from minigpt.exporting.gguf_vocab import vocabulary_of
 from minigpt.transformer.families import ARCHITECTURES, ArchSpec
 
 # Why neurons stay where layers have experts.
@@ -17,6 +21,8 @@ INSIDE = "the neurons inside of experts stay; experts are removed whole"
 COLUMNS = ("ffn", "heads", "layers", "vocabulary", "experts", "repair", "heal", "onnx", "gguf", "onnx-genai")
 # Families that ONNX Runtime GenAI's builder writes.
 GENAI = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3"})
+# Families whose sliding windows GenAI's builder writes, too.
+GENAI_WINDOWS = frozenset({"mistral", "qwen2"})
 # Families whose layers all have sliding windows, or some by default, which the exporter of transformers cannot trace.
 WINDOWED = frozenset({"mistral", "gemma2", "gemma3_text", "ministral", "olmo3", "exaone4", "cohere2"})
 # Families that the exporter of transformers fails on for other reasons.
@@ -140,3 +146,53 @@ def _genai(spec: ArchSpec) -> Cell:
     if spec.name in GENAI:
         return Cell(state="yes")
     return Cell(state="refused", note="ONNX Runtime GenAI's builder does not know the family or its rotary settings")
+
+
+def slides(config: Any) -> bool:
+    """Return whether a model has layers that see a window of the text only.
+
+    Args:
+        config: its Hugging Face config.
+    """
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return "sliding_attention" in kinds
+    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True) is not False
+
+
+def working_formats(config: Any, tokenizer: Any) -> tuple[str, ...]:
+    """List the export formats that are known to work for a model, by its config and tokenizer.
+
+    Args:
+        config: its Hugging Face config.
+        tokenizer: its tokenizer; None leaves out what depends on it.
+    """
+    writable = {
+        "onnx": not slides(config),
+        "onnx-genai": config.model_type in GENAI and (not slides(config) or config.model_type in GENAI_WINDOWS),
+        "gguf": tokenizer is not None and _is_gguf(config, tokenizer),
+        "torch-4bit": True,
+    }
+    return tuple(name for name, works in writable.items() if works)
+
+
+def advice(config: Any, tokenizer: Any, *, but: str) -> str:
+    """Name the formats that a model can be exported to instead.
+
+    Args:
+        config: its Hugging Face config.
+        tokenizer: its tokenizer.
+        but: the format that failed.
+    """
+    others = [name for name in working_formats(config, tokenizer) if name != but]
+    return f"Use --format {' or '.join(others)}."
+
+
+def _is_gguf(config: Any, tokenizer: Any) -> bool:
+    """Return whether llama.cpp computes what a config asks for and reads the tokenizer."""
+    try:
+        family_of(config)
+        vocabulary_of(tokenizer, config.vocab_size)
+    except ExportError:
+        return False
+    return True

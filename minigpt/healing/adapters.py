@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt.errors import ConfigError
 from minigpt.healing.recipe import FFN, Recipe
 from minigpt.machine import has_fast_bf16
 from minigpt.transformer import nf4
@@ -102,7 +103,11 @@ def _adapter_deltas(adapted: Any) -> dict[str, Tensor]:
 
 
 def _with_adapters(model: Any, recipe: Recipe) -> Any:
-    """Wrap the model in peft's LoRA adapters as the recipe describes them."""
+    """Wrap the model in peft's LoRA adapters as the recipe describes them.
+
+    Raises:
+        ConfigError: the recipe's targets name no layer.
+    """
     from peft import LoraConfig, get_peft_model
 
     alpha: Any = recipe.rank if recipe.alpha is None else recipe.alpha
@@ -113,7 +118,13 @@ def _with_adapters(model: Any, recipe: Recipe) -> Any:
         target_modules=_target_modules(model, recipe.targets),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:  # no module of the model has such a name
+        raise ConfigError(
+            f"The targets {recipe.targets!r} of a training recipe name no layer of this model; take 'all-linear', "
+            f"'{FFN}', or a part of a layer's name such as 'q_proj'."
+        ) from error
 
 
 def _target_modules(model: Any, targets: str) -> str | list[str]:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt.errors import MiniGPTError
+from minigpt.errors import MiniGPTError, first_line
 from minigpt.files import atomic_path
 from minigpt.healing.average import Average
-from minigpt.integrity import read_kept, write_kept
+from minigpt.integrity import aside_note, read_kept, set_aside, write_kept
+from minigpt.progress import SILENT, Reporter
 
 # Values of each weight, about, that enter the digest of a model.
 SAMPLES_PER_WEIGHT = 64
@@ -106,13 +107,14 @@ def save(path: Path, progress: Progress, state: State) -> None:
         save_file(tensors, temporary, metadata={"progress": words, "digest": _digest(words, tensors)})
 
 
-def load(path: Path, fingerprint: str, state: State) -> Progress | None:
+def load(path: Path, fingerprint: str, state: State, reporter: Reporter = SILENT) -> Progress | None:
     """Restore a checkpoint into `state` and return its progress.
 
     Args:
         path: file of the checkpoint.
         fingerprint: names the run that wants to resume.
         state: tensors that are overwritten in place.
+        reporter: told about a damaged checkpoint, which is moved aside.
 
     Returns:
         None, with `state` unchanged, if there is no checkpoint, it is damaged or it belongs to another run.
@@ -128,9 +130,11 @@ def load(path: Path, fingerprint: str, state: State) -> Progress | None:
                 return None
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
             if _digest(stored.metadata()["progress"], tensors) != stored.metadata()["digest"]:
-                return None
+                raise ValueError("its content is not what was written")
             _restore(tensors, state)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        with suppress(MiniGPTError):  # a folder in which nothing can be moved: the next checkpoint replaces it
+            reporter.note(aside_note(path, first_line(error), set_aside(path)))
         return None
     state.average.updates = progress.averaged
     return progress

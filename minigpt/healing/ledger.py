@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minigpt.errors import MiniGPTError
+from minigpt.errors import MiniGPTError, first_line
 from minigpt.files import atomic_path, fingerprint
 from minigpt.healing.tune import Attempt
-from minigpt.integrity import read_kept, sha256_once, write_kept
+from minigpt.integrity import aside_note, read_kept, set_aside, sha256_once, write_kept
+from minigpt.progress import SILENT, Reporter
 
 RUNS = "runs.json"
 
@@ -39,10 +40,12 @@ class Ledger:
     Attributes:
         folder: the folder; a ledger of another search in it is thrown away.
         key: fingerprint of everything that the search depends on.
+        reporter: told about a damaged ledger, which is moved aside.
     """
 
     folder: Path
     key: str
+    reporter: Reporter = field(default=SILENT, compare=False, repr=False)
 
     @property
     def checkpoint(self) -> Path:
@@ -51,13 +54,24 @@ class Ledger:
 
     def read(self) -> Entries:
         """Read the runs of this search; none if the folder holds another search or is damaged."""
+        fresh = Entries(key=self.key)
+        if not (self.folder / RUNS).exists():
+            return fresh
         try:
             entries = read_kept(self.folder / RUNS, Entries)
-        except MiniGPTError:
-            return Entries(key=self.key)
+        except MiniGPTError as error:
+            return self._damaged(first_line(error), fresh)
+        if entries.key != self.key:
+            return fresh
         best = self.folder / entries.weights
-        whole = not entries.weights or (best.is_file() and sha256_once(best) == entries.sha256)
-        return entries if entries.key == self.key and whole else Entries(key=self.key)
+        if entries.weights and not (best.is_file() and sha256_once(best) == entries.sha256):
+            return self._damaged(f"{entries.weights} is not what was written", fresh)
+        return entries
+
+    def _damaged(self, reason: str, fresh: Entries) -> Entries:
+        """Move the damaged folder aside, and begin anew."""
+        self.reporter.note(aside_note(self.folder, reason.rstrip("."), set_aside(self.folder)))
+        return fresh
 
     def load(self, entries: Entries, model: Any) -> Any:
         """Load the best weights into a model of the same shape, and return it."""

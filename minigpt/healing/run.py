@@ -158,14 +158,15 @@ class Run:
             parameters=self.parameters, optimizer=self.optimizer, average=self.average, best=self.best
         )
 
-    def resume(self, path: Path, run_id: str) -> None:
+    def resume(self, path: Path, run_id: str, reporter: Reporter) -> None:
         """Continue from a checkpoint of the same run, if there is one.
 
         Args:
             path: file of the checkpoint.
             run_id: fingerprint of the run; a checkpoint with another one is ignored.
+            reporter: told about a damaged checkpoint.
         """
-        progress = checkpoints.load(path, run_id, self._state)
+        progress = checkpoints.load(path, run_id, self._state, reporter)
         if progress is None:
             return
         self.step, self.tokens, self.losses = progress.step, progress.tokens, list(progress.losses)

@@ -76,7 +76,7 @@ def train(
         with _started_run(model, dev, recipe, teacher, seed, bound, mask, stops_on_harm=may_back_off) as run:
             attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
-                run.resume(checkpoint, attempt_id)
+                run.resume(checkpoint, attempt_id, reporter)
             run.train(text, title, reporter, checkpoint, attempt_id)
             result, overshot, diverged = run.finish(), run.overshot, run.diverged
         del run
@@ -90,10 +90,20 @@ def train(
     if back.times:
         description = f"{result.recipe}, started over from {given_rate:g}, which did harm"
         result = replace(result, recipe=description, seconds=result.seconds + back.seconds)
-    if backs_off and not result.best_step and result.steps:
-        reporter.note(f"{title} gained nothing on the dev text: the weights are those it began with.")
+    _note_the_end(result, title, reporter, diverged=diverged, backs_off=backs_off)
     checkpoints.remove(checkpoint)
     return result
+
+
+def _note_the_end(result: Training, title: str, reporter: Reporter, *, diverged: bool, backs_off: bool) -> None:
+    """Tell which weights a run went back to, where it did not end with its last ones for the usual reason."""
+    if diverged:
+        reporter.note(
+            f"{title}: the loss was no longer a number after step {result.steps}; the weights are those of step "
+            f"{result.best_step}, the best on the dev text."
+        )
+    if backs_off and not result.best_step and result.steps:
+        reporter.note(f"{title} gained nothing on the dev text: the weights are those it began with.")
 
 
 def _describe_harm(result: Training, diverged: bool) -> str:

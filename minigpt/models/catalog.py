@@ -32,10 +32,17 @@ PRODUCTS = ("model", FOLDER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """Content of `index.json`; the entries stand in the order in which they were added."""
+    """Content of `index.json`; the entries stand in the order in which they were added.
+
+    Attributes:
+        schema_version: version of these fields.
+        entries: the models.
+        digest: fingerprint of the entries, so that a damaged index is noticed; empty in older ones.
+    """
 
     schema_version: int = INDEX_VERSION
     entries: tuple[CatalogEntry, ...] = ()
+    digest: str = ""
 
 
 def folder() -> Path:
@@ -239,6 +246,8 @@ def _read() -> Index:
         return Index()
     try:
         index = read_json(path, Index)
+        if index.digest and index.digest != fingerprint(index.entries):
+            raise MiniGPTError(f"{path} is not what was written.")
     except MiniGPTError as error:
         raise MiniGPTError(
             f"The catalog's index is damaged: {error} Move that file away and add your models again with "
@@ -253,7 +262,7 @@ def _update(change: Callable[[tuple[CatalogEntry, ...]], tuple[CatalogEntry, ...
     """Read, change and write the index while no other process can."""
     with _locked():
         changed = change(_read().entries)
-        write_json(folder() / "index.json", Index(entries=changed))
+        write_json(folder() / "index.json", Index(entries=changed, digest=fingerprint(changed)))
     return changed
 
 

@@ -22,7 +22,7 @@ def control_notes(ground: Groundwork, stages: Sequence[StageReport]) -> list[str
     lines = []
     if ground.tuned is not None:
         lines += noise_note(ground.repeats, best_of(ground.tuned.attempts).loss, stages, domain)
-    return lines + twin_note(stages, domain)
+    return [*lines, *twin_note(stages, domain), *worse_note(stages, domain)]
 
 
 def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageReport], domain: str) -> list[str]:
@@ -59,6 +59,27 @@ def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
         f"{twin.value:.4f} bits per byte on {domain} text, and the specialist {final.value / twin.value:.3f} times as "
         "many"
         f"{_evidence(final.paired_difference_vs_distilled)}: this ratio is the price of pruning alone."
+    ]
+
+
+def worse_note(stages: Sequence[StageReport], domain: str) -> list[str]:
+    """Warn of a healed model that needs more bits than the pruned one on the domain's measured text.
+
+    The weights are those with the lowest dev loss, so this happens where dev and measured text differ.
+    """
+    pruned, healed = (_stage(stages, name) for name in ("pruned", "healed"))
+    before, after = (metric_of(stage, domain, HEADLINE) if stage else None for stage in (pruned, healed))
+    if pruned is None or before is None or after is None:
+        return []
+    first, last = before.paired_difference_vs_parent, after.paired_difference_vs_parent
+    change = after.value - before.value
+    if pruned.share < 1:  # measured on a part of the text, so only the differences to the parent compare
+        change = last.value - first.value if first is not None and last is not None else 0.0
+    if change <= 0:
+        return []
+    return [
+        f"Healing made the model worse on {domain} text that is measured, by {change:.4f} bits per byte, though not on "
+        "dev text: do not use it before you know why (other text, too high a learning rate)."
     ]
 
 

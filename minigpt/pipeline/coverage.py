@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from minigpt.corpus.coverage import SeenRuns, seen_runs
 from minigpt.evaluation import Suite
 from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.text import TrainingText
+from minigpt.results import BuildReport
 from minigpt.types import Document
 
 # Fewest documents without seen text that are worth a task of their own.
@@ -41,6 +43,31 @@ def unseen_parts(domain: str, coverage: Mapping[str, SeenRuns]) -> dict[str, tup
     if counts is None or not FEWEST <= len(counts.unseen) < len(counts.keys):
         return {}
     return {f"{domain}/unseen": (domain, counts.unseen)}
+
+
+def every_text(corpora: Corpora, text: TrainingText) -> Iterator[Document]:
+    """Yield every passage of a build: those that are trained on, and those that guide or measure only."""
+    yield from _training(corpora, text)
+    for corpus in (corpora.domain, corpora.general):
+        if corpus is not None:
+            yield from (*corpus.train, *corpus.dev, *corpus.heldout, *corpus.other)
+
+
+def without_recited(report: BuildReport, texts: Iterable[Document]) -> BuildReport:
+    """Leave out the samples that repeat 8 words in a row of a text, so that a card gives nothing of it away.
+
+    Args:
+        report: the report that the card is made from.
+        texts: passages that must not be given away.
+    """
+    samples: dict[str, Sequence[Document]] = {
+        stage.stage: (Document(text=stage.sample, source=stage.stage),) for stage in report.stages
+    }
+    recited = {name for name, runs in seen_runs(samples, texts).items() if sum(runs.seen)}
+    return replace(
+        report,
+        stages=tuple(replace(stage, sample="") if stage.stage in recited else stage for stage in report.stages),
+    )
 
 
 def _training(corpora: Corpora, text: TrainingText) -> Iterator[Document]:

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from minigpt import __version__, report
 from minigpt.corpus.coverage import coverage_records
+from minigpt.corpus.personal import personal_counts, personal_sentence
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import Suite
 from minigpt.files import atomic_path, file_sha256, fingerprint, link, to_plain, write_json, write_text
+from minigpt.integrity import sha256_once
 from minigpt.machine import device_name, versions
 from minigpt.models import catalog
 from minigpt.pipeline.chat import chat_note
 from minigpt.pipeline.control_notes import control_notes
+from minigpt.pipeline.coverage import every_text, without_recited
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.notes import attributions, notes
 from minigpt.pipeline.recipe import RECIPE, flatten_settings, recipe_text
@@ -26,6 +29,8 @@ from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
 from minigpt.report.page import FILE_NAME as PAGE
 from minigpt.report.page import write_page
+from minigpt.report.sbom import FILE as BILL
+from minigpt.report.sbom import bill_of_materials, files_of
 from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Shape
@@ -68,9 +73,11 @@ def finish(
         write_json(workspace.root / "plan.json", plan)
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
-        write_card(result, kept)
+        write_card(without_recited(result, every_text(ground.corpora, ground.text)), kept)
         result = replace(result, rounds=rounds)
         write_page(result, workspace.root / PAGE)
+        hashes = {path.relative_to(workspace.root).as_posix(): sha256_once(path) for path in files_of(kept)}
+        write_json(workspace.root / BILL, bill_of_materials(result, hashes))
         report.save(result, workspace.report)
         workspace.seal(key)
         register_and_slim(workspace)
@@ -80,7 +87,11 @@ def finish(
 def register_and_slim(workspace: Workspace) -> None:
     """Enter a build with a report in the catalog, and delete files that it no longer needs."""
     catalog.add(workspace.root)
-    workspace.slim()
+    try:
+        workspace.slim()
+    except OSError as error:  # the build is finished; what it no longer needs is only in the way
+        reason = error.strerror or error
+        workspace.reporter.note(f"Text and weights that are no longer needed stay in {workspace.work}: {reason}.")
 
 
 def build_report(
@@ -111,6 +122,8 @@ def build_report(
     options, parent = run.options, ground.parent
     method, target = options.way
     before = shape_of(AutoConfig.from_pretrained(parent.path))
+    personal = personal_counts(ground.text.real)
+    warning = personal_sentence(personal)
     return BuildReport(
         domain=run.domain.name,
         base_model=options.base,
@@ -130,11 +143,12 @@ def build_report(
         corpus_counts=ground.corpora.domain.counts,
         attributions=attributions(ground.corpora, ground.text),
         coverage=coverage_records(ground.coverage),
+        personal=personal,
         description=run.domain.description,
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
-        notes=(*build_notes(run, ground, plan, stages), *extra_notes),
+        notes=(*build_notes(run, ground, plan, stages), *extra_notes, *([warning] if warning else [])),
         fingerprints={
             **task_fingerprints(ground.suite),
             "vocabulary": vocabulary,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minigpt import assets
+from minigpt import assets, integrity
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import atomic_path, fingerprint, read_json, write_json
 from minigpt.healing.teacher import teacher_of
@@ -91,6 +91,7 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
     Raises:
         ConfigError: the share is not above 0 and below 1, or there is more than one domain.
         MiniGPTError: the folder holds something else.
+        Busy: another process writes there.
     """
     if not 0 < remaining < 1 or len(options.domains) != 1:
         raise ConfigError(f"A ticket is of one domain and keeps a share above 0 and below 1, not {remaining:g}.")
@@ -98,21 +99,51 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
     run = resolve_run(options.domains[0], options, reporter)
     share = remaining if rule.group is None else rule.group[0] / rule.group[1]
     key = fingerprint(build_key(run), run.settings.lottery, pattern, share)
-    path = run.workspace.root / REPORT
+    if run.workspace.state() is State.FOREIGN and not (run.workspace.root / REPORT).exists():
+        raise _foreign(run)
+    with run.workspace.locked():
+        return _find_alone(run, rule, share, key)
+
+
+def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport:
+    """Find a ticket in a folder that no other process writes."""
+    path, options = run.workspace.root / REPORT, run.options
     if options.force:
         run.workspace.clear()
         path.unlink(missing_ok=True)
-    if path.exists() and (report := read_json(path, TicketReport)).key == key:
-        return report
+    if (finished := _finished(run, key)) is not None:
+        return finished
     if path.exists() or run.workspace.report.exists() or run.workspace.state() is State.FOREIGN:
-        raise MiniGPTError(f"{run.workspace.root} holds something else. Choose another --output-dir, or use --force.")
-    write_json(run.workspace.marker, {**deciding_options(options), "pattern": pattern, "remaining": share})
+        raise _foreign(run)
+    write_json(run.workspace.marker, {**deciding_options(options), "pattern": rule.name, "remaining": share})
     corpora, suite = read(run)
     ground = lay_groundwork(run, corpora, suite, load_parent(run))
     report = _made(run, ground, rule, share, key)
     write_json(path, report)
     run.workspace.slim()
     return report
+
+
+def _foreign(run: Run) -> MiniGPTError:
+    """Make the error for a folder that holds something else."""
+    return MiniGPTError(f"{run.workspace.root} holds something else. Choose another --output-dir, or use --force.")
+
+
+def _finished(run: Run, key: str) -> TicketReport | None:
+    """Return the report of the same ticket, if it is done; a damaged ticket is moved aside with its report.
+
+    Tickets of before they were sealed are taken as they are.
+    """
+    path, ticket = run.workspace.root / REPORT, run.workspace.root / TICKET
+    if not path.exists() or (report := read_json(path, TicketReport)).key != key:
+        return None
+    reason = integrity.damage(ticket) if not ticket.is_dir() or (ticket / integrity.SUMS).exists() else None
+    if reason is None:
+        return report
+    if ticket.exists():
+        run.reporter.note(integrity.aside_note(ticket, reason, integrity.set_aside(ticket)))
+    integrity.set_aside(path)
+    return None
 
 
 def _made(run: Run, ground: Groundwork, pattern: Pattern, share: float, key: str) -> TicketReport:
@@ -139,6 +170,7 @@ def _made(run: Run, ground: Groundwork, pattern: Pattern, share: float, key: str
     stage = compare_with_controls(ground.controls, measured, same_vocabulary=True, seconds=done.seconds)
     with atomic_path(run.workspace.root / TICKET) as temporary:
         shutil.copytree(folder / TICKET, temporary)
+        integrity.seal(temporary, key=key)
     return TicketReport(
         domain=run.domain.name,
         base_model=run.options.base,
@@ -195,9 +227,10 @@ def restore_ticket(folder: Path, output: Path) -> None:
     home = folder if (folder / FILE).exists() else folder / TICKET
     if output.exists():
         raise MiniGPTError(f"{output} exists already; choose another --output-dir.")
+    integrity.check_model(home)
     model = load_ticket(home)
     with atomic_path(output) as temporary:
         model.save_pretrained(temporary)
         for item in home.iterdir():
-            if item.name != FILE and not (temporary / item.name).exists():
+            if item.name not in (FILE, integrity.SUMS) and not (temporary / item.name).exists():
                 shutil.copy2(item, temporary)

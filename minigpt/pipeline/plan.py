@@ -22,6 +22,7 @@ from minigpt.pipeline.rounds import StructuredTicket
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import PlanningText, calibration, general_calibration, probe_documents
 from minigpt.planning import Curve
+from minigpt.planning.budget import allowed_axes
 from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.probes import PROBED
 from minigpt.pruning.repair import RepairReport
@@ -198,8 +199,8 @@ def _curves(
     scores: Scores | None,
     source_key: str,
 ) -> Curves:
-    """Measure the costs of the method's axes, once for all sizes."""
-    settings = run.settings.plan
+    """Measure the costs of the axes that may be cut, once for all sizes."""
+    settings, axes = run.settings.plan, allowed_axes(method, run.options.kinds)
     repair = repair_of(method, run.settings.repair)
     seed = material.seed if "seed" in method.options else 0
 
@@ -210,6 +211,7 @@ def _curves(
             tokenizer,
             scores,
             probe_documents(text, 4 * settings.probe_tokens),
+            axes=axes,
             repair=repair,
             probe_tokens=settings.probe_tokens,
             window=text.window,
@@ -226,6 +228,7 @@ def _curves(
         (method.name, sorted(material.kinds), seed, settings.contrast),
         repair,
         *_contrast_key(run, text),
+        *([] if axes == method.axes else [sorted(axes)]),
     )
     folder, _ = run.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
     return read_json(folder / CURVES, dict[str, Curve])

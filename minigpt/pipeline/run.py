@@ -23,6 +23,7 @@ from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
 from minigpt.report.text import short_reference
 from minigpt.transformer.arch import check_window
+from minigpt.transformer.older_readers import open_to_older_readers
 
 # Prompt of the sample generation for a domain without prompts; never the user's text.
 NEUTRAL_PROMPT = "In short,"
@@ -186,4 +187,5 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     with quiet_transformers():
         model.to(getattr(torch, dtype)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        open_to_older_readers(folder)
     open_to_readers(folder)

@@ -50,7 +50,7 @@ def tune_briefly(run: Run, parent: assets.Parent, text: TrainingText) -> TunedPa
     """
     settings, key = run.settings.tune, short_tuning_key(run, parent, text)
     purpose = "the fair comparison" if run.settings.tuned_parent else "the writer of sampled text"
-    ledger = Ledger(folder=run.common.work / LEDGERS[0], key=key)
+    ledger = Ledger(folder=run.common.work / LEDGERS[0], key=key, reporter=run.reporter)
 
     def make(folder: Path) -> None:
         tokenizer = assets.load_tokenizer(parent.path)
@@ -98,7 +98,7 @@ def tune_parent(run: Run, parent: assets.Parent, text: TrainingText, short: Tune
     heal = run.settings.heal
     most = heal.steps * max(heal.tokens_per_step, heal.window)  # tokens that healing can read
     key = fingerprint(LONG_TUNING_VERSION, short.model.key, text.key, most, run.settings.tune.looks)
-    ledger = Ledger(folder=run.workspace.work / LEDGERS[1], key=key)
+    ledger = Ledger(folder=run.workspace.work / LEDGERS[1], key=key, reporter=run.reporter)
 
     def make(folder: Path) -> None:
         result = TuningResult(model=None, attempts=short.attempts)

@@ -37,7 +37,7 @@ LAYERS = "conditional_layers"
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
 # Files of a finished build beside its model, the report last.
-RECORDS = ("plan.json", "domain.yaml", "recipe.yaml", "report.json")
+RECORDS = ("plan.json", "domain.yaml", "recipe.yaml", "sbom.json", "report.json")
 # Permissions of the folder of stages, which holds the text that is trained on.
 PRIVATE = 0o700
 # Lock of a build's folder.

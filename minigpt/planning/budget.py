@@ -158,12 +158,13 @@ def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], s
     narrowest = (
         round(parent.intermediate_size * FEWEST_NEURONS) if whole else min(NEURON_STEP, parent.intermediate_size)
     )
-    smallest = min(parent.vocab_size, _smallest_vocabulary(tokenizer))
+    # A tokenizer whose tokens cannot be chosen from is read only where some of them may go.
+    smallest = min(parent.vocab_size, _smallest_vocabulary(tokenizer)) if "vocab" in axes else parent.vocab_size
     allowed = Limits(
         layers=tuple(range(fewest, parent.layers + 1)) if "layers" in axes else (parent.layers,),
         kv_groups=legal_kv_groups(config) if "kv_groups" in axes else (parent.kv_groups,),
         neurons=(narrowest if "ffn" in axes else parent.intermediate_size, parent.intermediate_size),
-        vocab=(smallest if "vocab" in axes else parent.vocab_size, parent.vocab_size),
+        vocab=(smallest, parent.vocab_size),
         cut_vocab=len(tokenizer) - 1,
         experts=legal_experts(config) if "experts" in axes else (parent.experts,),
     )

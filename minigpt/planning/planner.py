@@ -100,19 +100,21 @@ def measure_curves(
     scores: Scores | None,
     documents: Sequence[Document],
     *,
+    axes: Collection[str],
     repair: RepairSettings | None,
     probe_tokens: int,
     window: int,
     reporter: Reporter = SILENT,
 ) -> Curves:
-    """Measure the cost of every axis of a method, with copies that are cut and repaired as the method does it.
+    """Measure the cost of every axis that may be cut, with copies that are cut and repaired as the method does it.
 
     Args:
-        method: the row of the table; its axes are probed.
+        method: the row of the table.
         material: the model, which stays as it is, and its statistics.
         tokenizer: the model's tokenizer.
         scores: of :func:`minigpt.methods.ranking.rank`.
         documents: dev text that is read after every cut (never held-out text).
+        axes: of :func:`minigpt.planning.budget.allowed_axes`.
         repair: of :func:`minigpt.methods.cut.repair_of`.
         probe_tokens: tokens of calibration text for the repair of a probe.
         window: longest piece of text.
@@ -131,7 +133,7 @@ def measure_curves(
         cut,
         documents,
         material.counts,
-        axes=method.axes & arch_of(material.model).axes,
+        axes=frozenset(axes) & arch_of(material.model).axes,
         window=window,
         reporter=reporter,
     )

@@ -119,7 +119,9 @@ def load(folder: Path, *, device: str = "cpu") -> Runtime:
         raise AssetError(
             f"{folder / name} is not the file that was exported: it is missing, cut off or changed. Export again."
         ) from error
-    exported.generation_config = generation_config_in(folder)
+    exported.generation_config = rules = generation_config_in(folder)
+    if rules is not None and hasattr(exported, "model"):
+        exported.model.generation_config = rules  # formats that PyTorch reads back hold no such rules themselves
     runtime: Runtime = exported
     return runtime
 

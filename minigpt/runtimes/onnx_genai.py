@@ -58,7 +58,10 @@ class GenaiRuntime(ExportRuntime):
         self.check_window(len(tokens))
         limit = getattr(self.config, "max_position_embeddings", None) or len(tokens) + room
         parameters = self._library.GeneratorParams(self._model)
-        parameters.set_search_options(max_length=max(len(tokens), min(limit, len(tokens) + room)), do_sample=False)
+        # The cache of a layer with a sliding window must hold the window, however short the text is.
+        window = getattr(self.config, "sliding_window", None) or 0
+        wanted = max(min(limit, len(tokens) + room), min(limit, window))
+        parameters.set_search_options(max_length=max(len(tokens), wanted), do_sample=False)
         generator = self._library.Generator(self._model, parameters)
         generator.append_tokens(np.asarray(tokens, dtype=np.int32))
         return generator

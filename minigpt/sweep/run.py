@@ -6,11 +6,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from minigpt import __version__, report
+from minigpt import __version__, locks, report
 from minigpt.domain.config import resolve_domain
 from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
 from minigpt.evaluation import ItemScores, load_scores, save_scores
-from minigpt.files import file_sha256, fingerprint, read_jsonl, to_plain, write_json, write_jsonl
+from minigpt.files import file_sha256, fingerprint, write_json, write_jsonl
 from minigpt.machine import device_name, versions
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.build import Specialist, specialize
@@ -20,9 +20,10 @@ from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
 from minigpt.pipeline.paper_form import paper_form_report
 from minigpt.pipeline.plan import DOMAIN, STATISTICS
 from minigpt.pipeline.run import Run, load_parent, resolve_run
-from minigpt.pipeline.workspace import Workspace
+from minigpt.pipeline.workspace import PATIENCE, Workspace
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport, StageName
+from minigpt.sweep import points as points_on_disk
 from minigpt.sweep.cells import FinishedPoint, cells_of, pareto_of, row_of, scores_of
 from minigpt.sweep.options import Point, SweepOptions
 from minigpt.sweep.records import DomainSweep, Row, SweepReport
@@ -31,6 +32,7 @@ from minigpt.transformer.arch import shape_of
 
 POINTS = "points.jsonl"
 RESULT = "sweep.json"
+LOCK = ".in_use.lock"
 
 
 def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
@@ -42,6 +44,7 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
 
     Raises:
         MiniGPTError: the folder holds something else.
+        Busy: another process sweeps there.
         ConfigError: pictures are wanted and matplotlib is missing.
     """
     if options.pictures:
@@ -50,6 +53,13 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
         need_matplotlib()
     root = options.output_dir
     _claim(root)
+    with locks.hold(root / LOCK, str(root), timeout=PATIENCE):
+        return _sweep_claimed(options, reporter)
+
+
+def _sweep_claimed(options: SweepOptions, reporter: Reporter) -> SweepReport:
+    """Build the points in a folder that no other process writes, and draw the results."""
+    root = options.output_dir
     runs = [_resolve(options, name, reporter) for name in options.domains]
     domains = tuple(_sweep_domain(options, run) for run in runs)
     result = SweepReport(
@@ -105,7 +115,7 @@ def _sweep_domain(options: SweepOptions, run: Run) -> DomainSweep:
         points.append(finished)
         where = Workspace(root=_folder(run, point)).report.relative_to(options.output_dir).as_posix()
         rows.append(row_of(finished, ground.controls.parent, key=key, path=where))
-        _record(path, rows[-1])
+        points_on_disk.record(path, rows[-1], run.reporter)
     return replace(_summarize(options, run, ground.controls, points), rows=tuple(rows), skipped=skipped)
 
 
@@ -120,7 +130,7 @@ def _finish_point(run: Run, ground: Groundwork, point: Point, key: str) -> Finis
     point_run = replace(run, workspace=workspace, options=options)
     point_key = fingerprint(key, point)
     stages: tuple[StageName, ...] = ("pruned",) if point.healing == "none" else ("pruned", "healed")
-    if (result := _finished(workspace, point_key)) is None:
+    if (result := points_on_disk.finished(workspace, point_key)) is None:
         check_target(point_run, ground.parent)
         with run.reporter.stage(point.id):
             specialist = specialize(point_run, ground, healing=point.healing != "none")
@@ -129,6 +139,7 @@ def _finish_point(run: Run, ground: Groundwork, point: Point, key: str) -> Finis
         result = _report(point_run, ground, specialist, point_key)
         write_json(workspace.root / "plan.json", specialist.plan)
         report.save(result, workspace.report)
+        points_on_disk.seal(workspace, point_key)
     shutil.rmtree(workspace.work, ignore_errors=True)
     scores = {stage: load_scores(_items_file(workspace, stage)) for stage in stages}
     return FinishedPoint(point=point, report=result, items=scores)
@@ -149,27 +160,6 @@ def _report(run: Run, ground: Groundwork, specialist: Specialist, key: str) -> B
 
 def _items_file(workspace: Workspace, stage: StageName) -> Path:
     return workspace.root / f"items_{stage}.json"
-
-
-def _finished(workspace: Workspace, key: str) -> BuildReport | None:
-    """The report of the same point, if it is done; one made from other inputs does not count."""
-    if not workspace.report.exists():
-        return None
-    try:
-        result = report.load(workspace.report)
-    except MiniGPTError:
-        return None
-    return result if result.fingerprints.get("build") == key else None
-
-
-def _record(path: Path, row: Row) -> None:
-    """Put a line into points.jsonl: in place of the same point's, without those of the domain's other inputs."""
-    kept = [
-        line
-        for line in read_jsonl(path)
-        if line["domain"] != row.domain or (line["key"] == row.key and line["id"] != row.id)
-    ]
-    write_jsonl(path, [*kept, to_plain(row)])
 
 
 def _summarize(options: SweepOptions, run: Run, controls: Controls, points: list[FinishedPoint]) -> DomainSweep:

@@ -66,6 +66,14 @@ def test_words_are_counted_between_white_space_and_tokens_without_the_prefix() -
     assert items.tokens == (len(tiny_tokenizer().encode("The heart  pumps\n\nblood")),)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"), [("東京は 大きい。", 7), ("the 東京 tower", 4), ("ภาษาไทย", 7), ("서울은 크다", 2)]
+)
+def test_a_character_is_a_word_in_scripts_without_spaces(text: str, words: int) -> None:
+    """A text without spaces is one word for lm-eval, and 2 to the power of its bits is no number."""
+    assert text_bits(tiny_model(), tiny_tokenizer(), [Document(text=text, source="a")]).words == (words,)
+
+
 @pytest.mark.parametrize("length", [1, 2, 4, 5, 9, 12])
 def test_windows_score_every_token_once_after_the_tokens_before_it(length: int) -> None:
     tokens = list(range(1, 1 + length))

@@ -289,3 +289,13 @@ def test_a_crash_of_llama_cpp_is_an_error(tmp_path: Path):
     record: Any = SimpleNamespace(format="gguf", precision="fp16", bytes=1, source=SimpleNamespace(parameters=1))
     with pytest.raises(AssetError, match=r"status 132 .* \(Illegal instruction\)"):
         LlamaRuntime(tmp_path / "m.gguf", str(script), tiny_tokenizer(), tiny_config("llama"), record=record)
+
+
+def test_further_end_tokens_of_the_generation_config_are_named(tmp_path: Path):
+    model, tokenizer = tiny_model(layers=1), tiny_tokenizer()
+    further = sorted({5, 6} - {tokenizer.eos_token_id})
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, *further]
+    write_gguf(model, tokenizer, tmp_path / "m.gguf", kind="F32", name="tiny")
+    metadata, _ = read_metadata(tmp_path / "m.gguf")
+    names = ("eos", "eot", "eom")
+    assert [metadata[f"tokenizer.ggml.{name}_token_id"] for name in names] == [tokenizer.eos_token_id, *further]

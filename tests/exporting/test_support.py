@@ -13,7 +13,7 @@ from minigpt.errors import ExportError, UnsupportedModel
 from minigpt.exporting import onnx_genai
 from minigpt.exporting.gguf_arch import family_of
 from minigpt.exporting.onnx import sample_inputs, trace
-from minigpt.exporting.support import COLUMNS, matrix
+from minigpt.exporting.support import COLUMNS, advice, matrix, working_formats
 from minigpt.progress import SILENT
 from minigpt.transformer.arch import arch_of, legal_kv_groups, shape_of
 from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED
@@ -86,3 +86,28 @@ def test_genai_is_what_the_builder_does(family: str, tmp_path: Path) -> None:
     else:
         with pytest.raises(ExportError, match="builder cannot write this model"):
             onnx_genai.write(request, tmp_path / "out", SILENT)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "formats"),
+    [
+        ("llama", {}, ("onnx", "onnx-genai", "gguf", "torch-4bit")),
+        ("mistral", {"sliding_window": 64}, ("onnx-genai", "gguf", "torch-4bit")),
+        ("gemma3_text", {}, ("gguf", "torch-4bit")),
+        ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, ("onnx-genai", "torch-4bit")),
+        ("gpt_neox", {}, ("onnx", "torch-4bit")),
+    ],
+)
+def test_advice_names_only_formats_that_are_not_refused_for_the_same_model(
+    family: str, changes: dict[str, object], formats: tuple[str, ...]
+) -> None:
+    config = tiny_config(family, layers=2)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    assert working_formats(config, tiny_tokenizer()) == formats
+    for failed in formats:
+        assert failed not in advice(config, tiny_tokenizer(), but=failed).strip(".").split()
+
+
+def test_advice_leaves_gguf_out_where_llama_cpp_cannot_read_the_tokenizer() -> None:
+    assert "gguf" not in working_formats(tiny_config("llama"), SimpleNamespace())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from minigpt.errors import ConfigError
 from minigpt.healing import bits_per_byte, train
 from minigpt.healing.adapters import trainable
 from minigpt.pruning.apply import apply_plan
@@ -99,3 +100,11 @@ def test_chosen_targets_are_kept_to() -> None:
     train(model, TEXT, DEV, recipe(**LORA, targets=r".*\.(q|v)_proj"))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "v_proj"}
+
+
+def test_targets_that_name_no_layer_are_refused_in_a_sentence() -> None:
+    with (
+        pytest.raises(ConfigError, match="'nope' of a training recipe name no layer"),
+        trainable(tiny_model(), recipe(adapter="lora", targets="nope")),
+    ):
+        pass

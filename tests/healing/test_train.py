@@ -178,8 +178,11 @@ def test_a_damaged_checkpoint_is_ignored(damage: str, left: Path) -> None:
         save_file(load_file(left), left, metadata=metadata)
     model, whole = fresh(), fresh()
     expected = train(whole, TEXT, DEV, recipe())
-    result = train(model, TEXT, DEV, recipe(), checkpoint=left)
+    notes = Notes()
+    result = train(model, TEXT, DEV, recipe(), checkpoint=left, reporter=notes)
     assert essence(result) == essence(expected) and same(weights(model), weights(whole))
+    assert any(str(left) in note and "damaged" in note for note in notes.notes)
+    assert list(left.parent.glob(f"{left.name}.damaged-*"))
 
 
 def test_a_checkpoint_with_missing_tensors_changes_nothing(left: Path) -> None:
@@ -225,7 +228,9 @@ def test_a_run_that_diverges_stops_and_keeps_its_best_step() -> None:
                 blown.model.norm.weight.fill_(math.nan)
 
     blown.register_forward_pre_hook(poison)
-    result = train(blown, TEXT, DEV, settings)
+    notes = Notes()
+    result = train(blown, TEXT, DEV, settings, reporter=notes)
+    assert any("no longer a number" in note and f"step {result.best_step}" in note for note in notes.notes)
     assert result.steps < 40 and all(math.isfinite(loss) for _, loss in result.dev_losses)
     assert all(torch.isfinite(value).all() for value in weights(blown).values())
     assert bits_per_byte(blown, DEV, precision="fp32") == min(loss for _, loss in result.dev_losses)

@@ -16,7 +16,7 @@ from minigpt.healing.tune import Attempt, TuneSettings, long_run, next_recipe
 from minigpt.results import Training
 from tests.healing.test_rates import settings_of
 from tests.healing.test_train import DEV, TEXT, essence, fresh, same, weights
-from tests.support.healing import recipe
+from tests.support.healing import Notes, recipe
 
 SETTINGS = TuneSettings(steps=200, warmup=30, learning_rate=2e-4, shorter=(0.5, 0.25))
 
@@ -154,5 +154,18 @@ def test_a_ledger_of_other_inputs_or_without_its_weights_counts_as_empty(tmp_pat
     assert Ledger(folder=ledger.folder, key="other").read() == Entries(key="other")
     (ledger.folder / entries.weights).unlink()
     assert ledger.read() == Entries(key="k")
-    (ledger.folder / "runs.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", ["list", "weights"])
+def test_a_damaged_ledger_is_moved_aside_and_named(damage: str, tmp_path: Path) -> None:
+    notes = Notes()
+    ledger = Ledger(folder=tmp_path / "runs", key="k", reporter=notes)
+    entries = ledger.add(ledger.read(), attempt(SETTINGS.recipe(), 0.5), fresh())
+    path = ledger.folder / (entries.weights if damage == "weights" else "runs.json")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
     assert ledger.read() == Entries(key="k")
+    (note,) = notes.notes
+    assert str(ledger.folder) in note and "made again" in note
+    assert list(tmp_path.glob("runs.damaged-*")) and not ledger.folder.exists()

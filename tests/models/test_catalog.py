@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -111,7 +112,9 @@ def test_delete_never_leaves_the_build_folder(tmp_path, home):
     precious = tmp_path / "precious"
     precious.write_text("mine")
     index = home / "catalog/index.json"
-    index.write_text(index.read_text().replace("model/config.json", "../precious"))
+    tampered = json.loads(index.read_text().replace("model/config.json", "../precious"))
+    tampered["digest"] = ""  # the digest tells of accidents; whoever can write the index can write it, too
+    index.write_text(json.dumps(tampered))
     with pytest.raises(MiniGPTError, match="nothing was deleted"):
         catalog.remove(entry.id, delete=True)
     assert precious.exists()
@@ -133,6 +136,18 @@ def test_a_damaged_index_says_what_to_do_and_is_not_overwritten(tmp_path, home, 
         with pytest.raises(MiniGPTError, match="Move that file away"):
             action()
     assert index.read_text() == content
+
+
+def test_a_flipped_figure_in_the_index_is_noticed(tmp_path, home):
+    entry = catalog.add(build(tmp_path / "a"))
+    index = home / "catalog" / "index.json"
+    text = index.read_text()
+    index.write_text(text.replace(f'"parameters": {entry.parameters}', f'"parameters": {entry.parameters + 1}'))
+    assert index.read_text() != text
+    with pytest.raises(MiniGPTError, match=r"is not what was written\. Move that file away"):
+        catalog.list()
+    index.write_text(text)
+    assert catalog.list() == (entry,)
 
 
 def test_an_index_of_another_version_is_refused(home):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,9 +15,11 @@ import pytest
 
 import minigpt
 from minigpt import report
+from minigpt.corpus.dedup import words
 from minigpt.domain.config import load_domain
-from minigpt.errors import MiniGPTError
+from minigpt.errors import AssetError, MiniGPTError
 from minigpt.pipeline import BuildOptions
+from minigpt.pipeline.rescore import rescore
 from minigpt.pipeline.workspace import Workspace
 from minigpt.results import BuildReport
 from tests.support.building import build, folder_of, weights_of
@@ -38,7 +41,7 @@ def test_a_build_leaves_what_the_contract_says(finished: tuple[BuildOptions, Bui
     options, made = finished
     folder = folder_of(options)
     names = {path.name for path in folder.iterdir()}
-    assert {"model", "report.json", "plan.json", "domain.yaml"} <= names
+    assert {"model", "report.json", "plan.json", "domain.yaml", "sbom.json"} <= names
     files = {path.name for path in (folder / "model").iterdir()}
     assert {
         "config.json",
@@ -178,3 +181,46 @@ def test_evaluating_the_finished_folder_gives_the_report_s_numbers(
         if metric.task in {"words", "general"} and metric.metric != "recitation":
             assert found[metric.task, metric.metric].n == metric.n
             assert found[metric.task, metric.metric].value == pytest.approx(metric.value, rel=1e-4)
+
+
+def test_no_text_of_the_build_lands_in_card_bill_or_plan(
+    world: World, finished: tuple[BuildOptions, BuildReport]
+) -> None:
+    """Not even 8 words in a row; the prompt, which the domain file makes public, has 4."""
+    options, _ = finished
+    folder = folder_of(options)
+    texts = [json.loads(line)["text"] for line in (world.root / "docs" / "texts.jsonl").read_text().splitlines()]
+    texts += [path.read_text() for path in (world.root / "general").iterdir()]
+    public = [folder / "model" / "README.md", folder / "sbom.json", folder / "plan.json", folder / "domain.yaml"]
+    runs = hash_runs_of(texts)
+    assert len(runs) > 1000
+    for path in public:
+        assert not hash_runs_of([path.read_text("utf-8")]) & runs, path.name
+
+
+def hash_runs_of(texts: list[str]) -> set[tuple[str, ...]]:
+    """All runs of 8 words of texts."""
+    split = [words(text) for text in texts]
+    return {tuple(text[place : place + 8]) for text in split for place in range(len(text) - 7)}
+
+
+def test_a_finished_build_measured_again_gives_the_numbers_of_its_report(
+    finished: tuple[BuildOptions, BuildReport],
+) -> None:
+    options, made = finished
+    again = rescore(folder_of(options))
+    assert {(item.task, item.metric) for item in again} == {
+        (metric.task, metric.metric) for metric in made.stages[-1].metrics if not metric.task.endswith("/unseen")
+    }
+    assert all(item.agrees and item.measured == pytest.approx(item.reported, rel=1e-6) for item in again)
+
+
+def test_text_that_changed_since_the_build_is_named(finished: tuple[BuildOptions, BuildReport], tmp_path: Path) -> None:
+    """Other numbers on other text would say nothing of the model."""
+    folder = tmp_path / "copy"
+    shutil.copytree(folder_of(finished[0]), folder)
+    report.save(
+        replace(finished[1], fingerprints={**finished[1].fingerprints, "words": "0" * 16}), folder / "report.json"
+    )
+    with pytest.raises(AssetError, match="The text of words is no longer that of the build"):
+        rescore(folder)

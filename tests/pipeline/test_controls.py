@@ -8,12 +8,13 @@ import pytest
 from rich.console import Console
 
 from minigpt import report
-from minigpt.pipeline.control_notes import noise_note
+from minigpt.pipeline.control_notes import noise_note, worse_note
 from minigpt.pipeline.repeats import Repeat
 from minigpt.report.card import write_card
 from minigpt.results import BuildReport, StageReport
 from tests.healing.test_tune import SETTINGS, attempt
 from tests.support.building import FAST, build, folder_of, weights_of
+from tests.support.reports import stage as sample_stage
 from tests.support.worlds import CONTROL, World
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -90,3 +91,15 @@ def test_the_twin_and_its_weights_are_dropped_at_the_end(made: BuildReport, worl
     folder = folder_of(world.options("controls"))
     assert weights_of(folder / "model")
     assert not [path for path in (folder / "work").rglob("*.safetensors") if path.parent.name == "model"]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_healed_model_that_is_worse_than_the_pruned_one_is_named(share: float) -> None:
+    values = {"bpb": 0.8, "general": 0.9, "glossary": 0.3}
+    pruned = sample_stage("pruned", "medical", values, share=share)
+    better = sample_stage("healed", "medical", values | {"bpb": 0.75})
+    worse = sample_stage("healed", "medical", values | {"bpb": 0.85})
+    assert worse_note([pruned, better], "medical") == []
+    (note,) = worse_note([pruned, worse], "medical")
+    assert "by 0.0500 bits per byte" in note
+    assert worse_note([pruned], "medical") == []

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from minigpt import assets
+from minigpt import assets, locks
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.pipeline.lottery import find_ticket, levels_of, restore_ticket
+from minigpt.pipeline.workspace import LOCK
 from minigpt.tickets.masks import Pattern, prunable
 from tests.support.commands import run as command
+from tests.support.healing import Notes
 from tests.support.worlds import World
 
 SMALL = {"lottery.rounds": "2", "lottery.steps": "3", "evaluation.general": "false", "tuned_parent": "false"}
@@ -37,6 +39,26 @@ def test_a_ticket_is_stored_measured_and_restored(world: World, tmp_path: Path, 
     assert bool(model(torch.arange(3, 20)[None]).logits.isfinite().all())
     with pytest.raises(MiniGPTError, match="exists"):
         restore_ticket(folder, tmp_path / "dense")
+
+
+def test_a_flipped_bit_in_a_ticket_is_named_and_the_ticket_is_made_again(world: World, tmp_path: Path) -> None:
+    options = world.options("ticket-flip", overrides=SMALL)
+    report = find_ticket(options, "global", 0.3)
+    folder = world.root / "ticket-flip"
+    weights = folder / "ticket" / "ticket.safetensors"
+    before = weights.read_bytes()
+    flipped = bytearray(before)
+    flipped[-7] ^= 16
+    weights.write_bytes(bytes(flipped))
+    with pytest.raises(MiniGPTError, match="is damaged"):
+        restore_ticket(folder, tmp_path / "dense")
+    notes = Notes()
+    again = find_ticket(options, "global", 0.3, notes)
+    assert any("made again" in note for note in notes.notes) and list(folder.glob("ticket.damaged-*"))
+    assert weights.read_bytes() == before
+    assert [stage.metrics for stage in again.stages] == [stage.metrics for stage in report.stages]
+    with locks.hold(folder / "work" / LOCK, "it"), pytest.raises(MiniGPTError, match="in use by process"):
+        find_ticket(options, "global", 0.3)
 
 
 def test_another_ticket_or_a_senseless_share_is_refused(world: World) -> None:

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.errors import PlanError
+from minigpt.errors import PlanError, UnsupportedModel
+from minigpt.methods import method_named
 from minigpt.planning import LEFT_AFTER, Healing, Limits, Sensitivity, Target, allocate, shipped
 from minigpt.planning.allocate import expected_cost, removed_fractions
-from minigpt.transformer.arch import UnitCosts, unit_costs
+from minigpt.planning.budget import budget_for
+from minigpt.planning.settings import PlanSettings
+from minigpt.transformer.arch import UnitCosts, parameters_of, unit_costs
 from minigpt.types import AXES, PrunePlan, Shape
 from tests.support import tiny
 
@@ -314,3 +317,18 @@ def test_what_each_kind_removed_adds_up(
         assert removed["activation"] == 0
     if kinds == ("activation",):
         assert removed["linear"] == (2 - after.kv_groups) * after.layers * costs.per_kv_group
+
+
+def test_a_tokenizer_that_cannot_be_pruned_hinders_only_where_its_tokens_may_go() -> None:
+    """Unigram tokenizers are refused by vocabulary pruning; `--kinds linear` keeps the vocabulary."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0), ("b", -2.0)], unk_id=0))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=unigram, unk_token="<unk>")
+    config, method = tiny.tiny_config("llama"), method_named("contextual")
+    target = parameters_of(config) * 3 // 4
+    budget = budget_for(config, tokenizer, method, target, settings=PlanSettings(), kinds=("linear",))
+    assert budget.limits.vocab == (config.vocab_size, config.vocab_size)
+    with pytest.raises(UnsupportedModel, match="drop `embedding` from --kinds"):
+        budget_for(config, tokenizer, method, target, settings=PlanSettings())

@@ -190,6 +190,19 @@ def test_an_export_is_opened_with_the_rules_of_generation_beside_it(
     assert opened.generation_config.eos_token_id == [2, 9]
 
 
+def test_a_model_that_was_read_back_gets_the_rules_of_generation_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GGUF file read by PyTorch is generated with by transformers, which goes by the model's own rules."""
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=2))
+    monkeypatch.setattr(base, "is_export", lambda _folder: True)
+    monkeypatch.setattr(base, "read_record", lambda _folder: SimpleNamespace(format="gguf"))
+    monkeypatch.setattr(base, "resolve", lambda _name: lambda _folder, _device: SimpleNamespace(model=model))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 9]}')
+    base.load(tmp_path)
+    assert model.generation_config.eos_token_id == [2, 9]
+
+
 def test_a_runtime_with_a_window_refuses_what_is_longer() -> None:
     record: Any = SimpleNamespace(format="gguf", precision="fp16", bytes=1, source=SimpleNamespace(parameters=1))
     runtime = ExportRuntime(None, SimpleNamespace(max_position_embeddings=8), record)
