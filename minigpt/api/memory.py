@@ -24,7 +24,7 @@ from minigpt.planning.target import Target
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning.settings import RepairSettings
 from minigpt.results import Training
-from minigpt.transformer.arch import parameters_of
+from minigpt.transformer.arch import arch_of, parameters_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.calibration import calibration_batches, token_counts
 from minigpt.transformer.ends import document_end
@@ -97,12 +97,13 @@ def plan(
     budget = budget_for(model.config, tokenizer, row, target, settings=settings, kinds=kinds)
     scores = rank(row, material)
     probes = as_documents(dev if dev is not None else texts)
+    axes = allowed_axes(row, kinds, arch_of(model))
     sensitivity = decide_sensitivity(
         budget,
         model.config,
         settings,
         accelerated=_accelerated(model),
-        measure=lambda: _curves(row, material, tokenizer, scores, probes, settings, allowed_axes(row, kinds)),
+        measure=lambda: _curves(row, material, tokenizer, scores, probes, settings, axes),
     )
     result = plan_units(row, material, tokenizer, budget, sensitivity, scores, kinds=kinds)
     reference = method if isinstance(method, str) else row.name

@@ -27,6 +27,7 @@ from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves,
 from minigpt.planning.probes import PROBED
 from minigpt.pruning.repair import RepairReport
 from minigpt.transformer import stats
+from minigpt.transformer.arch import arch_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.calibration import token_counts
 from minigpt.types import PrunePlan
@@ -200,7 +201,8 @@ def _curves(
     source_key: str,
 ) -> Curves:
     """Measure the costs of the axes that may be cut, once for all sizes."""
-    settings, axes = run.settings.plan, allowed_axes(method, run.options.kinds)
+    settings = run.settings.plan
+    axes = allowed_axes(method, run.options.kinds, arch_of(material.model))
     repair = repair_of(method, run.settings.repair)
     seed = material.seed if "seed" in method.options else 0
 

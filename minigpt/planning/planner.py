@@ -20,7 +20,7 @@ from minigpt.planning.settings import PlanSettings
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning import vocab
 from minigpt.pruning.settings import RepairSettings
-from minigpt.transformer.arch import arch_of, parameters_of, shape_of
+from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.batches import take_tokens
 from minigpt.types import Document, Ints, PrunePlan
 
@@ -133,7 +133,7 @@ def measure_curves(
         cut,
         documents,
         material.counts,
-        axes=frozenset(axes) & arch_of(material.model).axes,
+        axes=axes,
         window=window,
         reporter=reporter,
     )
