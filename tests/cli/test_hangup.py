@@ -13,7 +13,8 @@ import pytest
 from minigpt.cli.hangup import LONG
 
 WORK = """
-import fcntl, sys, termios, time
+import fcntl, signal, sys, termios, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from pathlib import Path
 from minigpt.cli.hangup import survive_hangup

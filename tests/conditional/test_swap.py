@@ -13,6 +13,7 @@ from minigpt.conditional.base import ConditionalFFN, DenseWeights
 from minigpt.conditional.layers import LeafSettings, Relu, ReluSettings, TreeSettings, build
 from minigpt.conditional.layers.threshold import threshold_layer
 from minigpt.errors import ConfigError, UnsupportedModel
+from tests.support.archsuite import EXPERTS
 from tests.support.tiny import FAMILIES, tiny_model
 
 OTHERS = ("bert", "bert classifier", "roberta", "gpt_neox", "phi")
@@ -57,7 +58,7 @@ def dense_copy(weights: DenseWeights) -> ConditionalFFN:
     return threshold_layer(weights, torch.zeros(1, weights.hidden_size), shares).eval()
 
 
-@pytest.mark.parametrize("name", (*FAMILIES, *OTHERS))
+@pytest.mark.parametrize("name", (*(name for name in FAMILIES if name not in EXPERTS), *OTHERS))
 def test_a_layer_with_the_dense_weights_changes_nothing(name: str) -> None:
     model = any_model(name)
     before, names = output(model), [key for key, _ in model.named_modules()]
@@ -176,3 +177,9 @@ def test_models_that_are_not_described_are_refused() -> None:
     model.config.model_type = "mamba"
     with pytest.raises(UnsupportedModel, match=r"type 'mamba' are not described.*bert, .*llama"):
         swap.ffn_paths(model)
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_layers_of_experts_are_refused(name: str) -> None:
+    with pytest.raises(UnsupportedModel, match="conditional"):
+        swap.dense_weights(tiny_model(name), 0)
