@@ -169,7 +169,7 @@ def test_an_interrupted_run_brings_the_dense_weights_back() -> None:
     assert modules(model) == kinds and all(
         torch.equal(value, before[name]) for name, value in model.state_dict().items()
     )
-    with pytest.raises(ValueError, match="nothing_like_it"):
+    with pytest.raises(ConfigError, match="nothing_like_it"):
         train(model, TEXT, DEV, recipe(**(QLORA | {"targets": "nothing_like_it"})))
     assert modules(model) == kinds and all(p.requires_grad for p in model.parameters())
     assert all(isinstance(module, nn.Linear) for module in nf4.projections_of(model).values())
