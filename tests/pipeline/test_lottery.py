@@ -47,7 +47,7 @@ def test_a_flipped_bit_in_a_ticket_is_named_and_the_ticket_is_made_again(world: 
     report = find_ticket(options, "global", 0.3)
     folder = world.root / "ticket-flip"
     weights = folder / "ticket" / "ticket.safetensors"
-    before = load_file(weights)
+    before = {name: tensor.clone() for name, tensor in load_file(weights).items()}  # not a view of the file
     flipped = bytearray(weights.read_bytes())
     flipped[-7] ^= 16
     weights.write_bytes(bytes(flipped))
