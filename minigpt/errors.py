@@ -63,4 +63,5 @@ class UnknownName(MiniGPTError):
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+        listed = f"Known: {', '.join(names)}." if names else "There is none yet."
+        super().__init__(f"Unknown {kind} {name!r}.{hint} {listed}")
