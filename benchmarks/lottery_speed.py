@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ SHAPES = ((576, 576), (1536, 576), (576, 1536), (2048, 2048), (8192, 2048), (409
 TOKENS = (1, 16, 128, 1024, 8192)
 # Largest error relative to the largest output, for products in 16 bits.
 TOLERANCE = 2e-2
+
+
+@contextmanager
+def refusals_in(row: dict[str, Any]) -> Iterator[None]:
+    """Write into a row why the library refuses what the block does: it has no kernel for a shape, a type or a card."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        row["refused"] = str(error).splitlines()[0][:200]
 
 
 def milliseconds(function: Callable[[], Any], *, repeats: int = 30) -> float:
@@ -59,7 +69,7 @@ def layer_rows(dtype: torch.dtype, backend: str) -> list[dict[str, Any]]:
         for tokens in TOKENS:
             row: dict[str, Any] = {"outputs": outputs, "inputs": inputs, "tokens": tokens, "backend": backend}
             x = torch.randn(tokens, inputs, dtype=dtype, device="cuda")
-            try:
+            with refusals_in(row):
                 sparse = to_sparse_semi_structured(dense)
                 expected, result = nn.functional.linear(x, dense), nn.functional.linear(x, sparse)
                 error = float((expected - result).abs().max() / expected.abs().max())
@@ -67,8 +77,6 @@ def layer_rows(dtype: torch.dtype, backend: str) -> list[dict[str, Any]]:
                 row["dense_ms"] = milliseconds(lambda a=x, w=dense: nn.functional.linear(a, w))
                 row["sparse_ms"] = milliseconds(lambda a=x, w=sparse: nn.functional.linear(a, w))
                 row["speedup"] = row["dense_ms"] / row["sparse_ms"]
-            except (RuntimeError, NotImplementedError, ValueError) as error:
-                row["refused"] = str(error).splitlines()[0][:200]
             rows.append(row)
             print(row, flush=True)
     return rows
@@ -92,22 +100,21 @@ def model_rows(base: str, dtype: torch.dtype, backend: str) -> list[dict[str, An
     names = prunable(model)
     apply_masks(model, keep_best(magnitudes(weights_of(model, names)), 0.5, Pattern("2:4")))
     rows: list[dict[str, Any]] = []
-    try:
+    whole: dict[str, Any] = {"backend": backend}
+    with refusals_in(whole):
         sparse = sparse_copy(model, names)
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        return [{"backend": backend, "refused": str(error).splitlines()[0][:200]}]
+    if "refused" in whole:
+        return [whole]
     dense_bytes = sum(weight.nbytes for name, weight in model.named_parameters() if name in names)
     for batch, length in ((1, 1), (1, 512), (8, 512), (64, 512)):
         ids = torch.randint(3, model.config.vocab_size, (batch, length), device="cuda")
         row: dict[str, Any] = {"batch": batch, "length": length, "backend": backend, "matrix_bytes": dense_bytes}
-        try:
+        with refusals_in(row):
             expected, result = (m(input_ids=ids, use_cache=False).logits.float() for m in (model, sparse))
             row["error"] = float((expected - result).abs().max() / expected.abs().max())
             for name, one in (("dense", model), ("sparse", sparse)):
                 row[f"{name}_ms"] = milliseconds(lambda m=one, i=ids: m(input_ids=i, use_cache=False), repeats=15)
             row["speedup"] = row["dense_ms"] / row["sparse_ms"]
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            row["refused"] = str(error).splitlines()[0][:200]
         rows.append(row)
         print(row, flush=True)
     return rows

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
-from minigpt.cli.params import Amount, Fraction, Names, at_most_one, pairs
+from minigpt.cli.params import Amount, Fraction, Names, at_most_one, overrides
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,14 +85,7 @@ AXIS_NAMES = {
     "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Type of saved weights [bfloat16]."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed [0].")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    callback=pairs,
-    metavar="KEY=VALUE",
-    help="Setting to change, e.g. heal.steps=50. Repeat for several.",
-)
+@overrides("heal.steps=50")
 @click.option(
     "--log",
     type=click.Choice(["tensorboard", "trackio", "wandb"]),

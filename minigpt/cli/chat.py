@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minigpt.cli.common import Session, examples, standard
+from minigpt.cli.common import Session, examples, sampling, standard
 from minigpt.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -26,24 +26,7 @@ COMMANDS = {"/reset": "forget the conversation", "/exit": "leave"}
 )
 @click.argument("model")
 @click.option("--system", metavar="TEXT", help="Instruction that stands before the conversation.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Most tokens of an answer."
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="Randomness of the answers; 0 always takes the likeliest token.",
-)
-@click.option(
-    "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Probability mass of the tokens to draw from.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@sampling(256)
 @click.option(
     "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
 )

@@ -109,6 +109,39 @@ def standard(function: Callable[..., None]) -> Callable[..., None]:
 online = click.option("--online", is_flag=True, help="Also use the domain's data sets from the Hugging Face Hub.")
 
 
+def sampling(most: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of writing text: length (`most` tokens by default), temperature, top-p and seed."""
+    options = (
+        click.option(
+            "--max-new-tokens",
+            type=click.IntRange(min=1),
+            default=most,
+            show_default=True,
+            help="Most tokens to generate.",
+        ),
+        click.option(
+            "--temperature",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            show_default=True,
+            help="Randomness of the text; 0 always takes the likeliest token.",
+        ),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=1.0,
+            show_default=True,
+            help="Probability mass of the tokens to draw from.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."),
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        return functools.reduce(lambda inner, option: option(inner), reversed(options), command)
+
+    return decorate
+
+
 def table(*columns: str, **options: Any) -> Table:
     """Make an empty table.
 

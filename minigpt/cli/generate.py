@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from minigpt.cli.common import Session, examples, standard
+from minigpt.cli.common import Session, examples, sampling, standard
 
 
 @click.command(
@@ -20,24 +20,7 @@ from minigpt.cli.common import Session, examples, standard
 @click.argument("model")
 @click.option("--prompt", required=True, metavar="TEXT|-", help="Text to continue; - reads it from standard input.")
 @click.option("--chat", is_flag=True, help="Treat the prompt as a question, in the model's chat template.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), default=200, show_default=True, help="Most tokens to generate."
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="Randomness of the text; 0 always takes the likeliest token.",
-)
-@click.option(
-    "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Probability mass of the tokens to draw from.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@sampling(200)
 @click.option(
     "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
 )

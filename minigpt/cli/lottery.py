@@ -9,7 +9,7 @@ import click
 
 from minigpt.cli.build import check_names
 from minigpt.cli.common import Session, examples, standard, table
-from minigpt.cli.params import Fraction, pairs
+from minigpt.cli.params import Fraction, overrides
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,14 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of rounds and text [0].")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    callback=pairs,
-    metavar="KEY=VALUE",
-    help="Setting to change, e.g. lottery.rounds=6. Repeat for several.",
-)
+@overrides("lottery.rounds=6")
 @click.option("--force", is_flag=True, help="Start over instead of resuming.")
 @click.option(
     "--restore",

@@ -1,8 +1,8 @@
-"""Types of options: sizes, fractions and lists of names as users write them, and `key=value` pairs."""
+"""Types of options: sizes, fractions and lists of names as users write them, and `--set` with its pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -103,3 +103,15 @@ def at_most_one(**options: Any) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other: give one target.")
+
+
+def overrides(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make the option `--set KEY=VALUE`, with an example in its help."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        callback=pairs,
+        metavar="KEY=VALUE",
+        help=f"Setting to change, e.g. {example}. Repeat for several.",
+    )

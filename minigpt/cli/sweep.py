@@ -9,7 +9,7 @@ import click
 
 from minigpt.cli.build import check_names
 from minigpt.cli.common import Session, examples, online, standard
-from minigpt.cli.params import Fractions, NameList, pairs
+from minigpt.cli.params import Fractions, NameList, overrides
 
 
 @click.command(
@@ -49,14 +49,7 @@ from minigpt.cli.params import Fractions, NameList, pairs
 )
 @click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder to write [runs/sweep].")
 @click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    callback=pairs,
-    metavar="KEY=VALUE",
-    help="Setting to change, e.g. heal.steps=50. Repeat for several.",
-)
+@overrides("heal.steps=50")
 @click.option(
     "--paper-form",
     "--masked",

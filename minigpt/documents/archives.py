@@ -24,7 +24,9 @@ def read_zip(source: Source) -> Iterator[Member]:
     with source.opener() as stream:
         try:
             archive = ZipFile(stream)
-        except (BadZipFile, NotImplementedError, ValueError):
+        except NotImplementedError:  # what the library says of versions of the format that it does not know
+            raise Unread("a zip archive of a newer version than can be read") from None
+        except (BadZipFile, ValueError):
             raise Unread("damaged: not a whole zip archive") from None
         with archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -33,7 +35,7 @@ def read_zip(source: Source) -> Iterator[Member]:
                 reason = "password-protected" if member.flag_bits & 1 else bad_member(member.filename, member.file_size)
                 try:
                     data = b"" if reason else archive.read(member)
-                except (BadZipFile, NotImplementedError, OSError, EOFError, zlib.error, RuntimeError):
+                except (BadZipFile, OSError, EOFError, zlib.error, RuntimeError):
                     data, reason = b"", "damaged inside its archive"
                 yield member_of(source, member.filename, data, reason)
 

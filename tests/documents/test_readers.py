@@ -118,6 +118,15 @@ def test_packages_that_unpack_to_too_much_or_have_a_password_are_refused(monkeyp
     ]
 
 
+def test_a_zip_archive_of_an_unknown_version_is_not_called_damaged() -> None:
+    content = bytearray(mixed.zipped({"a": b"x"}))
+    content[content.index(b"PK\x01\x02") + 6] = 255  # version that is needed to extract
+    with pytest.raises(Unread, match="newer version"):
+        list(archives.read_zip(source(bytes(content), "a.zip")))
+    with pytest.raises(Unread, match="not a whole zip archive"):
+        list(archives.read_zip(source(b"PK nothing", "a.zip")))
+
+
 def test_archives_are_bounded_in_members_in_size_and_in_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = mixed.zipped({"a.txt": b"Words."})
     for _ in range(scan.DEEPEST):

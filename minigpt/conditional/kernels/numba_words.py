@@ -43,20 +43,36 @@ def _pointer(_context: Any, _address: Any) -> Any:
 pointer: Any = intrinsic(_pointer)
 
 
+def _upper_half(value: Any) -> Any:
+    """Return the float whose upper half is a 16-bit word."""
+    return np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+
+
+def _rounded(target: Any, values: Any) -> None:
+    """Store floats as bf16 words: rounded to the nearest, ties to even; a NaN stays one."""
+    for j in range(target.size):
+        bits = np.float32(values[j]).view(np.uint32)
+        up = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
+        target[j] = np.uint16(quiet if values[j] != values[j] else up)
+
+
+def _copied(target: Any, values: Any) -> None:
+    """Store floats one by one."""
+    for j in range(target.size):
+        target[j] = values[j]
+
+
 def floats(value: Any) -> Any:
-    """Return an entry of a token or row as a float; 16-bit words are bf16."""
-    raise NotImplementedError  # compiled code has it from the function below
+    """Return an entry of a token or row as a float; 16-bit words are bf16. Compiled code has a form for each type."""
+    return _upper_half(value) if isinstance(value, np.uint16) else np.float32(value)
 
 
 @overload(floats)
 def _floats(value: Any) -> Any:
     """Choose by type how an entry becomes a float."""
     if value == types.uint16:
-
-        def upper_half(value: Any) -> Any:
-            return np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-
-        return upper_half
+        return _upper_half
 
     def number(value: Any) -> Any:
         return np.float32(value)
@@ -66,25 +82,10 @@ def _floats(value: Any) -> Any:
 
 def put(target: Any, values: Any) -> None:
     """Store floats as the type of the target; 16-bit words are bf16, rounded to the nearest, ties to even."""
-    raise NotImplementedError  # compiled code has it from the function below
+    (_rounded if target.dtype == np.uint16 else _copied)(target, values)
 
 
 @overload(put)
 def _put(target: Any, values: Any) -> Any:
     """Choose by type how floats are stored."""
-    if target.dtype == types.uint16:
-
-        def rounded(target: Any, values: Any) -> None:
-            for j in range(target.size):
-                bits = np.float32(values[j]).view(np.uint32)
-                up = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-                quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
-                target[j] = np.uint16(quiet if values[j] != values[j] else up)
-
-        return rounded
-
-    def copied(target: Any, values: Any) -> None:
-        for j in range(target.size):
-            target[j] = values[j]
-
-    return copied
+    return _rounded if target.dtype == types.uint16 else _copied

@@ -7,6 +7,7 @@ needs nearly every row, and dense products are faster there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,26 @@ from minigpt.conditional.kernels.row_weights import RowWeights
 MOST_TOKENS = 2
 # Types of rows that the kernel reads.
 ROW_TYPES = (torch.float32, torch.bfloat16)
+
+
+def prepare_layer(layer: Any, tokens: torch.dtype, **limits: Any) -> Callable[[Tensor], Tensor] | None:
+    """Return a kernel for a layer with input, gate and output rows, or None where there is none.
+
+    Args:
+        layer: has `w_in`, `w_out`, `w_gate`, `b_in`, `b_out` and the activation in its settings.
+        tokens: type of the tokens.
+        **limits: the other fields of :class:`minigpt.conditional.kernels.row_weights.RowWeights`.
+    """
+    weights = RowWeights(
+        w_in=layer.w_in,
+        w_out=layer.w_out,
+        activation=layer.settings.activation,
+        w_gate=layer.w_gate,
+        b_in=layer.b_in,
+        b_out=layer.b_out,
+        **limits,
+    )
+    return prepare(weights, tokens)
 
 
 def prepare(weights: RowWeights, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:

@@ -25,8 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import ConditionalFFN, Settings, check_common, check_depth, parameter, require
-from minigpt.conditional.kernels.row_weights import RowWeights
-from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare_layer
 from minigpt.conditional.reference import activation_of
 
 # The entropy's gradient is infinite at 0 and 1; the paper's code bounds probabilities by this number.
@@ -181,18 +180,13 @@ class Leaves(ConditionalFFN):
         return torch.cat([x[:0], *parts])[torch.argsort(order)]
 
     def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
-        weights = RowWeights(
-            w_in=self.w_in,
-            w_out=self.w_out,
-            activation=self.settings.activation,
-            w_gate=self.w_gate,
-            b_in=self.b_in,
-            b_out=self.b_out,
+        return prepare_layer(
+            self,
+            tokens,
             w_node=self.w_node,
             b_node=self.b_node,
             depth=self.settings.depth,
         )
-        return prepare(weights, tokens)
 
     def _one_leaf(self, x: Tensor, leaf: int) -> Tensor:
         """Compute one leaf for tokens [B, H]."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import check_common, need_tokens, require, split_rows, with_bias
-from minigpt.conditional.kernels.row_weights import OPEN, RowWeights
-from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
+from minigpt.conditional.kernels.row_weights import OPEN
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare_layer
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import ACTIVATIONS, hidden_values
 
@@ -80,18 +80,13 @@ class Relu(DenseFFN):
         return torch.zeros_like(values).scatter(-1, index, values.gather(-1, index))
 
     def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
-        weights = RowWeights(
-            w_in=self.w_in,
-            w_out=self.w_out,
-            activation=self.settings.activation,
-            w_gate=self.w_gate,
-            b_in=self.b_in,
-            b_out=self.b_out,
+        return prepare_layer(
+            self,
+            tokens,
             gate_above=0.0 if self._gate_decides() else OPEN,
             value_above=0.0,
             top_k=self.settings.top_k or 0,
         )
-        return prepare(weights, tokens)
 
     def _hard(self, x: Tensor) -> Tensor:
         if len(x) > MOST_TOKENS:  # together they need nearly all rows, and a dense product reads each once

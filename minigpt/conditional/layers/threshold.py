@@ -26,8 +26,7 @@ from minigpt.conditional.base import (
     require,
     with_bias,
 )
-from minigpt.conditional.kernels.row_weights import RowWeights
-from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare
+from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare_layer
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import activation_of
 
@@ -97,17 +96,12 @@ class Threshold(DenseFFN):
     def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         if self.settings.reads_columns:
             return None
-        weights = RowWeights(
-            w_in=self.w_in,
-            w_out=self.w_out,
-            activation=self.settings.activation,
-            w_gate=self.w_gate,
-            b_in=self.b_in,
-            b_out=self.b_out,
+        return prepare_layer(
+            self,
+            tokens,
             gate_above=self.settings.t_act,
             value_above=self.settings.t_out,
         )
-        return prepare(weights, tokens)
 
     def _hard(self, x: Tensor) -> Tensor:
         if len(x) > MOST_TOKENS:  # together they need nearly all weights, and a dense product reads each once
