@@ -34,6 +34,7 @@ from minigpt.tickets.delta_training import find_ticket, rewind, round_recipe, tr
 
 MAIN = 0.05
 FRACTIONS = (0.01, 0.02, 0.05, 0.1)
+ARMS = ("random-mask", "lora-0.0005", "lora-0.002", "one-shot", "one-shot-untrained", "no-mask")
 PARTS = ("choose", "fractions", "controls", "merge", "bytes")
 # Settings that are compared on dev text at MAIN; each line changes the best of the lines before it.
 STEPS_OF_CHOICE: tuple[tuple[dict[str, Any], ...], ...] = (
@@ -46,10 +47,19 @@ STEPS_OF_CHOICE: tuple[tuple[dict[str, Any], ...], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Training of every variant: the steps of all rounds together, and the recipe of their batches."""
+    """Training of every variant: the steps of all rounds together, and the recipe of their batches.
+
+    Attributes:
+        steps: steps of all rounds together.
+        recipe: recipe of their batches.
+        fractions: shares of the weights that tickets change; the first of them is made first.
+        arms: names of the controls that are made.
+    """
 
     steps: int
     recipe: Recipe
+    fractions: tuple[float, ...] = FRACTIONS
+    arms: tuple[str, ...] = ARMS
 
 
 class Rows:
@@ -143,7 +153,7 @@ def measured_row(bench: DeltaBench, tag: str, row: dict[str, Any], weights: Any,
 def fractions(rows: Rows, bench: DeltaBench, settings: DeltaSettings, budget: Budget) -> None:
     """Make and measure tickets of each fraction, and the ticket of 5 % in 8 and 4 bits."""
     rows.get(bench.name, "tuned", bench.tuning, lambda: measured_row(bench, "tuned", {}, bench.tuned))
-    for fraction in sorted(FRACTIONS, key=lambda share: share != MAIN):
+    for fraction in sorted(budget.fractions, key=lambda share: share != MAIN):
         tag = f"ticket-{fraction:g}"
 
         def make(tag: str = tag, fraction: float = fraction) -> dict[str, Any]:
@@ -151,7 +161,7 @@ def fractions(rows: Rows, bench: DeltaBench, settings: DeltaSettings, budget: Bu
             return measured_row(bench, tag, row, bench.weights_of(tag))
 
         rows.get(bench.name, tag, asdict(settings), make)
-    for values in ("int8", "int4"):
+    for values in ("int8", "int4") if MAIN in budget.fractions else ():
         tag = f"ticket-{MAIN:g}-{values}"
 
         def rounded(tag: str = tag, values: Any = values) -> dict[str, Any]:
@@ -168,6 +178,8 @@ def controls(rows: Rows, bench: DeltaBench, settings: DeltaSettings, budget: Bud
         print(f"{bench.name}: the part fractions comes before controls", flush=True)
         return
     for tag, make in control_variants(bench, settings, budget):
+        if tag not in budget.arms:
+            continue
 
         def measure(tag: str = tag, make: Callable[[str], dict[str, Any]] = make) -> dict[str, Any]:
             row = make(tag)
@@ -252,6 +264,8 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={}, help='fields of DeltaSettings: {"rounds": 2}')
     parser.add_argument("--steps", type=int, default=900, help="steps of every variant, all rounds together")
     parser.add_argument("--tune", type=json.loads, default={}, help='fields of TuneSettings: {"steps": 100}')
+    parser.add_argument("--fractions", type=json.loads, default=FRACTIONS, help="shares that tickets change: [0.05]")
+    parser.add_argument("--arms", default=",".join(ARMS), help="controls that are made")
     parser.add_argument("--limit", type=int, help="bytes of each text that is read, for a trial [all]")
     parser.add_argument("--limit-seconds", type=float, default=1e9, help="start no variant that would end later")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -261,7 +275,8 @@ def main() -> None:
         parser.error(f"no such part: {', '.join(sorted(strange))}")
     until = time.perf_counter() + given.limit_seconds
     tune = TuneSettings(**{"steps": 200, "learning_rate": 2e-4, "evaluate_every": 50, "muon": (), **given.tune})
-    budget = Budget(steps=given.steps, recipe=tune.recipe())
+    arms = tuple(given.arms.split(","))
+    budget = Budget(steps=given.steps, recipe=tune.recipe(), fractions=tuple(given.fractions), arms=arms)
     common = {"base": given.base, "device": device_name(given.device), "steps": given.steps, "limit": given.limit}
     rows = Rows(given.json, common, until)
 
