@@ -18,7 +18,7 @@ from minigpt.tickets.delta_merge import RULES, merged, overlap
 from minigpt.tickets.delta_places import RECORD, WEIGHTS, is_ticket
 from minigpt.tickets.delta_store import put_in, read
 
-SCALES = (0.7, 0.85, 1.0, 1.2)
+SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 DOZEN = 12
 
 

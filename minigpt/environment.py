@@ -49,6 +49,11 @@ def share_cores() -> None:
         os.environ.setdefault("RAYON_NUM_THREADS", count)  # the tokenizers' threads
 
 
+def threads_are_set() -> bool:
+    """Return True if the user says how many threads to use."""
+    return bool(os.environ.get("OMP_NUM_THREADS", ""))
+
+
 def threads() -> int:
     """Return the number of threads for a runtime: `OMP_NUM_THREADS`, or one for each core if it is not set."""
     count = os.environ.get("OMP_NUM_THREADS", "")

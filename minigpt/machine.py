@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minigpt import environment
 from minigpt.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 # Distributions whose versions shape a result.
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "numpy")
+
+# Threads of torch on the processor while a GPU trains and measures.
+THREADS_BESIDE_GPU = 8
 
 
 def pick_device(name: str) -> str:
@@ -36,6 +40,17 @@ def pick_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"Device {name!r} cannot be used here ({first_line(error)}); use --device auto.") from None
     return name
+
+
+def spare_processor(device: str) -> None:
+    """Keep torch to a few processor threads where a GPU does the work, unless `OMP_NUM_THREADS` says otherwise.
+
+    Several builds on one host, a GPU each, would else start a thread for every core each, and wait for one another.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda" and not environment.threads_are_set():
+        torch.set_num_threads(min(torch.get_num_threads(), THREADS_BESIDE_GPU))
 
 
 def has_fast_bf16(device: torch.device) -> bool:

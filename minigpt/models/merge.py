@@ -28,7 +28,7 @@ from minigpt.tickets.delta_places import FOLDER, ticket_folder
 from minigpt.tickets.delta_store import DTYPES, DeltaRecord, make_ticket, read, write
 
 # Factors on the merged differences that are tried.
-SCALES = (0.7, 0.85, 1.0, 1.2)
+SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 # Bytes of dev text of each domain that decide.
 DEV_BYTES = 65_536
 # Longest piece of dev text, in tokens.

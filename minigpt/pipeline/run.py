@@ -13,7 +13,7 @@ from minigpt.conditional.folder import load_model
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.errors import UnsupportedModel
 from minigpt.files import fingerprint, open_to_readers, to_plain
-from minigpt.machine import measuring_dtype, pick_device
+from minigpt.machine import measuring_dtype, pick_device, spare_processor
 from minigpt.methods import method_named
 from minigpt.methods.table import ROUNDS
 from minigpt.pipeline.options import BuildOptions
@@ -101,7 +101,8 @@ def resolve_run(
     if options.delta is not None:
         settings = replace(settings, blend=0.0)  # a ticket starts at the tuned parent itself
     domain = resolve_domain(name, online=options.online)
-    general = None
+    general, device = None, pick_device(options.device)
+    spare_processor(device)
     if settings.evaluation.general and domain.general != domain.name:
         general = load_domain(domain.general)
     return Run(
@@ -110,7 +111,7 @@ def resolve_run(
         domain=domain,
         general=general,
         state=source_state(domain, general, options.base),
-        device=pick_device(options.device),
+        device=device,
         text_seed=options.seed,
         workspace=Workspace(root=folder or options.folder(domain.name), reporter=reporter),
         shared=shared,

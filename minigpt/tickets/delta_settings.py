@@ -37,10 +37,10 @@ class DeltaSettings:
     """
 
     rounds: int = 3
-    steps: int = 1200
+    steps: int = 400
     last: float = 0.5
-    learning_rate: float = 4e-4
-    distill: float = 0.5
+    learning_rate: float = 2e-3
+    distill: float = 1.0
     score: Score = "magnitude"
     scope: Scope = "global"
     values: Values = "exact"
