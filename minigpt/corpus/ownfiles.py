@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.corpus.grouping import COLUMNS
+from minigpt.corpus.localfiles import rows_and_documents
 from minigpt.corpus.rows import SUFFIXES
-from minigpt.corpus.sources import rows_and_documents
 from minigpt.documents.base import Skipped
 from minigpt.documents.convert import FileRead, Reading, convert, reasons
 from minigpt.documents.kinds import kind_of
