@@ -134,6 +134,13 @@ def _index(threshold: float) -> Any:
     return MinHashLSH(threshold=PROPOSE * threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
 
 
+@lru_cache(maxsize=1)
+def _bands() -> tuple[int, int]:
+    """Return the number of bands of an index and the hashes in a band."""
+    index = _index(NEAR)
+    return index.b, index.r
+
+
 def band_hashes(shingles: Sequence[Grams]) -> Grams:
     """Hash the bands of texts, for indices that are made in parts: texts that share one are proposed as a pair.
 
@@ -145,12 +152,12 @@ def band_hashes(shingles: Sequence[Grams]) -> Grams:
     Returns:
         The hash of each band of each text, [texts, bands].
     """
-    index = _index(NEAR)
+    count, size = _bands()
     values = np.array([_sketch(item).hashvalues for item in shingles], np.uint64).reshape(len(shingles), PERMUTATIONS)
-    bands = np.empty((len(shingles), index.b), np.uint64)
-    for number in range(index.b):
+    bands = np.empty((len(shingles), count), np.uint64)
+    for number in range(count):
         total = np.full(len(shingles), number, np.uint64)
-        for place in range(number * index.r, (number + 1) * index.r):
+        for place in range(number * size, (number + 1) * size):
             total = (total ^ (total >> np.uint64(29))) * _BASE + values[:, place]
         bands[:, number] = (total ^ (total >> np.uint64(31))) * _BASE
     return bands

@@ -59,7 +59,7 @@ class Context:
 
     def discard(self, stage: str) -> None:
         """Delete the results of a stage that nothing reads any more, except its counts."""
-        for file in (self.work / stage).glob("*/*"):
+        for file in (file for folder in self.folders(stage) for file in folder.iterdir()):
             if file.name != TALLY:
                 file.unlink(missing_ok=True)
 

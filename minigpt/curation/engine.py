@@ -78,11 +78,10 @@ class Local:
 
 
 def run_rank(executor: Any, rank: int) -> None:
-    """Run one task as datatrove does, which also records that it is done; without its log on the terminal."""
-    from loguru import logger
-
-    logger.disable("datatrove")
-    executor._run_for_rank(rank, 1)
+    """Run the steps of one task, and record that it is done."""
+    for step in executor.pipeline:
+        step(None, rank, executor.world_size)
+    executor.mark_rank_as_completed(rank)
 
 
 @contextmanager

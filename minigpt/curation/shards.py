@@ -137,7 +137,7 @@ def publish(context: Context, output: Path) -> Curated:
         counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in record.counts.items() if count)
         split = empty[0].removeprefix("corpus_")
         raise CorpusError(f"Too little text: nothing is left for {split} ({counts}); add documents.")
-    for split in SPLITS:
+    for split in {name.partition("/")[0]: None for name in record.files}:
         with atomic_path(output / split) as temporary:
             temporary.mkdir()
             for folder in folders:
@@ -188,7 +188,7 @@ def curated_domain(context: Context, files: Mapping[str, str]) -> DomainConfig:
 def curated_source(source: SourceConfig, split: str, folder: str) -> SourceConfig:
     """Return the source that reads the shards of a split and a source."""
     return SourceConfig(
-        name=f"{source.name} ({split.removeprefix('corpus_')})",
+        name=f"{source.name[:100]} ({split.removeprefix('corpus_')})",
         file=folder,
         columns={"ends": "ends"},
         split=DECLARED[split],  # type: ignore[arg-type]

@@ -7,7 +7,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-WORDS = [f"{a}{b}{c}" for a in ("ba", "de", "ki", "lo", "mu", "ra") for b in ("nel", "tor", "sim", "pa") for c in "aeioust"]
+WORDS = [
+    f"{a}{b}{c}" for a in ("ba", "de", "ki", "lo", "mu", "ra") for b in ("nel", "tor", "sim", "pa") for c in "aeioust"
+]
 
 
 def words(random_: random.Random, count: int) -> list[str]:
