@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "minigpt corpus curate texts/ --workers 8 --output-dir curated",
         "minigpt build --domain curated",
-        "minigpt corpus curate mine.yaml -o curated --executor slurm --workers 64 --cluster partition=cpu "
-        "--cluster time=02:00:00",
+        "minigpt corpus curate mine.yaml -o curated --executor ray --workers 64",
     )
 )
 @click.argument("source")
@@ -65,9 +64,9 @@ def curate(
     seed: int,
     online: bool,
 ) -> None:
-    """Clean, deduplicate and split the text of SOURCE with many workers, and write it as shards that a build reads.
+    """Clean, deduplicate and split the text of SOURCE with many workers.
 
-    SOURCE is a domain or a folder of text. Memory does not grow with the text, and the result does not depend on the
+    The result is a folder of shards with a domain file that reads them. SOURCE is a domain or a folder of text. Memory does not grow with the text, and the result does not depend on the
     workers. The same command again goes on where a killed one stopped. Build with `minigpt build --domain DIR`.
     """
     from minigpt.curation import curate as curate_text
