@@ -66,8 +66,9 @@ def curate(
 ) -> None:
     """Clean, deduplicate and split the text of SOURCE with many workers.
 
-    The result is a folder of shards with a domain file that reads them. SOURCE is a domain or a folder of text. Memory does not grow with the text, and the result does not depend on the
-    workers. The same command again goes on where a killed one stopped. Build with `minigpt build --domain DIR`.
+    SOURCE is a domain or a folder of text. The result is a folder of shards with a domain file that reads them. Memory
+    does not grow with the text, and the result does not depend on the workers. The same command again goes on where a
+    killed one stopped. Build with `minigpt build --domain DIR`.
     """
     from minigpt.curation import curate as curate_text
     from minigpt.curation.plan import Wishes
