@@ -93,8 +93,8 @@ def _first(parts: Parts, eligible: Collection[int], without: Collection[int], sh
     """Return the sizes of the documents with the lowest draws, a share of all."""
     sizes: dict[int, int] = {}
     for part in parts():
-        chosen = np.isin(part.strictness, list(eligible))
+        members = np.isin(part.strictness, list(eligible))
         if share < 1:
-            chosen &= part.names < np.uint64(int(share * 2**64))
-        sizes.update(zip(part.names[chosen].tolist(), part.sizes[chosen].tolist(), strict=True))
+            members &= part.names < np.uint64(int(share * 2**64))
+        sizes.update(zip(part.names[members].tolist(), part.sizes[members].tolist(), strict=True))
     return {name: size for name, size in sizes.items() if name not in without}

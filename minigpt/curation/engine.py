@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
@@ -190,8 +189,7 @@ def ray(logs: Path, workers: int, options: Mapping[str, Any]) -> Cluster:
     from datatrove.executor import RayPipelineExecutor
 
     settings = dict(options)
-    address = settings.pop("address", os.environ.get("RAY_ADDRESS"))
-    library.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    library.init(address=settings.pop("address", None), ignore_reinit_error=True, log_to_driver=False)
 
     def launch(step: Step, tasks: int, folder: str) -> tuple[Any, Callable[[], bool]]:
         executor = _with_options(
