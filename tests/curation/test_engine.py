@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -127,3 +128,32 @@ def test_options_of_clusters_are_read_and_checked(tmp_path: Path) -> None:
     domain = domain_file(shelf(tmp_path / "shelf", 60), tmp_path / "x.yaml")
     local = run("corpus", "curate", str(domain), "-o", str(tmp_path / "other"), "--cluster", "a=1")
     assert local.exit_code == 1 and "--executor slurm or ray" in local.stderr
+
+
+def test_ray_gets_the_tasks_and_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself is not installed here: a stand-in connects, and the executor's tasks run in this process."""
+    from datatrove.executor import RayPipelineExecutor
+
+    connected: list[dict] = []
+    library = ModuleType("ray")
+    library.init = lambda **options: connected.append(options)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", library)
+    monkeypatch.setattr(engine, "find_spec", lambda name: name)
+    monkeypatch.setattr(engine, "POLL_SECONDS", 0.01)
+
+    def ranks(executor: RayPipelineExecutor) -> None:
+        assert executor.workers == 3 and executor.mem_per_cpu_gb == 4
+        for rank in executor.get_incomplete_ranks():
+            if rank or (tmp_path / "again").exists():
+                executor._run_for_rank(rank, 1)
+
+    monkeypatch.setattr(RayPipelineExecutor, "run", ranks)
+    step = Suicide(tmp_path / "killed")
+    step.flag.touch()
+    cluster = engine.ray(tmp_path / "log", 3, {"address": "auto", "mem_per_cpu_gb": 4})
+    with pytest.raises(MiniGPTError, match="1 of 4 tasks of the stage 'x'"):
+        cluster.run("x", step, 4, SILENT)
+    (tmp_path / "again").touch()
+    cluster.run("x", step, 4, SILENT)
+    assert len(list(tmp_path.glob("done-*"))) == 4
+    assert connected == [{"address": "auto", "ignore_reinit_error": True, "log_to_driver": False}]
