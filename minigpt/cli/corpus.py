@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard, table
+from minigpt.cli.curate import curate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 )
 def corpus() -> None:
     """Show a domain's text and questions: sources, licenses, splits and counts."""
+
+
+corpus.add_command(curate)
 
 
 @corpus.command(epilog=examples("minigpt corpus show medical", "minigpt corpus show ./mine.yaml --json"))

@@ -49,9 +49,8 @@ def build_corpus(
     """
     tally: Counter[str] = Counter()
     with reporter.stage(f"Reading the {domain.title or domain.name} corpus"):
-        passages = drop_unknown_ends(clean(_read(domain, reporter), tally))
-        passages = sample_documents(passages, max_documents, seed, tally)
-        passages = drop_duplicates(passages, seed, tally)
+        sample = sample_documents(clean(_read(domain, reporter), tally), max_documents, seed, tally)
+        passages = drop_duplicates(drop_unknown_ends(sample), seed, tally)
         questions = drop_dev_leaks(tuple(read_questions(domain, root=domain.root)), tally)
         sides = hold_out(passages, seed=seed, shares=SHARES, history=_tally_text(tally))
         heldout, other, dev, pool = _documents_by_side(passages, sides, tally)

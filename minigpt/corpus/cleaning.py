@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from heapq import heappush, heapreplace
 
 from minigpt.corpus import dedup
 from minigpt.corpus.normalize import normalize
-from minigpt.corpus.split import Passage, by_draw, draw
+from minigpt.corpus.split import Passage, draw
 from minigpt.errors import CorpusError
 
+# Of two duplicates the one with the lower rank stays: training text gives way to text that measures.
+RANKS = {"heldout": 0, "other": 1, "dev": 2, "train": 3, "auto": 3}
+# Splits whose text is never sampled.
+ALWAYS = ("heldout", "other", "dev")
 
-def clean(passages: Iterable[Passage], tally: Counter[str]) -> list[Passage]:
+
+@dataclass(frozen=True, slots=True)
+class _Reversed:
+    """A name that sorts before those that it would follow."""
+
+    name: str
+
+    def __lt__(self, other: _Reversed) -> bool:
+        return self.name > other.name
+
+
+def clean(passages: Iterable[Passage], tally: Counter[str]) -> Iterator[Passage]:
     """Normalize the texts and drop empty ones.
 
     Args:
@@ -22,16 +38,14 @@ def clean(passages: Iterable[Passage], tally: Counter[str]) -> list[Passage]:
     Raises:
         CorpusError: All passages are empty.
     """
-    kept = []
     for passage in passages:
         tally["read"] += 1
         if text := normalize(passage.document.text):
-            kept.append(replace(passage, document=replace(passage.document, text=text)))
+            yield replace(passage, document=replace(passage.document, text=text))
         else:
             tally["empty"] += 1
-    if not kept:
+    if tally["empty"] == tally["read"]:
         raise CorpusError(f"No text found ({tally['read']} passages read, all empty); check the domain's sources.")
-    return kept
 
 
 def drop_unknown_ends(passages: list[Passage]) -> list[Passage]:
@@ -48,8 +62,8 @@ def drop_unknown_ends(passages: list[Passage]) -> list[Passage]:
     ]
 
 
-def sample_documents(passages: list[Passage], limit: int | None, seed: int, tally: Counter[str]) -> list[Passage]:
-    """Keep a random sample of the documents that may be trained on.
+def sample_documents(passages: Iterable[Passage], limit: int | None, seed: int, tally: Counter[str]) -> list[Passage]:
+    """Keep a random sample of the documents that may be trained on, without holding the others in memory.
 
     Args:
         passages: Passages of all documents.
@@ -58,13 +72,37 @@ def sample_documents(passages: list[Passage], limit: int | None, seed: int, tall
         tally: Counts; `beyond_max_documents` is added.
     """
     if limit is None:
-        return passages
-    free = {passage.document.source for passage in passages if passage.declared in ("auto", "train")}
-    dropped = set(by_draw(free, seed)[limit:])
-    always = ("heldout", "other", "dev")
-    kept = [passage for passage in passages if passage.declared in always or passage.document.source not in dropped]
-    tally["beyond_max_documents"] += len(passages) - len(kept)
-    return kept
+        return list(passages)
+    always: list[tuple[int, Passage]] = []
+    sampled: dict[str, list[tuple[int, Passage]]] = {}
+    # The last document of the sample is on top: a draw is negative, so that the heap's smallest is the largest.
+    last: list[tuple[int, _Reversed]] = []
+    for number, passage in enumerate(passages):
+        source = passage.document.source
+        if passage.declared in ALWAYS:
+            always.append((number, passage))
+        elif source in sampled:
+            sampled[source].append((number, passage))
+        else:
+            entry = (-draw(seed, source), _Reversed(source))
+            if len(last) == limit and entry < last[0]:
+                tally["beyond_max_documents"] += 1
+                continue
+            sampled[source] = [(number, passage)]
+            if len(last) < limit:
+                heappush(last, entry)
+            else:
+                _, dropped = heapreplace(last, entry)
+                tally["beyond_max_documents"] += len(sampled.pop(dropped.name))
+    rows = [*always, *(row for document in sampled.values() for row in document)]
+    return [passage for _, passage in sorted(rows, key=lambda row: row[0])]
+
+
+def priority(passage: Passage, seed: int) -> tuple[int, int, str, str, str, str]:
+    """Return the place of a passage in the order in which duplicates give way: the rank of its split, then a draw."""
+    document = passage.document
+    drawn = draw(seed, document.source, document.text)
+    return RANKS[passage.declared], drawn, document.source, document.text, document.license, passage.origin
 
 
 def drop_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> list[Passage]:
@@ -78,14 +116,7 @@ def drop_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> 
         seed: Seed of the order.
         tally: Counts; `exact_duplicates` and `near_duplicates` are added.
     """
-    rank = {"heldout": 0, "other": 1, "dev": 2, "train": 3, "auto": 3}
-
-    def priority(passage: Passage) -> tuple[object, ...]:
-        document = passage.document
-        drawn = draw(seed, document.source, document.text)
-        return rank[passage.declared], drawn, document.source, document.text, document.license, passage.origin
-
-    ordered = sorted(passages, key=priority)
+    ordered = sorted(passages, key=lambda passage: priority(passage, seed))
     unique = [ordered[index] for index in dedup.drop_exact_duplicates([passage.document.text for passage in ordered])]
     protected = [index for index, passage in enumerate(unique) if passage.declared in ("heldout", "other")]
     texts = [passage.document.text for passage in unique]

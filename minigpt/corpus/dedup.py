@@ -82,8 +82,13 @@ def drop_exact_duplicates(texts: Sequence[str]) -> list[int]:
     """Return the indices of the texts that repeat no earlier one. Case, punctuation and white space do not count."""
     first: dict[str, int] = {}
     for index, text in enumerate(texts):
-        first.setdefault(" ".join(words(text)) or text, index)
+        first.setdefault(exact_key(words(text), text), index)
     return sorted(first.values())
+
+
+def exact_key(tokens: Sequence[str], text: str) -> str:
+    """Return what exact duplicates have in common: the words, or the text itself where it has none."""
+    return " ".join(tokens) or text
 
 
 def jaccard(left: Grams, right: Grams) -> float:
@@ -109,9 +114,7 @@ def drop_near_duplicates(
     Returns:
         The indices of the texts that are kept, ascending.
     """
-    from datasketch import MinHashLSH
-
-    index = MinHashLSH(threshold=PROPOSE * threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    index = _index(threshold)
     order = [*sorted(protected), *(i for i in range(len(texts)) if i not in protected)]
     shingles: dict[int, Grams] = {}
     for i in order:
@@ -122,6 +125,42 @@ def drop_near_duplicates(
         index.insert(i, sketch, check_duplication=False)
         shingles[i] = text_shingles
     return sorted(shingles)
+
+
+def _index(threshold: float) -> Any:
+    """Return an empty index that proposes pairs of near duplicates."""
+    from datasketch import MinHashLSH
+
+    return MinHashLSH(threshold=PROPOSE * threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+
+
+@lru_cache(maxsize=1)
+def _bands() -> tuple[int, int]:
+    """Return the number of bands of an index and the hashes in a band."""
+    index = _index(NEAR)
+    return index.b, index.r
+
+
+def band_hashes(shingles: Sequence[Grams]) -> Grams:
+    """Hash the bands of texts, for indices that are made in parts: texts that share one are proposed as a pair.
+
+    The bands are those of the index in :func:`drop_near_duplicates`.
+
+    Args:
+        shingles: Shingles of each text.
+
+    Returns:
+        The hash of each band of each text, [texts, bands].
+    """
+    count, size = _bands()
+    values = np.array([_sketch(item).hashvalues for item in shingles], np.uint64).reshape(len(shingles), PERMUTATIONS)
+    bands = np.empty((len(shingles), count), np.uint64)
+    for number in range(count):
+        total = np.full(len(shingles), number, np.uint64)
+        for place in range(number * size, (number + 1) * size):
+            total = (total ^ (total >> np.uint64(29))) * _BASE + values[:, place]
+        bands[:, number] = (total ^ (total >> np.uint64(31))) * _BASE
+    return bands
 
 
 def _sketch(shingles: Grams) -> Any:

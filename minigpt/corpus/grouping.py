@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigpt.corpus.coverage import WARN, seen_runs
+from minigpt.corpus.localfiles import rows_and_documents
 from minigpt.corpus.rows import FOLDER, Row, field_text
 from minigpt.corpus.selection import take_bytes
-from minigpt.corpus.sources import rows_and_documents
 from minigpt.domain.config import DomainConfig, SourceConfig
 from minigpt.types import Document
 

@@ -25,6 +25,38 @@ SHARED_BY = 2
 TOGETHER = 1024
 
 
+class Guard:
+    """Finder of passages that overlap guarded text or questions.
+
+    A passage overlaps if it holds at least `share` of a guarded passage's runs of 8 words, if at least `share` of its
+    own runs come from guarded passages, or if it holds 13 words in a row of a question.
+
+    Args:
+        guarded: Passages that must not be given away.
+        questions: Question sets that must not be given away.
+        share: Share of runs from which a passage overlaps a guarded one.
+    """
+
+    def __init__(self, guarded: Iterable[Document], questions: Iterable[QuestionSet], *, share: float) -> None:
+        self.text_rule = dedup.Overlap((document.text for document in guarded), size=TEXT_RUN, share=share)
+        parts = (part for question_set in questions for part in _guarded_parts(question_set))
+        self.question_rule = dedup.Overlap(parts, size=QUESTION_RUN, share=0)
+
+    def keep(self, documents: Sequence[Document], tally: Counter[str]) -> list[Document]:
+        """Return the passages that do not overlap, and count the others as `overlaps_heldout` or `_questions`."""
+        kept = []
+        for start in range(0, len(documents), TOGETHER):
+            batch = documents[start : start + TOGETHER]
+            hashed = dedup.hash_texts(document.text for document in batch)
+            matches = zip(batch, self.text_rule.matches(hashed), self.question_rule.matches(hashed), strict=True)
+            for document, in_text, in_question in matches:
+                if in_text or in_question:
+                    tally["overlaps_heldout" if in_text else "overlaps_questions"] += 1
+                else:
+                    kept.append(document)
+        return kept
+
+
 def drop_overlap(
     documents: list[Document],
     guarded: Sequence[Document],
@@ -33,10 +65,7 @@ def drop_overlap(
     *,
     share: float = TEXT_SHARE,
 ) -> list[Document]:
-    """Drop passages that overlap guarded text or questions.
-
-    A passage overlaps if it holds at least `share` of a guarded passage's runs of 8 words, if at least `share` of its
-    own runs come from guarded passages, or if it holds 13 words in a row of a question.
+    """Drop passages that overlap guarded text or questions, by the rules of :class:`Guard`.
 
     Args:
         documents: Passages to choose from.
@@ -48,20 +77,7 @@ def drop_overlap(
     Returns:
         The passages that do not overlap.
     """
-    text_rule = dedup.Overlap((document.text for document in guarded), size=TEXT_RUN, share=share)
-    parts = (part for question_set in questions for part in _guarded_parts(question_set))
-    question_rule = dedup.Overlap(parts, size=QUESTION_RUN, share=0)
-    kept = []
-    for start in range(0, len(documents), TOGETHER):
-        batch = documents[start : start + TOGETHER]
-        hashed = dedup.hash_texts(document.text for document in batch)
-        matches = zip(batch, text_rule.matches(hashed), question_rule.matches(hashed), strict=True)
-        for document, in_text, in_question in matches:
-            if in_text or in_question:
-                tally["overlaps_heldout" if in_text else "overlaps_questions"] += 1
-            else:
-                kept.append(document)
-    return kept
+    return Guard(guarded, questions, share=share).keep(documents, tally)
 
 
 def _guarded_parts(questions: QuestionSet) -> Iterable[str]:

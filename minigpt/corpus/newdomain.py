@@ -1,10 +1,10 @@
 """Domain files for folders of the user's own text, as `minigpt domains new` writes them.
 
 A folder may declare its splits: `corpus_train.jsonl`, `corpus_heldout.jsonl`, `corpus_dev.jsonl`,
-`corpus_other.jsonl` (text of other sources, which is only measured), and question files
-`mcq_<set>.jsonl`. In any other folder all files that can be read are text (`minigpt.corpus.ownfiles`), and documents
-are split for the user. Where such text comes from several sources, one of them is kept apart
-(`minigpt.corpus.grouping`).
+`corpus_other.jsonl` (text of other sources, which is only measured), or folders of those names, as
+`minigpt corpus curate` writes them; and question files `mcq_<set>.jsonl`. In any other folder all files that can be
+read are text (`minigpt.corpus.ownfiles`), and documents are split for the user. Where such text comes from several
+sources, one of them is kept apart (`minigpt.corpus.grouping`).
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.corpus.grouping import COLUMNS
-from minigpt.corpus.rows import SUFFIXES
-from minigpt.corpus.sources import rows_and_documents
+from minigpt.corpus.localfiles import rows_and_documents
+from minigpt.corpus.rows import SUFFIXES, files_in
 from minigpt.documents.base import Skipped
 from minigpt.documents.convert import FileRead, Reading, convert, reasons
 from minigpt.documents.kinds import kind_of
@@ -141,11 +141,12 @@ def read_declared(folder: Path, files: Sequence[Path], questions: Sequence[Path]
         CorpusError: A file cannot be read.
     """
     used = {path.name for path in (*files, *questions)}
-    others = (item for item in listed(folder) if item.file not in used)
+    others = (item for item in listed(folder) if item.file.partition("/")[0] not in used)
     skipped = (
         item if isinstance(item, Skipped) else Skipped(file=item.file, reason=SPLITS_DECLARED) for item in others
     )
-    return Reading(files=tuple(plain_file(folder, path.name) for path in files), skipped=tuple(skipped))
+    read = (plain_file(folder, item.relative_to(folder).as_posix()) for path in files for item in files_in(path))
+    return Reading(files=tuple(read), skipped=tuple(skipped))
 
 
 def check_texts(folder: Path, reading: Reading) -> None:
@@ -164,12 +165,13 @@ def check_texts(folder: Path, reading: Reading) -> None:
 
 
 def declared_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the files of a folder that declare a split, and those that hold questions.
+    """List the files of a folder that declare a split, or folders of such files, and the files that hold questions.
 
     Raises:
         CorpusError: There is no such folder.
     """
     if not folder.is_dir():
         raise CorpusError(f"No such folder: {folder}. Give the folder that holds your text.")
-    declared = sorted(path for path in folder.glob("corpus_*.jsonl") if path.stem in DECLARED)
+    splits = (path for path in folder.glob("corpus_*") if path.suffix == ".jsonl" or path.is_dir())
+    declared = sorted(path for path in splits if path.stem in DECLARED)
     return declared, sorted(folder.glob("mcq_*.jsonl"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,33 @@ TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIXES = (".jsonl", ".parquet")
 SUFFIXES = TEXT_SUFFIXES + TABLE_SUFFIXES
 
+# Lines of a JSON Lines file that give no row.
+NO_ROW = (b"", b"null", b"\xef\xbb\xbf", b"\xef\xbb\xbfnull")
 # Field of a row that stands for the top-level folder of its file.
 FOLDER = "folder"
 
 Row = Mapping[str, Any]
 Located = tuple[str, Row]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A run of whole lines of a JSON Lines file.
+
+    Attributes:
+        start: Byte at which it begins.
+        stop: Byte at which it ends; None for the end of the file.
+        line: Number of its first line.
+        row: Number of its first row; empty lines are none.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    line: int = 1
+    row: int = 1
+
+
+WHOLE = Span()
 
 
 def files_in(path: Path, *, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
@@ -46,19 +69,43 @@ def files_in(path: Path, *, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     return visible
 
 
-def read_rows(path: Path) -> Iterator[Located]:
+def read_rows(path: Path, span: Span = WHOLE) -> Iterator[Located]:
     """Yield the rows of a .jsonl or .parquet file as (place, row).
+
+    Args:
+        path: The file.
+        span: Part of a .jsonl file to read.
 
     Raises:
         CorpusError: A line is not a JSON object, or the file is not a Parquet file. The message names the line.
     """
-    yield from (parquet_rows(path) if path.suffix.lower() == ".parquet" else jsonl_rows(path))
+    yield from (parquet_rows(path) if path.suffix.lower() == ".parquet" else jsonl_rows(path, span))
 
 
-def jsonl_rows(path: Path) -> Iterator[Located]:
+def spans(path: Path, size: int) -> Iterator[Span]:
+    """Cut a JSON Lines file into spans of about `size` bytes."""
+    start = position = 0
+    line = row = lines = rows = 1
+    with path.open("rb") as stream:
+        for content in stream:
+            position, lines = position + len(content), lines + 1
+            rows += content.strip() not in NO_ROW
+            if position - start >= size:
+                yield Span(start=start, stop=position, line=line, row=row)
+                start, line, row = position, lines, rows
+    if position > start:
+        yield Span(start=start, stop=position, line=line, row=row)
+
+
+def jsonl_rows(path: Path, span: Span = WHOLE) -> Iterator[Located]:
     """Yield the objects of a JSON Lines file as (place, row); skip empty lines."""
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        stream.seek(span.start)
+        position = span.start
+        for number, line in enumerate(stream, start=span.line):
+            if span.stop is not None and position >= span.stop:
+                return
+            position += len(line)
             where = f"{path}, line {number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()

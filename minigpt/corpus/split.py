@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, TypeVar
 
 from minigpt.errors import CorpusError
 from minigpt.types import Document
@@ -14,6 +15,12 @@ Declared = Literal["auto", "train", "heldout", "dev", "other"]
 Side = Literal["heldout", "other", "dev", "pool"]
 # Largest calibration split, in bytes.
 CALIBRATION_BYTES = 1 << 19
+# Shares of the wanted bytes at which a split is full, and up to which the last document may fill it.
+FULL, OVER = 0.9, 1.1
+# Strictness of the splits: a document with several declarations goes to the strictest.
+STRICTNESS = {"auto": 0, "train": 1, "dev": 2, "other": 3, "heldout": 4}
+
+Name = TypeVar("Name", str, int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +90,7 @@ def hold_out(passages: Sequence[Passage], *, seed: int, shares: Shares, history:
     """
     declared = _strictest_declarations(passages)
     sizes = sizes_of(passage.document for passage in passages)
-    remaining = _check(declared, history)
+    remaining = must_remain(Counter(declared.values()), history)
     side: dict[str, Side] = {
         source: "pool" if where == "auto" or where == "train" else where for source, where in declared.items()
     }
@@ -115,16 +122,27 @@ def take(
         The names of the documents that are taken.
     """
     wanted = share * sum(sizes[source] for source in order)
-    wanted = wanted if limit is None else min(wanted, limit)
-    taken: list[str] = []
+    return take_wanted(order, sizes, wanted if limit is None else min(wanted, limit), most=len(order) - leave)
+
+
+def take_wanted(order: Sequence[Name], sizes: Mapping[Name, int], wanted: float, *, most: int) -> list[Name]:
+    """Take documents in order until about `wanted` bytes are taken, by the rules of :func:`take`.
+
+    Args:
+        order: Names of the documents.
+        sizes: Bytes of each document.
+        wanted: Bytes to take.
+        most: Largest number of documents to take.
+    """
+    taken: list[Name] = []
     total = 0
     for source in order:
-        if total >= 0.9 * wanted or len(order) - len(taken) <= leave:
+        if total >= FULL * wanted or len(taken) >= most:
             break
-        if total + sizes[source] <= 1.1 * wanted:
+        if total + sizes[source] <= OVER * wanted:
             taken.append(source)
             total += sizes[source]
-    if taken or len(order) <= leave:
+    if taken or most <= 0:
         return taken
     return [min(order, key=lambda source: sizes[source])]
 
@@ -156,24 +174,26 @@ def sizes_of(documents: Iterable[Document]) -> dict[str, int]:
 
 def _strictest_declarations(passages: Iterable[Passage]) -> dict[str, Declared]:
     """Return the most protected split that is declared for each document."""
-    rank = {"auto": 0, "train": 1, "dev": 2, "other": 3, "heldout": 4}
     declared: dict[str, Declared] = {}
     for passage in passages:
         source = passage.document.source
-        if rank[passage.declared] > rank[declared.get(source, "auto")] or source not in declared:
+        if STRICTNESS[passage.declared] > STRICTNESS[declared.get(source, "auto")] or source not in declared:
             declared[source] = passage.declared
     return declared
 
 
-def _check(declared: Mapping[str, Declared], history: str) -> int:
+def must_remain(declared: Mapping[str, int], history: str) -> int:
     """Return how many documents must remain after held-out is drawn: one for each split that draws from them.
+
+    Args:
+        declared: Number of documents for each declaration.
+        history: Counts of the passages that were dropped before, for the error message.
 
     Raises:
         CorpusError: There are fewer documents than splits.
     """
-    where = list(declared.values())
-    auto, train = where.count("auto"), where.count("train")
-    lacking = [name for name in ("heldout", "dev") if name not in where]
+    auto, train = declared.get("auto", 0), declared.get("train", 0)
+    lacking = [name for name in ("heldout", "dev") if not declared.get(name)]
     needed = 2 + len(lacking)
     if auto + train < needed:
         names = ", ".join([*lacking, "calibration"])

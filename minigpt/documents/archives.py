@@ -69,7 +69,7 @@ def member_of(source: Source, name: str, data: bytes, reason: str) -> Member:
     file = "/".join([source.file, *parts])
     if reason:
         return Skipped(file=file, reason=reason)
-    return Source(file=file, size=len(data), opener=partial(BytesIO, data))
+    return Source(file=file, size=len(data), opener=partial(BytesIO, data), beside=source.beside)
 
 
 def bad_member(name: str, size: int) -> str:

@@ -49,12 +49,14 @@ class Source:
         size: Its size in bytes.
         opener: Opens it for reading; the stream can go back.
         notes: Remarks of its reader, such as an encoding or rows that were left out.
+        beside: File in whose folder its text goes, if not its own: the mail, for an attachment.
     """
 
     file: str
     size: int
     opener: Callable[[], BinaryIO]
     notes: list[str] = field(default_factory=list)
+    beside: str = ""
 
     def data(self) -> bytes:
         """Read the file whole.

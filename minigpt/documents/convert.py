@@ -115,7 +115,8 @@ def write_one(entry: tuple[Source, Kind], target: Path, *, column: str | None, k
         What was read of it, and why it or a part of it was left out.
     """
     source, kind = entry
-    top = source.file.partition("/")[0] if "/" in source.file else ""
+    place = source.beside or source.file
+    top = place.partition("/")[0] if "/" in place else ""
     path = target / (f"{top}-folder" if top == FILE else top) / FILE
     path.parent.mkdir(exist_ok=True)
     columns: dict[str, None] = {}

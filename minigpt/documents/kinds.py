@@ -22,6 +22,7 @@ class Kind:
             `text` (`document`), tables (`table`), or the members of an archive (`archive`).
         gives: Form of what the function yields.
         needs: Modules that reading takes beside minigpt's own requirements.
+        parts: "module:function" that yields the files inside a file that is read itself, such as attachments.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Kind:
     read: str
     gives: str = "document"
     needs: tuple[str, ...] = ()
+    parts: str = ""
 
 
 KINDS = (
@@ -37,7 +39,10 @@ KINDS = (
     Kind(name="PDF", suffixes=(".pdf",), read="minigpt.documents.pdf:read", needs=("pypdf", "cryptography")),
     Kind(name="Word", suffixes=(".docx",), read="minigpt.documents.word:read", needs=("docx",)),
     Kind(name="PowerPoint", suffixes=(".pptx",), read="minigpt.documents.slides:read", needs=("pptx",)),
-    Kind(name="mail", suffixes=(".eml",), read="minigpt.documents.mail:read", needs=("resiliparse",)),
+    Kind(
+        name="mail", suffixes=(".eml",), read="minigpt.documents.mail:read", needs=("resiliparse",),
+        parts="minigpt.documents.mail:attachments",
+    ),
     Kind(name="EPUB", suffixes=(".epub",), read="minigpt.documents.book:read", needs=("resiliparse", "lxml")),
     Kind(
         name="Excel", suffixes=(".xlsx",), read="minigpt.documents.sheets:read", gives="table",

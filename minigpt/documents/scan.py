@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from minigpt.documents.base import Skipped, Source, reason_for
@@ -11,7 +12,7 @@ from minigpt.documents.kinds import Kind, kind_of
 from minigpt.escaping import valid
 from minigpt.lazy import resolve
 
-# Archives inside archives are opened to this depth.
+# Archives inside archives, and attachments of attached mails, are opened to this depth.
 DEEPEST = 3
 UNKNOWN = "not a kind of file that is read"
 HIDDEN = "hidden: its name begins with a dot"
@@ -60,12 +61,14 @@ def inside(folder: Path, path: Path) -> str:
 
 
 def opened(source: Source, *, depth: int) -> Iterator[Entry]:
-    """Yield a file with its kind, or the members of an archive."""
+    """Yield a file with its kind and the files inside it, or the members of an archive."""
     kind = kind_of(source.file)
     if kind is None:
         yield Skipped(file=source.file, reason=UNKNOWN)
     elif kind.gives != "archive":
         yield source, kind
+        if kind.parts:
+            yield from attached(source, kind, depth)
     elif depth == DEEPEST:
         yield Skipped(file=source.file, reason=f"an archive inside {DEEPEST} others")
     else:
@@ -74,6 +77,16 @@ def opened(source: Source, *, depth: int) -> Iterator[Entry]:
                 yield from inner(member, depth + 1)
         except Exception as error:  # libraries raise errors of every kind for a damaged file
             yield Skipped(file=source.file, reason=reason_for(error))
+
+
+def attached(source: Source, kind: Kind, depth: int) -> Iterator[Entry]:
+    """Yield the files inside a file that is read itself. That it is damaged is said when it is read."""
+    with suppress(Exception):  # libraries raise errors of every kind for a damaged file
+        for member in resolve(kind.parts)(source):
+            if depth == DEEPEST:
+                yield Skipped(file=member.file, reason=f"attached inside {DEEPEST} others")
+            else:
+                yield from inner(member, depth + 1)
 
 
 def inner(member: Source | Skipped, depth: int) -> Iterator[Entry]:

@@ -37,7 +37,8 @@ class SourceConfig:
         revision: Revision of the Hub data set.
         subset: Subset of the Hub data set.
         hub_split: Split of the Hub data set.
-        columns: Column of the data for each of `text`, `source` and `license`. A dot goes into nested fields.
+        columns: Column of the data for each of `text`, `source` and `license`. A dot goes into nested fields. `ends`
+            names a column that says of passages, which are then never cut, whether their document ends with them.
         row_documents: True if every row is a document of its own, even where rows share a `source`.
         where: Values of columns that a row must have, e.g. `{site: [north]}`; a value may end in `*`. `folder` stands
             for the top-level folder of a file.
@@ -73,7 +74,7 @@ class SourceConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_origin(self, known={"text", "source", "license"})
+        check_origin(self, known={"text", "source", "license", "ends"})
         if self.reader and (self.where or self.without or self.row_documents):
             raise ValueError(f"{self.name!r}: where, without and row_documents need rows, and a reader gives documents")
 

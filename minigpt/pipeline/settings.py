@@ -43,7 +43,8 @@ class CorpusSettings:
 
     Attributes:
         relevance: choose passages with the sentence encoder, by their similarity to the domain's seed texts.
-        max_documents: number of documents to read at most; null reads all.
+        max_documents: number of documents to sample at most from those that may be trained on, which bounds the memory;
+            null takes all.
     """
 
     relevance: bool = False
@@ -172,13 +173,14 @@ class Settings:
 
 # The preset "standard", from which "thorough" is derived.
 STANDARD = Settings(
-    corpus=CorpusSettings(relevance=True),
+    corpus=CorpusSettings(relevance=True, max_documents=100_000),
     text=TextSettings(general=1.0, definitions=3, sampled=12_000, sampled_general=0.5, plan_general=True),
     blend=0.25,
     tune=TuneSettings(steps=200, learning_rate=2e-4, evaluate_every=50, shorter=(), longer=0.0, muon=()),
 )
 PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
+        corpus=CorpusSettings(max_documents=10_000),
         evaluation=EvaluationSettings(
             heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0, recitation=16
         ),

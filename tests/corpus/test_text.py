@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.corpus import dedup
-from minigpt.corpus.cleaning import drop_unknown_ends
+from minigpt.corpus.cleaning import drop_unknown_ends, sample_documents
 from minigpt.corpus.normalize import normalize
 from minigpt.corpus.prose import documents_of
-from minigpt.corpus.split import Passage
+from minigpt.corpus.split import Passage, by_draw
 from minigpt.types import Document
 
 VOCABULARY = [f"word{number}" for number in range(400)]
@@ -186,3 +187,24 @@ def test_a_document_ends_where_its_last_passage_does() -> None:
     kept = [passage.document.ends for passage in drop_unknown_ends(passages)]
     assert kept == [passage.ends for passage in cut] + [False, False]
     assert drop_unknown_ends(passages[::-1]) == drop_unknown_ends(passages)[::-1]
+
+
+def test_the_sample_of_documents_is_that_of_a_whole_list_in_any_order() -> None:
+    draws = random.Random(3)
+    passages = [
+        Passage(
+            document=Document(text=f"passage {number}", source=f"d{draws.randrange(60)}"),
+            origin="o",
+            declared=draws.choice(("auto", "auto", "train", "dev", "heldout")),
+        )
+        for number in range(300)
+    ]
+    free = {passage.document.source for passage in passages if passage.declared in ("auto", "train")}
+    for seed, limit in ((0, 1), (1, 7), (2, 59), (3, 1000), (4, None)):
+        kept = set(by_draw(free, seed)[:limit])
+        expected = [item for item in passages if item.declared in ("dev", "heldout") or item.document.source in kept]
+        for order in (passages, passages[::-1]):
+            tally: Counter[str] = Counter()
+            sampled = sample_documents(iter(order), limit, seed, tally)
+            assert sampled == [item for item in order if item in expected]
+            assert tally["beyond_max_documents"] == len(passages) - len(expected)

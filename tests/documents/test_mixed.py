@@ -76,7 +76,15 @@ def test_encodings_are_recognized(place: Path, written: dict) -> None:
     assert notes["letters/txt-cp1252.txt"] == ["read as cp1252"]
     assert notes["letters/txt-utf8.txt"] == []
     assert notes["exports/lines.jsonl"] == ["lines left out, because they are no JSON objects: 1"]
-    assert notes["mail/second.eml"][0].startswith("attachments not read: scan.pdf")
+    assert notes["mail/second.eml"] == []
+
+
+def test_attachments_lie_beside_their_mail(place: Path, written: dict) -> None:
+    files = {row["file"]: row["source"] for row in rows(place) if row["file"].startswith("mail/")}
+    assert len(files) == 7 and len(set(files.values())) == 7
+    assert sorted(path.name for path in (place / "domains" / "hospital.texts").iterdir()) == [
+        "exports", "leaflets", "letters", "mail", "pack.tar.gz", "pack.zip",
+    ]  # fmt: skip
 
 
 def test_columns_are_chosen_and_named(written: dict) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zipfile
+from email.message import EmailMessage
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -266,3 +267,43 @@ def test_broken_links_and_locked_files_are_listed(tmp_path: Path) -> None:
         Skipped(file=".git/", reason=scan.HIDDEN),
         Skipped(file="gone.txt", reason="a broken link"),
     ]
+
+
+def attached(content: bytes) -> list[str]:
+    """Paths of a mail and of what is inside it, with the reason where it is left out."""
+    entries = scan.opened(source(content, "m.eml"), depth=0)
+    return [f"{item.file}: {item.reason}" if isinstance(item, Skipped) else item[0].file for item in entries]
+
+
+def test_attachments_of_a_mail_at_the_top_stay_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.eml").write_bytes(mixed.eml("One", "Text.", attached={"n.txt": b"More."}))
+    reading = convert(tmp_path / "in", tmp_path / "out")
+    assert [item.file for item in reading.files] == ["a.eml", "a.eml/n.txt"] and not reading.skipped
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["texts.jsonl"]
+
+
+def test_attachments_with_equal_or_without_names_are_told_apart() -> None:
+    mail_ = EmailMessage()
+    mail_["Subject"] = "Files"
+    mail_.set_content("Text.")
+    for number in range(2):
+        mail_.add_attachment(b"Text %d." % number, maintype="text", subtype="plain", filename="a.txt")
+    mail_.add_attachment(b"more", maintype="text", subtype="plain")
+    mail_.add_attachment(b"", maintype="application", subtype="octet-stream", filename="none.bin")
+    assert attached(mail_.as_bytes()) == [
+        "m.eml",
+        "m.eml/a.txt",
+        "m.eml/2-a.txt",
+        "m.eml/attachment.txt",
+        "m.eml/none.bin: empty",
+    ]
+
+
+def test_mails_in_mails_end_somewhere() -> None:
+    content = mixed.eml("0", "Innermost.")
+    for number in range(1, 6):
+        content = mixed.eml(str(number), "Outer.", forwarded=content)
+    assert attached(content)[-1].endswith("attachment.eml: attached inside 3 others")
+    for damaged in (b"\n\n", b"Content-Type: multipart/encrypted; boundary=x\n\n--x--\n"):
+        assert attached(damaged) == ["m.eml"]

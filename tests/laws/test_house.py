@@ -39,6 +39,7 @@ ONLY_IN = {
     "onnxruntime": ("exporting", "runtimes"),
     "onnxruntime_genai": ("exporting", "runtimes"),
     "datasketch": ("corpus",),
+    "datatrove": ("curation",),
     "sentence_transformers": ("corpus",),
     "gguf": ("assets", "exporting"),
     "numba": ("conditional/kernels",),

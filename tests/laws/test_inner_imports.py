@@ -22,9 +22,9 @@ LIBRARIES = {
     ),
     **dict.fromkeys(
         (
-            "bitsandbytes", "charset_normalizer", "docx", "liger_kernel", "llama_cpp", "lm_eval", "lxml", "matplotlib",
-            "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "openpyxl", "pptx", "py3langid", "pypdf",
-            "resiliparse", "resource", "uvicorn",
+            "bitsandbytes", "charset_normalizer", "datatrove", "docx", "liger_kernel", "llama_cpp", "lm_eval", "lxml",
+            "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "openpyxl", "pptx", "py3langid",
+            "pypdf", "ray", "resiliparse", "resource", "uvicorn",
         ),
         OPTIONAL,
     ),

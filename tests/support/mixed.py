@@ -8,7 +8,8 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 from random import Random
@@ -113,14 +114,16 @@ def html(text: str, *, charset: str = "utf-8") -> bytes:
     return page.encode(charset)
 
 
-def eml(subject: str, text: str, *, attachment: str = "") -> bytes:
-    """A mail with a quoted one and a signature."""
+def eml(subject: str, text: str, *, attached: Mapping[str, bytes] | None = None, forwarded: bytes = b"") -> bytes:
+    """A mail with a quoted one and a signature, perhaps with attachments."""
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = "jo@example.org", "al@example.org", subject
     mail["Date"] = "Mon, 03 Mar 2025 10:00:00 +0000"
     mail.set_content(f"{text}\n\nOn Sunday Al wrote:\n> The quoted words.\n\n-- \nJo, +49 30 1234567\n")
-    if attachment:
-        mail.add_attachment(b"x", maintype="application", subtype="pdf", filename=attachment)
+    for name, content in (attached or {}).items():
+        mail.add_attachment(content, maintype="application", subtype="octet-stream", filename=name)
+    if forwarded:
+        mail.add_attachment(message_from_bytes(forwarded, policy=policy.default))
     return mail.as_bytes()
 
 
@@ -207,6 +210,11 @@ READABLE = {
     "exports/rows.parquet": ("parquet-0",),
     "mail/first.eml": ("mail-first",),
     "mail/second.eml": ("mail-second",),
+    "mail/third.eml": ("mail-third",),
+    "mail/third.eml/leaflet.pdf": ("attached-pdf",),
+    "mail/third.eml/pack.zip/in.txt": ("attached-zip",),
+    "mail/third.eml/attachment.eml": ("mail-forwarded",),
+    "mail/third.eml/attachment.eml/letter.docx": ("attached-word",),
     "pack.zip/in.txt": ("zip-text",),
     "pack.zip/deep/in.docx": ("zip-word",),
     "pack.tar.gz/in.pdf": ("tar-pdf",),
@@ -229,6 +237,8 @@ UNREADABLE = {
     "exports/damaged.jsonl.gz": "damaged",
     "pack.tar.gz/../../escaped.txt": "leads out of the archive",
     "pack.tar.gz/link.txt": "a link",
+    "mail/second.eml/scan.pdf": "damaged",
+    "mail/second.eml/photo.jpg": "not a kind of file that is read",
     "broken.zip": "damaged",
 }
 
@@ -270,7 +280,13 @@ def mixed_folder(root: Path) -> Path:
     files["exports/lines.jsonl.gz"] = gzip.compress(json.dumps({"note": {"body": prose("gzip-0")}}).encode())
     files["exports/rows.parquet"] = parquet_bytes([{"content": prose("parquet-0"), "n": 1}])
     files["mail/first.eml"] = eml("Hello", prose("mail-first"))
-    files["mail/second.eml"] = eml("Again", prose("mail-second"), attachment="scan.pdf")
+    files["mail/second.eml"] = eml("Again", prose("mail-second"), attached={"scan.pdf": b"x", "photo.jpg": b"y"})
+    pages = {
+        "leaflet.pdf": pdf([[prose("attached-pdf", 8)]]),
+        "pack.zip": zipped({"in.txt": prose("attached-zip").encode()}),
+    }
+    forwarded = eml("Before", prose("mail-forwarded"), attached={"../../letter.docx": docx([prose("attached-word")])})
+    files["mail/third.eml"] = eml("With files", prose("mail-third"), attached=pages, forwarded=forwarded)
     files["pack.zip"] = zipped({"in.txt": prose("zip-text").encode(), "deep/in.docx": docx([prose("zip-word")])})
     members = {"in.pdf": pdf([[prose("tar-pdf", 8)]]), "../../escaped.txt": b"Escaped words."}
     files["pack.tar.gz"] = tarred(members, {"link.txt": "/etc/passwd"})
