@@ -257,7 +257,7 @@ def _nothing_fits(space: Space) -> str:
     worst = max(space.constraints, key=lambda item: shortfall(space, item, name, shape))
     return (
         f"Nothing fits {worst.text} in {space.engine.name}: the nearest is {point.parameters / 1e6:.1f} M parameters "
-        f"in {name} with {figure(worst.kind, point.value(worst.kind))}; allow that, or choose another runtime or parent."
+        f"in {name} with {figure(worst.kind, point.value(worst.kind))}; allow that, or take another runtime or parent."
     )
 
 
