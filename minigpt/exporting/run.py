@@ -65,10 +65,11 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
 
 
 def write_unproved(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportRecord:
-    """Write a model whose only use is to be timed: nothing is verified, and no text is read.
+    """Write a model that is only to be timed, or is measured by other means: nothing is verified here.
 
     Args:
-        request: the model and the format; int4 is rounded to the nearest code, which needs no text.
+        request: the model and the format. Where it names no rounding, int4 is rounded to the nearest code, which needs
+            no text.
         reporter: receives progress.
 
     Raises:
@@ -77,7 +78,8 @@ def write_unproved(request: ExportRequest, *, reporter: Reporter = SILENT) -> Ex
         ExportError: a package is missing, the target is in use, or the model cannot be written in this format.
     """
     row, precision = format_of(request.format, request.precision)
-    rounding = "nearest" if rounding_of(request.format, precision, None) else None
+    plain = "nearest" if rounding_of(request.format, precision, request.rounding) else None
+    rounding = request.rounding or plain
     request = replace(request, precision=precision, rounding=rounding)
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)

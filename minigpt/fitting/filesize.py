@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from minigpt.fitting.engines import Layout
-from minigpt.transformer.arch import arch_of, head_dim, unit_costs
+from minigpt.transformer.arch import UnitCosts, arch_of, head_dim, heads_per_group, shape_of, unit_costs
 from minigpt.types import Shape
 
 # Bytes of the length before a string of a GGUF file, and of a token's kind.
@@ -38,34 +38,42 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSizes:
-    """Predicts the bytes of files of one parent's specialists.
+    """Predictions of the bytes of files of one parent's specialists.
 
     Attributes:
-        config: the parent's config.
+        whole: shape of the parent.
+        costs: parameters of each unit.
+        hidden: width of the residual stream.
+        tied: whether the embedding is the head, too.
+        cached: numbers of a token's keys and values in one KV group, times the query heads that read each of them.
+        angles: rotary angles that a runtime may hold in a table.
         spelled: bytes that the first n tokens take in a file that holds the tokenizer, for n from 0 on.
         template: bytes of the chat template.
     """
 
-    config: Any
+    whole: Shape
+    costs: UnitCosts
+    hidden: int
+    tied: bool
+    cached: int
+    angles: int
     spelled: Sequence[int]
     template: int = 0
 
     def parts(self, shape: Shape, layout: Layout) -> Parts:
         """Predict the bytes of the file of a model of this shape."""
-        config, costs = self.config, unit_costs(self.config)
+        costs = self.costs
         weights = shape.intermediate_size * costs.per_neuron + shape.kv_groups * costs.per_kv_group
         weights += shape.experts * costs.per_expert
-        rows = shape.vocab_size * int(config.hidden_size)
-        tied = bool(config.tie_word_embeddings)
+        rows = shape.vocab_size * self.hidden
         other = (shape.layers * costs.per_layer_fixed + costs.fixed) * layout.vectors
-        other += shape.layers * layout.per_layer + layout.fixed + (0.0 if tied else rows * layout.table)
-        if layout.rotary and arch_of(config).positions is None:
-            other += int(config.max_position_embeddings) * head_dim(config) * layout.rotary
+        other += shape.layers * layout.per_layer + layout.fixed + (0.0 if self.tied else rows * layout.table)
+        other += self.angles * layout.rotary
         if layout.tokens:
             other += self.spelled[min(shape.vocab_size, len(self.spelled) - 1)] + self.template
         return Parts(
             matrices=shape.layers * weights * layout.matrices,
-            head=rows * (layout.tied if tied else layout.head),
+            head=rows * (layout.tied if self.tied else layout.head),
             other=other,
         )
 
@@ -84,7 +92,28 @@ def file_sizes(config: Any, tokenizer: Any) -> FileSizes:
     merges = {"".join(pair): pair for pair in map(_pair, model.get("merges", ()))}
     spelled = list(accumulate((_spelled(name, merges.get(name)) for name in names), initial=0))
     template = getattr(tokenizer, "chat_template", None)
-    return FileSizes(config=config, spelled=spelled, template=len(str(template).encode()) if template else 0)
+    return of_config(config, spelled, len(str(template).encode()) if template else 0)
+
+
+def of_config(config: Any, spelled: Sequence[int], template: int = 0) -> FileSizes:
+    """Take what a prediction needs from a config, once for all shapes.
+
+    Args:
+        config: the parent's config.
+        spelled: bytes that the first n tokens take in a file that holds the tokenizer, for n from 0 on.
+        template: bytes of the chat template.
+    """
+    rotary = arch_of(config).positions is None
+    return FileSizes(
+        whole=shape_of(config),
+        costs=unit_costs(config),
+        hidden=int(config.hidden_size),
+        tied=bool(config.tie_word_embeddings),
+        cached=2 * heads_per_group(config) * head_dim(config),
+        angles=int(config.max_position_embeddings) * head_dim(config) if rotary else 0,
+        spelled=spelled,
+        template=template,
+    )
 
 
 def _pair(merge: str | Sequence[str]) -> tuple[str, ...]:

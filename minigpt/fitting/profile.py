@@ -10,7 +10,6 @@ from minigpt.files import read_json, write_json
 from minigpt.fitting.engines import Layout
 from minigpt.fitting.filesize import FileSizes
 from minigpt.models.bench import Timing, Workload
-from minigpt.transformer.arch import head_dim, heads_per_group
 from minigpt.types import Shape
 
 SCHEMA_VERSION = 1
@@ -94,13 +93,12 @@ class Profile:
 
 def work_of(sizes: FileSizes, shape: Shape, layout: Layout) -> Work:
     """Split the work of a model by cause."""
-    parts, config = sizes.parts(shape, layout), sizes.config
-    heads = shape.kv_groups * heads_per_group(config)
+    parts = sizes.parts(shape, layout)
     return Work(
         layers=shape.layers,
         matrices=parts.matrices,
         head=parts.head,
-        cache=float(2 * CACHED * shape.layers * heads * head_dim(config)),
+        cache=float(CACHED * shape.layers * shape.kv_groups * sizes.cached),
         file=parts.matrices + parts.head + parts.other,
         rows=shape.vocab_size,
     )

@@ -101,7 +101,7 @@ class Stage:
     @property
     def whole(self) -> Shape:
         """Shape of the parent."""
-        return shape_of(self.sizes.config)
+        return self.sizes.whole
 
 
 def cut_anyhow(parent: Parent, shape: Shape, folder: Path) -> Parent:

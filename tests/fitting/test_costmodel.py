@@ -63,7 +63,7 @@ def test_least_squares_of_relative_errors_by_hand():
 
 
 def test_refuses_too_few_models():
-    with pytest.raises(ConfigError, match="2 models of llama.cpp in int4, and 3 are needed"):
+    with pytest.raises(ConfigError, match=r"2 models of llama\.cpp in int4, and 3 are needed"):
         fit_costs(profile(WORKS[:2]), "llama.cpp", "int4")
 
 

@@ -11,12 +11,12 @@ import torch
 
 from minigpt import assets
 from minigpt.assets import Parent
+from minigpt.errors import UnknownName
 from minigpt.exporting import ExportRequest
 from minigpt.exporting.run import write_unproved
 from minigpt.fitting.engines import ENGINES, engine_named
 from minigpt.fitting.filesize import FileSizes, file_sizes
 from minigpt.fitting.rehearse import cut_anyhow
-from minigpt.errors import UnknownName
 from minigpt.transformer.arch import shape_of
 from minigpt.types import Shape
 from tests.support.tiny import tiny_tokenizer
@@ -65,7 +65,7 @@ def test_predicts_files_within_a_percent(
 ):
     parent, engine = parents[tied], engine_named(runtime)
     sizes = sizes_of(parent)
-    for shape in (shape_of(sizes.config), smaller(shape_of(sizes.config))):
+    for shape in (sizes.whole, smaller(sizes.whole)):
         source = cut_anyhow(parent, shape, tmp_path / f"{shape.layers}")
         assert shape_of(assets.load_model(source.path)) == shape
         if kind := engine.formats[precision]:
@@ -89,7 +89,7 @@ def test_predicts_graphs_within_three_percent(
     pytest.importorskip("onnxruntime_genai")
     parent, engine = parents[tied], engine_named(runtime)
     sizes = sizes_of(parent)
-    shape = smaller(shape_of(sizes.config))
+    shape = smaller(sizes.whole)
     source = cut_anyhow(parent, shape, tmp_path / "cut")
     request = ExportRequest(
         source=source, format=engine.formats[precision], output_dir=tmp_path / "export", precision=precision
@@ -99,11 +99,14 @@ def test_predicts_graphs_within_three_percent(
 
 def test_the_tokenizer_takes_its_place_in_a_gguf_file(parents: dict[bool, Parent]):
     sizes, layout = sizes_of(parents[True]), engine_named("llama.cpp").layouts["int4"]
-    whole = shape_of(sizes.config)
+    whole = sizes.whole
     half = replace(whole, vocab_size=256)
+    plain = replace(layout, tokens=False)
     spelled = sizes.parts(whole, layout).other - sizes.parts(half, layout).other
-    plain = sizes.parts(whole, replace(layout, tokens=False)).other - sizes.parts(half, replace(layout, tokens=False)).other
-    assert plain == 0 and 256 * 13 <= spelled <= 256 * 60  # a token: its text and length, its kind, and mostly a merge
+    weights = sizes.parts(whole, plain).other - sizes.parts(half, plain).other
+    assert (
+        weights == 0 and 256 * 13 <= spelled <= 256 * 60
+    )  # a token: its text and length, its kind, and mostly a merge
 
 
 def test_every_precision_has_a_layout_and_a_known_runtime():
