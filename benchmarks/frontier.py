@@ -20,6 +20,7 @@ from minigpt.domain.config import load_domain
 from minigpt.evaluation import Suite, evaluate, suite_for, summarize
 from minigpt.evaluation.items import load_scores, save_scores
 from minigpt.files import read_json, write_json, write_jsonl, write_text
+from minigpt.types import Corpus
 
 # Tokens of a batch.
 BATCH_TOKENS = 1024
@@ -70,6 +71,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
         entries += specialist_entries(name or Path(reference).name, reference)
     if options.sibling:
         entries += parent_entries("sibling", options.sibling, hypothetical=False)
+    if options.only:
+        entries = [entry for name in options.only for entry in entries if entry.name == name]
     return Plan(corpus=corpus, suite=suite, entries=tuple(entries))
 
 
@@ -81,7 +84,8 @@ def specialist_entries(name: str, reference: str) -> Iterator[Entry]:
 
 def write(plan: Plan, measured: Sequence[Measured], options: argparse.Namespace) -> None:
     """Write the lines of the results, the table and the picture."""
-    whole = next(item for item in measured if item.entry.precision == "fp16" and item.entry.group == "parent")
+    # Differences are to the first entry: the parent in 16 bits, unless only others were asked for.
+    whole = measured[0]
     rows = [
         {
             "name": item.entry.name,
@@ -115,6 +119,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bytes", type=int, default=32768, help="bytes of held-out text, and of text of other sources")
     parser.add_argument("--questions", type=int, default=50, help="questions of each set")
     parser.add_argument("--budgets", type=int, nargs="+", default=[30, 40, 50, 60, 80, 100], help="in MB")
+    parser.add_argument("--only", nargs="+", help="names of the entries to measure [all]")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,7 +135,7 @@ def _in_few_bits(entry: Entry, corpus: Corpus) -> Opened:
     source = find.find_model(entry.reference)
     model: Any = assets.load_model(source.path, dtype=torch.float32)
     tokenizer: Any = assets.load_tokenizer(source.path)
-    grams = calibration_grams(model, tokenizer, request_of(source, Path("unused"), corpus), SILENT)
+    grams = _grams(entry.reference, model, tokenizer, request_of(source, Path("unused"), corpus))
     names = [name for group in matrices_by_input(model).values() for name in group]
     with few_bits(bits):
         rounded, _ = round_matrices({name: model.get_parameter(name).detach() for name in names}, grams)
@@ -146,6 +146,17 @@ def _in_few_bits(entry: Entry, corpus: Corpus) -> Opened:
     layout = replace(engine_named("llama.cpp").layouts["int4"], matrices=block_bytes(bits), tied=block_bytes(embedding))
     size = file_sizes(model.config, tokenizer).parts(shape_of(model), layout).total
     return Opened(model=model, tokenizer=tokenizer, bytes=size, scored="weights; no runtime reads it")
+
+
+# Gram matrices by the reference of their model: one pass over the calibration text serves all numbers of bits.
+_KNOWN: dict[str, Mapping[str, Any]] = {}
+
+
+def _grams(reference: str, model: Any, tokenizer: Any, request: ExportRequest) -> Mapping[str, Any]:
+    """Measure the Gram matrices of a model's inputs, once."""
+    if reference not in _KNOWN:
+        _KNOWN[reference] = calibration_grams(model, tokenizer, request, SILENT)
+    return _KNOWN[reference]
 
 
 def put(model: Any, weights: dict[str, Any]) -> None:

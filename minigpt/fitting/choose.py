@@ -169,7 +169,8 @@ def _choose(request: FitRequest, ground: Ground, constraints: Sequence[Constrain
         return replace(_fitted(ground, search(space), space.constraints), machine=profile.machine)
     check_runtime(ground.engine)
     with tempfile.TemporaryDirectory(prefix="minigpt-fit-") as folder:
-        stage = stage_of(ground, Path(folder), reporter)
+        limits_memory = any(item.kind == "ram" for item in constraints)
+        stage = stage_of(ground, Path(folder), reporter, memory=limits_memory)
         profile = measured_profile(
             stage, ground, precisions_of(ground.engine, constraints), force=request.options.force
         )
@@ -178,10 +179,12 @@ def _choose(request: FitRequest, ground: Ground, constraints: Sequence[Constrain
     return replace(fitted, machine=profile.machine)
 
 
-def stage_of(ground: Ground, folder: Path, reporter: Reporter) -> Stage:
+def stage_of(ground: Ground, folder: Path, reporter: Reporter, *, memory: bool) -> Stage:
     """Make a stage for rehearsals of a parent's cuts."""
     sizes = file_sizes(ground.config, ground.tokenizer)
-    return Stage(parent=ground.parent, sizes=sizes, engine=ground.engine, folder=folder, reporter=reporter)
+    return Stage(
+        parent=ground.parent, sizes=sizes, engine=ground.engine, folder=folder, memory=memory, reporter=reporter
+    )
 
 
 def space_of(ground: Ground, constraints: Sequence[Constraint], models: Mapping[str, CostModel]) -> Space:
@@ -213,7 +216,7 @@ def measured_profile(stage: Stage, ground: Ground, precisions: Sequence[str], *,
         force: measure again.
     """
     machine, threads = device_name("cpu"), environment.threads()
-    key = fingerprint(machine, threads, ground.engine.name, ground.parent.fingerprint, stage.workload)
+    key = fingerprint(machine, threads, ground.engine.name, ground.parent.fingerprint, stage.workload, stage.memory)
     file = environment.home() / "profiles" / f"{key}.json"
     profile = Profile(machine=machine, threads=threads, parent=ground.parent.ref, workload=stage.workload)
     if file.is_file() and not force:
@@ -246,7 +249,7 @@ def profile_device(base: str | None, runtimes: Sequence[str], reporter: Reporter
         ground = lay_ground(FitRequest(options=options, constraints=(), runtime=name), reporter)
         check_runtime(ground.engine)
         with tempfile.TemporaryDirectory(prefix="minigpt-fit-") as folder:
-            stage = stage_of(ground, Path(folder), reporter)
+            stage = stage_of(ground, Path(folder), reporter, memory=True)
             part = measured_profile(stage, ground, ground.engine.timed, force=True)
         profile = part if profile is None else profile.with_samples(*part.samples)
     assert profile is not None  # there is a runtime
@@ -296,10 +299,12 @@ def _rehearsed(
 
 def corrected(model: CostModel, sample: Sample) -> CostModel:
     """Scale a cost model so that it gives what a rehearsal showed; the parent's speed is that of the same run."""
+    peak = model.peak(sample.work)
+    memory = 1.0 if peak is None or sample.memory is None else sample.memory / peak
     return replace(
         model,
         speed_scale=model.speed_scale * sample.decode / model.speed(sample.work),
-        memory_scale=model.memory_scale * sample.memory / model.peak(sample.work),
+        memory_scale=model.memory_scale * memory,
         parent=sample.parent_decode or model.parent,
     )
 

@@ -27,7 +27,7 @@ class CostModel:
         runtime: the runtime.
         precision: the precision.
         seconds: seconds of a token for each of :func:`token_parts`.
-        memory: bytes of memory for each of :func:`memory_parts`.
+        memory: bytes of memory for each of :func:`memory_parts`; None where memory was not measured.
         parent: tokens a second of the uncut parent; 0 where it was not measured.
         speed_scale: factor on the speed that the last rehearsal showed.
         memory_scale: factor on the memory that the last rehearsal showed.
@@ -36,7 +36,7 @@ class CostModel:
     runtime: str
     precision: str
     seconds: tuple[float, ...]
-    memory: tuple[float, ...]
+    memory: tuple[float, ...] | None
     parent: float
     speed_scale: float = 1.0
     memory_scale: float = 1.0
@@ -46,8 +46,10 @@ class CostModel:
         seconds = sum(part * amount for part, amount in zip(self.seconds, token_parts(work), strict=True))
         return self.speed_scale / seconds
 
-    def peak(self, work: Work) -> float:
-        """Predict the peak of resident memory in bytes."""
+    def peak(self, work: Work) -> float | None:
+        """Predict the peak of resident memory in bytes; None where memory was not measured."""
+        if self.memory is None:
+            return None
         parts = zip(self.memory, memory_parts(work), strict=True)
         return self.memory_scale * sum(part * amount for part, amount in parts)
 
@@ -75,11 +77,12 @@ def fit_costs(profile: Profile, runtime: str, precision: str) -> CostModel:
             f"measure there again with minigpt bench --profile FILE --runtime {runtime}."
         )
     whole = max(samples, key=lambda sample: sample.work.file)
+    peaks = [(memory_parts(item.work), item.memory) for item in samples if item.memory is not None]
     return CostModel(
         runtime=runtime,
         precision=precision,
         seconds=nonnegative([token_parts(item.work) for item in samples], [1 / item.decode for item in samples]),
-        memory=nonnegative([memory_parts(item.work) for item in samples], [item.memory for item in samples]),
+        memory=nonnegative(*zip(*peaks, strict=True)) if len(peaks) >= FEWEST else None,
         parent=whole.decode,
     )
 

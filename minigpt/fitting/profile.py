@@ -9,7 +9,7 @@ from minigpt.errors import ConfigError
 from minigpt.files import read_json, write_json
 from minigpt.fitting.engines import Layout
 from minigpt.fitting.filesize import FileSizes
-from minigpt.models.bench import Timing, Workload
+from minigpt.models.bench import Workload
 from minigpt.types import Shape
 
 SCHEMA_VERSION = 1
@@ -47,8 +47,8 @@ class Sample:
         precision: precision of its weights.
         shape: its shape.
         work: its work and memory by cause.
-        decode: tokens a second while decoding, of the fastest turn.
-        memory: peak of resident memory of the process that holds it, in bytes.
+        decode: tokens a second while decoding, by the steps that other work on the machine disturbed least.
+        memory: peak of resident memory of the process that holds it, in bytes; None where it was not measured.
         parent_decode: tokens a second of the uncut parent in the same precision, by turns in the same run; None where
             it did not take part.
     """
@@ -58,7 +58,7 @@ class Sample:
     shape: Shape
     work: Work
     decode: float
-    memory: float
+    memory: float | None = None
     parent_decode: float | None = None
 
 
@@ -101,21 +101,6 @@ def work_of(sizes: FileSizes, shape: Shape, layout: Layout) -> Work:
         cache=float(CACHED * shape.layers * shape.kv_groups * sizes.cached),
         file=parts.matrices + parts.head + parts.other,
         rows=shape.vocab_size,
-    )
-
-
-def sample_of(
-    runtime: str, precision: str, shape: Shape, work: Work, timing: Timing, parent: Timing | None = None
-) -> Sample:
-    """Make a sample of a timed model: its fastest turn counts, the one that other work on the machine slowed least."""
-    return Sample(
-        runtime=runtime,
-        precision=precision,
-        shape=shape,
-        work=work,
-        decode=max(timing.samples),
-        memory=timing.peak_memory,
-        parent_decode=None if parent is None else max(parent.samples),
     )
 
 

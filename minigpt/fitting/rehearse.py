@@ -20,9 +20,10 @@ from minigpt.exporting import ExportRequest
 from minigpt.exporting.run import write_unproved
 from minigpt.fitting.engines import Engine
 from minigpt.fitting.filesize import FileSizes
-from minigpt.fitting.profile import Sample, sample_of, work_of
+from minigpt.fitting.profile import Sample, work_of
 from minigpt.methods.cut import trim_vocabulary
-from minigpt.models.bench import Workload, bench
+from minigpt.models.bench import Workload, load_in_fresh_process, step_seconds
+from minigpt.models.find import open_model
 from minigpt.planning.allocate import NEURON_STEP, VOCAB_STEP, Limits
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning import vocab
@@ -32,7 +33,10 @@ from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Shape
 
 # The work that is timed.
-WORKLOAD = Workload(prompt=128, decode=32, repeats=11)
+WORKLOAD = Workload(prompt=128, decode=32, repeats=8)
+# Share of the steps of a model that are the fastest: the last of them counts, because other work on the machine slows
+# any number of the others.
+UNDISTURBED = 0.1
 # Shapes that costs are fitted to, as shares of the parent's layers, neurons, KV groups and tokens. Each differs from
 # the others in another way, so that the causes of a token's time can be told apart.
 SHARES = (
@@ -42,6 +46,19 @@ SHARES = (
     (1.0, 0.5, 0.34, 1.0),
     (0.5, 0.3, 0.34, 0.25),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Speed and memory of one model: tokens a second while decoding, and bytes where they were measured."""
+
+    decode: float
+    memory: int | None
+
+
+def undisturbed(seconds: Sequence[float]) -> float:
+    """Return the tokens a second of the last of the fastest tenth of all steps."""
+    return 1 / sorted(seconds)[int(UNDISTURBED * len(seconds))]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +71,7 @@ class Stage:
         engine: the runtime.
         folder: where models and exports are written.
         workload: the work that is timed.
+        memory: whether memory is measured too, for which each model is loaded in a process of its own.
         reporter: told about progress.
         written: export folders by precision and shape.
     """
@@ -62,7 +80,8 @@ class Stage:
     sizes: FileSizes
     engine: Engine
     folder: Path
-    workload: Workload = WORKLOAD
+    workload: Workload = field(default_factory=lambda: WORKLOAD)
+    memory: bool = False
     reporter: Reporter = SILENT
     written: dict[tuple[str, Shape], Path] = field(default_factory=dict)
 
@@ -83,20 +102,34 @@ class Stage:
 
     def time(self, precision: str, shapes: Sequence[Shape]) -> tuple[Sample, ...]:
         """Time models of several shapes by turns; a parent among them is the reference of the others."""
-        folders = [self.export(precision, shape) for shape in shapes]
-        timed = bench([str(folder) for folder in folders], workload=self.workload, reporter=self.reporter).models
-        whole = next((timing for shape, timing in zip(shapes, timed, strict=True) if shape == self.whole), None)
+        paces = self.paces([self.export(precision, shape) for shape in shapes])
+        whole = next((pace.decode for shape, pace in zip(shapes, paces, strict=True) if shape == self.whole), None)
         return tuple(
-            sample_of(
-                self.engine.name,
-                precision,
-                shape,
-                work_of(self.sizes, shape, self.engine.layouts[precision]),
-                timing,
-                whole,
+            Sample(
+                runtime=self.engine.name,
+                precision=precision,
+                shape=shape,
+                work=work_of(self.sizes, shape, self.engine.layouts[precision]),
+                decode=pace.decode,
+                memory=pace.memory,
+                parent_decode=whole,
             )
-            for shape, timing in zip(shapes, timed, strict=True)
+            for shape, pace in zip(shapes, paces, strict=True)
         )
+
+    def paces(self, folders: Sequence[Path]) -> list[Pace]:
+        """Time exported models by turns, and load each in a process of its own where memory is measured."""
+        work, reporter = self.workload, self.reporter
+        peaks: list[int | None] = [None for _ in folders]
+        if self.memory:
+            tracked = reporter.track(folders, title="Loading in fresh processes", total=len(folders))
+            peaks = [load_in_fresh_process(str(folder), "cpu", work).peak for folder in tracked]
+        models = [open_model(str(folder), device="cpu", reporter=reporter) for folder in folders]
+        steps: list[list[float]] = [[] for _ in folders]
+        for _ in reporter.track(range(work.repeats), title="Timing by turns", total=work.repeats):
+            for model, seconds in zip(models, steps, strict=True):
+                seconds += step_seconds(model, work)
+        return [Pace(decode=undisturbed(seconds), memory=peak) for seconds, peak in zip(steps, peaks, strict=True)]
 
     @property
     def whole(self) -> Shape:

@@ -12,9 +12,9 @@ from minigpt.files import write_json
 from minigpt.fitting.choose import FitRequest, Fitted, lay_ground, stage_of
 from minigpt.fitting.constraints import Constraint, parse_constraints
 from minigpt.fitting.engines import engine_named
-from minigpt.fitting.rehearse import check_runtime
+from minigpt.fitting.rehearse import Pace, check_runtime
+from minigpt.fitting.search import needs_measuring
 from minigpt.models import find
-from minigpt.models.bench import Timing, bench
 from minigpt.pipeline import BuildOptions
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import clean
@@ -147,9 +147,9 @@ def finish_fit(
         fitted=fitted,
         folder=str(folder),
         outcomes=tuple(_outcome(item, fitted, size, own, parent) for item in constraints),
-        speed=None if own is None else max(own.samples),
-        parent_speed=None if parent is None else max(parent.samples),
-        ram=None if own is None else own.peak_memory,
+        speed=None if own is None else own.decode,
+        parent_speed=None if parent is None else parent.decode,
+        ram=None if own is None else own.memory,
         rounding=rounding,
     )
     if kind:
@@ -159,32 +159,32 @@ def finish_fit(
 
 def _timings(
     request: FitRequest, fitted: Fitted, folder: Path, constraints: Sequence[Constraint], reporter: Reporter
-) -> tuple[Timing | None, Timing | None]:
+) -> tuple[Pace | None, Pace | None]:
     """Time the exported model, beside the uncut parent where a constraint names it; None where the runtime is not here.
 
     Returns:
         The timings of the model and of the parent.
     """
-    ground = lay_ground(request, reporter)
-    if not any(item.kind != "file" for item in constraints):
+    if not needs_measuring(constraints):
         return None, None
+    ground, memory = lay_ground(request, reporter), any(item.kind == "ram" for item in constraints)
     check_runtime(ground.engine)
     with tempfile.TemporaryDirectory(prefix="minigpt-fit-") as temporary:
-        stage, models = stage_of(ground, Path(temporary), reporter), [folder]
+        stage, models = stage_of(ground, Path(temporary), reporter, memory=memory), [folder]
         if any(item.relative for item in constraints):
             models.append(stage.export(fitted.best.precision, stage.whole))
-        timed = bench([str(path) for path in models], workload=stage.workload, reporter=reporter).models
+        timed = stage.paces(models)
     return timed[0], timed[1] if len(timed) > 1 else None
 
 
-def _outcome(constraint: Constraint, fitted: Fitted, size: int, own: Timing | None, parent: Timing | None) -> Outcome:
+def _outcome(constraint: Constraint, fitted: Fitted, size: int, own: Pace | None, parent: Pace | None) -> Outcome:
     """Hold a constraint against what was measured."""
     limit = fitted.limits[constraint.text]
     if constraint.relative and parent is not None:
-        limit = constraint.limit(max(parent.samples))
+        limit = constraint.limit(parent.decode)
     measured: float | None = size
     if constraint.kind != "file":
-        measured = None if own is None else max(own.samples) if constraint.kind == "speed" else own.peak_memory
+        measured = None if own is None else own.decode if constraint.kind == "speed" else own.memory
     return Outcome(
         constraint=clean(constraint.text),
         kind=constraint.kind,

@@ -194,7 +194,10 @@ def shortfall(space: Space, constraint: Constraint, precision: str, shape: Shape
     if model is None:
         return float("inf")
     work = work_of(space.sizes, shape, layout)
-    return constraint.amount / model.speed(work) if constraint.kind == "speed" else model.peak(work) / constraint.amount
+    if constraint.kind == "speed":
+        return constraint.amount / model.speed(work)
+    peak = model.peak(work)
+    return float("inf") if peak is None else peak / constraint.amount
 
 
 def _rank(point: Point) -> tuple[float, int]:
