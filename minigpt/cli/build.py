@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
-from minigpt.cli.fit import Fit, finished, fit_options, fitted, outcome, take_fit
+from minigpt.cli.fit import Fit, finished, fit_options, fitted, outcome, take_fit, without_target
 from minigpt.cli.params import Amount, Fraction, Names, at_most_one, overrides
 
 if TYPE_CHECKING:
@@ -127,7 +127,10 @@ def build(session: Session, **options: Any) -> None:
         raise click.UsageError(f"--plan-only and {other} exclude each other.")
     check_names(options["domains"], options["method"])
     given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
-    run(session, options_of(recipe, given), plan_only=plan_only, log=log, fit=fit)
+    build_options = options_of(recipe, given)
+    if fit.constraints:
+        build_options = without_target(build_options, given)
+    run(session, build_options, plan_only=plan_only, log=log, fit=fit)
 
 
 def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:

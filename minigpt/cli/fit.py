@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from minigpt.fitting.choose import FitRequest, Fitted
     from minigpt.fitting.run import FitResult
-    from minigpt.fitting.search import Point
     from minigpt.pipeline import BuildOptions
     from minigpt.results import BuildReport
 
@@ -86,6 +85,12 @@ def take_fit(options: dict[str, Any]) -> Fit:
     return fit
 
 
+def without_target(options: BuildOptions, given: Collection[str]) -> BuildOptions:
+    """Drop the target of a recipe, which a fit replaces; one that the user gave stays, so that it is refused."""
+    targets = ("target_size", "target_params", "target_bytes")
+    return options if any(name in given for name in targets) else replace(options, **dict.fromkeys(targets))
+
+
 def fitted(session: Session, fit: Fit, options: BuildOptions) -> tuple[BuildOptions, FitRequest, Fitted]:
     """Choose what to build, show the choice, and return the options that build it."""
     from minigpt.cli.common import data_console
@@ -113,37 +118,34 @@ def finished(
 
 def choices(choice: Fitted) -> RenderableType:
     """Draw the chosen point and the nearest alternatives."""
-    result = table("", "precision", ">layers", ">neurons", ">KV groups", ">tokens", ">parameters", ">file", ">speed",
-                   ">memory", ">expected cost", title=f"Fit for {choice.runtime}", title_justify="left")  # fmt: skip
-    result.add_row("chosen", *row(choice.best))
-    for point, reason in choice.others:
-        result.add_row(reason, *row(point))
-    measured = f" Speed and memory: {choice.machine}." if choice.machine else ""
-    result.caption = (
-        "The rule: least expected bits per byte of all that fit, pruning and rounding added up; at equal bytes more "
-        f"parameters in fewer bits, until rounding costs more than pruning. Cost of pruning: {choice.sensitivity}."
-        f"{measured}"
-    )
-    return result
-
-
-def row(point: Point) -> tuple[str, ...]:
-    """Write a point's figures."""
     from minigpt.report.text import count, size
 
-    shape = point.shape
-    return (
-        point.precision,
-        str(shape.layers),
-        f"{shape.intermediate_size:,}",
-        str(shape.kv_groups),
-        f"{shape.vocab_size:,}",
-        count(point.parameters),
-        size(point.file),
-        "" if point.speed is None else f"{point.speed:.1f}/s",
-        "" if point.ram is None else size(round(point.ram)),
-        f"{100 * (2**point.cost - 1):+.1f} %",
+    points = [(choice.best, "chosen"), *choice.others]
+    measured = [">speed"] * (choice.best.speed is not None) + [">memory"] * (choice.best.ram is not None)
+    heads = ("=precision", "=layers × neurons × KV", ">tokens", ">parameters", ">file", *measured, ">cost", "why")
+    result = table(*heads, title=f"Fit for {choice.runtime}", title_justify="left")
+    for point, reason in points:
+        shape = point.shape
+        speed = "–" if point.speed is None else f"{point.speed:.1f}/s"
+        ram = "–" if point.ram is None else size(round(point.ram))
+        figures = [speed] * (">speed" in measured) + [ram] * (">memory" in measured)
+        result.add_row(
+            point.precision,
+            f"{shape.layers} × {shape.intermediate_size:,} × {shape.kv_groups}",
+            f"{shape.vocab_size:,}",
+            count(point.parameters),
+            size(point.file),
+            *figures,
+            f"{100 * (2**point.cost - 1):+.1f} %",
+            reason,
+        )
+    machine = f" Speed and memory: {choice.machine}." if choice.machine else ""
+    result.caption = (
+        "Cost: expected rise of bits per byte, pruning and rounding added up. Of all that fit, the least is taken; at "
+        "equal bytes that means more parameters in fewer bits, until rounding costs more than pruning. Cost of "
+        f"pruning: {choice.sensitivity}.{machine}"
     )
+    return result
 
 
 def outcome(result: FitResult) -> RenderableType:
