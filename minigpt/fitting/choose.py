@@ -13,10 +13,10 @@ from minigpt.assets import DEFAULT_BASE, Parent
 from minigpt.errors import ConfigError, PlanError
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.fitting.constraints import Constraint, parse_constraints
-from minigpt.fitting.costmodel import FEWEST, CostModel, fit_costs
+from minigpt.fitting.costmodel import FEWEST, CostModel, corrected, fit_costs
 from minigpt.fitting.engines import Engine, engine_named
 from minigpt.fitting.filesize import file_sizes
-from minigpt.fitting.profile import Profile, Sample, read_profile, write_profile
+from minigpt.fitting.profile import Profile, Sample, read_profile, work_of, write_profile
 from minigpt.fitting.rehearse import Stage, check_runtime, profile_shapes
 from minigpt.fitting.search import Choice, Point, Space, needs_measuring, search
 from minigpt.machine import device_name
@@ -281,32 +281,21 @@ def _rehearsed(
 ) -> Fitted:
     """Search, time what was found beside the parent, correct the costs by it, and search again until it holds."""
     models, fitted = dict(models), None
+    whole = {name: work_of(stage.sizes, stage.whole, layout) for name, layout in ground.engine.layouts.items()}
     for attempt in range(1, ROUNDS + 1):
         space = space_of(ground, resolved(constraints, models), models)
         choice = search(space)
         sample = stage.time(choice.best.precision, (stage.whole, choice.best.shape))[-1]
-        models[sample.precision] = corrected(models[sample.precision], sample)
+        models[sample.precision] = corrected(models[sample.precision], sample, whole[sample.precision])
         space = space_of(ground, resolved(constraints, models), models)
         best = space.point(sample.precision, choice.best.shape)
         fitted = replace(_fitted(ground, choice, space.constraints), best=best, rehearsed=sample)
         used = usage(space.constraints, best)
         reporter.note(f"Rehearsal {attempt}: {sample.decode:.1f} tokens/s, {used:.0%} of the limit")
-        if best.shape == stage.whole or 1 - UNUSED <= used <= 1:
+        if used <= 1 and (best.shape == stage.whole or used >= 1 - UNUSED):
             break
     assert fitted is not None  # there is a round
     return fitted
-
-
-def corrected(model: CostModel, sample: Sample) -> CostModel:
-    """Scale a cost model so that it gives what a rehearsal showed; the parent's speed is that of the same run."""
-    peak = model.peak(sample.work)
-    memory = 1.0 if peak is None or sample.memory is None else sample.memory / peak
-    return replace(
-        model,
-        speed_scale=model.speed_scale * sample.decode / model.speed(sample.work),
-        memory_scale=model.memory_scale * memory,
-        parent=sample.parent_decode or model.parent,
-    )
 
 
 def usage(constraints: Sequence[Constraint], point: Point) -> float:

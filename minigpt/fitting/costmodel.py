@@ -9,14 +9,17 @@ non-negative least squares of relative errors (Lawson and Hanson 1974, chapter 2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minigpt.errors import ConfigError
 from minigpt.fitting.profile import Profile, Sample, Work
 
 # Fewest samples of a runtime and precision from which parts are fitted.
 FEWEST = 3
+# Least logarithm of the ratio of two speeds that says how steep a correction is, and the bounds of its steepness.
+LEAST_GAP, POWERS = 0.1, (0.4, 2.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +31,9 @@ class CostModel:
         precision: the precision.
         seconds: seconds of a token for each of :func:`token_parts`.
         memory: bytes of memory for each of :func:`memory_parts`; None where memory was not measured.
-        parent: tokens a second of the uncut parent; 0 where it was not measured.
-        speed_scale: factor on the speed that the last rehearsal showed.
+        parent: tokens a second of the uncut parent: by the fitted parts, or as the last rehearsal showed.
+        speed_scale: factor on the speed, and
+        speed_power: power of it, with which the last rehearsal and the parent beside it are met exactly.
         memory_scale: factor on the memory that the last rehearsal showed.
     """
 
@@ -39,12 +43,12 @@ class CostModel:
     memory: tuple[float, ...] | None
     parent: float
     speed_scale: float = 1.0
+    speed_power: float = 1.0
     memory_scale: float = 1.0
 
     def speed(self, work: Work) -> float:
         """Predict the tokens a second of a model while decoding."""
-        seconds = sum(part * amount for part, amount in zip(self.seconds, token_parts(work), strict=True))
-        return self.speed_scale / seconds
+        return self.speed_scale * token_speed(self.seconds, work) ** self.speed_power
 
     def peak(self, work: Work) -> float | None:
         """Predict the peak of resident memory in bytes; None where memory was not measured."""
@@ -57,6 +61,11 @@ class CostModel:
 def token_parts(work: Work) -> tuple[float, ...]:
     """List the amounts that a token's seconds grow with: one, layers, bytes of layers, bytes of head, cache."""
     return (1.0, float(work.layers), work.matrices, work.head, work.cache)
+
+
+def token_speed(seconds: Sequence[float], work: Work) -> float:
+    """Return the tokens a second of a model by the seconds of each of :func:`token_parts`."""
+    return 1 / sum(part * amount for part, amount in zip(seconds, token_parts(work), strict=True))
 
 
 def memory_parts(work: Work) -> tuple[float, ...]:
@@ -78,12 +87,39 @@ def fit_costs(profile: Profile, runtime: str, precision: str) -> CostModel:
         )
     whole = max(samples, key=lambda sample: sample.work.file)
     peaks = [(memory_parts(item.work), item.memory) for item in samples if item.memory is not None]
+    seconds = nonnegative([token_parts(item.work) for item in samples], [1 / item.decode for item in samples])
     return CostModel(
         runtime=runtime,
         precision=precision,
-        seconds=nonnegative([token_parts(item.work) for item in samples], [1 / item.decode for item in samples]),
+        seconds=seconds,
         memory=nonnegative(*zip(*peaks, strict=True)) if len(peaks) >= FEWEST else None,
-        parent=whole.decode,
+        parent=token_speed(seconds, whole.work),
+    )
+
+
+def corrected(model: CostModel, sample: Sample, whole: Work) -> CostModel:
+    """Bend a cost model so that it gives what a rehearsal showed, of the model and of the parent beside it.
+
+    In logarithms, the speeds by the fitted parts are moved on a straight line through both. Its slope stays within
+    bounds, because two shapes of nearly equal speed would not determine it.
+
+    Args:
+        model: the model as it is.
+        sample: the rehearsal.
+        whole: work of the uncut parent.
+    """
+    own = token_speed(model.seconds, sample.work)
+    parent, power = sample.parent_decode, 1.0
+    if parent is not None and abs(gap := math.log(own / token_speed(model.seconds, whole))) > LEAST_GAP:
+        power = min(max(math.log(sample.decode / parent) / gap, POWERS[0]), POWERS[1])
+    peak = model.peak(sample.work)
+    memory = 1.0 if peak is None or sample.memory is None else sample.memory / peak
+    return replace(
+        model,
+        speed_scale=sample.decode / own**power,
+        speed_power=power,
+        memory_scale=model.memory_scale * memory,
+        parent=parent or model.parent,
     )
 
 

@@ -88,7 +88,7 @@ def file_sizes(config: Any, tokenizer: Any) -> FileSizes:
     document = json.loads(backend.to_str()) if backend is not None else {"model": {}}
     model = document["model"]
     vocab = model.get("vocab", {})
-    names = sorted(vocab, key=vocab.get) if isinstance(vocab, dict) else [name for name, _ in vocab]
+    names = sorted(vocab, key=lambda name: int(vocab[name])) if isinstance(vocab, dict) else [name for name, _ in vocab]
     merges = {"".join(pair): pair for pair in map(_pair, model.get("merges", ()))}
     spelled = list(accumulate((_spelled(name, merges.get(name)) for name in names), initial=0))
     template = getattr(tokenizer, "chat_template", None)

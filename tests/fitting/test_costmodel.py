@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import ConfigError
-from minigpt.fitting.costmodel import fit_costs, largest_error, nonnegative
+from minigpt.fitting.costmodel import corrected, fit_costs, largest_error, nonnegative
 from minigpt.fitting.profile import Profile, Sample, Work, read_profile, write_profile
 from minigpt.models.bench import Workload
 from minigpt.types import Shape
@@ -60,6 +60,15 @@ def test_never_says_that_more_weights_are_faster():
 def test_least_squares_of_relative_errors_by_hand():
     # x to 1 and to 3 with relative errors: minimize (x - 1)^2 + (x / 3 - 1)^2, so x = (1 + 1/3) / (1 + 1/9) = 1.2
     assert nonnegative([(1.0,), (1.0,)], [1.0, 3.0]) == pytest.approx((1.2,))
+
+
+def test_a_rehearsal_and_the_parent_beside_it_are_met_exactly():
+    model = fit_costs(profile(WORKS[:5]), "llama.cpp", "int4")
+    now = replace(profile(WORKS[5:6]).samples[0], decode=90.0, parent_decode=60.0, memory=2e8)
+    bent = corrected(model, now, WORKS[0])
+    assert bent.speed(WORKS[5]) == pytest.approx(90.0) and bent.speed(WORKS[0]) == pytest.approx(60.0)
+    assert bent.peak(WORKS[5]) == pytest.approx(2e8) and bent.parent == 60.0
+    assert bent.speed(WORKS[4]) > bent.speed(WORKS[5])  # a smaller one is still faster
 
 
 def test_refuses_too_few_models():
