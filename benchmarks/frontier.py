@@ -28,7 +28,7 @@ BATCH_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is measured: the suite, and the entries beside each other."""
+    """Text, suite and entries of one comparison."""
 
     corpus: Corpus
     suite: Suite

@@ -39,7 +39,7 @@ KNOWN = ("llama", 576, Shape(layers=30, intermediate_size=1536, kv_groups=3, voc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitRequest:
-    """What to fit.
+    """Build options and the limits of a device that they are fitted to.
 
     Attributes:
         options: options of the build, without a target.

@@ -64,7 +64,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What was measured on one device.
+    """Measurements of one device.
 
     Attributes:
         machine: name of the hardware.

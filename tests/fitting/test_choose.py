@@ -128,9 +128,9 @@ def test_a_carried_profile_decides_without_the_runtime(base: str, tmp_path: Path
 
 def test_refuses_what_contradicts_a_fit(base: str, monkeypatch: pytest.MonkeyPatch):
     for change in ({"target_size": 0.5}, {"delta": 0.1}, {"masked": True}):
-        asked = replace(request(base, "1MB"), options=BuildOptions(domains=("medical",), base=base, **change))
+        contradiction = replace(request(base, "1MB"), options=BuildOptions(domains=("medical",), base=base, **change))
         with pytest.raises(PlanError, match="leave out"):
-            choose(asked)
+            choose(contradiction)
     monkeypatch.setattr("minigpt.fitting.rehearse.interpreter", lambda: None)
     with pytest.raises(AssetError, match="device-profile"):
         choose(request(base, "60 tokens/s"))

@@ -30,7 +30,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Parent]:
     """A parent with a tied embedding and one with a head of its own."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    made = {}
+    parents_by_tie = {}
     for tied in (True, False):
         config: Any = AutoConfig.for_model(
             "llama", vocab_size=512, hidden_size=HIDDEN, intermediate_size=ROWS, num_hidden_layers=4,
@@ -41,8 +41,8 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Parent]:
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
         tiny_tokenizer().save_pretrained(folder)
-        made[tied] = Parent(path=folder, ref="tiny", precision="bf16", fingerprint=f"tiny-{tied}")
-    return made
+        parents_by_tie[tied] = Parent(path=folder, ref="tiny", precision="bf16", fingerprint=f"tiny-{tied}")
+    return parents_by_tie
 
 
 def sizes_of(parent: Parent) -> FileSizes:
