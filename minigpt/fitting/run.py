@@ -45,12 +45,12 @@ class Outcome:
 
     @property
     def deviation(self) -> float | None:
-        """How far the measured figure is from the limit, as a share of it."""
+        """Distance of the measured figure from the limit, as a share of it."""
         return None if self.measured is None else self.measured / self.limit - 1
 
     @property
     def kept(self) -> bool | None:
-        """Whether the limit is kept; None where nothing was measured."""
+        """True if the limit is kept; None where nothing was measured."""
         if self.measured is None:
             return None
         return self.measured >= self.limit if self.kind == "speed" else self.measured <= self.limit
