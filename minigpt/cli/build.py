@@ -150,7 +150,7 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[
 
     fitting = None
     if fit.constraints:
-        options, *fitting = fitted(session, fit, options)
+        options, fitting = fitted(session, fit, options)
     if plan_only:
         plans = pipeline.plan_specialists(options, session.reporter)
         session.show(alone(plans), lambda: stacked(outline(plan) for plan in plans))

@@ -88,10 +88,12 @@ def take_fit(options: dict[str, Any]) -> Fit:
 def without_target(options: BuildOptions, given: Collection[str]) -> BuildOptions:
     """Drop the target of a recipe, which a fit replaces; one that the user gave stays, so that it is refused."""
     targets = ("target_size", "target_params", "target_bytes")
-    return options if any(name in given for name in targets) else replace(options, **dict.fromkeys(targets))
+    if any(name in given for name in targets):
+        return options
+    return replace(options, target_size=None, target_params=None, target_bytes=None)
 
 
-def fitted(session: Session, fit: Fit, options: BuildOptions) -> tuple[BuildOptions, FitRequest, Fitted]:
+def fitted(session: Session, fit: Fit, options: BuildOptions) -> tuple[BuildOptions, tuple[FitRequest, Fitted]]:
     """Choose what to build, show the choice, and return the options that build it."""
     from minigpt.cli.common import data_console
     from minigpt.fitting.choose import choose
@@ -101,7 +103,7 @@ def fitted(session: Session, fit: Fit, options: BuildOptions) -> tuple[BuildOpti
     choice = choose(request, session.reporter)
     if not session.json:
         data_console().print(choices(choice))
-    return fitted_options(options, choice), request, choice
+    return fitted_options(options, choice), (request, choice)
 
 
 def finished(

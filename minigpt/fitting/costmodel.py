@@ -48,7 +48,7 @@ class CostModel:
 
     def speed(self, work: Work) -> float:
         """Predict the tokens a second of a model while decoding."""
-        return self.speed_scale * token_speed(self.seconds, work) ** self.speed_power
+        return self.speed_scale * math.pow(token_speed(self.seconds, work), self.speed_power)
 
     def peak(self, work: Work) -> float | None:
         """Predict the peak of resident memory in bytes; None where memory was not measured."""

@@ -175,13 +175,18 @@ def profile_shapes(whole: Shape, limits: Limits) -> tuple[Shape, ...]:
         shapes.append(
             replace(
                 whole,
-                layers=min(limits.layers, key=lambda number, share=layers: abs(number - share * whole.layers)),
+                layers=nearest(limits.layers, layers * whole.layers),
                 intermediate_size=widths[0] if neurons < 1 else whole.intermediate_size,
-                kv_groups=min(limits.kv_groups, key=lambda number, share=groups: abs(number - share * whole.kv_groups)),
+                kv_groups=nearest(limits.kv_groups, groups * whole.kv_groups),
                 vocab_size=limits.vocab_size(round(rows * whole.vocab_size / VOCAB_STEP) * VOCAB_STEP),
             )
         )
     return tuple(dict.fromkeys(shapes))
+
+
+def nearest(numbers: Sequence[int], wanted: float) -> int:
+    """Return the number nearest to a wanted one."""
+    return min(numbers, key=lambda number: abs(number - wanted))
 
 
 def check_runtime(engine: Engine) -> None:
