@@ -170,7 +170,7 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[
         data = {"report": data, "fit": alone(fits)}
     parts = [
         *(partial(ending, report, options, session) for report in reports),
-        *(partial(outcome, fit) for fit in fits),
+        *(partial(outcome, result) for result in fits),
     ]
     session.show(data, lambda: stacked(part() for part in parts))
     if broken is not None:

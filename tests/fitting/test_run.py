@@ -11,7 +11,7 @@ from minigpt import assets
 from minigpt.fitting import rehearse
 from minigpt.fitting.engines import engine_named
 from minigpt.fitting.filesize import file_sizes
-from minigpt.models.bench import Workload
+from minigpt.models.bench import LoadCost, Workload
 from minigpt.runtimes import read_record
 from minigpt.transformer.arch import shape_of
 from tests.support.commands import run
@@ -71,9 +71,7 @@ def test_a_speed_is_measured_beside_the_parent(world: World, home: Path, monkeyp
 
 def test_a_profile_is_written_and_carried(world: World, home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rehearse, "WORKLOAD", Workload(prompt=8, decode=4, repeats=2))
-    monkeypatch.setattr(
-        rehearse, "load_in_fresh_process", lambda *_a: type("Cost", (), {"peak": 10**6, "seconds": 1})()
-    )
+    monkeypatch.setattr(rehearse, "load_in_fresh_process", lambda *_arguments: LoadCost(seconds=1.0, peak=10**6))
     file = home / "device.json"
     result = run("bench", "--profile", str(file), str(world.base), "--runtime", "torch", "--json", "-q")
     assert result.exit_code == 0, result.output
