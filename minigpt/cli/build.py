@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
+from minigpt.cli.fit import Fit, finished, fit_options, fitted, outcome, take_fit, without_target
 from minigpt.cli.params import Amount, Fraction, Names, at_most_one, overrides
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ AXIS_NAMES = {
         "minigpt build --domain ./mine.yaml --base HuggingFaceTB/SmolLM2-360M --device cuda",
         "minigpt build --domain finance --target-size 0.6 --plan-only",
         "minigpt build --domain medical --delta 0.05",
+        'minigpt build --domain medical --fit "50MB" --fit "60 tokens/s" --runtime llama.cpp',
         "minigpt build runs/medical/recipe.yaml --output-dir runs/again",
     )
 )
@@ -49,6 +52,7 @@ AXIS_NAMES = {
 @click.option("--target-size", type=Fraction(), help="Fraction of the parameters to keep [0.75].")
 @click.option("--target-params", type=Amount("count"), help="Number of parameters to keep, e.g. 100M.")
 @click.option("--target-bytes", type=Amount("bytes", unit="B"), help="Size of model.safetensors, e.g. 150MB.")
+@fit_options
 @click.option(
     "--method",
     metavar="NAME",
@@ -114,7 +118,7 @@ def build(session: Session, **options: Any) -> None:
     resumes; with everything done it prints the report at once.
     """
     at_most_one(**{name: options[name] for name in ("target_size", "target_params", "target_bytes", "delta")})
-    recipe, plan_only = options.pop("recipe"), options.pop("plan_only")
+    recipe, plan_only, fit = options.pop("recipe"), options.pop("plan_only"), take_fit(options)
     log = (options.pop("log"), options.pop("log_dir"))
     if recipe is None and not options["domains"]:
         raise click.UsageError("Give --domain NAME or a recipe file. `minigpt domains list` shows the domains.")
@@ -123,7 +127,10 @@ def build(session: Session, **options: Any) -> None:
         raise click.UsageError(f"--plan-only and {other} exclude each other.")
     check_names(options["domains"], options["method"])
     given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
-    run(session, options_of(recipe, given), plan_only=plan_only, log=log)
+    build_options = options_of(recipe, given)
+    if fit.constraints:
+        build_options = without_target(build_options, given)
+    run(session, build_options, plan_only=plan_only, log=log, fit=fit)
 
 
 def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:
@@ -134,13 +141,16 @@ def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:
     return BuildOptions(**given) if recipe is None else with_changes(read_recipe(recipe), given)
 
 
-def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[str | None, Path]) -> None:
+def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[str | None, Path], fit: Fit) -> None:
     """Plan or build, and show the result; a bound that does not hold is an error after the reports are shown."""
     import minigpt
     from minigpt import pipeline
     from minigpt.errors import GateFailed
     from minigpt.healing.tracking import tracked
 
+    fitting = None
+    if fit.constraints:
+        options, fitting = fitted(session, fit, options)
     if plan_only:
         plans = pipeline.plan_specialists(options, session.reporter)
         session.show(alone(plans), lambda: stacked(outline(plan) for plan in plans))
@@ -154,7 +164,15 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[
         if not error.reports:
             raise
         reports, broken = error.reports, error
-    session.show(alone(reports), lambda: stacked(ending(report, options, session) for report in reports))
+    data, fits = alone(reports), []
+    if fitting is not None:
+        fits = finished(session, *fitting, options, reports)
+        data = {"report": data, "fit": alone(fits)}
+    parts = [
+        *(partial(ending, report, options, session) for report in reports),
+        *(partial(outcome, result) for result in fits),
+    ]
+    session.show(data, lambda: stacked(part() for part in parts))
     if broken is not None:
         raise broken
 

@@ -64,6 +64,33 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
     return record
 
 
+def write_unproved(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportRecord:
+    """Write a model that is only to be timed, or is measured by other means: nothing is verified here.
+
+    Args:
+        request: the model and the format. Where it names no rounding, int4 is rounded to the nearest code, which needs
+            no text.
+        reporter: receives progress.
+
+    Raises:
+        UnknownName: no such format.
+        ConfigError: the format does not come in that precision.
+        ExportError: a package is missing, the target is in use, or the model cannot be written in this format.
+    """
+    row, precision = format_of(request.format, request.precision)
+    plain = "nearest" if rounding_of(request.format, precision, request.rounding) else None
+    rounding = request.rounding or plain
+    request = replace(request, precision=precision, rounding=rounding)
+    check_packages(request.format, row)
+    check_target(request.output_dir, force=request.force)
+    writer: Writer = resolve(row.write)
+    with atomic_path(request.output_dir) as folder:
+        folder.mkdir()
+        record = _new_record(request, row, writer(request, folder, reporter), folder)
+        write_json(folder / RECORD, record)
+    return record
+
+
 def check_packages(name: str, row: Format) -> None:
     """Check that the packages of a format are installed, before any work is done.
 

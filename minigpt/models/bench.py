@@ -119,7 +119,7 @@ def bench(
 
     work = workload or Workload()
     load_costs = [
-        _load_in_fresh_process(ref, device, work)
+        load_in_fresh_process(ref, device, work)
         for ref in reporter.track(refs, title="Loading in fresh processes", total=len(refs))
     ]
     models = [open_model(ref, device=device, reporter=reporter) for ref in refs]
@@ -167,6 +167,18 @@ def measure_speed(model: Runtime, work: Workload) -> tuple[float, float]:
     return work.prompt / (read - started), work.decode / (done - read)
 
 
+def step_seconds(model: Runtime, work: Workload) -> list[float]:
+    """Measure the seconds of each step after one prefill. The tokens are ordinary text, repeated."""
+    tokens = model.tokenizer.encode(PROMPT_TEXT, add_special_tokens=False)
+    model.begin((tokens * (work.prompt // len(tokens) + 1))[: work.prompt])
+    seconds = []
+    for step in range(work.decode):
+        started = time.perf_counter()
+        model.step(tokens[step % len(tokens)])
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
 def measure_load(ref: str, device: str, prompt: int) -> LoadCost:
     """Load a model and read one prompt in this process, which must have done nothing else before.
 
@@ -187,8 +199,13 @@ def measure_load(ref: str, device: str, prompt: int) -> LoadCost:
     return LoadCost(seconds=loaded, peak=(elsewhere or peak_memory)())
 
 
-def _load_in_fresh_process(ref: str, device: str, work: Workload) -> LoadCost:
+def load_in_fresh_process(ref: str, device: str, work: Workload) -> LoadCost:
     """Run :func:`measure_load` in a new process.
+
+    Args:
+        ref: Reference of the model.
+        device: Torch device for PyTorch models.
+        work: Its prompt is read.
 
     Raises:
         MiniGPTError: The process failed.

@@ -128,7 +128,7 @@ def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest
     models = {"parent": Counting(clock, 1.0, 100), "child": Counting(clock, 0.5, 50)}
     loaded: Iterator[bench.LoadCost] = iter([bench.LoadCost(seconds=4, peak=800), bench.LoadCost(seconds=3, peak=200)])
     monkeypatch.setattr("minigpt.models.find.open_model", lambda ref, **_options: models[ref])
-    monkeypatch.setattr(bench, "_load_in_fresh_process", lambda *_arguments: next(loaded))
+    monkeypatch.setattr(bench, "load_in_fresh_process", lambda *_arguments: next(loaded))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: clock["now"])
     timings = bench.bench(["parent", "child"], workload=bench.Workload(prompt=10, decode=6, repeats=3))
     parent, child = timings.models
@@ -138,7 +138,7 @@ def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest
 
 
 def test_a_fresh_process_tells_its_time_and_memory(folder: Path) -> None:
-    cost = bench._load_in_fresh_process(str(folder), "cpu", bench.Workload(prompt=4))
+    cost = bench.load_in_fresh_process(str(folder), "cpu", bench.Workload(prompt=4))
     assert cost.seconds > 0 and cost.peak > 50e6
 
 
@@ -152,7 +152,7 @@ def test_memory_is_a_processs_own() -> None:
 
 def test_what_a_fresh_process_refuses_is_told_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(MiniGPTError) as caught:
-        bench._load_in_fresh_process(str(tmp_path), "cpu", bench.Workload(prompt=4))
+        bench.load_in_fresh_process(str(tmp_path), "cpu", bench.Workload(prompt=4))
     assert str(caught.value).startswith(f"{tmp_path} cannot be loaded in a process of its own: {tmp_path} is not a")
 
 
