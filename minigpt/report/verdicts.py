@@ -21,6 +21,7 @@ from minigpt.report.figures import (
     verdict_vs_parent,
     verdict_vs_tuned,
 )
+from minigpt.report.answers import answer_sentence
 from minigpt.report.questions import question_sentence
 from minigpt.report.tasks import GENERAL, OTHER, TRAIN, UNSEEN
 from minigpt.report.text import number, percent, stage_title
@@ -40,6 +41,7 @@ def sentences(report: BuildReport) -> tuple[str, ...]:
         _repeated(report),
         _tuned(report),
         question_sentence(report),
+        answer_sentence(report),
         _general(report),
         recitation(report),
     )
