@@ -1,4 +1,4 @@
-"""Corpora on disk: one JSONL file for each split, one for the questions, one of the tasks, and a manifest with the fingerprint."""
+"""Corpora on disk: a JSONL file for each split and one for the questions, the tasks, and a manifest with the hash."""
 
 from __future__ import annotations
 

@@ -65,9 +65,7 @@ def rule_tasks(
 def _read(config: TaskConfig, root: Path) -> AnswerTask:
     """Read one task from its file or Hub data set."""
     if config.hub:
-        rows = hub_rows(
-            config.hub, subset=config.subset, split=config.hub_split, revision=config.revision, limit=None
-        )
+        rows = hub_rows(config.hub, subset=config.subset, split=config.hub_split, revision=config.revision, limit=None)
         prompts = tuple(prompt_of(row, where, config) for where, row in rows)
     else:
         files = files_in(root / Path(config.file or "").expanduser(), suffixes=TABLE_SUFFIXES)
@@ -166,8 +164,11 @@ def task_documents(tasks: Iterable[AnswerTask], limit: int) -> list[Document]:
         limit: Most prompts of each task.
     """
     return [
-        Document(text=f"{item.prompt.rstrip()} {item.answers[0]}", source=item.source or f"task:{task.name}",
-                 license=item.license)
+        Document(
+            text=f"{item.prompt.rstrip()} {item.answers[0]}",
+            source=item.source or f"task:{task.name}",
+            license=item.license,
+        )
         for task in tasks
         if not task.chat
         for item in task.train[:limit]

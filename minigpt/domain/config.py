@@ -316,7 +316,9 @@ def problems(domain: DomainConfig) -> Iterator[str]:
 def with_online(domain: DomainConfig) -> DomainConfig:
     """Return `domain` with its online sources turned on, so that they are read like all others."""
     groups = {"corpus": domain.corpus, "questions": domain.questions, "tasks": domain.tasks}
-    return replace(domain, **{key: tuple(replace(item, online=False) for item in group) for key, group in groups.items()})
+    return replace(
+        domain, **{key: tuple(replace(item, online=False) for item in group) for key, group in groups.items()}
+    )
 
 
 def validate(domain: DomainConfig) -> tuple[str, ...]:

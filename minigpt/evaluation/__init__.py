@@ -6,7 +6,15 @@ Every document and every question keeps its own score, so that two models can be
 
 from __future__ import annotations
 
-from minigpt.evaluation.items import AnswerItems, ItemScores, QuestionItems, RecitationItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.items import (
+    AnswerItems,
+    ItemScores,
+    QuestionItems,
+    RecitationItems,
+    TextItems,
+    load_scores,
+    save_scores,
+)
 from minigpt.evaluation.opening import Opening, choose_opening
 from minigpt.evaluation.recitation import recite
 from minigpt.evaluation.run import evaluate, question_scores, text_bits

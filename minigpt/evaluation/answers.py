@@ -91,9 +91,10 @@ def scored(task: AnswerTask, texts: Sequence[str]) -> AnswerItems:
             columns[name] = tuple(score(text, item.answers) for item, text in pairs)
     if "label_f1" in task.metrics:
         columns["label_f1"] = _label_column(pairs)
-    if any(item.choices or item.regex for item in task.prompts):
+    metrics = metrics_of(task)
+    if "format_compliance" in metrics:
         columns["format_compliance"] = tuple(complies(text, item.choices, item.regex) for item, text in pairs)
-    if any(item.constraints for item in task.prompts):
+    if "constraints_followed" in metrics:
         counts = [followed(text, [asdict(entry) for entry in item.constraints]) for item, text in pairs]
         sizes = [len(item.constraints) for item in task.prompts]
         columns["constraints"] = tuple(map(float, sizes))
@@ -102,6 +103,17 @@ def scored(task: AnswerTask, texts: Sequence[str]) -> AnswerItems:
             float(count == size) for count, size in zip(counts, sizes, strict=True)
         )
     return AnswerItems(keys=tuple(key_of(item) for item in task.prompts), texts=tuple(texts), columns=columns)
+
+
+def metrics_of(task: AnswerTask) -> tuple[str, ...]:
+    """List the metrics of a task: those that it names, and those of the form and the constraints that it asks for."""
+    form = any(item.choices or item.regex for item in task.prompts)
+    constrained = any(item.constraints for item in task.prompts)
+    return (
+        *task.metrics,
+        *(("format_compliance",) if form else ()),
+        *(("instructions_followed", "constraints_followed") if constrained else ()),
+    )
 
 
 def key_of(item: Prompt) -> str:

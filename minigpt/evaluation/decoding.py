@@ -68,7 +68,9 @@ def decode(
         for rows in reporter.track(batches, title=title, total=len(batches)):
             batch = [prompts[row] for row in rows]
             if hasattr(model, "runtime"):
-                continued = [_stepwise(model.runtime, tokenizer, prompt, max_tokens, ends, one_line) for prompt in batch]
+                continued = [
+                    _stepwise(model.runtime, tokenizer, prompt, max_tokens, ends, one_line) for prompt in batch
+                ]
             else:
                 continued = _generate(model, tokenizer, batch, max_tokens, ends, one_line)
             for row, text in zip(rows, continued, strict=True):

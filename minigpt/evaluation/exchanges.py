@@ -68,8 +68,10 @@ def _of_task(
 
 def right_text(item: Prompt) -> str:
     """Write what would be right: an answer, or the constraints."""
-    return item.answers[0] if item.answers else "; ".join(
-        f"{entry.kind.replace('_', ' ')} {entry.value}".strip() for entry in item.constraints
+    return (
+        item.answers[0]
+        if item.answers
+        else "; ".join(f"{entry.kind.replace('_', ' ')} {entry.value}".strip() for entry in item.constraints)
     )
 
 

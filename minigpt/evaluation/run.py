@@ -66,9 +66,7 @@ def evaluate(
     recitations = recite(
         model, tokenizer, suite.recitations, opening=behind.token, batch_tokens=batch_tokens, reporter=reporter
     )
-    return ItemScores(
-        texts=texts, questions=questions, answers=written, recitations=recitations, opening=behind.text
-    )
+    return ItemScores(texts=texts, questions=questions, answers=written, recitations=recitations, opening=behind.text)
 
 
 def text_bits(

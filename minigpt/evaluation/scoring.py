@@ -1,10 +1,10 @@
 """Scores of free answers: exact match, token F1, ROUGE-L, label F1, form and verifiable constraints.
 
-It needs the standard library alone: `minigpt export --format lm-eval` puts a copy beside its tasks, so that both programs
-score answers by the same code. Its version of SQuAD's rules follows Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions
-for Machine Comprehension of Text" (arXiv 1606.05250, section 6.1); ROUGE-L is that of Lin 2004, "ROUGE: A Package for
-Automatic Evaluation of Summaries" (section 3), without stemming; constraints are of the kind of Zhou et al. 2023,
-"Instruction-Following Evaluation for Large Language Models" (arXiv 2311.07911), with checks of our own.
+It needs the standard library alone: `minigpt export --format lm-eval` puts a copy beside its tasks, so that both
+programs score answers by the same code. Its version of SQuAD's rules follows Rajpurkar et al. 2016, "SQuAD: 100,000+
+Questions for Machine Comprehension of Text" (arXiv 1606.05250, section 6.1); ROUGE-L is that of Lin 2004, "ROUGE: A
+Package for Automatic Evaluation of Summaries" (section 3), without stemming; constraints are of the kind of Zhou et al.
+2023, "Instruction-Following Evaluation for Large Language Models" (arXiv 2311.07911), with checks of our own.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def rouge_l(answer: str, right: Sequence[str]) -> float:
     """Compute F1 over the longest common subsequence of words of an answer and a right one; the best of all."""
     ours = re.findall(r"[^\W_]+", answer.lower())
     others = [re.findall(r"[^\W_]+", text.lower()) for text in right]
-    return max(_f1(_common_subsequence(ours, other), len(ours), len(other)) if ours and other else 0.0
-               for other in others)
+    return max(
+        _f1(_common_subsequence(ours, other), len(ours), len(other)) if ours and other else 0.0 for other in others
+    )
 
 
 def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
@@ -93,9 +94,9 @@ def label_f1(right: Sequence[int], answers: Sequence[int]) -> float:
     """
     labels = sorted(set(right))
     pairs = list(zip(right, answers, strict=True))
-    return sum(
-        2 * pairs.count((label, label)) / (right.count(label) + answers.count(label)) for label in labels
-    ) / len(labels)
+    return sum(2 * pairs.count((label, label)) / (right.count(label) + answers.count(label)) for label in labels) / len(
+        labels
+    )
 
 
 def complies(answer: str, choices: Sequence[str], regex: str) -> float:
@@ -164,3 +165,36 @@ CHECKS: Mapping[str, Callable[[str, Any], bool]] = {
     "quoted": lambda answer, _value: len(answer) > 2 and answer[0] == answer[-1] == '"',
 }
 """Checks of constraints by kind: `check(answer, value)`."""
+
+
+def process_results(row: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """Score one answer for lm-evaluation-harness, which finds this function by its name in a task's YAML.
+
+    Args:
+        row: A row of the task's data.
+        results: The text that the model wrote.
+    """
+    answer = answer_of(results[0], whole=row["whole"])
+    right, choices = row["answers"], row["choices"]
+    constraints = json.loads(row["constraints"])
+    counted = followed(answer, constraints)
+    scores: dict[str, Callable[[], Any]] = {
+        "exact_match": lambda: exact_match(answer, right),
+        "token_f1": lambda: token_f1(answer, right),
+        "rouge_l": lambda: rouge_l(answer, right),
+        "label_f1": lambda: (label_of(right[0], row["labels"]), label_of(answer, row["labels"])),
+        "format_compliance": lambda: complies(answer, choices, row["regex"]),
+        "instructions_followed": lambda: float(counted == len(constraints)),
+        "constraints_followed": lambda: (counted, len(constraints)),
+    }
+    return {name: scores[name]() for name in row["metrics"]}
+
+
+def aggregate_labels(pairs: Sequence[tuple[int, int]]) -> float:
+    """Compute macro F1 from pairs of right label and answer's label, for lm-evaluation-harness."""
+    return label_f1([right for right, _ in pairs], [answer for _, answer in pairs])
+
+
+def aggregate_shares(pairs: Sequence[tuple[int, int]]) -> float:
+    """Divide the sum of the first numbers by that of the second ones, for lm-evaluation-harness."""
+    return sum(count for count, _ in pairs) / sum(size for _, size in pairs)

@@ -16,8 +16,8 @@ from minigpt.conditional.folder import save_model
 from minigpt.conditional.kinds import kind_named
 from minigpt.conditional.swap import put
 from minigpt.evaluation import Suite, load_scores, summarize
-from minigpt.evaluation.suite import without_answers
 from minigpt.evaluation.part import items_of_part
+from minigpt.evaluation.suite import without_answers
 from minigpt.files import fingerprint, link, open_to_readers, read_json, write_json, write_text
 from minigpt.healing import train
 from minigpt.healing.teacher import teacher_of

@@ -126,9 +126,7 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
     )
     parameters = stage.parameters
     whole = replace(plan, parameters_before=parameters, parameters_after=parameters, target_parameters=parameters)
-    return DeltaBuild(
-        ticket=folder / FOLDER, model=folder / "model", stage=stage, plan=whole, scores=measured.scores
-    )
+    return DeltaBuild(ticket=folder / FOLDER, model=folder / "model", stage=stage, plan=whole, scores=measured.scores)
 
 
 def combined(trainings: list[Training], fraction: float, rounds: int) -> Training:

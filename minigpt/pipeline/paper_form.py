@@ -9,8 +9,8 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.evaluation import ItemScores, load_scores, save_scores
-from minigpt.evaluation.suite import without_answers
 from minigpt.evaluation.items import with_parts
+from minigpt.evaluation.suite import without_answers
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, release
 from minigpt.methods import method_named, resolve

@@ -194,7 +194,6 @@ PRESETS: Mapping[str, Settings] = {
             questions=100,
             pruned_share=0.33,
             batch_tokens=1024,
-            sample_tokens=32,
             chat_tokens=0,
             recitation=16,
             answers=16,

@@ -1,4 +1,4 @@
-"""Verdict on the tasks with free answers: what they score against the fairest control, and whether their form is kept."""
+"""Verdict on tasks with free answers: what they score against the fairest control, and whether their form is kept."""
 
 from __future__ import annotations
 

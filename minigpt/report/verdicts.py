@@ -6,6 +6,7 @@ field, and a collapse elsewhere. A model is better only where both kinds of text
 
 from __future__ import annotations
 
+from minigpt.report.answers import answer_sentence
 from minigpt.report.collapse import losses
 from minigpt.report.figures import (
     ENOUGH_ITEMS,
@@ -21,7 +22,6 @@ from minigpt.report.figures import (
     verdict_vs_parent,
     verdict_vs_tuned,
 )
-from minigpt.report.answers import answer_sentence
 from minigpt.report.questions import question_sentence
 from minigpt.report.tasks import GENERAL, OTHER, TRAIN, UNSEEN
 from minigpt.report.text import number, percent, stage_title
