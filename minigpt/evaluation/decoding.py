@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,6 +19,10 @@ from minigpt.transformer.ends import end_tokens
 BATCH_TOKENS = 8192
 # Rows of a batch at most.
 MOST_ROWS = 64
+# Tokens that prompts must have in common for them to be read once.
+FEWEST_SHARED = 16
+# Model types with one plain cache of keys and values in every layer.
+COPYING = frozenset({"llama", "qwen2", "qwen3", "smollm3", "olmo2", "granite"})
 
 
 class LineEnd(StoppingCriteria):
@@ -62,6 +69,7 @@ def decode(
         # As much of a long prompt as leaves room for the answer; its end holds the question.
         prompts = [list(prompt)[-max(1, limit - max_tokens) :] for prompt in prompts]
     texts = [""] * len(prompts)
+    shared = _shared_start(model, prompts)
     ends = sorted(end_tokens(tokenizer, model.config, getattr(model, "generation_config", None)))
     batches = list(_batches(prompts, max_tokens, max(batch_tokens, BATCH_TOKENS)))
     with torch.inference_mode():
@@ -72,7 +80,7 @@ def decode(
                     _stepwise(model.runtime, tokenizer, prompt, max_tokens, ends, one_line) for prompt in batch
                 ]
             else:
-                continued = _generate(model, tokenizer, batch, max_tokens, ends, one_line)
+                continued = _generate(model, tokenizer, batch, max_tokens, ends, one_line, shared)
             for row, text in zip(rows, continued, strict=True):
                 texts[row] = text
     return texts
@@ -89,14 +97,47 @@ def _batches(prompts: Sequence[Sequence[int]], max_tokens: int, batch_tokens: in
         start += rows
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """First tokens of all prompts, such as a task's examples, with their keys and values: they are read once."""
+
+    tokens: list[int]
+    cache: Any
+
+
+def _shared_start(model: Any, prompts: Sequence[Sequence[int]]) -> Start:
+    """Read the tokens that all prompts begin with, where they are many and the model's cache can be copied."""
+    columns = zip(*prompts, strict=False)
+    same = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)) if len(prompts) > 1 else 0
+    # Every prompt needs a token of its own.
+    same = min(same, min(map(len, prompts), default=1) - 1)
+    if same < FEWEST_SHARED or hasattr(model, "runtime") or model.config.model_type not in COPYING:
+        return Start([], None)
+    tokens = list(prompts[0][:same])
+    with torch.inference_mode():
+        output = model(torch.tensor([tokens], device=model.device), use_cache=True, logits_to_keep=1)
+    return Start(tokens, output.past_key_values)
+
+
 def _generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_tokens: int, ends: list[int], one_line: bool
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    ends: list[int],
+    one_line: bool,
+    start: Start,
 ) -> list[str]:
-    """Continue a batch with the library's own loop."""
-    width = max(map(len, prompts))
+    """Continue a batch with the library's own loop; padding stands between a shared start and the rest."""
+    first, width = len(start.tokens), max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    rows = [(list(prompt), width - len(prompt)) for prompt in prompts]
+    ids = torch.tensor([row[:first] + [pad] * gap + row[first:] for row, gap in rows], device=model.device)
+    mask = torch.tensor([[1] * first + [0] * gap + [1] * (len(row) - first) for row, gap in rows], device=model.device)
+    options: dict[str, Any] = {}
+    if start.cache is not None:
+        options["past_key_values"] = deepcopy(start.cache)
+        options["past_key_values"].batch_repeat_interleave(len(rows))
     output = model.generate(
         input_ids=ids,
         attention_mask=mask,
@@ -105,6 +146,7 @@ def _generate(
         eos_token_id=ends or None,
         pad_token_id=pad,
         stopping_criteria=StoppingCriteriaList([LineEnd(tokenizer, width)] if one_line else []),
+        **options,
     )
     return [str(text) for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
 

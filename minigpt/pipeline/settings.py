@@ -196,7 +196,7 @@ PRESETS: Mapping[str, Settings] = {
             batch_tokens=1024,
             chat_tokens=0,
             recitation=16,
-            answers=16,
+            answers=10,
         ),
         plan=PlanSettings(tokens=12288, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=8192),

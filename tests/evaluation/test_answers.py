@@ -12,7 +12,7 @@ import torch
 
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores, summarize
 from minigpt.evaluation.answers import encoded, scored, shown_prompt
-from minigpt.evaluation.decoding import decode
+from minigpt.evaluation.decoding import FEWEST_SHARED, decode
 from minigpt.evaluation.exchanges import exchanges
 from minigpt.evaluation.items import QuestionItems
 from minigpt.evaluation.suite import beginnings, shortened, suite_for
@@ -48,6 +48,22 @@ def test_a_batch_answers_as_each_prompt_alone(family: str) -> None:
         tokens = alone(model, tokenizer, prompt, 12)
         stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
         assert text == tokenizer.decode(tokens[:stop], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "olmo2", "granite"])
+def test_a_start_that_all_prompts_share_is_read_once_and_changes_nothing(family: str) -> None:
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    start = tokenizer.encode(SENTENCES[0] * 3)
+    assert len(start) >= FEWEST_SHARED
+    ids = [[*start, *tokenizer.encode(item.prompt)] for item in PROMPTS]
+    read: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _m, args, kwargs: read.append((args[0] if args else kwargs["input_ids"]).shape[1]), with_kwargs=True
+    )
+    together = decode(model, tokenizer, ids, max_tokens=10, one_line=False)
+    assert read[0] >= len(start)
+    assert max(read[1:]) < len(start)
+    assert together == [decode(model, tokenizer, [row], max_tokens=10, one_line=False)[0] for row in ids]
 
 
 def test_small_batches_and_one_row_give_the_same() -> None:
