@@ -1,7 +1,8 @@
 """Rules that make prompts with right answers from passages: the same passage always gives the same prompt.
 
 Every rule shows a part of the passage, so that a model can find the answer by reading; only `define` asks from memory.
-The patterns are English; text in another language yields prompts of the rules `kind`, `heading` and `missing_word`.
+The patterns are English; text in another language yields prompts of the rules `kind`, `heading`, `missing_word` and
+`quote`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ TERM_WORDS, HEADING_WORDS, MEANING_WORDS = 6, 14, 14
 DEFINITION = (30, 240)
 # Letters of a word that is left out, at least.
 LETTERS = 5
+# Words that a prompt quotes, and words that follow.
+QUOTED, FOLLOWING = 5, 3
 BLANK = "___"
 
 _ENTRY = re.compile(r"^(?P<term>[A-Z][^:.;?!\n]{2,80}): (?P<meaning>[A-Z][^\n]{20,})$", re.MULTILINE)
@@ -94,12 +97,29 @@ def missing_word(document: Document, _labels: Labels) -> Prompt | None:
     return _prompt(document, f"Text: {blanked}\nQuestion: Which word fits the blank?", last[0], regex=r"[\w'’-]+")
 
 
+def quote(document: Document, _labels: Labels) -> Prompt | None:
+    """Quote some words of a passage, and ask for the words that follow them there (extraction)."""
+    shown = excerpt(document.text)
+    words = shown.split()
+    starts = range(len(words) - QUOTED - FOLLOWING)
+    # Words that stand twice would have two right answers.
+    usable = [place for place in starts if shown.count(" ".join(words[place : place + QUOTED])) == 1]
+    if not usable:
+        return None
+    place = usable[_draw(document, len(usable))]
+    end = place + QUOTED
+    quoted, answer = " ".join(words[place:end]), " ".join(words[end : end + FOLLOWING])
+    question = f'Which {FOLLOWING} words follow "{quoted}" in the text?'
+    return _prompt(document, f"Text: {shown}\nQuestion: {question}", answer.strip(".,;:"))
+
+
 RULES: Mapping[str, Callable[[Document, Labels], Prompt | None]] = {
     "kind": kind,
     "find_term": find_term,
     "define": define,
     "heading": heading,
     "missing_word": missing_word,
+    "quote": quote,
 }
 """The rules by the names that a domain file gives them; each makes one prompt of a passage, or none."""
 

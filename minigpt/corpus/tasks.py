@@ -6,6 +6,7 @@ file is divided by the documents that its rows name, or by hash.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def rule_tasks(
 ) -> tuple[AnswerTask, ...]:
     """Make the tasks of a domain that a rule makes from its passages.
 
-    A document gives at most one prompt to measure on, because an interval takes prompts for independent.
+    A document gives at most `per_document` prompts to measure on, because an interval takes prompts for independent.
 
     Args:
         domain: The domain.
@@ -99,7 +100,7 @@ def _made(config: TaskConfig, train: Sequence[Document], heldout: Sequence[Docum
         _ordered(filter(None, (rule(document, config.labels) for document in documents)), seed)
         for documents in (heldout, train)
     )
-    tested = _one_a_document(tested)
+    tested = _few_a_document(tested, config.per_document)
     texts = {item.prompt for item in tested}
     return AnswerTask(
         name=config.name,
@@ -137,9 +138,15 @@ def _ordered(prompts: Iterable[Prompt], seed: int) -> list[Prompt]:
     return sorted(prompts, key=lambda item: fingerprint(seed, item.source, item.prompt))
 
 
-def _one_a_document(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """Keep the first prompt of each document."""
-    return list({item.source: item for item in reversed(list(prompts))}.values())[::-1]
+def _few_a_document(prompts: Iterable[Prompt], most: int) -> list[Prompt]:
+    """Keep the first prompts of each document."""
+    counts: Counter[str] = Counter()
+    kept = []
+    for item in prompts:
+        counts[item.source] += 1
+        if counts[item.source] <= most:
+            kept.append(item)
+    return kept
 
 
 def guarded_prompts(tasks: Iterable[AnswerTask]) -> Iterator[QuestionSet]:

@@ -17,6 +17,7 @@ RULE_METRICS: Mapping[str, tuple[str, ...]] = {
     "define": ("token_f1", "rouge_l"),
     "heading": ("token_f1", "rouge_l"),
     "missing_word": ("exact_match", "token_f1"),
+    "quote": ("exact_match", "token_f1"),
 }
 # Metrics that a task may name; how many answers have the right form is measured wherever there is a form.
 ANSWER_METRICS = ("exact_match", "token_f1", "label_f1", "rouge_l")
@@ -33,8 +34,8 @@ class TaskConfig:
 
     Attributes:
         name: Name of the task.
-        rule: Rule that makes prompts from passages: `kind`, `find_term`, `define`, `heading` or `missing_word`. Those
-            from training text are trained on, and those from held-out text measure.
+        rule: Rule that makes prompts from passages: `kind`, `find_term`, `define`, `heading`, `missing_word` or
+            `quote`. Those from training text are trained on, and those from held-out text measure.
         labels: Label of each source of text, for the rule `kind`: the beginning of its documents' names and its name
             for people.
         columns: Column of the data for each of `prompt`, `answer` or `answers`, `choices`, `regex`, `constraints`,
@@ -48,6 +49,8 @@ class TaskConfig:
             ends it, and otherwise at the end of its line.
         split: Use of the rows: `heldout` only measures, `train` is only trained on, and `auto` divides them by document
             where they name one of the corpus, and otherwise one in three measures.
+        per_document: Number of prompts to measure on that a rule makes of one document. Intervals take prompts for
+            independent, which those of one document are not quite.
         license: License of the prompts, if their rows do not name one.
         citation: Text that cites the task.
         note: Explanation for the reader of the report.
@@ -58,7 +61,7 @@ class TaskConfig:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     name: str
-    rule: Literal["kind", "find_term", "define", "heading", "missing_word"] | None = None
+    rule: Literal["kind", "find_term", "define", "heading", "missing_word", "quote"] | None = None
     labels: dict[str, str] = field(default_factory=dict)
     file: str | None = None
     hub: str | None = None
@@ -73,6 +76,7 @@ class TaskConfig:
     shots: int = 2
     chat: bool = False
     split: Literal["auto", "train", "heldout"] = "auto"
+    per_document: int = 1
     license: str = "unknown"
     citation: str = ""
     note: str = ""
@@ -106,7 +110,12 @@ class TaskConfig:
 
     def _check_numbers(self) -> None:
         """Check the numbers of the task."""
-        for key, low, high in (("max_tokens", 1, LONGEST), ("shots", 0, MOST_SHOTS), ("limit", 1, None)):
+        for key, low, high in (
+            ("max_tokens", 1, LONGEST),
+            ("shots", 0, MOST_SHOTS),
+            ("limit", 1, None),
+            ("per_document", 1, None),
+        ):
             value = getattr(self, key)
             if value is not None and (value < low or (high is not None and value > high)):
                 limits = f"at least {low}" if high is None else f"between {low} and {high}"

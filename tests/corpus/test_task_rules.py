@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from minigpt.corpus.task_rules import BLANK, RULES, SHOWN, define, excerpt, find_term, heading, kind, missing_word
+from minigpt.corpus.task_rules import (
+    BLANK,
+    RULES,
+    SHOWN,
+    define,
+    excerpt,
+    find_term,
+    heading,
+    kind,
+    missing_word,
+    quote,
+)
 from minigpt.domain.tasks import RULE_METRICS
 from minigpt.types import Document, Prompt
 
@@ -92,6 +103,17 @@ def test_missing_word_blanks_the_last_word_that_stands_twice() -> None:
 def test_a_short_text_gives_nothing_to_read(name: str) -> None:
     item = RULES[name](Document(text="Too short.", source="book:1"), {"book:": "book", "x": "y"})
     assert item is None
+
+
+def test_quote_asks_for_the_words_that_follow() -> None:
+    item = quote(ARTICLE, {})
+    assert item is not None
+    asked = item.prompt.partition('follow "')[2].partition('" in the text')[0]
+    shown = item.prompt.partition("\n")[0]
+    assert f"{asked} {item.answers[0]}" in shown
+    assert shown.count(asked) == 1
+    assert len(asked.split()) == 5
+    assert len(item.answers[0].split()) == 3
 
 
 def test_an_excerpt_holds_whole_sentences_where_they_fit() -> None:
