@@ -13,7 +13,8 @@ from minigpt.cli.common import Session, examples, standard, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig, TaskConfig
+    from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
+    from minigpt.domain.tasks import TaskConfig
 
 # Caption of the table of domains.
 ONLINE = "Sources marked (online) come from the Hugging Face Hub and are read only with --online."

@@ -15,7 +15,6 @@ __all__ = [
     "DomainConfig",
     "QuestionsConfig",
     "SourceConfig",
-    "TaskConfig",
     "domain_names",
     "load_domain",
     "resolved_yaml",
@@ -177,9 +176,8 @@ class DomainConfig:
             raise ValueError("corpus is empty; name at least one source of text")
         if not 0 < self.overlap <= 1:
             raise ValueError("overlap is a share above 0 and at most 1")
-        # Question sets and tasks are told apart by their names in a report.
-        for kind, items in (("corpus", self.corpus), ("questions and tasks", (*self.questions, *self.tasks))):
-            names = [item.name for item in items]
+        asked = [*(item.name for item in self.questions), *(item.name for item in self.tasks)]
+        for kind, names in (("corpus", [item.name for item in self.corpus]), ("questions or tasks", asked)):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"two {kind} entries are called {twice[0]!r}; give each its own name")
 
@@ -315,10 +313,10 @@ def problems(domain: DomainConfig) -> Iterator[str]:
 
 def with_online(domain: DomainConfig) -> DomainConfig:
     """Return `domain` with its online sources turned on, so that they are read like all others."""
-    groups = {"corpus": domain.corpus, "questions": domain.questions, "tasks": domain.tasks}
-    return replace(
-        domain, **{key: tuple(replace(item, online=False) for item in group) for key, group in groups.items()}
-    )
+    corpus = tuple(replace(item, online=False) for item in domain.corpus)
+    questions = tuple(replace(item, online=False) for item in domain.questions)
+    tasks = tuple(replace(item, online=False) for item in domain.tasks)
+    return replace(domain, corpus=corpus, questions=questions, tasks=tasks)
 
 
 def validate(domain: DomainConfig) -> tuple[str, ...]:

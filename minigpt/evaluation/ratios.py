@@ -162,7 +162,7 @@ RECITATION_METRICS = ("recitation",)
 
 def columns_of(items: Items, names: Sequence[str]) -> Array:
     """Set the numerator and denominator of each metric side by side, [items, 2 * metrics]."""
-    columns = []
+    columns: list[Sequence[float] | Array] = []
     for name in names:
         columns.append(_column(items, RATIOS[name].numerator))
         denominator = RATIOS[name].denominator
