@@ -182,19 +182,19 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="torch device")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help="settings")
     parser.add_argument("--limit-seconds", type=float, default=1e9, help="start no size later than this")
-    chosen = parser.parse_args()
-    until = time.monotonic() + chosen.limit_seconds
-    chosen.work.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    until = time.monotonic() + options.limit_seconds
+    options.work.mkdir(parents=True, exist_ok=True)
     overrides = {"evaluation.answers": "null", "evaluation.recitation": "0", "evaluation.samples": "0"}
-    overrides |= dict(pair.split("=", 1) for pair in chosen.overrides)
-    for name in chosen.domains.split(","):
-        path = domain_file(chosen.data, name, chosen.work)
-        options = BuildOptions(
-            domains=(str(path),), preset=chosen.preset, device=chosen.device, target_size=0.5, overrides=overrides
+    overrides |= dict(pair.split("=", 1) for pair in options.overrides)
+    for name in options.domains.split(","):
+        path = domain_file(options.data, name, options.work)
+        build = BuildOptions(
+            domains=(str(path),), preset=options.preset, device=options.device, target_size=0.5, overrides=overrides
         )
-        run = resolve_run(str(path), options, REPORTER, folder=chosen.work / name)
-        measured(run, [float(size) for size in chosen.sizes.split(",")], chosen.json, until=until)
-    print(table(_lines(chosen.json)))
+        run = resolve_run(str(path), build, REPORTER, folder=options.work / name)
+        measured(run, [float(size) for size in options.sizes.split(",")], options.json, until=until)
+    print(table(_lines(options.json)))
 
 
 if __name__ == "__main__":

@@ -57,10 +57,10 @@ def build_corpus(
         sides = hold_out(passages, seed=seed, shares=SHARES, history=_tally_text(tally))
         heldout, other, dev, pool = _documents_by_side(passages, sides, tally)
         measured = [*heldout, *other]
-        asked = file_tasks(domain, pool, measured, seed=seed)
+        from_files = file_tasks(domain, pool, measured, seed=seed)
         dev = drop_overlap(dev, measured, (), tally, share=domain.overlap)
         guarded = [guarded_questions(question_set, measured) for question_set in questions]
-        guarded += guarded_prompts(asked)
+        guarded += guarded_prompts(from_files)
         pool = drop_overlap(pool, [*measured, *dev], guarded, tally, share=domain.overlap)
     if relevance and domain.seeds:
         with reporter.stage("Choosing relevant text"):
@@ -83,7 +83,7 @@ def build_corpus(
         heldout=tuple(heldout),
         other=tuple(other),
         questions=tuple(split_sets_by_seen(questions, train, measured, limits=_limits(domain), seed=seed)),
-        tasks=(*asked, *rule_tasks(domain, train, heldout, seed=seed)),
+        tasks=(*from_files, *rule_tasks(domain, train, heldout, seed=seed)),
         attributions=_attributions(domain, passages, [*calibration, *train, *dev, *measured]),
         counts=dict(sorted(tally.items())),
     )

@@ -156,11 +156,11 @@ def guarded_prompts(tasks: Iterable[AnswerTask]) -> Iterator[QuestionSet]:
     """
     for task in tasks:
         if not task.derived and task.prompts:
-            asked = (
+            questions = (
                 Question(question=item.prompt, choices=item.answers or ("",), answer=0, source=item.source)
                 for item in task.prompts
             )
-            yield QuestionSet(name=task.name, questions=tuple(asked))
+            yield QuestionSet(name=task.name, questions=tuple(questions))
 
 
 def task_documents(tasks: Iterable[AnswerTask], limit: int) -> list[Document]:

@@ -176,8 +176,8 @@ class DomainConfig:
             raise ValueError("corpus is empty; name at least one source of text")
         if not 0 < self.overlap <= 1:
             raise ValueError("overlap is a share above 0 and at most 1")
-        asked = [*(item.name for item in self.questions), *(item.name for item in self.tasks)]
-        for kind, names in (("corpus", [item.name for item in self.corpus]), ("questions or tasks", asked)):
+        named = [*(item.name for item in self.questions), *(item.name for item in self.tasks)]
+        for kind, names in (("corpus", [item.name for item in self.corpus]), ("questions or tasks", named)):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"two {kind} entries are called {twice[0]!r}; give each its own name")
 

@@ -158,16 +158,16 @@ def write_tasks(suite: Suite, folder: Path, tag: str, tokenizer: Any = None) -> 
     if suite.answers:
         write_scoring(folder)
         ends = sorted({str(tokenizer.eos_token)} | (SEPARATORS & set(map(str, tokenizer.all_special_tokens))))
-        for task, asked in suite.answers.items():
+        for task, item in suite.answers.items():
             # A chat template has put its own marks before the prompt, so that no other one may be added.
-            kind, rows = (TEXTS if asked.chat else QUESTIONS), answer_rows(asked, tokenizer)
-            names[task] = _write_task(folder, (tag, kind), slug(task), answer_task(asked, ends), rows)
+            kind, rows = (TEXTS if item.chat else QUESTIONS), answer_rows(item, tokenizer)
+            names[task] = _write_task(folder, (tag, kind), slug(task), answer_task(item, ends), rows)
     return names
 
 
 def plain_answers(suite: Suite) -> list[str]:
     """List the tasks with free answers whose prompts are no chats."""
-    return [task for task, asked in suite.answers.items() if not asked.chat]
+    return [task for task, item in suite.answers.items() if not item.chat]
 
 
 def text_task() -> dict[str, Any]:

@@ -206,5 +206,5 @@ def task_fingerprints(suite: Suite) -> dict[str, str]:
     texts = {task: fingerprint(documents) for task, documents in suite.texts.items()}
     for task, (whole, keys) in suite.parts.items():
         texts[task] = fingerprint([document for document in suite.texts[whole] if document.source in keys])
-    asked = {task: fingerprint(questions) for task, questions in suite.questions.items()}
-    return recited | texts | asked | {task: fingerprint(item) for task, item in suite.answers.items()}
+    sets = {task: fingerprint(questions) for task, questions in suite.questions.items()}
+    return recited | texts | sets | {task: fingerprint(item) for task, item in suite.answers.items()}
