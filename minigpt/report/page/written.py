@@ -1,4 +1,4 @@
-"""What models wrote, for the page: continuations of the same beginnings, and answers won and lost."""
+"""Texts that models wrote, for the page: continuations of the same beginnings, and answers won and lost."""
 
 from __future__ import annotations
 
