@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minigpt.exchanges import TaskExchanges
 from minigpt.types import Attribution, Shape
 
 StageName = Literal[
@@ -183,6 +184,7 @@ class StageReport:
         metrics: Numbers that were measured on the model.
         training: Training that the stage received; None if it received none.
         sample: Text that the model generated from the report's `sample_prompt`.
+        samples: Texts that the model generated from the report's `sample_prompts`, in their order.
         opening: Text of the token that stood before every text that was measured, e.g. a line end; the model's best
             on dev text. Empty if it is not known (reports of older versions).
         share: Share of the report's texts and questions that the stage was measured on, about. Below 1 its values
@@ -197,6 +199,7 @@ class StageReport:
     metrics: tuple[MetricResult, ...]
     training: Training | None = None
     sample: str = ""
+    samples: tuple[str, ...] = ()
     opening: str = ""
     share: float = 1.0
     conditional: ConditionalForm | None = None
@@ -272,6 +275,8 @@ class BuildReport:
             on, None if it is not known (reports of older versions).
         overrides: Settings that differ from the preset, as `--set` takes them.
         sample_prompt: Beginning of the text that each stage continues in its `sample`.
+        sample_prompts: Beginnings of held-out passages that each stage continues in its `samples`.
+        exchanges: Answers won and lost against the parent, by task.
         rounds: Rounds of training and pruning of the method `lottery`, in order; empty for other methods.
         notes: Remarks that help to read the numbers.
         fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
@@ -301,6 +306,8 @@ class BuildReport:
     general_share: float | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
     sample_prompt: str = ""
+    sample_prompts: tuple[str, ...] = ()
+    exchanges: tuple[TaskExchanges, ...] = ()
     rounds: tuple[TicketRound, ...] = ()
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)

@@ -76,6 +76,69 @@ class QuestionSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """One condition on an answer that a program can check.
+
+    Attributes:
+        kind: Name of the check, a key of `minigpt.evaluation.scoring.CHECKS`.
+        value: What the check needs: a number, a word or a pattern; empty for checks that need nothing.
+    """
+
+    kind: str
+    value: int | str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One prompt of a task with free answers.
+
+    Attributes:
+        prompt: Text that the model continues with its answer.
+        answers: Right answers, of which one is enough; empty where only constraints are checked.
+        choices: Labels of which an answer must be one; empty where any answer has the right form.
+        regex: Pattern that a whole answer must match; empty for none.
+        constraints: Conditions that a program checks.
+        source: Name of the document that the prompt was made from or belongs to; empty if there is none.
+        license: License of the prompt.
+    """
+
+    prompt: str
+    answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    regex: str = ""
+    constraints: tuple[Constraint, ...] = ()
+    source: str = ""
+    license: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerTask:
+    """Prompts with free answers that are scored as one task.
+
+    Attributes:
+        name: Name of the task.
+        prompts: Prompts that only measure.
+        train: Prompts whose right answers are trained on, and of which the first are shown as examples.
+        metrics: Metrics of the task.
+        max_tokens: Longest answer in tokens.
+        shots: Number of training prompts that are shown before each prompt, with their answers.
+        chat: True if the prompt is put into the model's chat template, where it has one.
+        derived: True if a rule made the prompts from the corpus.
+        note: Explanation for the reader of the report, e.g. how the prompts were made.
+    """
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    train: tuple[Prompt, ...] = ()
+    metrics: tuple[str, ...] = ("exact_match", "token_f1")
+    max_tokens: int = 24
+    shots: int = 0
+    chat: bool = False
+    derived: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """The origin of a part of the text, as the model card cites it.
 
@@ -108,6 +171,7 @@ class Corpus:
         heldout: Passages that only measure.
         other: Passages that only measure, from sources of which nothing is trained on or guides a choice.
         questions: The domain's question sets.
+        tasks: The domain's tasks with free answers.
         attributions: Sources that the text came from.
         counts: Passages that each cleaning step read or dropped, e.g. {"read": 120, "exact_duplicates": 3}.
         fingerprint: Hash of the whole content.
@@ -120,6 +184,7 @@ class Corpus:
     heldout: tuple[Document, ...]
     other: tuple[Document, ...] = ()
     questions: tuple[QuestionSet, ...] = ()
+    tasks: tuple[AnswerTask, ...] = ()
     attributions: tuple[Attribution, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""

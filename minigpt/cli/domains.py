@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
+    from minigpt.domain.tasks import TaskConfig
 
 # Caption of the table of domains.
 ONLINE = "Sources marked (online) come from the Hugging Face Hub and are read only with --online."
@@ -43,6 +44,7 @@ def list_domains(session: Session) -> None:
             "synonyms": domain.synonyms,
             "sources": [source.name for source in domain.corpus],
             "questions": [questions.name for questions in domain.questions],
+            "tasks": [task.name for task in domain.tasks],
             "online": [
                 *(source.name for source in domain.corpus if source.online),
                 *(questions.name for questions in domain.questions if questions.online),
@@ -166,7 +168,7 @@ def overview(definitions: Sequence[DomainConfig]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    result = table("domain", "title", "also called", "text", "questions")
+    result = table("domain", "title", "also called", "text", "questions", "tasks")
     for domain in definitions:
         result.add_row(
             domain.name,
@@ -174,12 +176,13 @@ def overview(definitions: Sequence[DomainConfig]) -> RenderableType:
             ", ".join(domain.synonyms),
             ", ".join(labelled(source) for source in domain.corpus),
             ", ".join(labelled(questions) for questions in domain.questions),
+            ", ".join(labelled(task) for task in domain.tasks),
         )
     result.caption = ONLINE
     about = [Text.assemble((f"{domain.name}  ", "bold"), domain.description) for domain in definitions]
     return Group(result, *about)
 
 
-def labelled(item: SourceConfig | QuestionsConfig) -> str:
+def labelled(item: SourceConfig | QuestionsConfig | TaskConfig) -> str:
     """Return the name of a source, marked if it is read only with `--online`."""
     return f"{item.name} (online)" if item.online else item.name

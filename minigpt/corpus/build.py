@@ -13,6 +13,7 @@ from minigpt.corpus.relevance import Encoder, SentenceEncoder
 from minigpt.corpus.sources import read_questions, read_source
 from minigpt.corpus.split import Passage, Shares, Side, hold_out, on_side, sizes_of
 from minigpt.corpus.store import SPLITS, fingerprint
+from minigpt.corpus.tasks import file_tasks, guarded_prompts, rule_tasks
 from minigpt.domain.config import DomainConfig
 from minigpt.errors import CorpusError
 from minigpt.progress import SILENT, Reporter
@@ -55,8 +56,10 @@ def build_corpus(
         sides = hold_out(passages, seed=seed, shares=SHARES, history=_tally_text(tally))
         heldout, other, dev, pool = _documents_by_side(passages, sides, tally)
         measured = [*heldout, *other]
+        from_files = file_tasks(domain, pool, measured, seed=seed)
         dev = drop_overlap(dev, measured, (), tally, share=domain.overlap)
         guarded = [guarded_questions(question_set, measured) for question_set in questions]
+        guarded += guarded_prompts(from_files)
         pool = drop_overlap(pool, [*measured, *dev], guarded, tally, share=domain.overlap)
     if relevance and domain.seeds:
         with reporter.stage("Choosing relevant text"):
@@ -79,6 +82,7 @@ def build_corpus(
         heldout=tuple(heldout),
         other=tuple(other),
         questions=tuple(split_sets_by_seen(questions, train, measured, limits=_limits(domain), seed=seed)),
+        tasks=(*from_files, *rule_tasks(domain, train, heldout, seed=seed)),
         attributions=_attributions(domain, passages, [*calibration, *train, *dev, *measured]),
         counts=dict(sorted(tally.items())),
     )

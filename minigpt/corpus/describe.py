@@ -14,12 +14,12 @@ from minigpt.types import Corpus, Document
 
 
 def statistics(corpus: Corpus) -> dict[str, Any]:
-    """Count the documents, passages, bytes and words of each split, and describe sources and question sets.
+    """Count the documents, passages, bytes and words of each split, and describe sources, question sets and tasks.
 
     Returns:
         Plain data for JSON: `domain`, `fingerprint`, `splits`, `counts`, `sources`, `coverage` (of the measured text by
         the domain's own training and calibration text), `personal` (counts of what looks like personal data in that
-        text) and `questions`.
+        text), `questions` and `tasks`.
     """
     measured = {corpus.domain: corpus.heldout, **({f"{corpus.domain}/other": corpus.other} if corpus.other else {})}
     return {
@@ -41,6 +41,17 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
                 "licenses": sorted({question.license for question in questions.questions}),
             }
             for questions in corpus.questions
+        ],
+        "tasks": [
+            {
+                "name": task.name,
+                "prompts": len(task.prompts),
+                "train": len(task.train),
+                "metrics": list(task.metrics),
+                "derived": task.derived,
+                "note": task.note,
+            }
+            for task in corpus.tasks
         ],
     }
 

@@ -1,4 +1,4 @@
-"""Corpora on disk: one JSONL file for each split, one for the questions, and a manifest with the fingerprint."""
+"""Corpora on disk: a JSONL file for each split and one for the questions, the tasks, and a manifest with the hash."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from minigpt import files
 from minigpt.errors import CorpusError
-from minigpt.types import Attribution, Corpus, Document, Question, QuestionSet, Split
+from minigpt.types import AnswerTask, Attribution, Corpus, Document, Question, QuestionSet, Split
 
 MANIFEST = "corpus.json"
 QUESTIONS = "questions.jsonl"
+TASKS = "tasks.json"
 SPLITS = cast("tuple[Split, ...]", get_args(Split))
 # Version of a corpus: raised when the same text would be split or stored otherwise, so that cached ones are made again.
-VERSION = 2
+VERSION = 3
 
 
 def fingerprint(corpus: Corpus) -> str:
@@ -45,6 +46,7 @@ def save_corpus(corpus: Corpus, folder: Path) -> None:
             files.write_jsonl(temporary / f"{split}.jsonl", getattr(corpus, split))
         rows = ({"set": s.name, **files.to_plain(question)} for s in corpus.questions for question in s.questions)
         files.write_jsonl(temporary / QUESTIONS, rows)
+        files.write_json(temporary / TASKS, corpus.tasks)
         files.write_json(temporary / MANIFEST, _manifest(corpus))
 
 
@@ -89,6 +91,7 @@ def _read(folder: Path) -> Corpus:
     return Corpus(
         domain=manifest["domain"],
         questions=TypeAdapter(tuple[QuestionSet, ...]).validate_python(sets),
+        tasks=TypeAdapter(tuple[AnswerTask, ...]).validate_json((folder / TASKS).read_text("utf-8")),
         attributions=TypeAdapter(tuple[Attribution, ...]).validate_python(manifest["attributions"]),
         counts=TypeAdapter(dict[str, int]).validate_python(manifest["counts"]),
         fingerprint=manifest["fingerprint"],

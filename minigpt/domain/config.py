@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from minigpt.domain.checks import TEXT_TASKS, check_origin, explain, name_problems, read_yaml, ref_problems
+from minigpt.domain.tasks import TaskConfig
 from minigpt.errors import ConfigError, UnknownName, first_line
 
 __all__ = [
@@ -144,6 +145,7 @@ class DomainConfig:
         synonyms: Other names that the domain answers to.
         seeds: Sentences that say what the domain is about. The relevance filter compares text with them.
         questions: Question sets.
+        tasks: Tasks with free answers.
         prompts: Beginnings of texts that the report's sample continues.
         general: Domain of the general text: a name, or the path of a file relative to this one.
         general_text: True if the domain itself holds general text. `--domain all` then leaves it out.
@@ -161,6 +163,7 @@ class DomainConfig:
     synonyms: tuple[str, ...] = ()
     seeds: tuple[str, ...] = ()
     questions: tuple[QuestionsConfig, ...] = ()
+    tasks: tuple[TaskConfig, ...] = ()
     prompts: tuple[str, ...] = ()
     general: str = "general"
     general_text: bool = False
@@ -174,8 +177,8 @@ class DomainConfig:
             raise ValueError("corpus is empty; name at least one source of text")
         if not 0 < self.overlap <= 1:
             raise ValueError("overlap is a share above 0 and at most 1")
-        for kind, items in (("corpus", self.corpus), ("questions", self.questions)):
-            names = [item.name for item in items]
+        named = [*(item.name for item in self.questions), *(item.name for item in self.tasks)]
+        for kind, names in (("corpus", [item.name for item in self.corpus]), ("questions or tasks", named)):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"two {kind} entries are called {twice[0]!r}; give each its own name")
 
@@ -277,8 +280,9 @@ def with_absolute_paths(domain: DomainConfig, root: Path) -> DomainConfig:
 
     corpus = tuple(replace(item, file=absolute(item.file)) if item.file else item for item in domain.corpus)
     questions = tuple(replace(item, file=absolute(item.file)) if item.file else item for item in domain.questions)
+    tasks = tuple(replace(item, file=absolute(item.file)) if item.file else item for item in domain.tasks)
     general = absolute(domain.general) if domain.general.endswith((".yaml", ".yml")) else domain.general
-    return replace(domain, corpus=corpus, questions=questions, general=general, root=root)
+    return replace(domain, corpus=corpus, questions=questions, tasks=tasks, general=general, root=root)
 
 
 def problems(domain: DomainConfig) -> Iterator[str]:
@@ -287,6 +291,9 @@ def problems(domain: DomainConfig) -> Iterator[str]:
 
     reserved = {path.stem for path in packaged_folder().glob("*.yaml") if holds_general_text(path)}
     yield from name_problems(domain.name, general_text=domain.general_text, reserved=reserved)
+    for task in domain.tasks:
+        if task.file and not Path(task.file).exists():
+            yield f"{task.name}: no such file or folder: {task.file}."
     items: list[SourceConfig | QuestionsConfig] = [*domain.corpus, *domain.questions]
     for item in items:
         yield from (f"{item.name}: {problem}" for problem in ref_problems(item.ref or ""))
@@ -309,7 +316,8 @@ def with_online(domain: DomainConfig) -> DomainConfig:
     """Return `domain` with its online sources turned on, so that they are read like all others."""
     corpus = tuple(replace(item, online=False) for item in domain.corpus)
     questions = tuple(replace(item, online=False) for item in domain.questions)
-    return replace(domain, corpus=corpus, questions=questions)
+    tasks = tuple(replace(item, online=False) for item in domain.tasks)
+    return replace(domain, corpus=corpus, questions=questions, tasks=tasks)
 
 
 def validate(domain: DomainConfig) -> tuple[str, ...]:

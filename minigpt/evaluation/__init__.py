@@ -1,4 +1,4 @@
-"""Measure a language model on held-out text and multiple-choice questions.
+"""Measure a language model on held-out text, multiple-choice questions and free answers.
 
 Every document and every question keeps its own score, so that two models can be compared in pairs. Only
 `minigpt.evaluation.metrics` imports the library `evaluate`, because that takes seconds.
@@ -6,7 +6,15 @@ Every document and every question keeps its own score, so that two models can be
 
 from __future__ import annotations
 
-from minigpt.evaluation.items import ItemScores, QuestionItems, RecitationItems, TextItems, load_scores, save_scores
+from minigpt.evaluation.items import (
+    AnswerItems,
+    ItemScores,
+    QuestionItems,
+    RecitationItems,
+    TextItems,
+    load_scores,
+    save_scores,
+)
 from minigpt.evaluation.opening import Opening, choose_opening
 from minigpt.evaluation.recitation import recite
 from minigpt.evaluation.run import evaluate, question_scores, text_bits
@@ -14,6 +22,7 @@ from minigpt.evaluation.suite import Suite, suite_for
 from minigpt.evaluation.summary import summarize
 
 __all__ = [
+    "AnswerItems",
     "ItemScores",
     "Opening",
     "QuestionItems",

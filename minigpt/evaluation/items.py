@@ -91,7 +91,22 @@ class QuestionItems:
         return tuple(int(pick == answer) for pick, answer in zip(self.picks_norm, self.answers, strict=True))
 
 
-Items = TextItems | QuestionItems | RecitationItems
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerItems:
+    """The model's free answer to each prompt of a task, and its scores.
+
+    Attributes:
+        keys: Fingerprints of the prompts with their right answers; the texts and columns below run parallel to them.
+        texts: What the model answered.
+        columns: Numerators and denominators of the task's metrics, by name.
+    """
+
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+    columns: Mapping[str, Floats]
+
+
+Items = TextItems | QuestionItems | RecitationItems | AnswerItems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +118,14 @@ class ItemScores:
         questions: Scores of questions, by the task names of the report.
         opening: Text of the token that stood before every text; empty in scores of older versions.
         recitations: Items of the passages that were completed, by task.
+        answers: Items of the tasks with free answers, by the task names of the report.
     """
 
     texts: Mapping[str, TextItems] = field(default_factory=dict)
     questions: Mapping[str, QuestionItems] = field(default_factory=dict)
     opening: str = ""
     recitations: Mapping[str, RecitationItems] = field(default_factory=dict)
+    answers: Mapping[str, AnswerItems] = field(default_factory=dict)
 
 
 def with_parts(scores: ItemScores, parts: Mapping[str, tuple[str, Collection[str]]]) -> ItemScores:

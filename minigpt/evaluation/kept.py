@@ -1,7 +1,8 @@
 """Scores of a parent that later builds read again instead of measuring: one file for each text or set of questions.
 
 Many builds start from the same parent and measure it on the same general text. Files are named by fingerprints of
-everything that the scores depend on. They hold sources' names and numbers, never text.
+everything that the scores depend on. They hold sources' names and numbers, never text: answers to the prompts of tasks
+may quote a private text, so they are not kept and each build asks anew.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def evaluate_kept(
     missing = _without(suite, earlier)
     if names := [*earlier.texts, *earlier.questions]:
         reporter.note(f"Measured by an earlier build: {', '.join(names)}.")
-    if not missing.texts and not missing.questions and not missing.recitations:
+    if not (missing.texts or missing.questions or missing.recitations or missing.answers):
         return _in_order(suite, earlier, ItemScores())
     new = measure(missing)
     for task, items in new.texts.items():

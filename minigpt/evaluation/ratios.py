@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minigpt.evaluation.items import Items
+from minigpt.evaluation.items import AnswerItems, Items
 
 Array = NDArray[np.float64]
 
@@ -32,6 +32,11 @@ def _exp2(bits: Array) -> Array:
 def _exp2_slope(bits: Array) -> Array:
     """Compute the slope of 2 ** bits."""
     return np.multiply(np.log(2), _exp2(bits))
+
+
+def _at_most_one(ratio: Array) -> Array:
+    """Return the ratio, at most 1: the upper end of an interval may lie beyond."""
+    return np.minimum(ratio, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,60 @@ RATIOS: dict[str, Ratio] = {
         numerator="recited",
         denominator="characters",
     ),
+    "exact_match": Ratio(
+        description="Share of answers that equal a right one, both without case, punctuation and articles.",
+        numerator="exact_match",
+        denominator=None,
+        higher_is_better=True,
+    ),
+    "token_f1": Ratio(
+        description="Mean F1 over the words of an answer and the right one, without case, punctuation and articles.",
+        numerator="token_f1",
+        denominator=None,
+        higher_is_better=True,
+    ),
+    "label_f1": Ratio(
+        description="Macro F1: the mean over labels of F1 between answers and right labels.",
+        numerator="label_f1",
+        denominator="items",
+        link=_at_most_one,
+        higher_is_better=True,
+    ),
+    "rouge_l": Ratio(
+        description="Mean F1 over the longest common subsequence of words of an answer and the right one.",
+        numerator="rouge_l",
+        denominator=None,
+        higher_is_better=True,
+    ),
+    "format_compliance": Ratio(
+        description="Share of answers of the form that was asked for: one of the choices, or the whole pattern.",
+        numerator="format_compliance",
+        denominator=None,
+        higher_is_better=True,
+    ),
+    "instructions_followed": Ratio(
+        description="Share of answers that follow every verifiable constraint of their prompt.",
+        numerator="instructions_followed",
+        denominator=None,
+        higher_is_better=True,
+    ),
+    "constraints_followed": Ratio(
+        description="Share of all verifiable constraints that were followed.",
+        numerator="constraints_followed",
+        denominator="constraints",
+        link=_at_most_one,
+        higher_is_better=True,
+    ),
 }
+ANSWER_METRICS = (
+    "exact_match",
+    "token_f1",
+    "label_f1",
+    "rouge_l",
+    "format_compliance",
+    "instructions_followed",
+    "constraints_followed",
+)
 TEXT_METRICS = ("bits_per_byte", "word_perplexity", "token_perplexity")
 QUESTION_METRICS = ("accuracy", "accuracy_norm")
 RECITATION_METRICS = ("recitation",)
@@ -104,9 +162,17 @@ RECITATION_METRICS = ("recitation",)
 
 def columns_of(items: Items, names: Sequence[str]) -> Array:
     """Set the numerator and denominator of each metric side by side, [items, 2 * metrics]."""
-    columns = []
+    columns: list[Sequence[float] | Array] = []
     for name in names:
-        columns.append(getattr(items, RATIOS[name].numerator))
+        columns.append(_column(items, RATIOS[name].numerator))
         denominator = RATIOS[name].denominator
-        columns.append(np.ones(len(items.keys)) if denominator is None else getattr(items, denominator))
+        columns.append(np.ones(len(items.keys)) if denominator is None else _column(items, denominator))
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+
+
+def _column(items: Items, name: str) -> Sequence[float]:
+    """Return a column of the items by its name."""
+    if isinstance(items, AnswerItems):
+        return items.columns[name]
+    values: Sequence[float] = getattr(items, name)
+    return values

@@ -8,6 +8,7 @@ from typing import Any
 
 from minigpt.corpus.dedup import count_words
 from minigpt.errors import CorpusError
+from minigpt.evaluation.answers import answers
 from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
 from minigpt.evaluation.opening import choose_opening, opening_named
 from minigpt.evaluation.recitation import recite
@@ -28,7 +29,7 @@ def evaluate(
     opening: int | None = None,
     reporter: Reporter = SILENT,
 ) -> ItemScores:
-    """Score every held-out document and question of `suite`.
+    """Score every held-out document, question and free answer of `suite`.
 
     Texts stand behind one opening token. Questions keep the form of their prompt: a tokenizer puts before them what it
     puts before any text (`bos`, or nothing), and no opening is added.
@@ -61,10 +62,11 @@ def evaluate(
         )
         for task, question_set in suite.questions.items()
     }
+    written = answers(model, tokenizer, suite.answers, batch_tokens=batch_tokens, reporter=reporter)
     recitations = recite(
         model, tokenizer, suite.recitations, opening=behind.token, batch_tokens=batch_tokens, reporter=reporter
     )
-    return ItemScores(texts=texts, questions=questions, recitations=recitations, opening=behind.text)
+    return ItemScores(texts=texts, questions=questions, answers=written, recitations=recitations, opening=behind.text)
 
 
 def text_bits(

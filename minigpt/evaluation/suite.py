@@ -12,13 +12,15 @@ from minigpt.errors import CorpusError
 from minigpt.evaluation.opening import sample_for_opening
 from minigpt.evaluation.recitation import parts_to_recite
 from minigpt.files import fingerprint
-from minigpt.types import Corpus, Document, QuestionSet
+from minigpt.types import AnswerTask, Corpus, Document, QuestionSet
 
 GENERAL = "general"
 OTHER = "other"
 TRAIN = "train"
 # Largest share of the bytes of a measured text that may come from one document.
 LARGEST_SHARE = 0.1
+# Words of a passage that a sample goes on from.
+BEGINNING_WORDS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class Suite:
     Attributes:
         texts: Passages to read.
         questions: Question sets to ask.
+        answers: Tasks with free answers.
+        samples: Beginnings of held-out passages that models continue for people to read; they are not scored.
         recitations: Passages whose beginnings a model has to complete (`minigpt.evaluation.recitation`).
         parts: Text tasks that are parts of others: for each, the whole and the sources of its documents.
         dev: Beginnings of dev passages, on which each model's opening is chosen; it is not measured.
@@ -35,6 +39,8 @@ class Suite:
 
     texts: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     questions: Mapping[str, QuestionSet] = field(default_factory=dict)
+    answers: Mapping[str, AnswerTask] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
     recitations: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     dev: tuple[Document, ...] = ()
@@ -46,6 +52,8 @@ def suite_for(
     *,
     max_heldout_bytes: int | None = None,
     max_questions: int | None = None,
+    max_answers: int | None = None,
+    samples: int = 0,
     recitations: int = 0,
     seed: int = 0,
 ) -> Suite:
@@ -57,6 +65,8 @@ def suite_for(
         general: Corpus of general text, reported as `general`.
         max_heldout_bytes: Most UTF-8 bytes of passages for each text task, for quick presets.
         max_questions: Most questions of each set.
+        max_answers: Most prompts of each task with free answers; 0 leaves these tasks out.
+        samples: Beginnings of held-out passages of the domain to continue.
         recitations: Passages of the training text, and as many of the held-out text, to complete from memory.
         seed: Seed of the sample. The sample depends only on the seed and the items, not on their order.
 
@@ -79,15 +89,49 @@ def suite_for(
             if task in questions or question_set.name in TEXT_TASKS:
                 raise CorpusError(f"Two tasks are called {task!r}; rename the question set in the domain file.")
             questions[task] = sample_questions(question_set, max_questions, seed=seed)
+    answers = {
+        f"{name}/{task.name}": shortened(task, max_answers) for name, source in corpora.items() for task in source.tasks
+    }
     recited = {f"{corpus.domain}/{TRAIN}": corpus.train, corpus.domain: corpus.heldout}
     passages = {task: passages_to_recite(documents, recitations, seed=seed) for task, documents in recited.items()}
     # Without both, memory and guessing cannot be told apart.
     return Suite(
         texts=texts,
         questions=questions,
+        answers={task: item for task, item in answers.items() if item.prompts},
+        samples=beginnings(corpus.heldout, samples, seed=seed),
         recitations=passages if all(passages.values()) else {},
         dev=sample_for_opening(corpus.dev),
     )
+
+
+def without_answers(suite: Suite) -> Suite:
+    """Leave out what a model has to be decoded for: tasks with free answers, and samples."""
+    return replace(suite, answers={}, samples=())
+
+
+def shortened(task: AnswerTask, limit: int | None) -> AnswerTask:
+    """Keep the first prompts of a task, which are a random sample, and of its training prompts those that are shown."""
+    examples = () if task.chat else task.train[: task.shots]
+    return replace(task, prompts=task.prompts[:limit], train=examples)
+
+
+def beginnings(documents: Sequence[Document], number: int, *, seed: int) -> tuple[str, ...]:
+    """Draw passages of different documents, and take the first words of each.
+
+    Args:
+        documents: Passages to choose from.
+        number: Number of beginnings; fewer where there are fewer documents.
+        seed: Seed of the draw.
+    """
+    drawn: dict[str, str] = {}
+    for index in _shuffled([(item.source, item.text) for item in documents], seed) if number else []:
+        words = documents[index].text.split()
+        if len(words) >= 2 * BEGINNING_WORDS and documents[index].source not in drawn:
+            drawn[documents[index].source] = " ".join(words[:BEGINNING_WORDS])
+        if len(drawn) == number:
+            break
+    return tuple(drawn.values())
 
 
 def passages_to_recite(documents: Sequence[Document], number: int, *, seed: int) -> tuple[Document, ...]:

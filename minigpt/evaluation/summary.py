@@ -9,9 +9,16 @@ import numpy as np
 
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation.intervals import effective_number
-from minigpt.evaluation.items import Items, ItemScores, QuestionItems, RecitationItems, TextItems
+from minigpt.evaluation.items import AnswerItems, Items, ItemScores, QuestionItems, RecitationItems, TextItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
-from minigpt.evaluation.ratios import QUESTION_METRICS, RATIOS, RECITATION_METRICS, TEXT_METRICS
+from minigpt.evaluation.ratios import (
+    ANSWER_METRICS,
+    QUESTION_METRICS,
+    RATIOS,
+    RECITATION_METRICS,
+    TEXT_METRICS,
+    columns_of,
+)
 from minigpt.results import MetricResult
 
 # Metrics of each kind of items.
@@ -19,6 +26,7 @@ METRICS_OF: Mapping[type[Items], tuple[str, ...]] = {
     TextItems: TEXT_METRICS,
     QuestionItems: QUESTION_METRICS,
     RecitationItems: RECITATION_METRICS,
+    AnswerItems: ANSWER_METRICS,
 }
 
 
@@ -44,6 +52,7 @@ def _tasks(scores: ItemScores, parent: ItemScores | None) -> Iterator[tuple[str,
     pairs: tuple[tuple[Mapping[str, Items], Mapping[str, Items]], ...] = (
         (scores.texts, parent.texts if parent else {}),
         (scores.questions, parent.questions if parent else {}),
+        (scores.answers, parent.answers if parent else {}),
         (scores.recitations, parent.recitations if parent else {}),
     )
     for model_tasks, parent_tasks in pairs:
@@ -56,15 +65,15 @@ def _tasks(scores: ItemScores, parent: ItemScores | None) -> Iterator[tuple[str,
 
 def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricResult]:
     """Yield the metrics of one task."""
-    from minigpt.evaluation.metrics import measure
-
     for name in METRICS_OF[type(items)]:
-        columns, value = averaged([items], name), measure(name, items)
+        if isinstance(items, AnswerItems) and name not in items.columns:
+            continue
+        columns, value = averaged([items], name), _value(name, items)
         bounds = metric_interval(columns, name)
         difference = None
         if parent is not None:
             paired_bounds = paired(columns, averaged([parent], name), name)
-            difference = replace(paired_bounds, value=value - measure(name, parent))
+            difference = replace(paired_bounds, value=value - _value(name, parent))
         yield MetricResult(
             task=task,
             metric=name,
@@ -79,9 +88,18 @@ def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricRe
         )
 
 
+def _value(name: str, items: Items) -> float:
+    """Compute a metric over all items, by its class of the metrics library where there is one."""
+    from minigpt.evaluation.metrics import measure
+
+    if isinstance(items, AnswerItems):
+        return float(RATIOS[name].value(*columns_of(items, (name,)).sum(axis=0)))
+    return measure(name, items)
+
+
 def _effective(items: Items) -> float:
     """Count how many documents of equal size the text is worth, or the questions."""
-    if isinstance(items, QuestionItems):
+    if isinstance(items, (QuestionItems, AnswerItems)):
         return float(len(items.keys))
     sizes = items.bytes if isinstance(items, TextItems) else items.characters
     return effective_number(np.asarray(sizes, dtype=np.float64))

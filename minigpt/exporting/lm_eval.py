@@ -3,9 +3,10 @@
 A slice of them is scored with both programs, so that lm-eval checks our figures.
 
 The prompt, the choices and the scoring are those of :mod:`minigpt.evaluation`: `acc` is our `accuracy`, `acc_bytes` our
-`accuracy_norm`, and `bits_per_byte` of a rolling likelihood ours of the same text. Texts and questions are two calls of
-lm-eval. Texts stand behind the model's opening, without the beginning token that some tokenizers add by
-themselves and that lm-eval would score as text; questions stand behind whatever the tokenizer adds.
+`accuracy_norm`, and `bits_per_byte` of a rolling likelihood ours of the same text. Free answers are generated greedily
+and scored by a copy of our own module. Texts, with chats, and questions are two calls of lm-eval. Texts stand behind
+the model's opening, without the beginning token that some tokenizers add by themselves and that lm-eval would score as
+text; questions stand behind whatever the tokenizer adds.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from minigpt.errors import ExportError
 from minigpt.evaluation import Suite, choose_opening, evaluate, summarize
 from minigpt.evaluation.lm import window_limit
 from minigpt.evaluation.mcq import TEMPLATE
+from minigpt.evaluation.ratios import ANSWER_METRICS
+from minigpt.exporting.lm_eval_answers import answer_rows, answer_task, with_functions, write_scoring
 from minigpt.exporting.quiet import silence, silence_children
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.files import write_jsonl, write_text
@@ -34,6 +37,7 @@ from minigpt.models.evaluate import build_suite
 from minigpt.progress import Reporter
 from minigpt.results import MetricResult
 from minigpt.runtimes import Check
+from minigpt.transformer.ends import SEPARATORS
 from minigpt.types import Document, QuestionSet
 
 # Longest window in tokens; a model with fewer positions gets shorter ones.
@@ -80,7 +84,12 @@ print(ids[0])
 # Tags of the tasks that are scored in one call of lm-eval.
 TEXTS, QUESTIONS = "texts", "questions"
 # Name of each checked metric in lm-eval's results.
-METRICS = {"bits_per_byte": "bits_per_byte,none", "accuracy": "acc,none", "accuracy_norm": "acc_bytes,none"}
+METRICS = {
+    "bits_per_byte": "bits_per_byte,none",
+    "accuracy": "acc,none",
+    "accuracy_norm": "acc_bytes,none",
+    **{name: f"{name},none" for name in ANSWER_METRICS},
+}
 
 
 def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
@@ -92,7 +101,7 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     domain = load_domain(request.domain)
     suite = build_suite(domain, seed=request.seed, limit=request.limit, reporter=reporter)
     tag = f"minigpt_{slug(domain.name)}"
-    names = write_tasks(suite, folder, tag)
+    names = write_tasks(suite, folder, tag, assets.load_tokenizer(request.source.path))
     write_text(folder / "tasks.txt", "".join(f"{name}\n" for name in names.values()))
     with reporter.stage("Scoring a slice with lm-eval"):
         model, tokenizer = (
@@ -101,7 +110,9 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         )
         opening = choose_opening(model, tokenizer, suite.dev, batch_tokens=WINDOW)
         checks = check_slice(model, tokenizer, suite, opening.token)
-    script = run_script(window_limit(model, WINDOW), tag, opening.text, asks=bool(suite.questions))
+    script = run_script(
+        window_limit(model, WINDOW), tag, opening.text, asks=bool(suite.questions) or bool(plain_answers(suite))
+    )
     write_text(folder / "run.sh", script)
     write_text(folder / "opening.py", OPENING_SCRIPT)
     for check in checks:
@@ -127,13 +138,14 @@ def run_script(window: int, tag: str, opening: str, *, asks: bool) -> str:
     return script.format(window=window, tag=tag, opening=quoted, texts=TEXTS, questions=QUESTIONS)
 
 
-def write_tasks(suite: Suite, folder: Path, tag: str) -> dict[str, str]:
+def write_tasks(suite: Suite, folder: Path, tag: str, tokenizer: Any = None) -> dict[str, str]:
     """Write YAML and data for every task of the suite.
 
     Args:
         suite: texts and question sets by task.
         folder: where the files go.
         tag: lm-eval's tag of all tasks.
+        tokenizer: the tokenizer whose chat template and end tokens tasks with free answers have.
 
     Returns:
         lm-eval's name of each of our tasks.
@@ -143,7 +155,19 @@ def write_tasks(suite: Suite, folder: Path, tag: str) -> dict[str, str]:
         names[task] = _write_task(folder, (tag, TEXTS), f"{slug(task)}_text", text_task(), text_rows(documents))
     for task, questions in suite.questions.items():
         names[task] = _write_task(folder, (tag, QUESTIONS), slug(task), question_task(), question_rows(questions))
+    if suite.answers:
+        write_scoring(folder)
+        ends = sorted({str(tokenizer.eos_token)} | (SEPARATORS & set(map(str, tokenizer.all_special_tokens))))
+        for task, item in suite.answers.items():
+            # A chat template has put its own marks before the prompt, so that no other one may be added.
+            kind, rows = (TEXTS if item.chat else QUESTIONS), answer_rows(item, tokenizer)
+            names[task] = _write_task(folder, (tag, kind), slug(task), answer_task(item, ends), rows)
     return names
+
+
+def plain_answers(suite: Suite) -> list[str]:
+    """List the tasks with free answers whose prompts are no chats."""
+    return [task for task, item in suite.answers.items() if not item.chat]
 
 
 def text_task() -> dict[str, Any]:
@@ -203,7 +227,8 @@ def _write_task(
     write_jsonl(folder / data_file, rows)
     data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": data_file}}, "test_split": "test"}
     definition = {"task": full_name, "tag": [tags[0], "_".join(tags)], **data, **task, "metadata": {"version": 1}}
-    write_text(folder / f"{full_name}.yaml", yaml.safe_dump(definition, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+    write_text(folder / f"{full_name}.yaml", with_functions(text))
     return full_name
 
 
@@ -224,12 +249,17 @@ def check_slice(model: Any, tokenizer: Any, suite: Suite, opening: int) -> tuple
     part = Suite(
         texts={task: documents[:SLICE] for task, documents in suite.texts.items()},
         questions={task: replace(full, questions=full.questions[:SLICE]) for task, full in suite.questions.items()},
+        answers={task: replace(full, prompts=full.prompts[:SLICE]) for task, full in suite.answers.items()},
     )
     results = summarize(evaluate(model, tokenizer, part, window=WINDOW, batch_tokens=WINDOW, opening=opening))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        names = write_tasks(part, folder, "slice")
-        texts, questions = ([names[task] for task in tasks] for tasks in (part.texts, part.questions))
+        names = write_tasks(part, folder, "slice", tokenizer)
+        plain = plain_answers(part)
+        chats = [task for task in part.answers if task not in plain]
+        texts, questions = (
+            [names[task] for task in tasks] for tasks in ([*part.texts, *chats], [*part.questions, *plain])
+        )
         reference = lm_eval_results(model, tokenizer, folder, texts, add_bos_token=False, prefix_token_id=opening)
         if questions:
             reference |= lm_eval_results(model, tokenizer, folder, questions)

@@ -71,7 +71,7 @@ def build_suite(domain: DomainConfig, *, seed: int, limit: int | None, reporter:
     general = None
     if domain.general != domain.name:
         general = build_corpus(load_domain(domain.general), seed=seed, reporter=reporter)
-    suite = suite_for(corpus, general, max_questions=limit, seed=seed)
+    suite = suite_for(corpus, general, max_questions=limit, max_answers=limit, seed=seed)
     if limit is None:
         return suite
     return replace(suite, texts={task: documents[:limit] for task, documents in suite.texts.items()})

@@ -223,8 +223,15 @@ def _export_files(folder: Path, with_text: bool) -> tuple[list[Upload], list[Lef
 
 def without_text(full: BuildReport) -> BuildReport:
     """Return a report without the texts that models generated, and without the path of a local parent."""
-    stages = tuple(replace(stage, sample="") for stage in full.stages)
-    return replace(full, stages=stages, sample_prompt="", base_model=_public(full.base_model))
+    stages = tuple(replace(stage, sample="", samples=()) for stage in full.stages)
+    return replace(
+        full,
+        stages=stages,
+        sample_prompt="",
+        sample_prompts=(),
+        exchanges=(),
+        base_model=_public(full.base_model),
+    )
 
 
 def _without_path(record: ExportRecord, card: str) -> ExportRecord:

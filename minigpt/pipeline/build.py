@@ -11,6 +11,7 @@ from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
+from minigpt.evaluation.suite import without_answers
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
 from minigpt.pipeline.budget import check_target
@@ -158,7 +159,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     if run.options.delta is not None:
         delta = make_delta(run, ground, run.options.delta)
         stages = (*ground.controls.stages, delta.stage)
-        return finish(run, ground, delta.plan, stages, delta.model, key, ticket=delta.ticket)
+        return finish(run, ground, delta.plan, stages, delta.model, key, scores=delta.scores, ticket=delta.ticket)
     specialist = specialize(run, ground)
     stages = (*ground.controls.stages, *specialist.stages)
     if specialist.paper_form is not None:
@@ -167,7 +168,8 @@ def build_one(run: Run, key: str) -> BuildReport:
         run.workspace.seal(key)
         run.workspace.slim()
         return result
-    return finish(run, ground, specialist.plan, stages, specialist.model, key, rounds=specialist.rounds)
+    last = specialist.scores[-1]
+    return finish(run, ground, specialist.plan, stages, specialist.model, key, scores=last, rounds=specialist.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +212,9 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     pruned, seconds = prune(run, ground.planning, planned, source)
     # A sweep compares its points before healing, too.
     share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
-    before = measure(run, part_of(ground.suite, share, seed=run.options.seed), "pruned", pruned, share=share)
+    # Nobody uses this model, and decoding takes longest.
+    part = without_answers(part_of(ground.suite, share, seed=run.options.seed))
+    before = measure(run, part, "pruned", pruned, share=share)
     first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
     if not healing:
         return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path, rounds=rounds)

@@ -17,6 +17,7 @@ from minigpt.conditional.kinds import kind_named
 from minigpt.conditional.swap import put
 from minigpt.evaluation import Suite, load_scores, summarize
 from minigpt.evaluation.part import items_of_part
+from minigpt.evaluation.suite import without_answers
 from minigpt.files import fingerprint, link, open_to_readers, read_json, write_json, write_text
 from minigpt.healing import train
 from minigpt.healing.teacher import teacher_of
@@ -77,7 +78,7 @@ def add_conditional(run: Run, result: BuildReport, corpora: Corpora, suite: Suit
     form = read_json(choice_folder / "form.json", ConditionalForm)
     folder, done = run.workspace.stage("conditional", key, lambda target: _heal_and_save(work, form, target))
     with work.step(4, "measuring"):
-        measured = measure(run, suite, "conditional", SavedModel(path=folder / "model", key=key))
+        measured = measure(run, without_answers(suite), "conditional", SavedModel(path=folder / "model", key=key))
     stage = _compared(run, measured, _training(folder), choice.seconds + done.seconds)
     stage = replace(stage, conditional=read_json(folder / "form.json", ConditionalForm))
     return _finish(work, result, stage, folder / "model")

@@ -66,7 +66,12 @@ def without_recited(report: BuildReport, texts: Iterable[Document]) -> BuildRepo
     recited = {name for name, runs in seen_runs(samples, texts).items() if sum(runs.seen)}
     return replace(
         report,
-        stages=tuple(replace(stage, sample="") if stage.stage in recited else stage for stage in report.stages),
+        stages=tuple(
+            replace(stage, sample="" if stage.stage in recited else stage.sample, samples=()) for stage in report.stages
+        ),
+        # These are held-out text and its continuations, which no card shows.
+        sample_prompts=(),
+        exchanges=(),
     )
 
 
@@ -77,4 +82,5 @@ def _training(corpora: Corpora, text: TrainingText) -> Iterator[Document]:
         yield from corpora.general.calibration
     yield from text.real
     yield from text.definitions
+    yield from text.answers
     yield from text.sampled

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from minigpt import assets
 from minigpt.assets.refs import PathRef, parse_ref
+from minigpt.evaluation import ItemScores
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.healing import Recipe, Teacher, TokenText, train
 from minigpt.healing.teacher import teacher_of
@@ -44,12 +45,14 @@ class DeltaBuild:
         model: folder of the model that it stands for, made from the ticket's files.
         stage: the stage of the report; its bytes are those of the ticket.
         plan: a plan that keeps everything.
+        scores: items of the model.
     """
 
     ticket: Path
     model: Path
     stage: StageReport
     plan: PrunePlan
+    scores: ItemScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +126,7 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
     )
     parameters = stage.parameters
     whole = replace(plan, parameters_before=parameters, parameters_after=parameters, target_parameters=parameters)
-    return DeltaBuild(ticket=folder / FOLDER, model=folder / "model", stage=stage, plan=whole)
+    return DeltaBuild(ticket=folder / FOLDER, model=folder / "model", stage=stage, plan=whole, scores=measured.scores)
 
 
 def combined(trainings: list[Training], fraction: float, rounds: int) -> Training:

@@ -11,7 +11,9 @@ from minigpt import __version__, report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.corpus.personal import personal_counts, personal_sentence
 from minigpt.domain.config import resolved_yaml
-from minigpt.evaluation import Suite
+from minigpt.evaluation import ItemScores, Suite
+from minigpt.evaluation.exchanges import exchanges
+from minigpt.exchanges import TaskExchanges
 from minigpt.files import atomic_path, file_sha256, fingerprint, link, to_plain, write_json, write_text
 from minigpt.integrity import sha256_once
 from minigpt.machine import device_name, versions
@@ -44,6 +46,7 @@ def finish(
     model: Path,
     key: str,
     *,
+    scores: ItemScores | None = None,
     ticket: Path | None = None,
     rounds: tuple[TicketRound, ...] = (),
 ) -> BuildReport:
@@ -56,6 +59,7 @@ def finish(
         stages: all stages of the report.
         model: the folder of the last model.
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
+        scores: items of the last model, for the answers won and lost.
         ticket: the folder of the delta ticket that is kept instead of the model.
         rounds: rounds of a lottery ticket.
     """
@@ -70,6 +74,7 @@ def finish(
         after = shape_of(AutoConfig.from_pretrained(model))
         vocabulary = file_sha256(model / "tokenizer.json")
         result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary, extra_notes=spoken)
+        result = replace(result, exchanges=answers_compared(ground, scores, stages[-1].stage))
         write_json(workspace.root / "plan.json", plan)
         write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
         write_text(workspace.root / RECIPE, recipe_text(run))
@@ -148,6 +153,7 @@ def build_report(
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
         sample_prompt=run.prompt,
+        sample_prompts=ground.suite.samples,
         notes=(*build_notes(run, ground, plan, stages), *extra_notes, *([warning] if warning else [])),
         fingerprints={
             **task_fingerprints(ground.suite),
@@ -156,6 +162,16 @@ def build_report(
             "corpus": ground.corpora.domain.fingerprint,
         },
     )
+
+
+def answers_compared(ground: Groundwork, scores: ItemScores | None, stage: str) -> tuple[TaskExchanges, ...]:
+    """Compare the answers of the last model with those of parent and tuned parent; none without its scores."""
+    if scores is None:
+        return ()
+    models = {"parent": ground.controls.parent, stage: scores}
+    if ground.controls.tuned is not None:
+        models["parent_tuned"] = ground.controls.tuned
+    return exchanges(ground.suite, models, ours=stage)
 
 
 def build_notes(run: Run, ground: Groundwork, plan: PrunePlan, stages: Sequence[StageReport]) -> tuple[str, ...]:
@@ -190,4 +206,5 @@ def task_fingerprints(suite: Suite) -> dict[str, str]:
     texts = {task: fingerprint(documents) for task, documents in suite.texts.items()}
     for task, (whole, keys) in suite.parts.items():
         texts[task] = fingerprint([document for document in suite.texts[whole] if document.source in keys])
-    return recited | texts | {task: fingerprint(questions) for task, questions in suite.questions.items()}
+    sets = {task: fingerprint(questions) for task, questions in suite.questions.items()}
+    return recited | texts | sets | {task: fingerprint(item) for task, item in suite.answers.items()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from minigpt import assets
 from minigpt.corpus.coverage import SeenRuns
 from minigpt.evaluation import Suite, suite_for
+from minigpt.evaluation.suite import without_answers
 from minigpt.pipeline.controls import Controls, controls_of
 from minigpt.pipeline.coverage import coverage_of, unseen_parts
 from minigpt.pipeline.measure import measure
@@ -71,10 +72,13 @@ def read(run: Run) -> tuple[Corpora, Suite]:
         corpora.general,
         max_heldout_bytes=settings.evaluation.heldout_bytes,
         max_questions=settings.evaluation.questions,
+        max_answers=settings.evaluation.answers,
+        samples=settings.evaluation.samples if settings.evaluation.sample_tokens else 0,
         recitations=settings.evaluation.recitation,
         seed=run.options.seed,
     )
-    return corpora, suite
+    # A sweep draws texts and questions only, and its points are many.
+    return corpora, suite if run.shared is None else without_answers(suite)
 
 
 def lay_groundwork(

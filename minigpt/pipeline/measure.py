@@ -8,6 +8,7 @@ from typing import Any
 
 from minigpt import __version__, assets
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores
+from minigpt.evaluation.decoding import decode
 from minigpt.evaluation.items import with_parts
 from minigpt.evaluation.kept import evaluate_kept
 from minigpt.evaluation.opening import choose_opening
@@ -54,11 +55,13 @@ class ModelFacts:
         parameters: number of parameters; tied weights count once.
         bytes: bytes of the weights as the build saves them.
         sample: the greedy continuation of the build's prompt.
+        samples: greedy continuations of held-out beginnings.
     """
 
     parameters: int
     bytes: int
     sample: str
+    samples: tuple[str, ...] = ()
 
 
 def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, share: float = 1.0) -> Measurement:
@@ -82,7 +85,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
             else:
                 scores = scores_of(run, suite, loaded, tokenizer)
             save_scores(scores, folder / SCORES)
-            write_json(folder / FACTS, _facts(run, stage, loaded, tokenizer, model.path))
+            write_json(folder / FACTS, _facts(run, suite, stage, loaded, tokenizer, model.path))
 
     # Parts are taken from the scores afterwards.
     measured = replace(suite, parts={})
@@ -97,6 +100,7 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
         seconds=done.seconds,
         metrics=(),
         sample=facts.sample,
+        samples=facts.samples,
         share=share,
         opening=scores.opening,
     )
@@ -154,14 +158,34 @@ def scores_of(run: Run, suite: Suite, model: Any, tokenizer: Any, *, opening: in
     )
 
 
-def _facts(run: Run, stage: StageName, model: Any, tokenizer: Any, path: Path) -> ModelFacts:
-    """Count parameters and bytes, and generate the sample."""
+def _facts(run: Run, suite: Suite, stage: StageName, model: Any, tokenizer: Any, path: Path) -> ModelFacts:
+    """Count parameters and bytes, and generate the samples."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     saved = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     # The parent's own file may be of any dtype: count the bytes that the build would save it in.
     size = parameters * DTYPE_BYTES[run.options.dtype] if stage == "parent" else saved
     sample = greedy(model, tokenizer, run.prompt, run.settings.evaluation.sample_tokens)
-    return ModelFacts(parameters=parameters, bytes=size, sample=sample)
+    samples = continued(run, suite, model, tokenizer)
+    return ModelFacts(parameters=parameters, bytes=size, sample=sample, samples=samples)
+
+
+def continued(run: Run, suite: Suite, model: Any, tokenizer: Any) -> tuple[str, ...]:
+    """Continue the suite's beginnings of held-out passages greedily, in batches."""
+    if not suite.samples:
+        return ()
+    prompts = [[prefix_token(tokenizer), *tokenizer.encode(text, add_special_tokens=False)] for text in suite.samples]
+    settings = run.settings.evaluation
+    texts = decode(
+        model,
+        tokenizer,
+        prompts,
+        max_tokens=settings.sample_tokens,
+        one_line=False,
+        batch_tokens=settings.batch_tokens,
+        title="Writing samples",
+        reporter=run.reporter,
+    )
+    return tuple(texts)
 
 
 def greedy(model: Any, tokenizer: Any, prompt: str, new_tokens: int) -> str:

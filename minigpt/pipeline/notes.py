@@ -71,6 +71,7 @@ def notes(
         if questions.derived and questions.note:
             where = " The definitions stand in the training text." if questions.seen else ""
             lines.append(f"{questions.name}: {questions.note}{where}")
+    lines += [f"{task.name}: {task.note}" for task in suite.answers.values() if task.note]
     return tuple(dict.fromkeys(lines))
 
 
@@ -114,6 +115,12 @@ def generated_text_notes(run: Run, text: TrainingText) -> list[str]:
         lines.append(
             f"Definitions that stand in the training text were put as {len(text.definitions):,} questions and answers "
             "in the form in which questions are scored. The untuned parent never saw that form; on questions "
+            + ("the tuned parent, which did, is the fair comparison." if is_tuned else "it is no fair comparison.")
+        )
+    if text.answers:
+        lines.append(
+            f"{len(text.answers):,} training prompts of the tasks with free answers were trained on with their "
+            "answers, none of which is measured. The untuned parent never saw that form; on these tasks "
             + ("the tuned parent, which did, is the fair comparison." if is_tuned else "it is no fair comparison.")
         )
     if text.sampled:

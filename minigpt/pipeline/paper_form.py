@@ -10,6 +10,7 @@ from typing import Any
 from minigpt import assets
 from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.evaluation.items import with_parts
+from minigpt.evaluation.suite import without_answers
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, release
 from minigpt.methods import method_named, resolve
@@ -117,7 +118,7 @@ def _evaluate(run: Run, ground: Groundwork, folder: Path) -> None:
     model = form.model.eval()
     for parameter in model.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype)).to(measuring_dtype(run.device))
-    save_scores(scores_of(run, ground.suite, model, tokenizer), folder / SCORES)
+    save_scores(scores_of(run, without_answers(ground.suite), model, tokenizer), folder / SCORES)
     record = PaperFormRecord(
         parameters=form.parameters,
         bytes=sum(parameter.numel() for parameter in model.parameters()) * DTYPE_BYTES[dtype],

@@ -12,6 +12,7 @@ from minigpt.corpus import build_corpus, load_corpus, save_corpus
 from minigpt.corpus.guard import drop_overlap
 from minigpt.corpus.store import VERSION
 from minigpt.corpus.store import fingerprint as corpus_fingerprint
+from minigpt.corpus.tasks import guarded_prompts
 from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.files import fingerprint
@@ -46,7 +47,7 @@ def source_state(domain: DomainConfig, general: DomainConfig | None, base: str) 
 
 def _paths(domain: DomainConfig) -> Iterator[Path]:
     """Yield the local files that a definition names."""
-    names = [*(source.file for source in domain.corpus), *(questions.file for questions in domain.questions)]
+    names = [item.file for group in (domain.corpus, domain.questions, domain.tasks) for item in group]
     yield from (domain.root / name for name in names if name is not None)
 
 
@@ -160,14 +161,15 @@ def check_bound(domain: DomainConfig, general: Corpus | None, bound: float | Non
 
 
 def guarded_text(domain: Corpus, general: Corpus | None) -> tuple[list[Document], list[QuestionSet]]:
-    """Collect the text that no training text may hold: held-out, other and dev text and test questions of both corpora.
+    """Collect the text that no training text may hold: held-out, other and dev text and what both corpora ask in tests.
 
     Questions whose definitions are meant to be in the training text (`seen`) are left out.
     """
     corpora = [domain] if general is None else [domain, general]
     documents = [document for corpus in corpora for document in (*corpus.heldout, *corpus.other, *corpus.dev)]
     sets = [questions for corpus in corpora for questions in corpus.questions]
-    return documents, [questions for questions in sets if questions.role == "test" and not questions.seen]
+    prompts = [prompt for corpus in corpora for prompt in guarded_prompts(corpus.tasks)]
+    return documents, [*(item for item in sets if item.role == "test" and not item.seen), *prompts]
 
 
 def clear_of_tests(documents: list[Document], corpora: Corpora) -> list[Document]:

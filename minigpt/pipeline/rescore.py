@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from minigpt import assets, report
 from minigpt.errors import AssetError
 from minigpt.evaluation import summarize
+from minigpt.evaluation.ratios import ANSWER_METRICS
 from minigpt.models.find import find_model
 from minigpt.pipeline.finish import task_fingerprints
 from minigpt.pipeline.groundwork import read
@@ -82,7 +83,7 @@ def rescore(folder: Path, *, device: str | None = None, reporter: Reporter = SIL
 def _compare(reported: MetricResult, measured: MetricResult) -> Rescored:
     """Compare two values of one metric."""
     allowed = TOLERANCE * abs(reported.value)
-    if reported.chance is not None:
+    if reported.chance is not None or reported.metric in ANSWER_METRICS:
         allowed = QUESTIONS / max(1, reported.n)
     return Rescored(
         task=reported.task,

@@ -27,12 +27,15 @@ EVALUATION_RANGES: Mapping[str, Range] = {
     "sample_tokens": at_least(0),
     "chat_tokens": at_least(0),
     "recitation": at_least(0),
+    "answers": at_least(0),
+    "samples": at_least(0, 100),
 }
 TEXT_RANGES: Mapping[str, Range] = {
     "general": at_least(0, 1000),
     "definitions": at_least(0, 1000),
     "sampled": at_least(0),
     "sampled_general": SHARE,
+    "answers": at_least(0),
     "dev_bytes": at_least(1),
 }
 
@@ -68,6 +71,9 @@ class EvaluationSettings:
         batch_tokens: tokens of one forward pass.
         sample_tokens: length of the sample generation; 0 writes none.
         chat_tokens: longest answer of the chat probe, which counts the answers that end; 0 leaves the probe out.
+        answers: prompts of each task with free answers; null takes all of them, 0 leaves these tasks out.
+        samples: number of held-out passages whose beginnings parent and specialist continue on the page, in
+            `sample_tokens` tokens each; private like the text. 0 writes none.
         recitation: number of training passages, and of held-out passages, that each model has to complete from memory;
             0 measures no recitation.
     """
@@ -80,6 +86,8 @@ class EvaluationSettings:
     batch_tokens: int = 16384
     sample_tokens: int = 48
     chat_tokens: int = 48
+    answers: int | None = 200
+    samples: int = 10
     recitation: int = 200
 
     def __post_init__(self) -> None:
@@ -96,6 +104,7 @@ class TextSettings:
         sampled: number of passages that are sampled from the parent after a short tuning on this text.
         sampled_general: share of the sampled passages that go on from general text instead of the domain's, 0 to 1; a
             larger share keeps more of what the parent knows outside the sources, and less of the sources.
+        answers: number of training prompts of each task with free answers that are trained on with their answers.
         plan_general: count general text as much as the domain's in statistics, repair and vocabulary.
         dev_bytes: bytes of dev text that decide when to stop; null reads all of it.
     """
@@ -104,6 +113,7 @@ class TextSettings:
     definitions: int = 0
     sampled: int = 0
     sampled_general: float = 0.0
+    answers: int = 400
     plan_general: bool = False
     dev_bytes: int | None = None
 
@@ -182,11 +192,17 @@ PRESETS: Mapping[str, Settings] = {
     "quick": Settings(
         corpus=CorpusSettings(max_documents=10_000),
         evaluation=EvaluationSettings(
-            heldout_bytes=64_000, questions=100, pruned_share=0.33, batch_tokens=1024, chat_tokens=0, recitation=16
+            heldout_bytes=64_000,
+            questions=100,
+            pruned_share=0.33,
+            batch_tokens=1024,
+            chat_tokens=0,
+            recitation=16,
+            answers=10,
         ),
         plan=PlanSettings(tokens=12288, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=8192),
-        text=TextSettings(general=0.5, plan_general=True, dev_bytes=20_000),
+        text=TextSettings(general=0.5, answers=60, plan_general=True, dev_bytes=20_000),
         tuned_parent=False,
         heal=Recipe(
             steps=220, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=55

@@ -7,6 +7,7 @@ from typing import Any
 
 from minigpt.corpus.definition_questions import definition_documents
 from minigpt.corpus.selection import interleave, take_bytes, training_documents
+from minigpt.corpus.tasks import task_documents
 from minigpt.evaluation.mcq import TEMPLATE
 from minigpt.files import fingerprint
 from minigpt.healing import TokenText
@@ -54,6 +55,7 @@ class TrainingText:
     Attributes:
         real: the domain's training text, with general text mixed in.
         definitions: definitions in `real`, put as questions and answers, without those that a test asks.
+        answers: training prompts of tasks with free answers, each with its answer, without those that a test asks.
         sampled: passages that the parent wrote after a short tuning on the text above.
         dev: text that decides when to stop.
         general_share: bytes of general text in `real`, relative to the domain's.
@@ -64,6 +66,7 @@ class TrainingText:
 
     real: Documents
     definitions: Documents
+    answers: Documents = ()
     sampled: Documents = ()
     dev: Documents
     general_share: float
@@ -150,6 +153,7 @@ def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> Trainin
     return TrainingText(
         real=tuple(real),
         definitions=tuple(clear_of_tests(questions, corpora)),
+        answers=tuple(clear_of_tests(task_documents(domain.tasks, settings.text.answers), corpora)),
         dev=tuple(take_bytes(domain.dev, settings.text.dev_bytes)),
         general_share=share,
         real_key=key,
@@ -169,5 +173,5 @@ def tokenized(
         end: token that is trained on where a document ends (None: none is). The dev text has none.
         sampled: whether to read the sampled passages, too.
     """
-    documents = (*text.real, *text.definitions, *(text.sampled if sampled else ()))
+    documents = (*text.real, *text.definitions, *text.answers, *(text.sampled if sampled else ()))
     return token_text(tokenizer, documents, window, end=end), token_text(tokenizer, text.dev, window)

@@ -26,7 +26,16 @@ SEEN = "definitions in training text"
 HEADLINE = "bits_per_byte"
 RECITATION = "recitation"
 QUESTION_METRICS = ("accuracy", "accuracy_norm")
-METRICS = (HEADLINE, *QUESTION_METRICS, "word_perplexity", "token_perplexity", RECITATION)
+ANSWER_METRICS = (
+    "exact_match",
+    "token_f1",
+    "label_f1",
+    "rouge_l",
+    "format_compliance",
+    "instructions_followed",
+    "constraints_followed",
+)
+METRICS = (HEADLINE, *QUESTION_METRICS, *ANSWER_METRICS, "word_perplexity", "token_perplexity", RECITATION)
 """Metrics of a report, in the order a reader wants them."""
 REPEATED = 0.2
 """Share of a text's 8-word runs in the training text from which its figure comes with a warning."""
@@ -149,7 +158,7 @@ def metric_keys(report: BuildReport, stages: Iterable[StageReport | None]) -> tu
 
 
 def reading_order(domain: str, task: str, metric: str) -> tuple[int, int, str, int, str]:
-    """Give the sort key of a metric: bits per byte of every text, then questions, then perplexities, then the rest.
+    """Give the sort key of a metric: bits per byte, then questions, answers, perplexities, the rest.
 
     Args:
         domain: Name of the domain, whose texts come first.
@@ -157,7 +166,7 @@ def reading_order(domain: str, task: str, metric: str) -> tuple[int, int, str, i
         metric: Metric of the task.
     """
     position = METRICS.index(metric) if metric in METRICS else len(METRICS)
-    section = 1 if metric in QUESTION_METRICS else position
+    section = 1 if metric in QUESTION_METRICS else 2 if metric in ANSWER_METRICS else position
     return section, task_rank(domain, task), task, position, metric
 
 

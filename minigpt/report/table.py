@@ -6,7 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.report.figures import (
+    ANSWER_METRICS,
     FEW,
+    QUESTION_METRICS,
     RECITATION,
     SEEN,
     TOO_REPEATED,
@@ -110,7 +112,7 @@ def _labels(report: BuildReport, task: str, metric: str, results: list[MetricRes
     subject = Text.assemble(
         (clean(task), "cyan"), (" seen" if is_seen(task) else "", "yellow"), (f" n={items:,}", "dim")
     )
-    if metric.startswith("accuracy"):
+    if metric in QUESTION_METRICS or metric in ANSWER_METRICS:
         return subject, _score_name(metric, results)
     lines = [text_name(task, general_share=report.general_share), _effective(results)]
     for line in lines:

@@ -6,6 +6,7 @@ field, and a collapse elsewhere. A model is better only where both kinds of text
 
 from __future__ import annotations
 
+from minigpt.report.answers import answer_sentence
 from minigpt.report.collapse import losses
 from minigpt.report.figures import (
     ENOUGH_ITEMS,
@@ -40,6 +41,7 @@ def sentences(report: BuildReport) -> tuple[str, ...]:
         _repeated(report),
         _tuned(report),
         question_sentence(report),
+        answer_sentence(report),
         _general(report),
         recitation(report),
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minigpt.evaluation import Suite, evaluate, summarize
+from minigpt.evaluation import Suite, evaluate, scoring, summarize
 from minigpt.exporting.lm_eval import OPENING_SCRIPT, check_slice, run_script, write_tasks
-from minigpt.types import Document, Question, QuestionSet
+from minigpt.types import AnswerTask, Constraint, Document, Prompt, Question, QuestionSet
 from tests.support.tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 pytest.importorskip("lm_eval")
@@ -27,6 +29,37 @@ SUITE = Suite(
                 Question(question="What rose?", choices=("revenue", "interest income"), answer=0),
             ),
         )
+    },
+)
+
+
+ANSWERS = replace(
+    SUITE,
+    questions={},
+    answers={
+        "d/label": AnswerTask(
+            name="label",
+            prompts=tuple(
+                Prompt(prompt=f"{text}\nAnswer:", answers=(label,), choices=("a", "b"))
+                for text, label in (("Who?", "a"), ("The heart", "b"), ("Why is it so?", "a"))
+            ),
+            train=(Prompt(prompt="When?\nAnswer:", answers=("b",)),),
+            metrics=("exact_match", "token_f1", "label_f1", "rouge_l"),
+            max_tokens=6,
+            shots=1,
+        ),
+        "general/say": AnswerTask(
+            name="say",
+            prompts=(
+                Prompt(prompt="Say it.", constraints=(Constraint(kind="words_at_least", value=2),)),
+                Prompt(
+                    prompt="Again?", constraints=(Constraint(kind="no_commas"), Constraint(kind="contains", value="x"))
+                ),
+            ),
+            metrics=(),
+            max_tokens=6,
+            chat=True,
+        ),
     },
 )
 
@@ -54,6 +87,32 @@ def test_both_programs_agree_behind_every_opening(adds_bos: bool, opening: str) 
     checks = check_slice(tiny_model(), tokenizer, SUITE, token)
     assert {check.name for check in checks} == {"bits_per_byte of d", "accuracy of d/q", "accuracy_norm of d/q"}
     assert all(check.passed for check in checks), checks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adds_bos", [False, True])
+def test_both_programs_agree_on_free_answers(adds_bos: bool) -> None:
+    tokenizer = tokenizer_that_adds_bos() if adds_bos else tiny_tokenizer()
+    tokenizer.chat_template = tiny_tokenizer().chat_template
+    checks = check_slice(tiny_model(), tokenizer, ANSWERS, tokenizer.bos_token_id)
+    names = {check.name for check in checks}
+    own = ("exact_match", "token_f1", "label_f1", "rouge_l", "format_compliance")
+    said = ("instructions_followed", "constraints_followed")
+    expected = {f"{name} of d/label" for name in own} | {f"{name} of general/say" for name in said}
+    assert names == {"bits_per_byte of d"} | expected
+    assert all(check.passed for check in checks), checks
+
+
+def test_the_files_of_free_answers_name_their_functions(tmp_path: Path) -> None:
+    names = write_tasks(ANSWERS, tmp_path, "minigpt_d", tiny_tokenizer())
+    text = (tmp_path / f"{names['d/label']}.yaml").read_text()
+    assert "process_results: !function scoring.process_results" in text
+    assert "aggregation: !function scoring.aggregate_labels" in text
+    first = json.loads((tmp_path / f"{names['d/label']}.jsonl").read_text().splitlines()[0])
+    assert first["prompt"] == "When?\nAnswer: b\n\nWho?\nAnswer:"
+    said = json.loads((tmp_path / f"{names['general/say']}.jsonl").read_text().splitlines()[0])
+    assert said["prompt"].startswith("<|im_start|>user")
+    assert (tmp_path / "scoring.py").read_text() == Path(scoring.__file__).read_text()
 
 
 @pytest.mark.slow

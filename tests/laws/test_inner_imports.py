@@ -36,6 +36,7 @@ OWN = {
     "conditional/kernels/rows.py": "numba is optional",
     "corpus/relevance.py": "start-up time: the sentence encoder comes with torch",
     "corpus/sources.py": "start-up time: fetching loads the package index client",
+    "evaluation/answers.py": "start-up time: scores are read and written without torch",
     "evaluation/opening.py": "start-up time: suites take their dev sample without torch",
     "evaluation/recitation.py": "start-up time: reading items and suites must not load torch",
     "evaluation/run.py": "start-up time: reading items and suites must not load torch",

@@ -17,6 +17,7 @@ from minigpt.report.facts import coverage_sentence, openings, preset
 from minigpt.report.figures import HEADLINE, final_stage, was_quantized
 from minigpt.report.page.charts import curve, kept_columns
 from minigpt.report.page.rows import ratio_rows, value_rows
+from minigpt.report.page.written import continued, won_and_lost
 from minigpt.report.passages import passages_sentence
 from minigpt.report.pictures import by_kind, kinds_of
 from minigpt.report.text import clean, count, duration, percent, short_reference, size, stage_title
@@ -90,6 +91,8 @@ def _values(report: BuildReport, gates: Sequence[str]) -> dict[str, Any]:
         "samples": [
             (stage_title(stage.stage), clean(stage.sample.strip(), SAMPLE_LIMIT)) for stage in controls if stage.sample
         ],
+        "continued": continued(report),
+        "won_and_lost": won_and_lost(report),
         "passages": passages_sentence(report.corpus_counts),
         "coverage": coverage_sentence(report),
         "command": _command(report),
