@@ -46,7 +46,7 @@ def ridge_solution(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:
     diagonal = matrix.diagonal().clone()
     level = ridge
     while True:
-        # In place: a matrix of this size may be a gigabyte, and copies of it are what decides how much memory is needed.
+        # In place, because copies of a matrix of this size decide how much memory a repair needs.
         matrix.diagonal().copy_(diagonal + level * scale)
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if not int(failed):

@@ -1,7 +1,7 @@
 """Activation statistics of neurons, KV groups and layers, collected in one pass over calibration text.
 
-Forward hooks (`recording`) add up sums in fp32 on the model's device and hold at most one batch of activations. Padding is excluded,
-and documents of a window do not see each other.
+Forward hooks (`recording`) add up sums in fp32 on the model's device and hold at most one batch of activations. Padding
+is excluded, and documents of a window do not see each other.
 """
 
 from __future__ import annotations
