@@ -76,7 +76,8 @@ class Run:
         self.optimizer = optimizer_for(model, self.parameters, recipe)
         self.freeze = Freeze(model, mask, recipe)
         self.average = Average(self.parameters, recipe.average)
-        self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        # On the processor: they are written a few times in a run, and an accelerator has better use for the memory.
+        self.best: list[Tensor] = [p.detach().to("cpu", copy=True) for p in self.parameters]
         self.best_loss, self.best_step, self.step, self.tokens = math.inf, 0, 0, 0
         self.losses: list[tuple[int, float]] = []
         self.diverged = False

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
 from minigpt.evaluation import choose_opening
-from minigpt.files import fingerprint, read_json, write_json
-from minigpt.healing import Bound, TokenText, bits_per_byte, train
+from minigpt.files import fingerprint, link, read_json, write_json
+from minigpt.healing import Bound, Recipe, TokenText, bits_per_byte, train
 from minigpt.healing.teacher import teacher_of
 from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import release
@@ -70,6 +71,9 @@ def heal(
     key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed)
 
     def make(folder: Path) -> None:
+        if not recipe.steps:
+            _leave(pruned, recipe, folder)
+            return
         with run.reporter.stage(title):
             tokenizer = assets.load_tokenizer(pruned.path)
             end = document_end(tokenizer, *configs_in(pruned.path))
@@ -101,6 +105,15 @@ def heal(
         training=read_json(folder / "training.json", Training),
         seconds=done.seconds,
     )
+
+
+def _leave(pruned: SavedModel, recipe: Recipe, folder: Path) -> None:
+    """Take a pruned model as the healed one: without a step there is nothing to load."""
+    shutil.copytree(pruned.path, folder / "model", copy_function=link)
+    nothing = Training(
+        tokens=0, steps=0, learning_rate=recipe.learning_rate, best_step=0, seconds=0.0, recipe=recipe.describe()
+    )
+    write_json(folder / "training.json", nothing)
 
 
 def removed_of_decoder(parent: Path, pruned: Path) -> float:

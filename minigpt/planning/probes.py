@@ -18,8 +18,8 @@ from minigpt.types import AXES, Document, Ints, Shape
 
 # The axis of a probe, the fraction of it that is removed, and the shape that is left.
 Probe = tuple[str, float, Shape]
-# Fractions of each axis that probes remove; of KV groups, every legal number is probed if there are few. Those of experts are not in
-# `PROBED`, by which curves are kept: models without experts have no such probes.
+# Fractions of each axis that probes remove; of KV groups, every legal number is probed if there are few. Those of
+# experts are not in `PROBED`, by which curves are kept: models without experts have no such probes.
 FFN_REMOVED = (0.1, 0.25, 0.5, 0.75)
 LAYERS_REMOVED = (0.04, 0.1, 0.2, 0.35, 0.5)
 VOCAB_REMOVED = (0.25, 0.5, 0.7, 0.85)
@@ -27,6 +27,8 @@ EXPERTS_REMOVED = (0.125, 0.25, 0.5, 0.75)
 GROUPS_REMOVED = (0.125, 0.25, 0.5, 0.75)
 # Most numbers of KV groups that are all probed: multi-head parents have dozens, and each probe is a pass over the text.
 MOST_GROUPS = 8
+# Smallest vocabulary that is probed.
+FEWEST_TOKENS = 1024
 PROBED = (FFN_REMOVED, LAYERS_REMOVED, VOCAB_REMOVED)
 
 
@@ -107,7 +109,7 @@ def probes_of(model: Any, axes: Collection[str] = AXES) -> list[Probe]:
             probes.append(("layers", layers / full.layers, replace(full, layers=full.layers - layers)))
     for share in VOCAB_REMOVED:
         size = round(full.vocab_size * (1 - share)) // 64 * 64
-        if size >= 1024:
+        if size >= FEWEST_TOKENS:
             probes.append(("vocab", 1 - size / full.vocab_size, replace(full, vocab_size=size)))
     return [probe for probe in probes if probe[0] in axes]
 

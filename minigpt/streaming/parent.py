@@ -101,7 +101,7 @@ class StreamedParent:
             if any(True for _ in module.buffers(recurse=False)):
                 # What `from_pretrained` does with buffers that are not stored: rotary frequencies, scales.
                 with torch.no_grad():
-                    self.model._init_weights(module)  # noqa: SLF001 (transformers has no other door to them)
+                    self.model._init_weights(module)
         ends = {name: stored for name, stored in self._names.items() if not name.startswith(self._prefix)}
         stored = self.weights.read(ends.values())
         self._fill(self.model, "", {name: stored[place] for name, place in ends.items()})
@@ -138,7 +138,7 @@ def refusal(folder: Path | str) -> str | None:
 
 def _persists(module: nn.Module, name: str) -> bool:
     """Return whether a buffer is part of what is saved."""
-    return name not in module._non_persistent_buffers_set  # noqa: SLF001 (torch has no other door to it)
+    return name not in module._non_persistent_buffers_set
 
 
 def _skeleton(folder: Path, dtype: torch.dtype) -> Any:
@@ -149,10 +149,11 @@ def _skeleton(folder: Path, dtype: torch.dtype) -> Any:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+    classes: Any = AutoModelForCausalLM
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     arch_of(config)
     with quiet_transformers(), torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: Any = classes.from_config(config, dtype=dtype)
     model.config.name_or_path = str(folder)
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)

@@ -107,4 +107,3 @@ def measure_curves(
                 probe_trial.step(index, layer)
         costs += [probe_trial.reading.bits_per_byte() for probe_trial in trials]
     return curves_of(probes, costs[0], costs[1:])
-

@@ -82,10 +82,11 @@ def _stored_shapes(model: Any, plan: PrunePlan, cut: LayerCut) -> dict[str, tupl
     """Return the shapes of all tensors of the pruned model by the names that they are saved under."""
     from transformers import AutoModelForCausalLM
 
+    classes: Any = AutoModelForCausalLM
     config = deepcopy(model.config)
     narrow_config(config, plan.layers, cut.shape)
     with quiet_transformers(), torch.device("meta"):
-        outline: Any = AutoModelForCausalLM.from_config(config)
+        outline: Any = classes.from_config(config)
     outline.tie_weights()
     shared = set(getattr(outline, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
     return {
