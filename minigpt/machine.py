@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
@@ -102,6 +103,8 @@ def release(models: Sequence[Any] = ()) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # the C library keeps what was freed, and a stage would pay for the one before
 
 
 def versions(minigpt: str, packages: Sequence[str] = PACKAGES) -> dict[str, str]:

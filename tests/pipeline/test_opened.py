@@ -11,7 +11,7 @@ import pytest
 from minigpt import pipeline
 from minigpt.errors import ConfigError
 from minigpt.pipeline import BuildOptions, opened
-from minigpt.progress import Reporter
+from minigpt.progress import Silent
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -35,7 +35,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {"plan": plan, "weights": weights.read_bytes()}
 
 
-@pytest.mark.parametrize("method", ["contextual", "shortgpt", "deeper-layers", "wanda"])
+@pytest.mark.parametrize(
+    "method",
+    ["contextual", "shortgpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deeper-layers", "wanda"))],
+)
 def test_streamed_and_resident_builds_are_the_same_to_the_byte(
     world: World, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +61,7 @@ def test_streamed_and_resident_builds_are_the_same_to_the_byte(
 def test_what_does_not_fit_is_streamed_and_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "free_memory", lambda _device: (10_000, 10**12))
     notes: list[str] = []
-    monkeypatch.setattr(Reporter, "note", lambda _self, text: notes.append(text))
+    monkeypatch.setattr(Silent, "note", lambda _self, text: notes.append(text))
     (plan,) = pipeline.plan_specialists(options(world, "auto", "auto"))
     assert plan.parameters_after < plan.parameters_before
     assert any("streamed statistics and pruning" in note and "of 1000 GB" in note for note in notes)
