@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,8 +104,19 @@ def release(models: Sequence[Any] = ()) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # the C library keeps what was freed, and a stage would pay for the one before
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Give the system back what was freed: the C library keeps much of it, and work that follows would pay for it."""
+    if (library := _c_library()) is not None:
+        library.malloc_trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL | None:
+    """Open the C library where it is glibc, which alone can be asked."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def versions(minigpt: str, packages: Sequence[str] = PACKAGES) -> dict[str, str]:

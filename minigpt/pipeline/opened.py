@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from minigpt.methods.cut import repair_of
 from minigpt.methods.norms import weight_norms
 from minigpt.methods.scores import WeightNorms
 from minigpt.pipeline.run import Run
+from minigpt.pipeline.settings import Settings
 from minigpt.planning import memory
 from minigpt.planning.budget import allowed_axes
 from minigpt.planning.memory import MOST_IN_FLOAT32, Parts, Work
@@ -68,7 +69,8 @@ def open_source(run: Run, path: Path) -> Opened:
 
     method, config = method_named(run.options.method), config_of(path)
     parts = memory.parts_of(config)
-    work, settings = work_of(run, method, config, parts), run.settings.memory
+    settings = run.settings.memory
+    work = work_of(run.settings, run.device, method, config, kinds=run.options.kinds)
     free, total = free_memory(run.device)
     # Whether the files can be streamed is only asked where it matters: the answer needs an outline of the model.
     resident = memory.highest_peak(memory.pruning_peaks(parts, work, "resident"))
@@ -79,7 +81,7 @@ def open_source(run: Run, path: Path) -> Opened:
     )
     if tight or settings.streaming != "auto":
         run.reporter.note(memory.describe(parts, form, peak, total=total))
-    dtype = torch.bfloat16 if in_bf16(run, parts) else torch.float32
+    dtype = torch.bfloat16 if in_bf16(run.settings, run.device, parts) else torch.float32
     if form == "streamed":
         parent = StreamedParent(path, dtype=dtype, device=run.device)
         check_window(parent.model, run.settings.heal.window)
@@ -96,29 +98,38 @@ def config_of(path: Path) -> Any:
     return AutoConfig.from_pretrained(path, local_files_only=True)
 
 
-def in_bf16(run: Run, parts: Parts) -> bool:
+def in_bf16(settings: Settings, device: str, parts: Parts) -> bool:
     """Return whether statistics, repair and cut are computed in bf16: of large parents, on an accelerator."""
-    wanted = run.settings.memory.precision
-    large = parts.parameters > MOST_IN_FLOAT32 and run.device.startswith("cuda")
+    wanted = settings.memory.precision
+    large = parts.parameters > MOST_IN_FLOAT32 and device.startswith("cuda")
     return wanted == "bf16" or (wanted == "auto" and large)
 
 
 def precision_key(run: Run, path: Path) -> tuple[str, ...]:
     """Return what the precision adds to fingerprints: nothing for fp32, which all builds had once."""
-    return ("bf16",) if in_bf16(run, memory.parts_of(config_of(path))) else ()
+    return ("bf16",) if in_bf16(run.settings, run.device, memory.parts_of(config_of(path))) else ()
 
 
-def work_of(run: Run, method: Method, config: Any, parts: Parts) -> Work:
-    """Gather what a build does to the model that it prunes, for the arithmetic of memory."""
-    settings, repair = run.settings, repair_of(method, run.settings.repair)
-    axes = allowed_axes(method, run.options.kinds, arch_of(config))
-    measured = settings.plan.sensitivity == "measure" or run.device != "cpu"
+def work_of(
+    settings: Settings, device: str, method: Method, config: Any, *, kinds: Collection[str] | None = None
+) -> Work:
+    """Gather what a build does to the model that it prunes, for the arithmetic of memory.
+
+    Args:
+        settings: of the build.
+        device: torch device.
+        method: row of the table.
+        config: config of the model.
+        kinds: kinds of pruning that are allowed (None: all).
+    """
+    repair, axes = repair_of(method, settings.repair), allowed_axes(method, kinds, arch_of(config))
+    measured = settings.plan.sensitivity == "measure" or device != "cpu"
     return Work(
         tokens=settings.plan.tokens,
         batch_tokens=settings.evaluation.batch_tokens,
         window=settings.heal.window,
-        number_bytes=2 if in_bf16(run, parts) else 4,
-        accelerated=run.device != "cpu",
+        number_bytes=2 if in_bf16(settings, device, memory.parts_of(config)) else 4,
+        accelerated=device != "cpu",
         repair_tokens=repair.tokens if repair is not None else 0,
         probe_tokens=settings.plan.probe_tokens if measured and len(axes) > 1 else 0,
     )

@@ -17,7 +17,7 @@ Form = Literal["resident", "streamed"]
 # Share of the free memory that a stage may take by its prediction.
 MARGIN = 0.9
 # Bytes of the process before any model is loaded: torch, transformers and tokenizers.
-LIBRARIES = 600_000_000
+LIBRARIES = 450_000_000
 # Bytes of a parameter in most files.
 STORED = 2
 # Parents with more parameters are planned in bf16 on an accelerator, where fp32 arithmetic is many times slower.
@@ -36,10 +36,13 @@ class MemorySettings:
             "never" loads all of it, and "auto" streams what does not fit; the result is the same to the bit.
         precision: precision of statistics, repair and pruning: "fp32", "bf16", or "auto" for bf16 where a parent of
             more than two billion parameters is on an accelerator, and fp32 everywhere else.
+        healing: "auto" heals by gradient checkpointing, LoRA or QLoRA where the recipe does not fit into the memory
+            that the device has; "recipe" trains as the settings of `heal` say, whatever the memory.
     """
 
     streaming: Literal["auto", "always", "never"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    healing: Literal["auto", "recipe"] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,8 @@ def pruning_peaks(parts: Parts, work: Work, form: Form) -> tuple[Peak, ...]:
         tokens = DEV_TOKENS if work.accelerated else DEV_TOKENS_CPU
         logits = tokens * parts.vocab * (work.number_bytes + 8)
         probe = replace(work, repair_tokens=work.probe_tokens if work.repair_tokens else 0, kept=1.0)
-        extra = {"logits of dev text": logits} | _repair(parts, probe)
+        # A probe is cut first and reads dev text afterwards, so that one of the two decides.
+        extra = max({"logits of dev text": logits}, _repair(parts, probe), key=lambda summands: sum(summands.values()))
         waiting = _waiting(parts, probe, work.probe_tokens, 7, 2)
         copies = 1 if form == "resident" else 0
         peak = _peak("probes", parts, work, form, extra, waiting, copies=copies)
@@ -202,7 +206,9 @@ def _peak(
         summands = held | inside | {"texts": resident_text}
         on_host = parts.parameters * numbers
     else:
-        summands = {"embedding and head": parts.ends * numbers, "one layer": parts.layer * numbers} | inside
+        layers = 2 if stage == "probes" else 1  # a probe cuts a copy of the layer
+        ends = {"embedding and head": parts.ends * numbers}
+        summands = ends | {"layer in work": layers * parts.layer * numbers} | inside
         on_host = parts.layer * STORED + waiting
         if not work.accelerated:
             summands |= {"next layer": parts.layer * STORED, "texts": waiting}
@@ -254,8 +260,8 @@ def highest_peak(peaks: tuple[Peak, ...]) -> Peak:
 
 def _nothing_fits(parts: Parts, work: Work, peak: Peak, total: int, *, streams: bool, method: str) -> str:
     """Explain why nothing fits, with the arithmetic and the nearest thing that does."""
-    sums = f"{peak.stage} of this parent, {peak.form}, need {peak.device / GB:.1f} GB ({peak.arithmetic()})"
-    reason = f"{sums.capitalize()}, and the device has {total / GB:.1f} GB. "
+    sums = f"{peak.device / GB:.1f} GB ({peak.arithmetic()})"
+    reason = f"The stage {peak.stage} of this parent, {peak.form}, needs {sums}; the device has {total / GB:.1f} GB. "
     if not streams:
         small = highest_peak(pruning_peaks(parts, work, "streamed"))
         return (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from minigpt.assets.parents import is_conditional, model_folder
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import UnsupportedModel
+from minigpt.machine import trim_heap
 from minigpt.progress import SILENT, Reporter
 from minigpt.streaming.weights import StoredWeights
 from minigpt.transformer.arch import arch_of, decoder_layers
@@ -73,6 +74,7 @@ class StreamedParent:
                     yield layer
                 finally:
                     empty(layer)
+                    trim_heap()
 
     def _read_layer(self, index: int) -> dict[str, Tensor]:
         """Read the weights of a layer, as stored."""

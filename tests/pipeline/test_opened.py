@@ -74,5 +74,5 @@ def test_methods_that_read_the_model_are_refused(world: World) -> None:
 
 def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "free_memory", lambda _device: (1000, 2000))
-    with pytest.raises(ConfigError, match=r"and the device has 0\.0 GB\. Choose a smaller parent"):
+    with pytest.raises(ConfigError, match=r"the device has 0\.0 GB\. Choose a smaller parent"):
         pipeline.plan_specialists(options(world, "tight", "auto"))
