@@ -73,7 +73,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is done to a parent.
+    """Amounts of text and of arithmetic that a parent gets.
 
     Attributes:
         tokens: tokens of calibration text.
@@ -164,9 +164,9 @@ def pruning_peaks(parts: Parts, work: Work, form: Form) -> tuple[Peak, ...]:
 
 
 def _statistics(parts: Parts, work: Work) -> dict[str, int]:
-    """Count one batch inside a layer: four FFN activations, two of them also in fp32, and six states."""
+    """Count one batch inside a layer: six states, and 12 bytes of FFN activations (and of hooks' copies) a neuron."""
     batch = min(work.batch_tokens, work.tokens)
-    inside = batch * (parts.width * (4 * work.number_bytes + 8) + parts.hidden * (6 * work.number_bytes + 8))
+    inside = batch * (parts.width * 12 + parts.hidden * (6 * work.number_bytes + 8))
     return {"one batch": inside + batch * min(work.window, batch) * work.number_bytes}
 
 
@@ -211,7 +211,9 @@ def _peak(
         summands = ends | {"layer in work": layers * parts.layer * numbers} | inside
         on_host = parts.layer * STORED + waiting
         if not work.accelerated:
-            summands |= {"next layer": parts.layer * STORED, "texts": waiting}
+            # The file that is read is mapped meanwhile; it is read before the layer in work is through.
+            mapped = max(0, parts.layer * STORED - sum(inside.values()))
+            summands |= {"next layer": parts.layer * STORED, "its file": mapped, "texts": waiting}
     device = sum(summands.values())
     if not work.accelerated:
         return Peak(stage=stage, form=form, device=device + LIBRARIES, host=device + LIBRARIES, parts=summands)
@@ -271,14 +273,20 @@ def _nothing_fits(parts: Parts, work: Work, peak: Peak, total: int, *, streams: 
     smaller = work
     while smaller.batch_tokens > 512 and highest_peak(pruning_peaks(parts, smaller, "streamed")).device > total:
         half = smaller.batch_tokens // 2
-        smaller = replace(smaller, batch_tokens=half, tokens=min(work.tokens, 8 * half))
+        most = 8 * half
+        smaller = replace(
+            smaller, batch_tokens=half, tokens=min(work.tokens, most), repair_tokens=min(work.repair_tokens, most)
+        )
     nearest = highest_peak(pruning_peaks(parts, smaller, "streamed"))
     if nearest.device > total:
-        return f"{reason}Choose a smaller parent, or a machine with {nearest.device / GB:.1f} GB."
-    return (
-        f"{reason}--set evaluation.batch_tokens={smaller.batch_tokens} --set plan.tokens={smaller.tokens} needs "
-        f"{nearest.device / GB:.1f} GB."
-    )
+        return f"{reason}Choose a smaller parent, or a device with {nearest.device / GB:.1f} GB."
+    changes = {
+        "evaluation.batch_tokens": (work.batch_tokens, smaller.batch_tokens),
+        "plan.tokens": (work.tokens, smaller.tokens),
+        "repair.tokens": (work.repair_tokens, smaller.repair_tokens),
+    }
+    settings = " ".join(f"--set {name}={after}" for name, (before, after) in changes.items() if after != before)
+    return f"{reason}{settings} needs {nearest.device / GB:.1f} GB."
 
 
 def describe(parts: Parts, form: Form, peak: Peak, *, total: int) -> str:

@@ -22,7 +22,7 @@ STATES = {"adamw": 8, "muon": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealingForm:
-    """How a model is healed.
+    """Form of healing: the recipe as it fits into memory.
 
     Attributes:
         recipe: the recipe, with adapters where all weights do not fit.

@@ -65,5 +65,5 @@ class SafetensorsWriter:
             raise MiniGPTError(f"{name} has the shape {tuple(value.shape)}, and {self.path} expects another model.")
         flat = value.detach().to("cpu", self.dtype).contiguous().view(-1)
         self._file.seek(self._start + self.offsets[name])
-        self._file.write(memoryview(flat.view(torch.uint8).numpy()))
+        self._file.write(flat.view(torch.uint8).numpy().data)
         self.missing.discard(name)

@@ -116,7 +116,6 @@ def test_recomputed_activations_train_the_same_weights(adapter: Literal["full", 
     for saves_memory in (False, True):
         model = fresh()
         train(model, TEXT, DEV, recipe(steps=4, adapter=adapter), saves_memory=saves_memory)
-        assert not model.is_gradient_checkpointing
         runs.append(model.state_dict())
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 

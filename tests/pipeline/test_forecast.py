@@ -24,7 +24,7 @@ def test_a_large_machine_holds_the_parent() -> None:
 
 
 def test_a_small_machine_streams_and_says_what_healing_lacks() -> None:
-    result = forecast(seven(), device="cpu", layers=16, room=(20 * 10**9, 24 * 10**9))
+    result = forecast(seven(), device="cpu", layers=16, room=(28 * 10**9, 32 * 10**9))
     assert "streamed statistics and pruning" in result.lines[0]
     assert result.lines[1].startswith("Healing needs ")
     assert len(result.peaks) == 1

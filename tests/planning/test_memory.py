@@ -52,14 +52,14 @@ def test_the_parts_of_a_model_are_all_of_it(family: str) -> None:
 
 def test_resident_statistics_by_hand() -> None:
     (peak, _) = pruning_peaks(SMALL, WORK, "resident")
-    inside = 32 * (30 * (4 * 4 + 8) + 10 * (6 * 4 + 8)) + 32 * 16 * 4
+    inside = 32 * (30 * 12 + 10 * (6 * 4 + 8)) + 32 * 16 * 4
     assert peak.device == 3000 * 4 + inside
     assert peak.host == 3000 * 4 + LIBRARIES
 
 
 def test_streamed_statistics_by_hand() -> None:
     (peak, _) = pruning_peaks(SMALL, WORK, "streamed")
-    inside = 32 * (30 * (4 * 4 + 8) + 10 * (6 * 4 + 8)) + 32 * 16 * 4
+    inside = 32 * (30 * 12 + 10 * (6 * 4 + 8)) + 32 * 16 * 4
     waiting = 64 * 4 * 10 + 64 * 16 * 4
     assert peak.device == 1000 * 4 + 500 * 4 + inside
     assert peak.host == 500 * 2 + waiting + LIBRARIES
@@ -100,10 +100,10 @@ def test_settings_force_a_form() -> None:
 
 
 def test_when_nothing_fits_the_nearest_thing_is_named() -> None:
-    nearest = r"has 5\.0 GB\. --set evaluation\.batch_tokens=\d+ --set plan\.tokens=\d+ needs"
+    nearest = r"has 4\.0 GB\. --set evaluation\.batch_tokens=\d+ needs"
     with pytest.raises(ConfigError, match=nearest):
-        chosen(SEVEN, replace(STANDARD, repair_tokens=0, probe_tokens=0), total=int(5e9))
+        chosen(SEVEN, replace(STANDARD, repair_tokens=0, probe_tokens=0), total=int(4e9))
     with pytest.raises(ConfigError, match=r"13\.5 GB parent .*Method m cannot be streamed; contextual"):
         chosen(SEVEN, STANDARD, streams=False, total=int(12e9))
-    with pytest.raises(ConfigError, match=r"Choose a smaller parent, or a machine with 6\.\d GB"):
+    with pytest.raises(ConfigError, match=r"Choose a smaller parent, or a device with 6\.\d GB"):
         chosen(SEVEN, STANDARD, total=int(4e9))
