@@ -226,11 +226,11 @@ class Bench:
             costs = decide_sensitivity(self.budget, self.config, settings, accelerated=accelerated, measure=curves)
             return plan_units(method, material, self.tokenizer, self.budget, costs, scores)
 
-        made: PrunePlan = self.meter.stage("plan", plan, predicted)
+        result: PrunePlan = self.meter.stage("plan", plan, predicted)
         print(
-            f"{len(made.layers)} layers, {len(made.ffn[0])} neurons, {made.parameters_after:,} parameters", flush=True
+            f"{len(result.layers)} layers, {len(result.ffn[0])} neurons, {result.parameters_after:,} parameters", flush=True
         )
-        return made
+        return result
 
     def _pruning(self, plan: PrunePlan, form: memory.Form) -> int:
         """Predict the peak of the cut for the width that was planned."""

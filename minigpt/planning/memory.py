@@ -202,8 +202,8 @@ def _peak(
     # Resident statistics go batch by batch: no text waits between layers.
     resident_text = 0 if stage == "statistics" else waiting
     if form == "resident":
-        held = {"parent": parts.parameters * numbers, "copy for probes": copies * parts.parameters * numbers}
-        summands = held | inside | {"texts": resident_text}
+        whole = {"parent": parts.parameters * numbers, "copy for probes": copies * parts.parameters * numbers}
+        summands = whole | inside | {"texts": resident_text}
         on_host = parts.parameters * numbers
     else:
         layers = 2 if stage == "probes" else 1  # a probe cuts a copy of the layer
