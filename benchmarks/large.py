@@ -227,9 +227,8 @@ class Bench:
             return plan_units(method, material, self.tokenizer, self.budget, costs, scores)
 
         result: PrunePlan = self.meter.stage("plan", plan, predicted)
-        print(
-            f"{len(result.layers)} layers, {len(result.ffn[0])} neurons, {result.parameters_after:,} parameters", flush=True
-        )
+        widths = f"{len(result.layers)} layers, {len(result.ffn[0])} neurons"
+        print(f"{widths}, {result.parameters_after:,} parameters", flush=True)
         return result
 
     def _pruning(self, plan: PrunePlan, form: memory.Form) -> int:
