@@ -105,9 +105,11 @@ class Bench:
     def settings(self) -> PlanSettings:
         """Return settings that leave one axis to cut, unless costs are probed."""
         options, widths = self.options, {}
-        if "ffn" in self.method.axes and not options.probes:
-            groups = self.config.num_key_value_heads
-            widths = {"layers": options.layers, "kv_groups": groups, "vocab_size": options.vocab}
+        if "ffn" in self.method.axes:
+            # The tokenizer knows bytes alone, so that the vocabulary stays.
+            widths = {"vocab_size": options.vocab}
+            if not options.probes:
+                widths |= {"layers": options.layers, "kv_groups": self.config.num_key_value_heads}
             widths = {name: value for name, value in widths.items() if self._cuts(name)}
         return PlanSettings(tokens=options.tokens, probe_tokens=options.probes or 1, **widths)
 
@@ -214,7 +216,7 @@ class Bench:
                 self.tokenizer,
                 scores,
                 [Document(text=TEXT * 40, source="large")],
-                axes=allowed_axes(method, None, arch_of(self.config)),
+                axes=allowed_axes(method, None, arch_of(self.config)) - {"vocab"},
                 repair=self.repair,
                 probe_tokens=options.probes,
                 window=WINDOW,

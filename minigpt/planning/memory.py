@@ -24,6 +24,8 @@ STORED = 2
 MOST_IN_FLOAT32 = 2_000_000_000
 # Tokens of one pass over dev text on an accelerator, and elsewhere.
 DEV_TOKENS, DEV_TOKENS_CPU = 16384, 2048
+# Probes that share a sweep over a streamed parent: each keeps its texts in memory, and a sweep reads the parent once.
+TOGETHER = 8
 GB = 1e9
 
 
@@ -154,7 +156,7 @@ def pruning_peaks(parts: Parts, work: Work, form: Form) -> tuple[Peak, ...]:
         probe = replace(work, repair_tokens=work.probe_tokens if work.repair_tokens else 0, kept=1.0)
         # A probe is cut first and reads dev text afterwards, so that one of the two decides.
         extra = max({"logits of dev text": logits}, _repair(parts, probe), key=lambda summands: sum(summands.values()))
-        waiting = _waiting(parts, probe, work.probe_tokens, 7, 2)
+        waiting = _waiting(parts, probe, work.probe_tokens, 7, 2) * (TOGETHER if form == "streamed" else 1)
         copies = 1 if form == "resident" else 0
         peak = _peak("probes", parts, work, form, extra, waiting, copies=copies)
         peaks.append(peak)

@@ -14,6 +14,7 @@ from minigpt.methods.material import Material
 from minigpt.methods.ranking import choose
 from minigpt.methods.scores import Scores
 from minigpt.methods.table import Method
+from minigpt.planning.memory import TOGETHER
 from minigpt.planning.planner import Curves
 from minigpt.planning.probes import Probe, curves_of, probes_of
 from minigpt.progress import SILENT, Reporter
@@ -24,9 +25,6 @@ from minigpt.streaming.parent import StreamedParent
 from minigpt.streaming.reading import Reading
 from minigpt.transformer.batches import take_tokens
 from minigpt.types import Document
-
-# Probes that share a sweep: each keeps its texts in memory, and a sweep reads the parent once.
-TOGETHER = 8
 
 
 @dataclass(slots=True, kw_only=True)
