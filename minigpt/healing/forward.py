@@ -54,14 +54,14 @@ def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision
     model.eval()
     device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in _batches(text, tokens, device):
+    for batch in dev_batches(text, tokens, device):
         with autocast(device, precision):
             logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
         total += functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
     return float(total) / math.log(2) / text.bytes
 
 
-def _batches(text: TokenText, tokens: int, device: torch.device) -> Iterator[PaddedBatch]:
+def dev_batches(text: TokenText, tokens: int, device: torch.device) -> Iterator[PaddedBatch]:
     """Yield the windows with a token to predict as padded batches."""
     size = tokens if device.type == "cuda" else min(tokens, MAX_CPU_TOKENS)
     return (pad(batch) for batch in batch_by_length([window for window in text.windows if len(window) > 1], size))

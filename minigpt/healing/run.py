@@ -53,6 +53,7 @@ class Run:
         bound: limit on what the run may cost on other text, or None.
         stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
         mask: weights that the run may change (None: all).
+        captures: replay the steps as a CUDA graph where that is possible.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Run:
         *,
         stops_on_harm: bool = False,
         mask: Mask | None = None,
+        captures: bool = True,
     ) -> None:
         check_window(model, recipe.window)
         self.stops_on_harm, self.overshot = stops_on_harm, False
@@ -76,7 +78,8 @@ class Run:
         self.optimizer = optimizer_for(model, self.parameters, recipe)
         self.freeze = Freeze(model, mask, recipe)
         self.average = Average(self.parameters, recipe.average)
-        self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        # On the processor: they are written a few times in a run, and an accelerator has better use for the memory.
+        self.best: list[Tensor] = [p.detach().to("cpu", copy=True) for p in self.parameters]
         self.best_loss, self.best_step, self.step, self.tokens = math.inf, 0, 0, 0
         self.losses: list[tuple[int, float]] = []
         self.diverged = False
@@ -85,7 +88,7 @@ class Run:
             teacher.model.eval()
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
-        if teacher_fits and all(can_capture(model, recipe, self.device) for model in self.models):
+        if captures and teacher_fits and all(can_capture(model, recipe, self.device) for model in self.models):
             # Compiling takes as long as some hundred steps, and a run with patience may end after as many.
             is_long = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS and not recipe.patience
             self.steps = GraphedSteps(model, teacher, recipe, self.parameters, compiled=is_long)

@@ -35,6 +35,7 @@ def train(
     mask: Mask | None = None,
     seed: int = 0,
     backs_off: bool = False,
+    saves_memory: bool = False,
     checkpoint: Path | None = None,
     title: str = "Healing",
     reporter: Reporter = SILENT,
@@ -54,6 +55,7 @@ def train(
         backs_off: start over at a lower learning rate (divided by `BACK_OFF_DIVISOR`, at most `MAX_BACK_OFFS` times) if
             the dev loss rises and has never been below its start, or if the whole run gains nothing. Use it where the
             recipe's rate may be too high for the model, as for families that it was not measured on.
+        saves_memory: recompute activations in the backward pass, and leave frozen weights in their precision.
         checkpoint: file to resume from, written at most every five minutes and when the run is interrupted, and deleted
             when it is done. A file that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
@@ -73,7 +75,8 @@ def train(
     while True:
         recipe = recipe.at(given_rate / BACK_OFF_DIVISOR**back.times)
         may_back_off = backs_off and back.times < MAX_BACK_OFFS
-        with _started_run(model, dev, recipe, teacher, seed, bound, mask, stops_on_harm=may_back_off) as run:
+        limits = {"stops_on_harm": may_back_off, "saves_memory": saves_memory}
+        with _started_run(model, dev, recipe, teacher, seed, bound, mask, **limits) as run:
             attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
                 run.resume(checkpoint, attempt_id, reporter)
@@ -87,12 +90,18 @@ def train(
         checkpoints.write_back_off(checkpoint, back)
         lower_rate = given_rate / BACK_OFF_DIVISOR**back.times
         reporter.note(f"{title}: {_describe_harm(result, diverged)}; starting over at {lower_rate:g}.")
-    if back.times:
-        description = f"{result.recipe}, started over from {given_rate:g}, which did harm"
-        result = replace(result, recipe=description, seconds=result.seconds + back.seconds)
+    result = _with_earlier_runs(result, back, given_rate)
     _note_the_end(result, title, reporter, diverged=diverged, backs_off=backs_off)
     checkpoints.remove(checkpoint)
     return result
+
+
+def _with_earlier_runs(result: Training, back: checkpoints.BackOff, rate: float) -> Training:
+    """Add to a record that the run started over, and the time of the runs before."""
+    if not back.times:
+        return result
+    description = f"{result.recipe}, started over from {rate:g}, which did harm"
+    return replace(result, recipe=description, seconds=result.seconds + back.seconds)
 
 
 def _note_the_end(result: Training, title: str, reporter: Reporter, *, diverged: bool, backs_off: bool) -> None:
@@ -125,11 +134,14 @@ def _started_run(
     mask: Mask | None,
     *,
     stops_on_harm: bool,
+    saves_memory: bool,
 ) -> Iterator[Run]:
     """Yield a new run of the model, which is a plain model again after the block."""
     torch.manual_seed(seed)
-    with trainable(model, recipe) as trained:
-        yield Run(trained, dev, recipe, teacher, seed, bound, stops_on_harm=stops_on_harm, mask=mask)
+    with trainable(model, recipe, saves_memory=saves_memory) as trained:
+        # A graph keeps what a checkpoint would compute again.
+        captures = not saves_memory
+        yield Run(trained, dev, recipe, teacher, seed, bound, stops_on_harm=stops_on_harm, mask=mask, captures=captures)
 
 
 def _identity(

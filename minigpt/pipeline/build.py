@@ -18,6 +18,7 @@ from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.conditional import add_conditional, has_conditional
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
+from minigpt.pipeline.cutting import prune
 from minigpt.pipeline.delta import make_delta
 from minigpt.pipeline.finish import finish, register_and_slim
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
@@ -25,7 +26,7 @@ from minigpt.pipeline.healing import heal
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
-from minigpt.pipeline.plan import plan_pruning, prune
+from minigpt.pipeline.plan import plan_pruning
 from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for

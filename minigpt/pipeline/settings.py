@@ -11,6 +11,7 @@ from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
 from minigpt.healing.tune import TuneSettings
 from minigpt.pipeline.overrides import apply_overrides
+from minigpt.planning.memory import MemorySettings
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning.settings import RepairSettings
 from minigpt.ranges import PART, SHARE, Range, above, at_least, check_ranges
@@ -130,6 +131,7 @@ class Settings:
         evaluation: settings of how much is measured.
         plan: settings of how the units to keep are chosen.
         repair: settings of the least-squares repair.
+        memory: settings of how much of a parent is in memory.
         text: settings of the training text.
         tuned_parent: tune the parent on the same text. It is the fair comparison, the model that is pruned, and the
             teacher; without it the parent is pruned as it is.
@@ -154,6 +156,7 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     text: TextSettings = field(default_factory=TextSettings)
     tuned_parent: bool = True
     blend: float = 0.0

@@ -181,10 +181,15 @@ def keep_layers(model: Any, kept: Ints) -> None:
     layers = decoder_layers(model)
     setattr(model.get_submodule(path), name, nn.ModuleList([layers[index] for index in kept]))
     for index, layer in enumerate(decoder_layers(model)):
-        numbered: Any
-        for numbered in layer.modules():
-            if hasattr(numbered, "layer_idx"):
-                numbered.layer_idx = index
+        renumber(layer, index)
+
+
+def renumber(layer: nn.Module, place: int) -> None:
+    """Tell a decoder layer and its parts its place among the layers."""
+    numbered: Any
+    for numbered in layer.modules():
+        if hasattr(numbered, "layer_idx"):
+            numbered.layer_idx = place
 
 
 def projections(layer: nn.Module) -> list[nn.Parameter]:
@@ -214,15 +219,20 @@ def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
     """Write the new widths into the config and cut its per-layer lists; keeping everything changes nothing."""
     configs = {id(config): config for config in (model.config, base_model(model).config)}
     for config in configs.values():
-        parent = shape_of(config)
-        set_kv_groups(config, shape.kv_groups)
-        set_experts(config, shape.experts)
-        if shape.intermediate_size != parent.intermediate_size:
-            setattr(config, arch_of(config).width, shape.intermediate_size)
-        if shape.layers != parent.layers:
-            _drop_config_layers(config, plan.layers)
+        narrow_config(config, plan.layers, shape)
     if (experts := arch_of(model).experts) is not None:
         write_count(model, experts.counts, shape.experts)
+
+
+def narrow_config(config: Any, layers: Ints, shape: Shape) -> None:
+    """Write a shape into a config, and cut its per-layer lists to the kept layers."""
+    parent = shape_of(config)
+    set_kv_groups(config, shape.kv_groups)
+    set_experts(config, shape.experts)
+    if shape.intermediate_size != parent.intermediate_size:
+        setattr(config, arch_of(config).width, shape.intermediate_size)
+    if shape.layers != parent.layers:
+        _drop_config_layers(config, layers)
 
 
 def set_kv_groups(config: Any, groups: int) -> None:
