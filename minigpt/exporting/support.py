@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from minigpt.errors import ExportError
-from minigpt.exporting.gguf_arch import FAMILIES as GGUF
 from minigpt.exporting.gguf_arch import family_of
+from minigpt.exporting.gguf_families import FAMILIES as GGUF
 from minigpt.exporting.gguf_vocab import vocabulary_of
 from minigpt.transformer.families import ARCHITECTURES, ArchSpec
 

@@ -95,7 +95,8 @@ def test_genai_is_what_the_builder_does(family: str, tmp_path: Path) -> None:
         ("mistral", {"sliding_window": 64}, ("onnx-genai", "gguf", "torch-4bit")),
         ("gemma3_text", {}, ("gguf", "torch-4bit")),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, ("onnx-genai", "torch-4bit")),
-        ("gpt_neox", {}, ("onnx", "torch-4bit")),
+        ("gpt_neox", {}, ("onnx", "gguf", "torch-4bit")),
+        ("opt", {}, ("onnx", "torch-4bit")),
     ],
 )
 def test_advice_names_only_formats_that_are_not_refused_for_the_same_model(
