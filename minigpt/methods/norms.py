@@ -17,6 +17,8 @@ def weight_norms(model: Any) -> WeightNorms:
     import torch
 
     spec, shape = arch_of(model), shape_of(model)
+    if spec.state is not None:
+        return _norms_of_neurons(model)
     head, ratio = head_dim(model.config), heads_per_group(model.config)
     rows, down, output, group, down_abs, output_abs = [], [], [], [], [], []
     with separate_projections(model), torch.no_grad():
@@ -50,3 +52,18 @@ def weight_norms(model: Any) -> WeightNorms:
         down_abs=torch.stack(down_abs),
         output_abs=torch.stack(output_abs),
     )
+
+
+def _norms_of_neurons(model: Any) -> WeightNorms:
+    """Compute the norms of neurons alone, in families whose layers carry a state; nothing else of a layer is cut."""
+    import torch
+
+    spec, shape = arch_of(model), shape_of(model)
+    rows, down, down_abs = (torch.zeros(shape.layers, shape.intermediate_size) for _ in range(3))
+    with torch.no_grad():
+        for index, layer in enumerate(decoder_layers(model) if spec.ffn_columns else ()):
+            columns = layer.get_submodule(spec.ffn_columns).weight.float()
+            rows[index] = sum(layer.get_submodule(path).weight.float().pow(2).sum(1).cpu() for path in spec.ffn_rows)
+            down[index], down_abs[index] = columns.pow(2).sum(0).cpu(), columns.abs().sum(0).cpu()
+    output, group, output_abs = (torch.zeros(shape.layers, shape.kv_groups) for _ in range(3))
+    return WeightNorms(rows=rows, down=down, output=output, group=group, down_abs=down_abs, output_abs=output_abs)

@@ -28,7 +28,7 @@ from minigpt.planning.probes import PROBED
 from minigpt.pruning.repair import RepairReport
 from minigpt.transformer import stats
 from minigpt.transformer.arch import arch_of
-from minigpt.transformer.batches import Batch
+from minigpt.transformer.batches import Batch, apart
 from minigpt.transformer.calibration import token_counts
 from minigpt.types import PrunePlan
 
@@ -154,7 +154,7 @@ def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, sourc
         source_key: fingerprint of the model.
     """
     settings, options = run.settings.plan, run.options
-    batches = calibration(text, tokenizer, settings.tokens)
+    batches = list(apart(model, calibration(text, tokenizer, settings.tokens)))
     general_statistics = None
     if settings.contrast and text.general:
         general_batches = general_calibration(text, tokenizer, settings.tokens)

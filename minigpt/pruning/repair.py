@@ -42,7 +42,7 @@ from minigpt.pruning.slicing import (
     update_config,
 )
 from minigpt.pruning.streams import call_layer, layer_arguments, recorded
-from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, residual_scale
+from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, refuse_state, residual_scale
 from minigpt.transformer.batches import Batch, take_tokens
 from minigpt.transformer.families import ArchSpec
 from minigpt.transformer.fused import separate_projections
@@ -136,6 +136,7 @@ def prune_with_repair(
     start = time.perf_counter()
     shape = plan_shape(model, plan)
     refuse_merges(plan, "repaired")
+    refuse_state(model, "The repair")
     fit = _Fit(model, plan, ridge=ridge, sequential=sequential, target=target)
     if not keeps_everything(model, plan):
         with separate_projections(model), torch.no_grad():

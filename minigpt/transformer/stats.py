@@ -22,8 +22,9 @@ from minigpt.errors import CorpusError, MiniGPTError
 from minigpt.files import atomic_path
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
-from minigpt.transformer.batches import Batch, block_mask, run_decoder, take_tokens, to_batches
+from minigpt.transformer.batches import Batch, apart, block_mask, run_decoder, take_tokens, to_batches
 from minigpt.transformer.experts import expert_hook
+from minigpt.transformer.families import ArchSpec
 from minigpt.transformer.fused import separate_projections
 from minigpt.types import Shape
 
@@ -144,11 +145,26 @@ class _Sums:
         self.angular = total if self.angular is None else self.angular + total
 
 
-def _projection_hook(sums: _Sums, name: str, layer: int) -> Callable[..., None]:
-    """Return a forward hook that adds up the absolute outputs of a module."""
+def _ffn_hooks(spec: ArchSpec, layer: nn.Module, sums: _Sums, index: int) -> list[Any]:
+    """Register the hooks of a layer's FFN; where its activation is no module, SiLU of the gate is added up."""
+    places = [("gate_abs", spec.ffn_rows[0], None), ("up_abs", spec.ffn_rows[-1], None)]
+    activation = None if spec.ffn_activation else torch.nn.functional.silu
+    places.append(("act_abs", spec.ffn_activation or spec.ffn_rows[0], activation))
+    hooks = [
+        layer.get_submodule(path).register_forward_hook(_projection_hook(sums, name, index, function))
+        for name, path, function in places
+    ]
+    return [*hooks, layer.get_submodule(spec.ffn_columns).register_forward_pre_hook(_down_hook(sums, index))]
+
+
+def _projection_hook(
+    sums: _Sums, name: str, layer: int, function: Callable[[Tensor], Tensor] | None = None
+) -> Callable[..., None]:
+    """Return a forward hook that adds up the absolute outputs of a module, or of a function of them."""
 
     def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
-        sums.add(name, layer, sums.pick(output).abs().sum(0))
+        values = sums.pick(output)
+        sums.add(name, layer, (values if function is None else function(values)).abs().sum(0))
 
     return hook
 
@@ -200,18 +216,14 @@ def _add_to(sums: _Sums, layer: int, name: str, value: Tensor) -> None:
 def _recording(model: Any, sums: _Sums) -> Iterator[None]:
     """Hold hooks on every layer for the length of the block."""
     spec = arch_of(model)
-    outputs = {"gate_abs": spec.ffn_rows[0], "up_abs": spec.ffn_rows[-1], "act_abs": spec.ffn_activation}
     with ExitStack() as stack:
         for index, layer in enumerate(decoder_layers(model)):
             if spec.experts is not None:
                 handles = [expert_hook(model, layer, sums.pick, partial(_add_to, sums, index))]
             else:
-                handles = [
-                    layer.get_submodule(path).register_forward_hook(_projection_hook(sums, name, index))
-                    for name, path in outputs.items()
-                ]
-                handles.append(layer.get_submodule(spec.ffn_columns).register_forward_pre_hook(_down_hook(sums, index)))
-            handles.append(layer.get_submodule(spec.output).register_forward_pre_hook(_output_hook(sums, index)))
+                handles = _ffn_hooks(spec, layer, sums, index) if spec.ffn_columns else []
+            if spec.state is None:
+                handles.append(layer.get_submodule(spec.output).register_forward_pre_hook(_output_hook(sums, index)))
             handles.append(layer.register_forward_hook(_layer_hook(sums, index), with_kwargs=True))
             for handle in handles:
                 stack.callback(handle.remove)
@@ -235,7 +247,7 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
     model.eval()
     try:
         with separate_projections(model), torch.inference_mode(), _recording(model, sums):
-            for batch in reporter.track(batches, title="Activation statistics"):
+            for batch in apart(model, reporter.track(batches, title="Activation statistics")):
                 if batch.tokens:
                     sums.start(batch.segment_ids.to(model.device))
                     run_decoder(model, batch)
@@ -250,10 +262,13 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
 def _means(sums: _Sums, angular: Tensor, shape: Shape) -> ActivationStats:
     """Turn the sums of a pass over a model of this shape into means."""
     ffn, groups = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean"), shape.kv_groups
-    names = (*(() if shape.experts else ffn), "column_abs", "column_sq", "column_mean", "layer_cos")
-    means = {name: sums.stacked(name).clone() for name in names}
+    columns = ("column_abs", "column_sq", "column_mean")
+    measured = [name for name in (*ffn, *columns, "layer_cos") if (name, 0) in sums.values]
+    means = {name: sums.stacked(name).clone() for name in measured}
+    means = {name: torch.zeros(shape.layers, shape.intermediate_size) for name in ffn} | means
+    means = {name: torch.zeros(shape.layers, groups) for name in columns} | means
     if shape.experts:
-        means |= {name: torch.zeros(shape.layers, shape.intermediate_size) for name in ffn} | _expert_means(sums)
+        means |= _expert_means(sums)
     column_abs = means.pop("column_abs")
     by_group = {
         "head_abs": column_abs.view(sums.layers, groups, -1).mean(-1),
