@@ -32,10 +32,10 @@ from minigpt.healing import Recipe, train
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name, release
 from minigpt.methods import METHODS
+from minigpt.methods.cut import cut_units
 from minigpt.methods.material import Material
 from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import choose, rank
-from minigpt.pruning.apply import apply_plan
 from minigpt.transformer import stats
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.calibration import calibration_batches
@@ -51,6 +51,8 @@ ARMS: Mapping[str, tuple[str, str]] = {
     "frequency-general": ("expert-frequency", "general"),
     "contextual-general": ("contextual", "general"),
     "random": ("random", "domain"),
+    "m-smoe-domain": ("m-smoe", "domain"),
+    "hc-smoe-domain": ("hc-smoe", "domain"),
 }
 # Arms that every arm is compared with.
 REFERENCES = ("mixture", "tuned", "reap-general")
@@ -171,14 +173,14 @@ class Bench(Reader):
         row, parent = METHODS[method], shape_of(model)
         material = Material(
             model=model,
-            batches=(),
+            batches=self.batches(self.corpora.domain if text == "domain" else self.general) if row.transform else (),
             statistics=self.statistics(text, model),
             norms=weight_norms(model),
             seed=self.setup.seed,
         )
         shape = replace(parent, experts=max(self.setup.per_token, parent.experts // 2))
         plan = choose(row, material, shape, rank(row, material), base_model=self.setup.base)
-        return apply_plan(model, plan), [list(kept) for kept in plan.experts]
+        return cut_units(model, plan, row, material=material)[0], [list(kept) for kept in plan.experts]
 
     def scores(self, arm: str, model: Any) -> ItemScores:
         """Score a model on the suite, and keep the scores for comparisons."""

@@ -36,7 +36,6 @@ class GgufFamily:
         numbers: config fields by the method of `GGUFWriter` that writes them.
         requires: values that config fields must have, as llama.cpp has them written out; a string names another field.
         renames: parts of names of tensors in transformers, and what `gguf` calls them.
-        interleaved: whether rows of gate and up alternate in the experts, which are stored as [inputs, outputs].
     """
 
     arch: str
@@ -54,7 +53,6 @@ class GgufFamily:
     numbers: Mapping[str, str] = field(default_factory=dict)
     requires: Mapping[str, object] = field(default_factory=dict)
     renames: Mapping[str, str] = field(default_factory=dict)
-    interleaved: bool = False
 
 
 _LLAMA = GgufFamily(arch="llama", permuted=True)
@@ -141,7 +139,6 @@ FAMILIES: Mapping[str, GgufFamily] = {
         period=2,
         own_head=True,
         numbers={**_MIXTURE, "add_expert_feed_forward_length": "intermediate_size"},
-        interleaved=True,
     ),
     "qwen2_moe": GgufFamily(
         arch="qwen2moe",

@@ -56,19 +56,19 @@ def _pieces(model: Any, source: str, tensor: Tensor, family: GgufFamily) -> list
         name = name.replace(old, new)
     experts = arch_of(model).experts
     if experts is not None and f".{experts.experts}." in source:
-        return _expert_pieces(name.removesuffix("_bias"), tensor, family.interleaved)
+        return _expert_pieces(name.removesuffix("_bias"), tensor, experts.alternating)
     if "shared_expert_gate" in source:
         return [(name, tensor.squeeze(0))]
     return [(name, tensor.T if tensor.ndim == 2 and _is_transposed(model, source) else tensor)]
 
 
-def _expert_pieces(name: str, tensor: Tensor, interleaved: bool) -> list[tuple[str, Tensor]]:
-    """Split stacked experts [experts, gate and up rows, columns] into gate and up; `interleaved` as in the table."""
-    tensor = tensor.transpose(1, 2) if interleaved and tensor.ndim == 3 else tensor
+def _expert_pieces(name: str, tensor: Tensor, alternating: bool) -> list[tuple[str, Tensor]]:
+    """Split stacked experts [experts, gate and up rows, columns] into gate and up; `alternating` as in the table."""
+    tensor = tensor.transpose(1, 2) if alternating and tensor.ndim == 3 else tensor
     if "gate_up" not in name:
         return [(name, tensor)]
     half = tensor.shape[1] // 2
-    gate, up = (tensor[:, ::2], tensor[:, 1::2]) if interleaved else (tensor[:, :half], tensor[:, half:])
+    gate, up = (tensor[:, ::2], tensor[:, 1::2]) if alternating else (tensor[:, :half], tensor[:, half:])
     return [(name.replace("gate_up", "gate"), gate), (name.replace("gate_up", "up"), up)]
 
 

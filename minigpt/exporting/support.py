@@ -16,8 +16,10 @@ from minigpt.exporting.gguf_vocab import vocabulary_of
 from minigpt.transformer.arch import has_state
 from minigpt.transformer.families import ARCHITECTURES, ArchSpec
 
-# Why neurons stay where layers have experts.
-INSIDE = "the neurons inside of experts stay; experts are removed whole"
+# Which neurons go where layers have experts.
+INSIDE = "inside of experts, by method expert-width: as many from each, of its own choice"
+# How many experts go, and how.
+EXPERTS = "as many in each layer, enough for every token; removed (reap) or merged (m-smoe, hc-smoe)"
 # What can be done with a model, in the order of the columns.
 COLUMNS = ("ffn", "heads", "layers", "vocabulary", "experts", "repair", "heal", "onnx", "gguf", "onnx-genai")
 # Families that ONNX Runtime GenAI's builder writes.
@@ -100,7 +102,7 @@ def row(spec: ArchSpec) -> Support:
 def _ffn(spec: ArchSpec) -> Cell:
     """Say whether neurons of a family can be removed."""
     if spec.experts is not None:
-        return Cell(state="refused", note=INSIDE)
+        return Cell(state="yes", note=INSIDE)
     if not spec.ffn_columns:
         return Cell(state="none", note="its layers have no FFN of neurons that stand alone")
     return Cell(state="yes")
@@ -120,8 +122,8 @@ def _experts(spec: ArchSpec) -> Cell:
     if spec.experts is None:
         return Cell(state="none", note="the family has no experts")
     if spec.experts.shared:
-        return Cell(state="yes", note="as many in each layer, enough for every token; the shared expert is kept")
-    return Cell(state="yes", note="as many in each layer, enough for every token")
+        return Cell(state="yes", note=f"{EXPERTS}; the shared expert is kept")
+    return Cell(state="yes", note=EXPERTS)
 
 
 def _heads(spec: ArchSpec) -> Cell:

@@ -82,7 +82,7 @@ def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
             if spec.state is None:
                 width = head_dim(model.config) * heads_per_group(model.config)
                 columns[spec.output] = head_columns(groups, width)
-            if "ffn" in spec.axes:
+            if spec.experts is None and spec.ffn_columns:
                 columns[spec.ffn_columns] = torch.tensor(neurons)
             for path, kept in columns.items():
                 module = linear(layers[index], path)

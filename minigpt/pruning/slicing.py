@@ -156,7 +156,7 @@ def refuse_narrow_experts(model: Any, neurons: Ints) -> None:
         PlanError: some neurons are not kept.
     """
     if len(neurons) != shape_of(model).intermediate_size:
-        raise PlanError("The neurons inside of experts stay; remove experts instead (plan.experts).")
+        raise PlanError("Only method expert-width removes neurons inside of experts; choose it, or remove experts.")
 
 
 def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:

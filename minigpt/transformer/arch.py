@@ -262,11 +262,12 @@ def unit_costs(model_or_config: Any) -> UnitCosts:
     ffn_bias, rows = _flag(config, spec.ffn_bias), len(spec.ffn_rows)
     heads, norm = ratio + len(spec.key_value), hidden * (1 + spec.norm_bias)
     positions = 0 if spec.positions is None else int(config.max_position_embeddings) + spec.positions
-    per_neuron, per_layer, per_expert = hidden * (rows + 1) + rows * ffn_bias, hidden * ffn_bias, 0
+    per_neuron, per_layer = hidden * (rows + 1) + rows * ffn_bias, hidden * ffn_bias
+    per_expert = per_expert_neuron = 0
     if spec.experts is not None:
-        width, bias = ffn_width(config), spec.experts.bias
+        bias = spec.experts.bias
         shared = int(getattr(config, spec.experts.shared)) if spec.experts.shared else 0
-        per_expert = hidden * (3 * width + 1) + bias * (2 * width + hidden + 1)
+        per_expert, per_expert_neuron = hidden + bias * (hidden + 1), 3 * hidden + 2 * bias
         per_neuron, per_layer = 0, hidden * (3 * shared + 1) if shared else 0
     return UnitCosts(
         per_token=hidden * (1 if config.tie_word_embeddings else 2) + spec.head_bias,
@@ -280,6 +281,7 @@ def unit_costs(model_or_config: Any) -> UnitCosts:
         + per_layer,
         fixed=norm + positions * hidden,
         per_expert=per_expert,
+        per_expert_neuron=per_expert_neuron,
     )
 
 

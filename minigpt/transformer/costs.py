@@ -15,15 +15,17 @@ class UnitCosts:
     """Exact parameter counts of one unit of each kind; tied embeddings count once.
 
     Total = `fixed` + tokens x `per_token` + layers x (`per_layer_fixed` + neurons x `per_neuron` + groups x
-    `per_kv_group` + experts x `per_expert`), where neurons, groups and experts are those of one layer.
+    `per_kv_group` + experts x (`per_expert` + neurons x `per_expert_neuron`)), where neurons, groups and experts are
+    those of one layer.
 
     Attributes:
         per_token: parameters of one token of the vocabulary.
-        per_neuron: parameters of one FFN neuron of one layer; 0 where layers have experts, whose width stays.
+        per_neuron: parameters of one FFN neuron of one layer; 0 where layers have experts.
         per_kv_group: parameters of one KV group of one layer, with its query heads.
         per_layer_fixed: parameters of a layer that no width changes: norms and biases.
         fixed: parameters outside of layers and vocabulary: the final norm and learned positions.
-        per_expert: parameters of one expert of one layer, with its row of the router.
+        per_expert: parameters of one expert of one layer without its neurons: its row of the router, and a bias.
+        per_expert_neuron: parameters of one neuron of one expert of one layer.
     """
 
     per_token: int
@@ -32,11 +34,16 @@ class UnitCosts:
     per_layer_fixed: int
     fixed: int
     per_expert: int = 0
+    per_expert_neuron: int = 0
+
+    def experts(self, shape: Shape) -> int:
+        """Return the parameter count of all experts of one layer of this shape, with the router."""
+        return shape.experts * (self.per_expert + shape.intermediate_size * self.per_expert_neuron)
 
     def layer(self, shape: Shape) -> int:
         """Return the parameter count of one layer of this shape."""
         attention = self.per_layer_fixed + shape.kv_groups * self.per_kv_group
-        return attention + shape.intermediate_size * self.per_neuron + shape.experts * self.per_expert
+        return attention + shape.intermediate_size * self.per_neuron + self.experts(shape)
 
     def total(self, shape: Shape) -> int:
         """Return the parameter count of a model of this shape."""
@@ -47,7 +54,7 @@ class UnitCosts:
         parts = {
             "embedding": shape.vocab_size * self.per_token,
             "attention": shape.layers * shape.kv_groups * self.per_kv_group,
-            "ffn": shape.layers * (shape.intermediate_size * self.per_neuron + shape.experts * self.per_expert),
+            "ffn": shape.layers * (shape.intermediate_size * self.per_neuron + self.experts(shape)),
         }
         return {**parts, "other": self.total(shape) - sum(parts.values())}
 

@@ -160,7 +160,7 @@ _GPT_OSS = replace(
     name="gpt_oss",
     rotates=False,
     per_head=("self_attn.sinks",),
-    experts=ExpertSpec(router="mlp.router", bias=True, gives_routing=True),
+    experts=ExpertSpec(router="mlp.router", bias=True, gives_routing=True, alternating=True),
 )
 
 # Layers of these families carry a state; neurons of RWKV's channel mixing share the token before and stay.

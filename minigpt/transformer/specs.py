@@ -47,6 +47,8 @@ class ExpertSpec:
         bias: whether router and experts have biases.
         shared: config field with the width of an expert that every token goes to, behind a gate; it is always kept.
         gives_routing: whether the block gives its routing beside its output.
+        alternating: whether gate and up alternate in their matrix, and matrices are stored as [inputs, outputs];
+            otherwise all of gate stands before up, as [outputs, inputs].
     """
 
     block: str = "mlp"
@@ -58,6 +60,7 @@ class ExpertSpec:
     bias: bool = False
     shared: str = ""
     gives_routing: bool = False
+    alternating: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +168,10 @@ class ArchSpec:
     @property
     def axes(self) -> frozenset[str]:
         """Axes along which a model of the family can get smaller, of :data:`minigpt.types.AXES`."""
-        inner = "experts" if self.experts is not None else "ffn" if self.ffn_columns else ""
+        experts = "experts" if self.experts is not None else ""
+        neurons = "ffn" if self.ffn_columns else ""
         heads = "kv_groups" if self.state is None else ""
-        return frozenset({"vocab", "layers", inner, heads} - {""})
+        return frozenset({"vocab", "layers", experts, neurons, heads} - {""})
 
     @property
     def ffn_module(self) -> str:
