@@ -17,7 +17,7 @@ from minigpt.exporting.support import COLUMNS, advice, matrix, working_formats
 from minigpt.progress import SILENT
 from minigpt.transformer.arch import arch_of, legal_kv_groups, shape_of
 from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED
-from tests.support.archsuite import FAMILIES, model_of
+from tests.support.archsuite import FAMILIES, STATES, model_of
 from tests.support.tiny import tiny_config, tiny_tokenizer
 
 ROWS = {row.family: row for row in matrix()}
@@ -60,7 +60,7 @@ def test_the_sample_of_a_trace_continues_a_cache(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
 def test_onnx_is_what_the_exporter_does(family: str) -> None:
     """One layer of each family is traced, or refused in one sentence."""
     model = model_of(family, layers=1)
@@ -72,7 +72,7 @@ def test_onnx_is_what_the_exporter_does(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
 def test_genai_is_what_the_builder_does(family: str, tmp_path: Path) -> None:
     """One layer of each family is written, or refused in one sentence."""
     pytest.importorskip("onnxruntime_genai")
