@@ -23,7 +23,9 @@ EXPERTS = "as many in each layer, enough for every token; removed (reap) or merg
 # What can be done with a model, in the order of the columns.
 COLUMNS = ("ffn", "heads", "layers", "vocabulary", "experts", "repair", "heal", "onnx", "gguf", "onnx-genai")
 # Families that ONNX Runtime GenAI's builder writes.
-GENAI = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3"})
+GENAI = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3", "lfm2"}
+)
 # Families whose sliding windows GenAI's builder writes, too.
 GENAI_WINDOWS = frozenset({"mistral", "qwen2"})
 # Families whose layers all have sliding windows, or some by default, which the exporter of transformers cannot trace.
@@ -156,7 +158,9 @@ def _onnx(spec: ArchSpec) -> Cell:
     """Say whether a family can be written as a plain ONNX graph."""
     if spec.name in WINDOWED:
         return Cell(state="refused", note="transformers' exporter cannot trace sliding windows")
-    if spec.name in UNTRACED or spec.state is not None:
+    if spec.state is not None:
+        return Cell(state="refused", note="the graph holds keys and values only, and layers carry a state")
+    if spec.name in UNTRACED:
         return Cell(state="refused", note="transformers' exporter cannot trace the family")
     return Cell(state="yes")
 

@@ -121,7 +121,7 @@ def lifetimes(points: Any, share: Sequence[float]) -> list[float]:
 
 def clusters(points: Any, share: Sequence[float], count: int) -> Groups:
     """Join the nearest clusters until `count` are left; each is named by the expert that stands for it."""
-    groups = {expert: (expert,) for expert in range(len(points))}
+    groups: dict[int, Ints] = {expert: (expert,) for expert in range(len(points))}
     for stays, gone in _joins(points, share)[: len(points) - count]:
         groups[stays] = tuple(sorted((*groups[stays], *groups.pop(gone))))
     return dict(sorted(groups.items()))

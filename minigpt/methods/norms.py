@@ -62,8 +62,9 @@ def _norms_of_neurons(model: Any) -> WeightNorms:
     rows, down, down_abs = (torch.zeros(shape.layers, shape.intermediate_size) for _ in range(3))
     with torch.no_grad():
         for index, layer in enumerate(decoder_layers(model) if spec.ffn_columns else ()):
-            columns = layer.get_submodule(spec.ffn_columns).weight.float()
-            rows[index] = sum(layer.get_submodule(path).weight.float().pow(2).sum(1).cpu() for path in spec.ffn_rows)
+            columns = layer.get_parameter(f"{spec.ffn_columns}.weight").float()
+            for path in spec.ffn_rows:
+                rows[index] += layer.get_parameter(f"{path}.weight").float().pow(2).sum(1).cpu()
             down[index], down_abs[index] = columns.pow(2).sum(0).cpu(), columns.abs().sum(0).cpu()
     output, group, output_abs = (torch.zeros(shape.layers, shape.kv_groups) for _ in range(3))
     return WeightNorms(rows=rows, down=down, output=output, group=group, down_abs=down_abs, output_abs=output_abs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt.methods.formulas import ffn_activation, ffn_linear
 from minigpt.methods.scores import WeightNorms
-from minigpt.transformer.arch import UnitCosts
+from minigpt.transformer.costs import UnitCosts
 from minigpt.types import PrunePlan, Shape
 
 if TYPE_CHECKING:

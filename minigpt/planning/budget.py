@@ -16,7 +16,6 @@ from minigpt.planning.allocate import NEURON_STEP, VOCAB_STEP
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning import vocab
 from minigpt.transformer.arch import (
-    UnitCosts,
     arch_of,
     check_shape,
     legal_experts,
@@ -24,6 +23,7 @@ from minigpt.transformer.arch import (
     shape_of,
     unit_costs,
 )
+from minigpt.transformer.costs import UnitCosts
 from minigpt.transformer.specs import ArchSpec
 from minigpt.types import AXES, Shape
 

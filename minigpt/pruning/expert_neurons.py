@@ -109,7 +109,7 @@ def contributions(model: Any, layer: nn.Module, states: Tensor) -> Tensor:
     module, routing = layer.get_submodule(spec.experts), route(layer.get_submodule(spec.router), states)
     dim = parameters_by_neuron(module, spec)["down_proj"]
     down = module.get_parameter("down_proj").detach()
-    norms = down.float().norm(dim=3 - dim)
+    norms: Tensor = down.float().norm(dim=3 - dim)
     result = norms.clone()
     for expert in range(len(down)):
         rows, slots = (routing.indices == expert).nonzero(as_tuple=True)
@@ -124,7 +124,7 @@ def inner_outputs(module: nn.Module, spec: ExpertSpec, states: Tensor, expert: i
     dim = parameters_by_neuron(module, spec)["down_proj"]
     down = module.get_parameter("down_proj").detach()
     width, hidden = down.shape[dim], down.shape[3 - dim]
-    chosen = torch.full((len(states), 1), expert, device=states.device)
+    own = torch.full((len(states), 1), expert, device=states.device)
     parts, bias = [], {name: torch.zeros_like(value) for name, value in _biases(module).items()}
     for start in range(0, width, hidden):
         count = min(hidden, width - start)
@@ -135,8 +135,8 @@ def inner_outputs(module: nn.Module, spec: ExpertSpec, states: Tensor, expert: i
         else:
             identity[:, start + places, places] = 1
         changed = {"down_proj": identity, **bias}
-        ones = torch.ones_like(chosen, dtype=states.dtype)
-        outputs = torch.func.functional_call(module, changed, (states, chosen, ones))
+        ones = torch.ones_like(own, dtype=states.dtype)
+        outputs = torch.func.functional_call(module, changed, (states, own, ones))
         parts.append(outputs[:, :count].float())
     return torch.cat(parts, 1)
 

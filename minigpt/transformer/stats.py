@@ -147,9 +147,12 @@ class _Sums:
 
 def _ffn_hooks(spec: ArchSpec, layer: nn.Module, sums: _Sums, index: int) -> list[Any]:
     """Register the hooks of a layer's FFN; where its activation is no module, SiLU of the gate is added up."""
-    places = [("gate_abs", spec.ffn_rows[0], None), ("up_abs", spec.ffn_rows[-1], None)]
     activation = None if spec.ffn_activation else torch.nn.functional.silu
-    places.append(("act_abs", spec.ffn_activation or spec.ffn_rows[0], activation))
+    places: tuple[tuple[str, str, Callable[[Tensor], Tensor] | None], ...] = (
+        ("gate_abs", spec.ffn_rows[0], None),
+        ("up_abs", spec.ffn_rows[-1], None),
+        ("act_abs", spec.ffn_activation or spec.ffn_rows[0], activation),
+    )
     hooks = [
         layer.get_submodule(path).register_forward_hook(_projection_hook(sums, name, index, function))
         for name, path, function in places

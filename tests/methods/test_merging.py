@@ -79,8 +79,8 @@ def test_neurons_give_what_the_formula_says(family: str) -> None:
     down = stack_of(model).down_proj
     columns = down.norm(dim=2) if family == "gpt_oss" else down.norm(dim=1)
     squares, counts = torch.zeros(4, 64), torch.zeros(4)
-    for token, (chosen, factors) in enumerate(zip(indices.tolist(), weights, strict=True)):
-        for expert, factor in zip(chosen, factors, strict=True):
+    for token, (best, factors) in enumerate(zip(indices.tolist(), weights, strict=True)):
+        for expert, factor in zip(best, factors, strict=True):
             squares[expert] += (factor * inner_by_hand(model, states[token], expert)).square()
             counts[expert] += 1
     wanted = torch.where(counts[:, None] > 0, (squares / counts[:, None].clamp_min(1)).sqrt() * columns, columns)
