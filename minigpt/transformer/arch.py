@@ -89,7 +89,7 @@ def ffn_width(config: Any) -> int:
 def fixed_layers(model_or_config: Any) -> Ints:
     """List the layers that are never removed: in families with a state, those with attention, or with own norms."""
     config = _config(model_or_config)
-    state = arch_of(config).state
+    state = arch_of(config).state if has_state(config) else None
     if state is None:
         return ()
     first = (0,) if state.first else ()
