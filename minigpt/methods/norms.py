@@ -28,6 +28,8 @@ def layer_norms(model: Any, layer: Any) -> dict[str, Tensor]:
     import torch
 
     spec, shape = arch_of(model), shape_of(model)
+    if spec.state is not None:
+        return _norms_of_neurons(model, layer)
     head, ratio = head_dim(model.config), heads_per_group(model.config)
 
     def squares(path: str, dim: int) -> Tensor:
@@ -61,3 +63,21 @@ def stacked(rows: Sequence[Mapping[str, Tensor]]) -> WeightNorms:
     import torch
 
     return WeightNorms(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def _norms_of_neurons(model: Any, layer: Any) -> dict[str, Tensor]:
+    """Compute the norms of neurons alone, in families whose layers carry a state; nothing else of a layer is cut."""
+    import torch
+
+    spec, shape = arch_of(model), shape_of(model)
+    rows, down, down_abs = (torch.zeros(shape.intermediate_size) for _ in range(3))
+    if spec.ffn_columns:
+        with torch.no_grad():
+            columns = layer.get_parameter(f"{spec.ffn_columns}.weight").float()
+            for path in spec.ffn_rows:
+                rows += layer.get_parameter(f"{path}.weight").float().pow(2).sum(1).cpu()
+            down, down_abs = columns.pow(2).sum(0).cpu(), columns.abs().sum(0).cpu()
+    output, group, output_abs = (torch.zeros(shape.kv_groups) for _ in range(3))
+    return {
+        "rows": rows, "down": down, "output": output, "group": group, "down_abs": down_abs, "output_abs": output_abs
+    }  # fmt: skip

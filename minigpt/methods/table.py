@@ -269,6 +269,30 @@ _ROWS = (
         loads=f"{STOCK}: fewer experts, as many in each layer",
         streams=True,
     ),
+    Method(
+        name="m-smoe",
+        rank="minigpt.methods.merging:by_router",
+        transform="minigpt.methods.merging:merged_by_router",
+        prunes=EXPERTS,
+        paper="Li et al. 2023, M-SMoE (arXiv 2310.01334)",
+        loads=f"{STOCK}: fewer experts, each an average",
+    ),
+    Method(
+        name="hc-smoe",
+        rank="minigpt.methods.merging:by_outputs",
+        transform="minigpt.methods.merging:merged_by_outputs",
+        prunes=EXPERTS,
+        paper="Chen et al. 2024, HC-SMoE (arXiv 2410.08589)",
+        loads=f"{STOCK}: fewer experts, each an average",
+    ),
+    Method(
+        name="expert-width",
+        rank="minigpt.methods.expert_width:rank",
+        transform="minigpt.methods.expert_width:narrowed",
+        prunes=("ffn",),
+        paper="neurons inside of experts, ranked as those of dense layers",
+        loads=f"{STOCK}: narrower experts, neurons chosen per expert",
+    ),
 )
 
 METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}

@@ -32,7 +32,7 @@ from minigpt.streaming.parent import StreamedParent
 from minigpt.streaming.probes import measure_curves as streamed_curves
 from minigpt.transformer import stats
 from minigpt.transformer.arch import arch_of
-from minigpt.transformer.batches import Batch
+from minigpt.transformer.batches import Batch, apart
 from minigpt.transformer.calibration import token_counts
 from minigpt.types import PrunePlan
 
@@ -171,7 +171,7 @@ def material_for(
     """
     settings, options = run.settings.plan, run.options
     opened = opened or Opened(model)
-    batches = calibration(text, tokenizer, settings.tokens)
+    batches = list(apart(model, calibration(text, tokenizer, settings.tokens)))
     general_statistics = None
     if settings.contrast and text.general:
         general_batches = general_calibration(text, tokenizer, settings.tokens)

@@ -10,6 +10,7 @@ import torch
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning.fitting import Fit, RepairReport, Target
 from minigpt.pruning.slicing import keep_layers, keeps_everything, plan_shape, refuse_merges, update_config
+from minigpt.transformer.arch import refuse_state
 from minigpt.transformer.batches import Batch, take_tokens
 from minigpt.transformer.fused import separate_projections
 from minigpt.types import PrunePlan
@@ -58,6 +59,7 @@ def prune_with_repair(
     """
     shape = plan_shape(model, plan)
     refuse_merges(plan, "repaired")
+    refuse_state(model, "The repair")
     fit = Fit(model, plan, ridge=ridge, sequential=sequential, target=target)
     if not keeps_everything(model, plan):
         with separate_projections(model), torch.no_grad():

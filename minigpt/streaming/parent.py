@@ -16,7 +16,7 @@ from minigpt.errors import UnsupportedModel
 from minigpt.machine import trim_heap
 from minigpt.progress import SILENT, Reporter
 from minigpt.streaming.weights import StoredWeights
-from minigpt.transformer.arch import arch_of, decoder_layers
+from minigpt.transformer.arch import arch_of, decoder_layers, refuse_state
 
 # Names that files of a family have for what transformers 5 calls otherwise; it writes these names, too.
 OLDER_NAMES = {"gpt_neox": {"lm_head.weight": "embed_out.weight"}}
@@ -147,13 +147,13 @@ def _skeleton(folder: Path, dtype: torch.dtype) -> Any:
     """Make the model in stock classes, in evaluation mode, without a number in it.
 
     Raises:
-        UnsupportedModel: the family is not in the architecture table.
+        UnsupportedModel: the family is not in the architecture table, or its layers carry a state.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     classes: Any = AutoModelForCausalLM
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    arch_of(config)
+    refuse_state(config, "Streaming")
     with quiet_transformers(), torch.device("meta"):
         model: Any = classes.from_config(config, dtype=dtype)
     model.config.name_or_path = str(folder)

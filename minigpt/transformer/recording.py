@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from minigpt.transformer.arch import arch_of
 from minigpt.transformer.experts import expert_hook
+from minigpt.transformer.families import ArchSpec
 
 
 class Sums:
@@ -76,11 +77,29 @@ class Sums:
         self.angular = total if self.angular is None else self.angular + total
 
 
-def _projection_hook(sums: Sums, name: str, layer: int) -> Callable[..., None]:
-    """Return a forward hook that adds up the absolute outputs of a module."""
+def _ffn_hooks(spec: ArchSpec, layer: nn.Module, sums: Sums, index: int) -> list[Any]:
+    """Register the hooks of a layer's FFN; where its activation is no module, SiLU of the gate is added up."""
+    activation = None if spec.ffn_activation else torch.nn.functional.silu
+    places: tuple[tuple[str, str, Callable[[Tensor], Tensor] | None], ...] = (
+        ("gate_abs", spec.ffn_rows[0], None),
+        ("up_abs", spec.ffn_rows[-1], None),
+        ("act_abs", spec.ffn_activation or spec.ffn_rows[0], activation),
+    )
+    hooks = [
+        layer.get_submodule(path).register_forward_hook(_projection_hook(sums, name, index, function))
+        for name, path, function in places
+    ]
+    return [*hooks, layer.get_submodule(spec.ffn_columns).register_forward_pre_hook(_down_hook(sums, index))]
+
+
+def _projection_hook(
+    sums: Sums, name: str, layer: int, function: Callable[[Tensor], Tensor] | None = None
+) -> Callable[..., None]:
+    """Return a forward hook that adds up the absolute outputs of a module, or of a function of them."""
 
     def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
-        sums.add(name, layer, sums.pick(output).abs().sum(0))
+        values = sums.pick(output)
+        sums.add(name, layer, (values if function is None else function(values)).abs().sum(0))
 
     return hook
 
@@ -138,18 +157,14 @@ def recording(model: Any, layers: Mapping[int, nn.Module], sums: Sums) -> Iterat
         sums: receives what they do.
     """
     spec = arch_of(model)
-    outputs = {"gate_abs": spec.ffn_rows[0], "up_abs": spec.ffn_rows[-1], "act_abs": spec.ffn_activation}
     with ExitStack() as stack:
         for index, layer in layers.items():
             if spec.experts is not None:
                 handles = [expert_hook(model, layer, sums.pick, partial(_add_to, sums, index))]
             else:
-                handles = [
-                    layer.get_submodule(path).register_forward_hook(_projection_hook(sums, name, index))
-                    for name, path in outputs.items()
-                ]
-                handles.append(layer.get_submodule(spec.ffn_columns).register_forward_pre_hook(_down_hook(sums, index)))
-            handles.append(layer.get_submodule(spec.output).register_forward_pre_hook(_output_hook(sums, index)))
+                handles = _ffn_hooks(spec, layer, sums, index) if spec.ffn_columns else []
+            if spec.state is None:
+                handles.append(layer.get_submodule(spec.output).register_forward_pre_hook(_output_hook(sums, index)))
             handles.append(layer.register_forward_hook(_layer_hook(sums, index), with_kwargs=True))
             for handle in handles:
                 stack.callback(handle.remove)

@@ -19,7 +19,7 @@ from minigpt.errors import CorpusError, MiniGPTError
 from minigpt.files import atomic_path
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import decoder_layers, shape_of
-from minigpt.transformer.batches import Batch, block_mask, run_decoder, take_tokens, to_batches
+from minigpt.transformer.batches import Batch, apart, block_mask, run_decoder, take_tokens, to_batches
 from minigpt.transformer.fused import separate_projections
 from minigpt.transformer.recording import Sums, recording
 from minigpt.types import Shape
@@ -106,7 +106,7 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
     model.eval()
     try:
         with separate_projections(model), torch.inference_mode(), recording(model, dict(enumerate(layers)), sums):
-            for batch in reporter.track(batches, title="Activation statistics"):
+            for batch in apart(model, reporter.track(batches, title="Activation statistics")):
                 if batch.tokens:
                     sums.start(batch.segment_ids.to(model.device))
                     run_decoder(model, batch)
@@ -125,10 +125,13 @@ def means_of(sums: Sums, shape: Shape) -> ActivationStats:
     if sums.angular is None:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
     ffn, groups = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean"), shape.kv_groups
-    names = (*(() if shape.experts else ffn), "column_abs", "column_sq", "column_mean", "layer_cos")
-    means = {name: sums.stacked(name).clone() for name in names}
+    columns = ("column_abs", "column_sq", "column_mean")
+    measured = [name for name in (*ffn, *columns, "layer_cos") if (name, 0) in sums.values]
+    means = {name: sums.stacked(name).clone() for name in measured}
+    means = {name: torch.zeros(shape.layers, shape.intermediate_size) for name in ffn} | means
+    means = {name: torch.zeros(shape.layers, groups) for name in columns} | means
     if shape.experts:
-        means |= {name: torch.zeros(shape.layers, shape.intermediate_size) for name in ffn} | _expert_means(sums)
+        means |= _expert_means(sums)
     column_abs = means.pop("column_abs")
     by_group = {
         "head_abs": column_abs.view(sums.layers, groups, -1).mean(-1),
