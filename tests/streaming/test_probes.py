@@ -14,6 +14,7 @@ from minigpt.methods.material import Material, gather
 from minigpt.methods.ranking import rank
 from minigpt.methods.table import method_named
 from minigpt.planning import probes as planning_probes
+from minigpt.planning.budget import allowed_axes
 from minigpt.planning.planner import measure_curves
 from minigpt.pruning.settings import RepairSettings
 from minigpt.streaming import probes as streamed_probes
@@ -32,7 +33,7 @@ def curves(folder: Path, name: str, documents: list[Document], *, layers: int = 
     """Measure the curves of a method in memory and streamed."""
     tokenizer, method, model = assets.load_tokenizer(folder), method_named(name), whole(folder)
     settings = {
-        "axes": method.axes & arch_of(model).axes,
+        "axes": allowed_axes(method, None, arch_of(model)),
         "repair": repair_of(method, RepairSettings()),
         "probe_tokens": 1000,
         "window": 16,
