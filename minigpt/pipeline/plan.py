@@ -26,7 +26,7 @@ from minigpt.planning.budget import allowed_axes
 from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.probes import PROBED
 from minigpt.pruning.repair import RepairReport
-from minigpt.transformer import stats
+from minigpt.transformer import stats, together
 from minigpt.transformer.arch import arch_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.calibration import token_counts
@@ -184,7 +184,7 @@ def _statistics(
     """Measure the activation statistics of a model on a text, once for all methods and sizes."""
 
     def make(folder: Path) -> None:
-        stats.save(stats.collect(model, batches, reporter=run.reporter), folder / STATISTICS)
+        stats.save(together.collect(model, batches, reporter=run.reporter), folder / STATISTICS)
 
     key = fingerprint(STATISTICS_VERSION, source_key, text_key, run.settings.plan.tokens, run.settings.heal.window)
     folder, _ = run.common.stage(name, key, make)

@@ -1,7 +1,8 @@
 """Activation statistics of neurons, KV groups and layers, collected in one pass over calibration text.
 
 Forward hooks add up sums in fp32 on the model's device and hold at most one batch of activations. Padding is excluded,
-and documents of a window do not see each other.
+and documents of a window do not see each other. The sums of a batch are added up by themselves and then added to the
+total, batch by batch, so it does not matter which process of several ran a batch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import islice
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt.distributed.group import Group
 from minigpt.errors import CorpusError, MiniGPTError
 from minigpt.files import atomic_path
 from minigpt.progress import SILENT, Reporter
@@ -92,7 +95,7 @@ class ActivationStats:
 
 
 class _Sums:
-    """Running sums of one pass, and the rows of the current batch that are text.
+    """Sums over one batch, the rows of it that are text, and the sums over all batches so far.
 
     Args:
         layers: number of decoder layers.
@@ -104,8 +107,9 @@ class _Sums:
         self.rows: Tensor | None = None
         self.last = torch.empty(0, dtype=torch.long)
         self.states: list[Tensor] = []
-        self.angular: Tensor | None = None
-        self.tokens = self.segments = 0
+        self.total: Tensor | None = None
+        self.exact: Tensor | None = None
+        self.counts = (0, 0)
 
     def start(self, segment_ids: Tensor) -> None:
         """Start a batch: note which positions are text and which end a piece of a document."""
@@ -113,9 +117,8 @@ class _Sums:
         following = torch.nn.functional.pad(segment_ids[:, 1:], (0, 1))
         self.rows = None if bool(text.all()) else text.flatten().nonzero().squeeze(1)
         self.last = (text & (segment_ids != following)).flatten().nonzero().squeeze(1)
-        self.tokens += int(text.sum())
-        self.segments += len(self.last)
-        self.states = []
+        self.counts = (int(text.sum()), len(self.last))
+        self.states, self.values = [], {}
 
     def pick(self, states: Tensor) -> Tensor:
         """Return the text rows [n, features] of an activation [batch, length, features], in fp32."""
@@ -127,21 +130,43 @@ class _Sums:
         key = (name, layer)
         self.values[key] = self.values[key] + value if key in self.values else value
 
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """Finish a batch: return all of its sums in fp32, and its angular distances and counts in fp64.
+
+        The distances are those between the states at the ends of pieces. Their arithmetic is in fp64 where the device
+        has it, because near a cosine of 1 the arc cosine turns a rounding error of 1e-7 into an angle of 3e-4.
+        """
+        precise = torch.float32 if self.last.device.type == "mps" else torch.float64
+        states = torch.nn.functional.normalize(torch.stack(self.states).to(precise), dim=-1)
+        cosine = torch.einsum("lsh,msh->slm", states, states).clamp(-1, 1)
+        angular = (torch.arccos(cosine) / pi).sum(0)
+        counts = torch.tensor(self.counts, dtype=precise, device=angular.device)
+        return torch.cat([value.flatten() for value in self.values.values()]), torch.cat([angular.flatten(), counts])
+
+    def add_batch(self, sums: Tensor, exact: Tensor) -> None:
+        """Add what :meth:`finish` returned for a batch to the sums over all batches."""
+        self.total = sums if self.total is None else self.total + sums
+        self.exact = exact if self.exact is None else self.exact + exact
+
+    def close(self) -> Tensor:
+        """Put the sums over all batches in place of those of the last one, and return the angular distances.
+
+        Raises:
+            CorpusError: there was no batch.
+        """
+        if self.total is None or self.exact is None:
+            raise CorpusError("The calibration batches hold no text; give the domain more documents.")
+        sizes = [value.numel() for value in self.values.values()]
+        parts = torch.split(self.total, sizes)
+        shapes = [value.shape for value in self.values.values()]
+        self.values = {key: part.view(shape) for key, part, shape in zip(self.values, parts, shapes, strict=True)}
+        tokens, segments = self.exact[-2:].tolist()
+        self.counts = (int(tokens), int(segments))
+        return self.exact[:-2].view(self.layers + 1, self.layers + 1)
+
     def stacked(self, name: str) -> Tensor:
         """Return the means over tokens of a sum, one row a layer, on the CPU."""
-        return torch.stack([self.values[name, layer] for layer in range(self.layers)]).cpu() / self.tokens
-
-    def finish(self) -> None:
-        """Finish a batch: add up the angular distances between the states at the ends of pieces.
-
-        The arithmetic is in fp64 where the device has it, because near a cosine of 1 the arc cosine turns a rounding
-        error of 1e-7 into an angle of 3e-4.
-        """
-        exact = torch.float32 if self.last.device.type == "mps" else torch.float64
-        states = torch.nn.functional.normalize(torch.stack(self.states).to(exact), dim=-1)
-        cosine = torch.einsum("lsh,msh->slm", states, states).clamp(-1, 1)
-        total = (torch.arccos(cosine) / pi).sum(0)
-        self.angular = total if self.angular is None else self.angular + total
+        return torch.stack([self.values[name, layer] for layer in range(self.layers)]).cpu() / self.counts[0]
 
 
 def _projection_hook(sums: _Sums, name: str, layer: int) -> Callable[..., None]:
@@ -218,12 +243,15 @@ def _recording(model: Any, sums: _Sums) -> Iterator[None]:
         yield
 
 
-def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT) -> ActivationStats:
+def collect(
+    model: Any, batches: Iterable[Batch], *, group: Group | None = None, reporter: Reporter = SILENT
+) -> ActivationStats:
     """Run the model once over calibration batches and return the statistics of its units.
 
     Args:
         model: a causal language model; it runs in evaluation mode and gets its mode back afterwards.
         batches: packed windows of the calibration text.
+        group: processes that share the batches; each has the same model and batches, and gets the same result.
         reporter: receives the progress.
 
     Raises:
@@ -233,18 +261,41 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
     sums = _Sums(len(decoder_layers(model)))
     training = model.training
     model.eval()
+
+    def measure(batch: Batch) -> tuple[Tensor, Tensor]:
+        sums.start(batch.segment_ids.to(model.device))
+        run_decoder(model, batch)
+        return sums.finish()
+
     try:
         with separate_projections(model), torch.inference_mode(), _recording(model, sums):
-            for batch in reporter.track(batches, title="Activation statistics"):
-                if batch.tokens:
-                    sums.start(batch.segment_ids.to(model.device))
-                    run_decoder(model, batch)
-                    sums.finish()
+            tracked = reporter.track(batches, title="Activation statistics")
+            for of_batch in in_turns(measure, (batch for batch in tracked if batch.tokens), group):
+                sums.add_batch(*of_batch)
     finally:
         model.train(training)
-    if sums.angular is None:
-        raise CorpusError("The calibration batches hold no text; give the domain more documents.")
-    return _means(sums, sums.angular, shape_of(model))
+    return _means(sums, sums.close(), shape_of(model))
+
+
+def in_turns(
+    measure: Callable[[Batch], tuple[Tensor, Tensor]], batches: Iterable[Batch], group: Group | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what is measured on each batch, in order; with a group each process runs every so many-th batch.
+
+    Args:
+        measure: returns two tensors of shapes that do not depend on the batch.
+        batches: the same in each process.
+        group: the processes, or None for one alone.
+    """
+    if group is None:
+        yield from map(measure, batches)
+        return
+    left = iter(batches)
+    while together := list(islice(left, group.world)):
+        # A process without a batch of its own in the last round runs one that is not counted.
+        results = measure(together[min(group.rank, len(together) - 1)])
+        rows = [group.rows(result) for result in results]
+        yield from ((rows[0][turn], rows[1][turn]) for turn in range(len(together)))
 
 
 def _means(sums: _Sums, angular: Tensor, shape: Shape) -> ActivationStats:
@@ -259,9 +310,10 @@ def _means(sums: _Sums, angular: Tensor, shape: Shape) -> ActivationStats:
         "head_abs": column_abs.view(sums.layers, groups, -1).mean(-1),
         "head_sq": means["column_sq"].view(sums.layers, groups, -1).mean(-1),
     }
-    distances = (angular / sums.segments).float().cpu()
+    tokens, segments = sums.counts
+    distances = (angular / segments).float().cpu()
     distances.fill_diagonal_(0)
-    return ActivationStats(tokens=sums.tokens, segments=sums.segments, angular=distances, **means, **by_group)
+    return ActivationStats(tokens=tokens, segments=segments, angular=distances, **means, **by_group)
 
 
 def _expert_means(sums: _Sums) -> dict[str, Tensor]:
