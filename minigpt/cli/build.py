@@ -10,6 +10,7 @@ import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
 from minigpt.cli.params import Amount, Fraction, Names, at_most_one, overrides
+from minigpt.cli.processes import together
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -123,7 +124,10 @@ def build(session: Session, **options: Any) -> None:
         raise click.UsageError(f"--plan-only and {other} exclude each other.")
     check_names(options["domains"], options["method"])
     given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
-    run(session, options_of(recipe, given), plan_only=plan_only, log=log)
+    build_options = options_of(recipe, given)
+    with together(build_options.device) as leads:
+        if leads:
+            run(session, build_options, plan_only=plan_only, log=log)
 
 
 def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:
