@@ -71,3 +71,8 @@ def without_group() -> dict[str, str]:
     """Return the environment without what `torchrun` sets, for processes that work alone."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE")
     return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def visible_devices() -> list[str]:
+    """Return the CUDA devices that `CUDA_VISIBLE_DEVICES` names; an empty list if it is not set."""
+    return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
