@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minigpt.distributed import current
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import has_fixed_work, head_dim, shape_of
 
@@ -290,7 +291,10 @@ def _captured(step: Callable[[int], None], buffers: _Buffers) -> Callable[[int],
     for read in reads:
         buffers.place.zero_()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=next(iter(graphs.values())).pool() if graphs else None):
+        pool = next(iter(graphs.values())).pool() if graphs else None
+        # NCCL has a thread of its own where several processes work.
+        mode = "global" if current() is None else "thread_local"
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):
             step(read)
         graphs[read] = graph
     return lambda read: graphs[read].replay()
