@@ -21,6 +21,7 @@ from minigpt.distributed.group import Group
 from minigpt.errors import MiniGPTError, first_line
 from minigpt.files import atomic_path
 from minigpt.healing.average import Average
+from minigpt.healing.exchange import Exchange
 from minigpt.integrity import aside_note, read_kept, set_aside, write_kept
 from minigpt.progress import SILENT, Reporter
 
@@ -68,26 +69,33 @@ class State:
         optimizer: holds the moments of the parameters.
         average: moving average of the parameters.
         best: values of the parameters at the best step so far, in the same order.
-        indices: numbers of the parameters among all that are trained; only read where `total` is given.
-        total: number of all parameters that are trained (0: the process has all of them).
+        exchange: knows which part of all parameters these are (None: all of them).
     """
 
     parameters: Sequence[nn.Parameter]
     optimizer: torch.optim.Optimizer
     average: Average
     best: Sequence[Tensor]
-    indices: Sequence[int] = ()
-    total: int = 0
+    exchange: Exchange | None = None
 
     @property
     def numbers(self) -> Sequence[int]:
         """Numbers of the parameters."""
-        return self.indices if self.total else range(len(self.parameters))
+        return range(len(self.parameters)) if self.exchange is None else self.exchange.indices
 
     @property
-    def count(self) -> int:
-        """Number of the run's parameters, those of other processes included."""
-        return self.total or len(self.parameters)
+    def shapes(self) -> list[torch.Size]:
+        """Shapes of all of the run's parameters, those of other processes included."""
+        every = self.parameters if self.exchange is None else self.exchange.parameters
+        return [parameter.shape for parameter in every]
+
+    def whole(self, index: int, tensor: Tensor) -> Tensor:
+        """Return the whole tensor of which the process may have a part."""
+        return tensor if self.exchange is None else self.exchange.whole(index, tensor)
+
+    def part(self, index: int, tensor: Tensor) -> Tensor:
+        """Return what the process has of a whole tensor."""
+        return tensor if self.exchange is None else self.exchange.rows(index, tensor)
 
 
 def weights_digest(model: Any) -> str:
@@ -133,7 +141,9 @@ def _tensors_of(state: State) -> dict[str, Tensor]:
         named |= {name: moments[name] for name in _MOMENTS if name in moments}
         if state.average.values:
             named["average"] = state.average.values[place]
-        tensors |= {f"{index}.{name}": item.detach().cpu().contiguous() for name, item in named.items()}
+        tensors |= {
+            f"{index}.{name}": state.whole(index, item.detach()).cpu().contiguous() for name, item in named.items()
+        }
     return tensors
 
 
@@ -228,25 +238,26 @@ def _check(stored: Mapping[str, Tensor], state: State) -> None:
         ValueError: one has another shape.
     """
     kinds = ("value", "best", *(["average"] if state.average.values else []))
-    if missing := {f"{index}.{kind}" for index in range(state.count) for kind in kinds} - stored.keys():
+    if missing := {f"{index}.{kind}" for index in range(len(state.shapes)) for kind in kinds} - stored.keys():
         raise KeyError(min(missing))
-    for index, parameter in zip(state.numbers, state.parameters, strict=True):
-        if any(stored[f"{index}.{kind}"].shape != parameter.shape for kind in kinds):
+    for index, shape in enumerate(state.shapes):
+        if any(stored[f"{index}.{kind}"].shape != shape for kind in kinds):
             raise ValueError(f"parameter {index} has another shape")
 
 
 def _restore(stored: Mapping[str, Tensor], state: State) -> None:
     """Copy the stored tensors into `state`."""
     for place, (index, parameter) in enumerate(zip(state.numbers, state.parameters, strict=True)):
-        parameter.data.copy_(stored[f"{index}.value"])
-        state.best[place].copy_(stored[f"{index}.best"])
+        parameter.data.copy_(state.part(index, stored[f"{index}.value"]))
+        state.best[place].copy_(state.part(index, stored[f"{index}.best"]))
         if state.average.values:
-            state.average.values[place].copy_(stored[f"{index}.average"])
+            state.average.values[place].copy_(state.part(index, stored[f"{index}.average"]))
         for name in _MOMENTS:
             if f"{index}.{name}" in stored:
                 # AdamW keeps its step counter on the CPU, except for fused steps on a GPU.
                 device = parameter.device if name != "step" or parameter.is_cuda else torch.device("cpu")
-                state.optimizer.state[parameter][name] = stored[f"{index}.{name}"].to(device)
+                moment = state.part(index, stored[f"{index}.{name}"])
+                state.optimizer.state[parameter][name] = moment.to(device, copy=True)
 
 
 def _progress_of(fields: dict[str, Any]) -> Progress:

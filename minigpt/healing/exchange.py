@@ -91,6 +91,11 @@ class Exchange:
     Args:
         parameters: all trained parameters, the same in each process.
         group: the processes; None for one that works alone, which owns everything and exchanges nothing.
+
+    Attributes:
+        indices: numbers of the parameters that this process owns.
+        own: what the optimizer moves.
+        filled: what the backward pass gives gradients.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], group: Group | None = None) -> None:
@@ -99,6 +104,8 @@ class Exchange:
         self._owners = owners_of([parameter.numel() for parameter in parameters], self.world)
         self.indices = [index for index, owner in enumerate(self._owners) if owner == self.rank]
         self.own = [self.parameters[index] for index in self.indices]
+        self.filled: Sequence[nn.Parameter] = self.parameters
+        self._device = self.parameters[0].device
         self._flats: dict[torch.dtype, _Flat] = {}
 
     def parts(self, batch: PaddedBatch, tokens: int = 0, windows: int = 0) -> Iterator[tuple[PaddedBatch, float]]:
@@ -118,6 +125,23 @@ class Exchange:
         for part in fitting(rows, lengths, *limits):
             predicted = sum(lengths[row] - 1 for row in part)
             yield rows_of(batch, part), predicted / (sum(lengths) - len(lengths))
+
+    @property
+    def read(self) -> list[Tensor]:
+        """Weights that the forward pass reads."""
+        return list(self.parameters)
+
+    def scale(self, share: float) -> float:
+        """Return the factor of a part's gradient in the backward pass, where `share` counts afterwards."""
+        return 1.0
+
+    def whole(self, index: int, rows: Tensor) -> Tensor:
+        """Return the whole tensor of which this process has a part; parameters with one owner are whole."""
+        return rows
+
+    def rows(self, index: int, whole: Tensor) -> Tensor:
+        """Return this process's part of a whole tensor."""
+        return whole
 
     def clear(self, dtype: torch.dtype) -> None:
         """Begin a step without gradients of this precision."""
@@ -152,7 +176,7 @@ class Exchange:
             nn.utils.clip_grad_norm_(self.parameters, largest)
             return
         gradients = [parameter.grad for parameter in self.own if parameter.grad is not None]
-        device = self.parameters[0].device
+        device = self._device
         squares = torch.zeros((), device=device)
         if gradients:
             squares += torch.stack(torch._foreach_norm(gradients)).square().sum()
@@ -186,7 +210,7 @@ class Exchange:
             starts.append(loads[owner])
             loads[owner] += parameter.numel()
         length = max(loads)
-        whole = torch.zeros(self.world * length, dtype=dtype, device=self.parameters[0].device)
+        whole = torch.zeros(self.world * length, dtype=dtype, device=self._device)
         placed = zip(self.parameters, self._owners, starts, strict=True)
         views = [
             whole[owner * length + start :][: parameter.numel()].view(parameter.shape)

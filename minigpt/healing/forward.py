@@ -58,13 +58,16 @@ def bits_per_byte(
     model.eval()
     device = next(model.parameters()).device
     batches = list(_batches(text, tokens, device))
-    first, step = (0, 1) if group is None else (group.rank, group.world)
+    rank, world = (0, 1) if group is None else (group.rank, group.world)
     nats = torch.zeros(len(batches), dtype=torch.float64, device=device)
-    for turn in range(first, len(batches), step):
-        batch = batches[turn]
+    for start in range(0, len(batches), world):
+        # Processes that divide a model compute in step, so one without a batch of its own repeats the last one.
+        batch = batches[min(start + rank, len(batches) - 1)]
         with autocast(device, precision):
             logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
-        nats[turn] = functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
+        loss = functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
+        if start + rank < len(batches):
+            nats[start + rank] = loss
     # Each place is filled by one process and zero in all others, so the sum is exact.
     by_batch = (nats if group is None else group.add_up(nats)).tolist()
     return sum(by_batch) / math.log(2) / text.bytes

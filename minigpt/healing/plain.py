@@ -35,15 +35,15 @@ def exchanged_gradients(
     dtype = exchange.parameters[0].dtype
     exchange.clear(dtype)
     for part, share in exchange.parts(batch):
-        for parameter in exchange.parameters:
+        for parameter in exchange.filled:
             parameter.grad = None
-        add_gradients(model, teacher, part, recipe)
-        exchange.add([parameter.grad for parameter in exchange.parameters], share, dtype)
+        add_gradients(model, teacher, part, recipe, exchange.scale(share))
+        exchange.add([parameter.grad for parameter in exchange.filled], share, dtype)
     exchange.reduce(dtype)
 
 
-def add_gradients(model: Any, teacher: Teacher | None, batch: PaddedBatch, recipe: Recipe) -> None:
-    """Add the gradients of the loss over a batch to the parameters' `.grad`; the arguments are those above."""
+def add_gradients(model: Any, teacher: Teacher | None, batch: PaddedBatch, recipe: Recipe, scale: float = 1.0) -> None:
+    """Add the gradients of the loss over a batch, times `scale`, to the parameters' `.grad`; see above."""
     device = next(model.parameters()).device
     ids, places = batch.ids.to(device), batch.places.to(device)
     with autocast(device, recipe.precision):
@@ -52,6 +52,7 @@ def add_gradients(model: Any, teacher: Teacher | None, batch: PaddedBatch, recip
         teacher_logits = teacher.logits(ids, places) if teacher is not None else None
     labels = batch.labels.to(device)
     gradient = healing_gradient(logits, labels, teacher_logits, recipe.distill, recipe.temperature)
+    gradient = gradient if scale == 1 else gradient.mul_(scale)
     penalty = penalty_of(model)
     if penalty.requires_grad:
         torch.autograd.backward((logits, penalty), (gradient, torch.ones_like(penalty)))

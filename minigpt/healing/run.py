@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from minigpt.healing.masks import Freeze, Mask
 from minigpt.healing.muon import optimizer_for
 from minigpt.healing.plain import exchanged_gradients
 from minigpt.healing.recipe import Recipe, schedule
+from minigpt.healing.sharded import ShardedExchange
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
 from minigpt.results import Training
@@ -56,6 +58,7 @@ class Run:
         stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
         mask: weights that the run may change (None: all).
         group: processes that train the model together, each with the same arguments (None: this one alone).
+        sharded: divide the weights among the processes of the group (:mod:`minigpt.healing.sharded`).
     """
 
     def __init__(
@@ -70,15 +73,20 @@ class Run:
         stops_on_harm: bool = False,
         mask: Mask | None = None,
         group: Group | None = None,
+        sharded: bool = False,
     ) -> None:
         check_window(model, recipe.window)
         self.stops_on_harm, self.overshot = stops_on_harm, False
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.bound, self.best_excess = bound, math.inf
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
-        self.device = self.parameters[0].device
         self.group, self.exchange = group, Exchange(self.parameters, group)
+        if group is not None and sharded:
+            recipe = replace(recipe, optimizer="adamw")  # Muon moves whole matrices
+            self.exchange = exchange = ShardedExchange(model, self.parameters, group, recipe)
+            self.model = model = exchange.twin
         self.own = self.exchange.own
+        self.device = self.own[0].device if self.own else self.parameters[0].device
         self.optimizer = optimizer_for(model, self.own, recipe)
         self.freeze = Freeze(model, mask, recipe)
         self.average = Average(self.own, recipe.average)
@@ -91,7 +99,7 @@ class Run:
             teacher.model.eval()
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
-        fits = teacher_fits and all(can_capture(model, recipe, self.device) for model in self.models)
+        fits = teacher_fits and not sharded and all(can_capture(model, recipe, self.device) for model in self.models)
         if fits if group is None else group.all_agree(fits):
             # Compiling takes as long as some hundred steps, and a run with patience may end after as many.
             is_long = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS and not recipe.patience
@@ -143,7 +151,7 @@ class Run:
     @property
     def _read(self) -> list[Tensor]:
         """Weights that the forward pass reads: those of the graph's twin, or the parameters themselves."""
-        return list(self.parameters) if self.steps is None else self.steps.weights
+        return self.exchange.read if self.steps is None else self.steps.weights
 
     def batches(self, text: TokenText) -> Iterator[PaddedBatch]:
         """Return the batches of a training text from the current step on."""
@@ -182,8 +190,7 @@ class Run:
             optimizer=self.optimizer,
             average=self.average,
             best=self.best,
-            indices=self.exchange.indices,
-            total=len(self.parameters),
+            exchange=self.exchange,
         )
 
     def resume(self, path: Path, run_id: str, reporter: Reporter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from minigpt.healing.data import Bound, TokenText
 from minigpt.healing.fused import fused_kernels
 from minigpt.healing.masks import Mask
 from minigpt.healing.recipe import Recipe
+from minigpt.healing.sharded import is_to_be_sharded
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
@@ -27,7 +28,10 @@ ELSEWHERE = Path("checkpoint-of-the-first-process")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """Everything that a training run is given; the fields are the arguments of :func:`minigpt.healing.train`."""
+    """Everything that a training run is given.
+
+    The fields are the arguments of :func:`minigpt.healing.train`, and whether several processes divide the weights.
+    """
 
     model: Any
     text: TokenText
@@ -40,6 +44,7 @@ class Assignment:
     backs_off: bool = False
     checkpoint: Path | None = None
     title: str = "Healing"
+    sharded: bool = False
 
 
 def together(
@@ -57,6 +62,9 @@ def together(
     if group is None or not work.recipe.steps or not all(can_ship(model) for model in models):
         return carry_out(work, None, reporter)
     group.announce("train")
+    if is_to_be_sharded(work.model, work.recipe, work.mask is not None):
+        work = replace(work, sharded=True)
+        reporter.note(f"{work.title}: the weights are divided among {group.world} processes, and AdamW moves them.")
     _shared(group, work)
     return carry_out(work, group, reporter)
 
@@ -89,6 +97,7 @@ def _shared(group: Group, work: Assignment | None) -> Assignment:
         seed=words["seed"],
         backs_off=words["backs_off"],
         checkpoint=ELSEWHERE if words["keeps"] else None,
+        sharded=words["sharded"],
     )
 
 
@@ -100,6 +109,7 @@ def _words(work: Assignment) -> dict[str, Any]:
         "seed": work.seed,
         "backs_off": work.backs_off,
         "keeps": work.checkpoint is not None,
+        "sharded": work.sharded,
         "limit": None if work.bound is None else work.bound.limit,
         "taught": work.teacher is not None,
         "translated": work.teacher is not None and work.teacher.parent_ids is not None,

@@ -150,6 +150,7 @@ def _started_run(work: Assignment, group: Group | None, *, stops_on_harm: bool) 
             stops_on_harm=stops_on_harm,
             mask=work.mask,
             group=group,
+            sharded=work.sharded,
         )
 
 

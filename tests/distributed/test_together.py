@@ -15,7 +15,7 @@ from minigpt.distributed import set_current
 from minigpt.distributed.group import Group
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation.run import text_bits
-from minigpt.healing import Bound, Mask, bits_per_byte, train
+from minigpt.healing import Bound, Mask, bits_per_byte, sharded, train
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing import run as training_run
 from minigpt.healing.teacher import teacher_of
@@ -145,6 +145,23 @@ def test_two_distill_within_a_bound_and_a_mask_as_one(group: Group) -> None:
     assert difference(*results) < ROUNDING
     frozen = results[1].get_parameter(name)[~free[name]]
     assert torch.equal(frozen, base.get_parameter(name)[~free[name]])
+
+
+def test_two_divide_a_large_model(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.safetensors"
+    monkeypatch.setattr(training_run, "CHECKPOINT_SECONDS", 0.0)
+    settings = recipe(steps=20)
+    one, _ = healed(None, recipe=settings)
+    monkeypatch.setattr(sharded, "SHARDED_PARAMETERS", 1)
+    with monkeypatch.context() as kept:
+        kept.setattr(checkpoints, "remove", lambda _path: None)
+        two, record = healed(group, recipe=settings, checkpoint=path)
+    assert record.steps == 20
+    assert difference(one, two) < ROUNDING
+    steps = Steps()
+    resumed, _ = healed(None, recipe=settings, checkpoint=path, reporter=steps)
+    assert steps.totals["Healing"] == 20 - 16, "one process resumes what was divided"
+    assert difference(one, resumed) < ROUNDING
 
 
 @pytest.mark.slow
