@@ -25,6 +25,8 @@ PATIENCE = 1800.0
 POLL = 0.005
 # Name of the end of all jobs.
 END = "end"
+# The module, for names that it has without exporting them to type checkers.
+_DIST: Any = dist
 # Newer releases of torch have other names for the same two exchanges.
 _GATHER: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 _SCATTER: Callable[..., Any] = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
@@ -174,16 +176,16 @@ def start(place: Place) -> Group:
     """Meet the other processes at the address that the environment names: NCCL between cards, gloo elsewhere."""
     if place.device != "cpu":
         torch.cuda.set_device(place.device)
-    store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(seconds=PATIENCE)))
+    store, rank, world = next(_DIST.rendezvous("env://", timeout=timedelta(seconds=PATIENCE)))
     backend = "gloo" if place.device == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore("exchange", store),
+        store=_DIST.PrefixStore("exchange", store),
         rank=rank,
         world_size=world,
         timeout=timedelta(seconds=PATIENCE),
     )
-    return Group(place, dist.PrefixStore("minigpt", store))
+    return Group(place, _DIST.PrefixStore("minigpt", store))
 
 
 def stop() -> None:

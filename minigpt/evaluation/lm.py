@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +105,7 @@ def log_probabilities(
     group = current()
     if group is None or group.held is not model:
         batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
-        scores = _scores(model, batches, title=title, reporter=reporter)
+        scores: Iterable[NDArray[np.float64]] = _scores(model, batches, title=title, reporter=reporter)
     else:
         group.announce("score")
         batches, scores = _shared_scores(group, rows, batch_tokens, title=title, reporter=reporter)

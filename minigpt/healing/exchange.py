@@ -86,7 +86,7 @@ class _Flat:
 
 
 class Exchange:
-    """What one process owns of a model's trained parameters, and how it exchanges the rest.
+    """The part of a model's trained parameters that one process owns, and its exchange with the others.
 
     Args:
         parameters: all trained parameters, the same in each process.

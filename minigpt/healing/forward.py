@@ -69,7 +69,7 @@ def bits_per_byte(
         if start + rank < len(batches):
             nats[start + rank] = loss
     # Each place is filled by one process and zero in all others, so the sum is exact.
-    by_batch = (nats if group is None else group.add_up(nats)).tolist()
+    by_batch: list[float] = (nats if group is None else group.add_up(nats)).tolist()
     return sum(by_batch) / math.log(2) / text.bytes
 
 

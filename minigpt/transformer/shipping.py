@@ -85,8 +85,9 @@ def _empty(description: dict[str, Any], device: torch.device) -> Any:
 
     plain = {name: value for name, value in description["config"].items() if name != "model_type"}
     config = AutoConfig.for_model(description["type"], **plain)
+    make: Any = AutoModelForCausalLM.from_config
     with quiet_transformers(), torch.device(device):
-        return AutoModelForCausalLM.from_config(config, attn_implementation=description["attention"])
+        return make(config, attn_implementation=description["attention"])
 
 
 def _tensors(model: Any) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
-from itertools import islice
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, block_mask, run_decoder, take_tokens, to_batches
 from minigpt.transformer.experts import expert_hook
 from minigpt.transformer.fused import separate_projections
+from minigpt.transformer.turns import in_turns
 from minigpt.types import Shape
 
 __all__ = [
@@ -275,27 +275,6 @@ def collect(
     finally:
         model.train(training)
     return _means(sums, sums.close(), shape_of(model))
-
-
-def in_turns(
-    measure: Callable[[Batch], tuple[Tensor, Tensor]], batches: Iterable[Batch], group: Group | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what is measured on each batch, in order; with a group each process runs every so many-th batch.
-
-    Args:
-        measure: returns two tensors of shapes that do not depend on the batch.
-        batches: the same in each process.
-        group: the processes, or None for one alone.
-    """
-    if group is None:
-        yield from map(measure, batches)
-        return
-    left = iter(batches)
-    while together := list(islice(left, group.world)):
-        # A process without a batch of its own in the last round runs one that is not counted.
-        results = measure(together[min(group.rank, len(together) - 1)])
-        rows = [group.rows(result) for result in results]
-        yield from ((rows[0][turn], rows[1][turn]) for turn in range(len(together)))
 
 
 def _means(sums: _Sums, angular: Tensor, shape: Shape) -> ActivationStats:

@@ -21,7 +21,7 @@ def main(path: Path, number: int) -> int:
     task = read_json(path, Task)
     os.chdir(task.here)
     try:
-        reporter = StatusReporter(path.with_name(f"worker-{number}.json"))
+        reporter = StatusReporter(path.with_name(f"worker-{number}.json"), sys.stdout)
         resolve(WORK[task.work])(task.options, path.with_name(DONE), str(number), reporter)
     except MiniGPTError as error:
         sys.stderr.write(f"Error: {error}\n")

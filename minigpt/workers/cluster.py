@@ -102,7 +102,7 @@ def start_ray(
             return first_line(error)
         return f"exit code {code}" if code else None
 
-    return ClusterCrew(handles, is_done, lambda handle: ray.cancel(handle, force=True), failure)
+    return ClusterCrew(handles, is_done, lambda handle: ray.cancel(handle), failure)
 
 
 def run_logged(command: list[str], log: str) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from minigpt.errors import MiniGPTError
 from minigpt.files import write_json
@@ -20,8 +20,8 @@ PACE = 2.0
 class StatusReporter:
     """Reporter that writes the innermost stage or loop, and how far it is, into a file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, log: TextIO) -> None:
+        self.path, self.log = path, log
         self.titles: list[str] = []
         self._written = 0.0
 
@@ -49,7 +49,8 @@ class StatusReporter:
     def note(self, message: str) -> None:
         """Print one line to the worker's own log."""
         with suppress(OSError, ValueError):
-            print(message, flush=True)  # noqa: T201 (a worker has no terminal, and this is its log)
+            self.log.write(f"{message}\n")
+            self.log.flush()
 
     def detail(self, message: str) -> None:
         """Drop the message: the count says enough."""
