@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,7 +52,7 @@ def working_together(place: Place) -> Iterator[bool]:
             raise
         if speaks(group):
             raise LostProcess from error
-        sys.exit(1)
+        raise SystemExit(1) from error
     finally:
         set_current(None)
         stop()

@@ -119,7 +119,7 @@ def resolve(options: SweepOptions, name: str, reporter: Reporter, *, waits: bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What the points of a domain share.
+    """The common ground of a domain's points.
 
     Attributes:
         run: the run of which each point is a variation.

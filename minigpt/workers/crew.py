@@ -29,7 +29,7 @@ STALE = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What every worker of a crew is given.
+    """The task of every worker of a crew.
 
     Attributes:
         work: a name of :data:`WORK`.
@@ -53,7 +53,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What a worker does at the moment."""
+    """The work of a worker at the moment."""
 
     words: str
     time: float

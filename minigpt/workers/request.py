@@ -1,4 +1,4 @@
-"""How many workers there shall be, and who starts them."""
+"""The number of workers, and who starts them."""
 
 from __future__ import annotations
 
