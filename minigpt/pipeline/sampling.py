@@ -15,7 +15,7 @@ from typing import Any
 from minigpt import assets
 from minigpt.files import fingerprint, read_jsonl, write_jsonl
 from minigpt.healing.blend import blend_weights
-from minigpt.healing.together import sample_together
+from minigpt.healing.together import sample_together as sample
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import release
 from minigpt.pipeline.read import Corpora, clear_of_tests
@@ -157,7 +157,7 @@ def write_passages(
     """
     prompts = draw_openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
     ends = end_tokens(tokenizer, model.config, model.generation_config)
-    rows = sample_together(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
+    rows = sample(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
     texts = [tokenizer.decode(cut_at_end(row, ends), skip_special_tokens=True) for row in rows]
     return [
         Document(text=whole, source=SOURCE, license=LICENSE, ends=row[-1] in ends)
