@@ -50,7 +50,7 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
         MiniGPTError: the build failed for any other reason; the message says what to do.
     """
     bound = settings_for(options.preset, options.overrides, keep_general=options.keep_general).keep_general
-    reports = tuple(_build_one(name, options, reporter) for name in _domains(options))
+    reports = tuple(build_domain(name, options, reporter) for name in domains_of(options))
     if bound is not None:
         try:
             for result in reports:
@@ -63,7 +63,7 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
 
 def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanSummary, ...]:
     """Plan the pruning for each domain and stop; finished steps are kept for a later build."""
-    return tuple(_plan_one(resolve_run(name, options, reporter)) for name in _domains(options))
+    return tuple(_plan_one(resolve_run(name, options, reporter)) for name in domains_of(options))
 
 
 def _plan_one(run: Run) -> PlanSummary:
@@ -91,8 +91,8 @@ def _plan_in(run: Run) -> PlanSummary:
     return summarize_plan(run.domain.name, parent.path, plan, coverage)
 
 
-def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
-    """Build one domain, unless its folder holds the finished build."""
+def build_domain(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
+    """Build one domain of `options`, unless its folder holds the finished build."""
     run = resolve_run(name, options, reporter)
     key = build_key(run)
     _refuse_foreign(run.workspace)
@@ -234,7 +234,7 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     )
 
 
-def _domains(options: BuildOptions) -> tuple[str, ...]:
+def domains_of(options: BuildOptions) -> tuple[str, ...]:
     """List the domains to build; `all` means every packaged one."""
     return domain_names() if "all" in options.domains else options.domains
 

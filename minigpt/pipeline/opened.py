@@ -21,7 +21,7 @@ from minigpt.planning.memory import MOST_IN_FLOAT32, Parts, Work
 from minigpt.progress import Reporter
 from minigpt.streaming import statistics as streaming
 from minigpt.streaming.parent import StreamedParent, refusal
-from minigpt.transformer import stats
+from minigpt.transformer import stats, together
 from minigpt.transformer.arch import arch_of, check_window
 from minigpt.transformer.batches import Batch
 
@@ -43,7 +43,7 @@ class Opened:
     def collect(self, batches: Sequence[Batch], reporter: Reporter) -> stats.ActivationStats:
         """Measure the activation statistics of a text."""
         if self.parent is None:
-            return stats.collect(self.model, batches, reporter=reporter)
+            return together.collect(self.model, batches, reporter=reporter)
         statistics, self.norms = streaming.collect(self.parent, batches, reporter=reporter)
         return statistics
 

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -42,6 +42,8 @@ RECORDS = ("plan.json", "domain.yaml", "recipe.yaml", "sbom.json", "report.json"
 PRIVATE = 0o700
 # Lock of a build's folder.
 LOCK = "in_use.lock"
+# Folder of the locks of stages that several processes may want to make.
+LOCKS = "locks"
 # Seconds to wait for another process that may just be ending.
 PATIENCE = 2.0
 
@@ -74,9 +76,11 @@ class Workspace:
     Attributes:
         root: the build's folder.
         reporter: told about damaged things that are moved aside.
+        waits: whether other processes make stages here, too: then one makes a stage, and the others wait for it.
     """
 
     root: Path
+    waits: bool = field(default=False, compare=False, kw_only=True)
     reporter: Reporter = field(default=SILENT, compare=False, repr=False)
 
     @property
@@ -120,6 +124,9 @@ class Workspace:
             key: fingerprint of its inputs.
             make: runs the stage and writes its results into the folder that it is given.
         """
+        if self.waits:
+            with locks.wait_for(self.root / LOCKS / f"{name}.lock", f"The stage {name}"):
+                return replace(self, waits=False).stage(name, key, make)
         folder = self.work / name
         if (done := finished(folder)) is not None and done.key == key:
             if (reason := integrity.damage(folder)) is None:

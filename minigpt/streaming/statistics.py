@@ -68,10 +68,11 @@ def collect(
                     states = passage.states.to(parent.device)
                     passage.states = call_layer(layer, states, passage.arguments[index]).to(HOME)
                     passage.ends = [state.to(HOME) for state in sums.states]
+                    sums.keep(sums.values)
         for passage in passages:
             sums.start(passage.batch.segment_ids)
             sums.states = [state.to(parent.device) for state in passage.ends]
-            sums.finish()
+            sums.add_angles(sums.angles())
     return means_of(sums, shape_of(model)), stacked(norms)
 
 

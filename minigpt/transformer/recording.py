@@ -21,7 +21,7 @@ from minigpt.transformer.families import ArchSpec
 
 
 class Sums:
-    """Running sums of one pass, and the rows of the current batch that are text.
+    """Sums over one batch, the rows of it that are text, and the sums over all batches so far.
 
     Args:
         layers: number of decoder layers.
@@ -29,19 +29,18 @@ class Sums:
 
     def __init__(self, layers: int) -> None:
         self.values: dict[tuple[str, int], Tensor] = {}
+        self.totals: dict[tuple[str, int], Tensor] = {}
         self.layers = layers
         self.rows: Tensor | None = None
         self.last = torch.empty(0, dtype=torch.long)
         self.states: list[Tensor] = []
-        self.angular: Tensor | None = None
-        self.tokens = self.segments = 0
+        self.exact: Tensor | None = None
+        self.counts = (0, 0)
 
     def start(self, segment_ids: Tensor) -> None:
-        """Start a batch: count its text, and look at it."""
+        """Start a batch: look at it and count its text."""
         self.look_at(segment_ids)
-        self.tokens += int((segment_ids != 0).sum())
-        self.segments += len(self.last)
-        self.states = []
+        self.counts = (int((segment_ids != 0).sum()), len(self.last))
 
     def look_at(self, segment_ids: Tensor) -> None:
         """Note which positions of a batch are text and which end a piece of a document."""
@@ -49,6 +48,7 @@ class Sums:
         following = torch.nn.functional.pad(segment_ids[:, 1:], (0, 1))
         self.rows = None if bool(text.all()) else text.flatten().nonzero().squeeze(1)
         self.last = (text & (segment_ids != following)).flatten().nonzero().squeeze(1)
+        self.states, self.values = [], {}
 
     def pick(self, states: Tensor) -> Tensor:
         """Return the text rows [n, features] of an activation [batch, length, features], in fp32."""
@@ -60,21 +60,52 @@ class Sums:
         key = (name, layer)
         self.values[key] = self.values[key] + value if key in self.values else value
 
-    def stacked(self, name: str) -> Tensor:
-        """Return the means over tokens of a sum, one row a layer, on the CPU."""
-        return torch.stack([self.values[name, layer] for layer in range(self.layers)]).cpu() / self.tokens
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """Finish a batch: return all of its sums in fp32, and its angular distances and counts in fp64."""
+        return torch.cat([value.flatten() for value in self.values.values()]), self.angles()
 
-    def finish(self) -> None:
-        """Finish a batch: add up the angular distances between the states at the ends of pieces.
+    def angles(self) -> Tensor:
+        """Return the sums of a batch's angular distances between the states at the ends of pieces, and its counts.
 
         The arithmetic is in fp64 where the device has it, because near a cosine of 1 the arc cosine turns a rounding
         error of 1e-7 into an angle of 3e-4.
         """
-        exact = torch.float32 if self.last.device.type == "mps" else torch.float64
-        states = torch.nn.functional.normalize(torch.stack(self.states).to(exact), dim=-1)
+        precise = torch.float32 if self.last.device.type == "mps" else torch.float64
+        states = torch.nn.functional.normalize(torch.stack(self.states).to(precise), dim=-1)
         cosine = torch.einsum("lsh,msh->slm", states, states).clamp(-1, 1)
-        total = (torch.arccos(cosine) / pi).sum(0)
-        self.angular = total if self.angular is None else self.angular + total
+        angular = (torch.arccos(cosine) / pi).sum(0)
+        return torch.cat([angular.flatten(), torch.tensor(self.counts, dtype=precise, device=angular.device)])
+
+    def add_batch(self, sums: Tensor, exact: Tensor) -> None:
+        """Add what :meth:`finish` returned for a batch, of this process or another, to the sums over all batches."""
+        parts = torch.split(sums, [value.numel() for value in self.values.values()])
+        self.keep({key: part.view(self.values[key].shape) for key, part in zip(self.values, parts, strict=True)})
+        self.add_angles(exact)
+
+    def keep(self, values: Mapping[tuple[str, int], Tensor]) -> None:
+        """Add the sums of one batch to those over all batches."""
+        for key, value in values.items():
+            self.totals[key] = self.totals[key] + value if key in self.totals else value
+
+    def add_angles(self, exact: Tensor) -> None:
+        """Add what :meth:`angles` returned for a batch to the sums over all batches."""
+        self.exact = exact if self.exact is None else self.exact + exact
+
+    def close(self) -> Tensor | None:
+        """Put the counts of all batches in place of those of the last one, and return the angular distances.
+
+        Returns:
+            Sums of distances, [layers + 1, layers + 1]; None if there was no batch.
+        """
+        if self.exact is None:
+            return None
+        tokens, segments = self.exact[-2:].tolist()
+        self.counts = (int(tokens), int(segments))
+        return self.exact[:-2].view(self.layers + 1, self.layers + 1)
+
+    def stacked(self, name: str) -> Tensor:
+        """Return the means over tokens of a sum, one row a layer, on the CPU."""
+        return torch.stack([self.totals[name, layer] for layer in range(self.layers)]).cpu() / self.counts[0]
 
 
 def _ffn_hooks(spec: ArchSpec, layer: nn.Module, sums: Sums, index: int) -> list[Any]:

@@ -1,7 +1,8 @@
 """Activation statistics of neurons, KV groups and layers, collected in one pass over calibration text.
 
 Forward hooks (`recording`) add up sums in fp32 on the model's device and hold at most one batch of activations. Padding
-is excluded, and documents of a window do not see each other.
+is excluded, and documents of a window do not see each other. The sums of a batch are added up by themselves and then
+added to the total, batch by batch, so it does not matter which process of several ran a batch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minigpt.distributed.group import Group
 from minigpt.errors import CorpusError, MiniGPTError
 from minigpt.files import atomic_path
 from minigpt.progress import SILENT, Reporter
@@ -22,6 +24,7 @@ from minigpt.transformer.arch import decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, apart, block_mask, run_decoder, take_tokens, to_batches
 from minigpt.transformer.fused import separate_projections
 from minigpt.transformer.recording import Sums, recording
+from minigpt.transformer.turns import in_turns
 from minigpt.types import Shape
 
 __all__ = [
@@ -88,12 +91,15 @@ class ActivationStats:
     expert_loss: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
-def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT) -> ActivationStats:
+def collect(
+    model: Any, batches: Iterable[Batch], *, group: Group | None = None, reporter: Reporter = SILENT
+) -> ActivationStats:
     """Run the model once over calibration batches and return the statistics of its units.
 
     Args:
         model: a causal language model; it runs in evaluation mode and gets its mode back afterwards.
         batches: packed windows of the calibration text.
+        group: processes that share the batches; each has the same model and batches, and gets the same result.
         reporter: receives the progress.
 
     Raises:
@@ -104,13 +110,17 @@ def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT
     sums = Sums(len(layers))
     training = model.training
     model.eval()
+
+    def measure(batch: Batch) -> tuple[Tensor, Tensor]:
+        sums.start(batch.segment_ids.to(model.device))
+        run_decoder(model, batch)
+        return sums.finish()
+
     try:
         with separate_projections(model), torch.inference_mode(), recording(model, dict(enumerate(layers)), sums):
-            for batch in apart(model, reporter.track(batches, title="Activation statistics")):
-                if batch.tokens:
-                    sums.start(batch.segment_ids.to(model.device))
-                    run_decoder(model, batch)
-                    sums.finish()
+            tracked = apart(model, reporter.track(batches, title="Activation statistics"))
+            for of_batch in in_turns(measure, (batch for batch in tracked if batch.tokens), group):
+                sums.add_batch(*of_batch)
     finally:
         model.train(training)
     return means_of(sums, shape_of(model))
@@ -122,11 +132,11 @@ def means_of(sums: Sums, shape: Shape) -> ActivationStats:
     Raises:
         CorpusError: the pass saw no text.
     """
-    if sums.angular is None:
+    if (angular := sums.close()) is None:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
     ffn, groups = ("gate_abs", "up_abs", "act_abs", "ffn_abs", "ffn_sq", "ffn_mean"), shape.kv_groups
     columns = ("column_abs", "column_sq", "column_mean")
-    measured = [name for name in (*ffn, *columns, "layer_cos") if (name, 0) in sums.values]
+    measured = [name for name in (*ffn, *columns, "layer_cos") if (name, 0) in sums.totals]
     means = {name: sums.stacked(name).clone() for name in measured}
     means = {name: torch.zeros(shape.layers, shape.intermediate_size) for name in ffn} | means
     means = {name: torch.zeros(shape.layers, groups) for name in columns} | means
@@ -137,9 +147,10 @@ def means_of(sums: Sums, shape: Shape) -> ActivationStats:
         "head_abs": column_abs.view(sums.layers, groups, -1).mean(-1),
         "head_sq": means["column_sq"].view(sums.layers, groups, -1).mean(-1),
     }
-    distances = (sums.angular / sums.segments).float().cpu()
+    tokens, segments = sums.counts
+    distances = (angular / segments).float().cpu()
     distances.fill_diagonal_(0)
-    return ActivationStats(tokens=sums.tokens, segments=sums.segments, angular=distances, **means, **by_group)
+    return ActivationStats(tokens=tokens, segments=segments, angular=distances, **means, **by_group)
 
 
 def _expert_means(sums: Sums) -> dict[str, Tensor]:
