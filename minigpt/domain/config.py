@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from minigpt.domain.checks import TEXT_TASKS, check_origin, explain, name_problems, read_yaml, ref_problems
 from minigpt.errors import ConfigError, UnknownName, first_line
+from minigpt.integrity import check_file
 
 __all__ = [
     "DomainConfig",
@@ -227,6 +228,7 @@ def load_domain(name_or_path: str) -> DomainConfig:
     if path.suffix in {".yaml", ".yml"}:
         return read_domain(path)
     if (path / "domain.yaml").is_file():
+        check_file(path / "domain.yaml")
         return read_domain(path / "domain.yaml")
     files = domain_files()
     key = name_or_path.strip().casefold()

@@ -10,6 +10,7 @@ from minigpt.assets import Parent
 from minigpt.assets.parents import is_conditional
 from minigpt.assets.refs import HubRef, parse_ref
 from minigpt.errors import AssetError, first_line
+from minigpt.integrity import check_file
 from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport
@@ -99,6 +100,8 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
         source, options = hub.repo, {"revision": hub.revision}
     else:
         source = find_model(ref, reporter=reporter).path
+    if isinstance(source, Path):
+        check_file(source / "config.json" if source.is_dir() else source)
     return _stock_config(ref, source, options)
 
 

@@ -13,6 +13,7 @@ from minigpt.evaluation import ItemScores
 from minigpt.evaluation.part import part_of
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
+from minigpt.models import catalog
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.conditional import add_conditional, has_conditional
 from minigpt.pipeline.controls import compare_with_controls
@@ -244,9 +245,11 @@ def _finished(run: Run, key: str) -> BuildReport | None:
     """
     workspace = run.workspace
     if run.options.force:
+        catalog.forget(workspace.root)
         workspace.clear()
     _refuse_other(workspace, key)
     if (reason := _damage(run)) is not None:
+        catalog.forget(workspace.root)
         workspace.set_damaged_aside(reason)
     if not workspace.report.exists():
         return None

@@ -12,6 +12,7 @@ from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.domain.checks import explain, read_mapping
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import to_plain
+from minigpt.integrity import check_file
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.run import Run
 from minigpt.planning.target import parse_amount, parse_fraction
@@ -71,10 +72,12 @@ def read_recipe(path: Path | str) -> BuildOptions:
     Raises:
         ConfigError: there is no such file, it is not YAML, a key is unknown (the error suggests the nearest one), or a
             value has the wrong type.
+        MiniGPTError: it lies in a finished build, and is not what the build wrote.
     """
     from pydantic import TypeAdapter, ValidationError
 
     path = Path(path)
+    check_file(path)
     values = read_mapping(path, "recipe", "a recipe is a mapping such as `domain: medical`; every build writes one")
     try:
         recipe = TypeAdapter(BuildRecipe).validate_python(values)
