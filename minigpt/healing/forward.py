@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from minigpt.errors import CorpusError
@@ -15,6 +16,7 @@ from minigpt.healing.data import PaddedBatch, TokenText, batch_by_length, pad
 from minigpt.healing.recipe import Precision
 from minigpt.machine import has_fast_bf16
 from minigpt.transformer.logits import logits_at
+from minigpt.transformer.portions import Portions
 
 # Most tokens of one forward pass on any device but a GPU.
 MAX_CPU_TOKENS = 2048
@@ -54,10 +56,16 @@ def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision
     model.eval()
     device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in _batches(text, tokens, device):
+    portions = Portions("Dev text")
+
+    def loss_of(batch: PaddedBatch) -> Tensor:
         with autocast(device, precision):
             logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
-        total += functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
+        return functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
+
+    for batch in _batches(text, tokens, device):
+        for loss in portions.run(len(batch.ids), lambda parts, whole=batch: [loss_of(whole.rows(p)) for p in parts]):
+            total += loss
     return float(total) / math.log(2) / text.bytes
 
 

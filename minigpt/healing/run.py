@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from minigpt.progress import Reporter
 from minigpt.results import Training
 from minigpt.transformer.arch import check_window
 from minigpt.transformer.logits import logits_at
+from minigpt.transformer.portions import Portions
 
 # Seconds between two checkpoints.
 CHECKPOINT_SECONDS = 300.0
@@ -83,6 +85,7 @@ class Run:
         self.started = self.saved = time.perf_counter()
         if teacher is not None:
             teacher.model.eval()
+        self.portions = Portions("Training")
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
         if teacher_fits and all(can_capture(model, recipe, self.device) for model in self.models):
@@ -103,6 +106,7 @@ class Run:
             run_id: fingerprint of the run, which is stored in a checkpoint.
         """
         batches = self.batches(text)
+        self.portions.what, self.portions.reporter = title, reporter
         plain = self.recipe.adapter == "full" and self.recipe.precision != "fp32"
         if plain and self.steps is None and self.device.type == "cuda":
             reporter.note(f"{title} runs without a CUDA graph and is two to three times slower: {GRAPH_REQUIREMENTS}")
@@ -265,7 +269,7 @@ class Run:
         if self.steps is not None:
             self.steps.gradients(batch)
         else:
-            self._gradients(batch)
+            self.portions.run(len(batch.ids), partial(self._gradients, batch))
         self.freeze.clear_gradients()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
@@ -274,9 +278,18 @@ class Run:
         self.tokens += int((batch.lengths - 1).sum())
         self.average.update()
 
-    def _gradients(self, batch: PaddedBatch) -> None:
-        """Put the gradients of a batch's loss into the parameters' `.grad`, without a graph."""
+    def _gradients(self, batch: PaddedBatch, parts: Sequence[slice]) -> None:
+        """Put the gradients of a batch's loss into the parameters' `.grad`, one part of its rows after the other.
+
+        The loss is the mean over the tokens of the batch, so a part counts by its share of them.
+        """
         self.optimizer.zero_grad(set_to_none=True)
+        for part in parts:
+            rows = batch.rows(part)
+            self._add_gradients(rows, float((rows.lengths - 1).sum() / (batch.lengths - 1).sum()))
+
+    def _add_gradients(self, batch: PaddedBatch, share: float) -> None:
+        """Add the gradients of a batch's loss, times a share, to the parameters' `.grad`, without a graph."""
         ids, places = batch.ids.to(self.device), batch.places.to(self.device)
         with autocast(self.device, self.recipe.precision):
             with step_attention(self.model, ids, self.recipe.precision):
@@ -284,9 +297,11 @@ class Run:
             teacher_logits = self.teacher.logits(ids, places) if self.teacher is not None else None
         labels = batch.labels.to(self.device)
         gradient = healing_gradient(logits, labels, teacher_logits, self.recipe.distill, self.recipe.temperature)
+        if share < 1:
+            gradient *= share
         penalty = penalty_of(self.model)
         if penalty.requires_grad:
-            torch.autograd.backward((logits, penalty), (gradient, torch.ones_like(penalty)))
+            torch.autograd.backward((logits, penalty), (gradient, torch.full_like(penalty, share)))
         else:
             logits.backward(gradient)  # type: ignore[no-untyped-call]
 

@@ -25,6 +25,7 @@ from minigpt.transformer.arch import arch_of, decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, block_mask, run_decoder, take_tokens, to_batches
 from minigpt.transformer.experts import expert_hook
 from minigpt.transformer.fused import separate_projections
+from minigpt.transformer.portions import in_smaller_batches
 from minigpt.types import Shape
 
 __all__ = [
@@ -218,6 +219,7 @@ def _recording(model: Any, sums: _Sums) -> Iterator[None]:
         yield
 
 
+@in_smaller_batches
 def collect(model: Any, batches: Iterable[Batch], *, reporter: Reporter = SILENT) -> ActivationStats:
     """Run the model once over calibration batches and return the statistics of its units.
 
