@@ -25,6 +25,25 @@ UMASK = os.umask(0o022)
 os.umask(UMASK)
 
 
+# Longest name of a file that common systems have, in bytes.
+MAX_NAME = 255
+
+
+def path_of(name: str | Path) -> Path:
+    """Return the path that a user wrote, with `~` written out where there is such a user.
+
+    Raises:
+        MiniGPTError: It can be no path: a part of it is too long.
+    """
+    text = str(name).replace("\0", "\ufffd")  # no system has a name with this character
+    if any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in Path(text).parts):
+        raise MiniGPTError(f"{text[:60]!r}... is too long for the name of a file. Check the spelling.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(text)
+
+
 def to_plain(value: Any) -> Any:
     """Turn dataclasses, tuples and mappings into the dicts and lists that `json` can write."""
     if is_dataclass(value) and not isinstance(value, type):

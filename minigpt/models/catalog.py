@@ -16,7 +16,7 @@ from typing import Literal
 
 from minigpt import environment
 from minigpt.errors import AssetError, MiniGPTError, UnknownName
-from minigpt.files import file_sha256, fingerprint, read_json, write_json
+from minigpt.files import file_sha256, fingerprint, path_of, read_json, write_json
 from minigpt.integrity import SUMS, defects, read_sums
 from minigpt.report.figures import final_stage, headline
 from minigpt.results import SCHEMA_VERSION, BuildReport, CatalogEntry
@@ -66,7 +66,7 @@ def add(build_dir: Path) -> CatalogEntry:
         AssetError: The folder is not a finished build, or is damaged.
         MiniGPTError: The report or the index cannot be read or written.
     """
-    path = build_dir.expanduser().resolve()
+    path = path_of(build_dir).resolve()
     if not (path / "report.json").is_file() or not any((path / product).is_dir() for product in MODELS):
         raise AssetError(f"{path} is not a finished build: it needs report.json and model/. Run minigpt build first.")
     _refuse_damaged(path)
@@ -162,7 +162,7 @@ def forget(build_dir: Path) -> None:
     Raises:
         MiniGPTError: The index cannot be read or written.
     """
-    path = str(build_dir.expanduser().resolve())
+    path = str(path_of(build_dir).resolve())
     if any(entry.path == path for entry in entries()):
         _update(lambda old: tuple(entry for entry in old if entry.path != path))
 
