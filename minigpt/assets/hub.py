@@ -37,26 +37,29 @@ def snapshot(ref: HubRef, *, reporter: Reporter = SILENT) -> Path:
     """
     folder = _download(ref, reporter)
     if damaged := damaged_blobs(folder):
-        for blob in damaged:
+        for blob in damaged.values():
             reporter.note(aside_note(blob, "it does not have the hash of its name", set_aside(blob)))
-        folder = _download(ref, reporter)
-        if missing := [path.name for path in folder.iterdir() if not path.exists()]:
+        try:
+            folder = _download(ref, reporter)
+        except AssetError as error:
             raise AssetError(
-                f"{ref.repo} is damaged in the local cache: {missing[0]}. Go online once to fetch it again."
-            )
+                f"{ref.repo} is damaged in the local cache: {', '.join(damaged)}. Go online once to mend it."
+            ) from error
     return folder
 
 
-def damaged_blobs(folder: Path) -> list[Path]:
-    """List the files of a snapshot in the cache whose content does not have the hash that names them.
+def damaged_blobs(folder: Path) -> dict[str, Path]:
+    """Return the files of a snapshot in the cache whose content does not have the hash that names them.
 
     Large files are named by their SHA-256, small ones by git's hash of a blob. Copies, which systems without links
     have, are named by nothing and are not looked at.
+
+    Returns:
+        The file in the cache by its name in the model's folder.
     """
-    blobs = {path.resolve() for path in folder.iterdir() if path.is_symlink() and path.exists()}
-    return sorted(
-        blob for blob in blobs if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name) and not _is_whole(blob)
-    )
+    links = {path.name: path.resolve() for path in sorted(folder.iterdir()) if path.is_symlink() and path.exists()}
+    named = {name: blob for name, blob in links.items() if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name)}
+    return {name: blob for name, blob in named.items() if not _is_whole(blob)}
 
 
 def _is_whole(blob: Path) -> bool:

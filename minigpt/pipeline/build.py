@@ -19,7 +19,7 @@ from minigpt.pipeline.conditional import add_conditional, has_conditional
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.delta import make_delta
-from minigpt.pipeline.finish import finish, register_and_slim
+from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
 from minigpt.pipeline.measure import measure
@@ -164,6 +164,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     stages = (*ground.controls.stages, *specialist.stages)
     if specialist.paper_form is not None:
         result = paper_form_report(run, ground, stages, specialist.paper_form, key)
+        write_recipe(run)
         report.save(result, run.workspace.report)
         run.workspace.seal(key)
         run.workspace.slim()

@@ -39,6 +39,7 @@ COMMENTS = {
     "seed": "Random seed.",
     "device": "Torch device; auto takes an accelerator if there is one.",
     "online": "Read the domain's Hub data sets too.",
+    "paper_form": "Evaluate the method exactly as its paper describes it, in memory, and write no model.",
     "settings": "Every setting, as `--set` takes them (docs/reference/settings.md).",
 }
 
@@ -178,6 +179,7 @@ def recipe_text(run: Run) -> str:
         "seed": options.seed,
         "device": options.device,
         "online": False,  # domain.yaml already turns on the Hub data sets that were read
+        **({"paper_form": True} if options.masked else {}),
         "settings": settings,
     }
     parts = [HEAD]

@@ -159,13 +159,13 @@ def test_a_hub_model_that_was_cut_off_or_damaged_is_fetched_whole_the_next_time(
         second = fetch(server, tmp_path)
         folder = Path(second.stdout.strip())
         assert second.returncode == 0 and (folder / "model.safetensors").read_bytes() == weights, second.stderr
-        assert damaged_blobs(folder) == []
+        assert damaged_blobs(folder) == {}
         for name, place in (("model.safetensors", 31_000), ("config.json", 5)):
             blob = (folder / name).resolve()
             flipped = bytearray(blob.read_bytes())
             flipped[place] ^= 4
             blob.write_bytes(bytes(flipped))
-            assert damaged_blobs(folder) == [blob]
+            assert damaged_blobs(folder) == {name: blob}
             away = fetch(server, tmp_path, offline=True)
             assert away.returncode == 1 and re.search(rf"damaged in the local cache: {name}", away.stderr)
             third = fetch(server, tmp_path)
