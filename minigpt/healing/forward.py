@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,13 +59,16 @@ def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision
     total = torch.zeros((), dtype=torch.float64, device=device)
     portions = Portions("Dev text")
 
-    def loss_of(batch: PaddedBatch) -> Tensor:
-        with autocast(device, precision):
-            logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
-        return functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
+    def losses_of(batch: PaddedBatch, parts: Sequence[slice]) -> list[Tensor]:
+        losses = []
+        for rows in map(batch.rows, parts):
+            with autocast(device, precision):
+                logits = logits_at(model, rows.places.to(device), input_ids=rows.ids.to(device))
+            losses.append(functional.cross_entropy(logits.float(), rows.labels.to(device), reduction="sum").double())
+        return losses
 
     for batch in _batches(text, tokens, device):
-        for loss in portions.run(len(batch.ids), lambda parts, whole=batch: [loss_of(whole.rows(p)) for p in parts]):
+        for loss in portions.run(len(batch.ids), partial(losses_of, batch)):
             total += loss
     return float(total) / math.log(2) / text.bytes
 
