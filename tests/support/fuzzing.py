@@ -50,7 +50,7 @@ class Inputs:
     def ends_well(self, kind: str, job: Callable[[], object]) -> None:
         """Read one input: it gives a result or one sentence, and soon."""
         started = time.perf_counter()
-        end = "traceback"
+        end = ""
         try:
             with limited(SECONDS):
                 job()
@@ -58,12 +58,13 @@ class Inputs:
         except MiniGPTError as error:
             assert str(error).strip()
             end = "sentence"
-        except TimeoutError:
-            end = "hang"
+        except Exception as error:
+            end = "hang" if isinstance(error, TimeoutError) else "traceback"
             raise
         finally:
-            self.ends[kind, end] += 1
-            self.slowest = max(self.slowest, time.perf_counter() - started)
+            if end:  # a run that is interrupted says nothing about its input
+                self.ends[kind, end] += 1
+                self.slowest = max(self.slowest, time.perf_counter() - started)
 
     def close(self) -> None:
         """Remove the folder, and append the counts to the file MINIGPT_FUZZ_LOG."""
