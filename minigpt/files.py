@@ -16,7 +16,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigpt.errors import MiniGPTError
+from minigpt.errors import ConfigError, MiniGPTError
 
 T = TypeVar("T")
 
@@ -33,11 +33,11 @@ def path_of(name: str | Path) -> Path:
     """Return the path that a user wrote, with `~` written out where there is such a user.
 
     Raises:
-        MiniGPTError: It can be no path: a part of it is too long.
+        ConfigError: It can be no path: a part of it is too long.
     """
     text = str(name).replace("\0", "\ufffd")  # no system has a name with this character
     if any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in Path(text).parts):
-        raise MiniGPTError(f"{text[:60]!r}... is too long for the name of a file. Check the spelling.")
+        raise ConfigError(f"{text[:60]!r}... is too long for the name of a file. Check the spelling.")
     try:
         return Path(text).expanduser()
     except RuntimeError:  # there is no such user

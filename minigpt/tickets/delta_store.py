@@ -172,7 +172,6 @@ def read_record(folder: Path) -> DeltaRecord:
         AssetError: a file is missing or damaged, or another version of minigpt wrote it.
         MiniGPTError: the build that it lies in recorded other hashes.
     """
-    check_model(folder)
     try:
         record = read_signed(folder / RECORD, DeltaRecord)
     except MiniGPTError as error:
@@ -184,6 +183,7 @@ def read_record(folder: Path) -> DeltaRecord:
     weights = folder / WEIGHTS
     if not weights.is_file() or sha256_once(weights) != record.sha256:
         raise AssetError(f"{weights} is missing or damaged: its hash is not that of {RECORD}. Copy the ticket again.")
+    check_model(folder)
     return record
 
 
