@@ -16,8 +16,8 @@ from minigpt.assets.refs import HubRef, PathRef, parse_ref
 from minigpt.assets.rowless import without_rowless
 from minigpt.assets.towers import language_model, tower_type
 from minigpt.assets.wheels import fetch_member
-from minigpt.errors import AssetError, UnsupportedModel, first_line
-from minigpt.files import fingerprint
+from minigpt.errors import AssetError, UnsupportedModel, first_line, is_out_of_memory
+from minigpt.files import fingerprint, path_of
 from minigpt.integrity import check_model, sha256_once
 from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
@@ -111,7 +111,7 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
 
 def is_conditional(folder: Path | str) -> bool:
     """Return whether a folder holds a model with conditional layers."""
-    return (Path(folder).expanduser() / CONDITIONAL_RECORD).is_file()
+    return (path_of(folder) / CONDITIONAL_RECORD).is_file()
 
 
 def encoder(*, reporter: Reporter = SILENT) -> Path:
@@ -126,7 +126,7 @@ def model_folder(path: Path | str) -> Path:
         AssetError: There is no such folder, no config.json, or no safetensors weights.
         UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not folder.is_dir():
         raise AssetError(f"No such folder: {folder}. Give the folder of a model or of a build.")
     if not (folder / "config.json").exists() and (folder / "model" / "config.json").exists():
@@ -153,7 +153,6 @@ def load_model(
         AssetError: The folder is missing, incomplete or unreadable.
         UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(path)
@@ -169,9 +168,9 @@ def load_model(
             model, info = loader.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # transformers refuses odd configs with exceptions of every kind
+        if is_out_of_memory(error):
+            raise
         raise AssetError(f"Cannot load the model in {folder}: {_reason(error)}.") from error
     check_loaded(folder, info)
     loaded: PreTrainedModel = model.to(device).eval()
@@ -246,7 +245,7 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
     # Not AutoTokenizer: the classes of some families rebuild the pipeline by their own rules.
     from transformers import PreTrainedTokenizerFast
 
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not (folder / "tokenizer.json").exists() and (folder / "model" / "tokenizer.json").exists():
         folder = folder / "model"
     if not (folder / "tokenizer.json").exists():

@@ -21,7 +21,7 @@ from minigpt.corpus.sources import read_question_set, read_source
 from minigpt.documents.convert import Reading
 from minigpt.domain.config import SourceConfig, load_domain
 from minigpt.errors import ConfigError
-from minigpt.files import write_text
+from minigpt.files import path_of, write_text
 from minigpt.progress import SILENT, Reporter
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -159,7 +159,7 @@ def write_checked(
     Returns:
         The group that the file keeps apart, or why there is none; and the texts of the folder.
     """
-    folder = folder.expanduser().resolve()
+    folder = path_of(folder).resolve()
     declared, questions = declared_files(folder)
     try:
         if declared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from minigpt.distributed.group import Group
 from minigpt.errors import MiniGPTError
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.logits import float_head, logits_at
+from minigpt.transformer.portions import Portions
 
 # Logits in the softmax at a time: few enough to stay in the cache, which makes it faster.
 SOFTMAX_BLOCK = 2**20
@@ -121,9 +123,11 @@ def _scores(
     model: Any, batches: Sequence[Sequence[Row]], *, title: str, reporter: Reporter
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the log-probabilities of the scored tokens of each batch."""
+    portions = Portions(title, reporter)
     with _evaluating(model), float_head(model):
         for batch in reporter.track(batches, title=title, total=len(batches)):
-            yield _score(model, batch).double().cpu().numpy()
+            scores = portions.run(len(batch), partial(_scores_of_parts, model, batch))
+            yield torch.cat(scores).double().numpy()
 
 
 def _shared_scores(
@@ -178,11 +182,10 @@ def likeliest_tokens(
     """
     predicted: list[list[int]] = [[] for _ in rows]
     batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
+    portions = Portions(title, reporter)
     with _evaluating(model):
         for batch in reporter.track(batches, title=title, total=len(batches)):
-            length, inputs = _padded(model, batch)
-            places = torch.tensor(_flat_places(batch, length))
-            tokens = logits_at(model, places, **inputs).argmax(-1).tolist()
+            tokens = portions.run(len(batch), partial(_likeliest, model, batch))
             for row in batch:
                 predicted[row.owners[0]], tokens = tokens[: len(row.where)], tokens[len(row.where) :]
     return predicted
@@ -217,6 +220,21 @@ def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+def _scores_of_parts(model: Any, batch: Sequence[Row], parts: Sequence[slice]) -> list[Tensor]:
+    """Compute the log-probabilities of the scored tokens of each part of a batch, on the CPU."""
+    return [_score(model, batch[part]).cpu() for part in parts]
+
+
+def _likeliest(model: Any, batch: Sequence[Row], parts: Sequence[slice]) -> list[int]:
+    """Predict the likeliest token at every scored place of a batch, one part of its rows after the other."""
+    tokens: list[int] = []
+    for part in parts:
+        length, inputs = _padded(model, batch[part])
+        places = torch.tensor(_flat_places(batch[part], length))
+        tokens += logits_at(model, places, **inputs).argmax(-1).tolist()
+    return tokens
 
 
 def _score(model: Any, batch: Sequence[Row]) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from minigpt.distributed.group import Group
@@ -16,6 +18,7 @@ from minigpt.healing.data import PaddedBatch, TokenText, batch_by_length, pad
 from minigpt.healing.recipe import Precision
 from minigpt.machine import has_fast_bf16
 from minigpt.transformer.logits import logits_at
+from minigpt.transformer.portions import Portions
 
 # Most tokens of one forward pass on any device but a GPU.
 MAX_CPU_TOKENS = 2048
@@ -60,14 +63,22 @@ def bits_per_byte(
     batches = list(dev_batches(text, tokens, device))
     rank, world = (0, 1) if group is None else (group.rank, group.world)
     nats = torch.zeros(len(batches), dtype=torch.float64, device=device)
+    portions = Portions("Dev text")
+
+    def losses_of(batch: PaddedBatch, parts: Sequence[slice]) -> list[Tensor]:
+        losses = []
+        for rows in map(batch.rows, parts):
+            with autocast(device, precision):
+                logits = logits_at(model, rows.places.to(device), input_ids=rows.ids.to(device))
+            losses.append(functional.cross_entropy(logits.float(), rows.labels.to(device), reduction="sum").double())
+        return losses
+
     for start in range(0, len(batches), world):
         # Processes that divide a model compute in step, so one without a batch of its own repeats the last one.
         batch = batches[min(start + rank, len(batches) - 1)]
-        with autocast(device, precision):
-            logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
-        loss = functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
+        losses = portions.run(len(batch.ids) if world == 1 else 1, partial(losses_of, batch))
         if start + rank < len(batches):
-            nats[start + rank] = loss
+            nats[start + rank] = torch.stack(losses).sum()
     # Each place is filled by one process and zero in all others, so the sum is exact.
     by_batch: list[float] = (nats if group is None else group.add_up(nats)).tolist()
     return sum(by_batch) / math.log(2) / text.bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,30 @@ from minigpt.healing.losses import healing_gradient
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.teacher import Teacher
 from minigpt.transformer.logits import logits_at
+
+
+def gradients_of_parts(
+    model: Any,
+    teacher: Teacher | None,
+    batch: PaddedBatch,
+    recipe: Recipe,
+    exchange: Exchange,
+    parts: Sequence[slice],
+) -> None:
+    """Put the gradients of a batch's loss into the `.grad` of the parameters, one part of its rows after the other.
+
+    The loss is the mean over the tokens of the batch, so a part counts by its share of them. What parameters have in
+    `.grad` before is lost. Several processes exchange their gradients, and then there is one part.
+    """
+    for parameter in exchange.own:
+        parameter.grad = None
+    if len(parts) == 1:
+        exchanged_gradients(model, teacher, batch, recipe, exchange)
+        return
+    for part in parts:
+        rows = batch.rows(part)
+        share = float((rows.lengths - 1).sum() / (batch.lengths - 1).sum())
+        add_gradients(model, teacher, rows, recipe, share, penalized=share)
 
 
 def exchanged_gradients(
@@ -42,8 +67,19 @@ def exchanged_gradients(
     exchange.reduce(dtype)
 
 
-def add_gradients(model: Any, teacher: Teacher | None, batch: PaddedBatch, recipe: Recipe, scale: float = 1.0) -> None:
-    """Add the gradients of the loss over a batch, times `scale`, to the parameters' `.grad`; see above."""
+def add_gradients(
+    model: Any,
+    teacher: Teacher | None,
+    batch: PaddedBatch,
+    recipe: Recipe,
+    scale: float = 1.0,
+    *,
+    penalized: float = 1.0,
+) -> None:
+    """Add the gradients of the loss over a batch, times `scale`, to the parameters' `.grad`; see above.
+
+    The penalty of conditional layers counts `penalized` times.
+    """
     device = next(model.parameters()).device
     ids, places = batch.ids.to(device), batch.places.to(device)
     with autocast(device, recipe.precision):
@@ -55,6 +91,6 @@ def add_gradients(model: Any, teacher: Teacher | None, batch: PaddedBatch, recip
     gradient = gradient if scale == 1 else gradient.mul_(scale)
     penalty = penalty_of(model)
     if penalty.requires_grad:
-        torch.autograd.backward((logits, penalty), (gradient, torch.ones_like(penalty)))
+        torch.autograd.backward((logits, penalty), (gradient, torch.full_like(penalty, penalized)))
     else:
         logits.backward(gradient)  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
 from minigpt.healing.interrupts import deferred_interrupts
 from minigpt.healing.masks import Freeze, Mask
 from minigpt.healing.muon import optimizer_for
-from minigpt.healing.plain import exchanged_gradients
+from minigpt.healing.plain import gradients_of_parts
 from minigpt.healing.recipe import Recipe, schedule
 from minigpt.healing.sharded import ShardedExchange
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
 from minigpt.results import Training
 from minigpt.transformer.arch import check_window
+from minigpt.transformer.portions import Portions
 
 # Seconds between two checkpoints.
 CHECKPOINT_SECONDS = 300.0
@@ -100,6 +102,7 @@ class Run:
         self.started = self.saved = time.perf_counter()
         if teacher is not None:
             teacher.model.eval()
+        self.portions = Portions("Training")
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
         fits = teacher_fits and not sharded and all(can_capture(model, recipe, self.device) for model in self.models)
@@ -122,6 +125,7 @@ class Run:
             run_id: fingerprint of the run, which is stored in a checkpoint.
         """
         batches = self.batches(text)
+        self.portions.what, self.portions.reporter = title, reporter
         plain = self.recipe.adapter == "full" and self.recipe.precision != "fp32"
         if plain and self.steps is None and self.device.type == "cuda":
             reporter.note(f"{title} runs without a CUDA graph and is two to three times slower: {GRAPH_REQUIREMENTS}")
@@ -313,8 +317,8 @@ class Run:
         if self.steps is not None:
             self.steps.gradients(batch)
         else:
-            self.optimizer.zero_grad(set_to_none=True)
-            exchanged_gradients(self.model, self.teacher, batch, self.recipe, self.exchange)
+            work = partial(gradients_of_parts, self.model, self.teacher, batch, self.recipe, self.exchange)
+            self.portions.run(len(batch.ids) if self.group is None else 1, work)
         self.freeze.clear_gradients()
         self.exchange.clip(self.recipe.clip)
         self.optimizer.step()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minigpt import report
 from minigpt.errors import AssetError
+from minigpt.files import path_of
 from minigpt.models import catalog
 from minigpt.report.decision import Decision, decide
 from minigpt.report.page import FILE_NAME, write_page
@@ -22,7 +23,7 @@ def refresh_page(name: str, gates: Sequence[str] = ()) -> tuple[Path, Decision]:
     Raises:
         AssetError: There is no build of that name.
     """
-    path = Path(name).expanduser()
+    path = path_of(name)
     folder = path if path.is_dir() else catalog.resolve(name)
     if not (folder / "report.json").is_file():
         raise AssetError(f"{folder} holds no report.json; give the folder of a build, or a name of `minigpt catalog`.")

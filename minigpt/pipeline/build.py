@@ -14,13 +14,14 @@ from minigpt.evaluation.part import part_of
 from minigpt.evaluation.suite import without_answers
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
+from minigpt.models import catalog
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.conditional import add_conditional, has_conditional
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.cutting import prune
 from minigpt.pipeline.delta import make_delta
-from minigpt.pipeline.finish import finish, register_and_slim
+from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
 from minigpt.pipeline.measure import measure
@@ -165,6 +166,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     stages = (*ground.controls.stages, *specialist.stages)
     if specialist.paper_form is not None:
         result = paper_form_report(run, ground, stages, specialist.paper_form, key)
+        write_recipe(run)
         report.save(result, run.workspace.report)
         run.workspace.seal(key)
         run.workspace.slim()
@@ -249,9 +251,11 @@ def _finished(run: Run, key: str) -> BuildReport | None:
     """
     workspace = run.workspace
     if run.options.force:
+        catalog.forget(workspace.root)
         workspace.clear()
     _refuse_other(workspace, key)
     if (reason := _damage(run)) is not None:
+        catalog.forget(workspace.root)
         workspace.set_damaged_aside(reason)
     if not workspace.report.exists():
         return None

@@ -23,6 +23,7 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, apart, block_mask, run_decoder, take_tokens, to_batches
 from minigpt.transformer.fused import separate_projections
+from minigpt.transformer.portions import in_smaller_batches
 from minigpt.transformer.recording import Sums, recording
 from minigpt.transformer.turns import in_turns
 from minigpt.types import Shape
@@ -91,6 +92,7 @@ class ActivationStats:
     expert_loss: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
+@in_smaller_batches
 def collect(
     model: Any, batches: Iterable[Batch], *, group: Group | None = None, reporter: Reporter = SILENT
 ) -> ActivationStats:
