@@ -105,8 +105,8 @@ class Run:
         self.portions = Portions("Training")
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
-        fits = teacher_fits and not sharded and all(can_capture(model, recipe, self.device) for model in self.models)
-        fits = fits and captures
+        fits = teacher_fits and captures and not sharded
+        fits = fits and all(can_capture(model, recipe, self.device) for model in self.models)
         if fits if group is None else group.all_agree(fits):
             # Compiling takes as long as some hundred steps, and a run with patience may end after as many.
             is_long = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS and not recipe.patience
@@ -306,10 +306,7 @@ class Run:
         return max(0.0, cost - self.bound.limit) if math.isfinite(cost) else math.inf
 
     def advance(self, batch: PaddedBatch) -> None:
-        """Take one optimizer step on a batch.
-
-        Dropout depends on seed and step alone, so that a resumed run draws the same numbers.
-        """
+        """Take one optimizer step on a batch; dropout depends on seed and step alone, so that resumed runs draw alike."""
         self.model.train()
         torch.manual_seed(self.seed + self.step)
         for group in self.optimizer.param_groups:
@@ -318,7 +315,7 @@ class Run:
             self.steps.gradients(batch)
         else:
             work = partial(gradients_of_parts, self.model, self.teacher, batch, self.recipe, self.exchange)
-            self.portions.run(len(batch.ids) if self.group is None else 1, work)
+            self.portions.run(1 if self.group else len(batch.ids), work)
         self.freeze.clear_gradients()
         self.exchange.clip(self.recipe.clip)
         self.optimizer.step()
