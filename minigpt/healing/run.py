@@ -306,7 +306,7 @@ class Run:
         return max(0.0, cost - self.bound.limit) if math.isfinite(cost) else math.inf
 
     def advance(self, batch: PaddedBatch) -> None:
-        """Take one optimizer step on a batch; dropout depends on seed and step alone, so that resumed runs draw alike."""
+        """Take one optimizer step on a batch; dropout depends on seed and step alone: resumed runs draw alike."""
         self.model.train()
         torch.manual_seed(self.seed + self.step)
         for group in self.optimizer.param_groups:
