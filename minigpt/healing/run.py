@@ -60,6 +60,7 @@ class Run:
         stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
         mask: weights that the run may change (None: all).
         captures: replay the steps as a CUDA graph where that is possible.
+        portions: portions of a batch that a step reads one after the other.
         group: processes that train the model together, each with the same arguments (None: this one alone).
         sharded: divide the weights among the processes of the group (:mod:`minigpt.healing.sharded`).
     """
@@ -76,6 +77,7 @@ class Run:
         stops_on_harm: bool = False,
         mask: Mask | None = None,
         captures: bool = True,
+        portions: int = 1,
         group: Group | None = None,
         sharded: bool = False,
     ) -> None:
@@ -102,7 +104,7 @@ class Run:
         self.started = self.saved = time.perf_counter()
         if teacher is not None:
             teacher.model.eval()
-        self.portions = Portions("Training")
+        self.portions = Portions("Training", parts=portions)
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
         fits = teacher_fits and captures and not sharded

@@ -43,6 +43,7 @@ class Assignment:
     seed: int = 0
     backs_off: bool = False
     saves_memory: bool = False
+    portions: int = 1
     checkpoint: Path | None = None
     title: str = "Healing"
     sharded: bool = False
@@ -98,6 +99,7 @@ def _shared(group: Group, work: Assignment | None) -> Assignment:
         seed=words["seed"],
         backs_off=words["backs_off"],
         saves_memory=words["saves_memory"],
+        portions=words["portions"],
         checkpoint=ELSEWHERE if words["keeps"] else None,
         sharded=words["sharded"],
     )
@@ -111,6 +113,7 @@ def _words(work: Assignment) -> dict[str, Any]:
         "seed": work.seed,
         "backs_off": work.backs_off,
         "saves_memory": work.saves_memory,
+        "portions": work.portions,
         "keeps": work.checkpoint is not None,
         "sharded": work.sharded,
         "limit": None if work.bound is None else work.bound.limit,

@@ -38,6 +38,7 @@ def train(
     seed: int = 0,
     backs_off: bool = False,
     saves_memory: bool = False,
+    portions: int = 1,
     checkpoint: Path | None = None,
     title: str = "Healing",
     reporter: Reporter = SILENT,
@@ -58,6 +59,8 @@ def train(
             the dev loss rises and has never been below its start, or if the whole run gains nothing. Use it where the
             recipe's rate may be too high for the model, as for families that it was not measured on.
         saves_memory: recompute activations in the backward pass, and leave frozen weights in their precision.
+        portions: portions of a batch that a step reads one after the other, which takes less memory; their gradients
+            add up to those of the batch.
         checkpoint: file to resume from, written at most every five minutes and when the run is interrupted, and deleted
             when it is done. A file that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
@@ -75,7 +78,8 @@ def train(
     work = Assignment(
         model=model, text=text, dev=dev, recipe=recipe, teacher=teacher, bound=bound, mask=mask, seed=seed
     )
-    work = replace(work, backs_off=backs_off, saves_memory=saves_memory, checkpoint=checkpoint, title=title)
+    work = replace(work, backs_off=backs_off, saves_memory=saves_memory, portions=portions)
+    work = replace(work, checkpoint=checkpoint, title=title)
     return together(work, carry_out, reporter)
 
 
@@ -157,7 +161,9 @@ def _started_run(work: Assignment, group: Group | None, *, stops_on_harm: bool) 
             work.bound,
             stops_on_harm=stops_on_harm,
             mask=work.mask,
-            captures=not work.saves_memory,  # a graph keeps what a checkpoint would compute again
+            # A graph reads a batch at once, and keeps what a checkpoint would compute again.
+            captures=not work.saves_memory and work.portions == 1,
+            portions=work.portions,
             group=group,
             sharded=work.sharded,
         )

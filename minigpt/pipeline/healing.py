@@ -95,6 +95,7 @@ def heal(
                 seed=options.seed,
                 backs_off=True,
                 saves_memory=form.saves_memory,
+                portions=form.portions,
                 title=title,
                 reporter=run.reporter,
                 checkpoint=run.workspace.work / f"{stage}.safetensors",
@@ -126,7 +127,7 @@ def healing_form(run: Run, source: SavedModel, pruned: SavedModel) -> HealingFor
         peak = healing_peak(student, teacher, recipe, saves_memory=False, accelerated=accelerated)
         return HealingForm(recipe=recipe, saves_memory=False, peak=peak)
     form = choose_healing(student, teacher, recipe, total=total, accelerated=accelerated)
-    if form.saves_memory:
+    if form.saves_memory or form.portions > 1:
         run.reporter.note(form.describe(student, total=total))
     return form
 

@@ -28,23 +28,26 @@ class HealingForm:
         recipe: the recipe, with adapters where all weights do not fit.
         saves_memory: recompute activations in the backward pass, and leave frozen weights in their own precision.
         peak: the predicted peak.
+        portions: portions of a step's batch that are read one after the other; the gradients add up to the same.
     """
 
     recipe: Recipe
     saves_memory: bool
     peak: Peak
+    portions: int = 1
 
     def describe(self, student: Parts, *, total: int) -> str:
         """Return one line about the form: "Healing of 5.2B: LoRA r 64, checkpointing, 46.0 of 80 GB"."""
         kinds = {"full": "all weights", "lora": f"LoRA r {self.recipe.rank}", "qlora": f"QLoRA r {self.recipe.rank}"}
         saved = ", gradient checkpointing" if self.saves_memory else ""
+        saved += f", steps in {self.portions} portions" if self.portions > 1 else ""
         size = f"{student.parameters / GB:.1f}B"
         memory = f"{self.peak.device / GB:.1f} of {total / GB:.0f} GB"
         return f"Healing of {size}: {kinds[self.recipe.adapter]}{saved}, {memory}"
 
 
 def healing_peak(
-    student: Parts, teacher: Parts | None, recipe: Recipe, *, saves_memory: bool, accelerated: bool
+    student: Parts, teacher: Parts | None, recipe: Recipe, *, saves_memory: bool, accelerated: bool, portions: int = 1
 ) -> Peak:
     """Predict the peak of healing.
 
@@ -57,13 +60,14 @@ def healing_peak(
         recipe: the recipe.
         saves_memory: see :class:`HealingForm`.
         accelerated: whether the device has memory of its own, and computes in bf16.
+        portions: see :class:`HealingForm`.
     """
     number, size = (2 if accelerated else 4), student.parameters
-    tokens = max(recipe.tokens_per_step, recipe.window)
+    tokens = max(-(-recipe.tokens_per_step // portions), recipe.window)
     state = 8 + STATES[recipe.optimizer if recipe.adapter == "full" else "adamw"] + (4 if recipe.average else 0)
     summands: dict[str, int] = {}
     if recipe.adapter == "full":
-        copies = (2 if saves_memory else 4) if accelerated else 0
+        copies = (2 if saves_memory or portions > 1 else 4) if accelerated else 0
         summands["weights, gradients and optimizer"] = size * (state + copies)
     else:
         frozen = student.layers * student.layer
@@ -83,6 +87,7 @@ def healing_peak(
     if not accelerated:
         device = host = device + host
     form = f"{recipe.adapter}{', checkpointing' if saves_memory else ''}"
+    form += f", {portions} portions" if portions > 1 else ""
     return Peak(stage="healing", form=form, device=device, host=host, parts=summands)
 
 
@@ -111,9 +116,10 @@ def choose_healing(
         HealingForm(
             recipe=form,
             saves_memory=saves,
-            peak=healing_peak(student, teacher, form, saves_memory=saves, accelerated=accelerated),
+            portions=portions,
+            peak=healing_peak(student, teacher, form, saves_memory=saves, accelerated=accelerated, portions=portions),
         )
-        for form, saves in _candidates(recipe)
+        for form, saves, portions in _candidates(recipe)
     ]
     fitting = [form for form in forms if form.peak.device <= MARGIN * total]
     if fitting:
@@ -122,15 +128,17 @@ def choose_healing(
     raise ConfigError(_nothing_fits(student, teacher, least, total, accelerated=accelerated))
 
 
-def _candidates(recipe: Recipe) -> list[tuple[Recipe, bool]]:
-    """List the forms to try, from the one that is asked for to the smallest."""
+def _candidates(recipe: Recipe) -> list[tuple[Recipe, bool, int]]:
+    """List the forms to try, from the one that is asked for to the smallest: recipe, checkpointing, portions."""
     forms = [(recipe, False), (recipe, True)]
     if recipe.adapter == "full":
         adapted = replace(recipe, adapter="lora", rank=RANK, alpha=None, learning_rate=LEARNING_RATE)
         forms += [(adapted, True)]
     if recipe.adapter != "qlora":
         forms += [(replace(forms[-1][0], adapter="qlora"), True)]
-    return forms
+    most = max(1, recipe.tokens_per_step // recipe.window)
+    portions = [1, *(2**power for power in range(1, most.bit_length()) if 2**power <= most)]
+    return [(form, saves, number) for form, saves in forms for number in portions]
 
 
 def _nothing_fits(student: Parts, teacher: Parts | None, least: HealingForm, total: int, *, accelerated: bool) -> str:
@@ -140,13 +148,8 @@ def _nothing_fits(student: Parts, teacher: Parts | None, least: HealingForm, tot
         f"Healing needs {peak.device / GB:.1f} GB at least ({peak.form}: {peak.arithmetic()}), and the device has "
         f"{total / GB:.1f} GB. "
     )
-    recipe = least.recipe
-    while recipe.tokens_per_step > recipe.window:
-        recipe = replace(recipe, tokens_per_step=max(recipe.window, recipe.tokens_per_step // 2))
-        smaller = healing_peak(student, teacher, recipe, saves_memory=True, accelerated=accelerated)
-        if smaller.device <= MARGIN * total:
-            return f"{reason}--set heal.tokens_per_step={recipe.tokens_per_step} needs {smaller.device / GB:.1f} GB."
-    alone = healing_peak(student, None, recipe, saves_memory=True, accelerated=accelerated)
+    recipe, portions = least.recipe, least.portions
+    alone = healing_peak(student, None, recipe, saves_memory=True, accelerated=accelerated, portions=portions)
     if alone.device <= MARGIN * total:
         return f"{reason}Without a teacher, --set heal.distill=0, it needs {alone.device / GB:.1f} GB."
     return f"{reason}Leave healing out with --set heal.steps=0, or choose a smaller parent."

@@ -20,10 +20,11 @@ class Portions:
     Args:
         what: the work, as the subject of a note.
         reporter: told once that memory ran out.
+        parts: portions to begin with.
     """
 
-    def __init__(self, what: str, reporter: Reporter = SILENT) -> None:
-        self.what, self.reporter, self.parts = what, reporter, 1
+    def __init__(self, what: str, reporter: Reporter = SILENT, *, parts: int = 1) -> None:
+        self.what, self.reporter, self.parts = what, reporter, parts
 
     def run(self, rows: int, work: Callable[[Sequence[slice]], R]) -> R:
         """Do the work on the rows of a batch, in more and smaller portions if memory runs out.

@@ -36,18 +36,28 @@ def test_the_first_form_that_fits_is_taken() -> None:
     def form(total: float) -> tuple[str, bool, int]:
         result = choose_healing(SEVEN, SEVEN, RECIPE, total=int(total), accelerated=True)
         assert result.peak.device <= total
-        return result.recipe.adapter, result.saves_memory, result.recipe.rank
+        return result.recipe.adapter, result.saves_memory, result.portions
 
-    assert form(1000e9) == ("full", False, 8)
-    assert form(170e9) == ("full", True, 8)
-    assert form(80e9) == ("lora", True, 64)
-    assert form(46e9) == ("qlora", True, 64)
+    assert form(1000e9) == ("full", False, 1)
+    assert form(170e9) == ("full", False, 8)
+    assert form(140e9) == ("lora", True, 1)
+    assert form(46e9) == ("lora", True, 2)
+    assert form(30e9) == ("qlora", True, 4)
+
+
+def test_portions_take_less_and_hold_a_window_at_least() -> None:
+    peaks = [
+        healing_peak(SEVEN, SEVEN, RECIPE, saves_memory=False, accelerated=False, portions=number).device
+        for number in (1, 2, 32, 64)
+    ]
+    assert peaks[0] > peaks[1] > peaks[2] == peaks[3]
 
 
 def test_a_recipe_with_adapters_keeps_them() -> None:
     recipe = replace(RECIPE, adapter="lora", rank=4)
     result = choose_healing(SEVEN, SEVEN, recipe, total=int(80e9), accelerated=True)
-    assert (result.recipe, result.saves_memory) == (recipe, True)
+    assert result.recipe == recipe
+    assert result.portions > 1
 
 
 def test_without_steps_there_is_nothing() -> None:
@@ -63,7 +73,6 @@ def test_the_line_names_the_form() -> None:
 
 def test_when_nothing_fits_the_nearest_thing_is_named() -> None:
     for total, nearest in (
-        (30e9, r"--set heal\.tokens_per_step=\d+ needs"),
         (16e9, r"Without a teacher, --set heal\.distill=0, it needs"),
         (1e9, r"--set heal\.steps=0"),
     ):
