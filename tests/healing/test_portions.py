@@ -19,7 +19,8 @@ def trained(portions: int) -> dict[str, torch.Tensor]:
 
 
 def test_portions_change_rounding_alone() -> None:
-    whole, divided = trained(1), trained(4)
-    for name, weight in whole.items():
-        torch.testing.assert_close(divided[name], weight, rtol=1e-4, atol=1e-6)
-    assert any(not torch.equal(divided[name], weight) for name, weight in whole.items())
+    start, whole, divided = (dict(tiny_model("llama").state_dict()), trained(1), trained(4))
+    changes = torch.cat([(whole[name] - start[name]).flatten() for name in start])
+    differences = torch.cat([(whole[name] - divided[name]).flatten() for name in start])
+    # AdamW divides by the size of a gradient, which magnifies the rounding of those that are nearly zero.
+    assert 0 < differences.norm() < 0.01 * changes.norm()
