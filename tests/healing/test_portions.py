@@ -13,7 +13,7 @@ TEXT = TokenText(windows=tuple(tuple(range(start, start + 12)) for start in rang
 def trained(portions: int) -> dict[str, torch.Tensor]:
     """Train a tiny model, and return its weights."""
     model = tiny_model("llama")
-    recipe = Recipe(steps=3, tokens_per_step=96, window=16, learning_rate=1e-3)
+    recipe = Recipe(steps=3, tokens_per_step=96, window=16, learning_rate=1e-3, precision="fp32")
     train(model, TEXT, TEXT, recipe, portions=portions)
     return dict(model.state_dict())
 
