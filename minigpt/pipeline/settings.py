@@ -205,7 +205,8 @@ PRESETS: Mapping[str, Settings] = {
         ),
         plan=PlanSettings(tokens=12288, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=8192),
-        text=TextSettings(general=0.5, answers=60, plan_general=True, dev_bytes=20_000),
+        # Ten minutes leave no room for prompts beside the text: answers are measured and not trained.
+        text=TextSettings(general=0.5, answers=0, plan_general=True, dev_bytes=20_000),
         tuned_parent=False,
         heal=Recipe(
             steps=220, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=55
