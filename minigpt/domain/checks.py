@@ -186,3 +186,12 @@ def dataclass_at(kind: Any, location: list[Any]) -> Any:
         else:
             kind = next(iter(get_args(kind)), None)
     return kind if is_dataclass(kind) else None
+
+
+def synonyms_of(path: Path) -> set[str]:
+    """Return the synonyms in a domain file, in lower case; none if the file cannot be read."""
+    try:
+        names = read_yaml(path).get("synonyms") or ()
+    except ConfigError:
+        return set()
+    return {str(name).casefold() for name in names} if isinstance(names, list) else set()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from minigpt.domain.checks import TEXT_TASKS, check_origin, explain, name_problems, read_yaml, ref_problems
+from minigpt.domain.checks import TEXT_TASKS, check_origin, explain, name_problems, read_yaml, ref_problems, synonyms_of
 from minigpt.domain.tasks import TaskConfig
 from minigpt.errors import ConfigError, UnknownName, first_line
 from minigpt.files import path_of
@@ -243,15 +243,6 @@ def load_domain(name_or_path: str) -> DomainConfig:
         if key in synonyms_of(candidate):
             return read_domain(candidate)
     raise UnknownName("domain", name_or_path, files)
-
-
-def synonyms_of(path: Path) -> set[str]:
-    """Return the synonyms in a domain file, in lower case; none if the file cannot be read."""
-    try:
-        names = read_yaml(path).get("synonyms") or ()
-    except ConfigError:
-        return set()
-    return {str(name).casefold() for name in names} if isinstance(names, list) else set()
 
 
 def read_domain(path: Path) -> DomainConfig:

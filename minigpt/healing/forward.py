@@ -76,7 +76,8 @@ def bits_per_byte(
     for start in range(0, len(batches), world):
         # Processes that divide a model compute in step, so one without a batch of its own repeats the last one.
         batch = batches[min(start + rank, len(batches) - 1)]
-        losses = portions.run(len(batch.ids) if world == 1 else 1, partial(losses_of, batch))
+        work = partial(losses_of, batch)
+        losses = portions.run(len(batch.ids), work) if world == 1 else work([slice(None)])
         if start + rank < len(batches):
             nats[start + rank] = torch.stack(losses).sum()
     # Each place is filled by one process and zero in all others, so the sum is exact.

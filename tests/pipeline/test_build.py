@@ -18,6 +18,7 @@ from minigpt import report
 from minigpt.corpus.dedup import words
 from minigpt.domain.config import load_domain
 from minigpt.errors import AssetError, MiniGPTError
+from minigpt.integrity import SUMS, read_sums, seal
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.rescore import rescore
 from minigpt.pipeline.workspace import Workspace
@@ -222,5 +223,9 @@ def test_text_that_changed_since_the_build_is_named(finished: tuple[BuildOptions
     report.save(
         replace(finished[1], fingerprints={**finished[1].fingerprints, "words": "0" * 16}), folder / "report.json"
     )
+    sums = folder / "work" / SUMS
+    known = read_sums(sums)
+    assert known is not None
+    seal(folder, names=known.files, key=known.key, at=sums)
     with pytest.raises(AssetError, match="The text of words is no longer that of the build"):
         rescore(folder)

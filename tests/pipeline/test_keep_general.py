@@ -147,7 +147,7 @@ def test_the_bound_is_a_gate_of_the_library_and_of_the_command(
         asked.append(options)
         return made
 
-    monkeypatch.setattr(build_module, "_build_one", fake)
+    monkeypatch.setattr(build_module, "build_domain", fake)
     parent, healed = (metric_of(stage, "general", "bits_per_byte") for stage in (made.stages[0], made.stages[-1]))
     assert parent is not None and healed is not None and 1.0001 < healed.value / parent.value < 5
     done = run("build", "--domain", "medical", "--keep-general", bound, "--set", "heal.steps=3")
