@@ -39,5 +39,5 @@ def test_the_page_of_the_catalog_names_what_is_gone(tmp_path: Path, monkeypatch:
     assert result.exit_code == 0, result.stderr
     written = (tmp_path / "page.html").read_text("utf-8")
     assert str(tmp_path / "here") in written
-    assert f"No report at {tmp_path / 'moved' / 'report.json'}" in written
+    assert f"No report at {tmp_path / 'moved'}" in written
     assert run("catalog", "list", "--gate", "bits_per_byte>1x").exit_code == 2
