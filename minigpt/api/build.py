@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.assets import DEFAULT_BASE
+from minigpt.costs import parse_price
 from minigpt.pipeline import BuildOptions, build_specialists
 from minigpt.pipeline.recipe import flatten_settings
 from minigpt.progress import SILENT, Reporter
@@ -33,6 +34,7 @@ def build(
     online: bool = False,
     paper_form: bool = False,
     force: bool = False,
+    price_per_hour: str | None = None,
     reporter: Reporter = SILENT,
 ) -> Any:
     """Build a smaller specialist for a domain; the same call again resumes.
@@ -61,6 +63,7 @@ def build(
         online: read the domain's Hub data sets too.
         paper_form: evaluate the method's paper form in memory; no model is written.
         force: start over instead of resuming.
+        price_per_hour: price of an hour of the machine, e.g. "2.50 EUR", for the money in the report.
         reporter: told about progress.
 
     Returns:
@@ -78,7 +81,8 @@ def build(
         target_bytes=bytes, method=method, delta=delta, preset=preset, overrides=flatten_settings(settings or {}),
         output_dir=None if output_dir is None else Path(output_dir), device=device, dtype=dtype, seed=seed,
         kinds=None if kinds is None else tuple(kinds), keep_general=keep_general,
-        conditional=conditional, online=online, masked=paper_form,        force=force,
+        conditional=conditional, online=online, masked=paper_form, force=force,
+        price_per_hour=parse_price(price_per_hour) if price_per_hour else None,
     )  # fmt: skip
     reports = build_specialists(options, reporter)
     return reports[0] if isinstance(domain, (str, Path)) and len(reports) == 1 else reports

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minigpt import report
+from minigpt.costs import Price
 from minigpt.errors import AssetError, MiniGPTError
 from minigpt.models import catalog
 from minigpt.report.decision import Decision, decide
@@ -13,12 +14,13 @@ from minigpt.report.page import FILE_NAME, Finished, write_catalog_page, write_p
 from minigpt.results import CatalogEntry
 
 
-def refresh_page(name: str, gates: Sequence[str] = ()) -> tuple[Path, Decision]:
+def refresh_page(name: str, gates: Sequence[str] = (), *, price: Price | None = None) -> tuple[Path, Decision]:
     """Write the page of a build anew from its report, and return its path and the decision on it.
 
     Args:
         name: A build folder, a catalog id, or a domain (its latest build).
         gates: What the decision rests on, see :func:`minigpt.report.decision.decide`.
+        price: Price of an hour of the machine; None takes that of the report.
 
     Raises:
         AssetError: There is no build of that name.
@@ -28,7 +30,7 @@ def refresh_page(name: str, gates: Sequence[str] = ()) -> tuple[Path, Decision]:
     if not (folder / "report.json").is_file():
         raise AssetError(f"{folder} holds no report.json; give the folder of a build, or a name of `minigpt catalog`.")
     finished = report.load(folder)
-    write_page(finished, folder / FILE_NAME, gates)
+    write_page(finished, folder / FILE_NAME, gates, price=price)
     return folder / FILE_NAME, decide(finished, gates)
 
 
