@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import unescape
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import pytest
@@ -16,9 +16,9 @@ from minigpt.exchanges import Exchange, TaskExchanges
 from minigpt.files import to_plain
 from minigpt.report.page import render_page
 from minigpt.report.text import count, duration, number, percent, size
-from minigpt.results import BuildReport, MetricResult
+from minigpt.results import BuildReport, Interval, MetricResult
 from tests.report.page.test_page import parse
-from tests.support.reports import make_report
+from tests.support.reports import make_report, with_metrics
 
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # Numbers of the page's own sentences: bounds, shares of intervals, the smallest n, an example of a price.
@@ -60,8 +60,9 @@ def derived(report: BuildReport) -> Iterator[float]:
     yield from (stage.parameters / parent for stage in report.stages)
     removed = sum(report.removed_parameters.values())
     yield from (value / whole for value in report.removed_parameters.values() for whole in (parent, removed))
-    yield removed
-    yield sum(value for name, value in report.removed_parameters.items() if name in ("linear", "activation"))
+    for many in range(2, len(report.removed_parameters) + 1):
+        for some in combinations(report.removed_parameters.values(), many):
+            yield from (sum(some), sum(some) / parent)
     if (cost := report.cost) is not None:
         yield from (cost.seconds, *(step.seconds / cost.seconds for step in cost.steps))
         joules = [sum(step.joules.values()) for step in cost.steps] + [*cost.joules.values(), sum(cost.joules.values())]
@@ -73,9 +74,9 @@ def derived(report: BuildReport) -> Iterator[float]:
 def of_pair(ours: MetricResult, other: MetricResult) -> Iterator[float]:
     """The ratio and the difference of two results, and the ends of the ratio's interval."""
     yield from (ours.value / other.value, ours.value - other.value)
-    if (paired := ours.paired_difference_vs_parent) is not None:
-        yield from (paired.low, paired.high, 1 + paired.low / other.value, 1 + paired.high / other.value)
-        yield from ((other.value + paired.low) / other.value, (other.value + paired.high) / other.value)
+    for paired in (ours.paired_difference_vs_parent, ours.paired_difference_vs_tuned):
+        if paired is not None:
+            yield from (paired.low, paired.high, 1 + paired.low / other.value, 1 + paired.high / other.value)
 
 
 def known(report: BuildReport) -> set[str]:
@@ -105,8 +106,17 @@ def full_report() -> BuildReport:
     answers = TaskExchanges(
         task="medical/dose", rule="exact match", both=61, won=19, lost=7, neither=13, shown=(exchange,)
     )
+    report = make_report()
+    tuned = {(result.task, result.metric): result.value for result in report.stages[1].metrics}
+    healed = tuple(
+        replace(result, paired_difference_vs_tuned=Interval(value=shift, low=shift - 0.0123, high=shift + 0.0117))
+        for result in report.stages[-1].metrics
+        for shift in (result.value - tuned[result.task, result.metric],)
+    )
     return replace(
-        make_report(), cost=Cost(steps=steps, price=Price(amount=2.75, currency="EUR")), exchanges=(answers,)
+        with_metrics(report, healed=healed),
+        cost=Cost(steps=steps, price=Price(amount=2.75, currency="EUR")),
+        exchanges=(answers,),
     )
 
 
