@@ -32,7 +32,8 @@ from minigpt.machine import device_name, release, versions
 from minigpt.methods import METHODS, method_named, resolve
 from minigpt.methods.material import PaperForm
 from minigpt.pipeline.budget import target_parameters
-from minigpt.pipeline.plan import cut, plan_model
+from minigpt.pipeline.cutting import cut
+from minigpt.pipeline.plan import plan_model
 from minigpt.pipeline.run import Run
 from minigpt.results import Training
 from minigpt.transformer.arch import shape_of

@@ -5,6 +5,8 @@ all domains. Part `prune` measures the experts on a domain's calibration text an
 by each ranking, heals all alike, and reports held-out text with paired intervals against the mixture and against REAP
 on general text. The mixture with the same healing is the control. One JSON line an arm; arms whose line stands in the
 results are not made again, and a call that runs out of time saves its checkpoint, so that parts fit into short calls.
+With several cards, part `make` runs first, then part `prune` in a process for each domain, with a card of its own
+(CUDA_VISIBLE_DEVICES), results of its own and the same `--work`.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from minigpt.healing import Recipe, train
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name, release
 from minigpt.methods import METHODS
+from minigpt.methods.cut import cut_units
 from minigpt.methods.material import Material
 from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import choose, rank
-from minigpt.pruning.apply import apply_plan
 from minigpt.transformer import stats
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.calibration import calibration_batches
@@ -49,6 +51,8 @@ ARMS: Mapping[str, tuple[str, str]] = {
     "frequency-general": ("expert-frequency", "general"),
     "contextual-general": ("contextual", "general"),
     "random": ("random", "domain"),
+    "m-smoe-domain": ("m-smoe", "domain"),
+    "hc-smoe-domain": ("hc-smoe", "domain"),
 }
 # Arms that every arm is compared with.
 REFERENCES = ("mixture", "tuned", "reap-general")
@@ -70,6 +74,7 @@ class Setup:
     seed: int
     device: str
     work: Path
+    kernel: str | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -97,6 +102,7 @@ class Mixture:
         dense = readers[0].model()
         model = upcycle(dense, experts=setup.experts, per_token=setup.per_token, noise=setup.noise, seed=setup.seed)
         model.generation_config = dense.generation_config
+        self.use_kernel(model)
         tokenizer, documents, dev = readers[0].tokenizer, [], []
         for reader in readers:
             documents += reader.part(tuple(training_documents(reader.corpora.domain, reader.general, 1.0)))
@@ -117,7 +123,14 @@ class Mixture:
 
     def load(self) -> Any:
         """Load the trained mixture in fp32."""
-        return assets.load_model(self.folder, dtype=torch.float32, device=self.setup.device)
+        model = assets.load_model(self.folder, dtype=torch.float32, device=self.setup.device)
+        self.use_kernel(model)
+        return model
+
+    def use_kernel(self, model: Any) -> None:
+        """Let transformers compute the experts as the options say."""
+        if self.setup.kernel is not None:
+            model.set_experts_implementation(self.setup.kernel)
 
 
 class Bench(Reader):
@@ -160,14 +173,14 @@ class Bench(Reader):
         row, parent = METHODS[method], shape_of(model)
         material = Material(
             model=model,
-            batches=(),
+            batches=self.batches(self.corpora.domain if text == "domain" else self.general) if row.transform else (),
             statistics=self.statistics(text, model),
             norms=weight_norms(model),
             seed=self.setup.seed,
         )
         shape = replace(parent, experts=max(self.setup.per_token, parent.experts // 2))
         plan = choose(row, material, shape, rank(row, material), base_model=self.setup.base)
-        return apply_plan(model, plan), [list(kept) for kept in plan.experts]
+        return cut_units(model, plan, row, material=material)[0], [list(kept) for kept in plan.experts]
 
     def scores(self, arm: str, model: Any) -> ItemScores:
         """Score a model on the suite, and keep the scores for comparisons."""
@@ -187,7 +200,8 @@ class Bench(Reader):
             self.dev,
             self.setup.heal,
             seed=self.setup.seed,
-            checkpoint=self.work / f"{arm}.checkpoint",
+            # On a GPU an arm takes a minute or two, about as long as writing its weights and moments.
+            checkpoint=None if "cuda" in self.setup.device else self.work / f"{arm}.checkpoint",
             title=arm,
         )
         return {
@@ -238,7 +252,7 @@ def run(setup: Setup, domains: tuple[str, ...], parts: list[str], arms: list[str
     """Make what has no line in the results yet, as long as there is time."""
     mixture = Mixture(setup, domains)
     rows = {row["key"]: row for row in read_jsonl(results)} if results.exists() else {}
-    longest = 30.0
+    longest = max((row["seconds"] for row in rows.values() if row["arm"] != "make"), default=30.0)
 
     def get(domain: str, arm: str, make: Any) -> bool:
         nonlocal longest
@@ -288,9 +302,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="bytes of each text that is read, for a trial [all]")
     parser.add_argument("--questions", type=int, default=200, help="most questions of each set")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kernel", choices=("eager", "batched_mm", "grouped_mm"), help="of the experts")
     parser.add_argument("--limit-seconds", type=float, default=1e9, help="start no arm that would end later")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
+    if "cuda" in given.device:
+        torch.set_float32_matmul_precision("high")  # autocast leaves stacked experts in fp32
     parts, arms = given.parts.split(","), given.arms.split(",")
     if strange := {*parts, *arms} - {*PARTS, *ARMS}:
         parser.error(f"no such part or arm: {', '.join(sorted(strange))}")
@@ -307,6 +324,7 @@ def main() -> None:
         seed=given.seed,
         device=given.device,
         work=given.work,
+        kernel=given.kernel,
     )
     until = time.perf_counter() + given.limit_seconds
     if given.limit_seconds < 1e6:

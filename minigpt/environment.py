@@ -58,3 +58,26 @@ def threads() -> int:
     """Return the number of threads for a runtime: `OMP_NUM_THREADS`, or one for each core if it is not set."""
     count = os.environ.get("OMP_NUM_THREADS", "")
     return int(count) if count.isdigit() and int(count) > 0 else os.cpu_count() or 1
+
+
+def process_numbers() -> tuple[int, int, int] | None:
+    """Return rank, number of processes and rank on this machine, as `torchrun` and `accelerate launch` set them.
+
+    None if the process was started alone. Numbers that are no numbers count as not set.
+    """
+    values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    if not all(value.isdigit() for value in values[:2]):
+        return None
+    local = values[2] if values[2].isdigit() else values[0]
+    return int(values[0]), int(values[1]), int(local)
+
+
+def without_group() -> dict[str, str]:
+    """Return the environment without what `torchrun` sets, for processes that work alone."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE")
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def visible_devices() -> list[str]:
+    """Return the CUDA devices that `CUDA_VISIBLE_DEVICES` names; an empty list if it is not set."""
+    return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]

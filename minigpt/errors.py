@@ -11,6 +11,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out; torch has a class for accelerators only."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in words or "not enough memory" in words)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint for a mistyped name, with a leading space: the nearest known name, or all names if none is near."""
     names = sorted(known)

@@ -16,13 +16,32 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minigpt.errors import MiniGPTError
+from minigpt.errors import ConfigError, MiniGPTError
 
 T = TypeVar("T")
 
 # The user's umask. It can only be read by setting it, which is not safe once there are threads.
 UMASK = os.umask(0o022)
 os.umask(UMASK)
+
+
+# Longest name of a file that common systems have, in bytes.
+MAX_NAME = 255
+
+
+def path_of(name: str | Path) -> Path:
+    """Return the path that a user wrote, with `~` written out where there is such a user.
+
+    Raises:
+        ConfigError: It can be no path: a part of it is too long.
+    """
+    text = str(name).replace("\0", "\ufffd")  # no system has a name with this character
+    if any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in Path(text).parts):
+        raise ConfigError(f"{text[:60]!r}... is too long for the name of a file. Check the spelling.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(text)
 
 
 def to_plain(value: Any) -> Any:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from minigpt.errors import MiniGPTError
-from minigpt.files import dumps, file_sha256, fingerprint, read_json, sync_folder, write_json
+from minigpt.files import dumps, file_sha256, fingerprint, read_json, sync_folder, to_plain, write_json
+from minigpt.parsing import load_json
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 SUMS = "sums.json"
 # Part of the name of whatever was moved aside.
 DAMAGED = ".damaged-"
+# Field of a JSON record that holds the fingerprint of the others.
+DIGEST = "digest"
 # Files that people edit after a build: a change in them is no damage.
 PROSE = ("README.md", "report.html", "report.svg")
 
@@ -131,16 +134,41 @@ def check_model(folder: Path) -> None:
         MiniGPTError: a file is missing or changed.
     """
     folder = folder.absolute()
-    for root, at in ((folder, folder), (folder.parent, folder.parent), (folder.parent, folder.parent / "work")):
-        sums = read_sums(at / SUMS)
-        if sums is None:
-            continue
-        inside = [name for name in sums.files if (root / name).is_relative_to(folder) and not is_prose(name)]
-        if inside and (wrong := defects(root, sums, names=inside)):
-            raise MiniGPTError(
-                f"{folder} is damaged: {wrong[0]}. Run the command that made it once more, or copy the folder "
-                "elsewhere to use it as it is."
-            )
+    for root, sums in ((folder, read_sums(folder / SUMS)), *_sums_around(folder)):
+        inside = [name for name in sums.files if (root / name).is_relative_to(folder)] if sums is not None else []
+        if sums is not None:
+            _refuse_defects(folder, "the folder", root, sums, inside)
+
+
+def check_file(path: Path) -> None:
+    """Refuse one file that a build or a conversion sealed and that is not what it wrote.
+
+    Args:
+        path: the file. Its sums may lie beside it, in `work/` beside it, or one folder further up.
+
+    Raises:
+        MiniGPTError: the file has changed.
+    """
+    path = path.absolute()
+    for root, sums in (*_sums_around(path), *_sums_around(path.parent)):
+        inside = [name for name in sums.files if root / name == path] if sums is not None else []
+        if sums is not None:
+            _refuse_defects(path, "the file", root, sums, inside)
+
+
+def _sums_around(path: Path) -> Iterator[tuple[Path, Sums | None]]:
+    """Yield the sums that may name a file or a folder, each with the folder that its names are relative to."""
+    yield path.parent, read_sums(path.parent / SUMS)
+    yield path.parent, read_sums(path.parent / "work" / SUMS)
+
+
+def _refuse_defects(subject: Path, what: str, root: Path, sums: Sums, names: Iterable[str]) -> None:
+    """Refuse a folder or a file if one of these recorded files is missing or has changed."""
+    if wrong := defects(root, sums, names=[name for name in names if not is_prose(name)]):
+        raise MiniGPTError(
+            f"{subject} is damaged: {wrong[0]}. Run the command that made it once more, or copy {what} elsewhere to "
+            "use it as it is."
+        )
 
 
 def is_prose(name: str) -> bool:
@@ -209,3 +237,23 @@ def read_kept(path: Path, kind: type[T]) -> T:
         return TypeAdapter(kind).validate_json(kept.content)
     except ValidationError:
         raise MiniGPTError(f"{path} is not a valid record.") from None
+
+
+def write_signed(path: Path, value: object) -> None:
+    """Write a record as plain JSON with the fingerprint of its other fields as the field `digest`."""
+    plain = to_plain(value)
+    write_json(path, plain | {DIGEST: fingerprint(plain)})
+
+
+def read_signed(path: Path, kind: type[T]) -> T:
+    """Read a record that :func:`write_signed` wrote; one without a digest is accepted as it is.
+
+    Raises:
+        MiniGPTError: the file is missing or damaged, or is no such record.
+    """
+    value = read_json(path, kind)
+    fields = load_json(path.read_bytes())
+    digest = fields.pop(DIGEST, None)
+    if digest is not None and digest != fingerprint(fields):
+        raise MiniGPTError(f"{path} is damaged: it is not what was written.")
+    return value

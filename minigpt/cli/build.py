@@ -11,13 +11,15 @@ import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
 from minigpt.cli.fit import Fit, finished, fit_options, fitted, outcome, take_fit, without_target
-from minigpt.cli.params import Amount, Fraction, HourPrice, Names, at_most_one, overrides
+from minigpt.cli.params import Amount, Fraction, HourPrice, Names, at_most_one, crew_of, overrides, workers
+from minigpt.cli.processes import together
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.pipeline import BuildOptions, PlanSummary
     from minigpt.results import BuildReport, Coverage
+    from minigpt.workers import Workers
 
 # Axes of a plan in plain words.
 AXIS_NAMES = {
@@ -37,6 +39,8 @@ AXIS_NAMES = {
         "minigpt build --domain finance --target-size 0.6 --plan-only",
         "minigpt build --domain medical --delta 0.05",
         'minigpt build --domain medical --fit "50MB" --fit "60 tokens/s" --runtime llama.cpp',
+        "minigpt build --domain all --output-dir runs/all --workers 4",
+        "torchrun --nproc-per-node 4 -m minigpt build --domain medical --preset thorough",
         "minigpt build runs/medical/recipe.yaml --output-dir runs/again",
     )
 )
@@ -108,6 +112,7 @@ AXIS_NAMES = {
     metavar="PRICE",
     help="Price of an hour of this machine, e.g. '2.50 EUR': the report then states the money [none].",
 )
+@workers("the domains")
 @online
 @click.option("--plan-only", is_flag=True, help="Show what would be removed, and stop.")
 @click.option(
@@ -126,6 +131,7 @@ def build(session: Session, **options: Any) -> None:
     at_most_one(**{name: options[name] for name in ("target_size", "target_params", "target_bytes", "delta")})
     recipe, plan_only, fit = options.pop("recipe"), options.pop("plan_only"), take_fit(options)
     log = (options.pop("log"), options.pop("log_dir"))
+    crew = crew_of(options.pop("workers"), options.pop("worker_options"))
     if recipe is None and not options["domains"]:
         raise click.UsageError("Give --domain NAME or a recipe file. `minigpt domains list` shows the domains.")
     if plan_only and (options["masked"] or options["delta"]):
@@ -135,8 +141,23 @@ def build(session: Session, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
     build_options = options_of(recipe, given)
     if fit.constraints:
+        if crew is not None:
+            raise click.UsageError("--fit and --workers exclude each other.")
         build_options = without_target(build_options, given)
-    run(session, build_options, plan_only=plan_only, log=log, fit=fit)
+    if crew is not None:
+        share_out(session, build_options, crew, plan_only=plan_only)
+    with together(build_options.device) as leads:
+        if leads:
+            run(session, build_options, plan_only=plan_only, log=log, fit=fit)
+
+
+def share_out(session: Session, options: BuildOptions, crew: Workers, *, plan_only: bool) -> None:
+    """Let workers build the domains; the build that follows only reads what they leave."""
+    from minigpt.pipeline.crew import build_by_workers
+
+    if plan_only:
+        raise click.UsageError("--plan-only and --workers exclude each other.")
+    build_by_workers(options, crew, session.reporter)
 
 
 def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:

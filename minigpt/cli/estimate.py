@@ -41,16 +41,23 @@ if TYPE_CHECKING:
 def estimate(session: Session, *, model: str, layers: int | None, bits: str, context: int) -> None:
     """Estimate memory and arithmetic of MODEL with fewer layers or bits, from its config alone.
 
+    The last lines say how a build with the preset standard would hold MODEL on this machine, and the peak of memory.
+
     MODEL is a config.json, a folder, a build folder, a catalog id, a Hub id, a GGUF file or a pypi: asset. No weights
     are read, and none are fetched from the Hub.
     """
+    from rich.console import Group
+
     from minigpt.models import find
+    from minigpt.pipeline import forecast
     from minigpt.transformer import estimate
 
     config = find.find_config(model, reporter=session.reporter)
     whole = estimate.estimate(config, context=context)
     reduced = estimate.estimate(config, layers=layers, bits=4 if bits == "4" else 16, context=context)
-    session.show({"model": whole, "estimate": reduced}, lambda: comparison(whole, reduced))
+    memory = forecast.forecast(config, layers=layers)
+    facts = {"model": whole, "estimate": reduced, "memory": memory}
+    session.show(facts, lambda: Group(comparison(whole, reduced), "", *memory.lines))
 
 
 def comparison(whole: Estimate, reduced: Estimate) -> RenderableType:

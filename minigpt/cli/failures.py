@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from minigpt.errors import GateFailed, MiniGPTError
+from minigpt.errors import GateFailed, MiniGPTError, is_out_of_memory
 from minigpt.escaping import one_line
 
 # Exit codes. Click itself uses 2 for wrong usage; a process that a signal ends gives 128 plus the signal's number.
@@ -51,7 +51,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, MiniGPTError):
         return str(error)
     first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return "Not enough memory. Choose a smaller parent, the quick preset, or another --device."
     if isinstance(error, OSError):
         reason = error.strerror or first or type(error).__name__

@@ -129,3 +129,44 @@ def overrides(example: str) -> Callable[[Callable[..., None]], Callable[..., Non
         metavar="KEY=VALUE",
         help=f"Setting to change, e.g. {example}. Repeat for several.",
     )
+
+
+def workers(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make the options `--workers` and `--worker-option`.
+
+    Args:
+        what: what the workers share out.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        option = click.option(
+            "--worker-option",
+            "worker_options",
+            multiple=True,
+            callback=pairs,
+            metavar="KEY=VALUE",
+            help="Parameter of submitit for Slurm, e.g. slurm_partition=gpu. Repeat for several.",
+        )
+        number = click.option(
+            "--workers",
+            metavar="N|ray|slurm",
+            help=f"Share out {what} to N processes with a card each, or to workers of Ray or Slurm (ray:8, slurm:8).",
+        )
+        return number(option(function))
+
+    return decorate
+
+
+def crew_of(workers: str | None, options: Mapping[str, str]) -> Any:
+    """Return the workers that the options ask for, or None.
+
+    Raises:
+        click.UsageError: there are options without workers.
+    """
+    from minigpt.workers import parse_workers
+
+    if workers is None:
+        if options:
+            raise click.UsageError("--worker-option needs --workers slurm.")
+        return None
+    return parse_workers(workers, options)

@@ -9,7 +9,7 @@ import click
 
 from minigpt.cli.build import check_names
 from minigpt.cli.common import Session, examples, online, standard
-from minigpt.cli.params import Fractions, NameList, overrides
+from minigpt.cli.params import Fractions, NameList, crew_of, overrides, workers
 
 
 @click.command(
@@ -17,6 +17,7 @@ from minigpt.cli.params import Fractions, NameList, overrides
         "minigpt sweep --domain medical --methods contextual,flap,random --sizes 0.9,0.75,0.5",
         "minigpt sweep --domain medical --domain law --methods contextual --sizes 0.9,0.6 --healing preset",
         "minigpt sweep --domain law --methods random --sizes 0.75 --seeds 3 --no-pictures --json",
+        "minigpt sweep --domain law --methods flap,random --sizes 0.9,0.75 --healing preset --workers 4",
     )
 )
 @click.option(
@@ -60,6 +61,7 @@ from minigpt.cli.params import Fractions, NameList, overrides
 @click.option(
     "--pictures/--no-pictures", default=True, help="Whether to draw plots and a page, which needs matplotlib [yes]."
 )
+@workers("the points")
 @online
 @standard
 def sweep(session: Session, **options: Any) -> None:
@@ -71,6 +73,7 @@ def sweep(session: Session, **options: Any) -> None:
     A sweep leaves a report for each point, points.jsonl, sweep.json, index.html and plots, but no models. Build the
     model you want with `minigpt build`.
     """
+    crew = crew_of(options.pop("workers"), options.pop("worker_options"))
     given = {name: value for name, value in options.items() if value is not None}
     for method in given["methods"]:
         check_names(given["domains"], method)
@@ -78,5 +81,5 @@ def sweep(session: Session, **options: Any) -> None:
     from minigpt.sweep import sweep as run
     from minigpt.sweep.chart import render_sweep
 
-    result = run(SweepOptions(**given), session.reporter)
+    result = run(SweepOptions(**given), session.reporter, workers=crew)
     session.show(result, lambda: render_sweep(result))

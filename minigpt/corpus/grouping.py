@@ -16,6 +16,7 @@ from minigpt.corpus.localfiles import rows_and_documents
 from minigpt.corpus.rows import FOLDER, Row, field_text
 from minigpt.corpus.selection import take_bytes
 from minigpt.domain.config import DomainConfig, SourceConfig
+from minigpt.files import path_of
 from minigpt.types import Document
 
 # Fewest groups: with one kept apart, three are left, so that what a model learns is not the manner of one or two.
@@ -117,7 +118,7 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
     Raises:
         CorpusError: The files cannot be read.
     """
-    path = root / Path(source.file or "").expanduser()
+    path = root / path_of(source.file or "")
     groupings = groupings_of(source, path, (column,) if column else (FOLDER, *COLUMNS))
     grouping = next((grouping for grouping in groupings if grouping.is_sound), None)
     if value is not None:

@@ -23,7 +23,7 @@ from minigpt.corpus.task_files import TaskFile, task_files
 from minigpt.documents.convert import Reading
 from minigpt.domain.config import SourceConfig, load_domain
 from minigpt.errors import ConfigError
-from minigpt.files import write_text
+from minigpt.files import path_of, write_text
 from minigpt.progress import SILENT, Reporter
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -164,7 +164,7 @@ def write_checked(
     Returns:
         The group that the file keeps apart, or why there is none; and the texts of the folder.
     """
-    folder = folder.expanduser().resolve()
+    folder = path_of(folder).resolve()
     declared, questions = declared_files(folder)
     tasks = task_files(folder, (*declared, *questions), names=tuple(map(question_name, questions)))
     try:

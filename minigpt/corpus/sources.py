@@ -23,6 +23,7 @@ from minigpt.corpus.rows import (
 )
 from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 from minigpt.errors import ConfigError, CorpusError
+from minigpt.files import path_of
 from minigpt.types import Document, Question, QuestionSet
 
 # Packages that hold the readers: installed, and in a checkout.
@@ -60,7 +61,7 @@ def fetch_data(ref: str, root: Path) -> Path:
         from minigpt.assets import fetch_member
 
         return fetch_member(ref)
-    path = root / Path(ref).expanduser()
+    path = root / path_of(ref)
     if not path.exists():
         raise CorpusError(f"No such file or folder: {path}. Check the ref in the domain file.")
     return path
@@ -115,7 +116,7 @@ def documents_from(source: SourceConfig, root: Path) -> Iterator[Document]:
             if is_wanted(row, source.where, source.without):
                 yield from row_documents(row, where, source, fallback=f"{source.name}:{number}")
     else:
-        yield from file_documents(source, root / Path(source.file or "").expanduser())
+        yield from file_documents(source, root / path_of(source.file or ""))
 
 
 def read_questions(domain: DomainConfig, *, root: Path, seed: int = 0) -> Iterator[QuestionSet]:
@@ -173,7 +174,7 @@ def rows_of(config: QuestionsConfig, root: Path) -> Iterator[Located]:
             config.hub, subset=config.subset, split=config.hub_split, revision=config.revision, limit=None
         )
         return
-    for file in files_in(root / Path(config.file or "").expanduser(), suffixes=TABLE_SUFFIXES):
+    for file in files_in(root / path_of(config.file or ""), suffixes=TABLE_SUFFIXES):
         yield from read_rows(file)
 
 

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 from minigpt.domain.checks import TEXT_TASKS, check_origin, explain, name_problems, read_yaml, ref_problems
 from minigpt.domain.tasks import TaskConfig
 from minigpt.errors import ConfigError, UnknownName, first_line
+from minigpt.files import path_of
+from minigpt.integrity import check_file
 
 __all__ = [
     "DomainConfig",
@@ -227,10 +229,11 @@ def load_domain(name_or_path: str) -> DomainConfig:
         UnknownName: There is no such domain. The message suggests the nearest name.
         ConfigError: The file cannot be used. The message says where and why.
     """
-    path = Path(name_or_path).expanduser()
+    path = path_of(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         return read_domain(path)
     if (path / "domain.yaml").is_file():
+        check_file(path / "domain.yaml")
         return read_domain(path / "domain.yaml")
     files = domain_files()
     key = name_or_path.strip().casefold()
@@ -274,7 +277,7 @@ def with_absolute_paths(domain: DomainConfig, root: Path) -> DomainConfig:
 
     def absolute(name: str) -> str:
         try:
-            return str((root / Path(name).expanduser()).resolve())
+            return str((root / path_of(name)).resolve())
         except (OSError, RuntimeError, ValueError) as error:  # an unknown user, a NUL byte, a name that is too long
             raise ConfigError(f"{name!r:.80} is no path that can be used ({first_line(error)}).") from None
 

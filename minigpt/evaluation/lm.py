@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from minigpt.distributed import current
+from minigpt.distributed.group import Group
 from minigpt.errors import MiniGPTError
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.logits import float_head, logits_at
+from minigpt.transformer.portions import Portions
 
 # Logits in the softmax at a time: few enough to stay in the cache, which makes it faster.
 SOFTMAX_BLOCK = 2**20
@@ -100,14 +104,65 @@ def log_probabilities(
         MiniGPTError: The model gives NaN or infinite log-probabilities.
     """
     sums = np.zeros(owners, dtype=np.float64)
-    batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
-    with _evaluating(model), float_head(model):
-        for batch in reporter.track(batches, title=title, total=len(batches)):
-            owner = np.concatenate([np.asarray(row.owners, dtype=np.int64) for row in batch])
-            np.add.at(sums, owner, _score(model, batch).double().cpu().numpy())
+    group = current()
+    if group is None or group.held is not model:
+        batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
+        scores: Iterable[NDArray[np.float64]] = _scores(model, batches, title=title, reporter=reporter)
+    else:
+        group.announce("score")
+        batches, scores = _shared_scores(group, rows, batch_tokens, title=title, reporter=reporter)
+    for batch, values in zip(batches, scores, strict=True):
+        owner = np.concatenate([np.asarray(row.owners, dtype=np.int64) for row in batch])
+        np.add.at(sums, owner, values)
     if not np.isfinite(sums).all():
         raise MiniGPTError("The model gives no finite probabilities on this text; its weights are damaged.")
     return sums
+
+
+def _scores(
+    model: Any, batches: Sequence[Sequence[Row]], *, title: str, reporter: Reporter
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the log-probabilities of the scored tokens of each batch."""
+    portions = Portions(title, reporter)
+    with _evaluating(model), float_head(model):
+        for batch in reporter.track(batches, title=title, total=len(batches)):
+            scores = portions.run(len(batch), partial(_scores_of_parts, model, batch))
+            yield torch.cat(scores).double().numpy()
+
+
+def _shared_scores(
+    group: Group, rows: Sequence[Row], batch_tokens: int, *, title: str = "", reporter: Reporter = SILENT
+) -> tuple[list[list[Row]], list[NDArray[np.float64]]]:
+    """Score the first process's rows on all processes: batches in turns, each in the place that it has alone.
+
+    Args:
+        group: the processes, which hold the model.
+        rows: sequences to read; those of the first process count.
+        batch_tokens: most tokens in a batch.
+        title: title of the progress bar.
+        reporter: receives the progress.
+
+    Returns:
+        The batches, and the log-probabilities of the scored tokens of each.
+    """
+    fields = [[list(row.tokens), list(row.where), list(row.targets), list(row.owners), row.branches] for row in rows]
+    shared, tokens = group.share([fields, batch_tokens])
+    names = ("tokens", "where", "targets", "owners", "branches")
+    known = [Row(**dict(zip(names, values, strict=True))) for values in shared]
+    batches = list(_batches(known, min(tokens, _logit_rows(group.held))))
+    ends = np.cumsum([0, *(sum(len(row.targets) for row in batch) for batch in batches)])
+    values = torch.zeros(int(ends[-1]), dtype=torch.float64)
+    turns = range(group.rank, len(batches), group.world)
+    scores = _scores(group.held, [batches[turn] for turn in turns], title=title, reporter=reporter)
+    for turn, score in zip(turns, scores, strict=True):
+        values[int(ends[turn]) : int(ends[turn + 1])] = torch.from_numpy(score)
+    # Each place is filled by one process and zero in all others, so the sum is exact.
+    return batches, np.split(group.add_up(values).numpy(), ends[1:-1])
+
+
+def help_to_score(group: Group) -> None:
+    """Take part in :func:`log_probabilities` of the model that all processes hold."""
+    _shared_scores(group, (), 0)
 
 
 def likeliest_tokens(
@@ -127,11 +182,10 @@ def likeliest_tokens(
     """
     predicted: list[list[int]] = [[] for _ in rows]
     batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
+    portions = Portions(title, reporter)
     with _evaluating(model):
         for batch in reporter.track(batches, title=title, total=len(batches)):
-            length, inputs = _padded(model, batch)
-            places = torch.tensor(_flat_places(batch, length))
-            tokens = logits_at(model, places, **inputs).argmax(-1).tolist()
+            tokens = portions.run(len(batch), partial(_likeliest, model, batch))
             for row in batch:
                 predicted[row.owners[0]], tokens = tokens[: len(row.where)], tokens[len(row.where) :]
     return predicted
@@ -166,6 +220,21 @@ def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+def _scores_of_parts(model: Any, batch: Sequence[Row], parts: Sequence[slice]) -> list[Tensor]:
+    """Compute the log-probabilities of the scored tokens of each part of a batch, on the CPU."""
+    return [_score(model, batch[part]).cpu() for part in parts]
+
+
+def _likeliest(model: Any, batch: Sequence[Row], parts: Sequence[slice]) -> list[int]:
+    """Predict the likeliest token at every scored place of a batch, one part of its rows after the other."""
+    tokens: list[int] = []
+    for part in parts:
+        length, inputs = _padded(model, batch[part])
+        places = torch.tensor(_flat_places(batch[part], length))
+        tokens += logits_at(model, places, **inputs).argmax(-1).tolist()
+    return tokens
 
 
 def _score(model: Any, batch: Sequence[Row]) -> Tensor:

@@ -50,11 +50,17 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
 def bytes_per_token(path: Path) -> int:
     """Count the bytes of weights that decoding a token reads from a GGUF file.
 
-    All weights count, except that an embedding which is not the head too counts with one row.
+    All weights count, except that an embedding which is not the head too counts with one row, and of the experts those
+    that a token goes to.
     """
     from gguf import GGUFReader
 
-    sizes = {tensor.name: (int(tensor.n_bytes), int(tensor.shape[-1])) for tensor in GGUFReader(path).tensors}
+    reader = GGUFReader(path)
+    sizes = {tensor.name: (int(tensor.n_bytes), int(tensor.shape[-1])) for tensor in reader.tensors}
     table, rows = sizes["token_embd.weight"]
     total = sum(size for size, _ in sizes.values())
-    return total - (table - table // rows if "output.weight" in sizes else 0)
+    used = next(
+        (int(field.contents()) for name, field in reader.fields.items() if name.endswith("expert_used_count")), 0
+    )
+    idle = sum(size - size * int(used) // count for name, (size, count) in sizes.items() if "_exps." in name)
+    return total - idle - (table - table // rows if "output.weight" in sizes else 0)

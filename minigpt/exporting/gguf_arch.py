@@ -1,66 +1,19 @@
-"""Table of the decoder families that llama.cpp computes: names, rotary layout, norms and windows.
-
-llama.cpp has each family's arithmetic written out and reads only numbers from the file. What a config asks for
-beyond that is refused here instead of being computed wrongly there.
-"""
+"""Numbers of a decoder's config as llama.cpp reads them, and refusals of what it does not compute."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from minigpt.exporting.common import Inexpressible
-from minigpt.transformer.arch import head_dim
+from minigpt.exporting.gguf_families import FAMILIES, GgufFamily
+from minigpt.transformer.arch import experts_of, ffn_width, head_dim, kv_groups_of
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
     from numpy import float32
     from numpy.typing import NDArray
-
-# How llama.cpp treats sliding windows in a family, see `GgufFamily.window`.
-Window = Literal["none", "cap", "pattern"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GgufFamily:
-    """One family of transformers as llama.cpp computes it.
-
-    Attributes:
-        arch: name of the family in the file.
-        permuted: whether rotary pairs are neighbors in llama.cpp. In transformers they are half a head apart, so the
-            rows of q and k change places.
-        norm_offset: number added to norm weights (Gemma's norms scale by 1 + w).
-        activation: the only activation that llama.cpp computes for the family.
-        window: "none" refuses sliding attention. "cap" has no window and is exact up to its length, so the context
-            ends there. "pattern" alternates sliding and full layers.
-        period: length of the pattern in layers; the last layer of each period is full.
-        rope_step: every layer whose number is a multiple of this has no rotary embedding; 0 means all layers have one.
-    """
-
-    arch: str
-    permuted: bool = False
-    norm_offset: float = 0.0
-    activation: str = "silu"
-    window: Window = "none"
-    period: int = 0
-    rope_step: int = 0
-
-
-# Families by `model_type` of their config.
-FAMILIES: Mapping[str, GgufFamily] = {
-    "llama": GgufFamily(arch="llama", permuted=True),
-    "mistral": GgufFamily(arch="llama", permuted=True, window="cap"),
-    "qwen2": GgufFamily(arch="qwen2"),
-    "qwen3": GgufFamily(arch="qwen3"),
-    "smollm3": GgufFamily(arch="smollm3", permuted=True, rope_step=4),
-    "gemma": GgufFamily(arch="gemma", norm_offset=1.0, activation="gelu_pytorch_tanh"),
-    "gemma2": GgufFamily(arch="gemma2", norm_offset=1.0, activation="gelu_pytorch_tanh", window="pattern", period=2),
-    "gemma3_text": GgufFamily(
-        arch="gemma3", norm_offset=1.0, activation="gelu_pytorch_tanh", window="pattern", period=6
-    ),
-}
 
 
 def family_of(config: Any) -> GgufFamily:
@@ -72,21 +25,32 @@ def family_of(config: Any) -> GgufFamily:
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise Inexpressible(f"Models of type {config.model_type!r} have no GGUF writer; known: {', '.join(FAMILIES)}.")
-    activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", None)
-    scale = getattr(config, "query_pre_attn_scalar", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     rotary = list(getattr(config, "no_rope_layers", None) or ())
+    scale = getattr(config, "query_pre_attn_scalar", None)
     problems = {
-        f"the activation {activation!r}": activation != family.activation,
+        f"the activation {activation_of(config)!r}": activation_of(config) not in family.activations,
         f"a query scale of {scale}": scale is not None and scale != head_dim(config),
-        "sliding attention": family.window == "none" and kinds > {"full_attention"},
+        "sliding attention": family.window == "none" and "sliding_attention" in kinds,
+        f"{config.num_hidden_layers} layers without windows": config.num_hidden_layers == family.windowed_at,
         "bidirectional attention": bool(getattr(config, "use_bidirectional_attention", False)),
         "layers without rotary embedding in other places": bool(rotary)
         and rotary != _rotary_layers(family, len(rotary)),
+        "heads that are not as wide as the hidden size (heads were cut)": family.is_square
+        and head_dim(config) * config.num_attention_heads != config.hidden_size,
     }
+    for name, wanted in family.requires.items():
+        value = getattr(config, wanted) if isinstance(wanted, str) else wanted
+        problems[f"{name}={getattr(config, name, None)}"] = getattr(config, name, None) != value
     if refused := [text for text, wrong in problems.items() if wrong]:
         raise Inexpressible(f"llama.cpp does not compute {refused[0]} for {family.arch}.")
     return family
+
+
+def activation_of(config: Any) -> Any:
+    """Return the name of the activation of a config's FFN."""
+    names = ("hidden_activation", "hidden_act", "activation_function")
+    return next((value for name in names if (value := getattr(config, name, None))), None)
 
 
 def _rotary_layers(family: GgufFamily, layers: int) -> list[int]:
@@ -109,13 +73,17 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
     writer.add_context_length(_context_length(config, family))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(ffn_width(config))
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(size)
+    writer.add_head_count_kv(kv_groups_of(config))
+    add_epsilon = writer.add_layer_norm_eps if family.layer_norms else writer.add_layer_norm_rms_eps
+    add_epsilon(getattr(config, family.epsilon))
     writer.add_key_length(size)
     writer.add_value_length(size)
+    if experts := experts_of(config):
+        writer.add_expert_count(experts)
+    for method, name in family.numbers.items():
+        getattr(writer, method)(getattr(config, name))
     for name, add in (
         ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
         ("final_logit_softcapping", writer.add_final_logit_softcapping),
@@ -124,7 +92,8 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
             add(float(value))
     if family.window == "pattern":
         _add_window(writer, config, family)
-    _add_rope(writer, config)
+    if rope_settings(config):
+        _add_rope(writer, config)
 
 
 def _context_length(config: Any, family: GgufFamily) -> int:
@@ -143,7 +112,7 @@ def _add_window(writer: GGUFWriter, config: Any, family: GgufFamily) -> None:
 
 def rope_settings(config: Any, kind: str = "full_attention") -> Mapping[str, Any]:
     """Return the rotary settings (`rope_type`, `rope_theta`, scaling ...) of one kind of layer."""
-    parameters: Mapping[str, Any] = config.rope_parameters
+    parameters: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     settings: Mapping[str, Any] = parameters.get(kind, parameters)
     return settings
 
@@ -154,15 +123,36 @@ def _add_rope(writer: GGUFWriter, config: Any) -> None:
 
     rope = rope_settings(config)
     sliding = rope_settings(config, "sliding_attention")
+    partial = rope.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0
+    writer.add_rope_dimension_count(int(head_dim(config) * partial))
     writer.add_rope_freq_base(float(rope["rope_theta"]))
     if sliding["rope_theta"] != rope["rope_theta"]:
         writer.add_rope_freq_base_swa(float(sliding["rope_theta"]))
     kind = rope.get("rope_type", "default")
-    if kind not in ("default", "linear", "llama3"):
+    if kind not in ("default", "linear", "llama3", "yarn"):
         raise Inexpressible(f"Rotary scaling {kind!r} cannot be written to GGUF yet.")
-    if kind == "linear":
-        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(RopeScalingType(kind))
         writer.add_rope_scaling_factor(float(rope["factor"]))
+    if kind == "yarn":
+        _add_yarn(writer, rope, config.max_position_embeddings)
+
+
+def _add_yarn(writer: GGUFWriter, rope: Mapping[str, Any], longest: int) -> None:
+    """Write what YaRN needs beyond its factor; llama.cpp has one temperature, 0.1 ln(factor) + 1, and whole dimensions.
+
+    Raises:
+        ExportError: the config has another temperature, or boundaries between dimensions that are not rounded.
+    """
+    usual = 0.1 * math.log(float(rope["factor"])) + 1
+    temperature = rope.get("attention_factor") or usual
+    if abs(temperature - usual) > 1e-6 or rope.get("mscale") or rope.get("mscale_all_dim"):
+        raise Inexpressible("llama.cpp does not compute YaRN with a temperature of its own.")
+    if rope.get("truncate", True) is False:
+        raise Inexpressible("llama.cpp does not compute YaRN with boundaries that are not rounded (truncate=False).")
+    writer.add_rope_scaling_orig_ctx_len(int(rope.get("original_max_position_embeddings") or longest))
+    writer.add_rope_scaling_yarn_beta_fast(float(rope.get("beta_fast") or 32.0))
+    writer.add_rope_scaling_yarn_beta_slow(float(rope.get("beta_slow") or 1.0))
 
 
 def rope_factors(config: Any) -> NDArray[float32] | None:

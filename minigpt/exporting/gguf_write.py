@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from minigpt.errors import ExportError
-from minigpt.exporting.common import Inexpressible
-from minigpt.exporting.gguf_arch import GgufFamily, add_architecture, family_of, rope_factors
+from minigpt.exporting.gguf_arch import add_architecture, family_of, rope_factors
+from minigpt.exporting.gguf_tensors import row_order, stays_fp32, tensors_of
 from minigpt.exporting.gguf_vocab import add_vocabulary, vocabulary_of
 from minigpt.files import atomic_path
-from minigpt.transformer.arch import head_dim
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
@@ -54,7 +53,7 @@ def write_gguf(
     stay F16 in quantized files.
 
     Args:
-        model: a `transformers` causal language model of a family in `gguf_arch.FAMILIES`.
+        model: a `transformers` causal language model of a family in `gguf_families.FAMILIES`.
         tokenizer: its fast tokenizer.
         path: the file to write, atomically.
         kind: the type of the matrices.
@@ -80,33 +79,17 @@ def write_gguf(
             writer.add_quantization_version(2)
         add_architecture(writer, config)
         add_vocabulary(writer, vocabulary)
-        for target, source, tensor in _tensors(model, family):
+        for target, source, tensor in tensors_of(model, family):
             tensor_kind = (embedding or kind) if target in ("token_embd.weight", "output.weight") else kind
+            tensor_kind = "F32" if stays_fp32(target, tensor) else tensor_kind
             stored, data = _encode(source, tensor, tensor_kind, rounded.get(source))
-            writer.add_tensor(target, data[_row_order(source, config, family)], raw_dtype=stored)
+            writer.add_tensor(target, data[row_order(source, config, family)], raw_dtype=stored)
         if (factors := rope_factors(config)) is not None:
             writer.add_tensor("rope_freqs.weight", factors)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-
-
-def _tensors(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield each tensor's name in llama.cpp, its name in transformers, and its weights in fp32.
-
-    Norms carry the family's offset, and tied tensors come once.
-    """
-    from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
-
-    arch = next(key for key, value in MODEL_ARCH_NAMES.items() if value == family.arch)
-    names = get_tensor_name_map(MODEL_ARCH(arch), model.config.num_hidden_layers)
-    for source, parameter in model.named_parameters():
-        target = names.get_name(source, try_suffixes=(".weight", ".bias"))
-        if target is None:
-            raise Inexpressible(f"GGUF has no name for the tensor {source}.")
-        tensor = parameter.detach().float().cpu()
-        yield target, source, tensor + family.norm_offset if "norm" in source else tensor
 
 
 def _encode(
@@ -119,7 +102,7 @@ def _encode(
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
-    if tensor.ndim == 1:
+    if kind == "F32":
         return GGMLQuantizationType.F32, tensor.numpy()
     stored = "F16" if kind.startswith("Q") and tensor.shape[-1] % BLOCK else kind
     if stored == "F16" and float(tensor.abs().max()) > LARGEST_HALF:
@@ -143,19 +126,3 @@ def q4_0_bytes(matrix: RoundedMatrix) -> NDArray[uint8]:
     packed = codes[:, :, 0] | (codes[:, :, 1] << np.uint8(4))
     layout: NDArray[uint8] = np.concatenate([scales, packed], axis=-1).reshape(len(codes), -1)
     return layout
-
-
-def _row_order(source: str, config: Any, family: GgufFamily) -> slice | NDArray[Any]:
-    """Return the order in which llama.cpp wants the rows of a tensor.
-
-    Only rows of q and k move: rotary pairs, half a head apart in transformers, become neighbors.
-    """
-    import numpy as np
-
-    counts = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    heads = counts.get(source.split(".")[-2]) if family.permuted else None
-    if heads is None:
-        return slice(None)
-    size = head_dim(config)
-    order: NDArray[Any] = np.arange(heads * size).reshape(heads, 2, size // 2).swapaxes(1, 2).ravel()
-    return order

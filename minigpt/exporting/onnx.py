@@ -26,7 +26,7 @@ from minigpt.exporting.rounding.layers import round_layers
 from minigpt.exporting.support import advice, slides
 from minigpt.files import atomic_path
 from minigpt.progress import Reporter
-from minigpt.transformer.arch import head_dim, kv_groups_of
+from minigpt.transformer.arch import has_state, head_dim, kv_groups_of
 
 if TYPE_CHECKING:
     from minigpt.exporting.rounding import RoundedMatrix
@@ -83,6 +83,11 @@ def trace(model: Any, tokenizer: Any = None) -> Any:
     from transformers.exporters.configs import OnnxConfig
     from transformers.exporters.exporter_onnx import OnnxExporter
 
+    if has_state(model):
+        raise ExportError(
+            f"The ONNX graph holds keys and values only, so this program cannot trace this {model.config.model_type} "
+            f"model, whose layers carry a state. {advice(model.config, tokenizer, but='onnx')}"
+        )
     config = OnnxConfig(dynamic=True, dynamic_shapes=free_axes(model.config.num_hidden_layers))
     try:
         with quiet_transformers(), silence(), torch.no_grad():

@@ -13,7 +13,8 @@ from minigpt.exporting.card import write_card
 from minigpt.exporting.formats import Format, format_of, rounding_of
 from minigpt.exporting.proof import prove
 from minigpt.exporting.request import ExportRequest, Writer, Written, read_corpus
-from minigpt.files import atomic_path, file_sha256, open_to_readers, write_json
+from minigpt.files import atomic_path, file_sha256, open_to_readers
+from minigpt.integrity import write_signed
 from minigpt.lazy import resolve
 from minigpt.machine import PACKAGES, versions
 from minigpt.progress import SILENT, Reporter
@@ -54,12 +55,12 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
             writer: Writer = resolve(row.write)
             written = writer(request, folder, reporter)
         record = _new_record(request, row, written, folder)
-        write_json(folder / RECORD, record)
+        write_signed(folder / RECORD, record)
         if row.runtime:
             record = prove(request, record, folder, reporter)
         write_card(request, row, record, folder)
         record = replace(record, files=_file_hashes(folder), seconds=time.perf_counter() - started)
-        write_json(folder / RECORD, record)
+        write_signed(folder / RECORD, record)
         open_to_readers(folder)
     return record
 
@@ -87,7 +88,7 @@ def write_unproved(request: ExportRequest, *, reporter: Reporter = SILENT) -> Ex
     with atomic_path(request.output_dir) as folder:
         folder.mkdir()
         record = _new_record(request, row, writer(request, folder, reporter), folder)
-        write_json(folder / RECORD, record)
+        write_signed(folder / RECORD, record)
     return record
 
 

@@ -10,17 +10,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from minigpt.errors import ExportError
-from minigpt.exporting.gguf_arch import FAMILIES as GGUF
 from minigpt.exporting.gguf_arch import family_of
+from minigpt.exporting.gguf_families import FAMILIES as GGUF
 from minigpt.exporting.gguf_vocab import vocabulary_of
+from minigpt.transformer.arch import has_state
 from minigpt.transformer.families import ARCHITECTURES, ArchSpec
 
-# Why neurons stay where layers have experts.
-INSIDE = "the neurons inside of experts stay; experts are removed whole"
+# Which neurons go where layers have experts.
+INSIDE = "inside of experts, by method expert-width: as many from each, of its own choice"
+# How many experts go, and how.
+EXPERTS = "as many in each layer, enough for every token; removed (reap) or merged (m-smoe, hc-smoe)"
 # What can be done with a model, in the order of the columns.
 COLUMNS = ("ffn", "heads", "layers", "vocabulary", "experts", "repair", "heal", "onnx", "gguf", "onnx-genai")
 # Families that ONNX Runtime GenAI's builder writes.
-GENAI = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3"})
+GENAI = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "granite", "phi", "phi3", "lfm2"}
+)
 # Families whose sliding windows GenAI's builder writes, too.
 GENAI_WINDOWS = frozenset({"mistral", "qwen2"})
 # Families whose layers all have sliding windows, or some by default, which the exporter of transformers cannot trace.
@@ -77,9 +82,9 @@ def row(spec: ArchSpec) -> Support:
     """Compute the row of one family."""
     yes = Cell(state="yes")
     cells = {
-        "ffn": yes if spec.experts is None else Cell(state="refused", note=INSIDE),
+        "ffn": _ffn(spec),
         "heads": _heads(spec),
-        "layers": yes,
+        "layers": _layers(spec),
         "vocabulary": Cell(state="yes", note="with a BPE tokenizer; other kinds keep their vocabulary"),
         "experts": _experts(spec),
         "repair": _repair(spec),
@@ -96,17 +101,39 @@ def row(spec: ArchSpec) -> Support:
     )
 
 
+def _ffn(spec: ArchSpec) -> Cell:
+    """Say whether neurons of a family can be removed."""
+    if spec.experts is not None:
+        return Cell(state="yes", note=INSIDE)
+    if not spec.ffn_columns:
+        return Cell(state="none", note="its layers have no FFN of neurons that stand alone")
+    return Cell(state="yes")
+
+
+def _layers(spec: ArchSpec) -> Cell:
+    """Say which layers of a family can be removed."""
+    if spec.state is None:
+        return Cell(state="yes")
+    if spec.state.kind:
+        return Cell(state="yes", note=f"layers of kind {spec.state.kind}; those with attention stay")
+    return Cell(state="yes", note="all but the first" if spec.state.first else "all of them carry a state")
+
+
 def _experts(spec: ArchSpec) -> Cell:
     """Say which experts of a family can be removed."""
     if spec.experts is None:
         return Cell(state="none", note="the family has no experts")
     if spec.experts.shared:
-        return Cell(state="yes", note="as many in each layer, enough for every token; the shared expert is kept")
-    return Cell(state="yes", note="as many in each layer, enough for every token")
+        return Cell(state="yes", note=f"{EXPERTS}; the shared expert is kept")
+    return Cell(state="yes", note=EXPERTS)
 
 
 def _heads(spec: ArchSpec) -> Cell:
     """Say which numbers of KV groups a family takes."""
+    if spec.state is not None and not spec.state.kind:
+        return Cell(state="none", note="its layers have no attention")
+    if spec.state is not None:
+        return Cell(state="refused", note="most layers carry a state in place of attention, so heads stay")
     if spec.head_rule == "any":
         return Cell(state="yes", note="any number of KV groups")
     if spec.head_rule == "divides":
@@ -118,6 +145,8 @@ def _heads(spec: ArchSpec) -> Cell:
 
 def _repair(spec: ArchSpec) -> Cell:
     """Say what the repair of a family is fitted to."""
+    if spec.state is not None:
+        return Cell(state="refused", note="it needs attention in each layer, so builds leave it out")
     if spec.experts is not None:
         return Cell(state="yes", note="fits attention's output projections; the experts that are kept stay as they are")
     if spec.norms_after:
@@ -129,6 +158,8 @@ def _onnx(spec: ArchSpec) -> Cell:
     """Say whether a family can be written as a plain ONNX graph."""
     if spec.name in WINDOWED:
         return Cell(state="refused", note="transformers' exporter cannot trace sliding windows")
+    if spec.state is not None:
+        return Cell(state="refused", note="the graph holds keys and values only, and layers carry a state")
     if spec.name in UNTRACED:
         return Cell(state="refused", note="transformers' exporter cannot trace the family")
     return Cell(state="yes")
@@ -168,7 +199,7 @@ def working_formats(config: Any, tokenizer: Any) -> tuple[str, ...]:
         tokenizer: its tokenizer; None leaves out what depends on it.
     """
     writable = {
-        "onnx": not slides(config),
+        "onnx": not slides(config) and config.model_type not in UNTRACED and not has_state(config),
         "onnx-genai": config.model_type in GENAI and (not slides(config) or config.model_type in GENAI_WINDOWS),
         "gguf": tokenizer is not None and _is_gguf(config, tokenizer),
         "torch-4bit": True,

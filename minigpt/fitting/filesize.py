@@ -9,7 +9,8 @@ from itertools import accumulate
 from typing import Any
 
 from minigpt.fitting.engines import Layout
-from minigpt.transformer.arch import UnitCosts, arch_of, head_dim, heads_per_group, shape_of, unit_costs
+from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, shape_of, unit_costs
+from minigpt.transformer.costs import UnitCosts
 from minigpt.types import Shape
 
 # Bytes of the length before a string of a GGUF file, and of a token's kind.

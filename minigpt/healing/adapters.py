@@ -8,7 +8,7 @@ quantization do not come back, because the adapters were fitted to make up for i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from minigpt.transformer.experts import router_parameters
 
 
 @contextmanager
-def trainable(model: Any, recipe: Recipe) -> Iterator[Any]:
+def trainable(model: Any, recipe: Recipe, *, saves_memory: bool = False) -> Iterator[Any]:
     """Yield `model` ready for training, with adapters where the recipe asks for them.
 
     After the block `model` is a plain model again, in evaluation mode, and all of its weights can be trained. Adapters
@@ -33,13 +33,32 @@ def trainable(model: Any, recipe: Recipe) -> Iterator[Any]:
     Args:
         model: a causal language model; its weights become fp32 in place.
         recipe: says whether all weights are trained or adapters, and of which shape.
+        saves_memory: recompute activations in the backward pass, and leave weights that adapters freeze as they are.
 
     Raises:
         ConfigError: the recipe needs 4-bit weights and bitsandbytes is not installed.
     """
-    model.float()
+    if recipe.adapter == "full" or not saves_memory:
+        model.float()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    with _checkpointed(model) if saves_memory else nullcontext(), _trainable(model, recipe) as trained:
+        yield trained
+
+
+@contextmanager
+def _checkpointed(model: Any) -> Iterator[None]:
+    """Let the layers of a model recompute their activations in the backward pass inside the block."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
+
+
+@contextmanager
+def _trainable(model: Any, recipe: Recipe) -> Iterator[Any]:
+    """Do what :func:`trainable` does, to a model whose precision is that of the training."""
     if recipe.adapter == "full":
         routers = router_parameters(model) if recipe.router == "frozen" else []
         try:

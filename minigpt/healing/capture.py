@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from minigpt.distributed import current
+
 # Times that the work runs before its capture, so that kernels and buffers are set up outside of the graph.
 WARM_UPS = 2
 Result = TypeVar("Result")
@@ -33,6 +35,11 @@ def capture(
     torch.cuda.current_stream().wait_stream(stream)
     before_capture()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode=capture_mode()):
         result = work()
     return graph.replay, result
+
+
+def capture_mode() -> str:
+    """Name the threads that may only do what can be captured: all, or this one where NCCL has a thread of its own."""
+    return "global" if current() is None else "thread_local"

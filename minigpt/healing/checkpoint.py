@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt.distributed.group import Group
 from minigpt.errors import MiniGPTError, first_line
 from minigpt.files import atomic_path
 from minigpt.healing.average import Average
+from minigpt.healing.exchange import Exchange
 from minigpt.integrity import aside_note, read_kept, set_aside, write_kept
 from minigpt.progress import SILENT, Reporter
 
@@ -60,17 +62,40 @@ class Progress:
 class State:
     """Tensors of a run, which a checkpoint saves and restores in place.
 
+    A process among several has those of the parameters that it owns.
+
     Attributes:
         parameters: the trained parameters.
         optimizer: holds the moments of the parameters.
         average: moving average of the parameters.
         best: values of the parameters at the best step so far, in the same order.
+        exchange: knows which part of all parameters these are (None: all of them).
     """
 
     parameters: Sequence[nn.Parameter]
     optimizer: torch.optim.Optimizer
     average: Average
     best: Sequence[Tensor]
+    exchange: Exchange | None = None
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Numbers of the parameters."""
+        return range(len(self.parameters)) if self.exchange is None else self.exchange.indices
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Shapes of all of the run's parameters, those of other processes included."""
+        every = self.parameters if self.exchange is None else self.exchange.parameters
+        return [parameter.shape for parameter in every]
+
+    def whole(self, index: int, tensor: Tensor) -> Tensor:
+        """Return the whole tensor of which the process may have a part."""
+        return tensor if self.exchange is None else self.exchange.whole(index, tensor)
+
+    def part(self, index: int, tensor: Tensor) -> Tensor:
+        """Return what the process has of a whole tensor."""
+        return tensor if self.exchange is None else self.exchange.rows(index, tensor)
 
 
 def weights_digest(model: Any) -> str:
@@ -86,58 +111,113 @@ def weights_digest(model: Any) -> str:
     return hasher.hexdigest()
 
 
-def save(path: Path, progress: Progress, state: State) -> None:
+def save(path: Path, progress: Progress, state: State, *, group: Group | None = None) -> None:
     """Write a checkpoint atomically: a process that is killed meanwhile leaves the previous one.
+
+    With a group the first process collects the tensors of all and writes them; the file does not depend on how many
+    there are.
 
     Raises:
         MiniGPTError: the disk is full or the folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    tensors: dict[str, Tensor] = {}
-    for index, parameter in enumerate(state.parameters):
-        moments = state.optimizer.state.get(parameter, {})
-        named = {"value": parameter, "best": state.best[index]}
-        named |= {name: moments[name] for name in _MOMENTS if name in moments}
-        if state.average.values:
-            named["average"] = state.average.values[index]
-        tensors |= {f"{index}.{name}": item.detach().cpu().contiguous() for name, item in named.items()}
+    tensors = _tensors_of(state)
+    if group is not None:
+        tensors = _collected(group, tensors)
+        if not group.leads:
+            return
     words = json.dumps(asdict(progress))
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"progress": words, "digest": _digest(words, tensors)})
 
 
-def load(path: Path, fingerprint: str, state: State, reporter: Reporter = SILENT) -> Progress | None:
+def _tensors_of(state: State) -> dict[str, Tensor]:
+    """Return the tensors of a state on the CPU, by parameter's number and kind."""
+    tensors: dict[str, Tensor] = {}
+    for place, (index, parameter) in enumerate(zip(state.numbers, state.parameters, strict=True)):
+        moments = state.optimizer.state.get(parameter, {})
+        named = {"value": parameter, "best": state.best[place]}
+        named |= {name: moments[name] for name in _MOMENTS if name in moments}
+        if state.average.values:
+            named["average"] = state.average.values[place]
+        tensors |= {
+            f"{index}.{name}": state.whole(index, item.detach()).cpu().contiguous() for name, item in named.items()
+        }
+    return tensors
+
+
+def _collected(group: Group, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of all processes in the first one."""
+    if not group.leads:
+        group.send(tensors, 0)
+        return tensors
+    return {**tensors, **{name: item for rank in range(1, group.world) for name, item in group.receive(rank).items()}}
+
+
+def load(
+    path: Path, fingerprint: str, state: State, reporter: Reporter = SILENT, *, group: Group | None = None
+) -> Progress | None:
     """Restore a checkpoint into `state` and return its progress.
+
+    With a group the first process reads the file and gives the others what they own.
 
     Args:
         path: file of the checkpoint.
         fingerprint: names the run that wants to resume.
         state: tensors that are overwritten in place.
         reporter: told about a damaged checkpoint, which is moved aside.
+        group: processes that run together.
 
     Returns:
         None, with `state` unchanged, if there is no checkpoint, it is damaged or it belongs to another run.
     """
+    stored = _read(path, fingerprint, state, reporter) if group is None or group.leads else None
+    if group is not None:
+        stored = _distributed(group, stored, state)
+    if stored is None:
+        return None
+    _restore(stored[1], state)
+    state.average.updates = stored[0].averaged
+    return stored[0]
+
+
+def _distributed(
+    group: Group, stored: tuple[Progress, dict[str, Tensor]] | None, state: State
+) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Return the first process's checkpoint in every process, with the tensors that the process owns."""
+    words = group.share(None if stored is None else asdict(stored[0]))
+    owned = group.gather(list(state.numbers))
+    if words is None:
+        return None
+    if stored is None:
+        return _progress_of(words), group.receive(0)
+    for rank in range(1, group.world):
+        owns = set(map(str, owned[rank]))
+        group.send({name: item for name, item in stored[1].items() if name.partition(".")[0] in owns}, rank)
+    return stored
+
+
+def _read(path: Path, fingerprint: str, state: State, reporter: Reporter) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Read and check a checkpoint; None if there is none for this run. A damaged one is moved aside."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as stored:
-            progress = _read_progress(stored.metadata())
+            progress = _progress_of(json.loads(stored.metadata()["progress"]))
             if progress.fingerprint != fingerprint:
                 return None
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
             if _digest(stored.metadata()["progress"], tensors) != stored.metadata()["digest"]:
                 raise ValueError("its content is not what was written")
-            _restore(tensors, state)
+            _check(tensors, state)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         with suppress(MiniGPTError):  # a folder in which nothing can be moved: the next checkpoint replaces it
             reporter.note(aside_note(path, first_line(error), set_aside(path)))
         return None
-    state.average.updates = progress.averaged
-    return progress
+    return progress, tensors
 
 
 def _digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
@@ -150,32 +230,40 @@ def _digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-def _restore(stored: Mapping[str, Tensor], state: State) -> None:
-    """Copy the stored tensors into `state`, after a check that none of them is missing.
+def _check(stored: Mapping[str, Tensor], state: State) -> None:
+    """Check that no tensor is missing, so that a damaged checkpoint never leaves a model of half restored weights.
 
-    The check comes first so that a damaged checkpoint never leaves a model of half restored weights.
+    Raises:
+        KeyError: one is missing.
+        ValueError: one has another shape.
     """
-    names = set(stored)
     kinds = ("value", "best", *(["average"] if state.average.values else []))
-    if missing := {f"{index}.{kind}" for index in range(len(state.parameters)) for kind in kinds} - names:
+    if missing := {f"{index}.{kind}" for index in range(len(state.shapes)) for kind in kinds} - stored.keys():
         raise KeyError(min(missing))
-    for index, parameter in enumerate(state.parameters):
-        parameter.data.copy_(stored[f"{index}.value"])
-        state.best[index].copy_(stored[f"{index}.best"])
+    for index, shape in enumerate(state.shapes):
+        if any(stored[f"{index}.{kind}"].shape != shape for kind in kinds):
+            raise ValueError(f"parameter {index} has another shape")
+
+
+def _restore(stored: Mapping[str, Tensor], state: State) -> None:
+    """Copy the stored tensors into `state`."""
+    for place, (index, parameter) in enumerate(zip(state.numbers, state.parameters, strict=True)):
+        parameter.data.copy_(state.part(index, stored[f"{index}.value"]))
+        state.best[place].copy_(state.part(index, stored[f"{index}.best"]))
         if state.average.values:
-            state.average.values[index].copy_(stored[f"{index}.average"])
+            state.average.values[place].copy_(state.part(index, stored[f"{index}.average"]))
         for name in _MOMENTS:
-            if f"{index}.{name}" in names:
+            if f"{index}.{name}" in stored:
                 # AdamW keeps its step counter on the CPU, except for fused steps on a GPU.
                 device = parameter.device if name != "step" or parameter.is_cuda else torch.device("cpu")
-                state.optimizer.state[parameter][name] = stored[f"{index}.{name}"].to(device)
+                moment = state.part(index, stored[f"{index}.{name}"])
+                state.optimizer.state[parameter][name] = moment.to(device, copy=True)
 
 
-def _read_progress(metadata: Mapping[str, Any]) -> Progress:
-    """Read the progress from a checkpoint's metadata."""
-    fields = json.loads(metadata["progress"])
-    fields["losses"] = tuple((int(step), float(loss)) for step, loss in fields["losses"])
-    return Progress(**fields)
+def _progress_of(fields: dict[str, Any]) -> Progress:
+    """Read a progress from its fields as JSON gives them."""
+    losses = tuple((int(step), float(loss)) for step, loss in fields["losses"])
+    return Progress(**{**fields, "losses": losses})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,11 @@ class PaddedBatch:
     lengths: Tensor
     origins: Tensor | None = None
 
+    def rows(self, part: slice) -> PaddedBatch:
+        """Return some of the rows as a batch of its own."""
+        origins = None if self.origins is None else self.origins[part]
+        return PaddedBatch(ids=self.ids[part], lengths=self.lengths[part], origins=origins)
+
     @property
     def places(self) -> Tensor:
         """Int64 [n], indices into the flattened ids whose next token is text, row by row.

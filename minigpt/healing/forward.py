@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from minigpt.distributed.group import Group
 from minigpt.errors import CorpusError
 from minigpt.healing.data import PaddedBatch, TokenText, batch_by_length, pad
 from minigpt.healing.recipe import Precision
 from minigpt.machine import has_fast_bf16
 from minigpt.transformer.logits import logits_at
+from minigpt.transformer.portions import Portions
 
 # Most tokens of one forward pass on any device but a GPU.
 MAX_CPU_TOKENS = 2048
@@ -34,7 +38,9 @@ def autocast(device: torch.device, precision: Precision = "auto") -> AbstractCon
 
 
 @torch.no_grad()
-def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision: Precision = "auto") -> float:
+def bits_per_byte(
+    model: Any, text: TokenText, *, tokens: int = 16384, precision: Precision = "auto", group: Group | None = None
+) -> float:
     """Return the bits per byte of `text`: the sum of -log2 p over the windows' tokens, divided by the text's bytes.
 
     Bits per byte compare models with different vocabularies, which bits per token do not. The model is left in
@@ -45,6 +51,7 @@ def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision
         text: text that is tokenized for the model.
         tokens: tokens of one forward pass, padding included (at most `MAX_CPU_TOKENS` without a GPU).
         precision: see :func:`autocast`.
+        group: processes that share the text; each has the same model, and gets the number that one alone would get.
 
     Raises:
         CorpusError: the text holds no token to predict.
@@ -53,15 +60,31 @@ def bits_per_byte(model: Any, text: TokenText, *, tokens: int = 16384, precision
         raise CorpusError("There is no dev text to decide by; give the domain more documents.")
     model.eval()
     device = next(model.parameters()).device
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in _batches(text, tokens, device):
-        with autocast(device, precision):
-            logits = logits_at(model, batch.places.to(device), input_ids=batch.ids.to(device))
-        total += functional.cross_entropy(logits.float(), batch.labels.to(device), reduction="sum").double()
-    return float(total) / math.log(2) / text.bytes
+    batches = list(dev_batches(text, tokens, device))
+    rank, world = (0, 1) if group is None else (group.rank, group.world)
+    nats = torch.zeros(len(batches), dtype=torch.float64, device=device)
+    portions = Portions("Dev text")
+
+    def losses_of(batch: PaddedBatch, parts: Sequence[slice]) -> list[Tensor]:
+        losses = []
+        for rows in map(batch.rows, parts):
+            with autocast(device, precision):
+                logits = logits_at(model, rows.places.to(device), input_ids=rows.ids.to(device))
+            losses.append(functional.cross_entropy(logits.float(), rows.labels.to(device), reduction="sum").double())
+        return losses
+
+    for start in range(0, len(batches), world):
+        # Processes that divide a model compute in step, so one without a batch of its own repeats the last one.
+        batch = batches[min(start + rank, len(batches) - 1)]
+        losses = portions.run(len(batch.ids) if world == 1 else 1, partial(losses_of, batch))
+        if start + rank < len(batches):
+            nats[start + rank] = torch.stack(losses).sum()
+    # Each place is filled by one process and zero in all others, so the sum is exact.
+    by_batch: list[float] = (nats if group is None else group.add_up(nats)).tolist()
+    return sum(by_batch) / math.log(2) / text.bytes
 
 
-def _batches(text: TokenText, tokens: int, device: torch.device) -> Iterator[PaddedBatch]:
+def dev_batches(text: TokenText, tokens: int, device: torch.device) -> Iterator[PaddedBatch]:
     """Yield the windows with a token to predict as padded batches."""
     size = tokens if device.type == "cuda" else min(tokens, MAX_CPU_TOKENS)
     return (pad(batch) for batch in batch_by_length([window for window in text.windows if len(window) > 1], size))

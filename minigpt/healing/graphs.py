@@ -7,6 +7,7 @@ twin of the model. Its gradients go to the fp32 weights that the optimizer steps
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -19,6 +20,7 @@ from minigpt.healing.attention import has_packed_attention
 from minigpt.healing.buffers import Buffers
 from minigpt.healing.capture import capture
 from minigpt.healing.data import MIN_TOKENS, PaddedBatch, TokenText, max_packed_windows, pieces_of
+from minigpt.healing.exchange import Exchange
 from minigpt.healing.fused import compiled_layers, fused_kernels
 from minigpt.healing.losses import Slope, healing_gradient, row_gradients
 from minigpt.healing.memory import TeacherMemory, build_memory, memory_pays_off
@@ -28,6 +30,10 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import has_fixed_work, head_dim
 from minigpt.transformer.logits import logits_at
 
+# Room of a process's part of a batch, as a multiple of an equal share; windows do not divide evenly.
+PART_MARGIN = 1.03
+# The room is a multiple of this many tokens, which matrix products need to be fast.
+PART_MULTIPLE = 64
 # Sentence for the user about what a captured step needs.
 GRAPH_REQUIREMENTS = (
     "a graph needs torch 2.11 or later, a GPU of the Ampere generation or later, attention that is plainly causal "
@@ -69,6 +75,8 @@ class GraphedSteps:
         teacher: the teacher, or None for a loss without distillation.
         recipe: the run's settings.
         parameters: the trained parameters of `model`, in fp32; their `.grad` receives the gradients.
+        exchange: these parameters among several processes: the graph reads this one's part of a batch, and its
+            gradients are exchanged behind it, into the `.grad` of the parameters that this process owns.
         compiled: compile the decoder layers before the capture; where that fails the run goes on without.
     """
 
@@ -79,20 +87,22 @@ class GraphedSteps:
         recipe: Recipe,
         parameters: Sequence[nn.Parameter],
         *,
+        exchange: Exchange | None = None,
         compiled: bool = False,
     ) -> None:
         self.teacher: Teacher | TeacherMemory | None = teacher
         self.recipe, self.compiled = recipe, compiled
+        self.exchange = exchange or Exchange(parameters)
         self.parameters: list[Tensor] = list(parameters)
         self.device = self.parameters[0].device
         self.twin = deepcopy(model).to(torch.bfloat16)
         self.weights: list[Tensor] = [p for p in self.twin.parameters() if p.requires_grad]
         self.replay: Callable[[], Any] | None = None
         self.slope: Slope = row_gradients
-        self.tokens = max(recipe.tokens_per_step, recipe.window)
+        self.tokens = tokens_of_part(recipe, self.exchange.world)
         self.buffers = self._empty_buffers(self.tokens // MIN_TOKENS)
         self.reporter: Reporter = SILENT
-        for parameter in self.parameters:
+        for parameter in self.exchange.own:
             parameter.grad = torch.zeros_like(parameter)
 
     def _empty_buffers(self, max_windows: int) -> Buffers:
@@ -128,13 +138,36 @@ class GraphedSteps:
         """
         if isinstance(self.teacher, TeacherMemory) and batch.origins is None:
             raise ValueError("the memory of a teacher is read by places in the text, which this batch does not have")
+        if self.exchange.group is not None:
+            self._shared_gradients(batch)
+            return
         self.buffers.fill(batch)
-        if self.replay is None:
-            self.replay = self._capture()
+        replay = self._ready()
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.parameters)
-            self.replay()
+            replay()
             torch._foreach_copy_(*self._gradient_pairs())
+
+    def _shared_gradients(self, batch: PaddedBatch) -> None:
+        """Replay the graph on this process's part of a batch, and exchange the gradients with the others.
+
+        The twin has the current weights already. A part that is larger than the buffers, which is rare, is replayed in
+        two pieces.
+        """
+        self.exchange.clear(torch.bfloat16)
+        for part, share in self.exchange.parts(batch, self.tokens, self.buffers.max_windows):
+            self.buffers.fill(part)
+            replay = self._ready()
+            with torch.no_grad():
+                replay()
+                self.exchange.add([weight.grad for weight in self.weights], share, torch.bfloat16)
+        self.exchange.reduce(torch.bfloat16)
+
+    def _ready(self) -> Callable[[], Any]:
+        """Return the function that runs the captured step; the first call captures it."""
+        if self.replay is None:
+            self.replay = self._capture()
+        return self.replay
 
     def refreshed_twin(self) -> Any:
         """Return the twin with the current values of the parameters, to evaluate it.
@@ -165,7 +198,7 @@ class GraphedSteps:
 
         Compiled layers are plain again afterwards, because dev text comes in many shapes.
         """
-        self.refreshed_twin().train()
+        (self.twin if self.exchange.group is not None else self.refreshed_twin()).train()
         models = [self.twin] + ([self.teacher.model] if isinstance(self.teacher, Teacher) else [])
         if self.compiled:
             try:
@@ -184,6 +217,13 @@ class GraphedSteps:
             # Gradients of the first runs are dropped before the capture, which gives their memory back.
             replay, _ = capture(self._step, before_capture=lambda: self.twin.zero_grad(set_to_none=True))
         return replay
+
+
+def tokens_of_part(recipe: Recipe, world: int) -> int:
+    """Return the room for the tokens of one process's part of a batch: a little more than its equal share."""
+    share = recipe.tokens_per_step if world == 1 else recipe.tokens_per_step * PART_MARGIN / world
+    tokens = math.ceil(share) if world == 1 else math.ceil(share / PART_MULTIPLE) * PART_MULTIPLE
+    return max(tokens, recipe.window)
 
 
 def can_capture(model: Any, recipe: Recipe, device: torch.device) -> bool:

@@ -5,6 +5,7 @@ The defaults are those that were measured; see docs/results/quality.md and LOG.m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -158,6 +159,14 @@ class Recipe:
             loss = f"{self.distill:g} KL to the teacher + {1 - self.distill:g} cross-entropy"
         name = "Muon" if self.optimizer == "muon" and self.adapter == "full" else "AdamW"
         return f"{weights}, {loss}, {name} {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"
+
+
+def schedule(step: int, recipe: Recipe) -> float:
+    """Return the share of the peak learning rate at a step: linear warm-up, then a cosine down to `recipe.final`."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.final + (1 - recipe.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 # Healing recipes of papers, by name.

@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,28 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt.conditional.swap import penalty_of
+from minigpt.distributed.group import Group
 from minigpt.errors import MiniGPTError
 from minigpt.healing import checkpoint as checkpoints
-from minigpt.healing.attention import causal_attention, step_attention
+from minigpt.healing.attention import causal_attention
 from minigpt.healing.average import Average
 from minigpt.healing.data import Bound, PaddedBatch, TokenText, epochs, with_noise
-from minigpt.healing.forward import autocast, bits_per_byte
+from minigpt.healing.exchange import Exchange
+from minigpt.healing.forward import bits_per_byte
 from minigpt.healing.fused import MIN_COMPILED_TOKENS
 from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
 from minigpt.healing.interrupts import deferred_interrupts
-from minigpt.healing.losses import healing_gradient
 from minigpt.healing.masks import Freeze, Mask
 from minigpt.healing.muon import optimizer_for
-from minigpt.healing.recipe import Recipe
+from minigpt.healing.plain import gradients_of_parts
+from minigpt.healing.recipe import Recipe, schedule
+from minigpt.healing.sharded import ShardedExchange
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
 from minigpt.results import Training
 from minigpt.transformer.arch import check_window
-from minigpt.transformer.logits import logits_at
+from minigpt.transformer.portions import Portions
 
 # Seconds between two checkpoints.
 CHECKPOINT_SECONDS = 300.0
+# Steps between two looks of several processes at whether a checkpoint is due.
+STEPS_PER_LOOK = 16
 # Precisions of a teacher whose answers can be captured in a graph.
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 # A dev loss above this multiple of the first one is a sign that the learning rate is too high.
@@ -53,6 +59,10 @@ class Run:
         bound: limit on what the run may cost on other text, or None.
         stops_on_harm: stop, and set `overshot`, if the learning rate turns out to be too high.
         mask: weights that the run may change (None: all).
+        captures: replay the steps as a CUDA graph where that is possible.
+        portions: portions of a batch that a step reads one after the other.
+        group: processes that train the model together, each with the same arguments (None: this one alone).
+        sharded: divide the weights among the processes of the group (:mod:`minigpt.healing.sharded`).
     """
 
     def __init__(
@@ -66,29 +76,43 @@ class Run:
         *,
         stops_on_harm: bool = False,
         mask: Mask | None = None,
+        captures: bool = True,
+        portions: int = 1,
+        group: Group | None = None,
+        sharded: bool = False,
     ) -> None:
         check_window(model, recipe.window)
         self.stops_on_harm, self.overshot = stops_on_harm, False
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.bound, self.best_excess = bound, math.inf
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
-        self.device = self.parameters[0].device
-        self.optimizer = optimizer_for(model, self.parameters, recipe)
+        self.group, self.exchange = group, Exchange(self.parameters, group)
+        if group is not None and sharded:
+            recipe = replace(recipe, optimizer="adamw")  # Muon moves whole matrices
+            self.exchange = exchange = ShardedExchange(model, self.parameters, group, recipe)
+            self.model = model = exchange.twin
+        self.own = self.exchange.own
+        self.device = self.own[0].device if self.own else self.parameters[0].device
+        self.optimizer = optimizer_for(model, self.own, recipe)
         self.freeze = Freeze(model, mask, recipe)
-        self.average = Average(self.parameters, recipe.average)
-        self.best: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        self.average = Average(self.own, recipe.average)
+        # On the processor: they are written a few times in a run, and an accelerator has better use for the memory.
+        self.best: list[Tensor] = [p.detach().to("cpu", copy=True) for p in self.own]
         self.best_loss, self.best_step, self.step, self.tokens = math.inf, 0, 0, 0
         self.losses: list[tuple[int, float]] = []
         self.diverged = False
         self.started = self.saved = time.perf_counter()
         if teacher is not None:
             teacher.model.eval()
+        self.portions = Portions("Training", parts=portions)
         self.steps: GraphedSteps | None = None
         teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
-        if teacher_fits and all(can_capture(model, recipe, self.device) for model in self.models):
+        fits = teacher_fits and captures and not sharded
+        fits = fits and all(can_capture(model, recipe, self.device) for model in self.models)
+        if fits if group is None else group.all_agree(fits):
             # Compiling takes as long as some hundred steps, and a run with patience may end after as many.
             is_long = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS and not recipe.patience
-            self.steps = GraphedSteps(model, teacher, recipe, self.parameters, compiled=is_long)
+            self.steps = GraphedSteps(model, teacher, recipe, self.parameters, exchange=self.exchange, compiled=is_long)
 
     def train(
         self, text: TokenText, title: str, reporter: Reporter, checkpoint: Path | None = None, run_id: str = ""
@@ -103,6 +127,7 @@ class Run:
             run_id: fingerprint of the run, which is stored in a checkpoint.
         """
         batches = self.batches(text)
+        self.portions.what, self.portions.reporter = title, reporter
         plain = self.recipe.adapter == "full" and self.recipe.precision != "fp32"
         if plain and self.steps is None and self.device.type == "cuda":
             reporter.note(f"{title} runs without a CUDA graph and is two to three times slower: {GRAPH_REQUIREMENTS}")
@@ -111,16 +136,32 @@ class Run:
             if self.steps is not None:
                 stack.enter_context(causal_attention(*self.models, self.steps.twin))
             self._prepare(text, reporter)
+            self.exchange.spread(self._read)
             left = self.recipe.steps - self.step
             for _ in reporter.track(range(self.step, self.recipe.steps), title=title, total=left):
                 if self._evaluate_and_tell(title, reporter):
                     return
                 self.advance(next(batches))
-                is_due = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
-                if checkpoint is not None and (is_due or interrupts.pending is not None):
+                if checkpoint is not None and self._is_checkpoint_due(interrupts.pending is not None):
                     self.save(checkpoint, run_id, reporter)
                 interrupts.deliver()
             self._evaluate_and_tell(title, reporter, last=True)
+
+    def _is_checkpoint_due(self, interrupted: bool) -> bool:
+        """Say whether to write a checkpoint after this step.
+
+        Several processes write one together when the first says so, and look at it every few steps only. They do not
+        write one when they are interrupted: one that is gone would let the others wait.
+        """
+        is_due = time.perf_counter() - self.saved >= CHECKPOINT_SECONDS
+        if self.group is None:
+            return is_due or interrupted
+        return self.step % STEPS_PER_LOOK == 0 and bool(self.group.share(is_due))
+
+    @property
+    def _read(self) -> list[Tensor]:
+        """Weights that the forward pass reads: those of the graph's twin, or the parameters themselves."""
+        return self.exchange.read if self.steps is None else self.steps.weights
 
     def batches(self, text: TokenText) -> Iterator[PaddedBatch]:
         """Return the batches of a training text from the current step on."""
@@ -155,7 +196,11 @@ class Run:
     def _state(self) -> checkpoints.State:
         """Tensors that a checkpoint saves and restores."""
         return checkpoints.State(
-            parameters=self.parameters, optimizer=self.optimizer, average=self.average, best=self.best
+            parameters=self.own,
+            optimizer=self.optimizer,
+            average=self.average,
+            best=self.best,
+            exchange=self.exchange,
         )
 
     def resume(self, path: Path, run_id: str, reporter: Reporter) -> None:
@@ -166,7 +211,7 @@ class Run:
             run_id: fingerprint of the run; a checkpoint with another one is ignored.
             reporter: told about a damaged checkpoint.
         """
-        progress = checkpoints.load(path, run_id, self._state, reporter)
+        progress = checkpoints.load(path, run_id, self._state, reporter, group=self.group)
         if progress is None:
             return
         self.step, self.tokens, self.losses = progress.step, progress.tokens, list(progress.losses)
@@ -187,7 +232,7 @@ class Run:
             best_excess=self.best_excess,
         )
         try:
-            checkpoints.save(path, progress, self._state)
+            checkpoints.save(path, progress, self._state, group=self.group)
         except MiniGPTError as error:
             reporter.note(f"No checkpoint was written: {error}")
         self.saved = time.perf_counter()
@@ -233,12 +278,14 @@ class Run:
         Weights within the bound, or closer to it, are better than any weights farther from it.
         """
         with self.average.applied():
-            model = self.model if self.steps is None else self.steps.refreshed_twin()
-            loss = bits_per_byte(model, self.dev, precision=self.recipe.precision)
+            model = self._model_to_measure()
+            loss = bits_per_byte(model, self.dev, precision=self.recipe.precision, group=self.group)
             excess = self._excess(model)
             if (excess, loss) < (self.best_excess, self.best_loss):
                 self.best_excess, self.best_loss, self.best_step = excess, loss, self.step
-                torch._foreach_copy_(self.best, [p.detach() for p in self.parameters])
+                if self.own:
+                    torch._foreach_copy_(self.best, [p.detach() for p in self.own])
+        self.exchange.spread(self._read)
         if math.isfinite(loss):
             self.losses.append((self.step, loss))
             return
@@ -246,18 +293,22 @@ class Run:
         if not self.losses:
             raise MiniGPTError("The model gives no finite probabilities on the dev text; its weights are damaged.")
 
+    def _model_to_measure(self) -> Any:
+        """Return the model with the weights that the parameters hold at the moment, as they will be saved."""
+        if self.group is not None:
+            self.exchange.spread(self._read)
+            return self.model if self.steps is None else self.steps.twin
+        return self.model if self.steps is None else self.steps.refreshed_twin()
+
     def _excess(self, model: Any) -> float:
         """Return the bits per byte above the bound: 0 within it, and without one."""
         if self.bound is None:
             return 0.0
-        cost = bits_per_byte(model, self.bound.text, precision=self.recipe.precision)
+        cost = bits_per_byte(model, self.bound.text, precision=self.recipe.precision, group=self.group)
         return max(0.0, cost - self.bound.limit) if math.isfinite(cost) else math.inf
 
     def advance(self, batch: PaddedBatch) -> None:
-        """Take one optimizer step on a batch.
-
-        Dropout depends on seed and step alone, so that a resumed run draws the same numbers.
-        """
+        """Take one optimizer step on a batch; dropout depends on seed and step alone: resumed runs draw alike."""
         self.model.train()
         torch.manual_seed(self.seed + self.step)
         for group in self.optimizer.param_groups:
@@ -265,36 +316,24 @@ class Run:
         if self.steps is not None:
             self.steps.gradients(batch)
         else:
-            self._gradients(batch)
+            work = partial(gradients_of_parts, self.model, self.teacher, batch, self.recipe, self.exchange)
+            self.portions.run(1 if self.group else len(batch.ids), work)
         self.freeze.clear_gradients()
-        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.exchange.clip(self.recipe.clip)
         self.optimizer.step()
         self.freeze.restore()
+        self.exchange.spread(self._read)
         self.step += 1
         self.tokens += int((batch.lengths - 1).sum())
         self.average.update()
 
-    def _gradients(self, batch: PaddedBatch) -> None:
-        """Put the gradients of a batch's loss into the parameters' `.grad`, without a graph."""
-        self.optimizer.zero_grad(set_to_none=True)
-        ids, places = batch.ids.to(self.device), batch.places.to(self.device)
-        with autocast(self.device, self.recipe.precision):
-            with step_attention(self.model, ids, self.recipe.precision):
-                logits = logits_at(self.model, places, input_ids=ids)
-            teacher_logits = self.teacher.logits(ids, places) if self.teacher is not None else None
-        labels = batch.labels.to(self.device)
-        gradient = healing_gradient(logits, labels, teacher_logits, self.recipe.distill, self.recipe.temperature)
-        penalty = penalty_of(self.model)
-        if penalty.requires_grad:
-            torch.autograd.backward((logits, penalty), (gradient, torch.ones_like(penalty)))
-        else:
-            logits.backward(gradient)  # type: ignore[no-untyped-call]
-
     def finish(self) -> Training:
         """Put the best weights in place, free the memory of the steps, and return the record of the run."""
         with torch.no_grad():
-            torch._foreach_copy_([p.data for p in self.parameters], self.best)
+            if self.own:
+                torch._foreach_copy_([p.data for p in self.own], self.best)
         self.steps = None
+        self.exchange.spread(self.parameters)
         self.optimizer.zero_grad(set_to_none=True)
         return self.training_record()
 
@@ -309,11 +348,3 @@ class Run:
             recipe=self.recipe.describe(),
             dev_losses=tuple(self.losses),
         )
-
-
-def schedule(step: int, recipe: Recipe) -> float:
-    """Return the share of the peak learning rate at a step: linear warm-up, then a cosine down to `recipe.final`."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.final + (1 - recipe.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

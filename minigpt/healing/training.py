@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from minigpt.distributed.group import Group
 from minigpt.files import fingerprint
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing.adapters import trainable
@@ -18,6 +19,7 @@ from minigpt.healing.masks import Mask
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.run import Run
 from minigpt.healing.teacher import Teacher
+from minigpt.healing.together import Assignment, received, together
 from minigpt.healing.tune import BACK_OFF_DIVISOR, MAX_BACK_OFFS
 from minigpt.machine import release
 from minigpt.progress import SILENT, Reporter
@@ -35,6 +37,8 @@ def train(
     mask: Mask | None = None,
     seed: int = 0,
     backs_off: bool = False,
+    saves_memory: bool = False,
+    portions: int = 1,
     checkpoint: Path | None = None,
     title: str = "Healing",
     reporter: Reporter = SILENT,
@@ -54,6 +58,9 @@ def train(
         backs_off: start over at a lower learning rate (divided by `BACK_OFF_DIVISOR`, at most `MAX_BACK_OFFS` times) if
             the dev loss rises and has never been below its start, or if the whole run gains nothing. Use it where the
             recipe's rate may be too high for the model, as for families that it was not measured on.
+        saves_memory: recompute activations in the backward pass, and leave frozen weights in their precision.
+        portions: portions of a batch that a step reads one after the other, which takes less memory; their gradients
+            add up to those of the batch.
         checkpoint: file to resume from, written at most every five minutes and when the run is interrupted, and deleted
             when it is done. A file that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
@@ -68,31 +75,57 @@ def train(
     """
     if teacher is None or not recipe.distill:
         teacher, recipe = None, replace(recipe, distill=0.0)
-    run_id = _identity(model, text, dev, recipe, teacher, bound, seed, mask) if checkpoint is not None else ""
-    given_rate, back = recipe.learning_rate, checkpoints.read_back_off(checkpoint, run_id)
+    work = Assignment(
+        model=model, text=text, dev=dev, recipe=recipe, teacher=teacher, bound=bound, mask=mask, seed=seed
+    )
+    work = replace(work, backs_off=backs_off, saves_memory=saves_memory, portions=portions)
+    work = replace(work, checkpoint=checkpoint, title=title)
+    return together(work, carry_out, reporter)
+
+
+def carry_out(work: Assignment, group: Group | None, reporter: Reporter) -> Training:
+    """Train as :func:`train` does; with a group, in each of its processes at the same time.
+
+    Args:
+        work: model, texts and settings.
+        group: the processes, each with the same work (None: this one alone).
+        reporter: receives the progress.
+    """
+    leads, recipe, title, checkpoint = group is None or group.leads, work.recipe, work.title, work.checkpoint
+    run_id = identity(work) if checkpoint is not None and leads else ""
+    back = checkpoints.read_back_off(checkpoint if leads else None, run_id)
+    if group is not None:
+        back = replace(back, times=group.share(back.times))
+    given_rate = recipe.learning_rate
     while True:
         recipe = recipe.at(given_rate / BACK_OFF_DIVISOR**back.times)
-        may_back_off = backs_off and back.times < MAX_BACK_OFFS
-        with _started_run(model, dev, recipe, teacher, seed, bound, mask, stops_on_harm=may_back_off) as run:
+        may_back_off = work.backs_off and back.times < MAX_BACK_OFFS
+        with _started_run(replace(work, recipe=recipe), group, stops_on_harm=may_back_off) as run:
             attempt_id = fingerprint(run_id, recipe.learning_rate, run.steps is not None)
             if checkpoint is not None:
                 run.resume(checkpoint, attempt_id, reporter)
-            run.train(text, title, reporter, checkpoint, attempt_id)
+            run.train(work.text, title, reporter, checkpoint, attempt_id)
             result, overshot, diverged = run.finish(), run.overshot, run.diverged
         del run
         release()  # before the next run takes as much: fused kernels leave cycles behind
         if not overshot:
             break
         back = replace(back, times=back.times + 1, seconds=back.seconds + result.seconds)
-        checkpoints.write_back_off(checkpoint, back)
+        checkpoints.write_back_off(checkpoint if leads else None, back)
         lower_rate = given_rate / BACK_OFF_DIVISOR**back.times
         reporter.note(f"{title}: {_describe_harm(result, diverged)}; starting over at {lower_rate:g}.")
-    if back.times:
-        description = f"{result.recipe}, started over from {given_rate:g}, which did harm"
-        result = replace(result, recipe=description, seconds=result.seconds + back.seconds)
-    _note_the_end(result, title, reporter, diverged=diverged, backs_off=backs_off)
-    checkpoints.remove(checkpoint)
+    result = _with_earlier_runs(result, back, given_rate)
+    _note_the_end(result, title, reporter, diverged=diverged, backs_off=work.backs_off)
+    checkpoints.remove(checkpoint if leads else None)
     return result
+
+
+def _with_earlier_runs(result: Training, back: checkpoints.BackOff, rate: float) -> Training:
+    """Add to a record that the run started over, and the time of the runs before."""
+    if not back.times:
+        return result
+    description = f"{result.recipe}, started over from {rate:g}, which did harm"
+    return replace(result, recipe=description, seconds=result.seconds + back.seconds)
 
 
 def _note_the_end(result: Training, title: str, reporter: Reporter, *, diverged: bool, backs_off: bool) -> None:
@@ -115,39 +148,40 @@ def _describe_harm(result: Training, diverged: bool) -> str:
 
 
 @contextmanager
-def _started_run(
-    model: Any,
-    dev: TokenText,
-    recipe: Recipe,
-    teacher: Teacher | None,
-    seed: int,
-    bound: Bound | None,
-    mask: Mask | None,
-    *,
-    stops_on_harm: bool,
-) -> Iterator[Run]:
+def _started_run(work: Assignment, group: Group | None, *, stops_on_harm: bool) -> Iterator[Run]:
     """Yield a new run of the model, which is a plain model again after the block."""
-    torch.manual_seed(seed)
-    with trainable(model, recipe) as trained:
-        yield Run(trained, dev, recipe, teacher, seed, bound, stops_on_harm=stops_on_harm, mask=mask)
+    torch.manual_seed(work.seed)
+    with trainable(work.model, work.recipe, saves_memory=work.saves_memory) as trained:
+        yield Run(
+            trained,
+            work.dev,
+            work.recipe,
+            work.teacher,
+            work.seed,
+            work.bound,
+            stops_on_harm=stops_on_harm,
+            mask=work.mask,
+            # A graph reads a batch at once, and keeps what a checkpoint would compute again.
+            captures=not work.saves_memory and work.portions == 1,
+            portions=work.portions,
+            group=group,
+            sharded=work.sharded,
+        )
 
 
-def _identity(
-    model: Any,
-    text: TokenText,
-    dev: TokenText,
-    recipe: Recipe,
-    teacher: Teacher | None,
-    bound: Bound | None,
-    seed: int,
-    mask: Mask | None,
-) -> str:
+def identity(work: Assignment) -> str:
     """Return a fingerprint of all that the result of a run depends on."""
     taught_by: tuple[Any, ...] = ()
+    teacher, bound, mask = work.teacher, work.bound, work.mask
     if teacher is not None:
         ids = None if teacher.parent_ids is None else teacher.parent_ids.tolist()
         taught_by = (checkpoints.weights_digest(teacher.model), ids)
     limit = None if bound is None else (bound.text.digest, bound.limit)
     masked = () if mask is None else (mask.digest,)  # a run without a mask keeps the name that it always had
-    digests = (text.digest, dev.digest, checkpoints.weights_digest(model))
-    return fingerprint(recipe, seed, *digests, taught_by, limit, *masked)
+    digests = (work.text.digest, work.dev.digest, checkpoints.weights_digest(work.model))
+    return fingerprint(work.recipe, work.seed, *digests, taught_by, limit, *masked)
+
+
+def help_to_train(group: Group) -> None:
+    """Take part in :func:`train`."""
+    carry_out(received(group), group, SILENT)

@@ -14,6 +14,7 @@ from minigpt.pruning import vocab
 from minigpt.pruning.apply import apply_plan
 from minigpt.pruning.repair import RepairReport, prune_with_repair
 from minigpt.pruning.settings import RepairSettings
+from minigpt.transformer.arch import has_state
 from minigpt.transformer.batches import Batch
 from minigpt.types import PrunePlan
 
@@ -43,7 +44,7 @@ def cut_units(
         model: the dense model, in float32.
         plan: the units to keep.
         method: decides how to cut.
-        repair: of :func:`repair_of`; a plan that merges layers is never repaired.
+        repair: of :func:`repair_of`; a plan that merges layers, and a model with a state, is never repaired.
         batches: calibration text that the repair fits on.
         material: the input of a method with its own transformation; its `model` must be the model to cut.
         reporter: told about progress.
@@ -56,7 +57,7 @@ def cut_units(
     """
     if method.transform is not None:
         return resolve(method.transform)(material, plan), None
-    if repair is None or plan.merges:
+    if repair is None or plan.merges or has_state(model):
         return apply_plan(model, plan), None
     return prune_with_repair(
         model,

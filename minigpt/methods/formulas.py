@@ -140,6 +140,11 @@ def _experts(material: Material, scores: Tensor) -> Scores:
     return replace(_contextual(material.statistics, material.norms, material.kinds), experts=scores)
 
 
+def without_experts(material: Material) -> Scores:
+    """Score everything but experts as the default method does."""
+    return replace(_contextual(material.statistics, material.norms, material.kinds), experts=None)
+
+
 def experts_loss(statistics: ActivationStats) -> Tensor:
     """Score experts by the root of the reconstruction loss that removing one alone causes, [L, E].
 

@@ -11,7 +11,7 @@ from minigpt.methods.scores import KINDS, Scores, WeightNorms
 from minigpt.methods.searches import Searches
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer import stats
-from minigpt.transformer.batches import Batch
+from minigpt.transformer.batches import Batch, apart
 from minigpt.transformer.stats import ActivationStats
 
 
@@ -65,6 +65,7 @@ def gather(model: Any, batches: Sequence[Batch], *, reporter: Reporter = SILENT,
         reporter: told about progress.
         **options: further fields of :class:`Material`.
     """
+    batches = list(apart(model, batches))
     return Material(
         model=model,
         batches=batches,

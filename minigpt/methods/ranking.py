@@ -13,7 +13,7 @@ from minigpt.methods.depth.collapse import Collapse
 from minigpt.methods.material import Material
 from minigpt.methods.scores import Scores, checked
 from minigpt.methods.table import Method
-from minigpt.transformer.arch import shape_of
+from minigpt.transformer.arch import fixed_layers, shape_of
 from minigpt.types import Ints, PrunePlan, Shape
 
 
@@ -34,6 +34,7 @@ def rank(method: Method, material: Material) -> Scores | None:
             kv_groups=scores.kv_groups.float(),
             layers=scores.layers.float(),
             experts=None if scores.experts is None else scores.experts.float(),
+            fixed=fixed_layers(material.model),
         )
     )
 
@@ -113,8 +114,9 @@ def select(
     """
     if layers is None:
         order = scores.layers.double().clone()
-        if shape.layers >= len({index % len(order) for index in protect}):
+        if shape.layers >= len({index % len(order) for index in (*protect, *scores.fixed)}):
             order[list(protect)] = float("inf")
+        order[list(scores.fixed)] = float("inf")
         layers = _highest(order, shape.layers)
     ffn = tuple(_highest(scores.ffn[index], shape.intermediate_size) for index in layers)
     groups = tuple(_highest(scores.kv_groups[index], shape.kv_groups) for index in layers)

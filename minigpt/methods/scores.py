@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from minigpt.errors import ConfigError
+from minigpt.types import Ints
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +51,7 @@ class Scores:
         layers: whole layers, [L].
         experts: experts, [L, E]; None if the method ranks none.
         method: name of the method that ranks; filled in by :func:`minigpt.methods.ranking.rank`.
+        fixed: layers that are kept whatever their scores are; filled in by the same function.
     """
 
     ffn: Tensor
@@ -57,6 +59,7 @@ class Scores:
     layers: Tensor
     experts: Tensor | None = None
     method: str = ""
+    fixed: Ints = ()
 
 
 def checked(scores: Scores) -> Scores:

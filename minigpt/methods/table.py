@@ -63,6 +63,8 @@ class Method:
         options: settings that the method reads, with a line about each of them.
         needs: costly work that the method needs.
         repair: whether the least-squares repair is part of the method.
+        streams: whether ranking and choice read statistics and norms only, never the model itself, so that a parent can
+            be pruned that does not fit into memory.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Method:
     options: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     repair: bool = False
+    streams: bool = False
 
     @property
     def axes(self) -> frozenset[str]:
@@ -106,10 +109,23 @@ _ROWS = (
             "plan.contrast": "domain importance less this times general importance, standardized by layer [0]",
         },
         repair=True,
+        streams=True,
     ),
-    Method(name="linear", rank="minigpt.methods.formulas:linear", prunes=EVERYTHING, paper=_MINI_GPTS, repair=True),
     Method(
-        name="activation", rank="minigpt.methods.formulas:activation", prunes=EVERYTHING, paper=_MINI_GPTS, repair=True
+        name="linear",
+        rank="minigpt.methods.formulas:linear",
+        prunes=EVERYTHING,
+        paper=_MINI_GPTS,
+        repair=True,
+        streams=True,
+    ),
+    Method(
+        name="activation",
+        rank="minigpt.methods.formulas:activation",
+        prunes=EVERYTHING,
+        paper=_MINI_GPTS,
+        repair=True,
+        streams=True,
     ),
     Method(
         name="mini-gpt",
@@ -122,12 +138,14 @@ _ROWS = (
             "plan.epsilon": "--paper-form: threshold on mean magnitudes [the one that reaches the size]",
             "plan.epsilon_tokens": "--paper-form: threshold on a token's share of the text, -1 for none [0]",
         },
+        streams=True,
     ),
     Method(
         name="wanda",
         rank="minigpt.methods.formulas:wanda",
         prunes=WIDTH,
         paper="Sun et al. 2023, Wanda (arXiv 2306.11695)",
+        streams=True,
     ),
     Method(
         name="flap",
@@ -158,13 +176,20 @@ _ROWS = (
         loads="no: the residual connections need matrices; evaluate it with --paper-form",
         needs=("transformed model",),
     ),
-    Method(name="magnitude", rank="minigpt.methods.formulas:magnitude", prunes=WIDTH, paper="baseline: weight norms"),
+    Method(
+        name="magnitude",
+        rank="minigpt.methods.formulas:magnitude",
+        prunes=WIDTH,
+        paper="baseline: weight norms",
+        streams=True,
+    ),
     Method(
         name="random",
         rank="minigpt.methods.formulas:random",
         prunes=(*WIDTH, *EXPERTS),
         paper="baseline: chance",
         options={"seed": "seed of the random scores"},
+        streams=True,
     ),
     Method(
         name="shortgpt",
@@ -172,6 +197,7 @@ _ROWS = (
         prunes=DEPTH,
         paper="Men et al. 2024, ShortGPT (arXiv 2403.03853)",
         loads=FEWER_LAYERS,
+        streams=True,
     ),
     Method(
         name="deeper-layers",
@@ -180,6 +206,7 @@ _ROWS = (
         paper=_DEEPER,
         loads=FEWER_LAYERS,
         options={"recipe": "deeper-layers: the paper's QLoRA healing"},
+        streams=True,
     ),
     Method(
         name="deepest",
@@ -188,6 +215,7 @@ _ROWS = (
         paper=f"{_DEEPER}, the simple strategy",
         loads=FEWER_LAYERS,
         options={"recipe": "deeper-layers: the paper's QLoRA healing"},
+        streams=True,
     ),
     Method(
         name="greedy-blocks",
@@ -231,6 +259,7 @@ _ROWS = (
         prunes=EXPERTS,
         paper=_REAP,
         loads=f"{STOCK}: fewer experts, as many in each layer",
+        streams=True,
     ),
     Method(
         name="expert-frequency",
@@ -238,6 +267,31 @@ _ROWS = (
         prunes=EXPERTS,
         paper=f"baseline of {_REAP}: how often the router takes an expert",
         loads=f"{STOCK}: fewer experts, as many in each layer",
+        streams=True,
+    ),
+    Method(
+        name="m-smoe",
+        rank="minigpt.methods.merging:by_router",
+        transform="minigpt.methods.merging:merged_by_router",
+        prunes=EXPERTS,
+        paper="Li et al. 2023, M-SMoE (arXiv 2310.01334)",
+        loads=f"{STOCK}: fewer experts, each an average",
+    ),
+    Method(
+        name="hc-smoe",
+        rank="minigpt.methods.merging:by_outputs",
+        transform="minigpt.methods.merging:merged_by_outputs",
+        prunes=EXPERTS,
+        paper="Chen et al. 2024, HC-SMoE (arXiv 2410.08589)",
+        loads=f"{STOCK}: fewer experts, each an average",
+    ),
+    Method(
+        name="expert-width",
+        rank="minigpt.methods.expert_width:rank",
+        transform="minigpt.methods.expert_width:narrowed",
+        prunes=("ffn",),
+        paper="neurons inside of experts, ranked as those of dense layers",
+        loads=f"{STOCK}: narrower experts, neurons chosen per expert",
     ),
 )
 

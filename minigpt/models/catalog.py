@@ -16,7 +16,8 @@ from typing import Literal
 
 from minigpt import environment
 from minigpt.errors import AssetError, MiniGPTError, UnknownName
-from minigpt.files import file_sha256, fingerprint, read_json, write_json
+from minigpt.files import file_sha256, fingerprint, path_of, read_json, write_json
+from minigpt.integrity import SUMS, defects, read_sums
 from minigpt.report.figures import final_stage, headline
 from minigpt.results import SCHEMA_VERSION, BuildReport, CatalogEntry
 from minigpt.tickets.delta_places import FOLDER
@@ -25,9 +26,10 @@ FileState = Literal["ok", "changed", "missing", "unexpected"]
 INDEX_VERSION = 1
 LOCK_SECONDS = 60.0
 # Files beside the model that an entry hashes too.
-RECORDS = ("report.json", "plan.json", "domain.yaml")
-# Folders of what a build makes: a model, or the changes that make one of its parent.
-PRODUCTS = ("model", FOLDER)
+RECORDS = ("report.json", "plan.json", "domain.yaml", "recipe.yaml", "sbom.json")
+# Folders of what a build makes: a model, or the changes that make one of its parent; and the model's conditional form.
+MODELS = ("model", FOLDER)
+PRODUCTS = (*MODELS, "conditional")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +63,13 @@ def add(build_dir: Path) -> CatalogEntry:
             because it is hashed too.
 
     Raises:
-        AssetError: The folder is not a finished build.
+        AssetError: The folder is not a finished build, or is damaged.
         MiniGPTError: The report or the index cannot be read or written.
     """
-    path = build_dir.expanduser().resolve()
-    if not (path / "report.json").is_file() or not any((path / product).is_dir() for product in PRODUCTS):
+    path = path_of(build_dir).resolve()
+    if not (path / "report.json").is_file() or not any((path / product).is_dir() for product in MODELS):
         raise AssetError(f"{path} is not a finished build: it needs report.json and model/. Run minigpt build first.")
+    _refuse_damaged(path)
     report = read_json(path / "report.json", BuildReport)
     if report.schema_version != SCHEMA_VERSION:
         raise AssetError(
@@ -153,10 +156,21 @@ def remove(entry_id: str, *, delete: bool = False) -> CatalogEntry:
     return entry
 
 
+def forget(build_dir: Path) -> None:
+    """Remove the entry of a folder whose model is about to go; nothing happens if the catalog has none.
+
+    Raises:
+        MiniGPTError: The index cannot be read or written.
+    """
+    path = str(path_of(build_dir).resolve())
+    if any(entry.path == path for entry in entries()):
+        _update(lambda old: tuple(entry for entry in old if entry.path != path))
+
+
 def verify(entry_id: str | None = None) -> dict[str, dict[str, FileState]]:
     """Hash the files of one entry, or of all entries, again, and compare them with the index.
 
-    Files that were added under `model/` are unexpected: a loader may read them instead of those that were measured.
+    Files that were added to the model are unexpected: a loader may read them instead of those that were measured.
 
     Args:
         entry_id: Id of the entry; None verifies all.
@@ -174,7 +188,7 @@ def verify(entry_id: str | None = None) -> dict[str, dict[str, FileState]]:
 
 
 def _added(entry: CatalogEntry) -> Iterator[str]:
-    """Yield the files under `model/` that the entry has no hash of."""
+    """Yield the files of the model and its other forms that the entry has no hash of."""
     return (name for name in _files(Path(entry.path)) if name not in entry.hashes and name not in RECORDS)
 
 
@@ -186,6 +200,13 @@ def _state(entry: CatalogEntry, name: str) -> FileState:
     if not path.is_file():
         return "missing"
     return "ok" if file_sha256(path) == entry.hashes[name] else "changed"
+
+
+def _refuse_damaged(path: Path) -> None:
+    """Refuse a build of which a file is not what it wrote: its hashes of today would make that right for ever."""
+    for sums in (read_sums(path / "work" / SUMS), read_sums(path / SUMS)):
+        if sums is not None and (wrong := defects(path, sums)):
+            raise AssetError(f"{path} is damaged: {wrong[0]}. Run the build once more, then add it.")
 
 
 def _files(path: Path) -> Iterator[str]:

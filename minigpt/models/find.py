@@ -10,6 +10,8 @@ from minigpt.assets import Parent
 from minigpt.assets.parents import is_conditional
 from minigpt.assets.refs import HubRef, parse_ref
 from minigpt.errors import AssetError, first_line
+from minigpt.files import path_of
+from minigpt.integrity import check_file
 from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport
@@ -36,9 +38,9 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
             f"{ref} is an export ({record.format} {record.precision}) of {record.source.ref}, not a model that can be "
             f"converted; give {record.source.ref} instead."
         )
-    if not Path(ref).expanduser().exists() and in_catalog(ref):
+    if not path_of(ref).exists() and in_catalog(ref):
         ref = str(catalog.resolve(ref))
-    if (ticket := ticket_folder(Path(ref).expanduser())) is not None:
+    if (ticket := ticket_folder(path_of(ref))) is not None:
         from minigpt.tickets.delta_store import materialize
 
         return materialize(ticket, reporter=reporter)
@@ -47,7 +49,7 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
 
 def export_folder(ref: str) -> Path | None:
     """Return the folder that `ref` names if `minigpt export` wrote a model there, else None."""
-    path = Path(ref).expanduser()
+    path = path_of(ref)
     return path if runtimes.is_export(path) else None
 
 
@@ -83,7 +85,7 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
     Raises:
         AssetError: There is nothing of that name, or no config that stock transformers can read.
     """
-    path, options = Path(ref).expanduser(), dict[str, Any]()
+    path, options = path_of(ref), dict[str, Any]()
     if not path.exists() and in_catalog(ref):
         path = Path(catalog.resolve(ref))
     source: str | Path
@@ -99,6 +101,8 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
         source, options = hub.repo, {"revision": hub.revision}
     else:
         source = find_model(ref, reporter=reporter).path
+    if isinstance(source, Path):
+        check_file(source / "config.json" if source.is_dir() else source)
     return _stock_config(ref, source, options)
 
 
@@ -135,7 +139,7 @@ def find_report(name: str) -> BuildReport:
     Raises:
         MiniGPTError: There is no report of that name, or it cannot be read.
     """
-    path = Path(name).expanduser()
+    path = path_of(name)
     if runtimes.is_export(path):
         return runtimes.as_report(runtimes.read_record(path))
     if is_conditional(path):
@@ -160,7 +164,7 @@ def domain_of_build(ref: str) -> str | None:
     Raises:
         MiniGPTError: The report of the build cannot be read.
     """
-    path = Path(ref).expanduser()
+    path = path_of(ref)
     if path.exists():
         return report.load(path).domain if (path / "report.json").is_file() else None
     return find_report(ref).domain if in_catalog(ref) else None

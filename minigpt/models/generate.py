@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigpt.errors import AssetError, first_line
+from minigpt.errors import AssetError, MiniGPTError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,9 +103,14 @@ def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling:
 
     from minigpt.transformer import ends
 
+    def checked(_ids: Tensor, logits: Tensor) -> Tensor:
+        check_logits(logits)
+        return logits
+
     with torch.inference_mode():
         output = model.generate(
             **inputs.to(model.device),
+            logits_processor=[checked],
             eos_token_id=sorted(ends.end_tokens(tokenizer, model.config, model.generation_config)) or None,
             max_new_tokens=sampling.max_new_tokens,
             num_beams=1,  # a streamer shows one text, whatever the folder's rules of generation say
@@ -158,14 +163,32 @@ def end_tokens(runtime: Runtime) -> frozenset[int]:
 
 
 def choose_token(logits: Tensor, sampling: Sampling) -> int:
-    """Choose the next token by its logits [vocabulary]: the likeliest, or one of the nucleus (Holtzman et al. 2020)."""
+    """Choose the next token by its logits [vocabulary]: the likeliest, or one of the nucleus (Holtzman et al. 2020).
+
+    Raises:
+        MiniGPTError: The logits are no numbers to choose by.
+    """
     import torch
 
+    check_logits(logits)
     if not sampling.temperature:
         return int(logits.argmax())
     probabilities, order = (logits.double() / sampling.temperature).softmax(-1).sort(descending=True)
     probabilities[probabilities.cumsum(-1) - probabilities >= sampling.top_p] = 0
     return int(order[torch.multinomial(probabilities, 1)])
+
+
+def check_logits(logits: Tensor) -> None:
+    """Refuse logits by which no token can be chosen: one is not a number, or the largest is not finite.
+
+    Raises:
+        MiniGPTError: They are such logits.
+    """
+    if not logits.max(dim=-1).values.isfinite().all():  # the largest of numbers of which one is NaN is NaN
+        raise MiniGPTError(
+            "The model gives no finite probabilities: its weights are damaged, or overflow in this precision. Run "
+            "minigpt catalog verify, or try --device cpu."
+        )
 
 
 def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:

@@ -15,7 +15,7 @@ from minigpt.corpus import build_corpus
 from minigpt.corpus.selection import take_bytes
 from minigpt.domain.config import load_domain
 from minigpt.errors import AssetError, ConfigError
-from minigpt.files import read_json, write_json
+from minigpt.files import path_of, read_json, write_json
 from minigpt.healing import TokenText, bits_per_byte
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import measuring_dtype, pick_device
@@ -180,7 +180,7 @@ def part_of(ref: str) -> Part:
     Raises:
         AssetError: it is no build of a delta ticket.
     """
-    path = Path(ref).expanduser()
+    path = path_of(ref)
     path = path if path.exists() else catalog.resolve(ref)
     folder = ticket_folder(path)
     root = folder.parent if folder is not None else path

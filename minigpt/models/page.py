@@ -8,6 +8,7 @@ from pathlib import Path
 from minigpt import report
 from minigpt.costs import Price
 from minigpt.errors import AssetError, MiniGPTError
+from minigpt.files import path_of
 from minigpt.models import catalog
 from minigpt.report.decision import Decision, decide
 from minigpt.report.page import FILE_NAME, Finished, write_catalog_page, write_page
@@ -25,7 +26,7 @@ def refresh_page(name: str, gates: Sequence[str] = (), *, price: Price | None = 
     Raises:
         AssetError: There is no build of that name.
     """
-    path = Path(name).expanduser()
+    path = path_of(name)
     folder = path if path.is_dir() else catalog.resolve(name)
     if not (folder / "report.json").is_file():
         raise AssetError(f"{folder} holds no report.json; give the folder of a build, or a name of `minigpt catalog`.")

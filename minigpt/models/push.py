@@ -11,7 +11,7 @@ from typing import Any
 from minigpt import environment, report, runtimes
 from minigpt.assets.parents import is_conditional, model_folder
 from minigpt.errors import AssetError, ConfigError, first_line
-from minigpt.files import dumps
+from minigpt.files import dumps, path_of
 from minigpt.models.catalog import resolve
 from minigpt.models.find import in_catalog
 from minigpt.report.card import hub_id, render_card
@@ -87,7 +87,7 @@ def pack(ref: str, repo: str, *, public: bool = False, with_text: bool = False) 
         ConfigError: the repository's name is none, or the model cannot be pushed.
     """
     check_repo(repo)
-    folder = Path(ref).expanduser()
+    folder = path_of(ref)
     if not folder.exists() and in_catalog(ref):
         folder = resolve(ref)
     if folder.name == "model" and (folder.parent / "report.json").is_file():

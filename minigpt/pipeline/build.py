@@ -14,18 +14,20 @@ from minigpt.evaluation.part import part_of
 from minigpt.evaluation.suite import without_answers
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
+from minigpt.models import catalog
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.conditional import add_conditional, has_conditional
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
+from minigpt.pipeline.cutting import prune
 from minigpt.pipeline.delta import make_delta
-from minigpt.pipeline.finish import finish, register_and_slim
+from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import heal
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
-from minigpt.pipeline.plan import plan_pruning, prune
+from minigpt.pipeline.plan import plan_pruning
 from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
@@ -49,7 +51,7 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
         MiniGPTError: the build failed for any other reason; the message says what to do.
     """
     bound = settings_for(options.preset, options.overrides, keep_general=options.keep_general).keep_general
-    reports = tuple(_build_one(name, options, reporter) for name in _domains(options))
+    reports = tuple(build_domain(name, options, reporter) for name in domains_of(options))
     if bound is not None:
         try:
             for result in reports:
@@ -62,7 +64,7 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
 
 def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanSummary, ...]:
     """Plan the pruning for each domain and stop; finished steps are kept for a later build."""
-    return tuple(_plan_one(resolve_run(name, options, reporter)) for name in _domains(options))
+    return tuple(_plan_one(resolve_run(name, options, reporter)) for name in domains_of(options))
 
 
 def _plan_one(run: Run) -> PlanSummary:
@@ -90,8 +92,8 @@ def _plan_in(run: Run) -> PlanSummary:
     return summarize_plan(run.domain.name, parent.path, plan, coverage)
 
 
-def _build_one(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
-    """Build one domain, unless its folder holds the finished build."""
+def build_domain(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
+    """Build one domain of `options`, unless its folder holds the finished build."""
     run = resolve_run(name, options, reporter)
     key = build_key(run)
     _refuse_foreign(run.workspace)
@@ -164,6 +166,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     stages = (*ground.controls.stages, *specialist.stages)
     if specialist.paper_form is not None:
         result = paper_form_report(run, ground, stages, specialist.paper_form, key)
+        write_recipe(run)
         report.save(result, run.workspace.report)
         run.workspace.seal(key)
         run.workspace.slim()
@@ -233,7 +236,7 @@ def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Special
     )
 
 
-def _domains(options: BuildOptions) -> tuple[str, ...]:
+def domains_of(options: BuildOptions) -> tuple[str, ...]:
     """List the domains to build; `all` means every packaged one."""
     return domain_names() if "all" in options.domains else options.domains
 
@@ -248,9 +251,11 @@ def _finished(run: Run, key: str) -> BuildReport | None:
     """
     workspace = run.workspace
     if run.options.force:
+        catalog.forget(workspace.root)
         workspace.clear()
     _refuse_other(workspace, key)
     if (reason := _damage(run)) is not None:
+        catalog.forget(workspace.root)
         workspace.set_damaged_aside(reason)
     if not workspace.report.exists():
         return None

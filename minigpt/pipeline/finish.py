@@ -77,8 +77,7 @@ def finish(
         result = build_report(run, ground, plan, stages, key, after=after, vocabulary=vocabulary, extra_notes=spoken)
         result = replace(result, exchanges=answers_compared(ground, scores, stages[-1].stage))
         write_json(workspace.root / "plan.json", plan)
-        write_text(workspace.root / "domain.yaml", resolved_yaml(run.domain))
-        write_text(workspace.root / RECIPE, recipe_text(run))
+        write_recipe(run)
         write_card(without_recited(result, every_text(ground.corpora, ground.text)), kept)
         result = replace(result, rounds=rounds)
         write_page(result, workspace.root / PAGE)
@@ -88,6 +87,12 @@ def finish(
         workspace.seal(key)
         register_and_slim(workspace)
     return result
+
+
+def write_recipe(run: Run) -> None:
+    """Write what repeats a build: the resolved domain, and the recipe that names it."""
+    write_text(run.workspace.root / "domain.yaml", resolved_yaml(run.domain))
+    write_text(run.workspace.root / RECIPE, recipe_text(run))
 
 
 def register_and_slim(workspace: Workspace) -> None:

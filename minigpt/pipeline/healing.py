@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minigpt import assets
 from minigpt.evaluation import choose_opening
-from minigpt.files import fingerprint, read_json, write_json
-from minigpt.healing import Bound, TokenText, bits_per_byte, train
+from minigpt.files import fingerprint, link, read_json, write_json
+from minigpt.healing import Bound, Recipe, TokenText, bits_per_byte, train
 from minigpt.healing.teacher import teacher_of
 from minigpt.healing.tokenized import behind, token_text
-from minigpt.machine import release
+from minigpt.machine import free_memory, release
 from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import TrainingText, tokenized
+from minigpt.planning import memory
+from minigpt.planning.memory_healing import HealingForm, choose_healing, healing_peak
 from minigpt.results import Training
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.ends import configs_in, document_end
@@ -66,15 +69,20 @@ def heal(
         title: what the progress says.
     """
     options = run.options
-    recipe = run.settings.heal.after_pruning(removed_of_decoder(source.path, pruned.path))
+    form = healing_form(run, source, pruned)
+    recipe = form.recipe
     key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed)
 
     def make(folder: Path) -> None:
+        if not recipe.steps:
+            _leave(pruned, recipe, folder)
+            return
         with run.reporter.stage(title):
             tokenizer = assets.load_tokenizer(pruned.path)
             end = document_end(tokenizer, *configs_in(pruned.path))
             train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
-            model = load(run, pruned.path, training=True)
+            frozen = form.saves_memory and recipe.adapter != "full"
+            model = load(run, pruned.path, training=not frozen)
             bound = _bound(run, corpora, parent, model, tokenizer)
             teacher = teacher_of(load(run, source.path), plan.tokens, model) if recipe.distill else None
             training = train(
@@ -86,6 +94,8 @@ def heal(
                 bound=bound,
                 seed=options.seed,
                 backs_off=True,
+                saves_memory=form.saves_memory,
+                portions=form.portions,
                 title=title,
                 reporter=run.reporter,
                 checkpoint=run.workspace.work / f"{stage}.safetensors",
@@ -101,6 +111,34 @@ def heal(
         training=read_json(folder / "training.json", Training),
         seconds=done.seconds,
     )
+
+
+def healing_form(run: Run, source: SavedModel, pruned: SavedModel) -> HealingForm:
+    """Choose how a pruned model is healed: by the recipe of the settings if that fits, else in a smaller form.
+
+    Raises:
+        ConfigError: nothing fits.
+    """
+    recipe = run.settings.heal.after_pruning(removed_of_decoder(source.path, pruned.path))
+    student = memory.parts_of(configs_in(pruned.path)[0])
+    teacher = memory.parts_of(configs_in(source.path)[0]) if recipe.distill else None
+    accelerated, total = run.device != "cpu", free_memory(run.device)[1]
+    if run.settings.memory.healing == "recipe":
+        peak = healing_peak(student, teacher, recipe, saves_memory=False, accelerated=accelerated)
+        return HealingForm(recipe=recipe, saves_memory=False, peak=peak)
+    form = choose_healing(student, teacher, recipe, total=total, accelerated=accelerated)
+    if form.saves_memory or form.portions > 1:
+        run.reporter.note(form.describe(student, total=total))
+    return form
+
+
+def _leave(pruned: SavedModel, recipe: Recipe, folder: Path) -> None:
+    """Take a pruned model as the healed one: without a step there is nothing to load."""
+    shutil.copytree(pruned.path, folder / "model", copy_function=link)
+    nothing = Training(
+        tokens=0, steps=0, learning_rate=recipe.learning_rate, best_step=0, seconds=0.0, recipe=recipe.describe()
+    )
+    write_json(folder / "training.json", nothing)
 
 
 def removed_of_decoder(parent: Path, pruned: Path) -> float:

@@ -119,7 +119,7 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
     corpora, suite = read(run)
     ground = lay_groundwork(run, corpora, suite, load_parent(run))
     report = _made(run, ground, rule, share, key)
-    write_json(path, report)
+    integrity.write_signed(path, report)
     run.workspace.slim()
     return report
 
@@ -135,7 +135,14 @@ def _finished(run: Run, key: str) -> TicketReport | None:
     Tickets of before they were sealed are taken as they are.
     """
     path, ticket = run.workspace.root / REPORT, run.workspace.root / TICKET
-    if not path.exists() or (report := read_json(path, TicketReport)).key != key:
+    if not path.exists():
+        return None
+    try:
+        report = integrity.read_signed(path, TicketReport)
+    except MiniGPTError as error:
+        run.reporter.note(integrity.aside_note(path, str(error).rstrip("."), integrity.set_aside(path)))
+        return None
+    if report.key != key:
         return None
     reason = integrity.damage(ticket) if not ticket.is_dir() or (ticket / integrity.SUMS).exists() else None
     if reason is None:

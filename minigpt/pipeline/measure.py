@@ -18,6 +18,7 @@ from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.results import StageName, StageReport
 from minigpt.transformer.packing import prefix_token
+from minigpt.transformer.shipping import held
 
 SCORES = "scores.json"
 FACTS = "facts.json"
@@ -80,10 +81,11 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
     def make(folder: Path) -> None:
         with run.reporter.stage(TITLES[stage]):
             loaded, tokenizer = load(run, model.path), assets.load_tokenizer(model.path)
-            if stage == "parent":
-                scores = parent_scores(run, suite, loaded, tokenizer, model.key)
-            else:
-                scores = scores_of(run, suite, loaded, tokenizer)
+            with held(loaded):
+                if stage == "parent":
+                    scores = parent_scores(run, suite, loaded, tokenizer, model.key)
+                else:
+                    scores = scores_of(run, suite, loaded, tokenizer)
             save_scores(scores, folder / SCORES)
             write_json(folder / FACTS, _facts(run, suite, stage, loaded, tokenizer, model.path))
 

@@ -19,10 +19,11 @@ from minigpt.methods.material import PaperForm
 from minigpt.methods.ranking import keep_everything
 from minigpt.pipeline.budget import target_parameters
 from minigpt.pipeline.controls import compare_with_controls
+from minigpt.pipeline.cutting import cut_as_built
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.measure import SCORES, Measurement, greedy, scores_of
-from minigpt.pipeline.plan import cut_as_built, material_for, plan_pruning
+from minigpt.pipeline.plan import material_for, plan_pruning
 from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, load
 from minigpt.planning.target import DTYPE_BYTES

@@ -1,34 +1,38 @@
-"""Planning and pruning of a build: run planner and cut on the build's inputs, and keep their results on disk."""
+"""Planning of a build: run the planner on the build's inputs, and keep its results on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from minigpt import assets
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import release
 from minigpt.methods import Method, method_named
-from minigpt.methods.cut import check_size, cut_units, repair_of, trim_vocabulary
+from minigpt.methods.cut import repair_of
 from minigpt.methods.material import Material
-from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
 from minigpt.methods.searches import Searches
 from minigpt.pipeline.budget import budget_of
+from minigpt.pipeline.opened import Opened, open_source, precision_key
 from minigpt.pipeline.rounds import StructuredTicket
-from minigpt.pipeline.run import Run, SavedModel, load, save_model
+from minigpt.pipeline.run import Run, SavedModel
 from minigpt.pipeline.text import PlanningText, calibration, general_calibration, probe_documents
 from minigpt.planning import Curve
 from minigpt.planning.budget import allowed_axes
 from minigpt.planning.planner import Curves, decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.probes import PROBED
-from minigpt.pruning.repair import RepairReport
+from minigpt.streaming.parent import StreamedParent
+from minigpt.streaming.probes import measure_curves as streamed_curves
 from minigpt.transformer import stats
 from minigpt.transformer.arch import arch_of
-from minigpt.transformer.batches import Batch
+from minigpt.transformer.batches import Batch, apart
 from minigpt.transformer.calibration import token_counts
 from minigpt.types import PrunePlan
 
@@ -88,19 +92,20 @@ def plan_pruning(
         repair_of(method_named(options.method), run.settings.repair),
         *_contrast_key(run, text),
         *([ticket.key] if ticket is not None else []),
+        *precision_key(run, source.path),
     )
 
     def make(folder: Path) -> None:
         with run.reporter.stage("Activation statistics and plan"):
-            model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
-            material = material_for(run, text, model, tokenizer, source.key)
+            opened, tokenizer = open_source(run, source.path), assets.load_tokenizer(source.path)
+            material = material_for(run, text, opened.model, tokenizer, source.key, opened=opened)
             if ticket is not None:
                 material = replace(material, ticket=ticket.scores)
             curves_key = source.key if ticket is None else fingerprint(source.key, ticket.key)
-            plan = plan_model(run, parent, text, material, tokenizer, curves_key)
+            plan = plan_model(run, parent, text, material, tokenizer, curves_key, streamed=opened.parent)
             names = {"source": source.key, "corpus": corpus, "parent": parent.fingerprint}
             write_json(folder / PLAN, replace(plan, fingerprints=names))
-            del model, material
+            del opened, material
             release()
 
     folder, done = run.workspace.stage("plan", key, make)
@@ -109,9 +114,16 @@ def plan_pruning(
 
 
 def plan_model(
-    run: Run, parent: assets.Parent, text: PlanningText, material: Material, tokenizer: Any, source_key: str
+    run: Run,
+    parent: assets.Parent,
+    text: PlanningText,
+    material: Material,
+    tokenizer: Any,
+    source_key: str,
+    *,
+    streamed: StreamedParent | None = None,
 ) -> PrunePlan:
-    """Plan the pruning of a float32 model in memory, which stays as it is; measured curves are saved.
+    """Plan the pruning of a model, which stays as it is; measured curves are saved.
 
     Args:
         run: the build.
@@ -120,6 +132,7 @@ def plan_model(
         material: of :func:`material_for`; its model is the one to prune.
         tokenizer: the model's tokenizer.
         source_key: fingerprint of the model.
+        streamed: the streamed parent, where the model of the material is the outline of one.
     """
     method, config = method_named(run.options.method), material.model.config
     scores = rank(method, material)
@@ -129,7 +142,7 @@ def plan_model(
         config,
         run.settings.plan,
         accelerated=run.device != "cpu",
-        measure=lambda: _curves(run, text, method, material, tokenizer, scores, source_key),
+        measure=lambda: _curves(run, text, method, material, tokenizer, scores, source_key, streamed),
     )
     return plan_units(
         method,
@@ -143,7 +156,9 @@ def plan_model(
     )
 
 
-def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, source_key: str) -> Material:
+def material_for(
+    run: Run, text: PlanningText, model: Any, tokenizer: Any, source_key: str, *, opened: Opened | None = None
+) -> Material:
     """Gather the material of the build's method; all methods and sizes share the statistics.
 
     Args:
@@ -152,18 +167,20 @@ def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, sourc
         model: the model to prune, in float32.
         tokenizer: its tokenizer.
         source_key: fingerprint of the model.
+        opened: the model as :func:`minigpt.pipeline.opened.open_source` gave it (None: all of it is in memory).
     """
     settings, options = run.settings.plan, run.options
-    batches = calibration(text, tokenizer, settings.tokens)
+    opened = opened or Opened(model)
+    batches = list(apart(model, calibration(text, tokenizer, settings.tokens)))
     general_statistics = None
     if settings.contrast and text.general:
         general_batches = general_calibration(text, tokenizer, settings.tokens)
-        general_statistics = _statistics(run, GENERAL, text.general_key, model, general_batches, source_key)
+        general_statistics = _statistics(run, GENERAL, text.general_key, opened, general_batches, source_key)
     return Material(
         model=model,
         batches=batches,
-        statistics=_statistics(run, DOMAIN, text.key, model, batches, source_key),
-        norms=weight_norms(model),
+        statistics=_statistics(run, DOMAIN, text.key, opened, batches, source_key),
+        norms=opened.weight_norms(run.reporter),
         general_statistics=general_statistics,
         counts=token_counts(tokenizer, text.counted),
         specials=frozenset(tokenizer.all_special_ids),
@@ -179,14 +196,17 @@ def material_for(run: Run, text: PlanningText, model: Any, tokenizer: Any, sourc
 
 
 def _statistics(
-    run: Run, name: str, text_key: str, model: Any, batches: Sequence[Batch], source_key: str
+    run: Run, name: str, text_key: str, opened: Opened, batches: Sequence[Batch], source_key: str
 ) -> stats.ActivationStats:
     """Measure the activation statistics of a model on a text, once for all methods and sizes."""
 
     def make(folder: Path) -> None:
-        stats.save(stats.collect(model, batches, reporter=run.reporter), folder / STATISTICS)
+        stats.save(opened.collect(batches, run.reporter), folder / STATISTICS)
 
-    key = fingerprint(STATISTICS_VERSION, source_key, text_key, run.settings.plan.tokens, run.settings.heal.window)
+    precision = ("bf16",) if opened.model.dtype == torch.bfloat16 else ()
+    key = fingerprint(
+        STATISTICS_VERSION, source_key, text_key, run.settings.plan.tokens, run.settings.heal.window, *precision
+    )
     folder, _ = run.common.stage(name, key, make)
     return stats.load(folder / STATISTICS)
 
@@ -199,6 +219,7 @@ def _curves(
     tokenizer: Any,
     scores: Scores | None,
     source_key: str,
+    streamed: StreamedParent | None,
 ) -> Curves:
     """Measure the costs of the axes that may be cut, once for all sizes."""
     settings = run.settings.plan
@@ -207,7 +228,8 @@ def _curves(
     seed = material.seed if "seed" in method.options else 0
 
     def make(folder: Path) -> None:
-        curves = measure_curves(
+        measure = measure_curves if streamed is None else partial(streamed_curves, streamed)
+        curves = measure(
             method,
             material,
             tokenizer,
@@ -231,6 +253,7 @@ def _curves(
         repair,
         *_contrast_key(run, text),
         *([] if axes == method.axes else [sorted(axes)]),
+        *(["bf16"] if material.model.dtype == torch.bfloat16 else []),
     )
     folder, _ = run.common.stage(f"sensitivity-{method.name}-s{seed}", key, make)
     return read_json(folder / CURVES, dict[str, Curve])
@@ -249,88 +272,3 @@ def _searches(run: Run, text: PlanningText, source_key: str) -> Searches:
         (settings.plan.tokens, settings.plan.protect_ends, settings.heal.window),
     )
     return Searches(run.common.work / "searches" / key)
-
-
-def prune(run: Run, text: PlanningText, planned: Planned, source: SavedModel) -> tuple[SavedModel, float]:
-    """Cut a saved model as planned and save the result.
-
-    Args:
-        run: the build.
-        text: calibration text for the repair.
-        planned: the plan, of :func:`plan_pruning`.
-        source: the model that the plan was made for.
-
-    Returns:
-        The pruned model and the seconds that cutting took.
-    """
-    repair = repair_of(method_named(run.options.method), run.settings.repair)
-    key = fingerprint(planned.key, planned.plan, run.settings.repair, repair is not None)
-
-    def make(folder: Path) -> None:
-        with run.reporter.stage("Pruning"):
-            model, tokenizer = load(run, source.path, training=True), assets.load_tokenizer(source.path)
-            model, tokenizer, report = cut_as_built(run, text, model, tokenizer, planned.plan, source.key)
-            if report is not None:
-                write_json(folder / "repair.json", report)
-            save_model(model, tokenizer, folder / "model", run.options.dtype)
-            del model
-            release()
-
-    folder, done = run.workspace.stage("pruned", key, make)
-    return SavedModel(path=folder / "model", key=key), done.seconds
-
-
-def cut_as_built(
-    run: Run, text: PlanningText, model: Any, tokenizer: Any, plan: PrunePlan, source_key: str
-) -> tuple[Any, Any, RepairReport | None]:
-    """Cut a model in memory by the build's method, on the build's text; see :func:`cut`."""
-    method = method_named(run.options.method)
-    repair = repair_of(method, run.settings.repair)
-    return cut(
-        run,
-        model,
-        tokenizer,
-        plan,
-        batches=calibration(text, tokenizer, repair.tokens) if repair is not None else (),
-        material=material_for(run, text, model, tokenizer, source_key) if method.transform is not None else None,
-    )
-
-
-def cut(
-    run: Run,
-    model: Any,
-    tokenizer: Any,
-    plan: PrunePlan,
-    *,
-    batches: Sequence[Batch] = (),
-    material: Material | None = None,
-) -> tuple[Any, Any, RepairReport | None]:
-    """Cut a model in memory by the build's method, vocabulary included.
-
-    Args:
-        run: the build.
-        model: the model that the plan was made for; it is changed.
-        tokenizer: its tokenizer.
-        plan: the units to keep.
-        batches: calibration text for the repair.
-        material: the input of a method with its own transformation; its model is the one to cut.
-
-    Returns:
-        The model, the tokenizer and the report of the repair (None: there was no repair).
-
-    Raises:
-        PlanError: the result does not have the plan's size.
-    """
-    method = method_named(run.options.method)
-    model, report = cut_units(
-        model,
-        plan,
-        method,
-        repair=repair_of(method, run.settings.repair),
-        batches=batches,
-        material=material,
-        reporter=run.reporter,
-    )
-    model, tokenizer = trim_vocabulary(model, tokenizer, plan)
-    check_size(model, plan)
-    return model, tokenizer, report

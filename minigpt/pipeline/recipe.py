@@ -12,6 +12,7 @@ from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.domain.checks import explain, read_mapping
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import to_plain
+from minigpt.integrity import check_file
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.run import Run
 from minigpt.planning.target import parse_amount, parse_fraction
@@ -38,6 +39,7 @@ COMMENTS = {
     "seed": "Random seed.",
     "device": "Torch device; auto takes an accelerator if there is one.",
     "online": "Read the domain's Hub data sets too.",
+    "paper_form": "Evaluate the method exactly as its paper describes it, in memory, and write no model.",
     "settings": "Every setting, as `--set` takes them (docs/reference/settings.md).",
 }
 
@@ -71,10 +73,12 @@ def read_recipe(path: Path | str) -> BuildOptions:
     Raises:
         ConfigError: there is no such file, it is not YAML, a key is unknown (the error suggests the nearest one), or a
             value has the wrong type.
+        MiniGPTError: it lies in a finished build, and is not what the build wrote.
     """
     from pydantic import TypeAdapter, ValidationError
 
     path = Path(path)
+    check_file(path)
     values = read_mapping(path, "recipe", "a recipe is a mapping such as `domain: medical`; every build writes one")
     try:
         recipe = TypeAdapter(BuildRecipe).validate_python(values)
@@ -175,6 +179,7 @@ def recipe_text(run: Run) -> str:
         "seed": options.seed,
         "device": options.device,
         "online": False,  # domain.yaml already turns on the Hub data sets that were read
+        **({"paper_form": True} if options.masked else {}),
         "settings": settings,
     }
     parts = [HEAD]

@@ -128,6 +128,9 @@ def build_key(run: Run) -> str:
         name: value for name, value in deciding_options(run.options).items() if name not in ("preset", "overrides")
     }
     settings = {name: value for name, value in to_plain(run.settings).items() if name != "conditional"}
+    # How much is in memory changes no bit of the result; its precision may.
+    memory = settings.pop("memory")
+    settings |= {name: memory[name] for name in ("precision", "healing") if memory[name] != "auto"}
     if run.options.delta is None:
         del settings["delta"]  # builds of before there were delta tickets keep their names
     if ROUNDS not in method_named(run.options.method).needs:

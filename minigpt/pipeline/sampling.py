@@ -15,7 +15,7 @@ from typing import Any
 from minigpt import assets
 from minigpt.files import fingerprint, read_jsonl, write_jsonl
 from minigpt.healing.blend import blend_weights
-from minigpt.healing.fused import fused_kernels
+from minigpt.healing.together import sample_together as sample
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import release
 from minigpt.pipeline.read import Corpora, clear_of_tests
@@ -26,11 +26,11 @@ from minigpt.pipeline.tuning import TunedParent, short_tuning_key
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.ends import end_tokens
 from minigpt.transformer.packing import prefix_token
-from minigpt.transformer.sampling import can_sample, sample
+from minigpt.transformer.sampling import can_sample
 from minigpt.types import Document
 
 # Version of sampling: raised when it changes, so that older passages are sampled again.
-VERSION = 4
+VERSION = 5
 # Longest passage in tokens, its opening included.
 LENGTH = 384
 # Shortest and longest opening of a passage, in tokens.
@@ -157,8 +157,7 @@ def write_passages(
     """
     prompts = draw_openings(windows, count, prefix=prefix_token(tokenizer), seed=seed)
     ends = end_tokens(tokenizer, model.config, model.generation_config)
-    with fused_kernels(model):
-        rows = sample(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
+    rows = sample(model, prompts, length=LENGTH, seed=seed, ends=ends, reporter=reporter)
     texts = [tokenizer.decode(cut_at_end(row, ends), skip_special_tokens=True) for row in rows]
     return [
         Document(text=whole, source=SOURCE, license=LICENSE, ends=row[-1] in ends)

@@ -11,6 +11,7 @@ from minigpt.healing import Recipe
 from minigpt.healing.recipe import RECIPES
 from minigpt.healing.tune import TuneSettings
 from minigpt.pipeline.overrides import apply_overrides
+from minigpt.planning.memory import MemorySettings
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning.settings import RepairSettings
 from minigpt.ranges import PART, SHARE, Range, above, at_least, check_ranges
@@ -130,6 +131,7 @@ class Settings:
         evaluation: settings of how much is measured.
         plan: settings of how the units to keep are chosen.
         repair: settings of the least-squares repair.
+        memory: settings of how much of a parent is in memory.
         text: settings of the training text.
         tuned_parent: tune the parent on the same text. It is the fair comparison, the model that is pruned, and the
             teacher; without it the parent is pruned as it is.
@@ -154,6 +156,7 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     text: TextSettings = field(default_factory=TextSettings)
     tuned_parent: bool = True
     blend: float = 0.0
@@ -202,7 +205,8 @@ PRESETS: Mapping[str, Settings] = {
         ),
         plan=PlanSettings(tokens=12288, probe_tokens=2048, healing="short"),
         repair=RepairSettings(tokens=8192),
-        text=TextSettings(general=0.5, answers=60, plan_general=True, dev_bytes=20_000),
+        # Ten minutes leave no room for prompts beside the text: answers are measured and not trained.
+        text=TextSettings(general=0.5, answers=0, plan_general=True, dev_bytes=20_000),
         tuned_parent=False,
         heal=Recipe(
             steps=220, tokens_per_step=1024, window=256, warmup=8, learning_rate=1.5e-4, average=0.95, evaluate_every=55

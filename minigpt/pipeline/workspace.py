@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -47,6 +47,8 @@ PRIVATE = 0o700
 LOCK = "in_use.lock"
 # True inside a stage, whose cost holds that of the stages inside it.
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
+# Folder of the locks of stages that several processes may want to make.
+LOCKS = "locks"
 # Seconds to wait for another process that may just be ending.
 PATIENCE = 2.0
 
@@ -81,11 +83,13 @@ class Workspace:
     Attributes:
         root: the build's folder.
         reporter: told about damaged things that are moved aside.
+        waits: whether other processes make stages here, too: then one makes a stage, and the others wait for it.
         device: torch device whose energy is counted; None counts the processor's alone.
         steps: the steps that this process ran or found finished, by name; those inside others are left out.
     """
 
     root: Path
+    waits: bool = field(default=False, compare=False, kw_only=True)
     reporter: Reporter = field(default=SILENT, compare=False, repr=False)
     device: str | None = field(default=None, compare=False, repr=False)
     steps: dict[str, StepCost] = field(default_factory=dict, compare=False, repr=False)
@@ -131,6 +135,9 @@ class Workspace:
             key: fingerprint of its inputs.
             make: runs the stage and writes its results into the folder that it is given.
         """
+        if self.waits:
+            with locks.wait_for(self.root / LOCKS / f"{name}.lock", f"The stage {name}"):
+                return replace(self, waits=False).stage(name, key, make)
         outermost = not _INSIDE.get()
         token = _INSIDE.set(True)
         try:

@@ -8,7 +8,7 @@ from itertools import groupby, product
 
 from minigpt.errors import PlanError
 from minigpt.planning.sensitivity import Sensitivity
-from minigpt.transformer.arch import UnitCosts
+from minigpt.transformer.costs import UnitCosts
 from minigpt.types import Ints, Shape
 
 # How far a plan may end from the target, as a fraction.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt.methods.formulas import ffn_activation, ffn_linear
 from minigpt.methods.scores import WeightNorms
-from minigpt.transformer.arch import UnitCosts
+from minigpt.transformer.costs import UnitCosts
 from minigpt.types import PrunePlan, Shape
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def removed_parameters(
     The kinds are `linear`, `activation`, `embedding` and `layers`, and `experts` where the parent has some. KV groups
     count as linear pruning. A removed neuron counts as activation pruning if it ranks lower in its layer by the output
     of its activation function than by the magnitudes at its projections, otherwise as linear pruning; where `--kinds`
-    allows only one of the two, it counts as that one.
+    allows only one of the two, it counts as that one. Neurons inside of experts count as linear pruning.
 
     Args:
         plan: the units that are kept.
@@ -43,9 +44,10 @@ def removed_parameters(
     groups = (before.kv_groups - after.kv_groups) * len(plan.layers) * costs.per_kv_group
     by_activation = _by_activation(plan, stats, kinds) if neurons else 0
     total = neurons * len(plan.layers)
-    experts = (before.experts - after.experts) * len(plan.layers) * costs.per_expert
-    return ({"experts": experts} if before.experts else {}) | {
-        "linear": groups + (total - by_activation) * costs.per_neuron,
+    experts = costs.experts(before) - costs.experts(replace(before, experts=after.experts))
+    inside = costs.experts(replace(before, experts=after.experts)) - costs.experts(after)
+    return ({"experts": experts * len(plan.layers)} if before.experts else {}) | {
+        "linear": groups + (total - by_activation) * costs.per_neuron + inside * len(plan.layers),
         "activation": by_activation * costs.per_neuron,
         "embedding": (before.vocab_size - after.vocab_size) * costs.per_token,
         "layers": (before.layers - len(plan.layers)) * costs.layer(before),

@@ -16,7 +16,6 @@ from minigpt.planning.allocate import NEURON_STEP, VOCAB_STEP
 from minigpt.planning.settings import PlanSettings
 from minigpt.pruning import vocab
 from minigpt.transformer.arch import (
-    UnitCosts,
     arch_of,
     check_shape,
     legal_experts,
@@ -24,6 +23,7 @@ from minigpt.transformer.arch import (
     shape_of,
     unit_costs,
 )
+from minigpt.transformer.costs import UnitCosts
 from minigpt.transformer.specs import ArchSpec
 from minigpt.types import AXES, Shape
 
@@ -104,12 +104,12 @@ def budget_for(
     """
     counted = resolve(method.config)(config) if method.config is not None else config
     costs, parent = unit_costs(counted), shape_of(config)
-    step = max(costs.layer(parent), parent.layers * costs.per_expert)
+    step = max(costs.layer(parent), parent.layers * costs.experts(parent) // max(1, parent.experts))
     return Budget(
         target=target,
         costs=costs,
         limits=_limits(config, tokenizer, method, allowed_axes(method, kinds, arch_of(config)), settings),
-        slack=0 if method.axes >= arch_of(config).axes and not parent.experts else step,
+        slack=0 if method.axes >= family_axes(method, arch_of(config)) and not parent.experts else step,
     )
 
 
@@ -120,6 +120,12 @@ def header_bytes(folder: Path) -> int:
         with safe_open(path, framework="numpy") as weights:
             header += sum(len(name) + ENTRY_BYTES for name in weights.keys())  # noqa: SIM118 (not a mapping)
     return header
+
+
+def family_axes(method: Method, family: ArchSpec) -> frozenset[str]:
+    """Return the axes of a family that a method can cut: neurons inside of experts go by a transformation alone."""
+    inside = family.experts is not None and method.transform is None
+    return family.axes - {"ffn"} if inside else family.axes
 
 
 def allowed_axes(method: Method, kinds: Collection[str] | None, family: ArchSpec) -> frozenset[str]:
@@ -133,7 +139,7 @@ def allowed_axes(method: Method, kinds: Collection[str] | None, family: ArchSpec
     Raises:
         PlanError: no axis is left.
     """
-    axes = method.axes & family.axes
+    axes = method.axes & family_axes(method, family)
     if method.axes and not axes:
         raise PlanError(
             f"Method {method.name} removes {', '.join(method.prunes)}, and {family.name} models have none of these to "
@@ -153,7 +159,7 @@ def allowed_axes(method: Method, kinds: Collection[str] | None, family: ArchSpec
 def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], settings: PlanSettings) -> Limits:
     """Collect the allowed shapes; a method that lacks some of the axes may cut more of those it has."""
     parent = shape_of(config)
-    whole = method.axes >= arch_of(config).axes
+    whole = method.axes >= family_axes(method, arch_of(config))
     fewest = min(parent.layers, max(2, round(parent.layers * FEWEST_LAYERS) if whole else 2))
     narrowest = (
         round(parent.intermediate_size * FEWEST_NEURONS) if whole else min(NEURON_STEP, parent.intermediate_size)
@@ -188,7 +194,7 @@ def _check_fixed(settings: PlanSettings, config: Any, method: Method, axes: froz
         axis, needed = KINDS_OF_WIDTH[name]
         if width == getattr(parent, name) or axis in axes:
             continue
-        if axis not in arch_of(config).axes:
+        if axis not in family_axes(method, arch_of(config)):
             raise PlanError(f"plan.{name}={width}: a {config.model_type} has no {axis} to remove; drop the setting.")
         if axis not in method.axes:
             raise PlanError(f"plan.{name}={width}: method {method.name} removes {', '.join(method.prunes)}; drop one.")

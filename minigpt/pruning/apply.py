@@ -25,6 +25,7 @@ from minigpt.pruning.slicing import (
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group
 from minigpt.transformer.experts import expert_spec
 from minigpt.transformer.fused import separate_projections
+from minigpt.transformer.specs import StateSpec
 from minigpt.types import PrunePlan
 
 ModelT = TypeVar("ModelT")
@@ -71,15 +72,17 @@ def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
     plan_shape(model, plan)
     refuse_merges(plan, "masked")
     spec, layers = arch_of(model), decoder_layers(model)
-    width = head_dim(model.config) * heads_per_group(model.config)
     with ExitStack() as stack:
         stack.enter_context(separate_projections(model))
         for index, layer in enumerate(layers):
             if index not in plan.layers:
-                stack.enter_context(forward_replaced(layer, _bypass))
+                stack.enter_context(forward_replaced(layer, _bypass if spec.state is None else _pass_on(spec.state)))
         for index, neurons, groups in zip(plan.layers, plan.ffn, plan.kv_groups, strict=True):
-            columns = {spec.output: head_columns(groups, width)}
-            if spec.experts is None:
+            columns = {}
+            if spec.state is None:
+                width = head_dim(model.config) * heads_per_group(model.config)
+                columns[spec.output] = head_columns(groups, width)
+            if spec.experts is None and spec.ffn_columns:
                 columns[spec.ffn_columns] = torch.tensor(neurons)
             for path, kept in columns.items():
                 module = linear(layers[index], path)
@@ -93,6 +96,15 @@ def mask_plan(model: Any, plan: PrunePlan) -> Iterator[None]:
 def _bypass(hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:
     """Stand in for a removed layer: return its input."""
     return hidden_states
+
+
+def _pass_on(state: StateSpec) -> Callable[..., Any]:
+    """Make a stand-in for a removed layer that carries a state: it gives its input, and the state as it came."""
+
+    def forward(states: Tensor, **kwargs: Any) -> Any:
+        return states if state.outputs == 1 else (states, kwargs.get(state.cache), *(None,) * (state.outputs - 2))
+
+    return forward
 
 
 def _zeroing(module: nn.Linear, kept: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

@@ -34,7 +34,7 @@ def ridge_solution(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:
         MiniGPTError: a number is not finite, so that there is no solution.
     """
     device = gram.device if gram.device.type != "mps" else torch.device("cpu")
-    matrix, right = gram.to(device, torch.float64), cross.to(device, torch.float64)
+    matrix, right = gram.to(device, torch.float64, copy=True), cross.to(device, torch.float64)
     if not (math.isfinite(ridge) and bool(matrix.isfinite().all()) and bool(right.isfinite().all())):
         raise MiniGPTError(
             "The activations of the model are not finite, so its layers cannot be repaired. Use another parent or "
@@ -43,10 +43,12 @@ def ridge_solution(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:
     scale = matrix.diagonal().mean()
     if not bool(scale > 0):
         return torch.zeros_like(cross, dtype=torch.float32)
-    identity = torch.eye(len(matrix), dtype=torch.float64, device=device)
+    diagonal = matrix.diagonal().clone()
     level = ridge
     while True:
-        factor, failed = torch.linalg.cholesky_ex(matrix + level * scale * identity)
+        # In place, because copies of a matrix of this size decide how much memory a repair needs.
+        matrix.diagonal().copy_(diagonal + level * scale)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
         if not int(failed):
             return torch.cholesky_solve(right.T, factor).T.to(cross.device, torch.float32)
         level = max(level * 10, 1e-6)

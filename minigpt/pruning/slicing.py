@@ -17,6 +17,7 @@ from minigpt.transformer.arch import (
     base_model,
     check_shape,
     decoder_layers,
+    fixed_layers,
     head_dim,
     heads_per_group,
     kv_groups_of,
@@ -40,6 +41,11 @@ def plan_shape(model_or_config: Any, plan: PrunePlan) -> Shape:
     if plan.experts and len(plan.experts) != len(plan.layers):
         raise PlanError("The plan must list experts for each kept layer; make it again with minigpt build.")
     _check_indices("layers", (plan.layers,), parent.layers)
+    if gone := sorted(set(fixed_layers(model_or_config)) - set(plan.layers)):
+        raise PlanError(
+            f"The plan removes layer {gone[0]}, and of this family only layers stay out whose kind can be removed; "
+            "choose a method that leaves it (shortgpt, contextual)."
+        )
     shape = Shape(
         layers=len(plan.layers),
         intermediate_size=_check_indices("neurons", plan.ffn, parent.intermediate_size),
@@ -133,6 +139,8 @@ def slice_ffn(model: Any, layer: nn.Module, neurons: Ints) -> None:
     if spec.experts is not None:
         refuse_narrow_experts(model, neurons)
         return
+    if not spec.ffn_columns:
+        return
     for path in spec.ffn_rows:
         keep_rows(linear(layer, path), index)
     keep_columns(linear(layer, spec.ffn_columns), index)
@@ -148,11 +156,13 @@ def refuse_narrow_experts(model: Any, neurons: Ints) -> None:
         PlanError: some neurons are not kept.
     """
     if len(neurons) != shape_of(model).intermediate_size:
-        raise PlanError("The neurons inside of experts stay; remove experts instead (plan.experts).")
+        raise PlanError("Only method expert-width removes neurons inside of experts; choose it, or remove experts.")
 
 
 def slice_attention(model: Any, layer: nn.Module, groups: Ints) -> None:
     """Keep these KV groups of a layer with all their query heads: rows of q, k and v, columns of o."""
+    if arch_of(model).state is not None:
+        return
     spec, head, ratio = arch_of(model), head_dim(model.config), heads_per_group(model.config)
     query, key_value = head_columns(groups, head * ratio), head_columns(groups, head)
     keep_rows(linear(layer, spec.query), query)
@@ -176,15 +186,21 @@ def _keep_heads(module: nn.Module, name: str, heads: Tensor) -> None:
 
 
 def keep_layers(model: Any, kept: Ints) -> None:
-    """Drop all other decoder layers and renumber the kept ones: the key-value cache depends on `layer_idx`."""
-    path, _, name = arch_of(model).layers.rpartition(".")
+    """Drop all other decoder layers and renumber the kept ones: caches depend on `layer_idx`, RWKV's on `layer_id`."""
+    path, _, last = arch_of(model).layers.rpartition(".")
     layers = decoder_layers(model)
-    setattr(model.get_submodule(path), name, nn.ModuleList([layers[index] for index in kept]))
+    setattr(model.get_submodule(path), last, nn.ModuleList([layers[index] for index in kept]))
     for index, layer in enumerate(decoder_layers(model)):
-        numbered: Any
-        for numbered in layer.modules():
-            if hasattr(numbered, "layer_idx"):
-                numbered.layer_idx = index
+        renumber(layer, index)
+
+
+def renumber(layer: nn.Module, place: int) -> None:
+    """Tell a decoder layer and its parts its place among the layers."""
+    numbered: Any
+    for numbered in layer.modules():
+        for name in ("layer_idx", "layer_id"):
+            if hasattr(numbered, name):
+                setattr(numbered, name, place)
 
 
 def projections(layer: nn.Module) -> list[nn.Parameter]:
@@ -214,15 +230,22 @@ def update_config(model: Any, plan: PrunePlan, shape: Shape) -> None:
     """Write the new widths into the config and cut its per-layer lists; keeping everything changes nothing."""
     configs = {id(config): config for config in (model.config, base_model(model).config)}
     for config in configs.values():
-        parent = shape_of(config)
-        set_kv_groups(config, shape.kv_groups)
-        set_experts(config, shape.experts)
-        if shape.intermediate_size != parent.intermediate_size:
-            setattr(config, arch_of(config).width, shape.intermediate_size)
-        if shape.layers != parent.layers:
-            _drop_config_layers(config, plan.layers)
+        narrow_config(config, plan.layers, shape)
     if (experts := arch_of(model).experts) is not None:
         write_count(model, experts.counts, shape.experts)
+
+
+def narrow_config(config: Any, layers: Ints, shape: Shape) -> None:
+    """Write a shape into a config, and cut its per-layer lists to the kept layers."""
+    parent = shape_of(config)
+    set_kv_groups(config, shape.kv_groups)
+    set_experts(config, shape.experts)
+    if shape.intermediate_size != parent.intermediate_size:
+        setattr(config, arch_of(config).width, shape.intermediate_size)
+        if adjusted := arch_of(config).width_adjusted:
+            setattr(config, adjusted, False)
+    if shape.layers != parent.layers:
+        _drop_config_layers(config, layers)
 
 
 def set_kv_groups(config: Any, groups: int) -> None:
@@ -239,6 +262,9 @@ def _drop_config_layers(config: Any, kept: Ints) -> None:
     for name in arch_of(config).per_layer:
         if (values := getattr(config, name, None)) is not None:
             setattr(config, name, [values[index] for index in kept])
+    for name in arch_of(config).numbered:
+        if (numbers := getattr(config, name, None)) is not None:
+            setattr(config, name, [kept.index(layer) for layer in numbers if layer in kept])
     if getattr(config, "max_window_layers", None) is not None:
         config.max_window_layers = sum(index < config.max_window_layers for index in kept)
     config.num_hidden_layers = len(kept)

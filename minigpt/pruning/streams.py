@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -36,6 +36,16 @@ def call_layer(layer: nn.Module, states: Tensor, arguments: dict[str, Any]) -> T
 
 def layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:
     """Return the embedded text and the keyword arguments that the decoder passes to each of its layers."""
+    return recorded_arguments(layers, lambda: run_decoder(model, batch))
+
+
+def recorded_arguments(layers: list[nn.Module], run: Callable[[], object]) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Run a model without its layers; return what enters the first one, and the keyword arguments of each.
+
+    Args:
+        layers: the decoder layers, whose weights are not needed.
+        run: runs the model on a text, without a cache.
+    """
     states: list[Tensor] = []
     arguments: list[dict[str, Any]] = []
     # Some families pass arguments by place; their names follow `self` and the hidden states.
@@ -49,5 +59,14 @@ def layer_arguments(model: Any, layers: list[nn.Module], batch: Batch) -> tuple[
     with ExitStack() as stack:
         for layer in layers:
             stack.enter_context(forward_replaced(layer, record))
-        run_decoder(model, batch)
+        run()
     return states[0], arguments
+
+
+@contextmanager
+def layers_replaced(layers: Sequence[nn.Module], states: Tensor) -> Iterator[None]:
+    """Let a model compute inside the block as if its layers had given `states`: norm and head alone run."""
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(forward_replaced(layer, lambda *_args, **_kwargs: states))
+        yield

@@ -10,6 +10,7 @@ from typing import Any
 
 from minigpt.errors import MiniGPTError
 from minigpt.files import read_json, to_plain, write_json
+from minigpt.integrity import check_file
 from minigpt.results import SCHEMA_VERSION, BuildReport, MetricResult
 
 FILE_NAME = "report.json"
@@ -38,11 +39,12 @@ def load(path: Path) -> BuildReport:
 
     Raises:
         MiniGPTError: The file is missing, is not JSON, has another schema version, or has a field that is missing,
-            unknown or of the wrong type; the message names the field.
+            unknown or of the wrong type (the message names the field), or is not what the build wrote.
     """
     path = _file(path)
     if not path.is_file():
         raise MiniGPTError(f"No report at {path}. Give a finished build folder or its report.json.")
+    check_file(path)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -111,14 +111,11 @@ def load(folder: Path, *, device: str = "cpu") -> Runtime:
         raise AssetError(
             f"{folder} is an export in {record.format}, not a model to run. Formats that run: {', '.join(LOADERS)}."
         )
-    try:
-        exported: Any = resolve(LOADERS[record.format])(folder, device)
-    except Exception as error:
-        if (name := changed_file(folder, record)) is None:
-            raise
+    if (name := changed_file(folder, record, prose=False)) is not None:
         raise AssetError(
             f"{folder / name} is not the file that was exported: it is missing, cut off or changed. Export again."
-        ) from error
+        )
+    exported: Any = resolve(LOADERS[record.format])(folder, device)
     exported.generation_config = rules = generation_config_in(folder)
     if rules is not None and hasattr(exported, "model"):
         exported.model.generation_config = rules  # formats that PyTorch reads back hold no such rules themselves

@@ -29,7 +29,7 @@ ROOM = 2048
 PACKAGE = "llama_cpp"
 OTHER_PYTHON = "Install llama-cpp-python there, or name another interpreter with MINIGPT_LLAMA_PYTHON."
 # Families that transformers reads back with all their settings, so that the logits are equal.
-READ_BACK = ("llama", "mistral", "qwen2")
+READ_BACK = ("llama", "mistral", "qwen2", "phi3", "stablelm", "starcoder2")
 
 
 class LlamaRuntime(ExportRuntime):

@@ -16,6 +16,7 @@ from minigpt.conditional.folder import load_model
 from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
+from minigpt.transformer.arch import cache_name
 from minigpt.transformer.nf4 import fix_cpu_layers
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -35,6 +36,7 @@ class TorchRuntime:
             record.source.parameters if record else sum(parameter.numel() for parameter in model.parameters())
         )
         self._cache: Any = None
+        self._memory = cache_name(model.config)
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """Compute the logits of a batch (:meth:`minigpt.runtimes.Runtime.logits`)."""
@@ -61,11 +63,11 @@ class TorchRuntime:
         with torch.inference_mode():
             out = self.model(
                 input_ids=self._tensor(np.array([tokens])),
-                past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._memory: self._cache},
             )
-        self._cache = out.past_key_values
+        self._cache = getattr(out, self._memory)
         last: Floats = out.logits[0, -1].float().cpu().numpy()
         return last
 

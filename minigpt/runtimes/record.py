@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import MiniGPTError
-from minigpt.files import file_sha256, read_json
+from minigpt.integrity import is_prose, read_signed, sha256_once
 from minigpt.results import BuildReport, MetricResult, StageReport
 from minigpt.types import Shape
 
@@ -133,14 +133,20 @@ def read_record(folder: Path) -> ExportRecord:
     Raises:
         MiniGPTError: There is no record, or it is damaged.
     """
-    return read_json(folder / RECORD, ExportRecord)
+    return read_signed(folder / RECORD, ExportRecord)
 
 
-def changed_file(folder: Path, record: ExportRecord) -> str | None:
-    """Find the first recorded file that is missing or has changed; None if all are as exported."""
+def changed_file(folder: Path, record: ExportRecord, *, prose: bool = True) -> str | None:
+    """Find the first recorded file that is missing or has changed; None if all are as exported.
+
+    Args:
+        folder: the export.
+        record: its record.
+        prose: whether a card that was edited counts, too.
+    """
     for name, sha256 in record.files.items():
         path = folder / name
-        if not path.is_file() or file_sha256(path) != sha256:
+        if (prose or not is_prose(name)) and (not path.is_file() or sha256_once(path) != sha256):
             return name
     return None
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigpt import __version__, locks, report
 from minigpt.domain.config import resolve_domain
 from minigpt.errors import MiniGPTError, PlanError, UnsupportedModel
 from minigpt.evaluation import ItemScores, load_scores, save_scores
-from minigpt.files import file_sha256, fingerprint, write_json, write_jsonl
+from minigpt.files import file_sha256, fingerprint, read_json, write_json, write_jsonl
 from minigpt.machine import device_name, versions
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.build import Specialist, specialize
@@ -29,18 +29,27 @@ from minigpt.sweep.options import Point, SweepOptions
 from minigpt.sweep.records import DomainSweep, Row, SweepReport
 from minigpt.transformer import stats
 from minigpt.transformer.arch import shape_of
+from minigpt.workers import Workers, together
 
 POINTS = "points.jsonl"
 RESULT = "sweep.json"
 LOCK = ".in_use.lock"
+# Name of the last piece of work of several workers: the table, the result and the pictures.
+GATHERED = "results"
 
 
-def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
+def sweep(options: SweepOptions, reporter: Reporter = SILENT, *, workers: Workers | None = None) -> SweepReport:
     """Build every point of `options` that is not there yet, and draw the results.
 
     The folder holds `points.jsonl` (a line a point, kept from earlier sweeps into the same folder), `sweep.json`,
     `index.html`, `plots/`, and for every point `DOMAIN/points/ID/report.json`. Models are not kept: a point is built
     again by `minigpt build` with its method and size.
+
+    Args:
+        options: what is tried.
+        reporter: told about progress.
+        workers: processes that share the points (None: this one builds all of them). The results do not depend on their
+            number.
 
     Raises:
         MiniGPTError: the folder holds something else.
@@ -54,13 +63,18 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT) -> SweepReport:
     root = options.output_dir
     _claim(root)
     with locks.hold(root / LOCK, str(root), timeout=PATIENCE):
-        return _sweep_claimed(options, reporter)
+        if workers is not None:
+            total = len(options.domains) * len(options.points)
+            done = together("sweep", options, workers, root, total + 1, reporter)
+            if (done / f"{GATHERED}.json").exists():
+                return read_json(root / RESULT, SweepReport)
+        return gather(options, reporter)
 
 
-def _sweep_claimed(options: SweepOptions, reporter: Reporter) -> SweepReport:
-    """Build the points in a folder that no other process writes, and draw the results."""
+def gather(options: SweepOptions, reporter: Reporter) -> SweepReport:
+    """Build the points that are missing, in a folder that no other process writes, and draw the results."""
     root = options.output_dir
-    runs = [_resolve(options, name, reporter) for name in options.domains]
+    runs = [resolve(options, name, reporter) for name in options.domains]
     domains = tuple(_sweep_domain(options, run) for run in runs)
     result = SweepReport(
         base_model=options.base,
@@ -88,33 +102,63 @@ def _claim(root: Path) -> None:
         write_jsonl(root / POINTS, ())
 
 
-def _resolve(options: SweepOptions, name: str, reporter: Reporter) -> Run:
-    """The run that the points of a domain share; its steps go to `DOMAIN/shared`."""
+def resolve(options: SweepOptions, name: str, reporter: Reporter, *, waits: bool = False) -> Run:
+    """Resolve the run that the points of a domain share; its steps go to `DOMAIN/shared`.
+
+    Args:
+        options: options of the sweep.
+        name: the domain.
+        reporter: told about progress.
+        waits: whether other processes work on the same domain.
+    """
     domain = resolve_domain(name, online=options.online)
-    shared = Workspace(root=options.output_dir / domain.name / "shared", reporter=reporter)
-    return resolve_run(name, options.build_options(name), reporter, folder=shared.root, shared=shared)
+    shared = Workspace(root=options.output_dir / domain.name / "shared", reporter=reporter, waits=waits)
+    run = resolve_run(name, options.build_options(name), reporter, folder=shared.root, shared=shared)
+    return replace(run, workspace=shared)
 
 
-def _sweep_domain(options: SweepOptions, run: Run) -> DomainSweep:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """The common ground of a domain's points.
+
+    Attributes:
+        run: the run of which each point is a variation.
+        groundwork: text, parent and controls.
+        key: fingerprint of all of it.
+    """
+
+    run: Run
+    groundwork: Groundwork
+    key: str
+
+
+def lay_ground(options: SweepOptions, run: Run) -> Ground:
+    """Read the text of a domain, measure its parent, and train the controls."""
     corpora, suite = read(run)
     ground = lay_groundwork(run, corpora, suite, load_parent(run), trains=options.healing != "none")
     key = fingerprint(
         ground.controls.source.key, ground.text.key, ground.suite, run.settings, run.device, options.dtype
     )
+    return Ground(run=run, groundwork=ground, key=key)
+
+
+def _sweep_domain(options: SweepOptions, run: Run) -> DomainSweep:
+    shared = lay_ground(options, run)
+    ground = shared.groundwork
     points: list[FinishedPoint] = []
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     path = options.output_dir / POINTS
     for point in run.reporter.track(options.points, title=f"Points of {run.domain.name}"):
         try:
-            finished = _finish_point(run, ground, point, key)
+            finished = finish_point(shared, point)
         except (PlanError, UnsupportedModel) as error:
             skipped[point.id] = str(error)
             run.reporter.note(f"{point.id} skipped: {error}")
             continue
         points.append(finished)
         where = Workspace(root=_folder(run, point)).report.relative_to(options.output_dir).as_posix()
-        rows.append(row_of(finished, ground.controls.parent, key=key, path=where))
+        rows.append(row_of(finished, ground.controls.parent, key=shared.key, path=where))
         points_on_disk.record(path, rows[-1], run.reporter)
     return replace(_summarize(options, run, ground.controls, points), rows=tuple(rows), skipped=skipped)
 
@@ -123,12 +167,18 @@ def _folder(run: Run, point: Point) -> Path:
     return run.common.root.parent / "points" / point.id
 
 
-def _finish_point(run: Run, ground: Groundwork, point: Point, key: str) -> FinishedPoint:
-    """Read the point from its folder, or build it there."""
+def finish_point(shared: Ground, point: Point) -> FinishedPoint:
+    """Read the point from its folder, or build it there.
+
+    Raises:
+        PlanError: the method cannot reach the size.
+        UnsupportedModel: the method cannot prune the parent.
+    """
+    run, ground = shared.run, shared.groundwork
     workspace = Workspace(root=_folder(run, point), reporter=run.reporter)
     options = replace(run.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
     point_run = replace(run, workspace=workspace, options=options)
-    point_key = fingerprint(key, point)
+    point_key = fingerprint(shared.key, point)
     stages: tuple[StageName, ...] = ("pruned",) if point.healing == "none" else ("pruned", "healed")
     if (result := points_on_disk.finished(workspace, point_key)) is None:
         check_target(point_run, ground.parent)

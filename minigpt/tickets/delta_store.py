@@ -24,7 +24,8 @@ from minigpt import assets, environment
 from minigpt.assets import Parent
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import AssetError, MiniGPTError
-from minigpt.files import atomic_path, file_sha256, read_json, write_json
+from minigpt.files import atomic_path, file_sha256
+from minigpt.integrity import SUMS, check_model, damage, read_signed, seal, sha256_once, write_signed
 from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.delta import (
     BLOCK,
@@ -159,7 +160,7 @@ def write(ticket: Ticket, folder: Path) -> DeltaRecord:
             raise OSError(str(error)) from error
         (temporary / WEIGHTS).chmod(0o644)
         values = asdict(record) | {"sha256": file_sha256(temporary / WEIGHTS)}
-        write_json(temporary / RECORD, values)
+        write_signed(temporary / RECORD, values)
         written = DeltaRecord(**{**values, "tensors": record.tensors})
     return written
 
@@ -169,9 +170,10 @@ def read_record(folder: Path) -> DeltaRecord:
 
     Raises:
         AssetError: a file is missing or damaged, or another version of minigpt wrote it.
+        MiniGPTError: the build that it lies in recorded other hashes.
     """
     try:
-        record = read_json(folder / RECORD, DeltaRecord)
+        record = read_signed(folder / RECORD, DeltaRecord)
     except MiniGPTError as error:
         raise AssetError(f"The delta ticket in {folder} is damaged: {error} Copy the ticket again.") from None
     if record.format != FORMAT:
@@ -179,8 +181,9 @@ def read_record(folder: Path) -> DeltaRecord:
             f"{folder} was written by another version of minigpt; use that one, or build the ticket again."
         )
     weights = folder / WEIGHTS
-    if not weights.is_file() or file_sha256(weights) != record.sha256:
+    if not weights.is_file() or sha256_once(weights) != record.sha256:
         raise AssetError(f"{weights} is missing or damaged: its hash is not that of {RECORD}. Copy the ticket again.")
+    check_model(folder)
     return record
 
 
@@ -266,10 +269,10 @@ def materialize(folder: Path, *, reporter: Reporter = SILENT) -> Parent:
     home = environment.home() / "tickets"
     target = home / record.sha256[:16]
     name = f"delta of {record.changed / record.parameters:.1%}".replace("%", " %")
-    if not _is_whole(target):
+    if damage(target) is not None:
         with reporter.stage(f"Making the specialist from its parent and a {name}"):
             save_specialist(folder, target, reporter=reporter)
-    (target / RECORD).touch()
+    (target / SUMS).touch()
     _forget_old(home)
     return Parent(path=target, ref=str(folder), precision=record.dtype, fingerprint=f"delta-{record.sha256[:16]}")
 
@@ -294,22 +297,12 @@ def save_specialist(folder: Path, target: Path, *, reporter: Reporter = SILENT) 
         assets.load_tokenizer(parent).save_pretrained(temporary)
         for path in temporary.iterdir():
             path.chmod(0o644)
-        weights = {path.name: file_sha256(path) for path in sorted(temporary.glob("*.safetensors"))}
-        write_json(temporary / RECORD, {"weights": weights})
-
-
-def _is_whole(folder: Path) -> bool:
-    """Check whether a model that was made from a ticket is there and its weights are unchanged."""
-    try:
-        weights = json.loads((folder / RECORD).read_text("utf-8"))["weights"]
-        return bool(weights) and all(file_sha256(folder / name) == digest for name, digest in weights.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        seal(temporary)
 
 
 def _forget_old(home: Path) -> None:
     """Delete models that were made from tickets and not used for a day; they can be made again."""
     for folder in home.iterdir():
-        marker = folder / RECORD
+        marker = folder / SUMS
         if marker.is_file() and time.time() - marker.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)

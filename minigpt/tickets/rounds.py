@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from minigpt.errors import ConfigError
+from minigpt import integrity
+from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import atomic_path, fingerprint, read_json, write_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.masks import Masks, Pattern, densities, density, full, keep_best, magnitudes
@@ -148,7 +149,7 @@ def run_rounds(
         fingerprint(key, schedule.levels[:number], schedule.pattern, schedule.rewinding)
         for number in range(len(schedule.levels) + 1)
     ]
-    records = _finished(folder, keys)
+    records = _finished(folder, keys, reporter)
     masks, trained = masks or full({name: start[name] for name in names}), start
     if records:
         masks, trained = (load(_home(folder, len(records) - 1) / name) for load, name in _FILES)
@@ -191,16 +192,35 @@ def _home(folder: Path, number: int) -> Path:
     return folder / f"round-{number:02d}"
 
 
-def _finished(folder: Path, keys: Sequence[str]) -> list[RoundRecord]:
-    """Return the records of the finished rounds, from the first on; none if the weights of the last are gone."""
+def _finished(folder: Path, keys: Sequence[str], reporter: Reporter) -> list[RoundRecord]:
+    """Return the records of the finished rounds, from the first on; none if the weights of the last are gone.
+
+    A round that is damaged is moved aside, and it and those after it run again.
+    """
     records: list[RoundRecord] = []
     for number, key in enumerate(keys):
-        path = _home(folder, number) / RECORD
-        record = read_json(path, RoundRecord) if path.is_file() else None
-        if record is None or record.key != key:
+        home = _home(folder, number)
+        sums = _sums(home, reporter)
+        if sums is None or sums.key != key:
             break
-        records.append(record)
+        records.append(read_json(home / RECORD, RoundRecord))
     return records if records and (_home(folder, len(records) - 1) / WEIGHTS).is_file() else []
+
+
+def _sums(home: Path, reporter: Reporter) -> integrity.Sums | None:
+    """Return the sums of a finished round that is whole but for its weights; None if there is none."""
+    if not home.is_dir():
+        return None
+    try:
+        sums = integrity.read_sums(home / integrity.SUMS)
+        names = [name for name in sums.files if name != WEIGHTS or (home / WEIGHTS).exists()] if sums else []
+        reason = next(iter(integrity.defects(home, sums, names=names)), None) if sums else "it has no sums"
+    except MiniGPTError as error:
+        sums, reason = None, str(error).rstrip(".")
+    if reason is None:
+        return sums
+    reporter.note(integrity.aside_note(home, reason, integrity.set_aside(home)))
+    return None
 
 
 def _write(home: Path, record: RoundRecord, masks: Masks, weights: Weights) -> None:
@@ -210,6 +230,7 @@ def _write(home: Path, record: RoundRecord, masks: Masks, weights: Weights) -> N
         save_tensors(weights, temporary / WEIGHTS)
         save_masks(masks, temporary / MASKS)
         write_json(temporary / RECORD, record)
+        integrity.seal(temporary, key=record.key)
 
 
 def masked(weights: Weights, masks: Masks) -> dict[str, Tensor]:

@@ -5,57 +5,16 @@ Everything here reads Hugging Face configs and needs no torch, so a plan is chec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minigpt.errors import ConfigError, PlanError, UnsupportedModel
+from minigpt.transformer.costs import UnitCosts, state_costs
 from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED, ArchSpec
+from minigpt.transformer.mixers import adjusted_width
 from minigpt.types import Ints, Shape
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitCosts:
-    """Exact parameter counts of one unit of each kind; tied embeddings count once.
-
-    Total = `fixed` + tokens x `per_token` + layers x (`per_layer_fixed` + neurons x `per_neuron` + groups x
-    `per_kv_group` + experts x `per_expert`), where neurons, groups and experts are those of one layer.
-
-    Attributes:
-        per_token: parameters of one token of the vocabulary.
-        per_neuron: parameters of one FFN neuron of one layer; 0 where layers have experts, whose width stays.
-        per_kv_group: parameters of one KV group of one layer, with its query heads.
-        per_layer_fixed: parameters of a layer that no width changes: norms and biases.
-        fixed: parameters outside of layers and vocabulary: the final norm and learned positions.
-        per_expert: parameters of one expert of one layer, with its row of the router.
-    """
-
-    per_token: int
-    per_neuron: int
-    per_kv_group: int
-    per_layer_fixed: int
-    fixed: int
-    per_expert: int = 0
-
-    def layer(self, shape: Shape) -> int:
-        """Return the parameter count of one layer of this shape."""
-        attention = self.per_layer_fixed + shape.kv_groups * self.per_kv_group
-        return attention + shape.intermediate_size * self.per_neuron + shape.experts * self.per_expert
-
-    def total(self, shape: Shape) -> int:
-        """Return the parameter count of a model of this shape."""
-        return self.fixed + shape.vocab_size * self.per_token + shape.layers * self.layer(shape)
-
-    def breakdown(self, shape: Shape) -> dict[str, int]:
-        """Return the total split into embedding, attention, ffn and other (norms and some biases)."""
-        parts = {
-            "embedding": shape.vocab_size * self.per_token,
-            "attention": shape.layers * shape.kv_groups * self.per_kv_group,
-            "ffn": shape.layers * (shape.intermediate_size * self.per_neuron + shape.experts * self.per_expert),
-        }
-        return {**parts, "other": self.total(shape) - sum(parts.values())}
 
 
 def _config(model_or_config: Any) -> Any:
@@ -106,13 +65,35 @@ def head_dim(config: Any) -> int:
 
 
 def kv_groups_of(config: Any) -> int:
-    """Return the number of KV groups; where all heads have their own keys and values, each head is one."""
-    return int(getattr(config, arch_of(config).groups, None) or config.num_attention_heads)
+    """Return the number of KV groups; where all heads have their own keys and values, each head is one.
+
+    Families with a state count as one group, since nothing of their heads is removed.
+    """
+    spec = arch_of(config)
+    return 1 if spec.state is not None else int(getattr(config, spec.groups, None) or config.num_attention_heads)
 
 
 def ffn_width(config: Any) -> int:
-    """Return the number of neurons of a layer; GPT-2's configs may leave it out and mean four times the hidden size."""
-    return int(getattr(config, arch_of(config).width, None) or 4 * config.hidden_size)
+    """Return the number of neurons of a layer, 1 where none is removed.
+
+    GPT-2's configs may leave it out and mean four times the hidden size; LFM2's may mean another number.
+    """
+    spec = arch_of(config)
+    if not spec.ffn_columns:
+        return 1
+    if spec.width_adjusted and getattr(config, spec.width_adjusted):
+        return adjusted_width(config)
+    return int(getattr(config, spec.width, None) or 4 * config.hidden_size)
+
+
+def fixed_layers(model_or_config: Any) -> Ints:
+    """List the layers that are never removed: in families with a state, those with attention, or with own norms."""
+    config = _config(model_or_config)
+    state = arch_of(config).state if has_state(config) else None
+    if state is None:
+        return ()
+    first = (0,) if state.first else ()
+    return first if not state.kind else tuple(i for i, kind in enumerate(config.layer_types) if kind != state.kind)
 
 
 def experts_of(config: Any) -> int:
@@ -131,26 +112,58 @@ def legal_experts(model_or_config: Any) -> Ints:
 
 
 def refuse_experts(model_or_config: Any, work: str) -> None:
-    """Refuse work on the FFNs of a model whose layers have experts instead.
+    """Refuse work on the FFNs and heads of a model whose layers have experts, or a state, instead.
 
     Args:
         model_or_config: a model or its config.
         work: what cannot be done, as the subject of a sentence: "Method flap".
 
     Raises:
-        UnsupportedModel: the family has experts.
+        UnsupportedModel: the family has experts or a state.
     """
-    if (spec := arch_of(model_or_config)).experts is not None:
+    spec = arch_of(model_or_config)
+    refuse_state(model_or_config, work)
+    if spec.experts is not None:
         raise UnsupportedModel(
             f"{work} needs one FFN in each layer, and layers of {spec.name} have experts; choose another method "
             "(contextual, reap and expert-frequency remove experts), or a parent without experts."
         )
 
 
+def has_state(model_or_config: Any) -> bool:
+    """Return whether layers of a model carry a state from token to token, so that documents cannot share a window."""
+    row = ARCHITECTURES.get(str(getattr(_config(model_or_config), "model_type", "unknown")))
+    return row is not None and row.state is not None
+
+
+def cache_name(config: Any) -> str:
+    """Return the keyword under which a model takes what it remembers of the tokens before."""
+    row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    return "past_key_values" if row is None or row.state is None else row.state.cache
+
+
+def refuse_state(model_or_config: Any, work: str) -> None:
+    """Refuse work that needs attention in every layer.
+
+    Args:
+        model_or_config: a model or its config.
+        work: what cannot be done, as the subject of a sentence.
+
+    Raises:
+        UnsupportedModel: layers of the family carry a state instead.
+    """
+    if has_state(model_or_config):
+        raise UnsupportedModel(
+            f"{work} needs attention in each layer, and layers of {arch_of(model_or_config).name} carry a state "
+            "instead; choose another method (shortgpt removes layers, contextual neurons and tokens, too), or another "
+            "parent."
+        )
+
+
 def has_fixed_work(config: Any) -> bool:
     """Say whether every token is the same work for a model, with plain attention, as replayed steps need."""
     spec = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
-    return spec is None or (spec.experts is None and not spec.per_head)
+    return spec is None or (spec.experts is None and spec.state is None and not spec.per_head)
 
 
 def residual_scale(config: Any) -> float:
@@ -161,6 +174,8 @@ def residual_scale(config: Any) -> float:
 
 def heads_per_group(config: Any) -> int:
     """Return the number of query heads that share one key-value head; pruning keeps it."""
+    if has_state(config):
+        return 1
     return int(config.num_attention_heads // kv_groups_of(config))
 
 
@@ -202,6 +217,7 @@ def check_shape(model_or_config: Any, shape: Shape) -> None:
         "experts": (shape.experts, parent.experts),
     }
     fewest = dict.fromkeys(limits, 1) | {"experts": legal_experts(config)[0]}
+    fewest["layers"] = max(1, len(fixed_layers(config)))
     for name, (wanted, most) in limits.items():
         if not fewest[name] <= wanted <= most:
             raise PlanError(
@@ -240,15 +256,18 @@ def _flag(config: Any, value: bool | str) -> bool:
 def unit_costs(model_or_config: Any) -> UnitCosts:
     """Return the exact parameter counts of a token, a neuron, a KV group and the rest of a layer, from the config."""
     config = _config(model_or_config)
+    if arch_of(config).state is not None:
+        return state_costs(config, arch_of(config), len(fixed_layers(config)))
     spec, hidden, head, ratio = arch_of(config), int(config.hidden_size), head_dim(config), heads_per_group(config)
     ffn_bias, rows = _flag(config, spec.ffn_bias), len(spec.ffn_rows)
     heads, norm = ratio + len(spec.key_value), hidden * (1 + spec.norm_bias)
     positions = 0 if spec.positions is None else int(config.max_position_embeddings) + spec.positions
-    per_neuron, per_layer, per_expert = hidden * (rows + 1) + rows * ffn_bias, hidden * ffn_bias, 0
+    per_neuron, per_layer = hidden * (rows + 1) + rows * ffn_bias, hidden * ffn_bias
+    per_expert = per_expert_neuron = 0
     if spec.experts is not None:
-        width, bias = ffn_width(config), spec.experts.bias
+        bias = spec.experts.bias
         shared = int(getattr(config, spec.experts.shared)) if spec.experts.shared else 0
-        per_expert = hidden * (3 * width + 1) + bias * (2 * width + hidden + 1)
+        per_expert, per_expert_neuron = hidden + bias * (hidden + 1), 3 * hidden + 2 * bias
         per_neuron, per_layer = 0, hidden * (3 * shared + 1) if shared else 0
     return UnitCosts(
         per_token=hidden * (1 if config.tie_word_embeddings else 2) + spec.head_bias,
@@ -262,6 +281,7 @@ def unit_costs(model_or_config: Any) -> UnitCosts:
         + per_layer,
         fixed=norm + positions * hidden,
         per_expert=per_expert,
+        per_expert_neuron=per_expert_neuron,
     )
 
 

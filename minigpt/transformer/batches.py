@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.transformer.arch import base_model
+from minigpt.errors import ConfigError
+from minigpt.transformer.arch import base_model, has_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +140,47 @@ def attention_mask(config: Any, segment_ids: Tensor, dtype: torch.dtype) -> Tens
     return masks
 
 
+def apart(model: Any, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches that a model can read: a state runs from token to token, so each piece gets a window of its own.
+
+    Batches of models without a state stay as they are.
+    """
+    for batch in batches:
+        yield _unpacked(batch) if has_state(model) and batch.segment_ids.max() > 1 else batch
+
+
+def _unpacked(batch: Batch) -> Batch:
+    """Put every piece of a document at the start of a window of its own, in order."""
+    places = [(row, int(piece)) for row, ids in enumerate(batch.segment_ids) for piece in range(1, int(ids.max()) + 1)]
+    masks = [batch.segment_ids[row] == piece for row, piece in places]
+    length = max(int(mask.sum()) for mask in masks)
+    shape = (len(masks), length)
+    ids, positions, segments = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+    for index, ((row, _), mask) in enumerate(zip(places, masks, strict=True)):
+        count = int(mask.sum())
+        ids[index, :count] = batch.input_ids[row][mask]
+        positions[index, :count] = batch.position_ids[row][mask]
+        segments[index, :count] = 1
+    return Batch(input_ids=ids, position_ids=positions, segment_ids=segments)
+
+
 def run_decoder(model: Any, batch: Batch) -> Tensor:
     """Run the decoder without the language-model head on a batch; documents do not see each other.
 
     Returns:
         Hidden states after the final norm, [batch, length, hidden].
+
+    Raises:
+        ConfigError: documents share a window, and the model's layers carry a state from one to the next.
     """
     batch = batch.to(model.device)
+    mask: Any = (batch.segment_ids != 0).long()
+    if not has_state(model):
+        mask = attention_mask(model.config, batch.segment_ids, model.dtype)
+    elif batch.segment_ids.max() > 1:
+        raise ConfigError("Layers with a state would mix the documents of a window; put each into its own (apart).")
     output = base_model(model)(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=attention_mask(model.config, batch.segment_ids, model.dtype),
-        use_cache=False,
+        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=mask, use_cache=False
     )
     states: Tensor = output.last_hidden_state
     return states

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from minigpt.errors import PlanError
-from minigpt.transformer.arch import arch_of, check_shape, head_dim, parameters_of, shape_of
+from minigpt.transformer.arch import arch_of, check_shape, head_dim, parameters_of, refuse_state, shape_of
 
 # Numbers of bits a weight that can be estimated.
 Bits = Literal[16, 4]
@@ -67,6 +67,7 @@ def estimate(config: Any, *, layers: int | None = None, bits: Bits = 16, context
     """
     if bits not in (16, 4):
         raise PlanError(f"Weights are estimated at 16 or 4 bits, not {bits}.")
+    refuse_state(config, "The estimate")
     parent = shape_of(config)
     shape = replace(parent, layers=parent.layers if layers is None else layers)
     check_shape(config, shape)

@@ -5,7 +5,8 @@ Every sum runs through the family's own router and experts, so no formula of a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.transformer.arch import arch_of, decoder_layers, experts_of
+from minigpt.transformer.batches import Batch, run_decoder, take_tokens
 from minigpt.transformer.families import ARCHITECTURES
 from minigpt.transformer.specs import ExpertSpec
 
@@ -140,6 +142,27 @@ def _without(
     rows, places = (~same.any(-1)).nonzero(as_tuple=True)
     fresh = expert_outputs(experts, states[rows], routing.indices[rows, places][:, None])[:, 0]
     return result.index_add_(0, rows, fresh * routing.weights[rows, places].float()[:, None])
+
+
+@torch.no_grad()
+def expert_inputs(model: Any, batches: Iterable[Batch], *, tokens: int = CHUNK) -> list[Tensor]:
+    """Return what the experts of each layer read for the first tokens of text, [tokens, hidden] for each layer."""
+    spec, inputs = expert_spec(model), [list[Tensor]() for _ in decoder_layers(model)]
+    rows = torch.empty(0, dtype=torch.long)
+
+    def keep(place: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs[place].append(args[0].reshape(-1, args[0].shape[-1]).index_select(0, rows))
+
+        return hook
+
+    with ExitStack() as stack:
+        for place, layer in enumerate(decoder_layers(model)):
+            stack.callback(layer.get_submodule(spec.block).register_forward_pre_hook(keep(place)).remove)
+        for batch in take_tokens(batches, tokens):
+            rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
+            run_decoder(model, batch)
+    return [torch.cat(parts)[:tokens] for parts in inputs]
 
 
 def expert_hook(

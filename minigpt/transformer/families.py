@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from minigpt.transformer.specs import ArchSpec, ExpertSpec, FusedProjection
+from minigpt.transformer.specs import ArchSpec, ExpertSpec, FusedProjection, StateSpec
 
 __all__ = ["ARCHITECTURES", "UNDESCRIBED", "ArchSpec", "ExpertSpec", "FusedProjection"]
 
@@ -160,7 +160,46 @@ _GPT_OSS = replace(
     name="gpt_oss",
     rotates=False,
     per_head=("self_attn.sinks",),
-    experts=ExpertSpec(router="mlp.router", bias=True, gives_routing=True),
+    experts=ExpertSpec(router="mlp.router", bias=True, gives_routing=True, alternating=True),
+)
+
+# Layers of these families carry a state; neurons of RWKV's channel mixing share the token before and stay.
+_MAMBA2 = ArchSpec(
+    name="mamba2",
+    layers="backbone.layers",
+    ffn_rows=(),
+    ffn_columns="",
+    norms=1,
+    head_rule="none",
+    state=StateSpec(mixer="mamba2", cache="cache_params"),
+)
+_RWKV = replace(
+    _MAMBA2,
+    name="rwkv",
+    layers="rwkv.blocks",
+    norms=2,
+    norm_bias=True,
+    state=StateSpec(mixer="rwkv", cache="state", first=1, outputs=3),
+    requires={"rescale_every": 0, "attention_hidden_size": "hidden_size"},
+)
+_LFM2 = ArchSpec(
+    name="lfm2",
+    ffn_rows=("feed_forward.w1", "feed_forward.w3"),
+    ffn_columns="feed_forward.w2",
+    ffn_activation="",
+    head_rule="none",
+    width_adjusted="block_auto_adjust_ff_dim",
+    per_layer=("layer_types",),
+    numbered=("full_attn_idxs",),
+    state=StateSpec(mixer="short convolution", kind="conv", attention="attention"),
+)
+_QWEN3_5 = replace(
+    _TYPED,
+    name="qwen3_5_text",
+    head_rule="none",
+    rotates=False,
+    state=StateSpec(mixer="gated delta", kind="linear_attention", attention="gated attention"),
+    requires={"attention_bias": False},
 )
 
 # Description of each supported family, by `model_type`.
@@ -228,12 +267,16 @@ ARCHITECTURES: Mapping[str, ArchSpec] = {
             requires={"mlp_only_layers": [], "decoder_sparse_step": 1},
             experts=ExpertSpec(count="num_experts", shared="shared_expert_intermediate_size"),
         ),
+        _MAMBA2,
+        _RWKV,
+        _LFM2,
+        _QWEN3_5,
     )
 }
 
 _SHARED = "its shared experts are stored in a form that is not described yet"
 _STATE = "a state that runs from token to token would mix the documents of a packed window"
-_TOWERS = "the checkpoint holds a vision part; give its language model alone, as"
+_TOWERS = "the checkpoint holds a vision part; give its folder as --base, and its language model alone is read, as"
 
 # Well-known types that are not in the table, and why.
 UNDESCRIBED: Mapping[str, str] = {
@@ -243,12 +286,8 @@ UNDESCRIBED: Mapping[str, str] = {
     "gemma3": f"{_TOWERS} type gemma3_text",
     "gemma4_text": "its layers have heads of two sizes, which are not described yet",
     "granitemoeshared": _SHARED,
-    "lfm2": "its layers of convolutions are not described yet",
     "mamba": _STATE,
-    "mamba2": _STATE,
     "qwen2_5_vl": f"{_TOWERS} type qwen2",
-    "qwen3_5_text": f"three of four layers are linear attention, and {_STATE}",
     "qwen3_next": f"its layers are experts and linear attention, and {_STATE}",
     "qwen3_vl": f"{_TOWERS} type qwen3",
-    "rwkv": _STATE,
 }

@@ -6,7 +6,7 @@ matrix, or store it transposed, are taken apart before and put together after; w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -58,17 +58,21 @@ class _Parts(nn.Module):
 
 
 @contextmanager
-def separate_projections(model: Any) -> Iterator[None]:
+def separate_projections(model: Any, layers: Iterable[nn.Module] | None = None) -> Iterator[None]:
     """Take a model's fused projections apart inside the block; the parts may be read, hooked, changed and cut.
 
     Blocks may lie in each other. Families without fused projections stay as they are.
+
+    Args:
+        model: the model.
+        layers: the only layers whose projections are taken apart (None: all).
 
     Raises:
         UnsupportedModel: a fused projection is not stored as plain numbers, as in quantized models.
     """
     spec, places = arch_of(model), list[tuple[nn.Module, FusedProjection, nn.Module]]()
     try:
-        for layer in decoder_layers(model) if spec.fused else ():
+        for layer in (decoder_layers(model) if layers is None else layers) if spec.fused else ():
             for fused in spec.fused:
                 if not _is_open(layer, fused):
                     places.append((layer, fused, _open(model, layer, fused)))

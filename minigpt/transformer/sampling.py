@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minigpt.distributed import current
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import has_fixed_work, head_dim, shape_of
 
@@ -31,6 +32,8 @@ CPU_ROWS = 32
 MAX_ROWS = 2048
 # Keys and values may take one part in this many of a GPU's memory.
 MEMORY_SHARE = 3
+# Distance of the seeds of two blocks of texts, further than seeds of builds are apart.
+SEEDS_PER_BLOCK = 1_000_003
 
 Prompts = Sequence[Sequence[int]]
 
@@ -45,6 +48,7 @@ def sample(
     seed: int = 0,
     rows: int | None = None,
     ends: Collection[int] = (),
+    turn: tuple[int, int] = (0, 1),
     reporter: Reporter = SILENT,
 ) -> list[list[int]]:
     """Continue each prompt up to `length` tokens by sampling from the model's whole distribution.
@@ -55,39 +59,48 @@ def sample(
         prompts: token ids of each prompt, 1 to `length` of them.
         length: most tokens of a text, its prompt included.
         temperature: divisor of the logits, above 0; a value below 1 gives more probable text.
-        seed: sets the draws; torch's global random generator is seeded with it.
+        seed: sets the draws; torch's global random generator is seeded with it, and with another one for each block of
+            texts that are decoded together.
         rows: texts that are decoded together (None: as many as suit the device and its memory). Draws depend on it.
         ends: tokens that end a text. Texts that are decoded together go on until all of them have ended, which costs
             time but changes no text; each is then cut behind its end.
+        turn: number of this process and of all that share the blocks; the texts of other processes' blocks are empty.
         reporter: receives the progress.
 
     Returns:
         Token ids of every text, prompt and end token included, in the order of the prompts.
     """
     device = next(model.parameters()).device
-    if not prompts:
-        return []
+    texts: list[list[int]] = [[] for _ in prompts]
     size = min(len(prompts), rows or _default_rows(device, model, length))
+    blocks = list(enumerate(range(0, len(prompts), max(1, size))))[turn[0] :: turn[1]]
+    if not blocks:
+        return texts
     torch.manual_seed(seed)
-    texts: list[list[int]] = []
     model.eval()
     buffers = _Buffers.empty(size, length, device)
     with _buffered_attention(model, buffers):
         step = _make_step(model, buffers, temperature)
-        starts = range(0, len(prompts), size)
-        for start in reporter.track(starts, title="Sampling", total=len(starts)):
+        for block, start in reporter.track(blocks, title="Sampling", total=len(blocks)):
             together = list(prompts[start : start + size])
+            # A seed for each block, so that it does not matter which process decodes it, and what it did before.
+            torch.manual_seed(seed + block * SEEDS_PER_BLOCK)
             buffers.fill(together)
-            for place in range(length - 1):
-                # Looking costs a wait for the device, so it is done once for each graph.
-                if ends and place % STRIDE == 0 and buffers.have_ended(len(together), place, ends):
-                    break
-                step(places_to_read(place, length))
+            _decode(step, buffers, len(together), length, ends)
             rows_of_tokens = buffers.tokens[: len(together)].tolist()
-            texts += [
+            texts[start : start + size] = [
                 cut_behind_end(row, len(prompt), ends) for row, prompt in zip(rows_of_tokens, together, strict=True)
             ]
     return texts
+
+
+def _decode(step: Callable[[int], None], buffers: _Buffers, rows: int, length: int, ends: Collection[int]) -> None:
+    """Decode the first rows of the buffers up to their length, or until each has ended."""
+    for place in range(length - 1):
+        # Looking costs a wait for the device, so it is done once for each graph.
+        if ends and place % STRIDE == 0 and buffers.have_ended(rows, place, ends):
+            break
+        step(places_to_read(place, length))
 
 
 def cut_behind_end(row: Sequence[int], prompt: int, ends: Collection[int]) -> list[int]:
@@ -278,7 +291,10 @@ def _captured(step: Callable[[int], None], buffers: _Buffers) -> Callable[[int],
     for read in reads:
         buffers.place.zero_()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=next(iter(graphs.values())).pool() if graphs else None):
+        pool = next(iter(graphs.values())).pool() if graphs else None
+        # NCCL has a thread of its own where several processes work.
+        mode = "global" if current() is None else "thread_local"
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):
             step(read)
         graphs[read] = graph
     return lambda read: graphs[read].replay()

@@ -47,6 +47,8 @@ class ExpertSpec:
         bias: whether router and experts have biases.
         shared: config field with the width of an expert that every token goes to, behind a gate; it is always kept.
         gives_routing: whether the block gives its routing beside its output.
+        alternating: whether gate and up alternate in their matrix, and matrices are stored as [inputs, outputs];
+            otherwise all of gate stands before up, as [outputs, inputs].
     """
 
     block: str = "mlp"
@@ -58,6 +60,31 @@ class ExpertSpec:
     bias: bool = False
     shared: str = ""
     gives_routing: bool = False
+    alternating: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSpec:
+    """Layers that carry a state from token to token in place of attention.
+
+    A state sees all text before it, so documents never share a window. Only such layers are removed: those with
+    attention beside them have another size.
+
+    Attributes:
+        mixer: what such a layer has in place of attention, by its name in `minigpt.transformer.mixers`.
+        kind: name of such layers in the config's `layer_types`; empty if all layers are such.
+        attention: what the other layers have, by its name in the same table.
+        cache: keyword under which a model takes its state, and under which its output gives it.
+        first: norms that only the first layer has, so that it stays.
+        outputs: values that a layer gives; its states come first.
+    """
+
+    mixer: str
+    kind: str = ""
+    attention: str = ""
+    cache: str = "past_key_values"
+    first: int = 0
+    outputs: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +98,15 @@ class ArchSpec:
         name: the `model_type` of the family's configs.
         layers: path of the list of decoder layers in the model. All other paths are inside of a layer.
         ffn_rows: projections into the FFN, the gate first; row i belongs to neuron i.
-        ffn_columns: projection out of the FFN; column i belongs to neuron i.
-        ffn_activation: activation function of the FFN.
+        ffn_columns: projection out of the FFN; column i belongs to neuron i. Empty where neurons cannot be removed.
+        ffn_activation: activation function of the FFN; empty where it is SiLU and no module.
         ffn: module whose output the layer takes from the FFN; an empty string means the one that holds `ffn_columns`.
         query: query projection; its rows belong to the query heads of KV groups.
         key_value: key and value projections; their rows belong to KV groups.
         output: output projection of attention; its columns belong to the query heads of KV groups.
         per_head: parameters of a layer with one number for each query head.
         experts: the experts of a layer, in families that have them in place of one FFN; the FFN's paths are not there.
+        state: layers with a state, in families that have them in place of attention; attention stays as it is.
         fused: stored matrices that hold several of these projections.
         head_rule: numbers of heads that stock transformers loads: "none" (the head size is the hidden size over the
             heads and cannot be set, or a norm runs over all heads), "divides" (the number of query heads must divide
@@ -97,8 +125,10 @@ class ArchSpec:
         rotates: whether a rotation of the residual stream can be moved into the weights (SliceGPT): RMS norms stand in
             front of attention and FFN, which follow one another.
         width: config field with the number of neurons of a layer.
+        width_adjusted: config field that says whether the config adjusts that number.
         groups: config field with the number of KV groups.
         per_layer: config fields that are lists with one entry a layer.
+        numbered: config fields that are lists of layers by their numbers.
         requires: values that config fields must have for this description to hold; a string names another field.
     """
 
@@ -113,6 +143,7 @@ class ArchSpec:
     output: str = "self_attn.o_proj"
     per_head: tuple[str, ...] = ()
     experts: ExpertSpec | None = None
+    state: StateSpec | None = None
     fused: tuple[FusedProjection, ...] = ()
     head_rule: HeadRule = "any"
     norms: int = 2
@@ -128,14 +159,19 @@ class ArchSpec:
     residual_scale: str = ""
     rotates: bool = False
     width: str = "intermediate_size"
+    width_adjusted: str = ""
     groups: str = "num_key_value_heads"
     per_layer: tuple[str, ...] = ()
+    numbered: tuple[str, ...] = ()
     requires: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def axes(self) -> frozenset[str]:
         """Axes along which a model of the family can get smaller, of :data:`minigpt.types.AXES`."""
-        return frozenset({"vocab", "kv_groups", "layers", "ffn" if self.experts is None else "experts"})
+        experts = "experts" if self.experts is not None else ""
+        neurons = "ffn" if self.ffn_columns else ""
+        heads = "kv_groups" if self.state is None else ""
+        return frozenset({"vocab", "layers", experts, neurons, heads} - {""})
 
     @property
     def ffn_module(self) -> str:

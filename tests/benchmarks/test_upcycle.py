@@ -51,15 +51,16 @@ def test_arms_are_healed_alike_and_made_once(
     """Half of the experts go in every arm but the control; a second call makes nothing again."""
     out = tmp_path / "upcycle.jsonl"
     arguments = f"--json {out} --work {tmp_path / 'work'} --domains {world.domain} --base {world.base} --device cpu"
-    options = "--experts 4 --make-steps 2 --heal-steps 2 --tokens 512 --limit 12000 --questions 2"
-    options += " --arms tuned,reap-general,contextual-domain,random"
+    options = "--experts 4 --kernel eager --make-steps 2 --heal-steps 2 --tokens 512 --limit 12000 --questions 2"
+    options += " --arms tuned,reap-general,contextual-domain,hc-smoe-domain,random"
     small = '{"tokens_per_step": 256, "window": 64, "warmup": 1, "evaluate_every": 1}'
     monkeypatch.setattr(
         sys, "argv", ["upcycle.py", *arguments.split(), *options.split(), "--make", small, "--heal", small]
     )
     module.main()
     rows = read_jsonl(out)
-    assert [row["arm"] for row in rows] == ["make", "mixture", "tuned", "reap-general", "contextual-domain", "random"]
+    cut_arms = ["reap-general", "contextual-domain", "hc-smoe-domain", "random"]
+    assert [row["arm"] for row in rows] == ["make", "mixture", "tuned", *cut_arms]
     arms = {row["arm"]: row for row in rows}
     whole, half = rows[0]["parameters"], arms["reap-general"]["parameters"]
     assert arms["tuned"]["parameters"] == whole > half

@@ -17,7 +17,7 @@ from minigpt.exporting.support import COLUMNS, advice, matrix, working_formats
 from minigpt.progress import SILENT
 from minigpt.transformer.arch import arch_of, legal_kv_groups, shape_of
 from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED
-from tests.support.archsuite import FAMILIES, model_of
+from tests.support.archsuite import FAMILIES, STATES, model_of
 from tests.support.tiny import tiny_config, tiny_tokenizer
 
 ROWS = {row.family: row for row in matrix()}
@@ -60,10 +60,10 @@ def test_the_sample_of_a_trace_continues_a_cache(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
 def test_onnx_is_what_the_exporter_does(family: str) -> None:
-    """One layer of each family is traced, or refused in one sentence."""
-    model = model_of(family, layers=1)
+    """One layer of each family, or one of each kind, is traced or refused in one sentence."""
+    model = model_of(family, layers=2 if family in STATES else 1)
     if ROWS[family].cells["onnx"].state == "yes":
         assert trace(model).graph.num_nodes() > 10
     else:
@@ -72,12 +72,12 @@ def test_onnx_is_what_the_exporter_does(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
 def test_genai_is_what_the_builder_does(family: str, tmp_path: Path) -> None:
-    """One layer of each family is written, or refused in one sentence."""
+    """One layer of each family, or one of each kind, is written or refused in one sentence."""
     pytest.importorskip("onnxruntime_genai")
     source = tmp_path / "model"
-    model_of(family, layers=1).save_pretrained(source)
+    model_of(family, layers=2 if family in STATES else 1).save_pretrained(source)
     tiny_tokenizer().save_pretrained(source)
     request: Any = SimpleNamespace(source=SimpleNamespace(path=source), precision="fp32")
     (tmp_path / "out").mkdir()
@@ -95,7 +95,8 @@ def test_genai_is_what_the_builder_does(family: str, tmp_path: Path) -> None:
         ("mistral", {"sliding_window": 64}, ("onnx-genai", "gguf", "torch-4bit")),
         ("gemma3_text", {}, ("gguf", "torch-4bit")),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, ("onnx-genai", "torch-4bit")),
-        ("gpt_neox", {}, ("onnx", "torch-4bit")),
+        ("gpt_neox", {}, ("onnx", "gguf", "torch-4bit")),
+        ("opt", {}, ("onnx", "torch-4bit")),
     ],
 )
 def test_advice_names_only_formats_that_are_not_refused_for_the_same_model(

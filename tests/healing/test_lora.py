@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -108,3 +108,19 @@ def test_targets_that_name_no_layer_are_refused_in_a_sentence() -> None:
         trainable(tiny_model(), recipe(adapter="lora", targets="nope")),
     ):
         pass
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_recomputed_activations_train_the_same_weights(adapter: Literal["full", "lora"]) -> None:
+    runs = []
+    for saves_memory in (False, True):
+        model = fresh()
+        train(model, TEXT, DEV, recipe(steps=4, adapter=adapter), saves_memory=saves_memory)
+        runs.append(model.state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_frozen_weights_may_stay_in_bf16() -> None:
+    model = fresh().to(torch.bfloat16)
+    train(model, TEXT, DEV, recipe(steps=2, adapter="lora"), saves_memory=True)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}

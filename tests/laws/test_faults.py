@@ -1,7 +1,9 @@
 """Nothing is lost and nothing is silently wrong: builds that are killed, or find the disk full or their files damaged.
 
-The short form strikes a few times. The long form (`-m slow`) strikes as often as MINIGPT_FAULTS says, and appends every
-fault that ended badly to faults.jsonl, which the short form repeats from then on.
+The short form strikes a few times. The long form (`-m slow`) strikes as often as MINIGPT_FAULTS says, or for as many
+seconds as MINIGPT_FAULT_SECONDS says, with the kinds of MINIGPT_FAULT_KINDS. It appends every strike to the file
+MINIGPT_FAULT_LOG and goes on after the seeds that stand there, so that a long run may be done in pieces. Faults that
+ended badly are appended to faults.jsonl, which the short form repeats from then on.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +23,12 @@ from tests.support.fault_server import Striker, fault_server
 from tests.support.faults import Fault
 
 SEEDS = Path(__file__).with_name("faults.jsonl")
-KINDS = ("kill", "full", "broken", "flip", "cut")
+COMMON = "kill,full,broken,flip,cut,border,force,unreadable,neighbours,twins,clock"
 LONG = int(os.environ.get("MINIGPT_FAULTS", "500"))
+SECONDS = float(os.environ.get("MINIGPT_FAULT_SECONDS", "inf"))
+LONG_KINDS = os.environ.get("MINIGPT_FAULT_KINDS", COMMON).split(",")
+LOG = os.environ.get("MINIGPT_FAULT_LOG", os.devnull)
+GOOD = ("same", "sentence")
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs fork")
 
@@ -31,31 +39,50 @@ def striker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Striker]:
         yield server
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of faults."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
 def remembered() -> list[Fault]:
     """Faults that once ended badly."""
-    lines = SEEDS.read_text("utf-8").splitlines() if SEEDS.exists() else []
-    return [Fault(kind=row["kind"], seed=row["seed"]) for row in map(json.loads, lines)]
+    return [Fault(kind=row["kind"], seed=row["seed"]) for row in rows_of(SEEDS)]
 
 
-SHORT = [Fault(kind=kind, seed=seed) for seed, kind in enumerate(KINDS)]
+SHORT = [Fault(kind=kind, seed=seed) for seed, kind in enumerate(("kill", "full", "broken", "flip", "cut", "border"))]
 
 
 @pytest.mark.parametrize("fault", [*SHORT, *remembered()], ids=lambda fault: f"{fault.kind}-{fault.seed}")
 def test_the_same_command_ends_as_if_nothing_had_happened(striker: Striker, fault: Fault) -> None:
     row = striker.strike(fault)
-    assert row["end"] in ("same", "sentence"), row
+    assert row["end"] in GOOD, row
+
+
+@pytest.mark.slow
+def test_builds_are_killed_at_every_border_of_a_stage(striker: Striker) -> None:
+    rows = [striker.strike(fault) for fault in striker.borders]
+    with Path(LOG).open("a", encoding="utf-8") as log:
+        log.writelines(json.dumps(row) + "\n" for row in rows)
+    assert len({row["at"] for row in rows}) >= 30
+    assert [row for row in rows if row["end"] not in GOOD] == []
 
 
 @pytest.mark.slow
 def test_hundreds_of_faults(striker: Striker) -> None:
+    done = Counter(row["kind"] for row in rows_of(Path(LOG)))
     counts: Counter[str] = Counter()
     bad = []
-    first = 1000 + len(remembered())
+    until = time.monotonic() + SECONDS
     for number in range(LONG):
-        row = striker.strike(Fault(kind=KINDS[number % 5], seed=first + number))
+        kind = LONG_KINDS[number % len(LONG_KINDS)]
+        if time.monotonic() > until:
+            break
+        row = striker.strike(Fault(kind=kind, seed=1000 + done[kind]))
+        done[kind] += 1
         counts[f"{row['kind']}: {row['end']}"] += 1
-        print(json.dumps(row), flush=True)
-        if row["end"] not in ("same", "sentence"):
+        with Path(LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        if row["end"] not in GOOD:
             bad.append(row)
             with SEEDS.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"kind": row["kind"], "seed": row["seed"]}) + "\n")

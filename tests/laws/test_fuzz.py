@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,15 +20,14 @@ from minigpt.corpus.normalize import normalize
 from minigpt.corpus.rows import read_rows
 from minigpt.corpus.sources import read_source
 from minigpt.domain.config import SourceConfig, read_domain
-from minigpt.errors import MiniGPTError
 from minigpt.pipeline.recipe import read_recipe
 from minigpt.pipeline.settings import PRESETS, settings_for
 from minigpt.report import store
 from tests.assets.test_gguf import metadata, write_gguf
+from tests.support.fuzzing import INPUTS
 from tests.support.tiny import tiny_model
 
 CASES = int(os.environ.get("MINIGPT_FUZZ", "40"))
-SECONDS = 60.0
 
 fuzz = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
@@ -62,24 +58,13 @@ values = st.recursive(
 )
 
 
-def ends_well(job: Callable[[], object]) -> None:
-    """Run it: a result or one sentence, and soon."""
-    started = time.perf_counter()
-    try:
-        job()
-    except MiniGPTError as error:
-        assert str(error).strip()
-    assert time.perf_counter() - started < SECONDS
+@pytest.fixture(scope="module", autouse=True)
+def inputs() -> Iterator[None]:
+    yield
+    INPUTS.close()
 
 
-def written(content: bytes, suffix: str) -> Path:
-    """A file with this content."""
-    path = Path(tempfile.mkdtemp(dir=FOLDER)) / f"x{suffix}"
-    path.write_bytes(content)
-    return path
-
-
-FOLDER = tempfile.mkdtemp(prefix="minigpt-fuzz-")
+written, ends_well = INPUTS.written, INPUTS.ends_well
 
 
 def names(instance: Any, path: str = "") -> list[str]:
@@ -94,7 +79,7 @@ def names(instance: Any, path: str = "") -> list[str]:
 @fuzz
 @given(st.sampled_from(names(PRESETS["quick"])), words)
 def test_settings(name: str, text: str) -> None:
-    ends_well(lambda: settings_for("quick", {name: text}))
+    ends_well("settings", lambda: settings_for("quick", {name: text}))
 
 
 KEYS = ("name", "corpus", "questions", "seeds", "overlap", "general", "prompts", "synonyms", "title", "root")
@@ -106,14 +91,16 @@ SOURCE = ("name", "file", "hub", "reader", "ref", "limit", "split", "columns", "
 def test_domain_files(top: dict[str, Any], source: dict[str, Any], text: str) -> None:
     domain = {"name": "x", "corpus": [{"name": "a", "file": "b", **source}], **top}
     for content in (json.dumps(domain), f"name: x\ncorpus: [{{name: a, file: b}}]\ntitle: {text}\n"):
-        ends_well(lambda content=content: read_domain(written(content.encode("utf-8", "replace"), ".yaml")))
+        ends_well(
+            "domain files", lambda content=content: read_domain(written(content.encode("utf-8", "replace"), ".yaml"))
+        )
 
 
 @fuzz
 @given(st.dictionaries(st.text(max_size=12), values, max_size=4), words)
 def test_recipes(recipe: dict[str, Any], text: str) -> None:
     for content in (json.dumps({"domain": "x", **recipe}), f"domain: x\nsettings: {{heal.steps: {text}}}\n"):
-        ends_well(lambda content=content: read_recipe(written(content.encode("utf-8", "replace"), ".yaml")))
+        ends_well("recipes", lambda content=content: read_recipe(written(content.encode("utf-8", "replace"), ".yaml")))
 
 
 @fuzz
@@ -122,26 +109,26 @@ def test_json_lines(raw: bytes, row: dict[str, Any], text: str) -> None:
     source = SourceConfig(name="a", file="x.jsonl")
     for content in (raw, json.dumps({"text": text, **row}).encode(), json.dumps({"text": text, **row}).encode()[:-3]):
         path = written(content, ".jsonl")
-        ends_well(lambda path=path: list(read_rows(path)))
-        ends_well(lambda path=path: [d.text.encode() for d in read_source(source, root=path.parent)])
+        ends_well("JSON lines", lambda path=path: list(read_rows(path)))
+        ends_well("JSON lines", lambda path=path: [d.text.encode() for d in read_source(source, root=path.parent)])
 
 
 @fuzz
 @given(st.text(alphabet=st.sampled_from(" \t\n\r\x0b\u2028\u200b\u00a0.a-|"), max_size=40), st.integers(1, 30_000))
 def test_text_of_any_length_is_cleaned_in_linear_time(pattern: str, times: int) -> None:
-    ends_well(lambda: normalize(pattern * times))
+    ends_well("long text", lambda: normalize(pattern * times))
 
 
 @fuzz
 @given(values)
 def test_reports(value: Any) -> None:
-    ends_well(lambda: store.load(written(json.dumps(value).encode(), ".json")))
+    ends_well("reports", lambda: store.load(written(json.dumps(value).encode(), ".json")))
 
 
 @pytest.fixture(scope="module")
 def header() -> bytes:
     """A whole GGUF file."""
-    return write_gguf(Path(FOLDER) / "whole.gguf", tiny_model(), metadata()).read_bytes()
+    return write_gguf(INPUTS.folder() / "whole.gguf", tiny_model(), metadata()).read_bytes()
 
 
 @fuzz
@@ -150,18 +137,18 @@ def test_headers_of_gguf_files(header: bytes, data: st.DataObject) -> None:
     content = bytearray(header[: data.draw(st.sampled_from([len(header), 4000, 200, 24, 4]))])
     for _ in range(data.draw(st.integers(0, 4))):
         content[data.draw(st.integers(0, min(len(content), 6000) - 1))] = data.draw(st.integers(0, 255))
-    ends_well(lambda: read_metadata(written(bytes(content), ".gguf")))
+    ends_well("GGUF headers", lambda: read_metadata(written(bytes(content), ".gguf")))
 
 
 @fuzz
 @given(data=st.data())
 def test_headers_of_safetensors_files_and_configs(data: st.DataObject) -> None:
-    folder = Path(tempfile.mkdtemp(dir=FOLDER))
+    folder = INPUTS.folder()
     save_file({"a": torch.zeros(3, 2)}, folder / "model.safetensors")
     content = bytearray((folder / "model.safetensors").read_bytes())
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (folder / "model.safetensors").write_bytes(content[: data.draw(st.integers(0, len(content)))])
     (folder / "config.json").write_text(json.dumps(data.draw(values)))
-    ends_well(lambda: weights_by_type(folder))
-    ends_well(lambda: model_folder(folder))
+    ends_well("safetensors and configs", lambda: weights_by_type(folder))
+    ends_well("safetensors and configs", lambda: model_folder(folder))

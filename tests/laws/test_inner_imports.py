@@ -24,7 +24,7 @@ LIBRARIES = {
         (
             "bitsandbytes", "charset_normalizer", "datatrove", "docx", "liger_kernel", "llama_cpp", "lm_eval", "lxml",
             "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "openpyxl", "pptx", "py3langid",
-            "pypdf", "ray", "resiliparse", "resource", "uvicorn",
+            "pypdf", "ray", "resiliparse", "resource", "submitit", "uvicorn",
         ),
         OPTIONAL,
     ),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import AssetError, MiniGPTError, UnknownName
+from minigpt.integrity import SUMS, seal
 from minigpt.models import catalog
 from minigpt.report import save
 from tests.support.reports import make_report
@@ -91,6 +92,40 @@ def test_verify_names_files_that_were_added_to_the_model(tmp_path):
     states = catalog.verify(entry.id)[entry.id]
     assert {name: state for name, state in states.items() if state != "ok"} == {"model/extra.safetensors": "unexpected"}
     assert set(states) == {*entry.hashes, "model/extra.safetensors"}
+
+
+def test_the_conditional_form_and_the_recipe_are_verified_and_deleted_too(tmp_path):
+    folder = build(tmp_path / "a")
+    (folder / "conditional").mkdir()
+    for name in ("conditional/conditional.safetensors", "recipe.yaml", "sbom.json"):
+        (folder / name).write_bytes(b"as it was written")
+    entry = catalog.add(folder)
+    assert {"conditional/conditional.safetensors", "recipe.yaml", "sbom.json"} <= set(entry.hashes)
+    (folder / "conditional/conditional.safetensors").write_bytes(b"as it was Written")
+    (folder / "conditional/more.safetensors").write_bytes(b"")
+    states = {name: state for name, state in catalog.verify(entry.id)[entry.id].items() if state != "ok"}
+    assert states == {"conditional/conditional.safetensors": "changed", "conditional/more.safetensors": "unexpected"}
+    (folder / "conditional/more.safetensors").unlink()
+    catalog.remove(entry.id, delete=True)
+    assert not (folder / "conditional").exists() and not (folder / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize("where", ["work", "."])
+def test_a_build_that_is_damaged_is_not_entered(tmp_path, where):
+    folder = build(tmp_path / "a")
+    (folder / where).mkdir(exist_ok=True)
+    seal(folder, names=["report.json", "model/model.safetensors"], at=folder / where / SUMS)
+    catalog.add(folder)
+    (folder / "model/model.safetensors").write_bytes(b"Weights")
+    with pytest.raises(AssetError, match=r"model/model.safetensors is not what was written.*Run the build once more"):
+        catalog.add(folder)
+
+
+def test_an_entry_is_forgotten_by_its_folder(tmp_path):
+    one, two = catalog.add(build(tmp_path / "a")), catalog.add(build(tmp_path / "b"))
+    catalog.forget(tmp_path / "b")
+    catalog.forget(tmp_path / "c")
+    assert catalog.list() == (one,) and Path(two.path).exists()
 
 
 def test_remove_keeps_files_unless_asked(tmp_path):

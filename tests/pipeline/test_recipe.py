@@ -12,8 +12,11 @@ import yaml
 import minigpt
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.pipeline import BuildOptions
+from minigpt.pipeline.finish import write_recipe
 from minigpt.pipeline.recipe import flatten_settings, read_recipe, with_changes
+from minigpt.pipeline.run import build_key, resolve_run
 from minigpt.pipeline.settings import settings_for
+from minigpt.progress import SILENT
 from tests.support.building import FAST, build, folder_of
 from tests.support.commands import run
 from tests.support.worlds import CONTROL, World
@@ -105,6 +108,28 @@ def test_every_build_leaves_the_recipe_that_repeats_it(world: World, tmp_path: P
         assert one.metrics == other.metrics
     plans = [(folder / "plan.json").read_bytes() for folder in (folder_of(options), tmp_path / "again")]
     assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"delta": 0.05},
+        {"conditional": "trees", "keep_general": 1.2},
+        {"method": "flap", "masked": True},
+        {"target_bytes": 3_000_000, "dtype": "float32", "seed": 3},
+        {"target_params": 150_000, "method": "reap", "kinds": ("experts",)},
+    ],
+    ids=str,
+)
+def test_a_recipe_names_the_very_build_that_wrote_it(world: World, changes: dict[str, Any]) -> None:
+    """The fingerprint of a build holds everything that decides its model; a conditional form has one of its own."""
+    folder = world.root / f"names-{len(list(world.root.iterdir()))}"
+    first = resolve_run(str(world.domain), world.options(folder.name, **changes), SILENT)
+    write_recipe(first)
+    options = replace(read_recipe(folder / "recipe.yaml"), output_dir=world.root / "unused")
+    again = resolve_run(options.domains[0], options, SILENT)
+    assert build_key(again) == build_key(first) and again.settings == first.settings
+    assert again.options.conditional == first.options.conditional
 
 
 def test_the_command_takes_a_recipe(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

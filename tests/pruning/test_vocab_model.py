@@ -28,7 +28,7 @@ def logits(model: Any, ids: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma2"])
 def test_kept_tokens_keep_their_logits(family: str, tied: bool) -> None:
     """On text of kept tokens the child's logits are the parent's, restricted to the kept tokens."""
     tokenizer, parent = tiny_tokenizer(), tiny_model(family, tied=tied)

@@ -181,7 +181,7 @@ def test_an_export_is_opened_with_the_rules_of_generation_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "is_export", lambda _folder: True)
-    monkeypatch.setattr(base, "read_record", lambda _folder: SimpleNamespace(format="onnx"))
+    monkeypatch.setattr(base, "read_record", lambda _folder: SimpleNamespace(format="onnx", files={}))
     monkeypatch.setattr(base, "resolve", lambda _name: lambda _folder, _device: SimpleNamespace())
     bare: Any = base.load(tmp_path)
     assert bare.generation_config is None
@@ -196,7 +196,7 @@ def test_a_model_that_was_read_back_gets_the_rules_of_generation_too(
     """A GGUF file read by PyTorch is generated with by transformers, which goes by the model's own rules."""
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=2))
     monkeypatch.setattr(base, "is_export", lambda _folder: True)
-    monkeypatch.setattr(base, "read_record", lambda _folder: SimpleNamespace(format="gguf"))
+    monkeypatch.setattr(base, "read_record", lambda _folder: SimpleNamespace(format="gguf", files={}))
     monkeypatch.setattr(base, "resolve", lambda _name: lambda _folder, _device: SimpleNamespace(model=model))
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 9]}')
     base.load(tmp_path)

@@ -13,7 +13,8 @@ from minigpt.transformer.families import ARCHITECTURES
 from minigpt.types import PrunePlan
 from tests.support.tiny import tiny_model
 
-FAMILIES = tuple(ARCHITECTURES)
+STATES = tuple(name for name, spec in ARCHITECTURES.items() if spec.state is not None)
+FAMILIES = tuple(name for name in ARCHITECTURES if name not in STATES)
 EXPERTS = tuple(name for name, spec in ARCHITECTURES.items() if spec.experts is not None)
 DENSE = tuple(name for name in FAMILIES if name not in EXPERTS)
 

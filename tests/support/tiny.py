@@ -7,8 +7,8 @@ from typing import Any
 
 from minigpt.transformer.families import ARCHITECTURES
 
-# Families whose attention is plain softmax: all but Gemma 2, which caps its scores.
-FAMILIES = tuple(name for name in ARCHITECTURES if name != "gemma2")
+# Families whose attention is plain softmax: all but Gemma 2, which caps its scores, and those with a state.
+FAMILIES = tuple(name for name, spec in ARCHITECTURES.items() if name != "gemma2" and spec.state is None)
 
 # Values of config fields that matter in a family, and names of its own for what `tiny_config` sets.
 UNUSUAL: dict[str, dict[str, Any]] = {
@@ -42,6 +42,16 @@ UNUSUAL: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "sliding_window": 64,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "mamba2": {"expand": 2, "num_heads": 8, "state_size": 8, "n_groups": 2, "chunk_size": 16},
+    "rwkv": {"attention_hidden_size": 32, "context_length": 256, "rescale_every": 0},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8, "full_attn_idxs": [1, 3]},
+    "qwen3_5_text": {
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
     },
 }
 
@@ -113,7 +123,7 @@ def tiny_model(
 
     torch.manual_seed(seed)
     config = tiny_config(family, vocab_size=vocab_size, layers=layers, tied=tied)
-    attention = "eager" if family in {"gemma2", "gpt_oss"} else "sdpa"
+    attention = "eager" if family in {"gemma2", "gpt_oss", "mamba2", "rwkv"} else "sdpa"
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():

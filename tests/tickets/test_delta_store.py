@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from minigpt import assets
 from minigpt.errors import AssetError
+from minigpt.integrity import DIGEST, SUMS, write_signed
 from minigpt.tickets import delta_store
 from minigpt.tickets.delta import in_dtype, parameters_of
 from minigpt.tickets.delta_places import RECORD, WEIGHTS, ticket_folder
@@ -96,7 +97,7 @@ def test_a_model_that_was_not_used_for_a_day_is_deleted(tmp_path: Path, home: Pa
         _, _, ticket = tiny_ticket(base, seed=seed)
         write(ticket, tmp_path / f"delta{seed}")
         made.append(materialize(tmp_path / f"delta{seed}").path)
-    os.utime(made[0] / RECORD, (0, 0))
+    os.utime(made[0] / SUMS, (0, 0))
     materialize(tmp_path / "delta2")
     assert not made[0].exists()
     assert made[1].exists()
@@ -122,8 +123,7 @@ def test_a_truncated_file_whose_hash_was_mended_is_refused(tmp_path: Path) -> No
     tensors = load_file(path)
     name = next(key for key in tensors if key.endswith(".values"))
     save_file({**tensors, name: tensors[name][:-1].clone()}, path)
-    values = json.loads(record.read_text("utf-8")) | {"sha256": file_sha256(path)}
-    record.write_text(json.dumps(values), "utf-8")
+    write_signed(record, _plain(record) | {"sha256": file_sha256(path)})
     with pytest.raises(AssetError, match=r"damaged.*Copy the ticket again"):
         read(tmp_path / "delta")
 
@@ -139,8 +139,8 @@ def test_changed_values_whose_hash_was_mended_are_refused_and_the_parent_stays(t
     name = next(key for key in tensors if key.endswith(".values"))
     tensors[name][0] += 1
     save_file(tensors, path)
-    values = json.loads(record.read_text("utf-8")) | {"sha256": file_sha256(path)}
-    record.write_text(json.dumps(values), "utf-8")
+    # Whoever can write the files can mend this digest, too.
+    write_signed(record, _plain(record) | {"sha256": file_sha256(path)})
     before = digests(parameters_of(model))
     with pytest.raises(AssetError, match="is not what was measured"):
         put_in(model, read(tmp_path / "delta"))
@@ -160,7 +160,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     _, _, ticket = tiny_ticket(tmp_path)
     write(ticket, tmp_path / "delta")
     record = tmp_path / "delta" / RECORD
-    record.write_text(json.dumps(json.loads(record.read_text("utf-8")) | {"format": 2}), "utf-8")
+    write_signed(record, _plain(record) | {"format": 2})
     with pytest.raises(AssetError, match="another version"):
         read(tmp_path / "delta")
 
@@ -173,3 +173,8 @@ def test_a_parent_that_changed_on_disk_is_refused(tmp_path: Path, home: Path) ->
     with pytest.raises(AssetError, match="another parent"):
         materialize(tmp_path / "delta")
     assert not any((home / "tickets").glob("*/model.safetensors"))
+
+
+def _plain(record: Path) -> dict[str, object]:
+    """The fields of a record without its digest."""
+    return {name: value for name, value in json.loads(record.read_text("utf-8")).items() if name != DIGEST}

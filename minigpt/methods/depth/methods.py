@@ -13,7 +13,7 @@ from minigpt.methods.depth.similarity import complement, deepest_block, least_in
 from minigpt.methods.material import Material, PaperForm
 from minigpt.methods.searches import Part
 from minigpt.pruning.slicing import no_ffn
-from minigpt.transformer.arch import arch_of, decoder_layers, parameters_of, shape_of
+from minigpt.transformer.arch import arch_of, decoder_layers, fixed_layers, parameters_of, shape_of
 from minigpt.transformer.batches import take_tokens
 from minigpt.types import Ints
 
@@ -21,7 +21,8 @@ from minigpt.types import Ints
 def shortgpt(material: Material, count: int) -> Ints:
     """Drop the layers of lowest Block Influence (ShortGPT)."""
     layers = _layers(material)
-    return complement(layers, least_influential(material.statistics.layer_cos.tolist(), layers - count))
+    influence, fixed = material.statistics.layer_cos.tolist(), fixed_layers(material.model)
+    return complement(layers, least_influential(influence, layers - count, protect=fixed))
 
 
 def deeper_layers(material: Material, count: int) -> Ints:

@@ -1,0 +1,78 @@
+"""Builds that stream the parent: the same plan and the same model, to the byte; what cannot be streamed is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigpt import pipeline
+from minigpt.errors import ConfigError
+from minigpt.pipeline import BuildOptions, opened
+from minigpt.progress import Silent
+from tests.support.worlds import World
+
+pytestmark = pytest.mark.usefixtures("home")
+
+FAST = {"heal.steps": "0", "evaluation.sample_tokens": "0", "evaluation.general": "false", "repair.tokens": "400"}
+
+
+def options(world: World, folder: str, streaming: str, method: str = "contextual", **more: str) -> BuildOptions:
+    """A small build to 90 %, with the parent held in one form."""
+    overrides = (
+        FAST | {"memory.streaming": streaming} | {name.replace("__", "."): value for name, value in more.items()}
+    )
+    made = world.options(folder, overrides=overrides, method=method, target_size=0.9)
+    return replace(made, overrides={**made.overrides, **overrides})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a build leaves of plan and pruned model."""
+    plan = (folder / "plan.json").read_bytes()
+    (weights,) = folder.rglob("model/model.safetensors")
+    return {"plan": plan, "weights": weights.read_bytes()}
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["contextual", "shortgpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deeper-layers", "wanda"))],
+)
+def test_streamed_and_resident_builds_are_the_same_to_the_byte(
+    world: World, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"plan__sensitivity": "measure"} if method == "contextual" else {}
+    used: list[bool] = []
+    plain = opened.open_source
+
+    def watched(*args: Any) -> Any:
+        used.append((result := plain(*args)).parent is not None)
+        return result
+
+    for module in ("plan", "cutting"):
+        monkeypatch.setattr(f"minigpt.pipeline.{module}.open_source", watched)
+    for form in ("always", "never"):
+        pipeline.build_specialists(options(world, f"{method}-{form}", form, method, **measured))
+    assert used == [True, True, False, False]
+    assert files(world.root / f"{method}-always") == files(world.root / f"{method}-never")
+
+
+def test_what_does_not_fit_is_streamed_and_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "free_memory", lambda _device: (10_000, 10**12))
+    notes: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda _self, text: notes.append(text))
+    (plan,) = pipeline.plan_specialists(options(world, "auto", "auto"))
+    assert plan.parameters_after < plan.parameters_before
+    assert any("streamed statistics and pruning" in note and "of 1000 GB" in note for note in notes)
+
+
+def test_methods_that_read_the_model_are_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match="llm-pruner needs the whole parent in memory and cannot be streamed"):
+        pipeline.plan_specialists(options(world, "refused", "always", "llm-pruner"))
+
+
+def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "free_memory", lambda _device: (1000, 2000))
+    with pytest.raises(ConfigError, match=r"the device has 0\.0 GB\. Choose a smaller parent"):
+        pipeline.plan_specialists(options(world, "tight", "auto"))

@@ -1,0 +1,80 @@
+"""Memory of healing: forms in order, sums by hand, and the message when none fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from minigpt.errors import ConfigError
+from minigpt.healing.recipe import Recipe
+from minigpt.planning.memory import LIBRARIES, Parts
+from minigpt.planning.memory_healing import choose_healing, healing_peak
+
+STUDENT = Parts(ends=1000, layer=500, layers=4, hidden=10, width=30, vocab=100)
+SEVEN = Parts(ends=262_148_096, layer=202_383_360, layers=32, hidden=4096, width=11008, vocab=32000)
+RECIPE = Recipe(steps=10, tokens_per_step=16384, window=512, distill=1.0, optimizer="muon")
+
+
+def test_all_weights_by_hand() -> None:
+    recipe = Recipe(steps=1, tokens_per_step=16, window=8, average=0.9)
+    peak = healing_peak(STUDENT, None, recipe, saves_memory=False, accelerated=False)
+    inside = 16 * (4 * (10 * 10 + 4 * 30) + 8 * 10)
+    logits = 16 * 100 * (8 + 8)
+    assert peak.device == peak.host == 3000 * (8 + 8 + 4) + 4 * inside + logits + 3000 * 4 + LIBRARIES
+
+
+def test_a_teacher_takes_its_weights_and_logits() -> None:
+    recipe = Recipe(steps=1, tokens_per_step=16, window=8)
+    alone, taught = (
+        healing_peak(STUDENT, teacher, recipe, saves_memory=True, accelerated=True) for teacher in (None, STUDENT)
+    )
+    assert taught.device - alone.device == 3000 * 2 + 16 * 100 * (2 + 4)
+
+
+def test_the_first_form_that_fits_is_taken() -> None:
+    def form(total: float) -> tuple[str, bool, int]:
+        result = choose_healing(SEVEN, SEVEN, RECIPE, total=int(total), accelerated=True)
+        assert result.peak.device <= total
+        return result.recipe.adapter, result.saves_memory, result.portions
+
+    assert form(1000e9) == ("full", False, 1)
+    assert form(170e9) == ("full", False, 8)
+    assert form(140e9) == ("lora", True, 1)
+    assert form(46e9) == ("lora", True, 2)
+    assert form(30e9) == ("qlora", True, 4)
+
+
+def test_portions_take_less_and_hold_a_window_at_least() -> None:
+    peaks = [
+        healing_peak(SEVEN, SEVEN, RECIPE, saves_memory=False, accelerated=False, portions=number).device
+        for number in (1, 2, 32, 64)
+    ]
+    assert peaks[0] > peaks[1] > peaks[2] == peaks[3]
+
+
+def test_a_recipe_with_adapters_keeps_them() -> None:
+    recipe = replace(RECIPE, adapter="lora", rank=4)
+    result = choose_healing(SEVEN, SEVEN, recipe, total=int(80e9), accelerated=True)
+    assert result.recipe == recipe
+    assert result.portions > 1
+
+
+def test_without_steps_there_is_nothing() -> None:
+    assert choose_healing(SEVEN, SEVEN, replace(RECIPE, steps=0), total=1, accelerated=True).peak.device == 0
+
+
+def test_the_line_names_the_form() -> None:
+    result = choose_healing(SEVEN, SEVEN, RECIPE, total=int(80e9), accelerated=True)
+    line = result.describe(SEVEN, total=int(80e9))
+    assert line.startswith("Healing of 6.7B: LoRA r 64, gradient checkpointing, ")
+    assert line.endswith("of 80 GB")
+
+
+def test_when_nothing_fits_the_nearest_thing_is_named() -> None:
+    for total, nearest in (
+        (16e9, r"Without a teacher, --set heal\.distill=0, it needs"),
+        (1e9, r"--set heal\.steps=0"),
+    ):
+        with pytest.raises(ConfigError, match=rf"Healing needs .* GB teacher\).* {nearest}"):
+            choose_healing(SEVEN, SEVEN, RECIPE, total=int(total), accelerated=True)
