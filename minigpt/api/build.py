@@ -49,8 +49,7 @@ def build(
         params: parameters to keep, instead of `size`.
         bytes: bytes of `model.safetensors`, instead of `size`.
         method: a name of `minigpt methods`, or `package.module:ROW`.
-        delta: make a delta ticket instead of pruning: the share of the weights that it may change; the folder then
-            holds `delta/` instead of `model/`.
+        delta: share of the weights that a delta ticket, in `delta/`, may change; it is made instead of pruning.
         preset: the amount of work: quick, standard or thorough.
         settings: settings to change: `{"heal": {"steps": 50}}` or `{"heal.steps": 50}`.
         output_dir: folder to write (None: `runs/DOMAIN`).
@@ -80,9 +79,8 @@ def build(
         domains=tuple(str(name) for name in names), base=str(base), target_size=size, target_params=params,
         target_bytes=bytes, method=method, delta=delta, preset=preset, overrides=flatten_settings(settings or {}),
         output_dir=None if output_dir is None else Path(output_dir), device=device, dtype=dtype, seed=seed,
-        kinds=None if kinds is None else tuple(kinds), keep_general=keep_general,
-        conditional=conditional, online=online, masked=paper_form, force=force,
-        price_per_hour=parse_price(price_per_hour) if price_per_hour else None,
+        kinds=None if kinds is None else tuple(kinds), keep_general=keep_general, conditional=conditional, force=force,
+        online=online, masked=paper_form, price_per_hour=parse_price(price_per_hour) if price_per_hour else None,
     )  # fmt: skip
     reports = build_specialists(options, reporter)
     return reports[0] if isinstance(domain, (str, Path)) and len(reports) == 1 else reports
