@@ -42,7 +42,7 @@ def build(
     The folder holds `model/`, a plain Hugging Face folder, with report, plan, domain and recipe beside it.
 
     Args:
-        domain: name or YAML file of a domain; several of them; or all options, as :func:`minigpt.read_recipe` gives them.
+        domain: name or YAML file of a domain; several of them; or all options, as from :func:`minigpt.read_recipe`.
         base: the parent: a folder, a Hub id, a GGUF file or a packaged asset.
         size: fraction of the parameters to keep (0.75 where no target is given).
         params: parameters to keep, instead of `size`.
