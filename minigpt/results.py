@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minigpt.costs import Cost
 from minigpt.exchanges import TaskExchanges
 from minigpt.types import Attribution, Shape
 
@@ -278,6 +279,7 @@ class BuildReport:
         sample_prompts: Beginnings of held-out passages that each stage continues in its `samples`.
         exchanges: Answers won and lost against the parent, by task.
         rounds: Rounds of training and pruning of the method `lottery`, in order; empty for other methods.
+        cost: Time and energy of the steps, and the price of an hour; None in reports of older versions.
         notes: Remarks that help to read the numbers.
         fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
         schema_version: Version of these fields.
@@ -309,6 +311,7 @@ class BuildReport:
     sample_prompts: tuple[str, ...] = ()
     exchanges: tuple[TaskExchanges, ...] = ()
     rounds: tuple[TicketRound, ...] = ()
+    cost: Cost | None = None
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.assets import DEFAULT_BASE
+from minigpt.costs import parse_price
 from minigpt.pipeline import BuildOptions, build_specialists
 from minigpt.pipeline.recipe import flatten_settings
 from minigpt.progress import SILENT, Reporter
@@ -33,6 +34,7 @@ def build(
     online: bool = False,
     paper_form: bool = False,
     force: bool = False,
+    price_per_hour: str | None = None,
     reporter: Reporter = SILENT,
 ) -> Any:
     """Build a smaller specialist for a domain; the same call again resumes.
@@ -40,15 +42,13 @@ def build(
     The folder holds `model/`, a plain Hugging Face folder, with report, plan, domain and recipe beside it.
 
     Args:
-        domain: name of a domain, or its YAML file; several of them; or :class:`minigpt.BuildOptions`, as
-            :func:`minigpt.read_recipe` returns them: then only `reporter` is read of the other arguments.
+        domain: name or YAML file of a domain; several of them; or all options, as from :func:`minigpt.read_recipe`.
         base: the parent: a folder, a Hub id, a GGUF file or a packaged asset.
         size: fraction of the parameters to keep (0.75 where no target is given).
         params: parameters to keep, instead of `size`.
         bytes: bytes of `model.safetensors`, instead of `size`.
         method: a name of `minigpt methods`, or `package.module:ROW`.
-        delta: make a delta ticket instead of pruning: the share of the weights that it may change; the folder then
-            holds `delta/` instead of `model/`.
+        delta: share of the weights that a delta ticket, in `delta/`, may change; it is made instead of pruning.
         preset: the amount of work: quick, standard or thorough.
         settings: settings to change: `{"heal": {"steps": 50}}` or `{"heal.steps": 50}`.
         output_dir: folder to write (None: `runs/DOMAIN`).
@@ -61,6 +61,7 @@ def build(
         online: read the domain's Hub data sets too.
         paper_form: evaluate the method's paper form in memory; no model is written.
         force: start over instead of resuming.
+        price_per_hour: price of an hour, e.g. "2.50 EUR".
         reporter: told about progress.
 
     Returns:
@@ -72,13 +73,13 @@ def build(
     """
     if isinstance(domain, BuildOptions):
         return build_specialists(domain, reporter)
-    names = (domain,) if isinstance(domain, (str, Path)) else tuple(domain)
+    price = parse_price(price_per_hour) if price_per_hour else None
     options = BuildOptions(
-        domains=tuple(str(name) for name in names), base=str(base), target_size=size, target_params=params,
-        target_bytes=bytes, method=method, delta=delta, preset=preset, overrides=flatten_settings(settings or {}),
-        output_dir=None if output_dir is None else Path(output_dir), device=device, dtype=dtype, seed=seed,
-        kinds=None if kinds is None else tuple(kinds), keep_general=keep_general,
-        conditional=conditional, online=online, masked=paper_form,        force=force,
+        domains=tuple(map(str, [domain] if isinstance(domain, (str, Path)) else domain)), base=str(base), method=method,
+        target_size=size, target_params=params, target_bytes=bytes, delta=delta, preset=preset, online=online,
+        overrides=flatten_settings(settings or {}), device=device, dtype=dtype, seed=seed, force=force,
+        output_dir=None if output_dir is None else Path(output_dir), conditional=conditional, masked=paper_form,
+        kinds=None if kinds is None else tuple(kinds), keep_general=keep_general, price_per_hour=price,
     )  # fmt: skip
     reports = build_specialists(options, reporter)
     return reports[0] if isinstance(domain, (str, Path)) and len(reports) == 1 else reports

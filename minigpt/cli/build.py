@@ -11,7 +11,7 @@ import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
 from minigpt.cli.fit import Fit, finished, fit_options, fitted, outcome, take_fit, without_target
-from minigpt.cli.params import Amount, Fraction, Names, at_most_one, crew_of, overrides, workers
+from minigpt.cli.params import Amount, Fraction, HourPrice, Names, at_most_one, crew_of, overrides, workers
 from minigpt.cli.processes import together
 
 if TYPE_CHECKING:
@@ -105,6 +105,12 @@ AXIS_NAMES = {
     default=Path("runs/logs"),
     show_default=True,
     help="Folder for the files of --log.",
+)
+@click.option(
+    "--price-per-hour",
+    type=HourPrice(),
+    metavar="PRICE",
+    help="Price of an hour of this machine, e.g. '2.50 EUR': the report then states the money [none].",
 )
 @workers("the domains")
 @online

@@ -28,14 +28,40 @@ def catalog() -> None:
     """Show finished models: where they are, and whether their files are still the ones that were measured."""
 
 
-@catalog.command("list", epilog=examples("minigpt catalog list", "minigpt catalog list --domain law --json"))
+@catalog.command(
+    "list",
+    epilog=examples(
+        "minigpt catalog list",
+        "minigpt catalog list --domain law --json",
+        'minigpt catalog list --page models.html --gate "bits_per_byte@other>1.02x"',
+    ),
+)
 @click.option("--domain", metavar="NAME", help="Domain whose models are listed [all].")
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write an HTML page of the models, which says which one to take for which constraint.",
+)
+@click.option(
+    "--gate",
+    "gates",
+    metavar="EXPRESSION",
+    multiple=True,
+    help="With --page: what must not be true of a model that may ship [the default gates].",
+)
 @standard
-def list_entries(session: Session, *, domain: str | None) -> None:
+def list_entries(session: Session, *, domain: str | None, page: Path | None, gates: tuple[str, ...]) -> None:
     """List the models, oldest first."""
     from minigpt.models import catalog as library
 
+    if gates and page is None:
+        raise click.UsageError("--gate judges the models on a page: give --page FILE too.")
     entries = library.entries(domain)
+    if page is not None:
+        from minigpt.models.page import write_catalog
+
+        write_catalog(page, domain, gates)
+        session.reporter.note(f"The page is {page}.")
     session.show({"entries": entries}, lambda: overview(entries, domain))
 
 

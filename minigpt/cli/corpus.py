@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from minigpt.cli.curate import curate
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from minigpt.corpus.task_counts import TaskCount
     from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 
 
@@ -21,22 +22,32 @@ if TYPE_CHECKING:
     epilog=examples("minigpt corpus show medical", "minigpt corpus stats law", "minigpt corpus fetch finance -o texts/")
 )
 def corpus() -> None:
-    """Show a domain's text and questions: sources, licenses, splits and counts."""
+    """Show a domain's text, questions and tasks: sources, licenses, splits and counts."""
 
 
 corpus.add_command(curate)
 
 
-@corpus.command(epilog=examples("minigpt corpus show medical", "minigpt corpus show ./mine.yaml --json"))
+@corpus.command(epilog=examples("minigpt corpus show medical", "minigpt corpus show ./mine.yaml --count --json"))
 @click.argument("domain")
+@click.option("--count", is_flag=True, help="Read the text too, to count the prompts that rules make from it.")
 @standard
-def show(session: Session, *, domain: str) -> None:
-    """List the sources in the definition of DOMAIN. Nothing is fetched."""
+def show(session: Session, *, domain: str, count: bool) -> None:
+    """List the sources and the tasks with free answers in the definition of DOMAIN.
+
+    Nothing is fetched, unless --count needs a text that is not on this machine yet. Prompts are counted with seed 0.
+    """
+    from minigpt.corpus import build_corpus
+    from minigpt.corpus.task_counts import corpus_counts, declared_counts
     from minigpt.domain.config import load_domain
 
     definition = load_domain(domain)
-    data = {"domain": definition.name, "corpus": definition.corpus, "questions": definition.questions}
-    session.show(data, lambda: sources(definition))
+    if count:
+        tasks = tuple(corpus_counts(definition, build_corpus(definition, reporter=session.reporter).tasks))
+    else:
+        tasks = tuple(declared_counts(definition))
+    data = {"domain": definition.name, "corpus": definition.corpus, "questions": definition.questions, "tasks": tasks}
+    session.show(data, lambda: listing(definition, tasks, counted=count))
 
 
 @corpus.command(epilog=examples("minigpt corpus stats medical", "minigpt corpus stats law --seed 1 --json"))
@@ -97,7 +108,11 @@ def summary(statistics: Mapping[str, Any]) -> RenderableType:
         seen = {True: "yes", False: "no", None: "not known"}[item["seen"]]
         questions.add_row(item["name"], f"{item['questions']:,}", item["role"], seen, item["note"])
     counts = facts({name.replace("_", " "): f"{count:,}" for name, count in statistics["counts"].items()})
-    return Group(splits, questions, counts, *remarks(statistics))
+    tasks = table("task", ">held-out prompts", ">training prompts", "scored by", "note")
+    for item in statistics["tasks"]:
+        numbers = (f"{item[key]:,}" for key in ("prompts", "train"))
+        tasks.add_row(item["name"], *numbers, ", ".join(item["metrics"]), item["note"])
+    return Group(splits, questions, *([tasks] if tasks.rows else []), counts, *remarks(statistics))
 
 
 def remarks(statistics: Mapping[str, Any]) -> list[str]:
@@ -122,6 +137,23 @@ def remarks(statistics: Mapping[str, Any]) -> list[str]:
         lines.append("No source is kept apart (`split: other`), so nothing is known about other sources of the field.")
     warning = personal_sentence(statistics["personal"])
     return [*lines, *([warning] if warning else []), *statistics["advice"]]
+
+
+def listing(domain: DomainConfig, tasks: Sequence[TaskCount], *, counted: bool) -> RenderableType:
+    """Draw the sources of a domain and, where it has tasks, those; a dash stands for a number that is not known."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not tasks:
+        return sources(domain)
+    result = table("task", "made by", ">prompts", ">training", ">held-out", "scored by")
+    for task in tasks:
+        numbers = ("–" if value is None else f"{value:,}" for value in (task.prompts, task.train, task.heldout))
+        origin = Text(f"{task.origin} (online)" if task.online else task.origin)
+        result.add_row(task.name, origin, *numbers, ", ".join(task.metrics) or "by its rows")
+    unknown = any(None in (task.train, task.heldout) for task in tasks) and not counted
+    hint = f"–: depends on the text; `minigpt corpus show {domain.name} --count` reads it and counts."
+    return Group(sources(domain), result, *([Text(hint, style="dim")] if unknown else []))
 
 
 def sources(domain: DomainConfig) -> RenderableType:

@@ -105,7 +105,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
     """Draw what was read, what the text is like, and what to run next."""
     from rich.console import Group
 
-    from minigpt.cli.ownfiles import reading_lines, size_text
+    from minigpt.cli.ownfiles import reading_lines, size_text, task_lines
 
     following = commands(name, written)
     width = max(map(len, following))
@@ -118,6 +118,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
     return Group(
         *reading_lines(written.reading),
         *(reading_lines(written.general, "general text: ") if written.general else []),
+        *task_lines(written),
         f"Wrote {written.path}. {written.apart}",
         *([f"The text is in {written.texts}."] if written.texts else []),
         "",

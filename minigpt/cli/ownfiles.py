@@ -28,6 +28,7 @@ def reading_data(name: str, written: NewDomain) -> dict[str, Any]:
         "skipped": written.reading.skipped,
         "general_read": general.files if general else (),
         "general_skipped": general.skipped if general else (),
+        "tasks": [{"name": task.config.name, "file": task.file, "prompts": task.prompts} for task in written.tasks],
     }
 
 
@@ -40,11 +41,19 @@ def written_text(written: NewDomain) -> RenderableType:
     lines = [
         *reading_lines(written.reading),
         *general,
+        *task_lines(written),
         f"Wrote {written.path}. {written.apart}",
         *([where] if where else []),
         f"Build with: minigpt build --domain {written.path}",
     ]
     return Group(*lines)
+
+
+def task_lines(written: NewDomain) -> list[str]:
+    """Say which files became tasks, in one sentence; nothing where none did."""
+    from minigpt.corpus.task_files import tasks_sentence
+
+    return [tasks_sentence(written.tasks)] if written.tasks else []
 
 
 def reading_lines(reading: Reading, prefix: str = "") -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from minigpt.costs import Price, parse_price
 from minigpt.errors import ConfigError
 from minigpt.planning.target import parse_amount, parse_fraction
 
@@ -63,6 +64,19 @@ class Fractions(NameList):
             return value
         fraction = Fraction()
         return tuple(fraction.convert(part, param, ctx) for part in super().convert(value, param, ctx))
+
+
+class HourPrice(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Option type of the price of an hour, an amount and a currency: `2.50 EUR`."""
+
+    name = "price"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Price:
+        """Parse an amount and a currency."""
+        try:
+            return value if isinstance(value, Price) else parse_price(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]

@@ -11,6 +11,7 @@ from textwrap import wrap
 from minigpt.corpus.grouping import Proposal, parts
 from minigpt.corpus.ownfiles import DECLARED, OwnTexts, declared_files
 from minigpt.corpus.rows import files_in
+from minigpt.corpus.task_files import TaskFile
 from minigpt.domain.config import SourceConfig
 from minigpt.errors import CorpusError
 
@@ -39,6 +40,9 @@ corpus:
 {corpus}
 # Multiple-choice questions. `columns` maps question, choices and answer. Only a `dev` set may guide choices.
 questions:{questions}
+
+# Tasks with free answers. `columns` maps prompt and answer; `split: train` or `heldout` says it for all rows of a file.
+tasks:{tasks}
 """
 
 # The part of a domain file that says which general text the domain is measured on, or that it is general text itself.
@@ -76,6 +80,7 @@ def domain_yaml(target: Path, name: str, folder: Path, texts: OwnTexts, *, head:
         head=head,
         corpus="\n".join(corpus) + "\n",
         questions=questions or " []",
+        tasks="".join(f"\n{task_lines(task)}" for task in texts.tasks) or " []",
     )
 
 
@@ -128,9 +133,24 @@ def entry_lines(source: SourceConfig) -> str:
 
 def question_lines(path: Path) -> str:
     """Return one question entry as YAML. The set `mcq_dev.jsonl` may guide choices; the others only measure."""
-    name = path.stem.removeprefix("mcq_")
+    name = question_name(path)
     role = "dev" if name == "dev" else "test"
     return f"  - name: {quoted(name)}\n    file: {quoted(str(path))}\n    role: {role}"
+
+
+def question_name(path: Path) -> str:
+    """Return the name of the question set in a file."""
+    return path.stem.removeprefix("mcq_")
+
+
+def task_lines(task: TaskFile) -> str:
+    """Return one task entry as YAML; metrics that the rows decide on are left out."""
+    config = task.config
+    lines = [f"  - name: {quoted(config.name)}", f"    file: {quoted(config.file or '')}"]
+    lines.append(f"    max_tokens: {config.max_tokens}")
+    if config.metrics:
+        lines.append(f"    metrics: [{', '.join(config.metrics)}]")
+    return "\n".join(lines)
 
 
 def quoted(text: str) -> str:

@@ -2,7 +2,8 @@
 
 A folder may declare its splits: `corpus_train.jsonl`, `corpus_heldout.jsonl`, `corpus_dev.jsonl`,
 `corpus_other.jsonl` (text of other sources, which is only measured), or folders of those names, as
-`minigpt corpus curate` writes them; and question files `mcq_<set>.jsonl`. In any other folder all files that can be
+`minigpt corpus curate` writes them; and question files `mcq_<set>.jsonl`. JSON Lines with `prompt` and `answer` or
+`answers` become tasks with free answers. In any other folder all files that can be
 read are text (`minigpt.corpus.ownfiles`), and documents are split for the user. Where such text comes from several
 sources, one of them is kept apart (`minigpt.corpus.grouping`).
 """
@@ -14,10 +15,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.corpus.domainfile import GENERAL_TEXT, MEASURED_ON, domain_yaml
+from minigpt.corpus.domainfile import GENERAL_TEXT, MEASURED_ON, domain_yaml, question_name
 from minigpt.corpus.grouping import Group, Proposal, propose
 from minigpt.corpus.ownfiles import OwnTexts, declared_files, own_texts, read_declared, texts_folder
 from minigpt.corpus.sources import read_question_set, read_source
+from minigpt.corpus.task_files import TaskFile, task_files
 from minigpt.documents.convert import Reading
 from minigpt.domain.config import SourceConfig, load_domain
 from minigpt.errors import ConfigError
@@ -52,6 +54,7 @@ class NewDomain:
         reading: What was read of the folder, and what was left out.
         texts: Folder with the converted texts; None if they are read where they are.
         general: What was read of the folder of general text; None if there is none.
+        tasks: Files of the folder that became tasks with free answers.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class NewDomain:
     reading: Reading
     texts: Path | None = None
     general: Reading | None = None
+    tasks: tuple[TaskFile, ...] = ()
 
 
 def new_domain(
@@ -113,6 +117,7 @@ def new_domain(
         reading=texts.reading,
         texts=texts.converted,
         general=general_texts.reading if general_texts else None,
+        tasks=texts.tasks,
     )
 
 
@@ -161,12 +166,21 @@ def write_checked(
     """
     folder = path_of(folder).resolve()
     declared, questions = declared_files(folder)
+    tasks = task_files(folder, (*declared, *questions), names=tuple(map(question_name, questions)))
     try:
         if declared:
-            texts = OwnTexts(file=str(folder), reading=read_declared(folder, declared, questions))
+            texts = OwnTexts(
+                file=str(folder), reading=read_declared(folder, declared, questions, tasks), tasks=tasks.tasks
+            )
         else:
             texts = own_texts(
-                folder, target, column=column, group_by=grouped.column, questions=questions, reporter=reporter
+                folder,
+                target,
+                column=column,
+                group_by=grouped.column,
+                questions=questions,
+                tasks=tasks,
+                reporter=reporter,
             )
         proposal = proposal_for(folder, texts, grouped, root=target.parent)
         write_text(target, domain_yaml(target, name, folder, texts, head=head, proposal=proposal))

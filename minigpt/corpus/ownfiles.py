@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigpt.corpus.grouping import COLUMNS
 from minigpt.corpus.localfiles import rows_and_documents
 from minigpt.corpus.rows import SUFFIXES, files_in
+from minigpt.corpus.task_files import TaskFile, TaskFiles
 from minigpt.documents.base import Skipped
 from minigpt.documents.convert import FileRead, Reading, convert, reasons
 from minigpt.documents.kinds import kind_of
@@ -21,6 +22,7 @@ from minigpt.progress import SILENT, Reporter
 DECLARED = {"corpus_train": "train", "corpus_heldout": "heldout", "corpus_dev": "dev", "corpus_other": "other"}
 # Columns that the rest of minigpt reads, beside the text.
 KEPT = ("source", "license", *COLUMNS)
+NO_TASKS = TaskFiles()
 SPLITS_DECLARED = "the folder declares its splits (corpus_*.jsonl), so nothing else is read"
 
 
@@ -32,11 +34,13 @@ class OwnTexts:
         file: The folder as the domain file names it.
         reading: What was read, and what was left out.
         converted: The folder with the converted texts; None if the texts are read where they are.
+        tasks: Files of the folder that are tasks with free answers, not text.
     """
 
     file: str
     reading: Reading
     converted: Path | None = None
+    tasks: tuple[TaskFile, ...] = ()
 
 
 def own_texts(
@@ -46,9 +50,12 @@ def own_texts(
     column: str | None = None,
     group_by: str | None = None,
     questions: Sequence[Path] = (),
+    tasks: TaskFiles = NO_TASKS,
     reporter: Reporter = SILENT,
 ) -> OwnTexts:
     """Read the texts of a folder; convert them if a file is neither text, JSON Lines nor Parquet in its plainest form.
+
+    Texts between which tasks lie are converted too, so that a domain file can name them without the tasks.
 
     Args:
         folder: The folder.
@@ -56,25 +63,27 @@ def own_texts(
         column: Column of the text in tables (None: found in each).
         group_by: Column that is kept beside the usual ones.
         questions: Files of the folder that hold questions.
+        tasks: Files of the folder that look like tasks.
         reporter: Receives progress.
 
     Raises:
         ConfigError: A package is missing that a file needs.
         CorpusError: Nothing can be read.
     """
-    without = [path.relative_to(folder).as_posix() for path in questions]
-    if column is None and (reading := read_in_place(folder, without)) is not None:
+    without = [*(path.relative_to(folder).as_posix() for path in questions), *tasks.files]
+    if column is None and not tasks.files and (reading := read_in_place(folder, without)) is not None:
         check_texts(folder, reading)
         return OwnTexts(file=str(folder), reading=reading)
     texts = texts_folder(target)
     keep = [*KEPT, group_by] if group_by else KEPT
     reading = convert(folder, texts, column=column, keep=keep, without=without, reporter=reporter)
+    reading = replace(reading, skipped=(*reading.skipped, *tasks.skipped))
     try:
         check_texts(folder, reading)
     except CorpusError:
         shutil.rmtree(texts, ignore_errors=True)
         raise
-    return OwnTexts(file=texts.name, reading=reading, converted=texts)
+    return OwnTexts(file=texts.name, reading=reading, converted=texts, tasks=tasks.tasks)
 
 
 def texts_folder(target: Path) -> Path:
@@ -129,24 +138,29 @@ def plain_file(folder: Path, file: str) -> FileRead:
     )
 
 
-def read_declared(folder: Path, files: Sequence[Path], questions: Sequence[Path]) -> Reading:
+def read_declared(
+    folder: Path, files: Sequence[Path], questions: Sequence[Path], tasks: TaskFiles = NO_TASKS
+) -> Reading:
     """Read a folder that declares its splits; every other file is left out.
 
     Args:
         folder: The folder.
         files: Its files of text.
         questions: Its files of questions.
+        tasks: Its files that look like tasks.
 
     Raises:
         CorpusError: A file cannot be read.
     """
     used = {path.name for path in (*files, *questions)}
-    others = (item for item in listed(folder) if item.file.partition("/")[0] not in used)
+    others = (
+        item for item in listed(folder) if item.file.partition("/")[0] not in used and item.file not in tasks.files
+    )
     skipped = (
         item if isinstance(item, Skipped) else Skipped(file=item.file, reason=SPLITS_DECLARED) for item in others
     )
     read = (plain_file(folder, item.relative_to(folder).as_posix()) for path in files for item in files_in(path))
-    return Reading(files=tuple(read), skipped=tuple(skipped))
+    return Reading(files=tuple(read), skipped=(*skipped, *tasks.skipped))
 
 
 def check_texts(folder: Path, reading: Reading) -> None:

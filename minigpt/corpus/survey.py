@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from minigpt.corpus.sources import read_source
 from minigpt.corpus.split import Shares
+from minigpt.corpus.tasks import read_task
 from minigpt.documents.languages import languages
 from minigpt.documents.personal import Count, personal_data
 from minigpt.domain.config import DomainConfig
@@ -27,7 +28,7 @@ class Survey:
         bytes: Size of the text.
         words: Number of words.
         languages: Share of each language by ISO 639-1 code; None where no library tells.
-        personal: Counts of personal data by kind.
+        personal: Counts of personal data by kind; a prompt of a task file counts as a document.
         enough: True if a report could judge a specialist built from it.
         remarks: Sentences on whether it is enough.
     """
@@ -64,10 +65,20 @@ def survey(domain: DomainConfig) -> Survey:
         bytes=size,
         words=sum(len(text.split()) for text in documents),
         languages=languages(documents),
-        personal=personal_data(documents),
+        personal=personal_data([*documents, *task_texts(domain)]),
         enough=heldout >= JUDGED and size >= LITTLE,
         remarks=(documents_remark(heldout), size_remark(size)),
     )
+
+
+def task_texts(domain: DomainConfig) -> list[str]:
+    """Read the prompts and answers of a domain's task files, which may be trained on like its text.
+
+    Raises:
+        CorpusError: A task file cannot be read.
+    """
+    tasks = [read_task(config, domain.root) for config in domain.tasks if config.file and not config.online]
+    return ["\n".join((item.prompt, *item.answers)) for task in tasks for item in task.prompts]
 
 
 def documents_remark(heldout: int) -> str:

@@ -42,7 +42,7 @@ def file_tasks(
     configs = [config for config in domain.tasks if config.rule is None and not config.online]
     train_sources, heldout_sources = {document.source for document in train}, {document.source for document in heldout}
     return tuple(
-        _divided(config, _read(config, domain.root), train_sources, heldout_sources, seed) for config in configs
+        divided(config, read_task(config, domain.root), train_sources, heldout_sources, seed) for config in configs
     )
 
 
@@ -63,8 +63,16 @@ def rule_tasks(
     return tuple(task for task in tasks if task.prompts)
 
 
-def _read(config: TaskConfig, root: Path) -> AnswerTask:
-    """Read one task from its file or Hub data set."""
+def read_task(config: TaskConfig, root: Path) -> AnswerTask:
+    """Read one task from its file or Hub data set.
+
+    Args:
+        config: The task.
+        root: Folder that its path is relative to.
+
+    Raises:
+        CorpusError: It is missing, malformed or empty. The message names the file and line.
+    """
     if config.hub:
         rows = hub_rows(config.hub, subset=config.subset, split=config.hub_split, revision=config.revision, limit=None)
         prompts = tuple(prompt_of(row, where, config) for where, row in rows)
@@ -115,10 +123,18 @@ def _made(config: TaskConfig, train: Sequence[Document], heldout: Sequence[Docum
     )
 
 
-def _divided(
+def divided(
     config: TaskConfig, task: AnswerTask, train: Collection[str], heldout: Collection[str], seed: int
 ) -> AnswerTask:
-    """Divide a task that was read by its declared split, by the names of its documents, or by hash."""
+    """Divide a task that was read by its declared split, by the names of its documents, or by hash.
+
+    Args:
+        config: The task's entry in the domain file.
+        task: The task, with all prompts.
+        train: Names of the documents that may be trained on.
+        heldout: Names of the documents that only measure.
+        seed: Seed of the division and of the draw.
+    """
 
     def measures(item: Prompt) -> bool:
         if config.split != "auto":

@@ -55,6 +55,8 @@ class Trial:
         assisted: seconds with the draft.
         tokens: tokens of the text.
         counts: tokens that the draft proposed and the parent accepted.
+        gap: the parent's best logit minus that of the token with the draft, where the texts part; None where they are
+            the same. Near 0 the parent itself has no preference, and rounding decides.
     """
 
     same: bool
@@ -62,6 +64,7 @@ class Trial:
     assisted: float
     tokens: int
     counts: Counts
+    gap: float | None = None
 
 
 def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
@@ -163,7 +166,7 @@ def run_trials(
         prompts: texts whose beginnings are the prompts.
         reporter: receives the progress.
     """
-    rows = [_encode(tokenizers[0], prompt).to(target.device) for prompt in prompts]
+    rows = [encode(tokenizers[0], prompt).to(target.device) for prompt in prompts]
     with quiet_transformers(), torch.inference_mode():
         run_trial(target, draft, tokenizers, rows[0], draft_first=False)
         for number, row in enumerate(reporter.track(rows, title="Trying the draft", total=len(rows))):
@@ -188,13 +191,32 @@ def run_trial(target: Any, draft: Any, tokenizers: tuple[Any, Any], row: Tensor,
             results[assisted] = _generate(target, row, help_of if assisted else {})
     (alone, alone_seconds), (both, both_seconds) = results[False], results[True]
     tokens = both.shape[1] - row.shape[1]
+    same = torch.equal(alone, both)
     return Trial(
-        same=torch.equal(alone, both),
+        same=same,
+        gap=None if same else gap_of(target, alone, both),
         alone=alone_seconds,
         assisted=both_seconds,
         tokens=tokens,
         counts=count_tokens(lengths, row.shape[1], tokens),
     )
+
+
+def gap_of(target: Any, alone: Tensor, assisted: Tensor) -> float:
+    """Return how much the parent prefers its own token where two texts part; 0 where one only ends earlier.
+
+    Args:
+        target: the parent.
+        alone: its own text, [1, tokens].
+        assisted: the text with the draft, [1, tokens].
+    """
+    shared = min(alone.shape[1], assisted.shape[1])
+    apart = (alone[0, :shared] != assisted[0, :shared]).nonzero()
+    if not len(apart):
+        return 0.0
+    place = int(apart[0])
+    logits = target(alone[:, :place]).logits[0, -1].float()
+    return float(logits[alone[0, place]] - logits[assisted[0, place]])
 
 
 def settings_of(trials: Sequence[Trial], ids: IdMap) -> dict[str, str | int | float | bool]:
@@ -259,7 +281,7 @@ def _recorded(model: Any, lengths: list[int]) -> Iterator[None]:
         handle.remove()
 
 
-def _encode(tokenizer: Any, text: str) -> Tensor:
+def encode(tokenizer: Any, text: str) -> Tensor:
     """Return the first tokens of a text behind the prefix token, [1, tokens]."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][: PROMPT_TOKENS - 1]
     return torch.tensor([[prefix_token(tokenizer), *ids]])

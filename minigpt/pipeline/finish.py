@@ -10,6 +10,7 @@ from pathlib import Path
 from minigpt import __version__, report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.corpus.personal import personal_counts, personal_sentence
+from minigpt.costs import Cost
 from minigpt.domain.config import resolved_yaml
 from minigpt.evaluation import ItemScores, Suite
 from minigpt.evaluation.exchanges import exchanges
@@ -157,6 +158,7 @@ def build_report(
         description=run.domain.description,
         general_share=ground.text.general_share if ground.corpora.general is not None else None,
         overrides=changed_settings(PRESETS[options.preset], run.settings),
+        cost=cost_of(run),
         sample_prompt=run.prompt,
         sample_prompts=ground.suite.samples,
         notes=(*build_notes(run, ground, plan, stages), *extra_notes, *([warning] if warning else [])),
@@ -167,6 +169,12 @@ def build_report(
             "corpus": ground.corpora.domain.fingerprint,
         },
     )
+
+
+def cost_of(run: Run) -> Cost:
+    """Collect the cost of all steps of a build, those included that the points of a sweep share."""
+    steps = (run.shared.steps if run.shared else {}) | run.workspace.steps
+    return Cost(steps=tuple(steps.values()), price=run.options.price_per_hour)
 
 
 def answers_compared(ground: Groundwork, scores: ItemScores | None, stage: str) -> tuple[TaskExchanges, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minigpt.assets import DEFAULT_BASE
 from minigpt.conditional.kinds import kind_named
+from minigpt.costs import Price
 from minigpt.errors import ConfigError, PlanError, UnknownName
 from minigpt.methods import method_named
 from minigpt.planning import Target
@@ -41,6 +42,7 @@ class BuildOptions:
         conditional: kind of conditional layers to make of the finished model, of `minigpt methods`; None makes none.
         masked: evaluate the method's paper form in memory and write a report without a model.
         force: start over instead of resuming.
+        price_per_hour: price of an hour of the machine, from which the report computes the money; None computes none.
 
     Raises:
         ConfigError: there is no domain.
@@ -68,6 +70,7 @@ class BuildOptions:
     masked: bool = False
     conditional: str | None = None
     force: bool = False
+    price_per_hour: Price | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.domains, str):  # else every letter would be read as a domain

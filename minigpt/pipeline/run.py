@@ -113,7 +113,7 @@ def resolve_run(
         state=source_state(domain, general, options.base),
         device=device,
         text_seed=options.seed,
-        workspace=Workspace(root=folder or options.folder(domain.name), reporter=reporter),
+        workspace=Workspace(root=folder or options.folder(domain.name), reporter=reporter, device=device),
         shared=shared,
         reporter=reporter,
     )

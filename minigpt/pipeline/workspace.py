@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
 from minigpt import integrity, locks
+from minigpt.costs import StepCost
+from minigpt.energy import energy, used
 from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, read_json, sweep, write_json
 from minigpt.progress import SILENT, Reporter
@@ -42,6 +45,8 @@ RECORDS = ("plan.json", "domain.yaml", "recipe.yaml", "sbom.json", "report.json"
 PRIVATE = 0o700
 # Lock of a build's folder.
 LOCK = "in_use.lock"
+# True inside a stage, whose cost holds that of the stages inside it.
+_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
 # Folder of the locks of stages that several processes may want to make.
 LOCKS = "locks"
 # Seconds to wait for another process that may just be ending.
@@ -63,10 +68,12 @@ class Done:
     Attributes:
         key: fingerprint of the stage's inputs.
         seconds: time that the stage took.
+        joules: energy that it took, by counter (:mod:`minigpt.energy`).
     """
 
     key: str
     seconds: float
+    joules: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +84,15 @@ class Workspace:
         root: the build's folder.
         reporter: told about damaged things that are moved aside.
         waits: whether other processes make stages here, too: then one makes a stage, and the others wait for it.
+        device: torch device whose energy is counted; None counts the processor's alone.
+        steps: the steps that this process ran or found finished, by name; those inside others are left out.
     """
 
     root: Path
     waits: bool = field(default=False, compare=False, kw_only=True)
     reporter: Reporter = field(default=SILENT, compare=False, repr=False)
+    device: str | None = field(default=None, compare=False, repr=False)
+    steps: dict[str, StepCost] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def work(self) -> Path:
@@ -127,16 +138,29 @@ class Workspace:
         if self.waits:
             with locks.wait_for(self.root / LOCKS / f"{name}.lock", f"The stage {name}"):
                 return replace(self, waits=False).stage(name, key, make)
+        outermost = not _INSIDE.get()
+        token = _INSIDE.set(True)
+        try:
+            folder, done = self._stage(name, key, make)
+        finally:
+            _INSIDE.reset(token)
+        if outermost:
+            self.steps[name] = StepCost(name=name, seconds=done.seconds, joules=done.joules)
+        return folder, done
+
+    def _stage(self, name: str, key: str, make: Callable[[Path], None]) -> tuple[Path, Done]:
+        """Return the folder and the marker of a stage, as :meth:`stage` does."""
         folder = self.work / name
         if (done := finished(folder)) is not None and done.key == key:
             if (reason := integrity.damage(folder)) is None:
                 return folder, done
             self.reporter.note(integrity.aside_note(folder, reason, integrity.set_aside(folder)))
-        started = time.perf_counter()
+        started, before = time.perf_counter(), energy(self.device)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             make(temporary)
-            done = Done(key=key, seconds=time.perf_counter() - started)
+            joules = used(before, energy(self.device))
+            done = Done(key=key, seconds=time.perf_counter() - started, joules=joules)
             write_json(temporary / DONE, done)
             integrity.seal(temporary, key=key)
         return folder, done

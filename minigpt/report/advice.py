@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minigpt.report.answers import main_results
 from minigpt.report.compare import comparable
 from minigpt.report.decision import Decision, decide
 from minigpt.report.figures import HEADLINE, final_stage, metric_of, ratio
@@ -45,8 +46,16 @@ def advise(reports: Sequence[Named], gates: Sequence[str] = ()) -> tuple[Advice,
         same = [(name, report) for name, report in reports if report.domain == domain]
         decisions = {name: decide(report, gates) for name, report in same}
         advice.append(_smallest(domain, same, decisions))
-        texts = ((domain, "its own sources"), (f"{domain}/{OTHER}", "other sources"), (f"{GENERAL}/{OTHER}", "general"))
-        advice += [_lowest(domain, same, task, place) for task, place in texts]
+        places = {
+            domain: "the best on its own sources",
+            f"{domain}/{OTHER}": "the best on other sources",
+            f"{GENERAL}/{OTHER}": "the least loss on general text",
+        }
+        advice += [_best(f"{domain}: {place}", same, task, HEADLINE) for task, place in places.items()]
+        answers = {(one.task, one.metric) for _, report in same for one in main_results(report)}
+        for task, metric in sorted(key for key in answers if key[0].startswith(f"{domain}/")):
+            constraint = f"{domain}: the best answers of {task.partition('/')[2]}"
+            advice.append(_best(constraint, same, task, metric))
     return tuple(advice)
 
 
@@ -61,32 +70,33 @@ def _smallest(domain: str, reports: Sequence[Named], decisions: dict[str, Decisi
     return Advice(constraint=constraint, model=name, reason=f"{size(weights)} of weights, and every gate holds.")
 
 
-def _lowest(domain: str, reports: Sequence[Named], task: str, place: str) -> Advice:
-    """Take the model with the lowest bits per byte on one text."""
-    constraint = f"{domain}: the best on {place}" if place != GENERAL else f"{domain}: the least loss on general text"
-    measured = [(name, report, metric_of(final_stage(report), task, HEADLINE)) for name, report in reports]
+def _best(constraint: str, reports: Sequence[Named], task: str, metric: str) -> Advice:
+    """Take the model with the best value on one task."""
+    measured = [(name, report, metric_of(final_stage(report), task, metric)) for name, report in reports]
     known = [(name, report, result) for name, report, result in measured if result is not None]
     if len(known) < len(reports):
         return Advice(constraint=constraint, model=None, reason=f"Not all models were measured on {task}.")
     first = known[0]
     if reasons := [reason for one in known[1:] if (reason := comparable(one[1], first[1], one[2], first[2]))]:
         return Advice(constraint=constraint, model=None, reason=f"The models cannot be compared: {reasons[0]}.")
-    lowest = _by_value(known)[0]
-    return Advice(constraint=constraint, model=lowest[0], reason=_reason(known, lowest))
+    ordered = _by_value(known)
+    return Advice(constraint=constraint, model=ordered[0][0], reason=_reason(ordered))
 
 
 def _by_value(known: Sequence[Measured]) -> list[Measured]:
-    """Order models by their bits per byte, the lowest first."""
-    return sorted(known, key=lambda one: one[2].value)
+    """Order models by their values, the best first."""
+    return sorted(known, key=lambda one: one[2].value, reverse=known[0][2].higher_is_better)
 
 
-def _reason(known: Sequence[Measured], lowest: Measured) -> str:
+def _reason(ordered: Sequence[Measured]) -> str:
     """Write the figures of the best model, and warn where the next one is within its interval."""
-    name, report, result = lowest
-    to_parent = ratio(result, metric_of(report.stage("parent"), result.task, HEADLINE))
-    text = f"{number(result.value)} bits per byte"
-    text += f", {to_parent:.3f} times the parent's" if to_parent is not None else ""
-    rest = [one for one in _by_value(known) if one[0] != name]
-    if rest and rest[0][2].value <= result.high:
-        text += f"; {rest[0][0]} ({number(rest[0][2].value)}) lies within its interval"
+    _, report, result = ordered[0]
+    parent = metric_of(report.stage("parent"), result.task, result.metric)
+    text = f"{number(result.value)} {'' if result.metric == HEADLINE else 'of '}{result.metric.replace('_', ' ')}"
+    if result.metric != HEADLINE:
+        text += f", the parent {number(parent.value)}" if parent else ""
+    elif (to_parent := ratio(result, parent)) is not None:
+        text += f", {to_parent:.3f} times the parent's"
+    if len(ordered) > 1 and result.low <= ordered[1][2].value <= result.high:
+        text += f"; {ordered[1][0]} ({number(ordered[1][2].value)}) lies within its interval"
     return f"{text}."

@@ -11,17 +11,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from minigpt import report
 from minigpt.errors import ExportError
 from minigpt.exporting import draft, export
 from minigpt.exporting.draft import MAP, Trial, settings_of, speed_up
 from minigpt.exporting.draft_map import Counts, count_tokens, map_ids
-from minigpt.pruning.vocab.closure import closure
-from minigpt.pruning.vocab.model import trim_model
-from minigpt.pruning.vocab.tokenizer import trim_tokenizer
 from minigpt.types import Document
-from tests.support.exports import Shop, make_shop
-from tests.support.reports import make_report
+from tests.support.exports import Shop, make_shop, trimmed_build
 
 
 def test_ids_map_by_spelling_and_padding_rows_lack_a_parent() -> None:
@@ -70,18 +65,8 @@ def test_prompts_are_spread_over_the_text_and_begin_with_a_word(monkeypatch: pyt
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A build whose specialist is its parent with a smaller vocabulary, and therefore often right."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     made = make_shop(tmp_path_factory.mktemp("draft"))
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(made.model), AutoTokenizer.from_pretrained(made.model)
-    kept = closure(tokenizer, {*range(259), *range(259, len(tokenizer), 8)})
-    assert len(kept) < len(tokenizer)
-    trimmed = trim_tokenizer(tokenizer, kept)
-    build = made.root / "build"
-    trim_model(model, trimmed).save_pretrained(build / "model")
-    trimmed.tokenizer.save_pretrained(build / "model")
-    report.save(replace(make_report(), base_model=str(made.model)), build / "report.json")
-    return replace(made, model=build)
+    return replace(made, model=trimmed_build(made))
 
 
 def test_a_trimmed_specialist_gives_its_parents_text(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +108,17 @@ def test_a_text_that_differs_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ExportError, match="2 of 2 texts differ"):
         export(shop.request("draft", "lying", limit=2))
     assert not (shop.root / "lying").exists()
+
+
+def test_where_texts_part_the_gap_is_that_of_the_parents_logits(shop: Shop) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(shop.root / "model")
+    alone, other = torch.tensor([[1, 5, 7, 9]]), torch.tensor([[1, 5, 8, 9]])
+    with torch.inference_mode():
+        logits = model(alone[:, :2]).logits[0, -1]
+        assert draft.gap_of(model, alone, other) == pytest.approx(float(logits[7] - logits[8]), abs=1e-5)
+        assert draft.gap_of(model, alone, alone[:, :3]) == 0.0
 
 
 def test_a_model_without_a_report_has_no_parent(tmp_path: Path) -> None:

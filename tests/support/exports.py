@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ from minigpt.assets import parent
 from minigpt.errors import AssetError
 from minigpt.exporting import ExportRequest, Written
 from minigpt.exporting.common import copy_tokenizer
+from minigpt.pruning.vocab.closure import closure
+from minigpt.pruning.vocab.model import trim_model
+from minigpt.pruning.vocab.tokenizer import trim_tokenizer
+from minigpt.report import save
 from minigpt.runtimes.pytorch import TorchRuntime, load
 from tests.support import tiny
+from tests.support.reports import make_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,21 @@ def make_shop(root: Path) -> Shop:
     domain = {"name": "mixed", "general_text": True, "corpus": [{"name": "texts", "file": "texts", "license": "CC0"}]}
     (root / "mixed.yaml").write_text(yaml.safe_dump(domain))
     return Shop(root=root, model=root / "model", domain=str(root / "mixed.yaml"))
+
+
+def trimmed_build(made: Shop) -> Path:
+    """A build with its report whose specialist is the shop's model with a smaller vocabulary."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(made.model), AutoTokenizer.from_pretrained(made.model)
+    kept = closure(tokenizer, {*range(259), *range(259, len(tokenizer), 8)})
+    assert len(kept) < len(tokenizer)
+    trimmed = trim_tokenizer(tokenizer, kept)
+    build = made.root / "build"
+    trim_model(model, trimmed).save_pretrained(build / "model")
+    trimmed.tokenizer.save_pretrained(build / "model")
+    save(replace(make_report(), base_model=str(made.model)), build / "report.json")
+    return build
 
 
 def load_nothing(_folder: Path, _device: str) -> Any:

@@ -11,11 +11,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from minigpt.costs import Price
 from minigpt.files import write_text
 from minigpt.report.decision import decide
 from minigpt.report.facts import coverage_sentence, openings, preset
 from minigpt.report.figures import HEADLINE, final_stage, was_quantized
 from minigpt.report.page.charts import curve, kept_columns
+from minigpt.report.page.cost import cost_values
 from minigpt.report.page.rows import ratio_rows, value_rows
 from minigpt.report.page.written import continued, won_and_lost
 from minigpt.report.passages import passages_sentence
@@ -29,25 +31,27 @@ FILE_NAME = "report.html"
 SAMPLE_LIMIT = 1200
 
 
-def write_page(report: BuildReport, path: Path, gates: Sequence[str] = ()) -> None:
+def write_page(report: BuildReport, path: Path, gates: Sequence[str] = (), *, price: Price | None = None) -> None:
     """Write the page of a build atomically.
 
     Args:
         report: Report of the build.
         path: The file, or a folder in which `report.html` is written.
         gates: What the decision rests on, see :func:`minigpt.report.decision.decide`.
+        price: Price of an hour of the machine; None takes that of the report.
     """
-    write_text(path / FILE_NAME if path.is_dir() else path, render_page(report, gates))
+    write_text(path / FILE_NAME if path.is_dir() else path, render_page(report, gates, price=price))
 
 
-def render_page(report: BuildReport, gates: Sequence[str] = ()) -> str:
+def render_page(report: BuildReport, gates: Sequence[str] = (), *, price: Price | None = None) -> str:
     """Render the page of a build as HTML.
 
     Args:
         report: Report of the build.
         gates: What the decision rests on, see :func:`minigpt.report.decision.decide`.
+        price: Price of an hour of the machine; None takes that of the report.
     """
-    return environment().get_template("page.html.j2").render(_values(report, gates))
+    return environment().get_template("page.html.j2").render(_values(report, gates) | cost_values(report, price))
 
 
 @cache

@@ -63,8 +63,13 @@ class ValueRow:
     source: str
 
 
-def ratio_rows(report: BuildReport) -> list[RatioRow]:
-    """List the final model's ratios on every text, to parent and tuned parent, with pictures of one scale."""
+def ratio_rows(report: BuildReport, scale: tuple[float, float] | None = None) -> list[RatioRow]:
+    """List the final model's ratios on every text, to parent and tuned parent, with pictures of one scale.
+
+    Args:
+        report: Report of the build.
+        scale: Ends of the range of the pictures; None for one that suits this report.
+    """
     final = final_stage(report)
     parts = []
     for task, metric in metric_keys(report, [final]):
@@ -78,8 +83,8 @@ def ratio_rows(report: BuildReport) -> list[RatioRow]:
         for stage, paired, verdict in judged:
             if stage and (ratio := _ratio(ours, metric_of(stage, task, metric), paired)):
                 parts.append((ours, stage, ratio, verdict))
-    scale = scale_of([ratio for _, _, ratio, _ in parts])
-    return [_ratio_row(report, *part, scale) for part in parts]
+    shown = scale or scale_of([ratio for _, _, ratio, _ in parts])
+    return [_ratio_row(report, *part, shown) for part in parts]
 
 
 def _ratio(ours: MetricResult, other: MetricResult | None, paired: Interval | None) -> Ratio | None:
