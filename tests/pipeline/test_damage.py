@@ -160,14 +160,14 @@ def test_a_clearing_that_is_killed_anywhere_leaves_nothing_that_counts_as_finish
     whole: tuple[BuildOptions, BuildReport, bytes], tmp_path: Path
 ) -> None:
     kills = 0
-    for n in (1, 2, 3, 5, 8, 13, 21):
+    for n in (1, 3, 8, 21):
         root = tmp_path / str(n)
         shutil.copytree(folder_of(whole[0]), root)
         process = subprocess.run([sys.executable, "-c", KILL.format(n=n, root=str(root))], check=False)
         kills += process.returncode == -signal.SIGKILL
         untouched = names(root) == names(folder_of(whole[0]))
         assert Workspace(root=root).state() is (State.WHOLE if untouched else State.RESUMABLE)
-    assert kills >= 5
+    assert kills >= 3
 
 
 @pytest.mark.parametrize("left", ["work/.build.json.x1/build.json", "work/in_use.lock", "work/in_use.json"])
