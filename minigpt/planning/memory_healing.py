@@ -223,8 +223,8 @@ def answering_peak(teacher: Parts, tokens: int, vocab: int, form: Form, *, accel
     number = 2 if accelerated else 4
     inside = tokens * (number * (10 * teacher.hidden + 4 * teacher.width) + 8 * teacher.hidden)
     summands = {"one pass": max(inside, tokens * vocab * (number + 8))}
-    held = teacher.parameters if form == "resident" else teacher.ends + teacher.layer
-    summands["teacher"] = held * number
+    in_memory = teacher.parameters if form == "resident" else teacher.ends + teacher.layer
+    summands["teacher"] = in_memory * number
     on_host = LIBRARIES
     if form == "streamed":
         on_host += teacher.layer * STORED
