@@ -84,10 +84,8 @@ def heal(
             tokenizer = assets.load_tokenizer(pruned.path)
             end = document_end(tokenizer, *configs_in(pruned.path))
             train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
-            taught: StoredTeacher | Teacher | None = None
-            if form.stored:  # before the model that is trained is in memory, too
-                vocab = int(configs_in(pruned.path)[0].vocab_size)
-                taught = stored_teacher(run, source, plan, vocab, train_text, recipe, top=form.stored, stage=stage)
+            # Answers are stored before the model that is trained is in memory, too.
+            taught = _stored(run, form, source, plan, pruned, train_text, stage)
             frozen = form.saves_memory and recipe.adapter != "full"
             model = load(run, pruned.path, training=not frozen)
             bound = _bound(run, corpora, parent, model, tokenizer)
@@ -119,6 +117,16 @@ def heal(
         training=read_json(folder / "training.json", Training),
         seconds=done.seconds,
     )
+
+
+def _stored(
+    run: Run, form: HealingForm, source: SavedModel, plan: PrunePlan, pruned: SavedModel, text: TokenText, stage: str
+) -> StoredTeacher | Teacher | None:
+    """Store the teacher's answers where the form of healing reads them; None where it does not."""
+    if not form.stored:
+        return None
+    vocab = int(configs_in(pruned.path)[0].vocab_size)
+    return stored_teacher(run, source, plan, vocab, text, form.recipe, top=form.stored, stage=stage)
 
 
 def healing_form(run: Run, source: SavedModel, pruned: SavedModel) -> HealingForm:
