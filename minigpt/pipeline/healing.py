@@ -84,10 +84,8 @@ def heal(
             tokenizer = assets.load_tokenizer(pruned.path)
             end = document_end(tokenizer, *configs_in(pruned.path))
             train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
-            # Answers are stored before the model that is trained is in memory, too.
             taught = _stored(run, form, source, plan, pruned, train_text, stage)
-            frozen = form.saves_memory and recipe.adapter != "full"
-            model = load(run, pruned.path, training=not frozen)
+            model = load(run, pruned.path, training=not (form.saves_memory and recipe.adapter != "full"))
             bound = _bound(run, corpora, parent, model, tokenizer)
             if recipe.distill and taught is None:
                 taught = teacher_of(load(run, source.path), plan.tokens, model)
@@ -122,7 +120,7 @@ def heal(
 def _stored(
     run: Run, form: HealingForm, source: SavedModel, plan: PrunePlan, pruned: SavedModel, text: TokenText, stage: str
 ) -> StoredTeacher | Teacher | None:
-    """Store the teacher's answers where the form of healing reads them; None where it does not."""
+    """Store the teacher's answers, before the student is in memory, where the form reads them; None where it does not."""
     if not form.stored:
         return None
     vocab = int(configs_in(pruned.path)[0].vocab_size)
