@@ -120,7 +120,7 @@ def heal(
 def _stored(
     run: Run, form: HealingForm, source: SavedModel, plan: PrunePlan, pruned: SavedModel, text: TokenText, stage: str
 ) -> StoredTeacher | Teacher | None:
-    """Store the teacher's answers, before the student is in memory, where the form reads them; None where it does not."""
+    """Store the teacher's answers, before the student is in memory, where the form reads them; else return None."""
     if not form.stored:
         return None
     vocab = int(configs_in(pruned.path)[0].vocab_size)
