@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import large_healing
 import torch
 from large_parent import WINDOW, config_for, make_parent, text
 
@@ -29,6 +30,7 @@ from minigpt.methods.cut import cut_units, repair_of
 from minigpt.methods.material import Material
 from minigpt.methods.norms import weight_norms
 from minigpt.methods.ranking import rank
+from minigpt.pipeline.opened import config_of
 from minigpt.planning import memory
 from minigpt.planning.budget import allowed_axes, budget_for
 from minigpt.planning.memory import MemorySettings, Peak, Work
@@ -75,7 +77,9 @@ class Meter:
             torch.cuda.synchronize()
         row = Row(stage=name, seconds=time.perf_counter() - started, measured=self._peak(), predicted=predicted)
         self.rows.append(row)
-        wanted = "" if predicted is None else f"  predicted {predicted / 1e9:6.2f}"
+        wanted = ""
+        if predicted is not None:
+            wanted = f"  predicted {predicted / 1e9:6.2f}, measured / predicted {row.measured / predicted:.2f}"
         print(f"{name:14s} {row.seconds:8.1f} s  peak {row.measured / 1e9:6.2f} GB{wanted}", flush=True)
         return result
 
@@ -152,16 +156,20 @@ class Bench:
         out = self.folder.with_name(self.folder.name + "-pruned")
         shutil.rmtree(out, ignore_errors=True)
         (self._streamed if form == "streamed" else self._resident)(peaks, out)
+        if options.heal:
+            options.total = total
+            size = memory.parts_of(config_of(out))
+            large_healing.heal(options, self.folder, out, (self.parts, size), self.meter.stage)
         if options.four_bit:
             self.meter.stage("save in 4 bits", lambda: four_bit(out, options.device))
-        size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+        saved = sum(path.stat().st_size for path in out.glob("*.safetensors"))
         return {
             "options": {name: str(value) for name, value in vars(options).items()},
             "device": device_name(options.device),
             "parameters": self.parts.parameters,
             "form": form,
             "load": os.getloadavg()[0],
-            "saved_bytes": size,
+            "saved_bytes": saved,
             "stages": [asdict(row) for row in self.meter.rows],
         }
 
@@ -267,6 +275,7 @@ def arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--streaming", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--four-bit", action="store_true", help="save the pruned model in 4 bits, too")
+    large_healing.add_arguments(parser)
     parser.add_argument("--work", type=Path, default=Path("large-parent"), help="folder of the parent and the result")
     parser.add_argument("--json", type=Path, help="file to append the record to")
     parser.add_argument("--keep", action="store_true", help="keep parent and result")

@@ -13,7 +13,7 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
+from itertools import accumulate, islice, takewhile
 from random import Random
 from typing import TypeVar
 
@@ -262,6 +262,22 @@ def steps_to_read(
     """
     sizes = (sum(len(piece) - 1 for piece in batch) for batch in _batches(windows, tokens, seed, bare, packed))
     return sum(1 for _ in takewhile(lambda read: read < wanted, accumulate(sizes, initial=0)))
+
+
+def pieces_read(windows: Windows, steps: int, tokens: int, seed: int, *, bare: float = 0.0) -> list[Piece]:
+    """Return the windows, opening tokens included, that the first batches of :func:`epochs` show, in order.
+
+    Args:
+        windows: as for :func:`epochs`, like all other arguments.
+        steps: number of batches.
+        tokens: most tokens of a batch.
+        seed: sets the order of the windows.
+        bare: share of the windows without their opening token.
+    """
+    batches = islice(_batches(windows, tokens, seed, bare, False), steps)
+    # A window without its opening token begins one place behind its origin, where no other window begins.
+    shown = {origin for batch in batches for piece in batch for origin in (piece.origin, piece.origin - 1)}
+    return [piece for piece in pieces_of(windows) if piece.origin in shown]
 
 
 def _batches(windows: Windows, tokens: int, seed: int, bare: float, packed: bool) -> Iterator[list[Piece]]:

@@ -12,17 +12,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from minigpt.healing.answers import Answers
+
 # Rows whose gradient is computed at once.
 ROWS_PER_PART = 512
 # Signature of :func:`row_gradients`, which may be compiled.
-Slope = Callable[[Tensor, Tensor, Tensor | None, float, float], Tensor]
+Slope = Callable[[Tensor, Tensor, Tensor | Answers | None, float, float], Tensor]
 
 
 @torch.no_grad()
 def healing_gradient(
     logits: Tensor,
     labels: Tensor,
-    teacher_logits: Tensor | None,
+    teacher_logits: Tensor | Answers | None,
     distill: float,
     temperature: float,
     *,
@@ -40,7 +42,8 @@ def healing_gradient(
     Args:
         logits: [n, vocab], of the student.
         labels: int64 [n], the token that follows in the text.
-        teacher_logits: [n, vocab]; without them the loss is the cross-entropy alone.
+        teacher_logits: [n, vocab], or stored answers of the same temperature, whose divergence is that of
+            :mod:`minigpt.healing.answers`; without them the loss is the cross-entropy alone.
         distill: weight of the divergence, 0 to 1.
         temperature: divides the logits of both sides of the divergence, above 0.
         weights: [n], 0 leaves a row out and 1 keeps it; without them all rows count.
@@ -61,18 +64,26 @@ def healing_gradient(
 
 
 def row_gradients(
-    logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, distill: float, temperature: float
+    logits: Tensor, labels: Tensor, teacher_logits: Tensor | Answers | None, distill: float, temperature: float
 ) -> Tensor:
     """Return the gradient of each row's own loss, fp32 [n, vocab]; the arguments are :func:`healing_gradient`'s."""
     slope = _probabilities(logits, 1.0) if distill < 1 or temperature == 1 else torch.zeros((), device=logits.device)
     if teacher_logits is not None and temperature == 1:
-        slope = slope.sub_(_probabilities(teacher_logits, 1.0), alpha=distill)
+        slope = slope.sub_(_taught(teacher_logits, slope, 1.0), alpha=distill)
     elif teacher_logits is not None:
-        difference = _probabilities(logits, temperature).sub_(_probabilities(teacher_logits, temperature))
+        softened = _probabilities(logits, temperature)
+        difference = softened.sub_(_taught(teacher_logits, softened, temperature))
         slope = difference.mul_(distill * temperature).add_(slope, alpha=1 - distill)
     if distill < 1:
         slope.scatter_add_(-1, labels[:, None], torch.full_like(slope[:, :1], distill - 1))
     return slope
+
+
+def _taught(teacher_logits: Tensor | Answers, student: Tensor, temperature: float) -> Tensor:
+    """Return the teacher's probabilities; those that are not stored follow the student's."""
+    if isinstance(teacher_logits, Answers):
+        return teacher_logits.completed(student)
+    return _probabilities(teacher_logits, temperature)
 
 
 def _probabilities(logits: Tensor, temperature: float) -> Tensor:

@@ -6,21 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from minigpt.conditional.swap import penalty_of
+from minigpt.healing.answers import Answers
 from minigpt.healing.attention import step_attention
 from minigpt.healing.data import PaddedBatch
 from minigpt.healing.exchange import Exchange
 from minigpt.healing.forward import autocast
 from minigpt.healing.losses import healing_gradient
 from minigpt.healing.recipe import Recipe
+from minigpt.healing.stored import StoredTeacher
 from minigpt.healing.teacher import Teacher
 from minigpt.transformer.logits import logits_at
 
 
 def gradients_of_parts(
     model: Any,
-    teacher: Teacher | None,
+    teacher: Teacher | StoredTeacher | None,
     batch: PaddedBatch,
     recipe: Recipe,
     exchange: Exchange,
@@ -43,7 +46,7 @@ def gradients_of_parts(
 
 
 def exchanged_gradients(
-    model: Any, teacher: Teacher | None, batch: PaddedBatch, recipe: Recipe, exchange: Exchange
+    model: Any, teacher: Teacher | StoredTeacher | None, batch: PaddedBatch, recipe: Recipe, exchange: Exchange
 ) -> None:
     """Put the gradients of a batch's loss into the `.grad` of the parameters that this process owns.
 
@@ -69,7 +72,7 @@ def exchanged_gradients(
 
 def add_gradients(
     model: Any,
-    teacher: Teacher | None,
+    teacher: Teacher | StoredTeacher | None,
     batch: PaddedBatch,
     recipe: Recipe,
     scale: float = 1.0,
@@ -85,7 +88,7 @@ def add_gradients(
     with autocast(device, recipe.precision):
         with step_attention(model, ids, recipe.precision):
             logits = logits_at(model, places, input_ids=ids)
-        teacher_logits = teacher.logits(ids, places) if teacher is not None else None
+        teacher_logits = _answers(teacher, batch, ids, places)
     labels = batch.labels.to(device)
     gradient = healing_gradient(logits, labels, teacher_logits, recipe.distill, recipe.temperature)
     gradient = gradient if scale == 1 else gradient.mul_(scale)
@@ -94,3 +97,12 @@ def add_gradients(
         torch.autograd.backward((logits, penalty), (gradient, torch.full_like(penalty, penalized)))
     else:
         logits.backward(gradient)  # type: ignore[no-untyped-call]
+
+
+def _answers(
+    teacher: Teacher | StoredTeacher | None, batch: PaddedBatch, ids: Tensor, places: Tensor
+) -> Tensor | Answers | None:
+    """Return what the teacher says at the places of a batch, on the device of its ids."""
+    if isinstance(teacher, StoredTeacher):
+        return teacher.answers(batch).to(ids.device)
+    return None if teacher is None else teacher.logits(ids, places)

@@ -31,6 +31,7 @@ from minigpt.healing.muon import optimizer_for
 from minigpt.healing.plain import gradients_of_parts
 from minigpt.healing.recipe import Recipe, schedule
 from minigpt.healing.sharded import ShardedExchange
+from minigpt.healing.stored import StoredTeacher
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import Reporter
 from minigpt.results import Training
@@ -41,8 +42,6 @@ from minigpt.transformer.portions import Portions
 CHECKPOINT_SECONDS = 300.0
 # Steps between two looks of several processes at whether a checkpoint is due.
 STEPS_PER_LOOK = 16
-# Precisions of a teacher whose answers can be captured in a graph.
-HALF_PRECISION = (torch.bfloat16, torch.float16)
 # A dev loss above this multiple of the first one is a sign that the learning rate is too high.
 MAX_RISE = 1.02
 
@@ -70,7 +69,7 @@ class Run:
         model: Any,
         dev: TokenText,
         recipe: Recipe,
-        teacher: Teacher | None,
+        teacher: Teacher | StoredTeacher | None,
         seed: int,
         bound: Bound | None = None,
         *,
@@ -102,17 +101,18 @@ class Run:
         self.losses: list[tuple[int, float]] = []
         self.diverged = False
         self.started = self.saved = time.perf_counter()
-        if teacher is not None:
-            teacher.model.eval()
+        for other in self.models[1:]:
+            other.eval()
         self.portions = Portions("Training", parts=portions)
         self.steps: GraphedSteps | None = None
-        teacher_fits = teacher is None or next(teacher.model.parameters()).dtype in HALF_PRECISION
-        fits = teacher_fits and captures and not sharded
+        resident = teacher if isinstance(teacher, Teacher) else None
+        fits = captures and not sharded and (resident.is_in_half_precision if resident else teacher is None)
         fits = fits and all(can_capture(model, recipe, self.device) for model in self.models)
         if fits if group is None else group.all_agree(fits):
             # Compiling takes as long as some hundred steps, and a run with patience may end after as many.
             is_long = recipe.steps * recipe.tokens_per_step >= MIN_COMPILED_TOKENS and not recipe.patience
-            self.steps = GraphedSteps(model, teacher, recipe, self.parameters, exchange=self.exchange, compiled=is_long)
+            more: Any = {"exchange": self.exchange, "compiled": is_long}
+            self.steps = GraphedSteps(model, resident, recipe, self.parameters, **more)
 
     def train(
         self, text: TokenText, title: str, reporter: Reporter, checkpoint: Path | None = None, run_id: str = ""
@@ -189,8 +189,8 @@ class Run:
 
     @property
     def models(self) -> list[Any]:
-        """Student and teacher, or the student alone."""
-        return [self.model] if self.teacher is None else [self.model, self.teacher.model]
+        """The student, and the teacher where it is in memory."""
+        return [self.model, *(self.teacher.models if self.teacher is not None else [])]
 
     @property
     def _state(self) -> checkpoints.State:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from minigpt.healing.data import TokenText
 from minigpt.transformer.logits import Packing, logits_at, states_before_head
 
+# Precisions of a teacher whose answers can be captured in a graph.
+HALF_PRECISION = (torch.bfloat16, torch.float16)
 # Logit of a token that the teacher lacks; finite, so that arithmetic with it gives no NaN.
 NEVER_LOGIT = -1e4
 
@@ -42,11 +44,17 @@ class Teacher:
         These are nearly all of them: the teacher lacks a few tokens for rare control characters at most. The result is
         not for measuring, because its `bytes` stays that of the whole text.
         """
-        if self.parent_ids is None or int(self.parent_ids.min()) >= 0:
-            return text
-        unknown = frozenset((self.parent_ids < 0).nonzero().flatten().tolist())
-        windows = tuple(window for window in text.windows if unknown.isdisjoint(window))
-        return TokenText(windows=windows, bytes=text.bytes)
+        return readable_part(text, self.parent_ids)
+
+    @property
+    def models(self) -> list[Any]:
+        """Models that it has in memory."""
+        return [self.model]
+
+    @property
+    def is_in_half_precision(self) -> bool:
+        """True if its weights have 16 bits."""
+        return next(self.model.parameters()).dtype in HALF_PRECISION
 
     @torch.no_grad()
     def logits(self, ids: Tensor, places: Tensor, packing: Packing | None = None) -> Tensor:
@@ -62,7 +70,7 @@ class Teacher:
         """
         with self._restricted():
             return logits_at(
-                self.model, places, input_ids=self._teacher_ids(ids), **(packing.arguments if packing else {})
+                self.model, places, input_ids=self.translated(ids), **(packing.arguments if packing else {})
             )
 
     @torch.no_grad()
@@ -75,7 +83,7 @@ class Teacher:
         """
         with self._restricted():
             return states_before_head(
-                self.model, input_ids=self._teacher_ids(ids), **(packing.arguments if packing else {})
+                self.model, input_ids=self.translated(ids), **(packing.arguments if packing else {})
             )
 
     @torch.no_grad()
@@ -87,9 +95,18 @@ class Teacher:
         """Return a context in which the model has the head for the student's tokens, where there is one."""
         return nullcontext() if self.head is None else _exchanged_head(self.model, self.head)
 
-    def _teacher_ids(self, ids: Tensor) -> Tensor:
+    def translated(self, ids: Tensor) -> Tensor:
         """Translate the student's token ids into the teacher's; a token that the teacher lacks becomes id 0."""
         return ids if self.parent_ids is None else self.parent_ids.to(ids.device)[ids].clamp_min(0)
+
+
+def readable_part(text: TokenText, parent_ids: Tensor | None) -> TokenText:
+    """Return the windows of a training text that hold only tokens known to a teacher; see :class:`Teacher`."""
+    if parent_ids is None or int(parent_ids.min()) >= 0:
+        return text
+    unknown = frozenset((parent_ids < 0).nonzero().flatten().tolist())
+    windows = tuple(window for window in text.windows if unknown.isdisjoint(window))
+    return TokenText(windows=windows, bytes=text.bytes)
 
 
 def restricted_head(head: nn.Linear, parent_ids: Tensor) -> nn.Linear:
@@ -133,8 +150,19 @@ def teacher_of(model: Any, tokens: Sequence[int] | None, student: Any) -> Teache
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    ids = parent_ids_of(tokens, student.config.vocab_size)
+    return Teacher(model=model, parent_ids=None if ids is None else ids.to(model.device))
+
+
+def parent_ids_of(tokens: Sequence[int] | None, vocab: int) -> Tensor | None:
+    """Return a teacher's ids of the student's tokens, int64 [vocab]; None if both have the same vocabulary.
+
+    Args:
+        tokens: the teacher's ids of the tokens that the student has, in the student's order.
+        vocab: rows of the student's embedding, which may be more.
+    """
     if tokens is None:
-        return Teacher(model=model)
-    ids = torch.full((student.config.vocab_size,), -1, dtype=torch.long)
+        return None
+    ids = torch.full((vocab,), -1, dtype=torch.long)
     ids[: len(tokens)] = torch.tensor(tokens)
-    return Teacher(model=model, parent_ids=ids.to(model.device))
+    return ids

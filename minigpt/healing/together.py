@@ -16,6 +16,7 @@ from minigpt.healing.fused import fused_kernels
 from minigpt.healing.masks import Mask
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.sharded import is_to_be_sharded
+from minigpt.healing.stored import StoredTeacher
 from minigpt.healing.teacher import Teacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
@@ -37,7 +38,7 @@ class Assignment:
     text: TokenText
     dev: TokenText
     recipe: Recipe
-    teacher: Teacher | None = None
+    teacher: Teacher | StoredTeacher | None = None
     bound: Bound | None = None
     mask: Mask | None = None
     seed: int = 0
@@ -60,7 +61,7 @@ def together(
         reporter: receives the progress.
     """
     group = current()
-    models = [work.model, *([work.teacher.model] if work.teacher is not None else [])]
+    models = [work.model, *(work.teacher.models if work.teacher is not None else [])]
     if group is None or not work.recipe.steps or not all(can_ship(model) for model in models):
         return carry_out(work, None, reporter)
     group.announce("train")
@@ -118,6 +119,7 @@ def _words(work: Assignment) -> dict[str, Any]:
         "sharded": work.sharded,
         "limit": None if work.bound is None else work.bound.limit,
         "taught": work.teacher is not None,
+        "stored": _place(work.teacher),
         "translated": work.teacher is not None and work.teacher.parent_ids is not None,
         "mask": None if work.mask is None else {"names": names, "trains_others": work.mask.trains_others},
     }
@@ -135,19 +137,31 @@ def _shared_text(group: Group, text: TokenText | None) -> TokenText:
     return TokenText(windows=windows, bytes=size)
 
 
-def _shared_teacher(group: Group, words: dict[str, Any], teacher: Teacher | None) -> Teacher | None:
+def _shared_teacher(
+    group: Group, words: dict[str, Any], teacher: Teacher | StoredTeacher | None
+) -> Teacher | StoredTeacher | None:
     """Return the first process's teacher in every process, if there is one."""
     if not words["taught"]:
         return None
-    model = ship(group, None if teacher is None else teacher.model)
+    stored: list[str] | None = words["stored"]
+    model: Any = None
+    if stored is None:
+        model = ship(group, teacher.model if isinstance(teacher, Teacher) else None)
     ids = None
     if words["translated"]:
         ids = group.share_tensor(None if teacher is None else teacher.parent_ids)
     if teacher is not None:
         return teacher
+    if stored is not None:  # every process reads the files, so their folder has to be one that all of them see
+        return StoredTeacher(Path(stored[0]), stored[1], ids)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return Teacher(model=model, parent_ids=None if ids is None else ids.to(group.device))
+
+
+def _place(teacher: Teacher | StoredTeacher | None) -> list[str] | None:
+    """Return folder and key of stored answers; None for any other teacher."""
+    return [str(teacher.folder.absolute()), teacher.key] if isinstance(teacher, StoredTeacher) else None
 
 
 def _shared_mask(group: Group, words: dict[str, Any] | None, mask: Mask | None) -> Mask | None:

@@ -18,6 +18,7 @@ from minigpt.healing.data import Bound, TokenText
 from minigpt.healing.masks import Mask
 from minigpt.healing.recipe import Recipe
 from minigpt.healing.run import Run
+from minigpt.healing.stored import StoredTeacher
 from minigpt.healing.teacher import Teacher
 from minigpt.healing.together import Assignment, received, together
 from minigpt.healing.tune import BACK_OFF_DIVISOR, MAX_BACK_OFFS
@@ -32,7 +33,7 @@ def train(
     dev: TokenText,
     recipe: Recipe,
     *,
-    teacher: Teacher | None = None,
+    teacher: Teacher | StoredTeacher | None = None,
     bound: Bound | None = None,
     mask: Mask | None = None,
     seed: int = 0,
@@ -50,7 +51,8 @@ def train(
         text: training text, tokenized for `model`.
         dev: text that decides which weights are kept and when to stop; never the held-out text.
         recipe: steps, learning rate, losses.
-        teacher: model to distill from when `recipe.distill` is above 0; without it the loss is the cross-entropy.
+        teacher: model to distill from when `recipe.distill` is above 0, or its stored answers to the windows that the
+            run reads; without it the loss is the cross-entropy.
         bound: what other text may cost; weights within it are kept before better ones beyond it.
         mask: weights that may change (None: all); the others keep their values to the bit.
         seed: sets the order of the text, and the initial values and dropout of adapters; torch's global random
@@ -175,7 +177,8 @@ def identity(work: Assignment) -> str:
     teacher, bound, mask = work.teacher, work.bound, work.mask
     if teacher is not None:
         ids = None if teacher.parent_ids is None else teacher.parent_ids.tolist()
-        taught_by = (checkpoints.weights_digest(teacher.model), ids)
+        name = teacher.key if isinstance(teacher, StoredTeacher) else checkpoints.weights_digest(teacher.model)
+        taught_by = (name, ids)
     limit = None if bound is None else (bound.text.digest, bound.limit)
     masked = () if mask is None else (mask.digest,)  # a run without a mask keeps the name that it always had
     digests = (work.text.digest, work.dev.digest, checkpoints.weights_digest(work.model))

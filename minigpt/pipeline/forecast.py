@@ -72,7 +72,14 @@ def forecast(
         lines.append(str(error))
     try:
         teacher = parts if settings.heal.distill else None
-        healing = choose_healing(student, teacher, settings.heal, total=total, accelerated=device != "cpu")
+        healing = choose_healing(
+            student,
+            teacher,
+            settings.heal,
+            total=total,
+            accelerated=device != "cpu",
+            settings=settings.memory,
+        )
         peaks.append(healing.peak)
         lines.append(healing.describe(student, total=total))
     except MiniGPTError as error:

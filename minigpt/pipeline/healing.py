@@ -11,14 +11,16 @@ from minigpt import assets
 from minigpt.evaluation import choose_opening
 from minigpt.files import fingerprint, link, read_json, write_json
 from minigpt.healing import Bound, Recipe, TokenText, bits_per_byte, train
-from minigpt.healing.teacher import teacher_of
+from minigpt.healing.stored import StoredTeacher
+from minigpt.healing.teacher import Teacher, teacher_of
 from minigpt.healing.tokenized import behind, token_text
 from minigpt.machine import free_memory, release
 from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
+from minigpt.pipeline.teaching import stored_teacher
 from minigpt.pipeline.text import TrainingText, tokenized
 from minigpt.planning import memory
-from minigpt.planning.memory_healing import HealingForm, choose_healing, healing_peak
+from minigpt.planning.memory_healing import HealingForm, choose_healing, healing_peak, ways_to_teach
 from minigpt.results import Training
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.transformer.ends import configs_in, document_end
@@ -71,7 +73,8 @@ def heal(
     options = run.options
     form = healing_form(run, source, pruned)
     recipe = form.recipe
-    key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed)
+    kept = [("stored", form.stored)] if form.stored else []
+    key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed, *kept)
 
     def make(folder: Path) -> None:
         if not recipe.steps:
@@ -81,16 +84,17 @@ def heal(
             tokenizer = assets.load_tokenizer(pruned.path)
             end = document_end(tokenizer, *configs_in(pruned.path))
             train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
-            frozen = form.saves_memory and recipe.adapter != "full"
-            model = load(run, pruned.path, training=not frozen)
+            taught = _stored(run, form, source, plan, pruned, train_text, stage)
+            model = load(run, pruned.path, training=not (form.saves_memory and recipe.adapter != "full"))
             bound = _bound(run, corpora, parent, model, tokenizer)
-            teacher = teacher_of(load(run, source.path), plan.tokens, model) if recipe.distill else None
+            if recipe.distill and taught is None:
+                taught = teacher_of(load(run, source.path), plan.tokens, model)
             training = train(
                 model,
                 train_text,
                 dev,
                 recipe,
-                teacher=teacher,
+                teacher=taught,
                 bound=bound,
                 seed=options.seed,
                 backs_off=True,
@@ -102,7 +106,7 @@ def heal(
             )
             save_model(model, tokenizer, folder / "model", options.dtype)
             write_json(folder / "training.json", training)
-            del model, teacher
+            del model, taught
             release()
 
     folder, done = run.workspace.stage(stage, key, make)
@@ -111,6 +115,16 @@ def heal(
         training=read_json(folder / "training.json", Training),
         seconds=done.seconds,
     )
+
+
+def _stored(
+    run: Run, form: HealingForm, source: SavedModel, plan: PrunePlan, pruned: SavedModel, text: TokenText, stage: str
+) -> StoredTeacher | Teacher | None:
+    """Store the teacher's answers, before the student is in memory, where the form reads them; else return None."""
+    if not form.stored:
+        return None
+    vocab = int(configs_in(pruned.path)[0].vocab_size)
+    return stored_teacher(run, source, plan, vocab, text, form.recipe, top=form.stored, stage=stage)
 
 
 def healing_form(run: Run, source: SavedModel, pruned: SavedModel) -> HealingForm:
@@ -124,10 +138,11 @@ def healing_form(run: Run, source: SavedModel, pruned: SavedModel) -> HealingFor
     teacher = memory.parts_of(configs_in(source.path)[0]) if recipe.distill else None
     accelerated, total = run.device != "cpu", free_memory(run.device)[1]
     if run.settings.memory.healing == "recipe":
-        peak = healing_peak(student, teacher, recipe, saves_memory=False, accelerated=accelerated)
-        return HealingForm(recipe=recipe, saves_memory=False, peak=peak)
-    form = choose_healing(student, teacher, recipe, total=total, accelerated=accelerated)
-    if form.saves_memory or form.portions > 1:
+        stored = ways_to_teach(teacher, recipe, run.settings.memory)[0] if recipe.steps else 0
+        peak = healing_peak(student, teacher, recipe, saves_memory=False, accelerated=accelerated, stored=stored)
+        return HealingForm(recipe=recipe, saves_memory=False, peak=peak, stored=stored)
+    form = choose_healing(student, teacher, recipe, total=total, accelerated=accelerated, settings=run.settings.memory)
+    if form.saves_memory or form.portions > 1 or form.stored:
         run.reporter.note(form.describe(student, total=total))
     return form
 

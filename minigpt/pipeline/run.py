@@ -20,6 +20,7 @@ from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.read import source_state
 from minigpt.pipeline.settings import Settings, settings_for
 from minigpt.pipeline.workspace import Workspace
+from minigpt.planning.memory import MemorySettings
 from minigpt.progress import Reporter
 from minigpt.report.text import short_reference
 from minigpt.transformer.arch import check_window
@@ -130,7 +131,9 @@ def build_key(run: Run) -> str:
     settings = {name: value for name, value in to_plain(run.settings).items() if name != "conditional"}
     # How much is in memory changes no bit of the result; its precision may.
     memory = settings.pop("memory")
-    settings |= {name: memory[name] for name in ("precision", "healing") if memory[name] != "auto"}
+    defaults = to_plain(MemorySettings())
+    settings |= {name: memory[name] for name in ("precision", "healing") if memory[name] != defaults[name]}
+    settings |= {name: memory[name] for name in ("teacher", "teacher_top") if memory[name] != defaults[name]}
     if run.options.delta is None:
         del settings["delta"]  # builds of before there were delta tickets keep their names
     if ROUNDS not in method_named(run.options.method).needs:

@@ -37,6 +37,8 @@ ROUNDS_WORK = "rounds_work"
 LEDGERS = ("tuning_runs", "tuning_long_run", ROUNDS_WORK)
 # Folder of converted layers, a stage for each, until the conditional form is whole.
 LAYERS = "conditional_layers"
+# End of the names of folders with a teacher's stored answers.
+ANSWERS = "_answers"
 # Stages that hold text.
 TEXTS = ("corpus", "sampled")
 # Files of a finished build beside its model, the report last.
@@ -246,7 +248,8 @@ class Workspace:
             (self.work / name / DONE).unlink(missing_ok=True)
             for weights in (self.work / name).rglob("*.safetensors"):
                 weights.unlink()
-        for name in (*TEXTS, *LEDGERS, LAYERS):
+        answers = (path.name for path in self.work.glob(f"*{ANSWERS}") if path.is_dir())
+        for name in (*TEXTS, *LEDGERS, LAYERS, *answers):
             shutil.rmtree(self.work / name, ignore_errors=True)
         for stale in (*self.work.glob(".*"), *self.work.glob(f"*{integrity.DAMAGED}*")):
             shutil.rmtree(stale, ignore_errors=True)

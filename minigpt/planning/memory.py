@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from minigpt.errors import ConfigError
+from minigpt.ranges import at_least, check_ranges
 from minigpt.transformer.arch import arch_of, ffn_width, shape_of, unit_costs
 from minigpt.types import Shape
 
@@ -40,11 +41,20 @@ class MemorySettings:
             more than two billion parameters is on an accelerator, and fp32 everywhere else.
         healing: "auto" heals by gradient checkpointing, LoRA or QLoRA where the recipe does not fit into the memory
             that the device has; "recipe" trains as the settings of `heal` say, whatever the memory.
+        teacher: "resident" keeps the teacher in memory while it teaches, "stored" writes its answers to the disk before
+            healing, and "auto" stores them where the teacher does not fit beside the model that is trained.
+        teacher_top: tokens that are stored at each place, the likeliest ones; all others share one probability, and
+            more tokens take more room on the disk.
     """
 
     streaming: Literal["auto", "always", "never"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     healing: Literal["auto", "recipe"] = "auto"
+    teacher: Literal["auto", "resident", "stored"] = "auto"
+    teacher_top: int = 64
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"teacher_top": at_least(1)}, named="memory.{}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

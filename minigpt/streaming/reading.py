@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from minigpt.errors import CorpusError
 from minigpt.healing.data import PaddedBatch, TokenText
 from minigpt.healing.forward import autocast, dev_batches
+from minigpt.healing.recipe import Precision
 from minigpt.pruning.streams import call_layer, layers_replaced, recorded_arguments
 from minigpt.streaming.statistics import HOME
 from minigpt.transformer.arch import decoder_layers
@@ -28,17 +30,27 @@ class Reading:
         model: has the embedding and the head; its layers need no weights.
         text: text that is tokenized for the model.
         device: device to compute on.
+        batches: the text, divided by the caller (None: as a measurement divides it).
+        precision: see :func:`minigpt.healing.forward.autocast`.
 
     Raises:
         CorpusError: the text holds no token to predict.
     """
 
-    def __init__(self, model: Any, text: TokenText, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Any,
+        text: TokenText,
+        device: torch.device,
+        *,
+        batches: Sequence[PaddedBatch] | None = None,
+        precision: Precision = "auto",
+    ) -> None:
         if not text.tokens or not text.bytes:
             raise CorpusError("There is no dev text to decide by; give the domain more documents.")
-        self.model, self.text, self.device = model, text, device
+        self.model, self.text, self.device, self.precision = model, text, device, precision
         self.layers: list[nn.Module] = list(decoder_layers(model))
-        self.batches = list(dev_batches(text, PASS_TOKENS, device))
+        self.batches = list(dev_batches(text, PASS_TOKENS, device) if batches is None else batches)
         self.states: list[Tensor] = []
         self.arguments: list[list[dict[str, Any]]] = []
         with torch.no_grad():
@@ -51,7 +63,7 @@ class Reading:
     def move(self, index: int, layer: nn.Module) -> None:
         """Move the text through a layer, whose place in the parent is `index`."""
         for place, states in enumerate(self.states):
-            with autocast(self.device):
+            with autocast(self.device, self.precision):
                 result = call_layer(layer, states.to(self.device), self.arguments[place][index])
             self.states[place] = result.to(HOME)
 
@@ -59,14 +71,19 @@ class Reading:
     def bits_per_byte(self) -> float:
         """Return the bits per byte of the text, of what the layers have given so far."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch, states in zip(self.batches, self.states, strict=True):
-            with layers_replaced(self.layers, states.to(self.device)):
-                logits = self._logits(batch)
+        for place, batch in enumerate(self.batches):
+            logits = self.logits(place)
             labels = batch.labels.to(self.device)
             total += functional.cross_entropy(logits.float(), labels, reduction="sum").double()
         return float(total) / math.log(2) / self.text.bytes
 
+    @torch.no_grad()
+    def logits(self, place: int) -> Tensor:
+        """Return the logits at the places of a batch, of what the layers have given so far."""
+        with layers_replaced(self.layers, self.states[place].to(self.device)):
+            return self._logits(self.batches[place])
+
     def _logits(self, batch: PaddedBatch) -> Tensor:
         """Run the model on a batch as a measurement does."""
-        with autocast(self.device):
+        with autocast(self.device, self.precision):
             return logits_at(self.model, batch.places.to(self.device), input_ids=batch.ids.to(self.device))

@@ -18,6 +18,10 @@ from minigpt.evaluation.run import text_bits
 from minigpt.healing import Bound, Mask, bits_per_byte, sharded, train
 from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing import run as training_run
+from minigpt.healing.answers import likeliest
+from minigpt.healing.data import pieces_of
+from minigpt.healing.planes import Layout
+from minigpt.healing.stored import Store, StoredTeacher, write_answers
 from minigpt.healing.teacher import teacher_of
 from minigpt.healing.together import sample_together
 from minigpt.progress import Silent
@@ -145,6 +149,16 @@ def test_two_distill_within_a_bound_and_a_mask_as_one(group: Group) -> None:
     assert difference(*results) < ROUNDING
     frozen = results[1].get_parameter(name)[~free[name]]
     assert torch.equal(frozen, base.get_parameter(name)[~free[name]])
+
+
+def test_two_learn_from_stored_answers_as_one(group: Group, tmp_path: Path) -> None:
+    base, settings = student(), recipe(distill=0.5, weight_decay=0.01)
+    teacher = teacher_of(tiny_model(vocab_size=VOCABULARY, layers=2, seed=5), None, base)
+    layout = Layout(count=9, vocab=VOCABULARY)
+    store = Store.planned(tmp_path, "k", layout, pieces_of(patterned(40).windows), 96)
+    write_answers(store, lambda batch: likeliest(teacher.logits(batch.ids, batch.places), 9))
+    results = [healed(both, recipe=settings, teacher=StoredTeacher(tmp_path, "k"))[0] for both in (None, group)]
+    assert difference(*results) < ROUNDING
 
 
 def test_two_divide_a_large_model(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

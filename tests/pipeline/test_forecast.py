@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from minigpt.pipeline.forecast import forecast
+from minigpt.pipeline.settings import PRESETS
+from minigpt.planning.memory import MemorySettings
 
 
 def seven() -> Any:
@@ -24,7 +27,14 @@ def test_a_large_machine_holds_the_parent() -> None:
 
 
 def test_a_small_machine_streams_and_says_what_healing_lacks() -> None:
-    result = forecast(seven(), device="cpu", layers=16, room=(28 * 10**9, 32 * 10**9))
+    settings = replace(PRESETS["standard"], memory=MemorySettings(teacher="resident"))
+    result = forecast(seven(), device="cpu", layers=16, settings=settings, room=(28 * 10**9, 32 * 10**9))
     assert "streamed statistics and pruning" in result.lines[0]
     assert result.lines[1].startswith("Healing needs ")
     assert len(result.peaks) == 1
+
+
+def test_a_teacher_that_does_not_fit_is_stored() -> None:
+    result = forecast(seven(), device="cpu", layers=16, room=(28 * 10**9, 32 * 10**9))
+    assert "teacher's answers on disk" in result.lines[1]
+    assert len(result.peaks) == 2

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import pytest
 
 from minigpt.errors import ConfigError
 from minigpt.healing.recipe import Recipe
-from minigpt.planning.memory import LIBRARIES, Parts
-from minigpt.planning.memory_healing import choose_healing, healing_peak
+from minigpt.planning.memory import LIBRARIES, Form, MemorySettings, Parts
+from minigpt.planning.memory_healing import answering_peak, choose_healing, healing_peak
 
 STUDENT = Parts(ends=1000, layer=500, layers=4, hidden=10, width=30, vocab=100)
 SEVEN = Parts(ends=262_148_096, layer=202_383_360, layers=32, hidden=4096, width=11008, vocab=32000)
@@ -33,16 +34,22 @@ def test_a_teacher_takes_its_weights_and_logits() -> None:
 
 
 def test_the_first_form_that_fits_is_taken() -> None:
-    def form(total: float) -> tuple[str, bool, int]:
-        result = choose_healing(SEVEN, SEVEN, RECIPE, total=int(total), accelerated=True)
+    def form(total: float, teacher: Literal["auto", "resident", "stored"]) -> tuple[str, bool, int, int]:
+        settings = MemorySettings(teacher=teacher)
+        result = choose_healing(SEVEN, SEVEN, RECIPE, total=int(total), accelerated=True, settings=settings)
         assert result.peak.device <= total
-        return result.recipe.adapter, result.saves_memory, result.portions
+        return result.recipe.adapter, result.saves_memory, result.portions, result.stored
 
-    assert form(1000e9) == ("full", False, 1)
-    assert form(170e9) == ("full", False, 8)
-    assert form(140e9) == ("lora", True, 1)
-    assert form(46e9) == ("lora", True, 2)
-    assert form(30e9) == ("qlora", True, 4)
+    assert form(1000e9, "auto") == ("full", False, 1, 0)
+    assert form(170e9, "auto") == ("full", False, 8, 0)
+    assert form(140e9, "auto") == ("full", False, 32, 64)
+    assert form(140e9, "resident") == ("lora", True, 1, 0)
+    assert form(80e9, "auto") == form(80e9, "resident") == ("lora", True, 1, 0)
+    assert form(80e9, "stored") == ("lora", True, 1, 64)
+    assert form(46e9, "auto") == ("lora", True, 2, 0)
+    assert form(30e9, "resident") == ("qlora", True, 4, 0)
+    assert form(30e9, "auto") == ("lora", True, 2, 64)
+    assert form(12e9, "auto") == ("qlora", True, 4, 64)
 
 
 def test_portions_take_less_and_hold_a_window_at_least() -> None:
@@ -72,9 +79,37 @@ def test_the_line_names_the_form() -> None:
 
 
 def test_when_nothing_fits_the_nearest_thing_is_named() -> None:
+    resident = MemorySettings(teacher="resident")
     for total, nearest in (
         (16e9, r"Without a teacher, --set heal\.distill=0, it needs"),
         (1e9, r"--set heal\.steps=0"),
     ):
         with pytest.raises(ConfigError, match=rf"Healing needs .* GB teacher\).* {nearest}"):
-            choose_healing(SEVEN, SEVEN, RECIPE, total=int(total), accelerated=True)
+            choose_healing(SEVEN, SEVEN, RECIPE, total=int(total), accelerated=True, settings=resident)
+
+
+def test_answers_are_not_stored_of_text_with_noise() -> None:
+    noisy = replace(RECIPE, noise=0.1)
+    result = choose_healing(SEVEN, SEVEN, noisy, total=int(140e9), accelerated=True)
+    assert result.stored == 0
+    with pytest.raises(ConfigError, match=r"heal\.noise=0"):
+        choose_healing(
+            SEVEN, SEVEN, noisy, total=int(140e9), accelerated=True, settings=MemorySettings(teacher="stored")
+        )
+
+
+def test_a_stored_teacher_takes_what_its_answers_take() -> None:
+    recipe = Recipe(steps=1, tokens_per_step=16, window=8)
+    alone, stored = (
+        healing_peak(STUDENT, teacher, recipe, saves_memory=True, accelerated=True, stored=5)
+        for teacher in (None, STUDENT)
+    )
+    assert stored.device - alone.device == 16 * 5 * 12
+
+
+def test_storing_answers_takes_the_teacher_or_a_layer_of_it() -> None:
+    resident, streamed = (answering_peak(STUDENT, 8, 100, form, accelerated=True) for form in get_args(Form))
+    inside = max(8 * (2 * (10 * 10 + 4 * 30) + 8 * 10), 8 * 100 * 10)
+    assert resident.device == 3000 * 2 + inside
+    assert streamed.device == 1500 * 2 + inside
+    assert streamed.host == LIBRARIES + 500 * 2

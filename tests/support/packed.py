@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from minigpt.healing import attention, graphs, run
+from minigpt.healing import teacher as teaching
 from minigpt.healing.graphs import GraphedSteps
 
 
@@ -38,4 +39,4 @@ def captured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let whole runs on a CPU take captured steps, as on an accelerator."""
     on_a_cpu(monkeypatch)
     monkeypatch.setattr(run, "can_capture", lambda *_: True)
-    monkeypatch.setattr(run, "HALF_PRECISION", (torch.float32, torch.bfloat16))
+    monkeypatch.setattr(teaching, "HALF_PRECISION", (torch.float32, torch.bfloat16))
