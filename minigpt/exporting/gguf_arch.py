@@ -81,16 +81,7 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
     writer.add_value_length(size)
     if experts := experts_of(config):
         writer.add_expert_count(experts)
-    usual: Mapping[str, Callable[[Any], Any]] = {
-        "add_feed_forward_length": ffn_width,
-        "add_head_count": lambda config: config.num_attention_heads,
-        "add_head_count_kv": kv_groups_of,
-    }
-    for method, value in {**usual, **family.numbers}.items():
-        getattr(writer, method)(value(config) if callable(value) else getattr(config, value))
-    for key, flags in family.flags.items():
-        if (values := flags(config)) is not None:
-            writer.add_array(f"{family.arch}.{key}", values)
+    _add_numbers(writer, config, family)
     for name, add in (
         ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
         ("final_logit_softcapping", writer.add_final_logit_softcapping),
@@ -101,6 +92,20 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
         _add_window(writer, config, family)
     if rope_settings(config):
         _add_rope(writer, config)
+
+
+def _add_numbers(writer: GGUFWriter, config: Any, family: GgufFamily) -> None:
+    """Write the numbers that families name themselves, and those of attention and FFN where a family does not."""
+    usual: Mapping[str, Callable[[Any], Any]] = {
+        "add_feed_forward_length": ffn_width,
+        "add_head_count": lambda config: config.num_attention_heads,
+        "add_head_count_kv": kv_groups_of,
+    }
+    for method, value in {**usual, **family.numbers}.items():
+        getattr(writer, method)(value(config) if callable(value) else getattr(config, value))
+    for key, flags in family.flags.items():
+        if (values := flags(config)) is not None:
+            writer.add_array(f"{family.arch}.{key}", values)
 
 
 def _context_length(config: Any, family: GgufFamily) -> int:

@@ -15,7 +15,9 @@ from tests.support.tiny import UNUSUAL, tiny_model, tiny_tokenizer
 
 # The window, and a text that is five times as long.
 WINDOW, LENGTH = 8, 40
-# Families that have windows, and those that may have them, with the layers that are chosen to have them here.
+# Layers that are chosen to have windows, where a family lets a config choose.
+_CHOSEN = {"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}
+# Families that have windows, and those that may have them.
 WINDOWED: dict[str, dict[str, Any]] = {
     "mistral": {},
     "ministral": {},
@@ -27,9 +29,8 @@ WINDOWED: dict[str, dict[str, Any]] = {
     "phi3": {},
     "starcoder2": {},
     "gpt_oss": {},
-    **dict.fromkeys(
-        ("qwen2", "qwen3"), {"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}
-    ),
+    "qwen2": _CHOSEN,
+    "qwen3": _CHOSEN,
 }
 
 
