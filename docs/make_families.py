@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import fill
 
+from minigpt.exporting.paper_models import paper_models
 from minigpt.exporting.support import COLUMNS, Cell, matrix
 from minigpt.files import write_text
 from minigpt.transformer.families import UNDESCRIBED
@@ -57,9 +58,19 @@ def content() -> str:
             *variants,
             "\n## Not supported\n",
             *refused,
+            "\n## The models of the papers\n\nWhich models that the papers measured `--base` takes.\n",
+            *_papers(),
             "",
         ]
     )
+
+
+def _papers() -> list[str]:
+    """Return the table of the papers' models, and the sentence of each that is special or refused."""
+    rows = paper_models()
+    table = [f"| {row.paper} | {row.model} | `{row.family}` | {'yes' if row.works else 'no'} |" for row in rows]
+    notes = [wrapped(f"- **{row.model}**: {row.note}.") for row in rows if row.note]
+    return ["| paper | model | family | taken |", "|---|---|---|---|", *table, "", *notes]
 
 
 def wrapped(item: str) -> str:

@@ -21,11 +21,16 @@ MARKS = {"yes": "yes", "refused": "no", "none": "-"}
 @standard
 def families(session: Session) -> None:
     """List the families of models: what can be pruned and exported, and what was measured on real weights."""
+    from minigpt.exporting.paper_models import paper_models
     from minigpt.exporting.support import matrix
     from minigpt.transformer.families import UNDESCRIBED
 
     rows = matrix()
-    document = {"families": [row.as_dict() for row in rows], "refused": dict(UNDESCRIBED)}
+    document = {
+        "families": [row.as_dict() for row in rows],
+        "refused": dict(UNDESCRIBED),
+        "papers": [row.as_dict() for row in paper_models()],
+    }
     session.show(document, lambda: overview(rows))
 
 
@@ -37,5 +42,7 @@ def overview(rows: list[Support]) -> RenderableType:
     for row in rows:
         marks = [MARKS[row.cells[name].state] for name in COLUMNS]
         result.add_row(row.family, *marks, row.real_weights or "tiny models")
-    result.caption = "--json holds the sentence for every `no`, and the families that are refused altogether."
+    result.caption = (
+        "--json holds the sentence for every `no`, the families that are refused altogether, and the papers' models."
+    )
     return result

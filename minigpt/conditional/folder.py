@@ -17,7 +17,7 @@ from minigpt.assets.parents import is_conditional, model_folder
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.conditional import store
 from minigpt.conditional.base import ConditionalFFN
-from minigpt.conditional.swap import ffn_layers, ffn_paths, put
+from minigpt.conditional.swap import ffn_layers, ffn_paths, is_encoder, put
 from minigpt.errors import AssetError, first_line
 from minigpt.integrity import check_model
 
@@ -57,10 +57,12 @@ def save_model(
     rest = {name: value for name, value in model.named_parameters() if id(value) not in inside}
     weights = {name: value.detach().cpu().contiguous() for name, value in rest.items()}
     save_file(weights, folder / BACKBONE, metadata={"format": "pt"})
+    if is_encoder(model.config):
+        model.config.architectures = [type(model).__name__]
     with quiet_transformers():
         model.config.save_pretrained(folder)
-        if model.generation_config is not None:
-            model.generation_config.save_pretrained(folder)
+        if (generation := getattr(model, "generation_config", None)) is not None:
+            generation.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
@@ -82,8 +84,8 @@ def load_model(path: Path | str, *, dtype: Any = None, device: str | torch.devic
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     layers = store.load(folder, device=device, dtype=kind)
     model, missing = _backbone(folder, kind)
-    replaced = ffn_paths(model).replaced
-    places = tuple(f".{index}.{replaced}." for index in layers)
+    paths = ffn_paths(model)
+    places = tuple(f".{index}.{path}." for index in layers for path in (paths.replaced, *paths.bypassed))
     if lost := sorted(name for name in missing if not any(place in name for place in places)):
         raise AssetError(f"{folder} is incomplete: its weights lack {', '.join(lost[:3])}. Build it again.")
     put(model, layers)
@@ -94,13 +96,13 @@ def _backbone(folder: Path, dtype: torch.dtype | None) -> tuple[Any, list[str]]:
     """Return the model without its conditional layers, and the names of the weights that the folder lacks."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     try:
         weights = load_file(folder / BACKBONE)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         kind = dtype or next(iter(weights.values())).dtype
-        loader: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        loader = _stock_class(config)
         with quiet_transformers():
             model, info = loader.from_pretrained(
                 None, config=config, state_dict=weights, dtype=kind, output_loading_info=True
@@ -110,3 +112,20 @@ def _backbone(folder: Path, dtype: torch.dtype | None) -> tuple[Any, list[str]]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise AssetError(f"Cannot load the model in {folder}: {first_line(error)}") from error
     return model, list(info["missing_keys"])
+
+
+def _stock_class(config: Any) -> Any:
+    """Return the stock class of a folder's model; an encoder's folder names the one that it was saved from.
+
+    Raises:
+        ValueError: transformers has no such class.
+    """
+    import transformers
+
+    if not is_encoder(config):
+        return transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    name = str(next(iter(config.architectures or ()), ""))
+    stock = getattr(transformers, name, None)
+    if not (isinstance(stock, type) and issubclass(stock, transformers.PreTrainedModel)):
+        raise ValueError(f"transformers has no class {name!r}")
+    return stock

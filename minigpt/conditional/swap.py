@@ -58,6 +58,8 @@ _BERT = FFNPaths(
 _GPT_NEOX = FFNPaths(layers="layers", rows=("mlp.dense_h_to_4h",), columns="mlp.dense_4h_to_h", below_base=True)
 _PHI = FFNPaths(layers="layers", rows=("mlp.fc1",), columns="mlp.fc2", below_base=True)
 _OTHERS: Mapping[str, FFNPaths] = {"bert": _BERT, "roberta": _BERT, "gpt_neox": _GPT_NEOX, "phi": _PHI}
+# Encoders, which cannot be built or pruned: they do not continue text. Their feed-forward layers can be conditional.
+ENCODERS = ("bert", "roberta")
 
 
 def ffn_paths(model: Any) -> FFNPaths:
@@ -79,6 +81,11 @@ def ffn_paths(model: Any) -> FFNPaths:
     raise UnsupportedModel(
         f"The feed-forward layers of models of type {model_type!r} are not described; choose one of these: {known}."
     )
+
+
+def is_encoder(config: Any) -> bool:
+    """Return whether a model is an encoder of the BERT type, which has conditional layers but no build."""
+    return str(getattr(config, "model_type", "unknown")) in ENCODERS
 
 
 def ffn_layers(model: Any) -> nn.ModuleList:

@@ -16,6 +16,7 @@ from minigpt.exporting.rounding.layers import round_layers
 from minigpt.exporting.support import advice
 from minigpt.progress import Reporter
 from minigpt.runtimes.gguf import FILE
+from minigpt.transformer.arch import has_state
 
 # Type of the matrices for each precision.
 TYPES: dict[str, GgufType] = {"fp32": "F32", "fp16": "F16", "int8": "Q8_0", "int4": "Q4_0"}
@@ -34,7 +35,11 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     tokenizer = assets.load_tokenizer(request.source.path)
     settings: dict[str, Any] = {"type": kind}
     options: dict[str, Any] = {}
-    if kind == "Q4_0":
+    if kind == "Q4_0" and has_state(model):
+        # Compensation measures inputs of attention, which layers with a state lack.
+        settings |= {"embedding": INT4_EMBEDDING, "rounding": "nearest"}
+        options = {"embedding": INT4_EMBEDDING}
+    elif kind == "Q4_0":
         rounded, rounding = round_layers(model, tokenizer, request, reporter)
         settings |= {"embedding": INT4_EMBEDDING, **rounding}
         blocks = {name: q4_0_bytes(matrix) for name, matrix in rounded.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minigpt.exporting.common import Inexpressible
@@ -29,7 +29,8 @@ def family_of(config: Any) -> GgufFamily:
     rotary = list(getattr(config, "no_rope_layers", None) or ())
     scale = getattr(config, "query_pre_attn_scalar", None)
     problems = {
-        f"the activation {activation_of(config)!r}": activation_of(config) not in family.activations,
+        f"the activation {activation_of(config)!r}": bool(family.activations)
+        and activation_of(config) not in family.activations,
         f"a query scale of {scale}": scale is not None and scale != head_dim(config),
         "sliding attention": family.window == "none" and "sliding_attention" in kinds,
         f"{config.num_hidden_layers} layers without windows": config.num_hidden_layers == family.windowed_at,
@@ -41,7 +42,8 @@ def family_of(config: Any) -> GgufFamily:
     }
     for name, wanted in family.requires.items():
         value = getattr(config, wanted) if isinstance(wanted, str) else wanted
-        problems[f"{name}={getattr(config, name, None)}"] = getattr(config, name, None) != value
+        own = getattr(config, name, None)
+        problems[f"{name}={own}"] = (tuple(own) if isinstance(own, list) else own) != value
     if refused := [text for text, wrong in problems.items() if wrong]:
         raise Inexpressible(f"llama.cpp does not compute {refused[0]} for {family.arch}.")
     return family
@@ -73,17 +75,13 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
     writer.add_context_length(_context_length(config, family))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(ffn_width(config))
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(kv_groups_of(config))
     add_epsilon = writer.add_layer_norm_eps if family.layer_norms else writer.add_layer_norm_rms_eps
     add_epsilon(getattr(config, family.epsilon))
     writer.add_key_length(size)
     writer.add_value_length(size)
     if experts := experts_of(config):
         writer.add_expert_count(experts)
-    for method, name in family.numbers.items():
-        getattr(writer, method)(getattr(config, name))
+    _add_numbers(writer, config, family)
     for name, add in (
         ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
         ("final_logit_softcapping", writer.add_final_logit_softcapping),
@@ -94,6 +92,20 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
         _add_window(writer, config, family)
     if rope_settings(config):
         _add_rope(writer, config)
+
+
+def _add_numbers(writer: GGUFWriter, config: Any, family: GgufFamily) -> None:
+    """Write the numbers that families name themselves, and those of attention and FFN where a family does not."""
+    usual: Mapping[str, Callable[[Any], Any]] = {
+        "add_feed_forward_length": ffn_width,
+        "add_head_count": lambda config: config.num_attention_heads,
+        "add_head_count_kv": kv_groups_of,
+    }
+    for method, value in {**usual, **family.numbers}.items():
+        getattr(writer, method)(value(config) if callable(value) else getattr(config, value))
+    for key, flags in family.flags.items():
+        if (values := flags(config)) is not None:
+            writer.add_array(f"{family.arch}.{key}", values)
 
 
 def _context_length(config: Any, family: GgufFamily) -> int:

@@ -6,9 +6,18 @@ What a config asks for beyond that is refused by `gguf_arch` instead of being co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
+
+from minigpt.exporting.gguf_states import (
+    attention_groups,
+    attention_interval,
+    inner_size,
+    rotary_sections,
+    uneven_states,
+    value_width,
+)
 
 # How llama.cpp treats sliding windows in a family, see `GgufFamily.window`.
 Window = Literal["none", "cap", "pattern"]
@@ -23,7 +32,7 @@ class GgufFamily:
         permuted: whether rotary pairs are neighbors in llama.cpp. In transformers they are half a head apart, so the
             rows of q and k change places.
         norm_offset: number added to norm weights (Gemma's norms scale by 1 + w).
-        activations: names of the activation that llama.cpp computes for the family.
+        activations: names of the activation that llama.cpp computes for the family; empty where configs name none.
         window: "none" refuses sliding attention. "cap" has no window and is exact up to its length, so the context
             ends there. "pattern" alternates sliding and full layers.
         period: length of the pattern in layers; the last layer of each period is full.
@@ -33,9 +42,12 @@ class GgufFamily:
         layer_norms: whether norms subtract the mean.
         is_square: whether heads must be as wide as the stream, which cut heads are not.
         own_head: whether the head is written even where it is the embedding.
-        numbers: config fields by the method of `GGUFWriter` that writes them.
+        numbers: config fields, or functions of a config, by the method of `GGUFWriter` that writes them; they come in
+            place of what other families write by the same method.
         requires: values that config fields must have, as llama.cpp has them written out; a string names another field.
         renames: parts of names of tensors in transformers, and what `gguf` calls them.
+        plain_norms: part of the names of norms that have no offset; empty if all have it.
+        flags: functions of a config by keys that `GGUFWriter` has no method for; None leaves a key out.
     """
 
     arch: str
@@ -50,9 +62,16 @@ class GgufFamily:
     layer_norms: bool = False
     is_square: bool = False
     own_head: bool = False
-    numbers: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, str | Callable[[Any], Any]] = field(default_factory=dict)
     requires: Mapping[str, object] = field(default_factory=dict)
     renames: Mapping[str, str] = field(default_factory=dict)
+    plain_norms: str = ""
+    flags: Mapping[str, Callable[[Any], list[bool] | None]] = field(default_factory=dict)
+
+
+def _zero(_config: Any) -> int:
+    """Write a zero, by which llama.cpp knows that a family has nothing of the kind."""
+    return 0
 
 
 _LLAMA = GgufFamily(arch="llama", permuted=True)
@@ -150,5 +169,46 @@ FAMILIES: Mapping[str, GgufFamily] = {
             "add_expert_shared_feed_forward_length": "shared_expert_intermediate_size",
         },
         requires={"norm_topk_prob": False},
+    ),
+    "mamba2": GgufFamily(
+        arch="mamba2",
+        epsilon="layer_norm_epsilon",
+        numbers={
+            "add_head_count": _zero,
+            "add_head_count_kv": _zero,
+            "add_feed_forward_length": _zero,
+            "add_ssm_conv_kernel": "conv_kernel",
+            "add_ssm_inner_size": inner_size,
+            "add_ssm_state_size": "state_size",
+            "add_ssm_time_step_rank": "num_heads",
+            "add_ssm_group_count": "n_groups",
+        },
+        requires={"use_bias": False, "use_conv_bias": True, "time_step_limit": (0.0, float("inf"))},
+        renames={".dt_bias": ".dt_proj.bias"},
+    ),
+    "lfm2": GgufFamily(
+        arch="lfm2",
+        activations=(),
+        epsilon="norm_eps",
+        numbers={"add_head_count_kv": attention_groups, "add_shortconv_l_cache": "conv_L_cache"},
+        requires={"conv_bias": False},
+    ),
+    "qwen3_5_text": GgufFamily(
+        arch="qwen35",
+        norm_offset=1.0,
+        plain_norms=".linear_attn.norm.",
+        flags={"attention.recurrent_layers": uneven_states},
+        numbers={
+            "add_ssm_conv_kernel": "linear_conv_kernel_dim",
+            "add_ssm_inner_size": value_width,
+            "add_ssm_state_size": "linear_key_head_dim",
+            "add_ssm_time_step_rank": "linear_num_value_heads",
+            "add_ssm_group_count": "linear_num_key_heads",
+            "add_head_count_kv": "num_key_value_heads",
+            "add_full_attention_interval": attention_interval,
+            "add_rope_dimension_sections": rotary_sections,
+        },
+        requires={"linear_value_head_dim": "linear_key_head_dim"},
+        renames={".dt_bias": ".dt_proj.bias"},
     ),
 }

@@ -7,14 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt.exporting.common import Inexpressible
 from minigpt.exporting.gguf_families import GgufFamily
-from minigpt.transformer.arch import arch_of, head_dim, kv_groups_of
+from minigpt.exporting.gguf_states import state_layout, state_rows
+from minigpt.transformer.arch import arch_of, has_state, head_dim, kv_groups_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-# Matrices that llama.cpp reads in fp32 only, whatever the type of the file: routers and learned positions.
-_FP32 = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight")
+# Tensors that have no suffix in a file.
+_BARE = ("ssm_a", "ssm_d")
+# Matrices that llama.cpp reads in fp32 only, whatever the type of the file: routers, learned positions, and of layers
+# with a state the convolutions, decays, skips and norms.
+_FP32 = (
+    "ffn_gate_inp.weight",
+    "ffn_gate_inp_shexp.weight",
+    "position_embd.weight",
+    "conv1d.weight",
+    "shortconv.conv.weight",
+    *_BARE,
+    "ssm_norm.weight",
+)
 
 
 def tensors_of(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tensor]]:
@@ -31,7 +43,8 @@ def tensors_of(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tenso
     names = get_tensor_name_map(MODEL_ARCH(arch), model.config.num_hidden_layers)
     for source, parameter in model.named_parameters():
         tensor = parameter.detach().float().cpu()
-        tensor = tensor + family.norm_offset if "norm" in source else tensor
+        if "norm" in source and not (family.plain_norms and family.plain_norms in source):
+            tensor = tensor + family.norm_offset
         for piece, part in _pieces(model, source, tensor, family):
             target = names.get_name(piece, try_suffixes=(".weight", ".bias"))
             if target is None:
@@ -44,7 +57,7 @@ def tensors_of(model: Any, family: GgufFamily) -> Iterator[tuple[str, str, Tenso
 
 def _suffixed(target: str, source: str) -> str:
     """Complete a name: parameters of stacked experts and of sinks have no module of their own."""
-    if target.endswith((".weight", ".bias")):
+    if target.endswith((".weight", ".bias", *_BARE)):
         return target
     return f"{target}.{'bias' if source.endswith('_bias') else 'weight'}"
 
@@ -59,6 +72,8 @@ def _pieces(model: Any, source: str, tensor: Tensor, family: GgufFamily) -> list
         return _expert_pieces(name.removesuffix("_bias"), tensor, experts.alternating)
     if "shared_expert_gate" in source:
         return [(name, tensor.squeeze(0))]
+    if has_state(model):
+        return [(name, state_layout(source, tensor, model.config))]
     return [(name, tensor.T if tensor.ndim == 2 and _is_transposed(model, source) else tensor)]
 
 
@@ -92,6 +107,8 @@ def row_order(source: str, config: Any, family: GgufFamily) -> slice | NDArray[A
     """
     import numpy as np
 
+    if has_state(config):
+        return state_rows(source, config)
     size, parts = head_dim(config), source.split(".")
     counts = {"q_proj": config.num_attention_heads, "k_proj": kv_groups_of(config)}
     order: NDArray[Any]

@@ -23,7 +23,7 @@ from minigpt.exporting.onnx_quantize import quantize
 from minigpt.exporting.quiet import silence
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.exporting.rounding.layers import round_layers
-from minigpt.exporting.support import advice, slides
+from minigpt.exporting.support import advice
 from minigpt.files import atomic_path
 from minigpt.progress import Reporter
 from minigpt.transformer.arch import has_state, head_dim, kv_groups_of
@@ -76,6 +76,7 @@ def trace(model: Any, tokenizer: Any = None) -> Any:
 
     The sample is a batch of two, so that the exporter does not take the batch for a constant. It is padded on the left,
     so that the mask is not taken for superfluous. It continues a short past, of which an empty one is a special case.
+    Sliding windows are in the masks that the graph computes, so its cache holds all tokens in every layer.
 
     Raises:
         ExportError: the exporter cannot trace this model.
@@ -94,9 +95,8 @@ def trace(model: Any, tokenizer: Any = None) -> Any:
             exporter: Any = OnnxExporter
             program = exporter().export_program(model, sample_inputs(model), config)
     except Exception as error:
-        reason = "its sliding-window attention" if slides(model.config) else first_line(error)
         raise ExportError(
-            f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({reason}). "
+            f"transformers' ONNX exporter cannot trace this {model.config.model_type} model ({first_line(error)}). "
             f"{advice(model.config, tokenizer, but='onnx')}"
         ) from error
     # A tuple with metadata since transformers 5.2x, an ONNXProgram before.
@@ -104,10 +104,14 @@ def trace(model: Any, tokenizer: Any = None) -> Any:
 
 
 def sample_inputs(model: Any) -> dict[str, Any]:
-    """Make inputs to trace with: a continuation of a cache of random numbers, the first row padded on the left."""
+    """Make inputs to trace with: a continuation of a cache of random numbers, the first row padded on the left.
+
+    A cache that is made from the config drops tokens that no window reaches, and notes how many they were, which is
+    more than keys and values. One that is made without it keeps them, and masks hide what a window does not reach.
+    """
     config = model.config
     heads, size = kv_groups_of(config), head_dim(config)
-    cache: Any = DynamicCache(config=config)
+    cache: Any = DynamicCache()
     for layer in range(config.num_hidden_layers):
         past = torch.randn(2, 2, heads, SAMPLE_PAST, size, dtype=model.dtype)
         cache.update(past[0], past[1], layer)

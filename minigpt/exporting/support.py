@@ -28,10 +28,6 @@ GENAI = frozenset(
 )
 # Families whose sliding windows GenAI's builder writes, too.
 GENAI_WINDOWS = frozenset({"mistral", "qwen2"})
-# Families whose layers all have sliding windows, or some by default, which the exporter of transformers cannot trace.
-WINDOWED = frozenset({"mistral", "gemma2", "gemma3_text", "ministral", "olmo3", "exaone4", "cohere2"})
-# Families that the exporter of transformers fails on for other reasons.
-UNTRACED = frozenset({"gpt_oss"})
 # Parents with real weights that builds were measured with.
 REAL_WEIGHTS: Mapping[str, str] = {
     "llama": "SmolLM2-135M-Instruct",
@@ -156,13 +152,9 @@ def _repair(spec: ArchSpec) -> Cell:
 
 def _onnx(spec: ArchSpec) -> Cell:
     """Say whether a family can be written as a plain ONNX graph."""
-    if spec.name in WINDOWED:
-        return Cell(state="refused", note="transformers' exporter cannot trace sliding windows")
     if spec.state is not None:
         return Cell(state="refused", note="the graph holds keys and values only, and layers carry a state")
-    if spec.name in UNTRACED:
-        return Cell(state="refused", note="transformers' exporter cannot trace the family")
-    return Cell(state="yes")
+    return Cell(state="yes", note="sliding windows, where it has any, are in the masks; the cache holds the whole text")
 
 
 def _gguf(spec: ArchSpec) -> Cell:
@@ -199,7 +191,7 @@ def working_formats(config: Any, tokenizer: Any) -> tuple[str, ...]:
         tokenizer: its tokenizer; None leaves out what depends on it.
     """
     writable = {
-        "onnx": not slides(config) and config.model_type not in UNTRACED and not has_state(config),
+        "onnx": not has_state(config),
         "onnx-genai": config.model_type in GENAI and (not slides(config) or config.model_type in GENAI_WINDOWS),
         "gguf": tokenizer is not None and _is_gguf(config, tokenizer),
         "torch-4bit": True,

@@ -276,18 +276,25 @@ ARCHITECTURES: Mapping[str, ArchSpec] = {
 
 _SHARED = "its shared experts are stored in a form that is not described yet"
 _STATE = "a state that runs from token to token would mix the documents of a packed window"
+_REMOTE = "transformers has no stock classes for it, and code from a model's folder is never run"
+_ENCODER = (
+    "an encoder does not continue text, by which plans, healing and scores are made; its feed-forward layers can be "
+    "made conditional from Python (docs/guide/conditional.md, Encoders)"
+)
 _TOWERS = "the checkpoint holds a vision part; give its folder as --base, and its language model alone is read, as"
 
 # Well-known types that are not in the table, and why.
 UNDESCRIBED: Mapping[str, str] = {
-    "baichuan": "transformers has no stock classes for it, and code from a model's folder is never run",
-    "bert": "an encoder does not continue text; only its feed-forward layers can be made conditional",
+    "baichuan": _REMOTE,
+    "bert": _ENCODER,
     "falcon_h1": _STATE,
     "gemma3": f"{_TOWERS} type gemma3_text",
     "gemma4_text": "its layers have heads of two sizes, which are not described yet",
     "granitemoeshared": _SHARED,
     "mamba": _STATE,
     "qwen2_5_vl": f"{_TOWERS} type qwen2",
+    "qwen": _REMOTE,
     "qwen3_next": f"its layers are experts and linear attention, and {_STATE}",
     "qwen3_vl": f"{_TOWERS} type qwen3",
+    "roberta": _ENCODER,
 }
