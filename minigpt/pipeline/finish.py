@@ -23,10 +23,11 @@ from minigpt.pipeline.control_notes import control_notes
 from minigpt.pipeline.coverage import every_text, without_recited
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.notes import attributions, notes
-from minigpt.pipeline.recipe import RECIPE, flatten_settings, recipe_text
+from minigpt.pipeline.recipe import flatten_settings, recipe_text
 from minigpt.pipeline.run import Run
 from minigpt.pipeline.settings import PRESETS, Settings
 from minigpt.pipeline.workspace import Workspace
+from minigpt.recipes import RECIPE
 from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
 from minigpt.report.page import FILE_NAME as PAGE
