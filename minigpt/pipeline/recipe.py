@@ -155,7 +155,7 @@ def recipe_text(run: Run) -> str:
         "device": options.device,
         "online": False,  # domain.yaml already turns on the Hub data sets that were read
         **({"paper_form": True} if options.masked else {}),
-        "settings": all_settings(run.settings),
+        "settings": {name: value for name, value in all_settings(run.settings).items() if name != "keep_general"},
     }
     comments = COMMENTS | dict.fromkeys(("params", "bytes"), COMMENTS["size"])
     return with_comments(HEAD, values, comments)
@@ -168,6 +168,6 @@ def absolute_base(base: str) -> str:
 
 
 def all_settings(settings: Settings) -> dict[str, Any]:
-    """List every setting but the bound on general text, which is a key of its own."""
-    values = to_plain(settings)
-    return {name: value for name, value in values.items() if name != "keep_general"}
+    """List every setting with its value, as plain data."""
+    values: dict[str, Any] = to_plain(settings)
+    return values

@@ -16,7 +16,12 @@ from tests.support.commands import run
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")
-SMALL = {"lottery.rounds": "2", "lottery.steps": "2", "evaluation.general": "false", "tuned_parent": "false"}
+SMALL = {
+    "lottery.rounds": "2",
+    "lottery.steps": "2",
+    "evaluation.general": "false",
+    "tuned_parent": "false",
+}
 
 
 def write(path: Path, text: str) -> Path:
