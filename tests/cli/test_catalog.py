@@ -11,9 +11,13 @@ import pytest
 
 from minigpt.files import file_sha256
 from minigpt.models import catalog
+from minigpt.models.signing import check
 from minigpt.report.sbom import bill_of_materials
+from tests.support.building import FAST, folder_of
+from tests.support.building import build as build_it
 from tests.support.commands import finished_build, run
 from tests.support.reports import make_report
+from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -51,6 +55,17 @@ def test_a_model_is_signed_and_its_signature_verified(
     signature.write_text(signature.read_text().replace("U1NIU0lH", "U1NIU0lI"))
     bad = run("catalog", "verify", "--json")
     assert bad.exit_code == 1 and json.loads(bad.stdout)[entry.id]["sbom.json.sig"] == "changed"
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
+def test_a_build_with_a_key_leaves_a_signed_bill(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    monkeypatch.setenv("MINIGPT_SIGNING_KEY", str(key))
+    options = world.options("signed", overrides={**FAST, "evaluation.general": "false"})
+    build_it(options)
+    (entry,) = (entry for entry in catalog.entries() if entry.path == str(folder_of(options).resolve()))
+    assert check(folder_of(options), entry.hashes).state == "intact"
 
 
 def test_licenses_are_listed_and_those_that_nobody_states_come_first(build: Path) -> None:
