@@ -100,7 +100,7 @@ class Server:
             if len(body) > self.settings.max_body:
                 raise RequestError(f"The request is larger than {self.settings.max_body} bytes.", status=413)
         try:
-            return load_json(body)
+            return load_json(bytes(body))
         except (ValueError, RecursionError):
             raise RequestError("The body is no JSON.") from None
 
