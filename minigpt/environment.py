@@ -25,6 +25,27 @@ def llama_python() -> str | None:
     return os.environ.get("MINIGPT_LLAMA_PYTHON") or None
 
 
+def signing_key() -> Path | None:
+    """Return the SSH key that signs bills of materials (`MINIGPT_SIGNING_KEY`), or None if they are not signed."""
+    return _path("MINIGPT_SIGNING_KEY")
+
+
+def allowed_signers() -> Path | None:
+    """Return the file of signers that are trusted (`MINIGPT_ALLOWED_SIGNERS`), or None if there is none."""
+    return _path("MINIGPT_ALLOWED_SIGNERS")
+
+
+def without_prompts() -> dict[str, str]:
+    """Return the environment with word to OpenSSH's programs not to open a window that asks for a passphrase."""
+    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
+
+
+def _path(name: str) -> Path | None:
+    """Return the path in a variable; None if it is not set."""
+    value = os.environ.get(name)
+    return Path(value).expanduser() if value else None
+
+
 def silence_libraries() -> None:
     """Turn off progress bars and warnings of the Hugging Face libraries. Values that the user has set stay.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from minigpt.errors import AssetError, first_line
 from minigpt.files import atomic_path, sweep, write_json
 from minigpt.integrity import SUMS, aside_note, damage, seal, set_aside, sha256_once
 from minigpt.locks import hold
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def conversion_record(folder: Path) -> Mapping[str, Any] | None:
         The origin, or None if the folder was not converted.
     """
     record = folder / RECORD
-    return json.loads(record.read_text("utf-8")) if record.exists() else None
+    return load_json(record.read_text("utf-8")) if record.exists() else None
 
 
 def read_metadata(path: Path) -> tuple[Metadata, Mapping[str, int]]:

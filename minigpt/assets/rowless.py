@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from minigpt.files import write_text
+from minigpt.parsing import load_json
 
 # Files of a tokenizer that are read beside tokenizer.json.
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -35,7 +36,7 @@ def without_rowless(folder: Path) -> Iterator[Path]:
         for name in ("tokenizer.json", *BESIDE):
             path = folder / name
             if path.suffix == ".json" and path.is_file():
-                kept = without(json.loads(path.read_text("utf-8")), names)
+                kept = without(load_json(path.read_text("utf-8")), names)
                 write_text(Path(temporary) / name, json.dumps(kept))
             elif path.is_file():
                 shutil.copyfile(path, Path(temporary) / name)
@@ -45,8 +46,8 @@ def without_rowless(folder: Path) -> Iterator[Path]:
 def rowless(folder: Path) -> frozenset[str]:
     """Name the added tokens of a folder's tokenizer whose ids are beyond the rows that its config.json declares."""
     try:
-        rows = json.loads((folder / "config.json").read_text("utf-8")).get("vocab_size")
-        document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+        rows = load_json((folder / "config.json").read_text("utf-8")).get("vocab_size")
+        document = load_json((folder / "tokenizer.json").read_text("utf-8"))
         added, vocabulary = document["added_tokens"], document["model"]["vocab"]
         beyond = {token["content"] for token in added if isinstance(rows, int) and token["id"] >= rows}
         return frozenset(name for name in beyond if not isinstance(vocabulary, dict) or name not in vocabulary)

@@ -6,7 +6,6 @@ Text alone goes through the same arithmetic in both: the towers differ from the 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from minigpt.errors import AssetError, first_line
 from minigpt.files import atomic_path, sweep, write_json
 from minigpt.integrity import SUMS, aside_note, damage, seal, set_aside
 from minigpt.locks import hold
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _OTHERS = ("config.json", "model.safetensors.index.json", "preprocessor_config.j
 def tower_type(folder: Path) -> str | None:
     """Return the `model_type` of a folder whose language model stands beside a vision part; None for all others."""
     try:
-        kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+        kind = load_json((folder / "config.json").read_text("utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
         return None  # whoever reads the folder says what is wrong with it
     return kind if isinstance(kind, str) and kind in TOWERS else None

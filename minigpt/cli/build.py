@@ -11,7 +11,7 @@ import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
 from minigpt.cli.fit import Fit, finished, fit_options, fitted, outcome, take_fit, without_target
-from minigpt.cli.params import Amount, Fraction, HourPrice, Names, at_most_one, crew_of, overrides, workers
+from minigpt.cli.params import Amount, Fraction, HourPrice, Names, at_most_one, crew_of, given_of, overrides, workers
 from minigpt.cli.processes import together
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def build(session: Session, **options: Any) -> None:
         other = "--paper-form" if options["masked"] else "--delta"
         raise click.UsageError(f"--plan-only and {other} exclude each other.")
     check_names(options["domains"], options["method"])
-    given = {name: value for name, value in options.items() if value not in (None, False, (), {})}
+    given = given_of(options)
     build_options = options_of(recipe, given)
     if fit.constraints:
         if crew is not None:

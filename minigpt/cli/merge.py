@@ -15,19 +15,34 @@ if TYPE_CHECKING:
     from minigpt.models.merge import MergeRecord
 
 
-@click.command(epilog=examples("minigpt merge runs/medical runs/law --output-dir runs/both"))
-@click.argument("builds", nargs=-1, required=True, metavar="A B [...]")
+@click.command(
+    epilog=examples(
+        "minigpt merge runs/medical runs/law --output-dir runs/both",
+        "minigpt merge runs/both/recipe.yaml --output-dir runs/again",
+    )
+)
+@click.argument("builds", nargs=-1, required=True, metavar="A B [...] | RECIPE")
 @click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
-@click.option("--device", metavar="NAME", default="auto", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
+@click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
 @standard
-def merge(session: Session, *, builds: tuple[str, ...], output_dir: Path, device: str) -> None:
+def merge(session: Session, *, builds: tuple[str, ...], output_dir: Path, device: str | None) -> None:
     """Merge delta tickets of one parent (builds or catalog ids) into one ticket.
 
     Dev text of all their domains decides how: by sum, mean or elected signs (TIES), and with which factor.
-    """
-    from minigpt.models.merge import merge_tickets
 
-    record = merge_tickets(builds, output_dir, device=device, reporter=session.reporter)
+    RECIPE is a recipe.yaml that a merge left.
+    """
+    from minigpt.models.merge import MergeRecipe, merge_tickets, read_merge_recipe
+
+    is_recipe = len(builds) == 1 and Path(builds[0]).suffix in (".yaml", ".yml")
+    recipe = read_merge_recipe(Path(builds[0])) if is_recipe else MergeRecipe(tickets=builds)
+    record = merge_tickets(
+        recipe.tickets,
+        output_dir,
+        device=device or recipe.device,
+        dev_bytes=recipe.dev_bytes,
+        reporter=session.reporter,
+    )
     session.show(record, lambda: outline(record, output_dir))
 
 

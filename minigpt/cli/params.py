@@ -119,6 +119,15 @@ def at_most_one(**options: Any) -> None:
         raise click.UsageError(f"{' and '.join(given)} exclude each other: give one target.")
 
 
+def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the user gave: neither missing ones, flags that are off, nor empty lists."""
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False and value not in ((), {})  # 0 equals False, but is a seed
+    }
+
+
 def overrides(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make the option `--set KEY=VALUE`, with an example in its help."""
     return click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from minigpt import files
 from minigpt.errors import CorpusError
+from minigpt.parsing import load_json
 from minigpt.types import AnswerTask, Attribution, Corpus, Document, Question, QuestionSet, Split
 
 MANIFEST = "corpus.json"
@@ -81,7 +81,7 @@ def _manifest(corpus: Corpus) -> dict[str, Any]:
 
 def _read(folder: Path) -> Corpus:
     """Read the files of a corpus; errors of reading pass as they are."""
-    manifest: Mapping[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+    manifest: Mapping[str, Any] = load_json((folder / MANIFEST).read_text("utf-8"))
     question, document = TypeAdapter(Question), TypeAdapter(Document)
     by_set: dict[str, list[Question]] = {entry["name"]: [] for entry in manifest["questions"]}
     for row in _rows(folder / QUESTIONS):
@@ -102,7 +102,7 @@ def _read(folder: Path) -> Corpus:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSONL file."""
     with path.open(encoding="utf-8", newline="\n") as stream:
-        yield from (json.loads(line) for line in stream)
+        yield from (load_json(line) for line in stream)
 
 
 def _reason(error: Exception) -> str:

@@ -19,6 +19,7 @@ from minigpt.curation.sides import MEASURED, measured_passages
 from minigpt.domain.config import DomainConfig, SourceConfig, resolved_yaml
 from minigpt.errors import CorpusError
 from minigpt.files import atomic_path, link, write_json, write_text
+from minigpt.parsing import load_json
 
 SHARDS = "shards.json"
 RECORD = "curation.json"
@@ -130,7 +131,7 @@ def publish(context: Context, output: Path) -> Curated:
         CorpusError: Nothing is left to train on, or to measure with.
     """
     folders = context.folders("write")
-    parts: list[Mapping[str, Any]] = [json.loads((folder / SHARDS).read_text("utf-8")) for folder in folders]
+    parts: list[Mapping[str, Any]] = [load_json((folder / SHARDS).read_text("utf-8")) for folder in folders]
     record = record_of(context, parts)
     empty = [split for split in SPLITS if split != "corpus_other" and not record.splits[split].documents]
     if empty:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +17,7 @@ from minigpt.curation.drawing import DEV, HELDOUT, Drawn, draw_splits
 from minigpt.curation.duplicates import exact_duplicates, near_duplicates, survivors
 from minigpt.curation.reading import PASSAGES
 from minigpt.files import write_json
+from minigpt.parsing import load_json
 
 SIDES = "sides.json"
 MEASURED: tuple[Side, ...] = ("heldout", "other", "dev")
@@ -76,7 +76,7 @@ def passages_on(context: Context, partition: int, side: Side, tally: Counter[str
 
 def sides_of(context: Context, documents: Drawn) -> NDArray[np.str_]:
     """Return the side of each document."""
-    drawn = json.loads((context.folder("split", 0) / SIDES).read_text("utf-8"))
+    drawn = load_json((context.folder("split", 0) / SIDES).read_text("utf-8"))
     sides = np.full(len(documents.names), "pool", "<U8")
     for side in (HELDOUT, DEV):
         sides[np.isin(documents.names, np.array(drawn[side], np.uint64))] = side

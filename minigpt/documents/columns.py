@@ -52,17 +52,29 @@ def text_column(rows: Sequence[Row], wanted: str | None = None) -> str:
         for name, value in flat(row):
             values.setdefault(name, []).append(cell_text(value))
     listed = ", ".join(list(values)[:LISTED]) + (", ..." if len(values) > LISTED else "")
+    _check_text(values, wanted, listed)
     if wanted is not None:
-        if wanted not in values:
-            raise Unread(f"no column {wanted!r}; there is {listed}" if values else "no rows in it")
         return wanted
     if any(values.get(TEXT, ())):
         return TEXT
     running = {name: sum(map(len, texts)) for name, texts in values.items() if is_running(texts)}
     if not running:
-        reason = f"no column of running text (columns: {listed}); name one with --text-column"
-        raise Unread(reason if values else "no rows in it")
+        raise Unread(f"no column of running text (columns: {listed}); name one with --text-column")
     return max(running, key=lambda name: (name.lower() in NAMES, running[name]))
+
+
+def _check_text(values: Mapping[str, Sequence[str]], wanted: str | None, listed: str) -> None:
+    """Refuse a table without rows, without the wanted column, or without any text where it is looked for.
+
+    A table of chats, say, has lists of objects: to name a column would not help then.
+    """
+    if not values:
+        raise Unread("no rows in it")
+    if wanted is not None and wanted not in values:
+        raise Unread(f"no column {wanted!r}; there is {listed}")
+    if not any(text for name, texts in values.items() for text in texts if wanted in (None, name)):
+        what = "no field with text" if wanted is None else f"no text in column {wanted!r}"
+        raise Unread(f"{what}, only numbers, lists or objects in {listed}; write the text into a field {TEXT!r}")
 
 
 def is_running(texts: Iterable[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import fields, is_dataclass
@@ -11,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.escaping import printable
-from minigpt.parsing import load_yaml
+from minigpt.parsing import load_json, load_yaml
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,119}")
 # Names of readers.
@@ -140,7 +139,7 @@ def ref_problems(ref: str) -> Iterator[str]:
         yield f"{ref!r} is no reference to packaged data; write pypi:NAME==VERSION/PATH#sha256=HASH."
         return
     package = f"{re.sub(r'[-_.]+', '-', match['name']).lower()}=={match['version']}"
-    if not match["hash"] and package not in json.loads(PINS.read_text("utf-8")):
+    if not match["hash"] and package not in load_json(PINS.read_text("utf-8")):
         yield f"{package} is not pinned; add #sha256= and the wheel's hash to the ref."
 
 

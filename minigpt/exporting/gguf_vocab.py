@@ -6,7 +6,6 @@ can match. This module compares the rule itself with the rules that llama.cpp ha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from minigpt.assets.gguf_tokenizer import CONTROL, PRE_TOKENIZERS, USER_DEFINED
 from minigpt.errors import ExportError
 from minigpt.exporting.common import Inexpressible
+from minigpt.parsing import load_json
 from minigpt.transformer.ends import declared_ends
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def vocabulary_of(tokenizer: Any, rows: int, *configs: Any) -> GgufVocabulary:
             has more tokens than the model has rows.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    document = json.loads(backend.to_str()) if backend is not None else {"model": {}}
+    document = load_json(backend.to_str()) if backend is not None else {"model": {}}
     model = document["model"]
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         raise Inexpressible("GGUF export needs a byte-level BPE tokenizer (as of SmolLM, Llama 3, Qwen).")
@@ -105,7 +105,7 @@ def pre_tokenizer_name(document: dict[str, Any]) -> str:
         known.pre_tokenizer = rule()
         if name == "qwen2":
             known.normalizer = normalizers.NFC()
-        rules = json.loads(known.to_str())
+        rules = load_json(known.to_str())
         same = all(_material(rules[part]) == _material(document[part]) for part in ("pre_tokenizer", "normalizer"))
         if same and ignores == (name == "llama-bpe"):
             return name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from minigpt.fitting.engines import Layout
+from minigpt.parsing import load_json
 from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, shape_of, unit_costs
 from minigpt.transformer.costs import UnitCosts
 from minigpt.types import Shape
@@ -86,7 +86,7 @@ def file_sizes(config: Any, tokenizer: Any) -> FileSizes:
     parent stand for a vocabulary of n tokens.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    document = json.loads(backend.to_str()) if backend is not None else {"model": {}}
+    document = load_json(backend.to_str()) if backend is not None else {"model": {}}
     model = document["model"]
     vocab = model.get("vocab", {})
     names = sorted(vocab, key=lambda name: int(vocab[name])) if isinstance(vocab, dict) else [name for name, _ in vocab]

@@ -23,6 +23,7 @@ from minigpt.files import atomic_path
 from minigpt.healing.average import Average
 from minigpt.healing.exchange import Exchange
 from minigpt.integrity import aside_note, read_kept, set_aside, write_kept
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 
 # Values of each weight, about, that enter the digest of a model.
@@ -206,7 +207,7 @@ def _read(path: Path, fingerprint: str, state: State, reporter: Reporter) -> tup
         return None
     try:
         with safe_open(path, framework="pt") as stored:
-            progress = _progress_of(json.loads(stored.metadata()["progress"]))
+            progress = _progress_of(load_json(stored.metadata()["progress"]))
             if progress.fingerprint != fingerprint:
                 return None
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from minigpt.healing.tokenized import token_text
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
+from minigpt.recipes import RECIPE, beside, leave, read_strictly, with_comments
 from minigpt.results import BuildReport
 from minigpt.tickets.delta import check_digests, parameters_of
 from minigpt.tickets.delta_merge import RULES, Rule, merged, overlap
@@ -33,6 +34,18 @@ SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 DEV_BYTES = 65_536
 # Longest piece of dev text, in tokens.
 WINDOW = 512
+# Comment at the top of a recipe file.
+HEAD = """\
+# The recipe of a merge of delta tickets. This repeats it:
+#   minigpt merge recipe.yaml --output-dir DIR
+# Keys that are left out take their defaults. Paths are relative to this file.
+"""
+# Comment above each key of a recipe file.
+COMMENTS = {
+    "tickets": "Builds of delta tickets, as folders or catalog ids.",
+    "device": "Torch device; auto takes an accelerator if there is one.",
+    "dev_bytes": "Most bytes of dev text of each domain that decide.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +75,19 @@ class MergeRecord:
     chance: float | None
     changed: float
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeRecipe:
+    """Keys of a recipe file of a merge, with their defaults; `COMMENTS` explains them."""
+
+    tickets: tuple[str, ...]
+    device: str = "auto"
+    dev_bytes: int = DEV_BYTES
+
+    def __post_init__(self) -> None:
+        if self.dev_bytes < 1:
+            raise ConfigError(f"dev_bytes must be 1 or more, not {self.dev_bytes}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +159,25 @@ def merge_tickets(
         bytes=sum(path.stat().st_size for path in (output_dir / FOLDER).iterdir()),
     )
     write_json(output_dir / "merge.json", result)
+    leave(output_dir, {RECIPE: recipe_text(parts, device, dev_bytes)}, reporter)
     return result
+
+
+def recipe_text(parts: Sequence[Part], device: str, dev_bytes: int) -> str:
+    """Write the recipe that repeats a merge; its tickets are named by the folders of their builds."""
+    builds = [str(part.domain.parent.resolve()) for part in parts]
+    return with_comments(HEAD, {"tickets": builds, "device": device, "dev_bytes": dev_bytes}, COMMENTS)
+
+
+def read_merge_recipe(path: Path) -> MergeRecipe:
+    """Read the recipe file of a merge strictly; tickets beside it are found there.
+
+    Raises:
+        ConfigError: there is no such file, or a key or a value is wrong.
+        MiniGPTError: it lies where a merge left it, and is not what the merge wrote.
+    """
+    recipe = read_strictly(path, MergeRecipe, "`tickets: [runs/medical, runs/law]`; every merge writes one")
+    return replace(recipe, tickets=tuple(beside(path, name) for name in recipe.tickets))
 
 
 class DevReader:

@@ -33,9 +33,10 @@ from minigpt.pipeline.conditional_layers import (
 from minigpt.pipeline.controls import Controls, compare_with_controls
 from minigpt.pipeline.measure import SCORES, Measurement, measure
 from minigpt.pipeline.read import Corpora
-from minigpt.pipeline.recipe import RECIPE, recipe_text
+from minigpt.pipeline.recipe import recipe_text
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.pipeline.text import tokenized, training_text
+from minigpt.recipes import RECIPE
 from minigpt.report.conditional import START, conditional_note
 from minigpt.results import BuildReport, ConditionalForm, StageReport, Training
 from minigpt.transformer.ends import configs_in, document_end

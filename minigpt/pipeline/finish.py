@@ -19,15 +19,17 @@ from minigpt.files import atomic_path, file_sha256, fingerprint, link, to_plain,
 from minigpt.integrity import sha256_once
 from minigpt.machine import device_name, versions
 from minigpt.models import catalog
+from minigpt.models.signing import sign_if_wanted
 from minigpt.pipeline.chat import chat_note
 from minigpt.pipeline.control_notes import control_notes
 from minigpt.pipeline.coverage import every_text, without_recited
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.notes import attributions, notes
-from minigpt.pipeline.recipe import RECIPE, flatten_settings, recipe_text
+from minigpt.pipeline.recipe import flatten_settings, recipe_text
 from minigpt.pipeline.run import Run
 from minigpt.pipeline.settings import PRESETS, Settings
 from minigpt.pipeline.workspace import Workspace
+from minigpt.recipes import RECIPE
 from minigpt.report.card import write_card
 from minigpt.report.figures import kept_per_layer
 from minigpt.report.page import FILE_NAME as PAGE
@@ -83,6 +85,7 @@ def finish(
         write_page(result, workspace.root / PAGE)
         hashes = {path.relative_to(workspace.root).as_posix(): sha256_once(path) for path in files_of(kept)}
         write_json(workspace.root / BILL, bill_of_materials(result, hashes))
+        sign_if_wanted(workspace.root, run.reporter)
         report.save(result, workspace.report)
         workspace.seal(key)
         register_and_slim(workspace)

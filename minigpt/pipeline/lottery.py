@@ -28,8 +28,10 @@ from minigpt.pipeline.run import (
     save_model,
 )
 from minigpt.pipeline.text import tokenized
+from minigpt.pipeline.ticket_recipe import ticket_files
 from minigpt.pipeline.workspace import ROUNDS_WORK, State
 from minigpt.progress import SILENT, Reporter
+from minigpt.recipes import leave
 from minigpt.results import StageReport, TicketRound
 from minigpt.tickets.language import Lesson, early_point, put, take
 from minigpt.tickets.masks import Pattern, apply_masks, prunable
@@ -112,10 +114,12 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
         run.workspace.clear()
         path.unlink(missing_ok=True)
     if (finished := _finished(run, key)) is not None:
+        leave(run.workspace.root, ticket_files(run, rule.name, share), run.reporter)
         return finished
     if path.exists() or run.workspace.report.exists() or run.workspace.state() is State.FOREIGN:
         raise _foreign(run)
     write_json(run.workspace.marker, {**deciding_options(options), "pattern": rule.name, "remaining": share})
+    leave(run.workspace.root, ticket_files(run, rule.name, share), run.reporter)
     corpora, suite = read(run)
     ground = lay_groundwork(run, corpora, suite, load_parent(run))
     report = _made(run, ground, rule, share, key)

@@ -9,15 +9,13 @@ from typing import Any, Literal
 
 from minigpt.assets import DEFAULT_BASE
 from minigpt.assets.refs import PathRef, parse_ref
-from minigpt.domain.checks import explain, read_mapping
-from minigpt.errors import ConfigError, did_you_mean
 from minigpt.files import to_plain
-from minigpt.integrity import check_file
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.run import Run
+from minigpt.pipeline.settings import Settings
 from minigpt.planning.target import parse_amount, parse_fraction
+from minigpt.recipes import beside, read_strictly, with_comments
 
-RECIPE = "recipe.yaml"
 # Comment at the top of a recipe file.
 HEAD = """\
 # The recipe of a minigpt build. This repeats it:
@@ -75,23 +73,12 @@ def read_recipe(path: Path | str) -> BuildOptions:
             value has the wrong type.
         MiniGPTError: it lies in a finished build, and is not what the build wrote.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     path = Path(path)
-    check_file(path)
-    values = read_mapping(path, "recipe", "a recipe is a mapping such as `domain: medical`; every build writes one")
-    try:
-        recipe = TypeAdapter(BuildRecipe).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, BuildRecipe)}") from None
-    unknown = sorted(set(values) - set(BuildRecipe.__dataclass_fields__))
-    if unknown:
-        hint = did_you_mean(unknown[0], BuildRecipe.__dataclass_fields__)
-        raise ConfigError(f"{path}: unknown key {unknown[0]!r}.{hint}")
+    recipe = read_strictly(path, BuildRecipe, "`domain: medical`; every build writes one")
     names = (recipe.domain,) if isinstance(recipe.domain, str) else recipe.domain
     return BuildOptions(
-        domains=tuple(_beside(path, name) for name in names),
-        base=_beside(path, recipe.base),
+        domains=tuple(beside(path, name) for name in names),
+        base=beside(path, recipe.base),
         target_size=None if recipe.size is None else parse_fraction(recipe.size),
         target_params=None if recipe.params is None else parse_amount(recipe.params),
         target_bytes=None if recipe.bytes is None else parse_amount(recipe.bytes, unit="b"),
@@ -108,12 +95,6 @@ def read_recipe(path: Path | str) -> BuildOptions:
         online=recipe.online,
         masked=recipe.paper_form,
     )
-
-
-def _beside(recipe: Path, name: str) -> str:
-    """Return the path of a file or folder beside the recipe; any other name as it is."""
-    candidate = recipe.parent / name
-    return str(candidate) if not Path(name).is_absolute() and candidate.exists() else name
 
 
 def with_changes(options: BuildOptions, given: Mapping[str, Any]) -> BuildOptions:
@@ -156,19 +137,13 @@ def _as_text(value: Any) -> str:
 
 def recipe_text(run: Run) -> str:
     """Write the recipe that repeats a build; the definition of its domain is in `domain.yaml` beside it."""
-    import yaml
-
-    options, base = run.options, run.options.base
-    if isinstance(parent := parse_ref(base), PathRef):
-        base = str(parent.path.resolve())
+    options = run.options
     target: dict[str, Any] = {"delta": options.delta}
     if options.delta is None:
         target = {"size": options.target.size, "params": options.target_params, "bytes": options.target_bytes}
-    settings = to_plain(run.settings)
-    del settings["keep_general"]
     values: dict[str, Any] = {
         "domain": "domain.yaml",
-        "base": base,
+        "base": absolute_base(options.base),
         **{name: value for name, value in target.items() if value is not None},
         "method": options.method,
         "kinds": None if options.kinds is None else list(options.kinds),
@@ -180,10 +155,19 @@ def recipe_text(run: Run) -> str:
         "device": options.device,
         "online": False,  # domain.yaml already turns on the Hub data sets that were read
         **({"paper_form": True} if options.masked else {}),
-        "settings": settings,
+        "settings": {name: value for name, value in all_settings(run.settings).items() if name != "keep_general"},
     }
-    parts = [HEAD]
-    for name, value in values.items():
-        comment = COMMENTS["size" if name in ("params", "bytes") else name]
-        parts.append(f"# {comment}\n{yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=100)}")
-    return "".join(parts)
+    comments = COMMENTS | dict.fromkeys(("params", "bytes"), COMMENTS["size"])
+    return with_comments(HEAD, values, comments)
+
+
+def absolute_base(base: str) -> str:
+    """Return a parent's reference as it is valid in any folder: that of a local one as an absolute path."""
+    parent = parse_ref(base)
+    return str(parent.path.resolve()) if isinstance(parent, PathRef) else base
+
+
+def all_settings(settings: Settings) -> dict[str, Any]:
+    """List every setting with its value, as plain data."""
+    values: dict[str, Any] = to_plain(settings)
+    return values

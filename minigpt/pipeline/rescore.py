@@ -14,9 +14,10 @@ from minigpt.models.find import find_model
 from minigpt.pipeline.finish import task_fingerprints
 from minigpt.pipeline.groundwork import read
 from minigpt.pipeline.measure import scores_of
-from minigpt.pipeline.recipe import RECIPE, read_recipe
+from minigpt.pipeline.recipe import read_recipe
 from minigpt.pipeline.run import load, resolve_run
 from minigpt.progress import SILENT, Reporter
+from minigpt.recipes import RECIPE
 from minigpt.report.figures import final_stage
 from minigpt.results import MetricResult
 

@@ -264,7 +264,7 @@ class Workspace:
             finishing.unlink(missing_ok=True)
         for product in self.products:
             shutil.rmtree(product, ignore_errors=True)
-        for name in (*RECORDS, "report.svg", "report.html"):
+        for name in (*RECORDS, "sbom.json.sig", "report.svg", "report.html"):
             (self.root / name).unlink(missing_ok=True)
         for path in self.work.iterdir() if self.work.is_dir() else ():
             if path.name not in (BUILD, LOCK, f"{Path(LOCK).stem}.json"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 from minigpt.errors import PlanError
+from minigpt.parsing import load_json
 from minigpt.types import AXES, Shape
 
 # Points (fraction removed, log2 of the ratio of bits per byte) of one axis.
@@ -105,7 +105,7 @@ def interpolate(curve: Curve, at: float) -> float:
 def _tables() -> tuple[dict[str, object], ...]:
     """Read the shipped tables."""
     text = files("minigpt.planning").joinpath("sensitivity.json").read_text("utf-8")
-    return tuple(json.loads(text)["parents"])
+    return tuple(load_json(text)["parents"])
 
 
 def shipped(model_type: str, hidden_size: int, shape: Shape, healing: Healing) -> Sensitivity | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from minigpt.errors import MiniGPTError
 from minigpt.files import read_json, to_plain, write_json
 from minigpt.integrity import check_file
+from minigpt.parsing import load_json
 from minigpt.results import SCHEMA_VERSION, BuildReport, MetricResult
 
 FILE_NAME = "report.json"
@@ -46,7 +46,7 @@ def load(path: Path) -> BuildReport:
         raise MiniGPTError(f"No report at {path}. Give a finished build folder or its report.json.")
     check_file(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = load_json(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise MiniGPTError(f"{path} is not JSON ({error}). Run the build again to write a new report.") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None

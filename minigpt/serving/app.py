@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from minigpt.errors import MiniGPTError
+from minigpt.parsing import load_json
 from minigpt.serving.answers import Form, stream, whole
 from minigpt.serving.engine import Engine, Job
 from minigpt.serving.line import Line, Ticket
@@ -100,7 +100,7 @@ class Server:
             if len(body) > self.settings.max_body:
                 raise RequestError(f"The request is larger than {self.settings.max_body} bytes.", status=413)
         try:
-            return json.loads(body)
+            return load_json(bytes(body))
         except (ValueError, RecursionError):
             raise RequestError("The body is no JSON.") from None
 

@@ -22,10 +22,12 @@ from minigpt.pipeline.plan import DOMAIN, STATISTICS
 from minigpt.pipeline.run import Run, load_parent, resolve_run
 from minigpt.pipeline.workspace import PATIENCE, Workspace
 from minigpt.progress import SILENT, Reporter
+from minigpt.recipes import leave
 from minigpt.results import BuildReport, StageName
 from minigpt.sweep import points as points_on_disk
 from minigpt.sweep.cells import FinishedPoint, cells_of, pareto_of, row_of, scores_of
 from minigpt.sweep.options import Point, SweepOptions
+from minigpt.sweep.recipe import sweep_files
 from minigpt.sweep.records import DomainSweep, Row, SweepReport
 from minigpt.transformer import stats
 from minigpt.transformer.arch import shape_of
@@ -42,8 +44,9 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT, *, workers: Worker
     """Build every point of `options` that is not there yet, and draw the results.
 
     The folder holds `points.jsonl` (a line a point, kept from earlier sweeps into the same folder), `sweep.json`,
-    `index.html`, `plots/`, and for every point `DOMAIN/points/ID/report.json`. Models are not kept: a point is built
-    again by `minigpt build` with its method and size.
+    `recipe.yaml` (which repeats the last sweep), `index.html`, `plots/`, and for every point
+    `DOMAIN/points/ID/report.json`. Models are not kept: a point is built again by `minigpt build` with its method and
+    size.
 
     Args:
         options: what is tried.
@@ -75,6 +78,7 @@ def gather(options: SweepOptions, reporter: Reporter) -> SweepReport:
     """Build the points that are missing, in a folder that no other process writes, and draw the results."""
     root = options.output_dir
     runs = [resolve(options, name, reporter) for name in options.domains]
+    leave(root, sweep_files(options, runs), reporter)
     domains = tuple(_sweep_domain(options, run) for run in runs)
     result = SweepReport(
         base_model=options.base,

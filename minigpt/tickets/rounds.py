@@ -21,6 +21,7 @@ from torch import Tensor
 from minigpt import integrity
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import atomic_path, fingerprint, read_json, write_json
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.masks import Masks, Pattern, densities, density, full, keep_best, magnitudes
 from minigpt.tickets.overlap import mask_distance
@@ -267,7 +268,7 @@ def load_masks(path: Path) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as stored:
-        shapes: Mapping[str, Any] = json.loads(stored.metadata()["shapes"])
+        shapes: Mapping[str, Any] = load_json(stored.metadata()["shapes"])
         return {name: unpacked(stored.get_tensor(name), shape) for name, shape in shapes.items()}
 
 

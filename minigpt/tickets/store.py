@@ -18,6 +18,7 @@ from torch import Tensor
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path
+from minigpt.parsing import load_json
 from minigpt.tickets.masks import prunable
 from minigpt.tickets.sparse import FORMS, smallest_form
 
@@ -102,7 +103,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
     try:
         with safe_open(path, framework="pt") as stored:
-            about = json.loads((stored.metadata() or {})[ABOUT])
+            about = load_json((stored.metadata() or {})[ABOUT])
             parts: dict[str, dict[str, Tensor]] = {}
             for key in stored.keys():  # noqa: SIM118
                 name, _, part = key.rpartition("/")

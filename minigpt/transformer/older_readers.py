@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.files import write_text
+from minigpt.parsing import load_json
 
 # Class that both generations have, for each class that only transformers 5 has.
 TOKENIZERS = {"TokenizersBackend": "PreTrainedTokenizerFast"}
@@ -30,7 +31,7 @@ def open_to_older_readers(folder: Path) -> None:
     """
     path = folder / "config.json"
     if path.is_file():
-        config = json.loads(path.read_text("utf-8"))
+        config = load_json(path.read_text("utf-8"))
         same = _read(folder)
         for name, value in older_names(config).items():
             _write(path, config | {name: value})
@@ -39,7 +40,7 @@ def open_to_older_readers(folder: Path) -> None:
         _write(path, config)
     path = folder / "tokenizer_config.json"
     if path.is_file():
-        _write(path, older_tokenizer(json.loads(path.read_text("utf-8"))))
+        _write(path, older_tokenizer(load_json(path.read_text("utf-8"))))
 
 
 def older_names(config: Mapping[str, Any]) -> dict[str, Any]:

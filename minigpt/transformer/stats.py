@@ -19,6 +19,7 @@ from torch import Tensor
 from minigpt.distributed.group import Group
 from minigpt.errors import CorpusError, MiniGPTError
 from minigpt.files import atomic_path
+from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import decoder_layers, shape_of
 from minigpt.transformer.batches import Batch, apart, block_mask, run_decoder, take_tokens, to_batches
@@ -187,7 +188,7 @@ def load(path: Path) -> ActivationStats:
 
     try:
         with safe_open(path, framework="pt") as file:
-            counts = json.loads(file.metadata()["minigpt"])
+            counts = load_json(file.metadata()["minigpt"])
             return ActivationStats(**{name: file.get_tensor(name) for name in file.keys()}, **counts)  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MiniGPTError(f"{path} is not a statistics file ({error}); delete it and run the build again.") from None

@@ -93,6 +93,9 @@ def test_a_config_that_is_none_ends_in_one_sentence(folder: Path, content: str) 
         with pytest.raises(MiniGPTError) as caught:
             job(folder)
         assert "\n" not in str(caught.value)
+    with pytest.raises(MiniGPTError) as refused:  # a reference is looked at before its folder is loaded
+        parent(str(folder))
+    assert "\n" not in str(refused.value)
 
 
 def test_code_that_a_config_names_is_never_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

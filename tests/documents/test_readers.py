@@ -187,6 +187,11 @@ def test_the_column_of_text_is_the_named_one_then_text_then_running_text() -> No
         text_column([{"a": "yes"}])
     with pytest.raises(Unread, match="no rows"):
         text_column([])
+    chat: list[dict[str, Any]] = [{"messages": [{"role": "user", "content": long}]}]
+    with pytest.raises(Unread, match=r"no field with text, .* in messages; write the text into a field 'text'"):
+        text_column(chat)
+    with pytest.raises(Unread, match="no text in column 'messages'"):
+        text_column(chat, "messages")
 
 
 def test_a_first_row_of_data_is_no_header() -> None:

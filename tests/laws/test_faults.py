@@ -2,7 +2,8 @@
 
 The short form strikes a few times. The long form (`-m slow`) strikes as often as MINIGPT_FAULTS says, or for as many
 seconds as MINIGPT_FAULT_SECONDS says, with the kinds of MINIGPT_FAULT_KINDS. It appends every strike to the file
-MINIGPT_FAULT_LOG and goes on after the seeds that stand there, so that a long run may be done in pieces. Faults that
+MINIGPT_FAULT_LOG and goes on after the seeds that stand there, so that a long run may be done in pieces. So does the
+one that strikes every border of a stage. Faults that
 ended badly are appended to faults.jsonl, which the short form repeats from then on.
 """
 
@@ -60,11 +61,18 @@ def test_the_same_command_ends_as_if_nothing_had_happened(striker: Striker, faul
 
 @pytest.mark.slow
 def test_builds_are_killed_at_every_border_of_a_stage(striker: Striker) -> None:
-    rows = [striker.strike(fault) for fault in striker.borders]
-    with Path(LOG).open("a", encoding="utf-8") as log:
-        log.writelines(json.dumps(row) + "\n" for row in rows)
-    assert len({row["at"] for row in rows}) >= 30
-    assert [row for row in rows if row["end"] not in GOOD] == []
+    """Borders whose seeds stand in the log are not struck again; every border must have ended well in the end."""
+    rows = {row["seed"]: row for row in rows_of(Path(LOG)) if row["kind"] == "border"}
+    until = time.monotonic() + SECONDS
+    left = [fault for fault in striker.borders if fault.seed not in rows]
+    while left and time.monotonic() < until:
+        fault = left.pop(0)
+        row = rows[fault.seed] = striker.strike(fault)
+        with Path(LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+    ends = [rows[fault.seed] for fault in striker.borders if fault.seed in rows]
+    assert [row for row in ends if row["end"] not in GOOD] == []
+    assert left or len({row["at"] for row in ends}) >= 30
 
 
 @pytest.mark.slow

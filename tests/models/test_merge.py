@@ -4,16 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import minigpt
 from minigpt.errors import AssetError, ConfigError
 from minigpt.files import read_json
 from minigpt.models import merge
-from minigpt.models.merge import MergeRecord, merge_tickets
+from minigpt.models.merge import MergeRecord, merge_tickets, read_merge_recipe
 from minigpt.tickets.delta import parameters_of
 from minigpt.tickets.delta_merge import merged
 from minigpt.tickets.delta_store import read
 from tests.support.building import build, folder_of
+from tests.support.commands import run
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -39,6 +41,14 @@ def test_two_tickets_become_one_by_the_rule_that_is_best_on_dev_text(world: Worl
     )
     for name, tensor in parameters_of(model).items():
         assert tensor.equal(expected[name])
+    assert read_merge_recipe(tmp_path / "both" / "recipe.yaml").tickets == tuple(map(str, folders))
+    again = run("merge", str(tmp_path / "both" / "recipe.yaml"), "--output-dir", str(tmp_path / "again"))
+    assert again.exit_code == 0, again.output
+    weights = [tmp_path / name / "delta" / "delta.safetensors" for name in ("both", "again")]
+    assert read_json(tmp_path / "again" / "merge.json", MergeRecord) == result
+    assert load_file(weights[0]).keys() == load_file(weights[1]).keys()
+    (tmp_path / "bad.yaml").write_text("tickets: [a, b]\ndev_bytes: 0\n")
+    assert "dev_bytes" in run("merge", str(tmp_path / "bad.yaml"), "--output-dir", str(tmp_path / "x")).output
 
 
 def test_what_cannot_be_merged_is_refused(world: World, tmp_path: Path) -> None:

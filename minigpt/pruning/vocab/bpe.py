@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from minigpt.errors import UnsupportedModel
+from minigpt.parsing import load_json
 from minigpt.types import Ints
 
 Kind = Literal["byte-level", "byte-fallback"]
@@ -59,7 +59,7 @@ def read_bpe(tokenizer: Any) -> Bpe:
             f"{type(tokenizer).__name__} is not a fast tokenizer, so its vocabulary cannot be pruned; "
             "save it as tokenizer.json first or keep the vocabulary (drop `embedding` from --kinds)."
         )
-    document = json.loads(backend.to_str())
+    document = load_json(backend.to_str())
     kind = _kind(document)
     model = document["model"]
     ids = dict(model["vocab"]) | {token["content"]: token["id"] for token in document["added_tokens"]}
