@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from minigpt.cli.catalog_table import overview
 from minigpt.cli.common import Session, examples, facts, standard, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.text import Text
 
     from minigpt.models.signing import Signature
     from minigpt.packages import Mismatch
     from minigpt.pipeline.rescore import Rescored
-    from minigpt.results import CatalogEntry
-
-# Ratios of a model's bits per byte to its parent's, in the order of the columns.
-RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_ratio_to_parent")
 
 
 @click.group(
@@ -306,47 +302,6 @@ def sbom(session: Session, *, name: str, output: Path | None) -> None:
         click.echo(text, nl=False)
 
 
-def shared_parents(entries: Sequence[CatalogEntry]) -> Iterator[Text]:
-    """Yield a line for each parent that delta tickets need: their bytes, and those of the parent in 16 bits."""
-    from rich.text import Text
-
-    from minigpt.report.text import short_reference, size
-
-    tickets = [entry for entry in entries if "delta/delta.safetensors" in entry.hashes]
-    for base in dict.fromkeys(entry.base_model for entry in tickets):
-        same = [entry for entry in tickets if entry.base_model == base]
-        words = f"{len(same)} delta ticket{'s' if len(same) > 1 else ''}: {size(sum(entry.bytes for entry in same))}"
-        parent = size(2 * same[0].parameters)
-        yield Text(f"{words} beside one parent, {short_reference(base)} ({parent} in 16 bits)", style="dim")
-
-
 def verdict(damaged: Mapping[str, str]) -> str:
     """Format the line of an entry: `ok`, or the files that are not."""
     return ", ".join(f"{name} {state}" for name, state in damaged.items()) or "ok"
-
-
-def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> RenderableType:
-    """Draw one row for each model, or say that there is none (of `domain`)."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from minigpt.report.text import percent, size
-
-    if not entries and domain is not None:
-        return f"The catalog has no model of the domain {domain!r}: `minigpt catalog list` shows all."
-    if not entries:
-        return "The catalog is empty: `minigpt build --domain medical` makes the first entry."
-    result = table("=id", ">kept", ">size", ">own field", ">other sources", ">general", "path")
-    for entry in entries:
-        figures = entry.headline
-        ratios = (figures.get(name) for name in RATIOS)
-        result.add_row(
-            entry.id,
-            percent(figures.get("parameters_kept")),
-            size(entry.bytes),
-            *("–" if ratio is None else f"{ratio:.3f}×" for ratio in ratios),
-            entry.path,
-        )
-    return Group(
-        result, *shared_parents(entries), Text("×: bits per byte of the parent's, below 1 is better", style="dim")
-    )

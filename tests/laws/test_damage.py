@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.laws.test_faults import GOOD, LOG, rows_of
-from tests.support.kept import KINDS, pristine
+from tests.support.kept import KINDS
+from tests.support.pristine import pristine
 
 LONG = int(os.environ.get("MINIGPT_DAMAGES", "40"))
 QUICK = ("converted parent", "delta ticket", "rounds of a lottery", "parent's scores", "searches", "checkpoint")

@@ -7,14 +7,11 @@ The stages of builds are damaged in :mod:`tests.support.strikes`.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 from unittest import mock
 
@@ -31,7 +28,7 @@ from minigpt.files import to_plain
 from minigpt.healing import run, search, train
 from minigpt.healing.checkpoint import BackOff
 from minigpt.healing.ledger import Ledger
-from minigpt.integrity import is_prose, read_kept, write_kept
+from minigpt.integrity import read_kept, write_kept
 from minigpt.methods.searches import Removal, Searches
 from minigpt.models import catalog
 from minigpt.models.find import find_config, find_report
@@ -51,7 +48,6 @@ from tests.support.building import FAST, build
 from tests.support.deltas import saved_parent, tiny_ticket
 from tests.support.exports import make_shop
 from tests.support.healing import Killed, Killer, recipe
-from tests.support.strikes import cut_off, flipped
 from tests.support.tiny import tiny_model
 from tests.support.worlds import SMALL, World, make_world
 from tests.tickets.test_rounds import Doubling, rounds
@@ -315,57 +311,3 @@ KINDS: Mapping[str, Kind] = {
     "lottery ticket": Kind(make=make_lottery, read=read_lottery),
     "sweep": Kind(make=make_sweep, read=read_sweep),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pristine:
-    """A kept thing that nothing has happened to.
-
-    Attributes:
-        kind: its name in `KINDS`.
-        root: the folder of what it is made from, of itself and of a copy.
-        value: what its reader makes of it.
-    """
-
-    kind: str
-    root: Path
-    value: str
-
-    def restore(self) -> None:
-        """Put the thing back as it was."""
-        shutil.rmtree(self.root / KEPT)
-        shutil.copytree(self.root / "copy", self.root / KEPT)
-        os.environ["MINIGPT_HOME"] = str(self.root / KEPT / "home")
-
-    def strike(self, seed: int) -> dict[str, Any]:
-        """Damage one file, and say how the next reader fares: same, sentence, silent or traceback."""
-        self.restore()
-        draw = Random(f"{self.kind} {seed}")
-        files = [path for path in sorted((self.root / KEPT).rglob("*")) if path.is_file() and path.stat().st_size]
-        path = draw.choice([path for path in files if path.suffix != ".lock" and not is_prose(path.name)])
-        data, how = bytearray(path.read_bytes()), draw.choice(("flip", "cut"))
-        place = draw.randrange(len(data))
-        path.write_bytes(flipped(data, place, draw) if how == "flip" else cut_off(data, place, draw))
-        end, said = "same", ""
-        try:
-            if (value := str(KINDS[self.kind].read(self.root))) != self.value:
-                end, said = "silent", value[:300]
-        except MiniGPTError as error:
-            end, said = "sentence", str(error)
-        except Exception:
-            end, said = "traceback", traceback.format_exc()[-900:]
-        where = path.relative_to(self.root / KEPT).as_posix()
-        return {"kind": f"{how}: {self.kind}", "seed": seed, "at": f"{where}, byte {place}", "end": end, "said": said}
-
-
-def pristine(kind: str, root: Path) -> Pristine:
-    """Make a kept thing in an empty folder, and see that it is read as it was written."""
-    for name in (KEPT, GIVEN):
-        (root / name).mkdir(parents=True)
-    os.environ["MINIGPT_HOME"] = str(root / KEPT / "home")
-    KINDS[kind].make(root)
-    shutil.copytree(root / KEPT, root / "copy")
-    thing = Pristine(kind=kind, root=root, value=str(KINDS[kind].read(root)))
-    thing.restore()
-    assert str(KINDS[kind].read(root)) == thing.value
-    return thing
