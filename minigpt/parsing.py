@@ -9,6 +9,8 @@ from minigpt.errors import first_line
 
 # Bounds of a document that a person wrote.
 MAX_CHARACTERS = 16_000_000
+# Keys of a mapping with all that it merges (`<<`): nested merges multiply while the text is read.
+MAX_MERGED = 10_000
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 64
 
@@ -70,7 +72,12 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Safe loader that leaves dates as text."""
+        """Safe loader that leaves dates as text, and writes out no more merged keys (`<<`) than a value may have."""
+
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > MAX_MERGED:
+                raise Unreadable(f"a mapping merges more than {MAX_MERGED:,} keys into itself")
 
     Loader.yaml_implicit_resolvers = {
         first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]

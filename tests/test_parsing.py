@@ -12,10 +12,24 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
+# Every mapping merges the one before it nine times; the reader writes merges out as it goes.
+MERGES = "a: &a {p: 1, q: 2, r: 3}\n" + "".join(
+    f"{name}: &{name} {{<<: [{','.join([f'*{before}'] * 9)}]}}\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 5000 + "]" * 5000, "a: 9" + "9" * 5000, BOMB, "a: !!python/object/apply:os.system [x]", "a: [", "\x00"],
+    [
+        "[" * 5000 + "]" * 5000,
+        "a: 9" + "9" * 5000,
+        BOMB,
+        MERGES,
+        "a: !!python/object/apply:os.system [x]",
+        "a: [",
+        "\x00",
+    ],
 )
 def test_yaml_that_cannot_be_used_ends_in_one_error_and_soon(text: str) -> None:
     start = time.perf_counter()

@@ -96,7 +96,7 @@ def remove(session: Session, *, entry_id: str, delete_files: bool) -> None:
     """Remove the entry ID. Its files stay where they are unless --delete-files is given."""
     from minigpt.models import catalog as library
 
-    entry = library.remove(entry_id, delete=delete_files)
+    entry = library.remove(entry_id, delete=delete_files, reporter=session.reporter)
     session.show(entry, lambda: f"Removed {entry.id}; files {'deleted' if delete_files else 'kept'}: {entry.path}")
 
 

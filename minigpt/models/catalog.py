@@ -18,6 +18,7 @@ from minigpt import environment
 from minigpt.errors import AssetError, MiniGPTError, UnknownName
 from minigpt.files import file_sha256, fingerprint, path_of, read_json, write_json
 from minigpt.integrity import SUMS, defects, read_sums
+from minigpt.progress import SILENT, Reporter
 from minigpt.report.figures import final_stage, headline
 from minigpt.results import SCHEMA_VERSION, BuildReport, CatalogEntry
 from minigpt.tickets.delta_places import FOLDER
@@ -134,13 +135,14 @@ def resolve(name: str) -> Path:
     return Path(entry.path)
 
 
-def remove(entry_id: str, *, delete: bool = False) -> CatalogEntry:
+def remove(entry_id: str, *, delete: bool = False, reporter: Reporter = SILENT) -> CatalogEntry:
     """Remove an entry from the catalog; its files stay unless `delete` is set.
 
     Args:
         entry_id: Id of the entry.
         delete: Also delete the files that the entry recorded, and the folders that are then empty. Everything else in
-            the build folder stays.
+            the build folder stays, and so do files that have been changed since.
+        reporter: Told which changed files stay.
 
     Returns:
         The removed entry.
@@ -151,7 +153,7 @@ def remove(entry_id: str, *, delete: bool = False) -> CatalogEntry:
     """
     entry = get(entry_id)
     if delete:
-        _delete(entry)
+        _delete(entry, reporter)
     _update(lambda old: tuple(other for other in old if other.id != entry_id))
     return entry
 
@@ -238,20 +240,32 @@ def _entry(path: Path, report: BuildReport, hashes: dict[str, str]) -> CatalogEn
     )
 
 
-def _delete(entry: CatalogEntry) -> None:
-    """Delete the files that the entry recorded; nothing outside its folder, even if the index was tampered with."""
+def _delete(entry: CatalogEntry, reporter: Reporter) -> None:
+    """Delete the files that the entry recorded, as it recorded them.
+
+    Nothing outside the entry's folder is deleted, even if the index was tampered with, and no file that has another
+    hash than the recorded one: somebody has worked on it.
+    """
     root = Path(entry.path).resolve()
     files = [root / name for name in entry.hashes]
     if outside := [file for file in files if not file.resolve().is_relative_to(root)]:
         raise MiniGPTError(f"{entry.id} lists {outside[0]}, which is outside {root}: nothing was deleted.")
     try:
-        for file in files:
-            file.unlink(missing_ok=True)
+        changed = [name for name, digest in entry.hashes.items() if _is_changed(root / name, digest)]
+        if changed:
+            reporter.note(f"Changed since they were recorded, and therefore kept: {', '.join(changed)}")
+        for name in entry.hashes.keys() - set(changed):
+            (root / name).unlink(missing_ok=True)
         for parent in _parents(files, root):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
     except OSError as error:
         raise MiniGPTError(f"Cannot delete the files of {entry.id}: {error}. The entry stays.") from error
+
+
+def _is_changed(file: Path, digest: str) -> bool:
+    """Return whether a file is there with another content than the recorded one."""
+    return file.is_file() and file_sha256(file) != digest
 
 
 def _parents(files: Iterable[Path], root: Path) -> tuple[Path, ...]:

@@ -28,6 +28,8 @@ from minigpt.tickets.delta_merge import RULES, Rule, merged, overlap
 from minigpt.tickets.delta_places import FOLDER, ticket_folder
 from minigpt.tickets.delta_store import DTYPES, DeltaRecord, make_ticket, read, write
 
+# Record of a merge, which is written last.
+MERGE = "merge.json"
 # Factors on the merged differences that are tried.
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 # Bytes of dev text of each domain that decide.
@@ -125,7 +127,8 @@ def merge_tickets(
     """
     if len(refs) < 2:
         raise ConfigError("Give two or more delta tickets to merge.")
-    if (output_dir / FOLDER).exists():
+    # A ticket without its record is what a killed merge has left; it is written again.
+    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
         raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
     parts = [part_of(ref) for ref in refs]
     tickets = [read(part.folder) for part in parts]
@@ -158,7 +161,7 @@ def merge_tickets(
         changed=record.fraction,
         bytes=sum(path.stat().st_size for path in (output_dir / FOLDER).iterdir()),
     )
-    write_json(output_dir / "merge.json", result)
+    write_json(output_dir / MERGE, result)
     leave(output_dir, {RECIPE: recipe_text(parts, device, dev_bytes)}, reporter)
     return result
 

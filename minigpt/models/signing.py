@@ -17,7 +17,8 @@ from typing import Any, Literal
 from minigpt import environment
 from minigpt.errors import AssetError, MiniGPTError
 from minigpt.files import write_text
-from minigpt.parsing import load_json
+from minigpt.integrity import check_file
+from minigpt.parsing import Unreadable, load_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.sbom import FILE as BILL
 
@@ -60,6 +61,7 @@ def sign(folder: Path, key: Path, *, interactive: bool = True) -> Path:
     bill = folder / BILL
     if not bill.is_file():
         raise AssetError(f"{folder} has no {BILL}. Build the model again with this version, which writes one.")
+    check_file(bill)
     if not key.is_file():
         raise AssetError(f"There is no key {key}. Make one with ssh-keygen -t ed25519, or name another.")
     done = _run("sign", "-f", str(key), data=bill.read_bytes(), interactive=interactive)
@@ -104,7 +106,12 @@ def check(folder: Path, hashes: Mapping[str, str]) -> Signature:
     if not bill.is_file():
         return Signature(state="bad", reason=f"{BILL} is missing")
     result = _signer(signature, bill.read_bytes())
-    other = other_files(load_json(bill.read_bytes()), hashes) if result.state != "bad" else ()
+    if result.state == "bad":
+        return result
+    try:
+        other = other_files(load_json(bill.read_bytes()), hashes)
+    except (Unreadable, LookupError, TypeError, AttributeError):
+        return Signature(state="bad", signer=result.signer, reason=f"{BILL} is no bill of materials of a model")
     if other:
         return Signature(state="bad", signer=result.signer, reason=f"{other[0]} is not the file of the signed bill")
     return result
@@ -116,9 +123,14 @@ def other_files(bill: Any, hashes: Mapping[str, str]) -> tuple[str, ...]:
     Args:
         bill: the document.
         hashes: SHA-256 of the build's files, by their paths in it.
+
+    Raises:
+        LookupError: it is no bill of a model, or names none of its files; or TypeError.
     """
     parts = bill["metadata"]["component"]["components"]
     named = {part["name"]: part["hashes"][0]["content"] for part in parts}
+    if not named:
+        raise LookupError("the bill names no file")
     tops = {PurePosixPath(name).parts[0] for name in named}
     present = {
         name: digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
 from minigpt.pipeline.paper_form import paper_form_report
 from minigpt.pipeline.plan import DOMAIN, STATISTICS
 from minigpt.pipeline.run import Run, load_parent, resolve_run
-from minigpt.pipeline.workspace import PATIENCE, Workspace
+from minigpt.pipeline.workspace import PATIENCE, PRIVATE, Workspace
 from minigpt.progress import SILENT, Reporter
 from minigpt.recipes import leave
 from minigpt.results import BuildReport, StageName
@@ -64,7 +65,7 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT, *, workers: Worker
 
         need_matplotlib()
     root = options.output_dir
-    _claim(root)
+    claim(root)
     with locks.hold(root / LOCK, str(root), timeout=PATIENCE):
         if workers is not None:
             total = len(options.domains) * len(options.points)
@@ -98,9 +99,11 @@ def gather(options: SweepOptions, reporter: Reporter) -> SweepReport:
     return result
 
 
-def _claim(root: Path) -> None:
-    """Make the folder a sweep's, unless it is something else's."""
-    if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / POINTS).exists())):
+def claim(root: Path) -> None:
+    """Make the folder a sweep's, unless it is something else's. What a killed claim has left is nobody's."""
+    leftover = f".{POINTS}."
+    others = root.is_dir() and any(not path.name.startswith(leftover) for path in root.iterdir())
+    if root.exists() and (not root.is_dir() or (others and not (root / POINTS).exists())):
         raise MiniGPTError(f"{root} is not empty and holds no sweep. Choose another --output-dir.")
     if not (root / POINTS).exists():
         write_jsonl(root / POINTS, ())
@@ -117,6 +120,9 @@ def resolve(options: SweepOptions, name: str, reporter: Reporter, *, waits: bool
     """
     domain = resolve_domain(name, online=options.online)
     shared = Workspace(root=options.output_dir / domain.name / "shared", reporter=reporter, waits=waits)
+    shared.work.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # the folder is another user's
+        shared.work.chmod(PRIVATE)  # it holds the text
     run = resolve_run(name, options.build_options(name), reporter, folder=shared.root, shared=shared)
     return replace(run, workspace=shared)
 

@@ -24,7 +24,7 @@ from minigpt import assets, environment
 from minigpt.assets import Parent
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import AssetError, MiniGPTError
-from minigpt.files import atomic_path, file_sha256
+from minigpt.files import atomic_path, file_sha256, open_to_readers
 from minigpt.integrity import SUMS, check_model, damage, read_signed, seal, sha256_once, write_signed
 from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.delta import (
@@ -158,7 +158,7 @@ def write(ticket: Ticket, folder: Path) -> DeltaRecord:
             save_file(tensors, temporary / WEIGHTS, metadata={"record": json.dumps(asdict(record), sort_keys=True)})
         except SafetensorError as error:
             raise OSError(str(error)) from error
-        (temporary / WEIGHTS).chmod(0o644)
+        open_to_readers(temporary / WEIGHTS)
         values = asdict(record) | {"sha256": file_sha256(temporary / WEIGHTS)}
         write_signed(temporary / RECORD, values)
         written = DeltaRecord(**{**values, "tensors": record.tensors})
@@ -296,7 +296,7 @@ def save_specialist(folder: Path, target: Path, *, reporter: Reporter = SILENT) 
         model.save_pretrained(temporary)
         assets.load_tokenizer(parent).save_pretrained(temporary)
         for path in temporary.iterdir():
-            path.chmod(0o644)
+            open_to_readers(path)
         seal(temporary)
 
 

@@ -106,8 +106,18 @@ def test_the_conditional_form_and_the_recipe_are_verified_and_deleted_too(tmp_pa
     states = {name: state for name, state in catalog.verify(entry.id)[entry.id].items() if state != "ok"}
     assert states == {"conditional/conditional.safetensors": "changed", "conditional/more.safetensors": "unexpected"}
     (folder / "conditional/more.safetensors").unlink()
+    (folder / "conditional/conditional.safetensors").write_bytes(b"as it was written")
     catalog.remove(entry.id, delete=True)
     assert not (folder / "conditional").exists() and not (folder / "recipe.yaml").exists()
+
+
+def test_files_that_were_changed_since_are_not_deleted(tmp_path):
+    folder = build(tmp_path / "a")
+    entry = catalog.add(folder)
+    (folder / "report.json").write_text((folder / "report.json").read_text() + " ")
+    catalog.remove(entry.id, delete=True)
+    assert catalog.list() == () and not (folder / "model").exists()
+    assert (folder / "report.json").exists(), "somebody has worked on it"
 
 
 @pytest.mark.parametrize("where", ["work", "."])

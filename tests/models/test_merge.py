@@ -10,7 +10,7 @@ import minigpt
 from minigpt.errors import AssetError, ConfigError
 from minigpt.files import read_json
 from minigpt.models import merge
-from minigpt.models.merge import MergeRecord, merge_tickets, read_merge_recipe
+from minigpt.models.merge import MERGE, MergeRecord, merge_tickets, read_merge_recipe
 from minigpt.tickets.delta import parameters_of
 from minigpt.tickets.delta_merge import merged
 from minigpt.tickets.delta_store import read
@@ -67,3 +67,6 @@ def test_what_cannot_be_merged_is_refused(world: World, tmp_path: Path) -> None:
     merge_tickets([str(first), str(first)], tmp_path / "x", device="cpu")
     with pytest.raises(ConfigError, match="exists already"):
         merge_tickets([str(first), str(first)], tmp_path / "x")
+    (tmp_path / "x" / MERGE).unlink()  # as a kill before the last file leaves it
+    merge_tickets([str(first), str(first)], tmp_path / "x", device="cpu")
+    assert (tmp_path / "x" / MERGE).exists()

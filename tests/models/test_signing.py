@@ -90,6 +90,13 @@ def test_whatever_changes_makes_it_bad(
     assert "missing" in check(scene.build, scene.hashes()).reason
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", "no JSON", '{"metadata": {"component": {"components": []}}}'])
+def test_a_signed_text_that_is_no_bill_is_bad(scene: Scene, text: str) -> None:
+    (scene.build / "sbom.json").write_text(text)
+    sign(scene.build, scene.key)
+    assert check(scene.build, scene.hashes()).state == "bad"
+
+
 def test_the_card_may_be_edited(scene: Scene) -> None:
     sign(scene.build, scene.key)
     (scene.build / "model" / "README.md").write_text("My words.")

@@ -18,6 +18,7 @@ from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import read_json, read_jsonl
 from minigpt.sweep import Matrix, SweepOptions, SweepReport, sweep
 from minigpt.sweep.matrix import cross_domain
+from minigpt.sweep.run import POINTS, claim
 from tests.support.worlds import SMALL, World, make_world
 
 FAST = {
@@ -71,6 +72,7 @@ def test_a_sweep_leaves_reports_lines_pictures_and_no_weights(done: tuple[SweepO
         metric = next(metric for metric in point_report.stages[-1].metrics if metric.task == "words")
         assert healed["value"]["value"] == pytest.approx(metric.value)
     assert not list(root.glob("*/points/**/*.safetensors"))
+    assert not [path for path in root.glob("*/shared/work") if path.stat().st_mode & 0o077], "it holds private text"
     assert (root / "index.html").exists() and (root / "plots" / "words-quality.png").exists()
     assert read_json(root / "sweep.json", SweepReport) == result
     (domain,) = result.domains
@@ -170,6 +172,12 @@ def test_a_folder_of_something_else_is_refused(world: World, tmp_path: Path) -> 
     with pytest.raises(MiniGPTError, match="no sweep"):
         sweep(options(world, "x", output_dir=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_what_a_killed_claim_leaves_does_not_block(tmp_path: Path) -> None:
+    (tmp_path / f".{POINTS}.x1y2z3w4").write_text("")
+    claim(tmp_path)
+    assert (tmp_path / POINTS).exists()
 
 
 def test_the_command_gives_json(done: tuple[SweepOptions, SweepReport]) -> None:
