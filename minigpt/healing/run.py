@@ -281,7 +281,7 @@ class Run:
             model = self._model_to_measure()
             loss = bits_per_byte(model, self.dev, precision=self.recipe.precision, group=self.group)
             excess = self._excess(model)
-            if (excess, loss) < (self.best_excess, self.best_loss):
+            if math.isfinite(loss) and (excess, loss) < (self.best_excess, self.best_loss):
                 self.best_excess, self.best_loss, self.best_step = excess, loss, self.step
                 if self.own:
                     torch._foreach_copy_(self.best, [p.detach() for p in self.own])
