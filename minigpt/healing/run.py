@@ -317,7 +317,7 @@ class Run:
             self.steps.gradients(batch)
         else:
             work = partial(gradients_of_parts, self.model, self.teacher, batch, self.recipe, self.exchange)
-            work([slice(None)]) if self.group else self.portions.run(len(batch.ids), work)
+            work(self.portions.slices(len(batch.ids))) if self.group else self.portions.run(len(batch.ids), work)
         self.freeze.clear_gradients()
         self.exchange.clip(self.recipe.clip)
         self.optimizer.step()

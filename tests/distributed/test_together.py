@@ -142,6 +142,23 @@ def test_two_train_as_one(group: Group, optimizer: str) -> None:
     assert bits_per_byte(two, dev) == pytest.approx(bits_per_byte(one, dev), abs=0.003)
 
 
+def test_two_train_in_portions_as_one_at_once(group: Group) -> None:
+    settings, texts = recipe(tokens_per_step=192), (patterned(40), patterned(12, seed=1))
+    one, _ = healed(None, recipe=settings)
+    two, sizes = student(), list[int]()
+
+    def watch(module: Any, _args: Any, named: Any) -> None:
+        if module.training:
+            sizes.append(len(named["input_ids"]))
+
+    two.model.register_forward_pre_hook(watch, with_kwargs=True)
+    with current(group):
+        train(two, *texts, settings, portions=6)
+    # This process reads half of a batch of about twelve windows, and at most a sixth of the batch at once.
+    assert max(sizes) <= 4 and len(sizes) >= 2 * settings.steps
+    assert difference(one, two) < ROUNDING
+
+
 def test_two_distill_within_a_bound_and_a_mask_as_one(group: Group) -> None:
     base = student()
     name = "model.layers.0.mlp.up_proj.weight"
