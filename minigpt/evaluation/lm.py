@@ -157,7 +157,7 @@ def _shared_scores(
     for turn, score in zip(turns, scores, strict=True):
         values[int(ends[turn]) : int(ends[turn + 1])] = torch.from_numpy(score)
     # Each place is filled by one process and zero in all others, so the sum is exact.
-    return batches, np.split(group.add_up(values).numpy(), ends[1:-1])
+    return batches, np.split(group.add_up(values).numpy(), ends[:-1])[1:]  # none where there are no rows
 
 
 def help_to_score(group: Group) -> None:

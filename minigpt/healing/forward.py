@@ -39,7 +39,13 @@ def autocast(device: torch.device, precision: Precision = "auto") -> AbstractCon
 
 @torch.no_grad()
 def bits_per_byte(
-    model: Any, text: TokenText, *, tokens: int = 16384, precision: Precision = "auto", group: Group | None = None
+    model: Any,
+    text: TokenText,
+    *,
+    tokens: int = 16384,
+    precision: Precision = "auto",
+    group: Group | None = None,
+    portions: Portions | None = None,
 ) -> float:
     """Return the bits per byte of `text`: the sum of -log2 p over the windows' tokens, divided by the text's bytes.
 
@@ -52,6 +58,7 @@ def bits_per_byte(
         tokens: tokens of one forward pass, padding included (at most `MAX_CPU_TOKENS` without a GPU).
         precision: see :func:`autocast`.
         group: processes that share the text; each has the same model, and gets the number that one alone would get.
+        portions: what earlier evaluations have learned about the memory (None: nothing); one process alone uses it.
 
     Raises:
         CorpusError: the text holds no token to predict.
@@ -63,7 +70,7 @@ def bits_per_byte(
     batches = list(dev_batches(text, tokens, device))
     rank, world = (0, 1) if group is None else (group.rank, group.world)
     nats = torch.zeros(len(batches), dtype=torch.float64, device=device)
-    portions = Portions("Dev text")
+    portions = portions or Portions("Dev text")
 
     def losses_of(batch: PaddedBatch, parts: Sequence[slice]) -> list[Tensor]:
         losses = []

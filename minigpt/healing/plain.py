@@ -32,12 +32,13 @@ def gradients_of_parts(
     """Put the gradients of a batch's loss into the `.grad` of the parameters, one part of its rows after the other.
 
     The loss is the mean over the tokens of the batch, so a part counts by its share of them. What parameters have in
-    `.grad` before is lost. Several processes exchange their gradients, and then there is one part.
+    `.grad` before is lost. Several processes exchange their gradients; each divides what it reads of the batch so that
+    it reads no more at once than one process alone, unless they divide the weights (:mod:`minigpt.healing.sharded`).
     """
     for parameter in exchange.own:
         parameter.grad = None
-    if len(parts) == 1:
-        exchanged_gradients(model, teacher, batch, recipe, exchange)
+    if len(parts) == 1 or exchange.group is not None:
+        exchanged_gradients(model, teacher, batch, recipe, exchange, len(parts))
         return
     for part in parts:
         rows = batch.rows(part)
@@ -46,7 +47,12 @@ def gradients_of_parts(
 
 
 def exchanged_gradients(
-    model: Any, teacher: Teacher | StoredTeacher | None, batch: PaddedBatch, recipe: Recipe, exchange: Exchange
+    model: Any,
+    teacher: Teacher | StoredTeacher | None,
+    batch: PaddedBatch,
+    recipe: Recipe,
+    exchange: Exchange,
+    portions: int = 1,
 ) -> None:
     """Put the gradients of a batch's loss into the `.grad` of the parameters that this process owns.
 
@@ -56,13 +62,15 @@ def exchanged_gradients(
         batch: the whole batch, of which a process among several reads its part.
         recipe: gives the weight of the distillation, its temperature and the precision.
         exchange: the trained parameters.
+        portions: a process among several reads at most this part of the batch's tokens and windows at once.
     """
     if exchange.group is None:
         add_gradients(model, teacher, batch, recipe)
         return
     dtype = exchange.parameters[0].dtype
     exchange.clear(dtype)
-    for part, share in exchange.parts(batch):
+    limits = (-(-int(batch.lengths.sum()) // portions), -(-len(batch.ids) // portions)) if portions > 1 else (0, 0)
+    for part, share in exchange.parts(batch, *limits):
         for parameter in exchange.filled:
             parameter.grad = None
         add_gradients(model, teacher, part, recipe, exchange.scale(share))

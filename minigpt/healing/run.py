@@ -103,7 +103,8 @@ class Run:
         self.started = self.saved = time.perf_counter()
         for other in self.models[1:]:
             other.eval()
-        self.portions = Portions("Training", parts=portions)
+        self.portions, self.dev_portions = Portions("Training", parts=portions), Portions("Dev text")
+        self.bits_per_byte = partial(bits_per_byte, precision=recipe.precision, group=group, portions=self.dev_portions)
         self.steps: GraphedSteps | None = None
         resident = teacher if isinstance(teacher, Teacher) else None
         fits = captures and not sharded and (resident.is_in_half_precision if resident else teacher is None)
@@ -127,7 +128,7 @@ class Run:
             run_id: fingerprint of the run, which is stored in a checkpoint.
         """
         batches = self.batches(text)
-        self.portions.what, self.portions.reporter = title, reporter
+        self.portions.what, self.portions.reporter, self.dev_portions.reporter = title, reporter, reporter
         plain = self.recipe.adapter == "full" and self.recipe.precision != "fp32"
         if plain and self.steps is None and self.device.type == "cuda":
             reporter.note(f"{title} runs without a CUDA graph and is two to three times slower: {GRAPH_REQUIREMENTS}")
@@ -165,8 +166,7 @@ class Run:
 
     def batches(self, text: TokenText) -> Iterator[PaddedBatch]:
         """Return the batches of a training text from the current step on."""
-        recipe, seed = self.recipe, self.seed
-        packed = self.steps is not None
+        recipe, seed, packed = self.recipe, self.seed, self.steps is not None
         ordered = epochs(self._readable(text).windows, recipe.tokens_per_step, seed, bare=recipe.bare, packed=packed)
         left = islice(ordered, self.step, None)
         return with_noise(left, recipe.noise, seed, self.step) if recipe.is_noisy else left
@@ -279,9 +279,9 @@ class Run:
         """
         with self.average.applied():
             model = self._model_to_measure()
-            loss = bits_per_byte(model, self.dev, precision=self.recipe.precision, group=self.group)
+            loss = self.bits_per_byte(model, self.dev)
             excess = self._excess(model)
-            if (excess, loss) < (self.best_excess, self.best_loss):
+            if math.isfinite(loss) and (excess, loss) < (self.best_excess, self.best_loss):
                 self.best_excess, self.best_loss, self.best_step = excess, loss, self.step
                 if self.own:
                     torch._foreach_copy_(self.best, [p.detach() for p in self.own])
@@ -304,7 +304,7 @@ class Run:
         """Return the bits per byte above the bound: 0 within it, and without one."""
         if self.bound is None:
             return 0.0
-        cost = bits_per_byte(model, self.bound.text, precision=self.recipe.precision, group=self.group)
+        cost = self.bits_per_byte(model, self.bound.text)
         return max(0.0, cost - self.bound.limit) if math.isfinite(cost) else math.inf
 
     def advance(self, batch: PaddedBatch) -> None:
@@ -317,7 +317,7 @@ class Run:
             self.steps.gradients(batch)
         else:
             work = partial(gradients_of_parts, self.model, self.teacher, batch, self.recipe, self.exchange)
-            work([slice(None)]) if self.group else self.portions.run(len(batch.ids), work)
+            work(self.portions.slices(len(batch.ids))) if self.group else self.portions.run(len(batch.ids), work)
         self.freeze.clear_gradients()
         self.exchange.clip(self.recipe.clip)
         self.optimizer.step()

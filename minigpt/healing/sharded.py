@@ -70,7 +70,10 @@ class ShardedExchange(Exchange):
         return [_local(parameter) for parameter in self.filled]
 
     def parts(self, batch: PaddedBatch, tokens: int = 0, windows: int = 0) -> Iterator[tuple[PaddedBatch, float]]:
-        """Yield this process's part of a batch; one without a part computes along, and that counts for nothing."""
+        """Yield this process's part of a batch; one without a part computes along, and that counts for nothing.
+
+        There are no limits: every pass gathers weights from all processes, so all take equally many parts, one.
+        """
         parts = list(super().parts(batch))
         yield from parts or [(rows_of(batch, [0]), 0.0)]
 

@@ -119,7 +119,8 @@ class Store:
                 metadata = file.metadata() or {}
                 if metadata.get("key") != self.key:
                     return False
-                if metadata.get("sha256") == _digest({name: file.get_tensor(name) for name in sorted(file.keys())}):
+                digest = _digest({name: file.get_tensor(name) for name in sorted(file.keys())})
+                if metadata == self._metadata | {"sha256": digest}:  # the hash is one of the tensors alone
                     return True
                 reason = "it is not what was written"
         except (OSError, SafetensorError):
@@ -218,7 +219,7 @@ def _windows_in(folder: Path, key: str) -> list[_Window]:
                     continue
                 layout = Layout(count=int(metadata["count"]), vocab=int(metadata["vocab"]))
                 sizes, origins, places = (file.get_tensor(name) for name in ("sizes", "origins", "places"))
-        except (OSError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise MiniGPTError(f"{path} cannot be read ({error}). Run the same command again.") from error
         ends = sizes.cumsum(0)
         for origin, begin, end, count in torch.stack([origins, ends - sizes, ends, places], dim=1).tolist():

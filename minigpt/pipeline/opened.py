@@ -50,7 +50,8 @@ class Opened:
     def weight_norms(self, reporter: Reporter) -> WeightNorms:
         """Return the norms of the weights, of the sweep that collected statistics if there was one."""
         if self.norms is None:
-            self.norms = weight_norms(self.model) if self.parent is None else streaming.norms_of(self.parent)
+            parent = self.parent
+            self.norms = weight_norms(self.model) if parent is None else streaming.norms_of(parent, reporter=reporter)
         return self.norms
 
 

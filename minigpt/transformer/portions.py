@@ -26,6 +26,10 @@ class Portions:
     def __init__(self, what: str, reporter: Reporter = SILENT, *, parts: int = 1) -> None:
         self.what, self.reporter, self.parts = what, reporter, parts
 
+    def slices(self, rows: int) -> list[slice]:
+        """Return the rows of each portion, of which none is empty."""
+        return _slices(rows, self.parts)
+
     def run(self, rows: int, work: Callable[[Sequence[slice]], R]) -> R:
         """Do the work on the rows of a batch, in more and smaller portions if memory runs out.
 
@@ -39,7 +43,7 @@ class Portions:
         """
         while True:
             try:
-                return work(_slices(rows, self.parts))
+                return work(self.slices(rows))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or self.parts >= rows:
                     raise

@@ -14,6 +14,7 @@ from minigpt import pipeline
 from minigpt.distributed import set_current
 from minigpt.distributed.group import Group
 from minigpt.errors import MiniGPTError
+from minigpt.evaluation.lm import log_probabilities
 from minigpt.evaluation.run import text_bits
 from minigpt.healing import Bound, Mask, bits_per_byte, sharded, train
 from minigpt.healing import checkpoint as checkpoints
@@ -24,13 +25,12 @@ from minigpt.healing.planes import Layout
 from minigpt.healing.stored import Store, StoredTeacher, write_answers
 from minigpt.healing.teacher import teacher_of
 from minigpt.healing.together import sample_together
-from minigpt.progress import Silent
 from minigpt.transformer import stats, together
 from minigpt.transformer.calibration import calibration_batches
 from minigpt.transformer.shipping import can_ship, held
 from minigpt.types import Document
 from tests.support.building import FAST
-from tests.support.healing import VOCABULARY, Killed, Killer, Notes, patterned, recipe
+from tests.support.healing import VOCABULARY, Killed, Killer, Notes, Steps, patterned, recipe
 from tests.support.pair import current, pair
 from tests.support.tiny import tiny_model, tiny_tokenizer
 from tests.support.worlds import make_world
@@ -110,6 +110,13 @@ def test_scores_of_two_are_those_of_one_to_the_bit(group: Group) -> None:
     assert both == alone
 
 
+def test_two_score_no_rows(group: Group) -> None:
+    model = student()
+    with current(group), held(model):
+        sums = log_probabilities(model, [], 2, batch_tokens=64, title="Scores")
+    assert sums.tolist() == [0.0, 0.0]
+
+
 def test_texts_that_two_sample_are_those_of_one(group: Group) -> None:
     prompts = [[1, 5 + n % 7] for n in range(70)]  # three blocks on a processor
     alone = sample_together(student(), prompts, length=8, seed=3, ends=(9,))
@@ -133,6 +140,23 @@ def test_two_train_as_one(group: Group, optimizer: str) -> None:
     assert (both.tokens, both.steps) == (alone.tokens, alone.steps)
     dev = patterned(12, seed=1)
     assert bits_per_byte(two, dev) == pytest.approx(bits_per_byte(one, dev), abs=0.003)
+
+
+def test_two_train_in_portions_as_one_at_once(group: Group) -> None:
+    settings, texts = recipe(tokens_per_step=192), (patterned(40), patterned(12, seed=1))
+    one, _ = healed(None, recipe=settings)
+    two, sizes = student(), list[int]()
+
+    def watch(module: Any, _args: Any, named: Any) -> None:
+        if module.training:
+            sizes.append(len(named["input_ids"]))
+
+    two.model.register_forward_pre_hook(watch, with_kwargs=True)
+    with current(group):
+        train(two, *texts, settings, portions=6)
+    # This process reads half of a batch of about twelve windows, and at most a sixth of the batch at once.
+    assert max(sizes) <= 4 and len(sizes) >= 2 * settings.steps
+    assert difference(one, two) < ROUNDING
 
 
 def test_two_distill_within_a_bound_and_a_mask_as_one(group: Group) -> None:
@@ -230,14 +254,3 @@ def test_the_plan_of_two_is_that_of_one_to_the_byte(group: Group, tmp_path: Path
         set_current(None)
         plans.append((world.root / folder / "work" / "plan" / "plan.json").read_bytes())
     assert plans[0] == plans[1]
-
-
-class Steps(Silent):
-    """A reporter that remembers how long loops are."""
-
-    def __init__(self) -> None:
-        self.totals: dict[str, float | None] = {}
-
-    def track(self, items: Any, *, title: str, total: float | None = None) -> Iterator[Any]:
-        self.totals[title] = total
-        yield from items

@@ -46,6 +46,21 @@ def test_a_bound_out_of_reach_keeps_what_comes_nearest() -> None:
     assert len(result.dev_losses) == 13
 
 
+def test_weights_without_a_loss_are_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, looks = run.bits_per_byte, list[float]()
+
+    def measured(model: Any, text: TokenText, **options: Any) -> float:
+        """Give dev losses that end in NaN, and costs of other text that fall."""
+        if text is OTHER:
+            return 5.0 - 0.1 * len(looks)
+        looks.append(plain(model, text, **options) if len(looks) < 2 else float("nan"))
+        return looks[-1]
+
+    monkeypatch.setattr(run, "bits_per_byte", measured)
+    result = train(fresh(), TEXT, DEV, STEPS, bound=Bound(text=OTHER, limit=1.0))
+    assert (result.steps, result.best_step) == (2, 1)
+
+
 def test_a_killed_run_remembers_how_far_it_was_from_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
     bound = Bound(text=OTHER, limit=0.0)

@@ -111,6 +111,23 @@ def test_a_killed_writer_goes_on_and_damage_is_repaired(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.damaged-*"))) == 1 and not (tmp_path / "part-09999.safetensors").exists()
 
 
+@pytest.mark.parametrize("words", [b"6x", b"60"])
+def test_damaged_words_of_a_part_are_never_used(tmp_path: Path, words: bytes) -> None:
+    store, notes = planned(tmp_path), Notes()
+    write_answers(store, answering(parent()))
+    path = store.parts[1].path
+    whole = path.read_bytes()
+    assert whole.count(b'"count":"64"') == 1
+    path.write_bytes(whole.replace(b'"count":"64"', b'"count":"' + words + b'"'))
+    if words == b"6x":
+        with pytest.raises(MiniGPTError, match="cannot be read"):
+            StoredTeacher(tmp_path, "k")
+    assert store.missing(notes) == [store.parts[1]]
+    assert len(notes.notes) == 1 and "it is not what was written" in notes.notes[0]
+    write_answers(store, answering(parent()))
+    assert store.missing() == []
+
+
 def test_parts_of_another_key_are_written_anew(tmp_path: Path) -> None:
     write_answers(planned(tmp_path), answering(parent()))
     assert len(planned(tmp_path, key="other").missing()) == len(planned(tmp_path).parts)

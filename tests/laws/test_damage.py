@@ -19,7 +19,15 @@ from tests.support.kept import KINDS
 from tests.support.pristine import pristine
 
 LONG = int(os.environ.get("MINIGPT_DAMAGES", "40"))
-QUICK = ("converted parent", "delta ticket", "rounds of a lottery", "parent's scores", "searches", "checkpoint")
+QUICK = (
+    "converted parent",
+    "delta ticket",
+    "rounds of a lottery",
+    "parent's scores",
+    "searches",
+    "checkpoint",
+    "teacher's answers",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from minigpt import pipeline
 from minigpt.errors import ConfigError
+from minigpt.methods.norms import weight_norms
 from minigpt.pipeline import BuildOptions, opened
 from minigpt.progress import Silent
+from tests.support.healing import Steps
+from tests.support.streamed import saved, streamed, whole
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -70,6 +74,15 @@ def test_what_does_not_fit_is_streamed_and_said(world: World, monkeypatch: pytes
 def test_methods_that_read_the_model_are_refused(world: World) -> None:
     with pytest.raises(ConfigError, match="llm-pruner needs the whole parent in memory and cannot be streamed"):
         pipeline.plan_specialists(options(world, "refused", "always", "llm-pruner"))
+
+
+def test_a_sweep_for_norms_alone_shows_its_progress(tmp_path: Path) -> None:
+    saved(tmp_path, "llama")
+    parent, steps = streamed(tmp_path), Steps()
+    norms = opened.Opened(parent.model, parent).weight_norms(steps)
+    assert list(steps.totals) == ["Norms of the weights"]
+    expected = weight_norms(whole(tmp_path))
+    assert all(torch.equal(getattr(norms, field.name), getattr(expected, field.name)) for field in fields(expected))
 
 
 def test_nothing_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

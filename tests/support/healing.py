@@ -62,3 +62,14 @@ class Notes(Silent):
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+class Steps(Silent):
+    """A reporter that remembers how long loops are."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float | None] = {}
+
+    def track(self, items: Any, *, title: str, total: float | None = None) -> Iterator[Any]:
+        self.totals[title] = total
+        yield from items

@@ -25,9 +25,13 @@ from minigpt.errors import MiniGPTError
 from minigpt.evaluation.kept import evaluate_kept
 from minigpt.exporting import export
 from minigpt.files import to_plain
-from minigpt.healing import run, search, train
+from minigpt.healing import Teacher, run, search, train
+from minigpt.healing.answers import likeliest
 from minigpt.healing.checkpoint import BackOff
+from minigpt.healing.data import pad_pieces, pieces_of
 from minigpt.healing.ledger import Ledger
+from minigpt.healing.planes import Layout
+from minigpt.healing.stored import Store, StoredTeacher, write_answers
 from minigpt.integrity import read_kept, write_kept
 from minigpt.methods.searches import Removal, Searches
 from minigpt.models import catalog
@@ -47,7 +51,7 @@ from tests.pipeline.test_conditional import faster
 from tests.support.building import FAST, build
 from tests.support.deltas import saved_parent, tiny_ticket
 from tests.support.exports import make_shop
-from tests.support.healing import Killed, Killer, recipe
+from tests.support.healing import VOCABULARY, Killed, Killer, recipe
 from tests.support.tiny import tiny_model
 from tests.support.worlds import SMALL, World, make_world
 from tests.tickets.test_rounds import Doubling, rounds
@@ -202,6 +206,17 @@ def read_record(root: Path) -> object:
     return str(read_kept(root / KEPT / "record.json", BackOff))
 
 
+PIECES = pieces_of(TEXT.windows[:12])
+
+
+def read_answers(root: Path) -> object:
+    teacher = Teacher(model=tiny_model(vocab_size=VOCABULARY, seed=5))
+    store = Store.planned(root / KEPT / "answers", "k", Layout(count=7, vocab=VOCABULARY), PIECES, 96)
+    write_answers(store, lambda batch: likeliest(teacher.logits(batch.ids, batch.places), 7))
+    answers = StoredTeacher(store.folder, "k").answers(pad_pieces(PIECES))
+    return str((answers.tokens.tolist(), answers.logs.tolist(), answers.rest.tolist()))
+
+
 def make_build(root: Path) -> None:
     world = make_world(root / GIVEN / "world")
     options = conditional_options(world, root)
@@ -304,6 +319,7 @@ KINDS: Mapping[str, Kind] = {
     "parent's scores": Kind(make=read_scores, read=read_scores),
     "checkpoint": Kind(make=make_checkpoint, read=read_checkpoint),
     "ledger": Kind(make=read_ledger, read=read_ledger),
+    "teacher's answers": Kind(make=read_answers, read=read_answers),
     "searches": Kind(make=read_searches, read=read_searches),
     "small record": Kind(make=make_record, read=read_record),
     "build and catalog": Kind(make=make_build, read=read_build),
