@@ -70,8 +70,13 @@ def seal(folder: Path, *, names: Iterable[str] | None = None, key: str = "", at:
     """
     listed = sorted(_files(folder) if names is None else names)
     files = {name: sha256_once(folder / name) for name in listed}
-    sums = Sums(files=files, key=key, digest=fingerprint(files, key))
-    write_json(at or folder / SUMS, sums)
+    return write_sums(at or folder / SUMS, files, key)
+
+
+def write_sums(path: Path, files: Mapping[str, str], key: str) -> Sums:
+    """Write hashes by name as a file of sums, with the fingerprint of all of them."""
+    sums = Sums(files=files, key=key, digest=fingerprint(dict(files), key))
+    write_json(path, sums)
     return sums
 
 
