@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -25,6 +24,8 @@ UMASK = os.umask(0o022)
 os.umask(UMASK)
 
 
+# Name, beside the new folder, of the one that is being replaced.
+REPLACED = ".replaced"
 # Longest name of a file that common systems have, in bytes.
 MAX_NAME = 255
 
@@ -94,7 +95,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _sync_tree(temporary)
         if temporary.is_dir():
-            _swap(temporary, path, holder / ".replaced")
+            _swap(temporary, path, holder / REPLACED)
         else:
             os.replace(temporary, path)
         sync_folder(path.parent)
@@ -104,7 +105,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
         raise MiniGPTError(f"Cannot write {path}: {reason}. Free space or choose another folder.") from error
     finally:
-        if holder is not None:
+        # What could not be put back is left for `sweep`.
+        if holder is not None and (os.path.lexists(path) or not (holder / REPLACED).exists()):
             shutil.rmtree(holder, ignore_errors=True)
 
 
@@ -124,10 +126,21 @@ def write_failure(error: BaseException) -> str | None:
 
 
 def sweep(path: Path) -> None:
-    """Delete what killed processes left beside `path` while they wrote it; call it only while nobody else writes it."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
+    """Delete what killed processes left beside `path` while they wrote it; call it only while nobody else writes it.
+
+    A folder that was about to be replaced goes back into its place if nothing stands there.
+
+    Raises:
+        OSError: it cannot be moved back; nothing is deleted then.
+    """
+    # The pattern is that of `tempfile`: `.a.b.k3_x9q2f` is the temporary of `a.b` and not of `a`.
+    ours = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")
+    leftovers = [item for item in path.parent.glob(".*") if ours.fullmatch(item.name) and item.is_dir()]
+    for leftover in sorted(leftovers, key=lambda item: item.stat().st_mtime_ns, reverse=True):  # the newest first
+        if (leftover / REPLACED).exists() and not os.path.lexists(path):
+            os.replace(leftover / REPLACED, path)
+            sync_folder(path.parent)
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def open_to_readers(path: Path) -> None:
@@ -167,7 +180,10 @@ def _sync_tree(path: Path) -> None:
 
 
 def _swap(new: Path, path: Path, aside: Path) -> None:
-    """Replace the folder at `path` by `new`, so that one of the two is at `path` even after a failure."""
+    """Replace the folder at `path` by `new`, so that one of the two is at `path` even after a failure.
+
+    A process that is killed between the two steps leaves the old one at `aside`, and :func:`sweep` puts it back.
+    """
     try:
         if path.exists():
             os.replace(path, aside)

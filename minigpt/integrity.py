@@ -70,8 +70,13 @@ def seal(folder: Path, *, names: Iterable[str] | None = None, key: str = "", at:
     """
     listed = sorted(_files(folder) if names is None else names)
     files = {name: sha256_once(folder / name) for name in listed}
-    sums = Sums(files=files, key=key, digest=fingerprint(files, key))
-    write_json(at or folder / SUMS, sums)
+    return write_sums(at or folder / SUMS, files, key)
+
+
+def write_sums(path: Path, files: Mapping[str, str], key: str) -> Sums:
+    """Write hashes by name as a file of sums, with the fingerprint of all of them."""
+    sums = Sums(files=files, key=key, digest=fingerprint(dict(files), key))
+    write_json(path, sums)
     return sums
 
 
@@ -133,11 +138,11 @@ def check_model(folder: Path) -> None:
     Raises:
         MiniGPTError: a file is missing or changed.
     """
-    folder = folder.absolute()
-    for root, sums in ((folder, read_sums(folder / SUMS)), *_sums_around(folder)):
-        inside = [name for name in sums.files if (root / name).is_relative_to(folder)] if sums is not None else []
-        if sums is not None:
-            _refuse_defects(folder, "the folder", root, sums, inside)
+    for place in _places(folder):
+        for root, sums in ((place, read_sums(place / SUMS)), *_sums_around(place)):
+            inside = [name for name in sums.files if (root / name).is_relative_to(place)] if sums is not None else []
+            if sums is not None:
+                _refuse_defects(folder, "the folder", root, sums, inside)
 
 
 def check_file(path: Path) -> None:
@@ -149,11 +154,21 @@ def check_file(path: Path) -> None:
     Raises:
         MiniGPTError: the file has changed.
     """
+    for place in _places(path):
+        for root, sums in (*_sums_around(place), *_sums_around(place.parent)):
+            inside = [name for name in sums.files if root / name == place] if sums is not None else []
+            if sums is not None:
+                _refuse_defects(path, "the file", root, sums, inside)
+
+
+def _places(path: Path) -> tuple[Path, ...]:
+    """Return the paths by which sums may name a thing: as it is written, where that stands, and where links lead.
+
+    All count: the files of the Hub's cache and a model moved to another disk are links beside their sums, and a link
+    from elsewhere leads to a thing that has its sums beside it.
+    """
     path = path.absolute()
-    for root, sums in (*_sums_around(path), *_sums_around(path.parent)):
-        inside = [name for name in sums.files if root / name == path] if sums is not None else []
-        if sums is not None:
-            _refuse_defects(path, "the file", root, sums, inside)
+    return tuple(dict.fromkeys((path, path.parent.resolve() / path.name, path.resolve())))
 
 
 def _sums_around(path: Path) -> Iterator[tuple[Path, Sums | None]]:

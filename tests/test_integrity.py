@@ -98,6 +98,54 @@ def test_a_model_is_checked_by_the_sums_in_it_or_beside_it(tmp_path: Path, at: s
         check_model(model)
 
 
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A build's folder whose model was damaged after it had been sealed."""
+    root = tmp_path / "build"
+    (root / "model").mkdir(parents=True)
+    (root / "work").mkdir()
+    (root / "model" / "config.json").write_text("{}")
+    seal(root, names=["model/config.json"], at=root / "work" / SUMS)
+    (root / "model" / "config.json").write_text("[]")
+    return root
+
+
+@pytest.mark.parametrize("way", ["link", "link of a parent", "dots", "dots at the end", "moved away"])
+def test_a_damaged_model_is_refused_by_whatever_path_it_is_named(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    model = damaged / "model"
+    if way == "link":
+        path = tmp_path / "link"
+        path.symlink_to(model)
+        model = path
+    elif way == "link of a parent":
+        (tmp_path / "builds").symlink_to(damaged)
+        model = tmp_path / "builds" / "model"
+    elif way == "dots":
+        model = damaged / "work" / ".." / "model"
+    elif way == "dots at the end":
+        (model / "inner").mkdir()
+        model = model / "inner" / ".."
+    else:
+        model.rename(tmp_path / "elsewhere")
+        model.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MiniGPTError, match=r"model/config\.json is not what was written"):
+        check_model(model)
+    with pytest.raises(MiniGPTError, match=r"model/config\.json is not what was written"):
+        check_file(model / "config.json")
+
+
+def test_a_link_to_a_damaged_file_is_refused_and_a_link_beside_its_sums_too(damaged: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to(damaged / "model" / "config.json")
+    with pytest.raises(MiniGPTError, match="is not what was written"):
+        check_file(tmp_path / "link.json")
+    (damaged / "model" / "config.json").rename(tmp_path / "blob")
+    (damaged / "model" / "config.json").symlink_to(tmp_path / "blob")
+    with pytest.raises(MiniGPTError, match="is not what was written"):
+        check_file(damaged / "model" / "config.json")
+
+
 def test_damaged_things_move_aside_and_none_is_lost(tmp_path: Path) -> None:
     places = set()
     for text in ("one", "two", "three"):

@@ -36,6 +36,7 @@ from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import State, Workspace, finished
 from minigpt.progress import SILENT, Reporter
+from minigpt.recipes import RECIPE
 from minigpt.report.page import FILE_NAME as PAGE
 from minigpt.report.page import write_page
 from minigpt.results import BuildReport, StageReport, TicketRound
@@ -110,7 +111,7 @@ def _whole(run: Run, key: str) -> BuildReport | None:
     workspace = run.workspace
     if run.options.force or finished(workspace.work / "healed") is not None:
         return None
-    if not (workspace.work / SUMS).exists() or workspace.damage() is not None:
+    if not workspace.is_sealed or workspace.damage() is not None:
         return None
     _refuse_other(workspace, key)
     result = report.load(workspace.report)
@@ -136,9 +137,9 @@ def _built(run: Run, key: str) -> BuildReport:
 def _with_conditional(run: Run, result: BuildReport, key: str) -> BuildReport:
     """Add the conditional form to a finished build, and enter it in the catalog again with its new report.
 
-    Meanwhile the folder is not sealed: its report changes, and a killed process must not make that look like damage.
+    Meanwhile what changes is not sealed, since a killed process must not make that look like damage; the model is.
     """
-    (run.workspace.work / SUMS).unlink(missing_ok=True)
+    run.workspace.open_for(run.workspace.report.name, RECIPE, run.workspace.conditional.name)
     result = add_conditional(run, result, *read(run))
     write_page(result, run.workspace.root / PAGE)
     run.workspace.seal(key)
@@ -260,7 +261,7 @@ def _finished(run: Run, key: str) -> BuildReport | None:
     if not workspace.report.exists():
         return None
     result = report.load(workspace.report)
-    if not (workspace.work / SUMS).exists():  # killed before the last step, or built by an older version
+    if not workspace.is_sealed:  # killed before the last step, or built by an older version
         workspace.seal(key)
     if any(finished(workspace.work / stage) is not None for stage in ("healed", "delta")):
         register_and_slim(workspace)
@@ -288,9 +289,10 @@ def _refuse_other(workspace: Workspace, key: str) -> None:
 def _damage(run: Run) -> str | None:
     """Say what is wrong with a build that has a report; None if nothing is."""
     workspace = run.workspace
-    sealed = (workspace.work / SUMS).exists()
-    if sealed or not workspace.report.exists():
-        return workspace.damage()
+    if (reason := workspace.damage()) is not None:
+        return reason
+    if workspace.is_sealed or not workspace.report.exists():
+        return None
     if not is_json(workspace.report):
         return "report.json is not JSON"
     product = workspace.model if run.options.delta is None else workspace.ticket

@@ -18,7 +18,7 @@ from minigpt.conditional.swap import put
 from minigpt.evaluation import Suite, load_scores, summarize
 from minigpt.evaluation.part import items_of_part
 from minigpt.evaluation.suite import without_answers
-from minigpt.files import fingerprint, link, open_to_readers, read_json, write_json, write_text
+from minigpt.files import atomic_path, fingerprint, link, open_to_readers, read_json, write_json, write_text
 from minigpt.healing import train
 from minigpt.healing.teacher import teacher_of
 from minigpt.machine import release
@@ -185,8 +185,8 @@ def _compared(run: Run, measured: Measurement, training: Training | None, second
 def _finish(work: Conversion, result: BuildReport, stage: StageReport, model: Path) -> BuildReport:
     """Put the folder in place, and write the report with the new stage."""
     run = work.run
-    shutil.rmtree(run.workspace.conditional, ignore_errors=True)
-    shutil.copytree(model, run.workspace.conditional, copy_function=link)
+    with atomic_path(run.workspace.conditional) as temporary:
+        shutil.copytree(model, temporary, copy_function=link)
     stages = (*(one for one in result.stages if one.stage != "conditional"), stage)
     result = replace(
         result,

@@ -219,13 +219,33 @@ class Workspace:
     def set_damaged_aside(self, reason: str) -> None:
         """Move a damaged build's report and model aside, so that the build is made again.
 
+        The sums go last: until nothing damaged is in its place they tell a later run that it is damaged.
+
         Args:
             reason: what is wrong with it.
         """
-        (self.work / integrity.SUMS).unlink(missing_ok=True)
         for path in (self.report, *self.products):
             if path.exists():
                 self.reporter.note(integrity.aside_note(path, reason, integrity.set_aside(path)))
+        (self.work / integrity.SUMS).unlink(missing_ok=True)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether hashes of the whole build are recorded, the report's among them."""
+        try:
+            sums = integrity.read_sums(self.work / integrity.SUMS)
+        except MiniGPTError:  # a damaged record is one
+            return True
+        return sums is not None and self.report.name in sums.files
+
+    def open_for(self, *names: str) -> None:
+        """Take these files, and what is below these folders, out of the sums: they are about to be written again.
+
+        Everything else stays sealed, so that damage meanwhile is noticed.
+        """
+        if (sums := integrity.read_sums(self.work / integrity.SUMS)) is not None:
+            kept = {path: digest for path, digest in sums.files.items() if path.split("/")[0] not in names}
+            integrity.write_sums(self.work / integrity.SUMS, kept, sums.key)
 
     def _is_foreign(self) -> bool:
         """Return whether the folder holds files, but no build, and not the first steps of one either."""

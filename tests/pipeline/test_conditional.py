@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,21 @@ def test_unknown_kinds_and_settings_out_of_range_are_refused(world: World) -> No
         options_for(world, "tree", "none")
     with pytest.raises(ConfigError, match="visited"):
         build(options_for(world, "trees", "none", **{"conditional.visited": "0"}))
+
+
+def test_damage_while_the_conditional_form_is_made_is_named_and_not_sealed(world: World) -> None:
+    options = options_for(world, "trees", "open")
+    dense = build(replace(options, conditional=None))
+    weights = folder_of(options) / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("minigpt.pipeline.build.add_conditional", interrupted)
+        build(options)
+    weights.write_bytes(bytes([whole[0]]) + whole[1:-1] + bytes([whole[-1] ^ 1]))
+    again = build(replace(options, conditional=None))
+    assert list(weights.parent.parent.glob("model.damaged-*")) and weights.read_bytes() == whole
+    assert [stage.metrics for stage in again.stages] == [stage.metrics for stage in dense.stages]
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
