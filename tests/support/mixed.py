@@ -233,7 +233,7 @@ UNREADABLE = {
     "leaflets/scan.pdf": "no text on its pages",
     "leaflets/photo.jpg": "not a kind of file that is read",
     "exports/numbers.csv": "no column of running text (columns: a, b)",
-    "exports/book.xlsx, sheet Sums": "no column of running text",
+    "exports/book.xlsx, sheet Sums": "no field with text, only numbers",
     "exports/damaged.jsonl.gz": "damaged",
     "pack.tar.gz/../../escaped.txt": "leads out of the archive",
     "pack.tar.gz/link.txt": "a link",

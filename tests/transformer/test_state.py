@@ -183,8 +183,11 @@ def test_what_needs_attention_is_refused_in_a_sentence(family: str) -> None:
             minigpt.plan(model, tiny_tokenizer(), texts, params=size, method=method, settings=SETTINGS)
     with pytest.raises(UnsupportedModel, match="The repair needs attention"):
         prune_with_repair(model, plan_of(model), [random_batch()])
+
+
+def test_a_family_that_no_runtime_knows_has_no_gguf_file() -> None:
     with pytest.raises(ExportError, match="have no GGUF writer"):
-        family_of(model.config)
+        family_of(model_of("rwkv").config)
 
 
 @pytest.mark.parametrize("family", STATES)
