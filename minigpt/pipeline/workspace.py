@@ -231,7 +231,7 @@ class Workspace:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether hashes of the whole build are recorded, the report's among them."""
+        """True if hashes of the whole build are recorded, the report's among them."""
         try:
             sums = integrity.read_sums(self.work / integrity.SUMS)
         except MiniGPTError:  # a damaged record is one
