@@ -1,4 +1,4 @@
-"""What a specialist keeps of free answers: its own tasks on folders of text, against parent and tuned parent.
+"""Free answers that a specialist keeps: its own tasks on folders of text, against parent and tuned parent.
 
 Each domain is a folder with `corpus_train.jsonl` and `corpus_heldout.jsonl`. Rules make three tasks of it, in the way
 of the packaged domains. The tuned parent is trained once a domain, and every size starts from it. One JSON line for
@@ -22,9 +22,9 @@ from minigpt.evaluation import ItemScores
 from minigpt.evaluation.exchanges import exchanges
 from minigpt.evaluation.items import AnswerItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
-from minigpt.evaluation.ratios import ANSWER_METRICS
 from minigpt.files import read_jsonl, write_jsonl, write_text
 from minigpt.machine import device_name
+from minigpt.metrics import ANSWER_METRICS
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.build import specialize
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read

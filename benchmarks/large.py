@@ -24,6 +24,8 @@ import torch
 from large_parent import WINDOW, config_for, make_parent, text
 
 from minigpt import assets
+from minigpt.exporting import torch_nf4
+from minigpt.exporting.request import ExportRequest
 from minigpt.machine import device_name, free_memory, release
 from minigpt.methods import Method, method_named
 from minigpt.methods.cut import cut_units, repair_of
@@ -36,6 +38,7 @@ from minigpt.planning.budget import allowed_axes, budget_for
 from minigpt.planning.memory import MemorySettings, Peak, Work
 from minigpt.planning.planner import decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.settings import PlanSettings
+from minigpt.progress import SILENT
 from minigpt.pruning.settings import RepairSettings
 from minigpt.streaming import probes, statistics
 from minigpt.streaming.parent import StreamedParent
@@ -249,10 +252,6 @@ class Bench:
 
 def four_bit(folder: Path, device: str) -> None:
     """Save the pruned model in 4 bits, as `minigpt export --format torch-4bit` does."""
-    from minigpt.exporting import torch_nf4
-    from minigpt.exporting.request import ExportRequest
-    from minigpt.progress import SILENT
-
     target = folder.with_name(folder.name + "-4bit")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()

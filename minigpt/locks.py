@@ -68,7 +68,7 @@ def hold(path: Path, what: str, *, timeout: float = 0.0) -> Iterator[None]:
         lock.acquire(timeout=timeout)
     except Timeout:
         raise Busy(f"{what} is in use by {_name(record)}. Wait until it is done, or choose another folder.") from None
-    except (OSError, NotImplementedError) as error:
+    except (OSError, RuntimeError) as error:  # the second where a file system has no locks
         reason = getattr(error, "strerror", None) or error
         raise MiniGPTError(f"Cannot write {path.parent}: {reason}. Choose a folder that you can write to.") from error
     try:

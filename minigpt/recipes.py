@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +50,21 @@ def beside(recipe: Path, name: str) -> str:
     """Return the path of a file or folder beside a recipe; any other name as it is."""
     candidate = recipe.parent / name
     return str(candidate) if not Path(name).is_absolute() and candidate.exists() else name
+
+
+def with_changes(options: T, given: Mapping[str, Any]) -> T:
+    """Replace options of a recipe by those that the user gave beside it; settings (`overrides`) are merged one by one.
+
+    Args:
+        options: a dataclass with a field `overrides`.
+        given: the user's options, by the names of its fields.
+    """
+    record: Any = options
+    changes = dict(given)
+    if "overrides" in changes:
+        changes["overrides"] = {**record.overrides, **changes["overrides"]}
+    changed: T = replace(record, **changes)
+    return changed
 
 
 def with_comments(head: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 
 # Errors of `zipfile` for archives that are damaged, encrypted, or packed in ways that it does not know.
-DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError)
 
 
 def fetch_member(ref: str, *, reporter: Reporter = SILENT) -> Path:

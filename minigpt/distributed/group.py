@@ -50,14 +50,14 @@ class Group:
         store: small values that all processes see.
 
     Attributes:
-        held: a model that every process holds at the moment, or None.
+        shipped: a model that every process holds at the moment, or None.
     """
 
     def __init__(self, place: Place, store: Any) -> None:
         self.place, self.store = place, store
         self.rank, self.world, self.leads = place.rank, place.world, place.leads
         self.device = torch.device(place.device)
-        self.held: Any = None
+        self.shipped: Any = None
         self._jobs = self._barriers = 0
 
     def share(self, value: Any = None) -> Any:

@@ -24,7 +24,7 @@ def read_zip(source: Source) -> Iterator[Member]:
     with source.opener() as stream:
         try:
             archive = ZipFile(stream)
-        except NotImplementedError:  # what the library says of versions of the format that it does not know
+        except RuntimeError:  # of the library, for versions of the format that it does not know
             raise Unread("a zip archive of a newer version than can be read") from None
         except (BadZipFile, ValueError):
             raise Unread("damaged: not a whole zip archive") from None

@@ -23,7 +23,7 @@ def package(source: Source) -> BytesIO:
     try:
         with ZipFile(BytesIO(data)) as archive:
             members = archive.infolist()
-    except (BadZipFile, NotImplementedError, ValueError):
+    except (BadZipFile, RuntimeError, ValueError):
         raise Unread("damaged: not a whole file of its kind") from None
     if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > MAX_UNPACKED >> 2:
         raise Unread("unpacks to more than is read of one file")

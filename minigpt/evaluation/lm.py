@@ -105,7 +105,7 @@ def log_probabilities(
     """
     sums = np.zeros(owners, dtype=np.float64)
     group = current()
-    if group is None or group.held is not model:
+    if group is None or group.shipped is not model:
         batches = list(_batches(rows, min(batch_tokens, _logit_rows(model))))
         scores: Iterable[NDArray[np.float64]] = _scores(model, batches, title=title, reporter=reporter)
     else:
@@ -149,11 +149,11 @@ def _shared_scores(
     shared, tokens = group.share([fields, batch_tokens])
     names = ("tokens", "where", "targets", "owners", "branches")
     known = [Row(**dict(zip(names, values, strict=True))) for values in shared]
-    batches = list(_batches(known, min(tokens, _logit_rows(group.held))))
+    batches = list(_batches(known, min(tokens, _logit_rows(group.shipped))))
     ends = np.cumsum([0, *(sum(len(row.targets) for row in batch) for batch in batches)])
     values = torch.zeros(int(ends[-1]), dtype=torch.float64)
     turns = range(group.rank, len(batches), group.world)
-    scores = _scores(group.held, [batches[turn] for turn in turns], title=title, reporter=reporter)
+    scores = _scores(group.shipped, [batches[turn] for turn in turns], title=title, reporter=reporter)
     for turn, score in zip(turns, scores, strict=True):
         values[int(ends[turn]) : int(ends[turn + 1])] = torch.from_numpy(score)
     # Each place is filled by one process and zero in all others, so the sum is exact.

@@ -146,17 +146,7 @@ RATIOS: dict[str, Ratio] = {
         higher_is_better=True,
     ),
 }
-ANSWER_METRICS = (
-    "exact_match",
-    "token_f1",
-    "label_f1",
-    "rouge_l",
-    "format_compliance",
-    "instructions_followed",
-    "constraints_followed",
-)
 TEXT_METRICS = ("bits_per_byte", "word_perplexity", "token_perplexity")
-QUESTION_METRICS = ("accuracy", "accuracy_norm")
 RECITATION_METRICS = ("recitation",)
 
 

@@ -11,14 +11,8 @@ from minigpt.errors import MiniGPTError
 from minigpt.evaluation.intervals import effective_number
 from minigpt.evaluation.items import AnswerItems, Items, ItemScores, QuestionItems, RecitationItems, TextItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
-from minigpt.evaluation.ratios import (
-    ANSWER_METRICS,
-    QUESTION_METRICS,
-    RATIOS,
-    RECITATION_METRICS,
-    TEXT_METRICS,
-    columns_of,
-)
+from minigpt.evaluation.ratios import RATIOS, RECITATION_METRICS, TEXT_METRICS, columns_of
+from minigpt.metrics import ANSWER_METRICS, QUESTION_METRICS
 from minigpt.results import MetricResult
 
 # Metrics of each kind of items.

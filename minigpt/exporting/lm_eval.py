@@ -28,11 +28,11 @@ from minigpt.errors import ExportError
 from minigpt.evaluation import Suite, choose_opening, evaluate, summarize
 from minigpt.evaluation.lm import window_limit
 from minigpt.evaluation.mcq import TEMPLATE
-from minigpt.evaluation.ratios import ANSWER_METRICS
 from minigpt.exporting.lm_eval_answers import answer_rows, answer_task, with_functions, write_scoring
 from minigpt.exporting.quiet import silence, silence_children
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.files import write_jsonl, write_text
+from minigpt.metrics import ANSWER_METRICS
 from minigpt.models.evaluate import build_suite
 from minigpt.progress import Reporter
 from minigpt.results import MetricResult

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from minigpt import recipes
 from minigpt.assets import DEFAULT_BASE
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.files import to_plain
@@ -98,19 +99,15 @@ def read_recipe(path: Path | str) -> BuildOptions:
 
 
 def with_changes(options: BuildOptions, given: Mapping[str, Any]) -> BuildOptions:
-    """Replace the options of a recipe by those that the user gave beside it; settings are merged one by one.
+    """Replace the options of a recipe by those that the user gave beside it; a new target takes the place of any other.
 
     Args:
         options: options of the recipe, of :func:`read_recipe`.
         given: the user's options, as fields of :class:`BuildOptions`.
     """
-    changes = dict(given)
     targets = ("target_size", "target_params", "target_bytes", "delta")
-    if any(name in changes for name in targets):
-        changes = dict.fromkeys(targets) | changes
-    if "overrides" in changes:
-        changes["overrides"] = {**options.overrides, **changes["overrides"]}
-    return replace(options, **changes)
+    new_target = any(name in given for name in targets)
+    return recipes.with_changes(options, {**(dict.fromkeys(targets) if new_target else {}), **given})
 
 
 def flatten_settings(settings: Mapping[str, Any]) -> dict[str, str]:

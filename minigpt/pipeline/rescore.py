@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from minigpt import assets, report
 from minigpt.errors import AssetError
 from minigpt.evaluation import summarize
-from minigpt.evaluation.ratios import ANSWER_METRICS
+from minigpt.metrics import ANSWER_METRICS
 from minigpt.models.find import find_model
 from minigpt.pipeline.finish import task_fingerprints
 from minigpt.pipeline.groundwork import read

@@ -14,7 +14,7 @@ from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.recipe import COMMENTS, absolute_base, all_settings, flatten_settings
 from minigpt.pipeline.run import Run
 from minigpt.planning.target import parse_fraction
-from minigpt.recipes import RECIPE, beside, read_strictly, with_comments
+from minigpt.recipes import RECIPE, beside, read_strictly, with_changes, with_comments
 
 # Comment at the top of a recipe file.
 HEAD = """\
@@ -68,9 +68,7 @@ class TicketOptions:
         """
         own = {name: given[name] for name in ("pattern", "remaining") if name in given}
         changes = {name: value for name, value in given.items() if name not in own}
-        if "overrides" in changes:
-            changes["overrides"] = {**self.build.overrides, **changes["overrides"]}
-        return replace(self, build=replace(self.build, **changes), **own)
+        return replace(self, build=with_changes(self.build, changes), **own)
 
 
 def read_ticket_recipe(path: Path | str) -> TicketOptions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from minigpt.metrics import ANSWER_METRICS, QUESTION_METRICS
 from minigpt.report.tasks import GENERAL, OTHER, task_rank
 from minigpt.results import BuildReport, Coverage, Interval, MetricResult, StageName, StageReport
 from minigpt.types import PrunePlan, Shape
@@ -25,16 +26,6 @@ SEEN = "definitions in training text"
 
 HEADLINE = "bits_per_byte"
 RECITATION = "recitation"
-QUESTION_METRICS = ("accuracy", "accuracy_norm")
-ANSWER_METRICS = (
-    "exact_match",
-    "token_f1",
-    "label_f1",
-    "rouge_l",
-    "format_compliance",
-    "instructions_followed",
-    "constraints_followed",
-)
 METRICS = (HEADLINE, *QUESTION_METRICS, *ANSWER_METRICS, "word_perplexity", "token_perplexity", RECITATION)
 """Metrics of a report, in the order a reader wants them."""
 REPEATED = 0.2

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from minigpt.errors import ConfigError, GateFailed
+from minigpt.metrics import QUESTION_METRICS
 from minigpt.report.compare import comparable
-from minigpt.report.figures import METRICS, QUESTION_METRICS, final_stage, metric_of, same_vocabulary
+from minigpt.report.figures import METRICS, final_stage, metric_of, same_vocabulary
 from minigpt.results import BuildReport, MetricResult
 
 EXAMPLE = '"bits_per_byte>1.02x" or "accuracy_norm@glossary<0.4"'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minigpt.report.figures import ENOUGH_ITEMS, QUESTION_METRICS, at_chance, final_stage, metric_of
+from minigpt.metrics import QUESTION_METRICS
+from minigpt.report.figures import ENOUGH_ITEMS, at_chance, final_stage, metric_of
 from minigpt.report.tasks import GENERAL, is_seen, is_text
 from minigpt.report.wording import WORDS, standing
 from minigpt.results import BuildReport, MetricResult

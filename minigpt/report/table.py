@@ -5,10 +5,9 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from minigpt.metrics import ANSWER_METRICS, QUESTION_METRICS
 from minigpt.report.figures import (
-    ANSWER_METRICS,
     FEW,
-    QUESTION_METRICS,
     RECITATION,
     SEEN,
     TOO_REPEATED,

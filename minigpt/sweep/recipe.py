@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,19 +76,6 @@ def read_sweep_recipe(path: Path | str) -> SweepOptions:
         pictures=recipe.pictures,
         overrides=flatten_settings(recipe.settings),
     )
-
-
-def with_changes(options: SweepOptions, given: Mapping[str, Any]) -> SweepOptions:
-    """Replace options by those that the user gave; settings are merged one by one.
-
-    Args:
-        options: options of the recipe.
-        given: the user's options, as fields of :class:`SweepOptions`.
-    """
-    changes = dict(given)
-    if "overrides" in changes:
-        changes["overrides"] = {**options.overrides, **changes["overrides"]}
-    return replace(options, **changes)
 
 
 def sweep_files(options: SweepOptions, runs: Sequence[Run]) -> dict[str, str]:

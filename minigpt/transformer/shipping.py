@@ -50,26 +50,26 @@ def ship(group: Group, model: Any = None) -> Any:
 def held(model: Any) -> Iterator[None]:
     """Let every process hold a copy of the model inside the block, where there are others and it can travel."""
     group = current()
-    if group is None or group.held is not None or not can_ship(model):
+    if group is None or group.shipped is not None or not can_ship(model):
         yield
         return
     group.announce("hold")
-    group.held = ship(group, model)
+    group.shipped = ship(group, model)
     try:
         yield
     finally:
-        group.held = None
+        group.shipped = None
         group.announce("drop")
 
 
 def help_to_hold(group: Group) -> None:
     """Take a copy of the first process's model."""
-    group.held = ship(group)
+    group.shipped = ship(group)
 
 
 def help_to_drop(group: Group) -> None:
     """Forget the copy."""
-    group.held = None
+    group.shipped = None
     release()
 
 

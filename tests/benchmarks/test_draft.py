@@ -17,9 +17,9 @@ from tests.support.exports import Shop, make_shop, trimmed_build
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    made = make_shop(tmp_path_factory.mktemp("bench"))
-    trimmed_build(made)
-    return made
+    result = make_shop(tmp_path_factory.mktemp("bench"))
+    trimmed_build(result)
+    return result
 
 
 @pytest.fixture(autouse=True)

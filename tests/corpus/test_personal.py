@@ -1,4 +1,4 @@
-"""What looks like personal data is counted, what does not is left alone, and nothing of it is shown."""
+"""Text that looks like personal data is counted and never shown; all other text is left alone."""
 
 from __future__ import annotations
 

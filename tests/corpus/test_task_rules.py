@@ -108,11 +108,11 @@ def test_a_short_text_gives_nothing_to_read(name: str) -> None:
 def test_quote_asks_for_the_words_that_follow() -> None:
     item = quote(ARTICLE, {})
     assert item is not None
-    asked = item.prompt.partition('follow "')[2].partition('" in the text')[0]
+    phrase = item.prompt.partition('follow "')[2].partition('" in the text')[0]
     shown = item.prompt.partition("\n")[0]
-    assert f"{asked} {item.answers[0]}" in shown
-    assert shown.count(asked) == 1
-    assert len(asked.split()) == 5
+    assert f"{phrase} {item.answers[0]}" in shown
+    assert shown.count(phrase) == 1
+    assert len(phrase.split()) == 5
     assert len(item.answers[0].split()) == 3
 
 

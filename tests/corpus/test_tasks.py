@@ -99,8 +99,8 @@ def test_training_prompts_are_written_with_their_answers_and_guarded(tmp_path: P
     assert task_documents(corpus.tasks, 0) == []
     leaked = task_documents([replace(task, train=task.prompts)], 1000)
     assert drop_overlap(leaked, corpus.heldout, [], Counter()) == []
-    asked = list(guarded_prompts([replace(task, derived=False)]))
-    assert drop_overlap(leaked, [], asked, Counter()) == []
+    guarded = list(guarded_prompts([replace(task, derived=False)]))
+    assert drop_overlap(leaked, [], guarded, Counter()) == []
     assert list(guarded_prompts([task])) == []
 
 

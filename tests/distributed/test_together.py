@@ -73,8 +73,8 @@ def healed(group: Group | None, **options: Any) -> tuple[Any, Any]:
 def test_values_and_tensors_travel(group: Group) -> None:
     # The other process answers to jobs only, so what travels is tried through one: a model that both hold.
     with current(group), held(student()):
-        assert group.held is not None
-    assert group.held is None
+        assert group.shipped is not None
+    assert group.shipped is None
 
 
 def test_a_process_that_does_not_arrive_is_named(group: Group) -> None:

@@ -219,15 +219,15 @@ def test_answers_won_and_lost() -> None:
         )
 
     parent, ours = scores(["yes", "yes", "no", "no", "no"], 0), scores(["yes", "no", "yes", "yes", "no"], 1)
-    task, asked = exchanges(suite, {"parent": parent, "healed": ours}, shown=1)
+    task, questions = exchanges(suite, {"parent": parent, "healed": ours}, shown=1)
     assert (task.task, task.both, task.lost, task.won, task.neither) == ("d/t", 1, 1, 2, 1)
     assert [(item.won, item.prompt, item.right) for item in task.shown] == [
         (True, "Interest", "yes"),
         (False, "The court may order that the party", "yes"),
     ]
     assert task.shown[0].answers == {"parent": "no", "healed": "yes"}
-    assert (asked.task, asked.lost) == ("d/q", 1)
-    assert asked.shown[0].answers == {"parent": "x", "healed": "y"}
+    assert (questions.task, questions.lost) == ("d/q", 1)
+    assert questions.shown[0].answers == {"parent": "x", "healed": "y"}
     assert exchanges(suite, {"healed": ours}) == ()
 
 

@@ -11,7 +11,6 @@ import pytest
 from minigpt.corpus.task_rows import NUMBERS, PLAIN, WORDS
 from minigpt.domain.tasks import ANSWER_METRICS
 from minigpt.evaluation.answers import label_influences
-from minigpt.evaluation.ratios import ANSWER_METRICS as MEASURED
 from minigpt.evaluation.ratios import RATIOS
 from minigpt.evaluation.scoring import (
     CHECKS,
@@ -29,7 +28,7 @@ from minigpt.evaluation.scoring import (
     rouge_l,
     token_f1,
 )
-from minigpt.report.figures import ANSWER_METRICS as REPORTED
+from minigpt.metrics import ANSWER_METRICS as MEASURED
 
 
 def test_texts_are_normalized_as_squad_does() -> None:
@@ -139,7 +138,6 @@ def test_constraints(kind: str, value: object, right: str, wrong: str) -> None:
 
 def test_the_tables_name_the_same_checks_and_metrics() -> None:
     assert set(CHECKS) == NUMBERS | WORDS | PLAIN
-    assert MEASURED == REPORTED
     assert set(ANSWER_METRICS) < set(MEASURED) <= set(RATIOS)
 
 
@@ -177,6 +175,6 @@ def test_the_longest_common_subsequence_by_brute_force() -> None:
 
 
 def _is_subsequence(words: list[str], text: list[str]) -> bool:
-    """Whether the words stand in the text in this order."""
+    """Return True if the words stand in the text in this order."""
     rest = iter(text)
     return all(word in rest for word in words)

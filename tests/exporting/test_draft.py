@@ -65,8 +65,8 @@ def test_prompts_are_spread_over_the_text_and_begin_with_a_word(monkeypatch: pyt
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A build whose specialist is its parent with a smaller vocabulary, and therefore often right."""
-    made = make_shop(tmp_path_factory.mktemp("draft"))
-    return replace(made, model=trimmed_build(made))
+    plain = make_shop(tmp_path_factory.mktemp("draft"))
+    return replace(plain, model=trimmed_build(plain))
 
 
 def test_a_trimmed_specialist_gives_its_parents_text(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

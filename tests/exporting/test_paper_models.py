@@ -27,7 +27,7 @@ def test_every_model_of_the_papers_is_listed() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.model}-{index}" for index, row in enumerate(ROWS)])
 def test_the_program_takes_or_refuses_a_model_as_listed(row: PaperModel) -> None:
-    """What is taken has a row by which its configs are read; what is not is refused with the listed reason."""
+    """A supported model has a row by which its configs are read; any other is refused with the listed reason."""
     if row.works:
         assert row.family in ARCHITECTURES and arch_of(tiny_config(row.family)).name == row.family
     else:

@@ -1,4 +1,4 @@
-"""What each process owns and reads."""
+"""Parameters that a process owns, and rows that it reads."""
 
 from __future__ import annotations
 

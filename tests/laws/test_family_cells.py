@@ -119,7 +119,7 @@ def test_every_yes_has_a_test_behind_it(column: str) -> None:
     ("family", "column"), [(family, column) for family, column in cells("refused") if column not in SEEN_BY_EXPORT]
 )
 def test_every_refusal_gives_a_sentence(family: str, column: str) -> None:
-    """What the table calls refused is refused by the program, in one sentence with a reason."""
+    """The program refuses every cell that the table calls refused, in one sentence with a reason."""
     with pytest.raises(MiniGPTError) as refusal:
         REQUESTS[column](family)
     assert str(refusal.value).rstrip().endswith(".") and len(str(refusal.value)) > 40

@@ -43,7 +43,7 @@ def stack_of(model: Any, layer: int = 0) -> Any:
 
 
 def inner_by_hand(model: Any, state: Tensor, expert: int) -> Tensor:
-    """What the neurons of an expert of layer 0 give for a token (SwiGLU; gpt-oss with clamps and biases)."""
+    """Outputs of the neurons of an expert of layer 0 for a token (SwiGLU; gpt-oss with clamps and biases)."""
     experts = stack_of(model)
     if model.config.model_type != "gpt_oss":
         gate, up = (experts.gate_up_proj[expert] @ state).chunk(2)

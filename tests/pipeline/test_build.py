@@ -208,10 +208,10 @@ def hash_runs_of(texts: list[str]) -> set[tuple[str, ...]]:
 def test_a_finished_build_measured_again_gives_the_numbers_of_its_report(
     finished: tuple[BuildOptions, BuildReport],
 ) -> None:
-    options, made = finished
+    options, written = finished
     again = rescore(folder_of(options))
     assert {(item.task, item.metric) for item in again} == {
-        (metric.task, metric.metric) for metric in made.stages[-1].metrics if not metric.task.endswith("/unseen")
+        (metric.task, metric.metric) for metric in written.stages[-1].metrics if not metric.task.endswith("/unseen")
     }
     assert all(item.agrees and item.measured == pytest.approx(item.reported, rel=1e-6) for item in again)
 

@@ -28,12 +28,12 @@ def options(world: World, folder: str, streaming: str, method: str = "contextual
     overrides = (
         FAST | {"memory.streaming": streaming} | {name.replace("__", "."): value for name, value in more.items()}
     )
-    made = world.options(folder, overrides=overrides, method=method, target_size=0.9)
-    return replace(made, overrides={**made.overrides, **overrides})
+    plain = world.options(folder, overrides=overrides, method=method, target_size=0.9)
+    return replace(plain, overrides={**plain.overrides, **overrides})
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What a build leaves of plan and pruned model."""
+    """Bytes of the plan and of the pruned weights that a build leaves."""
     plan = (folder / "plan.json").read_bytes()
     (weights,) = folder.rglob("model/model.safetensors")
     return {"plan": plan, "weights": weights.read_bytes()}

@@ -20,8 +20,8 @@ FAST = {"heal.steps": "3", "evaluation.sample_tokens": "0", "evaluation.general"
 
 def options(world: World, folder: str, **settings: str) -> BuildOptions:
     overrides = FAST | {name.replace("__", "."): value for name, value in settings.items()}
-    made = world.options(folder, overrides=overrides, target_size=0.9)
-    return replace(made, overrides={**made.overrides, **overrides})
+    plain = world.options(folder, overrides=overrides, target_size=0.9)
+    return replace(plain, overrides={**plain.overrides, **overrides})
 
 
 def losses(world: World, folder: str) -> list[float]:

@@ -26,8 +26,8 @@ def bill(**changes: Any) -> dict[str, Any]:
 
 def component(document: dict[str, Any], reference: str) -> dict[str, Any]:
     """One component by its reference."""
-    (found,) = [part for part in document["components"] if part["bom-ref"] == reference]
-    return dict(found)
+    (match,) = [part for part in document["components"] if part["bom-ref"] == reference]
+    return dict(match)
 
 
 def test_model_parent_text_and_code_are_there() -> None:

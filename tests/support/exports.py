@@ -63,18 +63,18 @@ def make_shop(root: Path) -> Shop:
     return Shop(root=root, model=root / "model", domain=str(root / "mixed.yaml"))
 
 
-def trimmed_build(made: Shop) -> Path:
+def trimmed_build(shop: Shop) -> Path:
     """A build with its report whose specialist is the shop's model with a smaller vocabulary."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(made.model), AutoTokenizer.from_pretrained(made.model)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(shop.model), AutoTokenizer.from_pretrained(shop.model)
     kept = closure(tokenizer, {*range(259), *range(259, len(tokenizer), 8)})
     assert len(kept) < len(tokenizer)
     trimmed = trim_tokenizer(tokenizer, kept)
-    build = made.root / "build"
+    build = shop.root / "build"
     trim_model(model, trimmed).save_pretrained(build / "model")
     trimmed.tokenizer.save_pretrained(build / "model")
-    save(replace(make_report(), base_model=str(made.model)), build / "report.json")
+    save(replace(make_report(), base_model=str(shop.model)), build / "report.json")
     return build
 
 

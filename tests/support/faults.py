@@ -69,7 +69,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Struck:
-    """What a strike did.
+    """Result of a strike.
 
     Attributes:
         where: the place that it struck.
@@ -153,7 +153,7 @@ class Hook:
                 self.strike()
 
     def _counts(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        """Whether this is an operation of the kind that is struck."""
+        """Return True if this operation is of the kind that is struck."""
         if event == "open" and isinstance(arguments[2], int):
             return self.reads or bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
         return event in OPERATIONS and not self.reads

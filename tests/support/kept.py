@@ -185,8 +185,8 @@ LEDGER = settings_of(recipe(steps=2, average=0.0, learning_rate=3e-3), rates=(0.
 
 
 def read_ledger(root: Path) -> object:
-    found = search(fresh, TEXT, DEV, LEDGER, seed=3, ledger=Ledger(folder=root / KEPT / "runs", key="k"))
-    return value_of(found.model), str([essence(one.training) for one in found.attempts])
+    result = search(fresh, TEXT, DEV, LEDGER, seed=3, ledger=Ledger(folder=root / KEPT / "runs", key="k"))
+    return value_of(result.model), str([essence(one.training) for one in result.attempts])
 
 
 STEPS = tuple(Removal(part=(number, "layer"), loss=0.1 * number) for number in range(4))
@@ -247,7 +247,7 @@ def read_build(root: Path) -> object:
 
 
 def read_parts(root: Path) -> object:
-    """What users of single files get who never ask the catalog."""
+    """Results of a user who opens single files and never uses the catalog."""
     folder = root / KEPT / "out"
     parts: list[str] = []
     for part in (

@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def addresses(rank: int, world: int, port: int) -> dict[str, str]:
-    """What torchrun puts into the environment."""
+    """Environment variables that torchrun sets."""
     numbers = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_PORT": port}
     return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in numbers.items()}}
 

@@ -1,4 +1,4 @@
-"""What a build saves is read by transformers 4 as well: rotary settings, type and tokenizer under the older names."""
+"""Files of a build are read by transformers 4 as well: rotary settings, type and tokenizer under the older names."""
 
 from __future__ import annotations
 

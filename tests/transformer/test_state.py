@@ -16,11 +16,9 @@ from transformers import AutoModelForCausalLM
 import minigpt
 from minigpt.errors import ConfigError, ExportError, MiniGPTError, PlanError, UnsupportedModel
 from minigpt.exporting.gguf_arch import family_of
-from minigpt.healing import Recipe
 from minigpt.methods import METHODS
 from minigpt.methods.material import gather
 from minigpt.methods.ranking import choose, rank
-from minigpt.planning.settings import PlanSettings
 from minigpt.pruning.apply import apply_plan, mask_plan
 from minigpt.pruning.repair import prune_with_repair
 from minigpt.runtimes.pytorch import TorchRuntime
@@ -29,14 +27,13 @@ from minigpt.transformer.batches import Batch, apart, run_decoder
 from minigpt.types import PrunePlan
 from tests.support.archsuite import STATES, keep_all, logits, model_of, random_batch
 from tests.support.tiny import SENTENCES, tiny_config, tiny_tokenizer
+from tests.support.whole_way import SETTINGS, check_the_whole_way
 from tests.support.worlds import documents, words
 
 IDS = random_batch(pad=0).input_ids
 # A method that needs attention, or removes nothing that the family has.
 REFUSAL = r"needs attention in each layer, and layers of .* carry a state|models have none of these to remove"
 HYBRIDS = ("lfm2", "qwen3_5_text")
-SETTINGS = PlanSettings(tokens=512, probe_tokens=128, sensitivity="measure")
-RECIPE = Recipe(tokens_per_step=256, window=64, learning_rate=1e-3, warmup=1, evaluate_every=2)
 
 
 def plan_of(model: Any, layers: tuple[int, ...] = (0, 1, 3), neurons: int = 16) -> PrunePlan:
@@ -205,19 +202,9 @@ def test_a_family_is_planned_pruned_saved_and_healed(family: str, tmp_path: Path
     """Fewer tokens, layers and neurons; the repair is left out, stock classes load the result, healing trains it."""
     draw = Random(0)
     texts = documents(draw, words(draw, 300), 8)
-    model, tokenizer = model_of(family), tiny_tokenizer()
-    teacher = deepcopy(model)
+    model = model_of(family)
     size = arch.parameters_of(model, replace(arch.shape_of(model), layers=3))
-    plan = minigpt.plan(model, tokenizer, texts, params=size, settings=SETTINGS)
-    pruned, short = minigpt.prune(model, tokenizer, plan, repair=texts[:4])
-    assert sum(parameter.numel() for parameter in pruned.parameters()) == plan.parameters_after
-    pruned.save_pretrained(tmp_path)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    ids = random_batch(vocab=len(short), pad=0).input_ids
-    torch.testing.assert_close(logits(loaded, ids), logits(pruned, ids), rtol=1e-5, atol=1e-5)
-    training = minigpt.heal(pruned, short, texts[:6], dev=texts[6:], steps=2, recipe=RECIPE, teacher=teacher, plan=plan)
-    losses = [loss for _, loss in training.dev_losses]
-    assert training.steps == 2 and losses[-1] != losses[0]
+    check_the_whole_way(model, texts, size, tmp_path)
 
 
 def test_variants_of_rwkv_that_change_weights_while_reading_are_refused() -> None:
