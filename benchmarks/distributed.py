@@ -72,7 +72,8 @@ class Bench:
         """Return exit code (None: cut off) and standard output of a command; errors go to a log file."""
         home = self.folder / "home" / ("sweep-" + name if name.startswith("sweep") else "builds")
         environment = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "4", **os.environ}
-        environment |= {"PYTHONPATH": str(ROOT), "MINIGPT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+        paths = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
+        environment |= {"PYTHONPATH": paths, "MINIGPT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
         log = self.folder / f"{name}.log"
         with log.open("ab") as errors:
             process = subprocess.Popen(
@@ -102,7 +103,7 @@ class Bench:
         options = self.options
         for shape in options.shapes:
             for count in options.cards:
-                for grows in (False, True):
+                for grows in (step == "grown" for step in options.growth):
                     tokens = options.tokens * (count if grows else 1)
                     name = f"healing {shape} {count} {'grown' if grows else 'fixed'}"
                     if grows and count == 1:
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=STEP_TOKENS)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm", type=int, default=20)
+    parser.add_argument("--growth", type=lambda text: text.split(","), default=["fixed", "grown"])
     parser.add_argument("--plain", action="store_true", help="do not compile the layers")
     options = parser.parse_args()
     bench = Bench(options)
