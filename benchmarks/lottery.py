@@ -60,7 +60,7 @@ class Plan:
     """The ticket that is looked for: what every arm of a group has in common.
 
     Attributes:
-        pattern: `global`, `layer` or `N:M`.
+        pattern: `global`, `lamp`, `layer` or `N:M`.
         remaining: share of the layers' weights that is left.
         rounds: rounds of pruning.
         steps: steps of each training.
@@ -233,7 +233,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of tuned parents, rounds and masks")
     parser.add_argument("--base", default=assets.DEFAULT_BASE)
     parser.add_argument("--arms", default="imp,random,reinit,magnitude,wanda,sparsegpt", help="comma-separated")
-    parser.add_argument("--pattern", default="global", help="global, layer or N:M such as 2:4")
+    parser.add_argument("--pattern", default="global", help="global, lamp, layer or N:M such as 2:4")
     parser.add_argument("--remaining", type=float, default=0.3, help="share of the layers' weights that is left")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of pruning (an N:M pattern sets its own)")
     parser.add_argument("--steps", type=int, default=250, help="steps of each round's training")

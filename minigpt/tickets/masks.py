@@ -26,15 +26,15 @@ class Pattern:
     """Rule of where kept weights may lie.
 
     Attributes:
-        name: `global` (one ranking over all matrices), `layer` (one ranking in each matrix) or `N:M`, of which at most
-            N of M weights in a row are kept.
+        name: `global` (one ranking over all matrices), `lamp` (one ranking, of each weight's share of its matrix),
+            `layer` (one ranking in each matrix) or `N:M`, of which at most N of M weights in a row are kept.
     """
 
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in ("global", "layer") and self._parts() is None:
-            raise ConfigError(f"A pattern is global, layer or N:M such as 2:4 (N below M), not {self.name!r}.")
+        if self.name not in ("global", "lamp", "layer") and self._parts() is None:
+            raise ConfigError(f"A pattern is global, lamp, layer or N:M such as 2:4 (N below M), not {self.name!r}.")
 
     def _parts(self) -> tuple[int, int] | None:
         """Read N and M from the name; None if it does not say them."""
@@ -91,10 +91,29 @@ def keep_best(scores: Mapping[str, Tensor], remaining: float, pattern: Pattern, 
         return _and({name: best_of_groups(score, kept, size) for name, score in scores.items()}, masks)
     if pattern.name == "layer":
         return {name: _best(score, round(remaining * score.numel())) for name, score in scores.items()}
+    if pattern.name == "lamp":
+        scores = {name: lamp(score) for name, score in scores.items()}
     flat = torch.cat([score.flatten() for score in scores.values()])
     flags = _best(flat, round(remaining * flat.numel()))
     parts = torch.split(flags, [score.numel() for score in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+
+
+def lamp(scores: Tensor) -> Tensor:
+    """Score weights by their share of what their matrix would have left: LAMP.
+
+    Lee et al. 2021 (arXiv 2010.07611, equation 4): score(u) = W[u]^2 / sum of W[v]^2 over all v with |W[v]| >= |W[u]|.
+    Matrices of different scales become comparable, and the last weight of a matrix has the highest score of all, so
+    that no matrix empties.
+
+    Args:
+        scores: magnitudes of the weights; weights that are gone stay so.
+    """
+    order = scores.flatten().argsort(stable=True)
+    squares = scores.flatten()[order].clamp_min(0).double().square()
+    above = squares.flip(0).cumsum(0).flip(0)
+    shares = torch.empty_like(squares).scatter_(0, order, squares / above.clamp_min(torch.finfo(above.dtype).tiny))
+    return shares.view_as(scores).masked_fill(scores == GONE, GONE)
 
 
 def _best(scores: Tensor, count: int) -> Tensor:

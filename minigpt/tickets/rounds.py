@@ -53,7 +53,7 @@ class Schedule:
     Attributes:
         levels: share of the weights that is left after each pruning, falling; a training comes before the first and
             after every one.
-        pattern: where kept weights may lie: `global`, `layer` or `N:M`.
+        pattern: where kept weights may lie: `global`, `lamp`, `layer` or `N:M`.
         rewinding: `weights` rewinds the survivors to the start, `rate` only the learning rate.
 
     Raises:

@@ -12,7 +12,7 @@ from minigpt.tickets import masks
 from minigpt.tickets.masks import Pattern
 from tests.support.tiny import tiny_model
 
-GLOBAL, LAYER, TWO_OF_FOUR = Pattern("global"), Pattern("layer"), Pattern("2:4")
+GLOBAL, LAMP, LAYER, TWO_OF_FOUR = Pattern("global"), Pattern("lamp"), Pattern("layer"), Pattern("2:4")
 
 
 def noise(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -45,6 +45,23 @@ def test_a_layer_mask_keeps_the_same_share_of_every_matrix() -> None:
     assert masks.densities(kept) == {"a": 12 / 48, "b": 16 / 64}
 
 
+def test_the_share_of_a_weight_is_its_square_over_those_that_are_as_large() -> None:
+    scores = masks.magnitudes(noise())["a"]
+    shares = masks.lamp(scores)
+    for weight, share in zip(scores.flatten().tolist(), shares.flatten().tolist(), strict=True):
+        above = scores[scores >= weight].double().square().sum()
+        assert share == pytest.approx(weight**2 / float(above), rel=1e-6)
+
+
+def test_a_mask_by_shares_depends_on_no_scale_and_empties_no_matrix() -> None:
+    weights = noise()
+    kept = masks.keep_best(masks.magnitudes(weights), 2 / 112, LAMP)
+    assert {name: int(mask.sum()) for name, mask in kept.items()} == {"a": 1, "b": 1}
+    scaled = masks.keep_best(masks.magnitudes({"a": weights["a"], "b": 1e-3 * weights["b"]}), 0.4, LAMP)
+    same = masks.keep_best(masks.magnitudes(weights), 0.4, LAMP)
+    assert all(torch.equal(same[name], scaled[name]) for name in weights)
+
+
 @given(st.integers(0, 50), st.sampled_from([(1, 4), (2, 4), (3, 4), (1, 2), (4, 8)]))
 def test_groups_keep_exactly_n_of_m_and_the_largest(seed: int, pattern: tuple[int, int]) -> None:
     kept, size = pattern
@@ -59,7 +76,7 @@ def test_rows_that_do_not_divide_into_groups_are_refused() -> None:
         masks.best_of_groups(torch.ones(2, 6), 2, 4)
 
 
-@pytest.mark.parametrize("pattern", [GLOBAL, LAYER])
+@pytest.mark.parametrize("pattern", [GLOBAL, LAMP, LAYER])
 def test_pruning_further_removes_a_share_of_what_remains_and_nothing_comes_back(pattern: Pattern) -> None:
     kept = masks.full(noise())
     for seed in range(4):
