@@ -22,7 +22,6 @@ from minigpt.pruning.slicing import (
     slice_ffn,
 )
 from minigpt.streaming.parent import StreamedParent
-from minigpt.streaming.statistics import HOME
 from minigpt.transformer.arch import arch_of, shape_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.fused import separate_projections
@@ -65,7 +64,7 @@ class LayerCut:
                 ridge=repair.ridge,
                 sequential=repair.sequential,
                 target=repair.target,
-                home=HOME,
+                home=parent.home,
             )
             if not self.whole:
                 with torch.no_grad():

@@ -15,6 +15,7 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import UnsupportedModel
 from minigpt.machine import trim_heap
 from minigpt.progress import SILENT, Reporter
+from minigpt.pruning.waiting import PROCESSOR, Home
 from minigpt.streaming.weights import StoredWeights
 from minigpt.transformer.arch import arch_of, decoder_layers, refuse_state
 
@@ -31,6 +32,7 @@ class StreamedParent:
         folder: a model folder or a build folder.
         dtype: precision to compute in.
         device: device to compute on.
+        home: where text waits while no layer reads it.
 
     Attributes:
         model: the model in stock classes; parameters of its layers have shapes but no numbers, except inside a sweep.
@@ -41,8 +43,11 @@ class StreamedParent:
         UnsupportedModel: the folder stores the layers in another form than the model has them.
     """
 
-    def __init__(self, folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu", home: Home = PROCESSOR
+    ) -> None:
         self.folder, self.device, self.dtype = model_folder(folder), torch.device(device), dtype
+        self.home = home
         self.weights = StoredWeights(self.folder)
         self.model = _skeleton(self.folder, dtype)
         self.layers: list[nn.Module] = list(decoder_layers(self.model))
