@@ -18,7 +18,9 @@ from minigpt.pipeline.settings import Settings
 from minigpt.planning import memory
 from minigpt.planning.budget import allowed_axes
 from minigpt.planning.memory import MOST_IN_FLOAT32, Parts, Work
+from minigpt.planning.memory_forms import choose_form, describe
 from minigpt.progress import Reporter
+from minigpt.pruning.waiting import PROCESSOR, Home, OnDisk
 from minigpt.streaming import statistics as streaming
 from minigpt.streaming.parent import StreamedParent, refusal
 from minigpt.transformer import stats, together
@@ -77,14 +79,16 @@ def open_source(run: Run, path: Path) -> Opened:
     resident = memory.highest_peak(memory.pruning_peaks(parts, work, "resident"))
     tight = resident.device > memory.MARGIN * free
     streams = method.streams and (not tight or settings.streaming != "auto" or refusal(path) is None)
-    form, peak = memory.choose_form(
-        parts, work, settings, free=free, total=total, streams=streams, method=run.options.method
+    host, _ = free_memory("cpu")
+    form, peak = choose_form(
+        parts, work, settings, free=free, total=total, streams=streams, method=run.options.method, host=host
     )
     if tight or settings.streaming != "auto":
-        run.reporter.note(memory.describe(parts, form, peak, total=total))
+        run.reporter.note(describe(parts, form, peak, total=total))
     dtype = torch.bfloat16 if in_bf16(run.settings, run.device, parts) else torch.float32
-    if form == "streamed":
-        parent = StreamedParent(path, dtype=dtype, device=run.device)
+    if form != "resident":
+        home: Home = OnDisk(run.workspace.work) if form == "spilled" else PROCESSOR
+        parent = StreamedParent(path, dtype=dtype, device=run.device, home=home)
         check_window(parent.model, run.settings.heal.window)
         return Opened(parent.model, parent)
     model = load_model(path, dtype=dtype, device=run.device)

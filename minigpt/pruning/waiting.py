@@ -86,7 +86,7 @@ class OnDisk:
         """The open file."""
         if self._file is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=self.folder)
+            self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (open as long as this object)
         return self._file
 
 

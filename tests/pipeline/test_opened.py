@@ -62,6 +62,17 @@ def test_streamed_and_resident_builds_are_the_same_to_the_byte(
     assert files(world.root / f"{method}-always") == files(world.root / f"{method}-never")
 
 
+def test_text_waits_on_the_disk_where_memory_lacks_the_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda _self, text: notes.append(text))
+    pipeline.build_specialists(options(world, "memory", "always"))
+    assert not any("on the disk" in note for note in notes)
+    monkeypatch.setattr(opened, "free_memory", lambda _device: (10_000, 10**12))
+    pipeline.build_specialists(options(world, "disk", "auto"))
+    assert any("streamed statistics and pruning, " in note and " of text on the disk, " in note for note in notes)
+    assert files(world.root / "disk") == files(world.root / "memory")
+
+
 def test_what_does_not_fit_is_streamed_and_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "free_memory", lambda _device: (10_000, 10**12))
     notes: list[str] = []

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from minigpt import assets
+from minigpt.pruning.waiting import PROCESSOR, Home
 from minigpt.streaming.parent import StreamedParent
 from tests.support.archsuite import EXPERTS, FAMILIES, model_of
 from tests.support.tiny import tiny_tokenizer
@@ -30,6 +31,6 @@ def whole(folder: Path) -> Any:
     return assets.load_model(folder, dtype=torch.float32)
 
 
-def streamed(folder: Path) -> StreamedParent:
-    """Open a folder layer by layer."""
-    return StreamedParent(folder, dtype=torch.float32)
+def streamed(folder: Path, home: Home = PROCESSOR) -> StreamedParent:
+    """Open a folder layer by layer; its text waits at `home`."""
+    return StreamedParent(folder, dtype=torch.float32, home=home)
