@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,23 @@ def test_text_that_waits_on_the_disk_changes_no_curve(tmp_path: Path) -> None:
     expected, actual = curves(tmp_path, "contextual", DOCUMENTS, home)
     assert actual == expected
     assert home.size > 0
+
+
+def test_copies_of_layers_go_when_they_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, "llama")
+    copies: list[weakref.ref[Any]] = []
+
+    def watched(layer: Any) -> Any:
+        if hasattr(layer, "vocab_size") or hasattr(layer, "lm_head"):
+            return deepcopy(layer)
+        assert not any(copy() is not None for copy in copies)
+        copies.append(weakref.ref(copy := deepcopy(layer)))
+        return copy
+
+    monkeypatch.setattr(streamed_probes, "deepcopy", watched)
+    expected, actual = curves(tmp_path, "contextual", DOCUMENTS)
+    assert actual == expected
+    assert len(copies) > 4
 
 
 def test_dev_text_is_needed(tmp_path: Path) -> None:
