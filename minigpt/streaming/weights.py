@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minigpt.errors import AssetError
+from minigpt.streaming.layout import Stored
 
 
 class StoredWeights:
@@ -33,14 +35,32 @@ class StoredWeights:
             except SafetensorError as error:
                 raise AssetError(f"{path} is damaged ({error}). Fetch or save it again.") from error
 
-    def read(self, names: Iterable[str], *, pinned: bool = False) -> dict[str, Tensor]:
-        """Read tensors into memory, in the type that they are stored in.
+    def read(self, parameters: Mapping[str, Stored], *, pinned: bool = False) -> dict[str, Tensor]:
+        """Read parameters into memory, in the type that they are stored in.
 
         The files are open during the call only: pages of a mapped file would count as memory of the process.
 
         Args:
-            names: names of the tensors.
+            parameters: the parameters by name, as files hold them.
             pinned: put them where an accelerator can fetch them from by itself.
+
+        Raises:
+            AssetError: a file cannot be read any more.
+        """
+        places = {piece.stored: (name, piece.place) for name, whole in parameters.items() for piece in whole.pieces}
+        values: dict[str, Tensor] = {}
+        for stored, tensor in self._mapped(places):
+            name, place = places[stored]
+            if not place:
+                values[name] = tensor.pin_memory() if pinned else tensor.clone()
+                continue
+            if name not in values:
+                values[name] = torch.empty(parameters[name].shape, dtype=tensor.dtype, pin_memory=pinned)
+            values[name][place] = tensor
+        return values
+
+    def _mapped(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield tensors of the files, which are mapped into memory until the next one is asked for.
 
         Raises:
             AssetError: a file cannot be read any more.
@@ -48,13 +68,10 @@ class StoredWeights:
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self.files[name], []).append(name)
-        tensors: dict[str, Tensor] = {}
         for path, inside in by_file.items():
             try:
                 with safe_open(path, framework="pt") as file:
                     for name in inside:
-                        stored = file.get_tensor(name)
-                        tensors[name] = stored.pin_memory() if pinned else stored.clone()
+                        yield name, file.get_tensor(name)
             except (OSError, SafetensorError) as error:
                 raise AssetError(f"{path} cannot be read ({error}). Fetch or save it again.") from error
-        return tensors

@@ -28,6 +28,7 @@ REPAIR = RepairSettings(tokens=1000)
 
 # Families that differ in what a repair meets: fused and transposed matrices, norms behind, experts, positions, biases.
 DIFFERENT = ("llama", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "gpt_oss", "olmo2", "cohere2", "glm4")
+DIFFERENT += ("qwen3_moe", "mixtral", "granitemoe", "qwen2_moe")
 
 
 def families() -> list[Any]:
@@ -89,7 +90,7 @@ def test_text_that_waits_on_the_disk_changes_no_byte(tmp_path: Path, family: str
     assert not list((tmp_path / "work").iterdir())
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "gpt_oss", "gemma3_text"])
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "gpt_oss", "gemma3_text", "qwen3_moe"])
 def test_a_plain_cut_is_the_same_to_the_byte(tmp_path: Path, family: str) -> None:
     saved(tmp_path, family)
     model = whole(tmp_path)
