@@ -263,9 +263,7 @@ def _peak(
         summands = ends | {"layer in work": layers * parts.layer * numbers} | inside
         on_host = parts.layer * STORED + waiting
         if not work.accelerated:
-            # The file that is read is mapped meanwhile; it is read before the layer in work is through.
-            mapped = max(0, parts.layer * STORED - sum(inside.values()))
-            summands |= {"next layer": parts.layer * STORED, "its file": mapped, "texts": waiting}
+            summands |= {"next layer": parts.layer * STORED, "texts": waiting}
     device = sum(summands.values())
     if not work.accelerated:
         return Peak(

@@ -68,11 +68,11 @@ class StreamedParent:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="layers") as pool:
             following = pool.submit(self._read_layer, 0)
             for index in reporter.track(range(total), title=title, total=total):
-                weights = following.result()
-                if index + 1 < total:
-                    following = pool.submit(self._read_layer, index + 1)
                 layer = self.layers[index]
-                self._fill(layer, f"{self._prefix}{index}.", weights)
+                self._fill(layer, f"{self._prefix}{index}.", following.result())
+                if index + 1 < total:
+                    # Only now, so that one layer at most is in memory as stored: experts fill it in few large pieces.
+                    following = pool.submit(self._read_layer, index + 1)
                 try:
                     yield layer
                 finally:

@@ -62,6 +62,8 @@ def curves(folder: Path, name: str, documents: list[Document], home: Home = PROC
         ("olmo2", "wanda"),
         ("gpt_oss", "contextual"),
         ("gpt_oss", "reap"),
+        ("qwen3_moe", "contextual"),
+        ("qwen3_moe", "reap"),
         ("qwen2", "shortgpt"),
     ],
 )
