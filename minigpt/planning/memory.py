@@ -275,3 +275,8 @@ def _peak(
 def highest_peak(peaks: tuple[Peak, ...]) -> Peak:
     """Return the stage that needs most of the device."""
     return max(peaks, key=lambda peak: peak.device)
+
+
+def in_words(size: int) -> str:
+    """Return a number of bytes in words: "5.3 GB"."""
+    return f"{size / GB:.1f} GB" if size >= GB / 20 else f"{size / 1e6:.1f} MB"

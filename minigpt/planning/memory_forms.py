@@ -15,6 +15,7 @@ from minigpt.planning.memory import (
     Peak,
     Work,
     highest_peak,
+    in_words,
     pruning_peaks,
 )
 
@@ -114,11 +115,6 @@ def describe(parts: Parts, form: Form, peak: Peak, *, total: int) -> str:
     """Return one line about a choice: "6.9B: streamed statistics and pruning, 4.1 of 80 GB"."""
     size = f"{parts.parameters / 1e9:.1f}B" if parts.parameters >= 1e9 else f"{parts.parameters / 1e6:.0f}M"
     held = "resident" if form == "resident" else "streamed"
-    spilled = f", {_amount(peak.disk)} of text on the disk" if peak.disk else ""
+    spilled = f", {in_words(peak.disk)} of text on the disk" if peak.disk else ""
     memory = f"{peak.device / GB:.1f} of {total / GB:.0f} GB"
     return f"{size}: {held} statistics and pruning{spilled}, {memory} (most in {peak.stage})"
-
-
-def _amount(size: int) -> str:
-    """Return a number of bytes in words."""
-    return f"{size / GB:.1f} GB" if size >= GB / 20 else f"{size / 1e6:.1f} MB"
