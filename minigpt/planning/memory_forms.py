@@ -114,7 +114,7 @@ def _nothing_fits(parts: Parts, work: Work, peak: Peak, total: int, form: Form |
 def describe(parts: Parts, form: Form, peak: Peak, *, total: int) -> str:
     """Return one line about a choice: "6.9B: streamed statistics and pruning, 4.1 of 80 GB"."""
     size = f"{parts.parameters / 1e9:.1f}B" if parts.parameters >= 1e9 else f"{parts.parameters / 1e6:.0f}M"
-    held = "resident" if form == "resident" else "streamed"
+    way = "resident" if form == "resident" else "streamed"
     spilled = f", {in_words(peak.disk)} of text on the disk" if peak.disk else ""
     memory = f"{peak.device / GB:.1f} of {total / GB:.0f} GB"
-    return f"{size}: {held} statistics and pruning{spilled}, {memory} (most in {peak.stage})"
+    return f"{size}: {way} statistics and pruning{spilled}, {memory} (most in {peak.stage})"
