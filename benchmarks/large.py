@@ -36,10 +36,12 @@ from minigpt.pipeline.opened import config_of
 from minigpt.planning import memory
 from minigpt.planning.budget import allowed_axes, budget_for
 from minigpt.planning.memory import MemorySettings, Peak, Work
+from minigpt.planning.memory_forms import choose_form, describe
 from minigpt.planning.planner import decide_sensitivity, measure_curves, plan_units
 from minigpt.planning.settings import PlanSettings
 from minigpt.progress import SILENT
 from minigpt.pruning.settings import RepairSettings
+from minigpt.pruning.waiting import PROCESSOR, Home, OnDisk
 from minigpt.streaming import probes, statistics
 from minigpt.streaming.parent import StreamedParent
 from minigpt.streaming.saving import prune_to_folder
@@ -141,12 +143,20 @@ class Bench:
     def run(self) -> dict[str, Any]:
         """Run all stages and return the record."""
         options, method = self.options, self.method
-        wanted = MemorySettings(streaming=options.streaming)
+        wanted = MemorySettings(streaming=options.streaming, text=options.text)
         free, total = self.free, self.total
-        form, peak = memory.choose_form(
-            self.parts, self.work(), wanted, free=free, total=total, streams=method.streams, method=method.name
+        host, _ = free_memory("cpu")
+        form, peak = choose_form(
+            self.parts,
+            self.work(),
+            wanted,
+            free=free,
+            total=total,
+            streams=method.streams,
+            method=method.name,
+            host=host,
         )
-        print(memory.describe(self.parts, form, peak, total=total), flush=True)
+        print(describe(self.parts, form, peak, total=total), flush=True)
         self.tokenizer = assets.load_tokenizer(self.folder)
         self.budget = budget_for(
             self.config,
@@ -158,7 +168,10 @@ class Bench:
         peaks = {peak.stage: peak for peak in memory.pruning_peaks(self.parts, self.work(), form)}
         out = self.folder.with_name(self.folder.name + "-pruned")
         shutil.rmtree(out, ignore_errors=True)
-        (self._streamed if form == "streamed" else self._resident)(peaks, out)
+        if form == "resident":
+            self._resident(peaks, out)
+        else:
+            self._streamed(peaks, out, form)
         if options.heal:
             options.total = total
             size = memory.parts_of(config_of(out))
@@ -176,10 +189,11 @@ class Bench:
             "stages": [asdict(row) for row in self.meter.rows],
         }
 
-    def _streamed(self, peaks: dict[str, Peak], out: Path) -> None:
+    def _streamed(self, peaks: dict[str, Peak], out: Path, form: memory.Form) -> None:
         """Statistics, plan, cut and save with one layer in memory."""
         meter, device = self.meter, self.options.device
-        parent = StreamedParent(self.folder, dtype=self.dtype, device=device)
+        home: Home = OnDisk(self.options.work) if form == "spilled" else PROCESSOR
+        parent = StreamedParent(self.folder, dtype=self.dtype, device=device, home=home)
         stage = peaks["statistics"].device
         statistics_, norms = meter.stage("statistics", lambda: statistics.collect(parent, self.batches), stage)
         material = Material(model=parent.model, batches=self.batches, statistics=statistics_, norms=norms)
@@ -196,7 +210,10 @@ class Bench:
                 batches=self.batches if self.repair is not None else (),
             )
 
-        meter.stage("cut and save", save, self._pruning(plan, "streamed"))
+        meter.stage("cut and save", save, self._pruning(plan, form))
+        if isinstance(home, OnDisk):
+            disk = max(peak.disk for peak in peaks.values())
+            print(f"{home.size / 1e9:.2f} GB of text on the disk, predicted {disk / 1e9:.2f}", flush=True)
 
     def _resident(self, peaks: dict[str, Peak], out: Path) -> None:
         """Statistics, plan, cut and save with all of the parent in memory."""
@@ -272,6 +289,7 @@ def arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=float, default=0.75, help="fraction of the parameters to keep")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--streaming", choices=("auto", "always", "never"), default="auto")
+    parser.add_argument("--text", choices=("auto", "memory", "disk"), default="auto", help="where streamed text waits")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--four-bit", action="store_true", help="save the pruned model in 4 bits, too")
     large_healing.add_arguments(parser)

@@ -12,6 +12,7 @@ from minigpt.pipeline.opened import work_of
 from minigpt.pipeline.settings import PRESETS, Settings
 from minigpt.planning import memory
 from minigpt.planning.memory import Peak
+from minigpt.planning.memory_forms import choose_form, describe
 from minigpt.planning.memory_healing import choose_healing
 from minigpt.transformer.arch import shape_of
 
@@ -57,17 +58,18 @@ def forecast(
     """
     device, row = pick_device(device), method_named(method)
     free, total = room or free_memory(device)
+    host = None if room else free_memory("cpu")[0]
     shape = shape_of(config)
     narrow = replace(shape, intermediate_size=max(1, round(shape.intermediate_size * KEPT_WIDTH)))
     student = memory.parts_of(config, narrow if layers is None else replace(shape, layers=layers))
     parts, work = memory.parts_of(config), work_of(settings, device, row, config)
     peaks, lines = list[Peak](), list[str]()
     try:
-        form, peak = memory.choose_form(
-            parts, work, settings.memory, free=free, total=total, streams=row.streams, method=method
+        form, peak = choose_form(
+            parts, work, settings.memory, free=free, total=total, streams=row.streams, method=method, host=host
         )
         peaks.append(peak)
-        lines.append(memory.describe(parts, form, peak, total=total))
+        lines.append(describe(parts, form, peak, total=total))
     except MiniGPTError as error:
         lines.append(str(error))
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minigpt.conditional.folder import load_model
+from minigpt.errors import ConfigError
 from minigpt.machine import free_memory
 from minigpt.methods import Method, method_named
 from minigpt.methods.cut import repair_of
@@ -18,7 +20,9 @@ from minigpt.pipeline.settings import Settings
 from minigpt.planning import memory
 from minigpt.planning.budget import allowed_axes
 from minigpt.planning.memory import MOST_IN_FLOAT32, Parts, Work
+from minigpt.planning.memory_forms import choose_form, describe
 from minigpt.progress import Reporter
+from minigpt.pruning.waiting import PROCESSOR, Home, OnDisk
 from minigpt.streaming import statistics as streaming
 from minigpt.streaming.parent import StreamedParent, refusal
 from minigpt.transformer import stats, together
@@ -63,7 +67,7 @@ def open_source(run: Run, path: Path) -> Opened:
         path: folder of the model.
 
     Raises:
-        ConfigError: neither form fits into memory, or streaming is asked for and the method cannot do it.
+        ConfigError: no form fits into memory or on the disk, or streaming is asked for and the method cannot do it.
         UnsupportedModel: streaming is asked for, and the files store the layers in another form.
     """
     import torch
@@ -77,19 +81,37 @@ def open_source(run: Run, path: Path) -> Opened:
     resident = memory.highest_peak(memory.pruning_peaks(parts, work, "resident"))
     tight = resident.device > memory.MARGIN * free
     streams = method.streams and (not tight or settings.streaming != "auto" or refusal(path) is None)
-    form, peak = memory.choose_form(
-        parts, work, settings, free=free, total=total, streams=streams, method=run.options.method
+    host, _ = free_memory("cpu")
+    form, peak = choose_form(
+        parts, work, settings, free=free, total=total, streams=streams, method=run.options.method, host=host
     )
     if tight or settings.streaming != "auto":
-        run.reporter.note(memory.describe(parts, form, peak, total=total))
+        run.reporter.note(describe(parts, form, peak, total=total))
     dtype = torch.bfloat16 if in_bf16(run.settings, run.device, parts) else torch.float32
-    if form == "streamed":
-        parent = StreamedParent(path, dtype=dtype, device=run.device)
+    if form != "resident":
+        home = _disk(run.workspace.work, peak.disk) if form == "spilled" else PROCESSOR
+        parent = StreamedParent(path, dtype=dtype, device=run.device, home=home)
         check_window(parent.model, run.settings.heal.window)
         return Opened(parent.model, parent)
     model = load_model(path, dtype=dtype, device=run.device)
     check_window(model, run.settings.heal.window)
     return Opened(model)
+
+
+def _disk(folder: Path, needed: int) -> Home:
+    """Return the place on the disk where text waits.
+
+    Raises:
+        ConfigError: the disk has no room for it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ConfigError(
+            f"Text that waits between two layers needs {memory.in_words(needed)} in {folder}, where "
+            f"{memory.in_words(free)} are free. Free space, choose another --output-dir, or set fewer repair.tokens."
+        )
+    return OnDisk(folder)
 
 
 def config_of(path: Path) -> Any:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from minigpt.errors import ConfigError
 from minigpt.ranges import at_least, check_ranges
 from minigpt.transformer.arch import arch_of, ffn_width, shape_of, unit_costs
 from minigpt.types import Shape
 
-Form = Literal["resident", "streamed"]
+# A spilled parent is a streamed one whose text waits on the disk while no layer reads it.
+Form = Literal["resident", "streamed", "spilled"]
+FORMS: tuple[Form, ...] = ("resident", "streamed", "spilled")
 # Share of the free memory that a stage may take by its prediction.
 MARGIN = 0.9
 # Bytes of the process before any model is loaded: torch, transformers and tokenizers.
@@ -27,6 +28,9 @@ MOST_IN_FLOAT32 = 2_000_000_000
 DEV_TOKENS, DEV_TOKENS_CPU = 16384, 2048
 # Probes that share a sweep over a streamed parent: each keeps its texts in memory, and a sweep reads the parent once.
 TOGETHER = 8
+# Hidden states of each token that a repair keeps: the two streams and the parent's in front of the layer, what its two
+# projections give, and input and output of the attention projection in the pruned network.
+REPAIR_STATES = 7
 GB = 1e9
 
 
@@ -37,6 +41,8 @@ class MemorySettings:
     Attributes:
         streaming: "always" reads the parent layer by layer from the disk for statistics, plan, repair and pruning,
             "never" loads all of it, and "auto" streams what does not fit; the result is the same to the bit.
+        text: "disk" lets the text of a streamed parent wait in a file of the build's folder while no layer reads it,
+            "memory" in the memory of the process, and "auto" on the disk where it does not fit into memory.
         precision: precision of statistics, repair and pruning: "fp32", "bf16", or "auto" for bf16 where a parent of
             more than two billion parameters is on an accelerator, and fp32 everywhere else.
         healing: "auto" heals by gradient checkpointing, LoRA or QLoRA where the recipe does not fit into the memory
@@ -48,6 +54,7 @@ class MemorySettings:
     """
 
     streaming: Literal["auto", "always", "never"] = "auto"
+    text: Literal["auto", "memory", "disk"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     healing: Literal["auto", "recipe"] = "auto"
     teacher: Literal["auto", "resident", "stored"] = "auto"
@@ -118,6 +125,7 @@ class Peak:
         device: bytes on the device that computes.
         host: bytes of the process; the same memory where the device is the processor.
         parts: the summands of the device's bytes, by what takes them.
+        disk: bytes of text that waits on the disk.
     """
 
     stage: str
@@ -125,6 +133,7 @@ class Peak:
     device: int
     host: int
     parts: dict[str, int]
+    disk: int = 0
 
     def arithmetic(self) -> str:
         """Return the sum in words: "27.6 GB parent + 1.2 GB texts"."""
@@ -157,20 +166,24 @@ def pruning_peaks(parts: Parts, work: Work, form: Form) -> tuple[Peak, ...]:
     Args:
         parts: sizes of the parent.
         work: what is done to it.
-        form: whether the parent is resident or streamed.
+        form: how the parent and its text are held.
     """
-    peaks = [_peak("statistics", parts, work, form, _statistics(parts, work), _waiting(parts, work, work.tokens, 1, 0))]
+    waiting = _Text.of(parts, work, work.tokens, states=1)
+    peaks = [_peak("statistics", parts, work, form, _statistics(parts, work), waiting)]
     if work.probe_tokens:
         tokens = DEV_TOKENS if work.accelerated else DEV_TOKENS_CPU
         logits = tokens * parts.vocab * (work.number_bytes + 8)
         probe = replace(work, repair_tokens=work.probe_tokens if work.repair_tokens else 0, kept=1.0)
         # A probe is cut first and reads dev text afterwards, so that one of the two decides.
         extra = max({"logits of dev text": logits}, _repair(parts, probe), key=lambda summands: sum(summands.values()))
-        waiting = _waiting(parts, probe, work.probe_tokens, 7, 2) * (TOGETHER if form == "streamed" else 1)
+        # Of the probes of a sweep one is in the layer; of the others two streams wait, and the dev text.
+        others = 0 if form == "resident" else TOGETHER - 1
+        states = REPAIR_STATES + 1 + 3 * others
+        waiting = _Text.of(parts, probe, work.probe_tokens, states=states, wide=probe.kept, copies=1 + others)
         copies = 1 if form == "resident" else 0
         peak = _peak("probes", parts, work, form, extra, waiting, copies=copies)
         peaks.append(peak)
-    waiting = _waiting(parts, work, work.repair_tokens, 7, 2)
+    waiting = _Text.of(parts, work, work.repair_tokens, states=REPAIR_STATES, wide=work.kept)
     peaks.append(_peak("pruning", parts, work, form, _repair(parts, work), waiting))
     return tuple(peaks)
 
@@ -196,21 +209,48 @@ def _repair(parts: Parts, work: Work) -> dict[str, int]:
     return {"least squares": 20 * width * width + 24 * parts.hidden * width, "one batch": inside}
 
 
-def _waiting(parts: Parts, work: Work, tokens: int, states: int, wide: int) -> int:
-    """Count text that waits between two layers: hidden states and FFN activations of each token, and masks."""
-    masks = tokens * min(work.window, max(tokens, 1)) * work.number_bytes
-    return tokens * work.number_bytes * (states * parts.hidden + wide * parts.width) + masks
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """Bytes of text that waits between two layers.
+
+    Attributes:
+        states: of hidden states and FFN activations, which may wait on the disk.
+        masks: of attention masks, which stay in memory.
+    """
+
+    states: int
+    masks: int
+
+    @classmethod
+    def of(cls, parts: Parts, work: Work, tokens: int, *, states: int, wide: float = 0, copies: int = 1) -> _Text:
+        """Count the text of a stage.
+
+        Args:
+            parts: sizes of the parent.
+            work: what is done to it.
+            tokens: tokens of the text.
+            states: hidden states of each token.
+            wide: FFN activations of each token, as a share of the width.
+            copies: texts that have masks of their own.
+        """
+        return cls(
+            states=tokens * work.number_bytes * (states * parts.hidden + round(wide * parts.width)),
+            masks=copies * tokens * min(work.window, max(tokens, 1)) * work.number_bytes,
+        )
 
 
 def _peak(
-    stage: str, parts: Parts, work: Work, form: Form, inside: dict[str, int], waiting: int, *, copies: int = 0
+    stage: str, parts: Parts, work: Work, form: Form, inside: dict[str, int], text: _Text, *, copies: int = 0
 ) -> Peak:
     """Add up a stage: the parent as it is held, what computes, and the text that waits.
 
     A streamed parent has its ends and one layer in the arithmetic's precision, and the next layer as stored; its text
-    waits in the memory of the process. A resident one is there whole (and `copies` more), with its text.
+    waits in the memory of the process, or on the disk if it is spilled. A resident one is there whole (and `copies`
+    more), with its text.
     """
     numbers = work.number_bytes
+    disk = text.states if form == "spilled" else 0
+    waiting = text.states + text.masks - disk
     # Resident statistics go batch by batch: no text waits between layers.
     resident_text = 0 if stage == "statistics" else waiting
     if form == "resident":
@@ -223,48 +263,13 @@ def _peak(
         summands = ends | {"layer in work": layers * parts.layer * numbers} | inside
         on_host = parts.layer * STORED + waiting
         if not work.accelerated:
-            # The file that is read is mapped meanwhile; it is read before the layer in work is through.
-            mapped = max(0, parts.layer * STORED - sum(inside.values()))
-            summands |= {"next layer": parts.layer * STORED, "its file": mapped, "texts": waiting}
+            summands |= {"next layer": parts.layer * STORED, "texts": waiting}
     device = sum(summands.values())
     if not work.accelerated:
-        return Peak(stage=stage, form=form, device=device + LIBRARIES, host=device + LIBRARIES, parts=summands)
-    return Peak(stage=stage, form=form, device=device, host=on_host + LIBRARIES, parts=summands)
-
-
-def choose_form(
-    parts: Parts, work: Work, settings: MemorySettings, *, free: int, total: int, streams: bool, method: str
-) -> tuple[Form, Peak]:
-    """Choose how a parent is held: resident if that fits, else streamed.
-
-    Args:
-        parts: sizes of the parent.
-        work: what is done to it.
-        settings: "always" and "never" leave no choice.
-        free: bytes that are free on the device that computes.
-        total: bytes that the device has.
-        streams: whether method and files can be streamed.
-        method: name of the method, for messages.
-
-    Returns:
-        The form, and the highest of its peaks.
-
-    Raises:
-        ConfigError: nothing fits; the message has the arithmetic and the nearest thing that does.
-    """
-    if settings.streaming == "always" and not streams:
-        raise ConfigError(
-            f"Method {method} needs the whole parent in memory and cannot be streamed; choose a method that ranks by "
-            "statistics (contextual, wanda, shortgpt ...), or set memory.streaming=auto."
+        return Peak(
+            stage=stage, form=form, device=device + LIBRARIES, host=device + LIBRARIES, parts=summands, disk=disk
         )
-    highest = {form: highest_peak(pruning_peaks(parts, work, form)) for form in ("resident", "streamed")}
-    fits = highest["resident"].device <= MARGIN * free
-    form: Form = "streamed" if settings.streaming == "always" else "resident"
-    if settings.streaming == "auto" and not fits and streams:
-        form = "streamed"
-    if highest[form].device > total and settings.streaming != "never":
-        raise ConfigError(_nothing_fits(parts, work, highest[form], total, streams=streams, method=method))
-    return form, highest[form]
+    return Peak(stage=stage, form=form, device=device, host=on_host + LIBRARIES, parts=summands, disk=disk)
 
 
 def highest_peak(peaks: tuple[Peak, ...]) -> Peak:
@@ -272,38 +277,6 @@ def highest_peak(peaks: tuple[Peak, ...]) -> Peak:
     return max(peaks, key=lambda peak: peak.device)
 
 
-def _nothing_fits(parts: Parts, work: Work, peak: Peak, total: int, *, streams: bool, method: str) -> str:
-    """Explain why nothing fits, with the arithmetic and the nearest thing that does."""
-    sums = f"{peak.device / GB:.1f} GB ({peak.arithmetic()})"
-    reason = f"The stage {peak.stage} of this parent, {peak.form}, needs {sums}; the device has {total / GB:.1f} GB. "
-    if not streams:
-        small = highest_peak(pruning_peaks(parts, work, "streamed"))
-        return (
-            f"{reason}Method {method} cannot be streamed; contextual, wanda, shortgpt and others can, in "
-            f"{small.device / GB:.1f} GB."
-        )
-    smaller = work
-    while smaller.batch_tokens > 512 and highest_peak(pruning_peaks(parts, smaller, "streamed")).device > total:
-        half = smaller.batch_tokens // 2
-        most = 8 * half
-        smaller = replace(
-            smaller, batch_tokens=half, tokens=min(work.tokens, most), repair_tokens=min(work.repair_tokens, most)
-        )
-    nearest = highest_peak(pruning_peaks(parts, smaller, "streamed"))
-    if nearest.device > total:
-        return f"{reason}Choose a smaller parent, or a device with {nearest.device / GB:.1f} GB."
-    changes = {
-        "evaluation.batch_tokens": (work.batch_tokens, smaller.batch_tokens),
-        "plan.tokens": (work.tokens, smaller.tokens),
-        "repair.tokens": (work.repair_tokens, smaller.repair_tokens),
-    }
-    settings = " ".join(f"--set {name}={after}" for name, (before, after) in changes.items() if after != before)
-    return f"{reason}{settings} needs {nearest.device / GB:.1f} GB."
-
-
-def describe(parts: Parts, form: Form, peak: Peak, *, total: int) -> str:
-    """Return one line about a choice: "6.9B: streamed statistics and pruning, 4.1 of 80 GB"."""
-    size = f"{parts.parameters / 1e9:.1f}B" if parts.parameters >= 1e9 else f"{parts.parameters / 1e6:.0f}M"
-    return (
-        f"{size}: {form} statistics and pruning, {peak.device / GB:.1f} of {total / GB:.0f} GB (most in {peak.stage})"
-    )
+def in_words(size: int) -> str:
+    """Return a number of bytes in words: "5.3 GB"."""
+    return f"{size / GB:.1f} GB" if size >= GB / 20 else f"{size / 1e6:.1f} MB"

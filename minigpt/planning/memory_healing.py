@@ -8,10 +8,11 @@ and then with the teacher's answers on disk.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from minigpt.errors import ConfigError
 from minigpt.healing.recipe import Recipe
-from minigpt.planning.memory import GB, LIBRARIES, MARGIN, STORED, Form, MemorySettings, Parts, Peak
+from minigpt.planning.memory import GB, LIBRARIES, MARGIN, STORED, MemorySettings, Parts, Peak
 
 # Rank and peak learning rate of adapters that stand in for all weights: those of Gromov et al. 2024 (arXiv 2403.17887).
 RANK, LEARNING_RATE = 64, 3e-4
@@ -21,6 +22,8 @@ FOUR_BIT = 0.53
 ANSWER = 12
 # Bytes of the states of an optimizer for each weight in fp32.
 STATES = {"adamw": 8, "muon": 4}
+# How a teacher is held that answers once, before the model that is trained is loaded.
+TeacherForm = Literal["resident", "streamed"]
 DEFAULTS = MemorySettings()
 
 
@@ -210,7 +213,7 @@ def _nothing_fits(student: Parts, teacher: Parts | None, least: HealingForm, tot
     return f"{reason}Leave healing out with --set heal.steps=0, or choose a smaller parent."
 
 
-def answering_peak(teacher: Parts, tokens: int, vocab: int, form: Form, *, accelerated: bool) -> Peak:
+def answering_peak(teacher: Parts, tokens: int, vocab: int, form: TeacherForm, *, accelerated: bool) -> Peak:
     """Predict the peak of storing a teacher's answers, before the model that is trained is loaded.
 
     Args:

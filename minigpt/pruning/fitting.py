@@ -36,6 +36,7 @@ from minigpt.pruning.slicing import (
     slice_ffn,
 )
 from minigpt.pruning.streams import call_layer, layer_arguments, recorded
+from minigpt.pruning.waiting import Home, InMemory, Waiting
 from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, residual_scale
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.families import ArchSpec
@@ -77,20 +78,16 @@ class RepairReport:
 class _Chunk:
     """One calibration batch on its way through the layers of parent and pruned network."""
 
-    parent: Tensor
-    pruned: Tensor
+    parent: Waiting
+    pruned: Waiting
     rows: Tensor
     arguments: list[dict[str, Any]]
-    seen: dict[str, Tensor] = field(default_factory=dict)
+    seen: dict[str, Waiting] = field(default_factory=dict)
 
-    def text(self, states: Tensor) -> Tensor:
+    def text(self, waiting: Waiting) -> Tensor:
         """Select the text rows of states [batch, length, features]: fp32 [n, features], where the rows are."""
-        states = states.to(self.rows.device)
+        states = waiting.to(self.rows.device)
         return states.reshape(-1, states.shape[-1]).index_select(0, self.rows).float()
-
-    def send(self, home: torch.device) -> None:
-        """Send what was recorded to the device that it stays on."""
-        self.seen = {name: states.to(home) for name, states in self.seen.items()}
 
 
 class Fit:
@@ -102,8 +99,8 @@ class Fit:
         ridge: see :func:`prune_with_repair`.
         sequential: see :func:`prune_with_repair`.
         target: see :func:`prune_with_repair`.
-        home: device that the calibration text stays on while nothing computes with it (None: the model's). Text on the
-            processor leaves an accelerator's memory to one layer and one chunk.
+        home: where the calibration text waits while nothing computes with it (None: on the model's device). Elsewhere
+            it leaves an accelerator's memory to one layer and one chunk.
     """
 
     def __init__(
@@ -114,11 +111,11 @@ class Fit:
         ridge: float | None = None,
         sequential: bool = True,
         target: Target = "stream",
-        home: torch.device | None = None,
+        home: Home | None = None,
     ) -> None:
         self.model, self.plan, self.ridge, self.sequential = model, plan, ridge, sequential
         self.device: torch.device = model.device
-        self.home = self.device if home is None else home
+        self.home: Home = InMemory(self.device) if home is None else home
         self.started = time.perf_counter()
         self.spec: ArchSpec = arch_of(model)
         self.target: Target = target if self.spec.norms_after == 0 and sequential else "output"
@@ -156,8 +153,8 @@ class Fit:
             rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(self.model.device)
             if len(rows):
                 states, arguments = layer_arguments(self.model, self.layers, batch)
-                states = states.to(self.home)
-                self.chunks.append(_Chunk(parent=states, pruned=states, rows=rows, arguments=arguments))
+                waiting = self.home.keep(states)
+                self.chunks.append(_Chunk(parent=waiting, pruned=waiting, rows=rows, arguments=arguments))
         if not self.chunks:
             raise CorpusError("The calibration batches hold no text; give the domain more documents.")
 
@@ -169,8 +166,6 @@ class Fit:
         before = [chunk.parent for chunk in self.chunks]
         self._run_parent(index, output, down)
         if index not in self.plan.layers:
-            for chunk in self.chunks:
-                chunk.seen.clear()
             return
         place = self.plan.layers.index(index)
         width = head_dim(self.model.config) * heads_per_group(self.model.config)
@@ -193,22 +188,36 @@ class Fit:
         for chunk in self.chunks:
             if self.sequential:
                 with self._attention_known(index, output, chunk):
-                    chunk.pruned = self._call(index, chunk.pruned, chunk).to(self.home)
+                    chunk.pruned = self._call(index, chunk.pruned, chunk)
             chunk.seen.clear()
 
-    def _call(self, index: int, states: Tensor, chunk: _Chunk) -> Tensor:
+    def _call(self, index: int, states: Waiting, chunk: _Chunk) -> Waiting:
+        """Run a layer on states of a chunk, on the device of the model, and keep what leaves it."""
+        return self.home.keep(self._pass(index, states, chunk))
+
+    def _pass(self, index: int, states: Waiting, chunk: _Chunk) -> Tensor:
         """Run a layer on states of a chunk, on the device of the model."""
         return call_layer(self.layers[index], states.to(self.device), chunk.arguments[index])
 
+    def _keep(self, seen: dict[str, Tensor], *names: str) -> dict[str, Waiting]:
+        """Keep what was recorded under some names; nothing reads the rest."""
+        return {name: self.home.keep(seen[name]) for name in names if name in seen}
+
     def _run_parent(self, index: int, output: nn.Linear, down: nn.Linear | None) -> None:
-        """Move the parent's stream through a layer and record the inputs and outputs of its two output projections."""
+        """Move the parent's stream through a layer and record the outputs of its two output projections.
+
+        Their inputs are recorded where a fit uses the parent's own.
+        """
+        inputs = () if self.sequential else ("attention_in", "ffn_in")
+        names = ("attention_out", "ffn_out", *inputs) if index in self.plan.layers else ()
         for chunk in self.chunks:
+            seen: dict[str, Tensor] = {}
             with ExitStack() as stack:
                 for name, module in (("attention", output), ("ffn", down)):
                     if module is not None:
-                        stack.enter_context(recorded(module, name, chunk.seen))
-                chunk.parent = self._call(index, chunk.parent, chunk).to(self.home)
-            chunk.send(self.home)
+                        stack.enter_context(recorded(module, name, seen))
+                chunk.parent = self._call(index, chunk.parent, chunk)
+            chunk.seen = self._keep(seen, *names)
 
     def _attention_inputs(self, index: int, output: nn.Linear, columns: Tensor) -> None:
         """Put the pruned network's inputs of o into `seen["attention_in"]`."""
@@ -217,23 +226,23 @@ class Fit:
         for chunk in self.chunks:
             if self.sequential:
                 cut = groups_in_config(attention, self.model.config, len(self.plan.kv_groups[0]))
-                with cut, forward_replaced(mlp, no_ffn(self.model)), recorded(output, "sliced", chunk.seen):
-                    self._call(index, chunk.pruned, chunk)
-                chunk.seen["attention_in"] = chunk.seen.pop("sliced_in")
-                chunk.send(self.home)
+                seen: dict[str, Tensor] = {}
+                with cut, forward_replaced(mlp, no_ffn(self.model)), recorded(output, "attention", seen):
+                    self._pass(index, chunk.pruned, chunk)
+                chunk.seen |= self._keep(seen, "attention_in")
             else:
-                chunk.seen["attention_in"] = _columns(chunk.seen["attention_in"], columns)
+                chunk.seen["attention_in"] = self._columns(chunk.seen["attention_in"], columns)
 
     def _ffn_inputs(self, index: int, output: nn.Linear, down: nn.Linear, neurons: Tensor) -> None:
         """Put the pruned network's inputs of down into `seen["ffn_in"]`; attention is refitted already."""
         for chunk in self.chunks:
             if self.sequential:
-                with self._attention_known(index, output, chunk), recorded(down, "sliced", chunk.seen):
-                    self._call(index, chunk.pruned, chunk)
-                chunk.seen["ffn_in"] = chunk.seen.pop("sliced_in")
-                chunk.send(self.home)
+                seen: dict[str, Tensor] = {}
+                with self._attention_known(index, output, chunk) as known, recorded(down, "ffn", seen):
+                    self._pass(index, chunk.pruned, chunk)
+                chunk.seen |= self._keep(seen | {"attention_mid": known}, "ffn_in", "attention_mid")
             else:
-                chunk.seen["ffn_in"] = _columns(chunk.seen["ffn_in"], neurons)
+                chunk.seen["ffn_in"] = self._columns(chunk.seen["ffn_in"], neurons)
 
     def _run_pruned(self, index: int, output: nn.Linear, down: nn.Linear) -> None:
         """Move the pruned stream through the refitted layer, by the inputs that are already known."""
@@ -242,18 +251,23 @@ class Fit:
             if self.sequential:
                 known = down(chunk.seen["ffn_in"].to(self.device))
                 with self._attention_known(index, output, chunk), forward_replaced(mlp, lambda _x, known=known: known):
-                    chunk.pruned = self._call(index, chunk.pruned, chunk).to(self.home)
+                    chunk.pruned = self._call(index, chunk.pruned, chunk)
             chunk.seen.clear()
 
     @contextmanager
-    def _attention_known(self, index: int, output: nn.Linear, chunk: _Chunk) -> Iterator[None]:
-        """Skip the computation of attention in the pruned layer: the input of o is known."""
+    def _attention_known(self, index: int, output: nn.Linear, chunk: _Chunk) -> Iterator[Tensor]:
+        """Skip the computation of attention in the pruned layer, and yield what o gives: its input is known."""
         attention = self.layers[index].get_submodule(self.spec.attention_module)
-        known = chunk.seen["attention_mid"] = output(chunk.seen["attention_in"].to(self.device))
+        known: Tensor = output(chunk.seen["attention_in"].to(self.device))
         with forward_replaced(attention, lambda *_args, **_kwargs: (known, None)):
-            yield
+            yield known
 
-    def _refit(self, module: nn.Linear, name: str, before: list[Tensor]) -> None:
+    def _columns(self, states: Waiting, kept: Tensor) -> Waiting:
+        """Take some features of states that wait."""
+        whole = states.to(self.device)
+        return self.home.keep(whole.index_select(-1, kept.to(whole.device)))
+
+    def _refit(self, module: nn.Linear, name: str, before: list[Waiting]) -> None:
         """Solve for the weights of one projection and record the errors before and after."""
         size = module.in_features
         gram = torch.zeros(size, size, device=module.weight.device)
@@ -276,7 +290,7 @@ class Fit:
         self.errors[f"{name}_before"].append(missed / max(total, 1e-30))
         self.errors[f"{name}_after"].append(max(left, 0.0) / max(total, 1e-30))
 
-    def _drift(self, chunk: _Chunk, name: str, parent_in: Tensor) -> Tensor:
+    def _drift(self, chunk: _Chunk, name: str, parent_in: Waiting) -> Tensor:
         """Compute the parent's residual stream minus the pruned one, where this projection adds to it: [n, hidden].
 
         It is counted in the projection's output, which some families scale before they add it.
@@ -285,11 +299,6 @@ class Fit:
         if name == "ffn":
             drift = drift + chunk.text(chunk.seen["attention_out"]) - chunk.text(chunk.seen["attention_mid"])
         return drift
-
-
-def _columns(states: Tensor, kept: Tensor) -> Tensor:
-    """Take some features of states, where they are."""
-    return states.index_select(-1, kept.to(states.device))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def write_streamed_answers(
         translated = [replace(batch, ids=teacher.translated(batch.ids)) for batch in batches]
         windows = tuple(tuple(piece.ids) for part in parts for piece in part.pieces)
         text = TokenText(windows=windows, bytes=1)
-        reading = Reading(parent.model, text, parent.device, batches=translated, precision=precision)
+        reading = Reading(parent.model, text, parent.device, batches=translated, precision=precision, home=parent.home)
         for index, layer in enumerate(parent.sweep(title="Storing the teacher's answers", reporter=reporter)):
             reading.move(index, layer)
         for place, part in enumerate(parts):

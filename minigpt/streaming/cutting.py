@@ -22,7 +22,6 @@ from minigpt.pruning.slicing import (
     slice_ffn,
 )
 from minigpt.streaming.parent import StreamedParent
-from minigpt.streaming.statistics import HOME
 from minigpt.transformer.arch import arch_of, shape_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.fused import separate_projections
@@ -65,7 +64,7 @@ class LayerCut:
                 ridge=repair.ridge,
                 sequential=repair.sequential,
                 target=repair.target,
-                home=HOME,
+                home=parent.home,
             )
             if not self.whole:
                 with torch.no_grad():
@@ -85,8 +84,12 @@ class LayerCut:
         """Cut a layer in place, and repair it; of one that is not kept, a repair reads what it did."""
         with separate_projections(self.model, (layer,)):
             if self.fit is not None and not self.whole:
-                self.fit.layers[index] = layer
-                self.fit.layer(index)
+                outline, self.fit.layers[index] = self.fit.layers[index], layer
+                try:
+                    self.fit.layer(index)
+                finally:
+                    # A probe cuts copies, which would stay in memory with the fit.
+                    self.fit.layers[index] = outline
             elif self.keeps(index) and not self.whole:
                 place = self.plan.layers.index(index)
                 slice_ffn(self.model, layer, self.plan.ffn[place])

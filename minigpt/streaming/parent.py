@@ -15,11 +15,10 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import UnsupportedModel
 from minigpt.machine import trim_heap
 from minigpt.progress import SILENT, Reporter
+from minigpt.pruning.waiting import PROCESSOR, Home
+from minigpt.streaming.layout import Stored, as_written, under
 from minigpt.streaming.weights import StoredWeights
 from minigpt.transformer.arch import arch_of, decoder_layers, refuse_state
-
-# Names that files of a family have for what transformers 5 calls otherwise; it writes these names, too.
-OLDER_NAMES = {"gpt_neox": {"lm_head.weight": "embed_out.weight"}}
 
 
 class StreamedParent:
@@ -31,6 +30,7 @@ class StreamedParent:
         folder: a model folder or a build folder.
         dtype: precision to compute in.
         device: device to compute on.
+        home: where text waits while no layer reads it.
 
     Attributes:
         model: the model in stock classes; parameters of its layers have shapes but no numbers, except inside a sweep.
@@ -41,8 +41,11 @@ class StreamedParent:
         UnsupportedModel: the folder stores the layers in another form than the model has them.
     """
 
-    def __init__(self, folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu", home: Home = PROCESSOR
+    ) -> None:
         self.folder, self.device, self.dtype = model_folder(folder), torch.device(device), dtype
+        self.home = home
         self.weights = StoredWeights(self.folder)
         self.model = _skeleton(self.folder, dtype)
         self.layers: list[nn.Module] = list(decoder_layers(self.model))
@@ -65,11 +68,11 @@ class StreamedParent:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="layers") as pool:
             following = pool.submit(self._read_layer, 0)
             for index in reporter.track(range(total), title=title, total=total):
-                weights = following.result()
-                if index + 1 < total:
-                    following = pool.submit(self._read_layer, index + 1)
                 layer = self.layers[index]
-                self._fill(layer, f"{self._prefix}{index}.", weights)
+                self._fill(layer, f"{self._prefix}{index}.", following.result())
+                if index + 1 < total:
+                    # Only now, so that one layer at most is in memory as stored: experts fill it in few large pieces.
+                    following = pool.submit(self._read_layer, index + 1)
                 try:
                     yield layer
                 finally:
@@ -80,8 +83,7 @@ class StreamedParent:
         """Read the weights of a layer, as stored."""
         prefix = f"{self._prefix}{index}."
         names = {name: stored for name, stored in self._names.items() if name.startswith(prefix)}
-        weights = self.weights.read(names.values(), pinned=self.device.type == "cuda")
-        return {name: weights[stored] for name, stored in names.items()}
+        return self.weights.read(names, pinned=self.device.type == "cuda")
 
     def _fill(self, module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> None:
         """Put weights into the parameters and buffers of a module; `weights` is emptied on the way."""
@@ -105,8 +107,7 @@ class StreamedParent:
                 with torch.no_grad():
                     self.model._init_weights(module)
         ends = {name: stored for name, stored in self._names.items() if not name.startswith(self._prefix)}
-        stored = self.weights.read(ends.values())
-        self._fill(self.model, "", {name: stored[place] for name, place in ends.items()})
+        self._fill(self.model, "", self.weights.read(ends))
         self.model.tie_weights()
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -119,11 +120,6 @@ def empty(layer: nn.Module) -> None:
     for module in layer.modules():
         for name, value in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(torch.empty_like(value, device="meta"), requires_grad=False))
-
-
-def written_name(config: Any, name: str) -> str:
-    """Return the name that a parameter is saved under."""
-    return OLDER_NAMES.get(str(config.model_type), {}).get(name, name)
 
 
 def refusal(folder: Path | str) -> str | None:
@@ -162,18 +158,24 @@ def _skeleton(folder: Path, dtype: torch.dtype) -> Any:
     return model.eval()
 
 
-def _stored_names(folder: Path, model: Any, weights: StoredWeights) -> dict[str, str]:
-    """Map the names of a model's parameters and persistent buffers to those in its files.
+def _stored_names(folder: Path, model: Any, weights: StoredWeights) -> dict[str, Stored]:
+    """Map the names of a model's parameters and persistent buffers to what its files hold.
 
     Raises:
-        UnsupportedModel: a file lacks one, or has it in another shape, as for experts that are stored one by one.
+        UnsupportedModel: a file lacks one, or has it in another shape.
     """
     shared = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
-    names: dict[str, str] = {}
+    names: dict[str, Stored] = {}
     for name, value in model.state_dict().items():
+        shape = tuple(value.shape)
         # Checkpoints of the bare decoder leave its name out.
-        for stored in (name, name.removeprefix(f"{model.base_model_prefix}."), written_name(model.config, name)):
-            if weights.shapes.get(stored) == tuple(value.shape):
+        bare = name.removeprefix(f"{model.base_model_prefix}.")
+        for stored in (
+            under(name, shape),
+            under(bare, shape),
+            *(as_written(model.config, n, shape) for n in (name, bare)),
+        ):
+            if all(weights.shapes.get(piece.stored) == piece.shape for piece in stored.pieces):
                 names[name] = stored
                 break
         else:

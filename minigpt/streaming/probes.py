@@ -85,17 +85,19 @@ def measure_curves(
     batches = list(take_tokens(material.batches, probe_tokens))
     probes = probes_of(parent.model, axes)
 
+    def reading(model: Any, tokenizer: Any) -> Reading:
+        return Reading(model, token_text(tokenizer, documents, window), parent.device, home=parent.home)
+
     def trial(probe: Probe) -> _Trial:
         axis, _, shape = probe
         if axis == "vocab":
             trimmed = vocab.trim_tokenizer(tokenizer, vocab.keep_tokens(tokenizer, material.counts, shape.vocab_size))
             ends = vocab.trim_model(deepcopy(parent.model), trimmed)
-            return _Trial(reading=Reading(ends, token_text(trimmed.tokenizer, documents, window), parent.device))
+            return _Trial(reading=reading(ends, trimmed.tokenizer))
         plan = choose(method, material, shape, scores, base_model="")
-        text = token_text(tokenizer, documents, window)
-        return _Trial(reading=Reading(parent.model, text, parent.device), cut=LayerCut(parent, plan, repair, batches))
+        return _Trial(reading=reading(parent.model, tokenizer), cut=LayerCut(parent, plan, repair, batches))
 
-    whole = _Trial(reading=Reading(parent.model, token_text(tokenizer, documents, window), parent.device))
+    whole = _Trial(reading=reading(parent.model, tokenizer))
     costs: list[float] = []
     pending: list[Probe | None] = [None, *probes]
     for start in range(0, len(pending), together):

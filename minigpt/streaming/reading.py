@@ -15,7 +15,7 @@ from minigpt.healing.data import PaddedBatch, TokenText
 from minigpt.healing.forward import autocast, dev_batches
 from minigpt.healing.recipe import Precision
 from minigpt.pruning.streams import call_layer, layers_replaced, recorded_arguments
-from minigpt.streaming.statistics import HOME
+from minigpt.pruning.waiting import PROCESSOR, Home, Waiting
 from minigpt.transformer.arch import decoder_layers
 from minigpt.transformer.logits import logits_at
 
@@ -32,6 +32,7 @@ class Reading:
         device: device to compute on.
         batches: the text, divided by the caller (None: as a measurement divides it).
         precision: see :func:`minigpt.healing.forward.autocast`.
+        home: where the text waits while no layer reads it.
 
     Raises:
         CorpusError: the text holds no token to predict.
@@ -45,18 +46,19 @@ class Reading:
         *,
         batches: Sequence[PaddedBatch] | None = None,
         precision: Precision = "auto",
+        home: Home = PROCESSOR,
     ) -> None:
         if not text.tokens or not text.bytes:
             raise CorpusError("There is no dev text to decide by; give the domain more documents.")
-        self.model, self.text, self.device, self.precision = model, text, device, precision
+        self.model, self.text, self.device, self.precision, self.home = model, text, device, precision, home
         self.layers: list[nn.Module] = list(decoder_layers(model))
         self.batches = list(dev_batches(text, PASS_TOKENS, device) if batches is None else batches)
-        self.states: list[Tensor] = []
+        self.states: list[Waiting] = []
         self.arguments: list[list[dict[str, Any]]] = []
         with torch.no_grad():
             for batch in self.batches:
                 states, arguments = recorded_arguments(self.layers, lambda batch=batch: self._logits(batch))  # type: ignore[misc]
-                self.states.append(states.to(HOME))
+                self.states.append(home.keep(states))
                 self.arguments.append(arguments)
 
     @torch.no_grad()
@@ -65,7 +67,7 @@ class Reading:
         for place, states in enumerate(self.states):
             with autocast(self.device, self.precision):
                 result = call_layer(layer, states.to(self.device), self.arguments[place][index])
-            self.states[place] = result.to(HOME)
+            self.states[place] = self.home.keep(result)
 
     @torch.no_grad()
     def bits_per_byte(self) -> float:

@@ -18,7 +18,8 @@ from minigpt.pruning.fitting import RepairReport
 from minigpt.pruning.settings import RepairSettings
 from minigpt.pruning.slicing import keep_layers, narrow_config, update_config
 from minigpt.streaming.cutting import LayerCut
-from minigpt.streaming.parent import StreamedParent, written_name
+from minigpt.streaming.layout import as_written
+from minigpt.streaming.parent import StreamedParent
 from minigpt.streaming.writer import SafetensorsWriter
 from minigpt.transformer.arch import arch_of
 from minigpt.transformer.batches import Batch
@@ -90,18 +91,19 @@ def _stored_shapes(model: Any, plan: PrunePlan, cut: LayerCut) -> dict[str, tupl
     outline.tie_weights()
     shared = set(getattr(outline, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
     return {
-        written_name(config, name): tuple(value.shape)
+        piece.stored: piece.shape
         for name, value in outline.state_dict().items()
         if name not in shared
+        for piece in as_written(config, name, tuple(value.shape)).pieces
     }
 
 
 def _write(writer: SafetensorsWriter, model: Any, module: nn.Module, prefix: str) -> None:
     """Write the tensors of a module that are in memory and not yet in the file."""
     for name, value in module.state_dict().items():
-        stored = written_name(model.config, f"{prefix}{name}")
-        if not value.is_meta and stored in writer.missing:
-            writer.write(stored, value)
+        for piece in () if value.is_meta else as_written(model.config, f"{prefix}{name}", tuple(value.shape)).pieces:
+            if piece.stored in writer.missing:
+                writer.write(piece.stored, value[piece.place] if piece.place else value)
 
 
 def _save_rest(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:

@@ -13,15 +13,13 @@ from minigpt.methods.norms import layer_norms, stacked
 from minigpt.methods.scores import WeightNorms
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning.streams import call_layer, layer_arguments
+from minigpt.pruning.waiting import Waiting
 from minigpt.streaming.parent import StreamedParent
 from minigpt.transformer.arch import shape_of
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.fused import separate_projections
 from minigpt.transformer.recording import Sums, recording
 from minigpt.transformer.stats import ActivationStats, means_of
-
-# Where text waits while no layer reads it.
-HOME = torch.device("cpu")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +34,7 @@ class _Passage:
     """
 
     batch: Batch
-    states: Tensor
+    states: Waiting
     arguments: list[dict[str, Any]]
     ends: list[Tensor] = field(default_factory=list)
 
@@ -66,8 +64,8 @@ def collect(
                     sums.look_at(passage.batch.segment_ids)
                     sums.states = passage.ends
                     states = passage.states.to(parent.device)
-                    passage.states = call_layer(layer, states, passage.arguments[index]).to(HOME)
-                    passage.ends = [state.to(HOME) for state in sums.states]
+                    passage.states = parent.home.keep(call_layer(layer, states, passage.arguments[index]))
+                    passage.ends = [state.to("cpu") for state in sums.states]
                     sums.keep(sums.values)
         for passage in passages:
             sums.start(passage.batch.segment_ids)
@@ -86,4 +84,4 @@ def _enter(parent: StreamedParent, batch: Batch) -> _Passage:
     """Embed a batch."""
     batch = batch.to(parent.device)
     states, arguments = layer_arguments(parent.model, parent.layers, batch)
-    return _Passage(batch=batch, states=states.to(HOME), arguments=arguments)
+    return _Passage(batch=batch, states=parent.home.keep(states), arguments=arguments)

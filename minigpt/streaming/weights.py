@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import EllipsisType
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minigpt.errors import AssetError
+from minigpt.streaming.layout import Stored
+
+Rows = slice | EllipsisType
+# Numbers of a file that are mapped at once: pages that were read stay in the memory of the process until it is closed.
+MAPPED = 16_000_000
 
 
 class StoredWeights:
@@ -33,14 +41,29 @@ class StoredWeights:
             except SafetensorError as error:
                 raise AssetError(f"{path} is damaged ({error}). Fetch or save it again.") from error
 
-    def read(self, names: Iterable[str], *, pinned: bool = False) -> dict[str, Tensor]:
-        """Read tensors into memory, in the type that they are stored in.
+    def read(self, parameters: Mapping[str, Stored], *, pinned: bool = False) -> dict[str, Tensor]:
+        """Read parameters into memory, in the type that they are stored in.
 
-        The files are open during the call only: pages of a mapped file would count as memory of the process.
+        The files are opened again and again: pages of a mapped file count as memory of the process.
 
         Args:
-            names: names of the tensors.
+            parameters: the parameters by name, as files hold them.
             pinned: put them where an accelerator can fetch them from by itself.
+
+        Raises:
+            AssetError: a file cannot be read any more.
+        """
+        places = {piece.stored: (name, piece.place) for name, whole in parameters.items() for piece in whole.pieces}
+        values: dict[str, Tensor] = {}
+        for stored, rows, part in self._mapped(places):
+            name, place = places[stored]
+            if name not in values:
+                values[name] = torch.empty(parameters[name].shape, dtype=part.dtype, pin_memory=pinned)
+            values[name][place][rows] = part
+        return values
+
+    def _mapped(self, names: Iterable[str]) -> Iterator[tuple[str, Rows, Tensor]]:
+        """Yield tensors of the files, or some rows of large ones, mapped into memory until the next is asked for.
 
         Raises:
             AssetError: a file cannot be read any more.
@@ -48,13 +71,37 @@ class StoredWeights:
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self.files[name], []).append(name)
-        tensors: dict[str, Tensor] = {}
         for path, inside in by_file.items():
-            try:
-                with safe_open(path, framework="pt") as file:
-                    for name in inside:
-                        stored = file.get_tensor(name)
-                        tensors[name] = stored.pin_memory() if pinned else stored.clone()
-            except (OSError, SafetensorError) as error:
-                raise AssetError(f"{path} cannot be read ({error}). Fetch or save it again.") from error
-        return tensors
+            for group in groups(inside, self.shapes):
+                try:
+                    with safe_open(path, framework="pt") as file:
+                        for name, rows in group:
+                            yield name, rows, file.get_slice(name)[rows] if self.shapes[name] else file.get_tensor(name)
+                except (OSError, SafetensorError) as error:
+                    raise AssetError(f"{path} cannot be read ({error}). Fetch or save it again.") from error
+
+
+def groups(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[tuple[str, Rows]]]:
+    """Divide tensors, in order, into groups of at most `MAPPED` numbers, large ones row by row.
+
+    Args:
+        names: names of tensors.
+        shapes: their shapes.
+
+    Yields:
+        Names with rows.
+    """
+    group, size = list[tuple[str, Rows]](), 0
+    for name in names:
+        shape = shapes[name]
+        count, row = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+        step = max(1, MAPPED // max(row, 1))
+        for start in range(0, max(count, 1), step):
+            rows = min(step, count - start)
+            if group and size + rows * row > MAPPED:
+                yield group
+                group, size = [], 0
+            group.append((name, slice(start, start + rows) if shape else ...))
+            size += rows * row
+    if group:
+        yield group

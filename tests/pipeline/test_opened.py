@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,17 @@ def test_streamed_and_resident_builds_are_the_same_to_the_byte(
     assert files(world.root / f"{method}-always") == files(world.root / f"{method}-never")
 
 
+def test_text_waits_on_the_disk_where_memory_lacks_the_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda _self, text: notes.append(text))
+    pipeline.build_specialists(options(world, "memory", "always"))
+    assert not any("on the disk" in note for note in notes)
+    monkeypatch.setattr(opened, "free_memory", lambda _device: (10_000, 10**12))
+    pipeline.build_specialists(options(world, "disk", "auto"))
+    assert any("streamed statistics and pruning, " in note and " of text on the disk, " in note for note in notes)
+    assert files(world.root / "disk") == files(world.root / "memory")
+
+
 def test_what_does_not_fit_is_streamed_and_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "free_memory", lambda _device: (10_000, 10**12))
     notes: list[str] = []
@@ -69,6 +81,13 @@ def test_what_does_not_fit_is_streamed_and_said(world: World, monkeypatch: pytes
     (plan,) = pipeline.plan_specialists(options(world, "auto", "auto"))
     assert plan.parameters_after < plan.parameters_before
     assert any("streamed statistics and pruning" in note and "of 1000 GB" in note for note in notes)
+
+
+def test_a_full_disk_is_said_before_the_work_starts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(world.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage._replace(free=1000))
+    with pytest.raises(ConfigError, match=r"needs \d+\.\d MB in .*, where 0\.0 MB are free\. Free space"):
+        pipeline.plan_specialists(options(world, "full", "always", memory__text="disk"))
 
 
 def test_methods_that_read_the_model_are_refused(world: World) -> None:

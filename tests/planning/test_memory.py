@@ -1,24 +1,12 @@
-"""Memory of the stages: sums worked out by hand, the bars of a 7B parent, and what is said when nothing fits."""
+"""Memory of the stages: sums worked out by hand, and the bars of a 7B parent."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from minigpt.errors import ConfigError
-from minigpt.planning.memory import (
-    LIBRARIES,
-    MemorySettings,
-    Parts,
-    Work,
-    choose_form,
-    describe,
-    highest_peak,
-    parts_of,
-    pruning_peaks,
-)
+from minigpt.planning.memory import LIBRARIES, TOGETHER, Parts, Work, highest_peak, parts_of, pruning_peaks
 from minigpt.transformer.arch import parameters_of
 from tests.support.archsuite import FAMILIES
 from tests.support.tiny import tiny_config
@@ -35,13 +23,6 @@ STANDARD = Work(
     repair_tokens=65536,
     probe_tokens=16384,
 )
-AUTO = MemorySettings()
-
-
-def chosen(parts: Parts, work: Work, settings: MemorySettings = AUTO, **options: Any) -> Any:
-    """Choose a form on a device whose memory is all free."""
-    size = options.pop("total")
-    return choose_form(parts, work, settings, free=size, total=size, **{"streams": True, "method": "m"} | options)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,6 +55,23 @@ def test_a_repair_takes_its_matrices() -> None:
     assert repaired.device - without.device == 20 * 15 * 15 + 24 * 10 * 15 + inside
 
 
+def test_text_that_a_repair_keeps_waits_in_memory_or_on_the_disk() -> None:
+    work = replace(WORK, accelerated=False, repair_tokens=64, kept=0.5)
+    (_, kept), (_, spilled) = (pruning_peaks(SMALL, work, form) for form in ("streamed", "spilled"))  # type: ignore[arg-type]
+    states = 64 * 4 * (7 * 10 + 15)
+    assert (kept.disk, spilled.disk) == (0, states)
+    assert kept.device - spilled.device == states
+    assert kept.parts["texts"] - states == spilled.parts["texts"] == 64 * 16 * 4
+
+
+def test_one_probe_of_a_sweep_is_in_the_layer_and_the_others_wait() -> None:
+    work = replace(WORK, repair_tokens=64, probe_tokens=32)
+    (_, probes, _) = pruning_peaks(SMALL, work, "spilled")
+    assert probes.disk == 32 * 4 * ((8 + 3 * (TOGETHER - 1)) * 10 + 30)
+    (_, together, _) = pruning_peaks(SMALL, work, "streamed")
+    assert together.host - probes.host == probes.disk
+
+
 def test_a_7b_parent_on_one_card() -> None:
     """The bars: 40 GB with the parent resident, 8 GB with it streamed."""
     assert highest_peak(pruning_peaks(SEVEN, STANDARD, "resident")).device < 40e9
@@ -83,27 +81,3 @@ def test_a_7b_parent_on_one_card() -> None:
 def test_a_7b_parent_without_a_card() -> None:
     work = Work(tokens=2048, batch_tokens=2048, window=512, number_bytes=4, accelerated=False)
     assert highest_peak(pruning_peaks(SEVEN, work, "streamed")).device < 6e9
-
-
-def test_what_fits_is_resident_and_what_does_not_is_streamed() -> None:
-    assert chosen(SEVEN, STANDARD, total=int(80e9))[0] == "resident"
-    form, peak = chosen(SEVEN, STANDARD, total=int(24e9))
-    assert form == peak.form == "streamed"
-    assert describe(SEVEN, form, peak, total=int(24e9)).startswith("6.7B: streamed statistics and pruning, 8.0 of")
-
-
-def test_settings_force_a_form() -> None:
-    assert chosen(SMALL, WORK, MemorySettings(streaming="always"), total=10**9)[0] == "streamed"
-    assert chosen(SEVEN, STANDARD, MemorySettings(streaming="never"), total=10**9)[0] == "resident"
-    with pytest.raises(ConfigError, match="Method m needs the whole parent in memory"):
-        chosen(SMALL, WORK, MemorySettings(streaming="always"), streams=False, total=10**9)
-
-
-def test_when_nothing_fits_the_nearest_thing_is_named() -> None:
-    nearest = r"has 4\.0 GB\. --set evaluation\.batch_tokens=\d+ needs"
-    with pytest.raises(ConfigError, match=nearest):
-        chosen(SEVEN, replace(STANDARD, repair_tokens=0, probe_tokens=0), total=int(4e9))
-    with pytest.raises(ConfigError, match=r"13\.5 GB parent .*Method m cannot be streamed; contextual"):
-        chosen(SEVEN, STANDARD, streams=False, total=int(12e9))
-    with pytest.raises(ConfigError, match=r"Choose a smaller parent, or a device with 6\.\d GB"):
-        chosen(SEVEN, STANDARD, total=int(4e9))

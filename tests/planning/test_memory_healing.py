@@ -9,8 +9,8 @@ import pytest
 
 from minigpt.errors import ConfigError
 from minigpt.healing.recipe import Recipe
-from minigpt.planning.memory import LIBRARIES, Form, MemorySettings, Parts
-from minigpt.planning.memory_healing import answering_peak, choose_healing, healing_peak
+from minigpt.planning.memory import LIBRARIES, MemorySettings, Parts
+from minigpt.planning.memory_healing import TeacherForm, answering_peak, choose_healing, healing_peak
 
 STUDENT = Parts(ends=1000, layer=500, layers=4, hidden=10, width=30, vocab=100)
 SEVEN = Parts(ends=262_148_096, layer=202_383_360, layers=32, hidden=4096, width=11008, vocab=32000)
@@ -108,7 +108,7 @@ def test_a_stored_teacher_takes_what_its_answers_take() -> None:
 
 
 def test_storing_answers_takes_the_teacher_or_a_layer_of_it() -> None:
-    resident, streamed = (answering_peak(STUDENT, 8, 100, form, accelerated=True) for form in get_args(Form))
+    resident, streamed = (answering_peak(STUDENT, 8, 100, form, accelerated=True) for form in get_args(TeacherForm))
     inside = max(8 * (2 * (10 * 10 + 4 * 30) + 8 * 10), 8 * 100 * 10)
     assert resident.device == 3000 * 2 + inside
     assert streamed.device == 1500 * 2 + inside

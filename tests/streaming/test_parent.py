@@ -56,8 +56,33 @@ def test_shards_and_bare_decoders_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", STORED_APART)
-def test_experts_that_are_stored_one_by_one_are_refused(tmp_path: Path, family: str) -> None:
+def test_experts_are_stacked_from_files_that_are_in_another_order(tmp_path: Path, family: str) -> None:
+    from safetensors.torch import load_file, save_file
+
     saved(tmp_path, family)
+    path = tmp_path / "model.safetensors"
+    state = whole(tmp_path).state_dict()
+    stored = load_file(path)
+    path.unlink()
+    for number, name in enumerate(sorted(stored, key=lambda name: name[::-1])):
+        save_file({name: stored[name]}, tmp_path / f"part-{number:05d}.safetensors")
+    parent = streamed(tmp_path)
+    seen = set()
+    for _ in parent.sweep(title=""):
+        for name, value in parent.model.state_dict().items():
+            if not value.is_meta:
+                seen.add(name)
+                assert torch.equal(value, state[name])
+    assert seen == set(state)
+
+
+def test_another_layout_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    saved(tmp_path, "qwen3_moe")
+    path = tmp_path / "model.safetensors"
+    stored = load_file(path)
+    save_file({name.replace("experts.3.up_proj", "experts.3.w3"): value for name, value in stored.items()}, path)
     with pytest.raises(UnsupportedModel, match=r"cannot be streamed; use --set memory\.streaming=never"):
         streamed(tmp_path)
     assert "cannot be streamed" in str(refusal(tmp_path))

@@ -15,6 +15,7 @@ from minigpt.methods.cut import cut_units, trim_vocabulary
 from minigpt.methods.table import method_named
 from minigpt.pruning import vocab
 from minigpt.pruning.settings import RepairSettings
+from minigpt.pruning.waiting import PROCESSOR, Home, OnDisk
 from minigpt.streaming.saving import prune_to_folder
 from minigpt.transformer.arch import parameters_of, shape_of
 from minigpt.types import PrunePlan
@@ -27,6 +28,7 @@ REPAIR = RepairSettings(tokens=1000)
 
 # Families that differ in what a repair meets: fused and transposed matrices, norms behind, experts, positions, biases.
 DIFFERENT = ("llama", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "gpt_oss", "olmo2", "cohere2", "glm4")
+DIFFERENT += ("qwen3_moe", "mixtral", "granitemoe", "qwen2_moe")
 
 
 def families() -> list[Any]:
@@ -47,16 +49,15 @@ def sized(model: Any, plan: PrunePlan) -> PrunePlan:
     return replace(plan, parameters_after=parameters_of(model, shape))
 
 
-def both(folder: Path, plan: PrunePlan, repair: RepairSettings | None) -> tuple[Any, Any]:
-    """Cut a saved parent in memory and streamed, and return the records of the repairs."""
+def both(folder: Path, plan: PrunePlan, repair: RepairSettings | None, home: Home = PROCESSOR) -> tuple[Any, Any]:
+    """Cut a saved parent in memory and streamed, its text at `home`, and return the records of the repairs."""
     tokenizer, method = assets.load_tokenizer(folder), method_named("contextual")
     model, expected = cut_units(whole(folder), plan, method, repair=repair, batches=BATCHES)
     model, smaller = trim_vocabulary(model, tokenizer, plan)
     model.to(torch.bfloat16).save_pretrained(folder / "whole")
     smaller.save_pretrained(folder / "whole")
-    report = prune_to_folder(
-        streamed(folder), tokenizer, plan, folder / "streamed", dtype=torch.bfloat16, repair=repair, batches=BATCHES
-    )
+    parent, out = streamed(folder, home), folder / "streamed"
+    report = prune_to_folder(parent, tokenizer, plan, out, dtype=torch.bfloat16, repair=repair, batches=BATCHES)
     return expected, report
 
 
@@ -77,7 +78,19 @@ def test_a_repaired_cut_is_the_same_to_the_byte(tmp_path: Path, family: str) -> 
     assert replace(report, seconds=0.0) == replace(expected, seconds=0.0)
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "gpt_oss", "gemma3_text"])
+@pytest.mark.parametrize("family", ["llama", "gpt_oss", "gemma3_text"])
+@pytest.mark.parametrize("repair", [REPAIR, replace(REPAIR, sequential=False)], ids=["sequential", "apart"])
+def test_text_that_waits_on_the_disk_changes_no_byte(tmp_path: Path, family: str, repair: RepairSettings) -> None:
+    saved(tmp_path, family)
+    model, home = whole(tmp_path), OnDisk(tmp_path / "work")
+    expected, report = both(tmp_path, sized(model, some_plan(model)), repair, home)
+    assert_same_weights(tmp_path)
+    assert replace(report, seconds=0.0) == replace(expected, seconds=0.0)
+    assert home.size > 0
+    assert not list((tmp_path / "work").iterdir())
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "gpt_oss", "gemma3_text", "qwen3_moe"])
 def test_a_plain_cut_is_the_same_to_the_byte(tmp_path: Path, family: str) -> None:
     saved(tmp_path, family)
     model = whole(tmp_path)

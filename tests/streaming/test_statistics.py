@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minigpt.errors import CorpusError
 from minigpt.methods.norms import weight_norms
+from minigpt.pruning.waiting import PROCESSOR, OnDisk
 from minigpt.streaming.statistics import collect, norms_of
 from minigpt.transformer import stats
 from tests.support.archsuite import random_batch
@@ -28,6 +29,15 @@ def test_statistics_are_those_of_the_loaded_model(tmp_path: Path, family: str) -
         for field in fields(expected):
             value, wanted = getattr(actual, field.name), getattr(expected, field.name)
             assert torch.equal(value, wanted) if isinstance(wanted, Tensor) else value == wanted, field.name
+
+
+def test_text_that_waits_on_the_disk_gives_the_same_statistics(tmp_path: Path) -> None:
+    saved(tmp_path, "llama")
+    home = OnDisk(tmp_path / "work")
+    (actual, _), (expected, _) = (collect(streamed(tmp_path, place), BATCHES) for place in (home, PROCESSOR))
+    for name in ("ffn_sq", "head_sq", "layer_cos"):
+        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
+    assert home.size > 0
 
 
 def test_norms_alone(tmp_path: Path) -> None:

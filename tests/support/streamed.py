@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from minigpt import assets
+from minigpt.pruning.waiting import PROCESSOR, Home
 from minigpt.streaming.parent import StreamedParent
 from tests.support.archsuite import EXPERTS, FAMILIES, model_of
 from tests.support.tiny import tiny_tokenizer
 
-# Families whose files hold the layers as the models have them: all but those that store experts one by one.
-STREAMED = tuple(name for name in FAMILIES if name not in EXPERTS or name == "gpt_oss")
+# Families whose files hold experts one by one or under another name, and all families.
 STORED_APART = tuple(name for name in EXPERTS if name != "gpt_oss")
+STREAMED = tuple(FAMILIES)
 
 
 def saved(folder: Path, family: str, *, shard: str | int = "50GB", **options: Any) -> Path:
@@ -30,6 +31,6 @@ def whole(folder: Path) -> Any:
     return assets.load_model(folder, dtype=torch.float32)
 
 
-def streamed(folder: Path) -> StreamedParent:
-    """Open a folder layer by layer."""
-    return StreamedParent(folder, dtype=torch.float32)
+def streamed(folder: Path, home: Home = PROCESSOR) -> StreamedParent:
+    """Open a folder layer by layer; its text waits at `home`."""
+    return StreamedParent(folder, dtype=torch.float32, home=home)
