@@ -261,7 +261,7 @@ def _peak(
         layers = 2 if stage == "probes" else 1  # a probe cuts a copy of the layer
         ends = {"embedding and head": parts.ends * numbers}
         summands = ends | {"layer in work": layers * parts.layer * numbers} | inside
-        on_host = parts.layer * STORED + waiting
+        on_host = parts.layer * STORED + text.masks + round((text.states - disk) * _pinned(parts, work))
         if not work.accelerated:
             summands |= {"next layer": parts.layer * STORED, "texts": waiting}
     device = sum(summands.values())
@@ -270,6 +270,15 @@ def _peak(
             stage=stage, form=form, device=device + LIBRARIES, host=device + LIBRARIES, parts=summands, disk=disk
         )
     return Peak(stage=stage, form=form, device=device, host=on_host + LIBRARIES, parts=summands, disk=disk)
+
+
+def _pinned(parts: Parts, work: Work) -> float:
+    """Return how much more pinned memory takes than what lies in it: blocks are powers of two.
+
+    The hidden states of one batch are a block.
+    """
+    block = work.batch_tokens * parts.hidden * work.number_bytes
+    return 2 ** (block - 1).bit_length() / block if block > 0 else 1.0
 
 
 def highest_peak(peaks: tuple[Peak, ...]) -> Peak:

@@ -93,7 +93,13 @@ def healing_peak(
         summands["frozen weights"] = round(frozen * frozen_bytes) + student.ends * (number if saves_memory else 4)
         widths = 11 * student.hidden + 3 * student.width
         summands["adapters"] = recipe.rank * student.layers * widths * state
+        if recipe.adapter == "lora" and accelerated and not saves_memory:
+            # The backward pass keeps the frozen weights as the forward pass cast them.
+            summands["cast weights"] = frozen * number
     inside = tokens * (number * (10 * student.hidden + 4 * student.width) + 8 * student.hidden)
+    if recipe.adapter != "full":
+        # Adapters keep copies of what they read.
+        inside += tokens * number * (2 * student.hidden + student.width)
     kept = student.layers * tokens * student.hidden * number + inside if saves_memory else student.layers * inside
     summands["activations"] = kept
     resident = teacher is not None and not stored

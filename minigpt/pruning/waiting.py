@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -37,7 +38,13 @@ class InMemory:
     device: torch.device
 
     def keep(self, states: Tensor) -> Waiting:
-        """Move states to the device, unless they are there."""
+        """Move states to the device, unless they are there.
+
+        From a GPU they go to memory that is pinned, from where it reads many times faster, as long as there is any.
+        """
+        if states.device.type == "cuda" and self.device.type == "cpu":
+            with suppress(RuntimeError):  # the system pins no more
+                return torch.empty(states.shape, dtype=states.dtype, pin_memory=True).copy_(states)
         return states.to(self.device)
 
 

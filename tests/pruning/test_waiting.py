@@ -26,6 +26,15 @@ def test_states_come_back_as_they_were(tmp_path: Path, dtype: torch.dtype) -> No
             assert kept.to(CPU).dtype == value.dtype
 
 
+@pytest.mark.gpu
+def test_states_of_a_gpu_wait_in_pinned_memory() -> None:
+    states = torch.randn(3, 5, device="cuda").transpose(0, 1)
+    kept = PROCESSOR.keep(states)
+    assert isinstance(kept, torch.Tensor)
+    assert kept.is_pinned()
+    assert torch.equal(kept, states.cpu())
+
+
 def test_what_is_read_belongs_to_the_reader(tmp_path: Path) -> None:
     kept = OnDisk(tmp_path).keep(torch.ones(4))
     kept.to(CPU).zero_()
