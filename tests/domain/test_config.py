@@ -206,6 +206,7 @@ def test_overrides_convert_to_the_type_of_the_field() -> None:
     [
         ("heal.stps", "5", "Did you mean 'heal.steps'"),
         ("heel.steps", "5", "Did you mean 'heal'"),
+        ("learning_rate", "1e-5", "Did you mean heal.learning_rate"),
         ("heal", "5", "is a group"),
         ("name.length", "5", "too deep"),
         ("heal.steps", "many", "does not fit"),
