@@ -81,15 +81,18 @@ def show(session: Session, *, domain: str) -> None:
 def validate(session: Session, *, domain: str) -> None:
     """Check that DOMAIN can be built here. The exit code is 1 if not, and the problems are listed.
 
-    Where your texts come from several sources and none is kept apart, a remark says so.
+    Files of your own are read. Few documents to measure on are no problem, but a remark says so. Where your texts come from several sources and none is kept apart, a remark says so.
     """
     from minigpt.corpus.grouping import advice
+    from minigpt.corpus.readable import readable
     from minigpt.domain import config
     from minigpt.errors import ConfigError
 
     definition = config.load_domain(domain)
-    problems = config.validate(definition)
-    remarks = [] if problems else advice(definition)
+    problems, remarks = config.validate(definition), list[str]()
+    if not problems:
+        read = readable(definition)
+        problems, remarks = read.problems, [*read.remarks, *([] if read.problems else advice(definition))]
     data = {"domain": definition.name, "problems": problems, "advice": remarks}
     session.show(data, lambda: "\n".join(problems or [f"{definition.name} is valid.", *remarks]))
     if problems:

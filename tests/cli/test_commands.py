@@ -62,7 +62,7 @@ def test_a_gate_that_fails_is_code_3_and_the_table_is_printed_all_the_same(home:
 
 def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "texts").mkdir()
-    for number in range(3):
+    for number in range(5):
         (home / "texts" / f"{number}.txt").write_text(f"Passage {number} on valves and vessels.")
     monkeypatch.chdir(home)
     created = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
