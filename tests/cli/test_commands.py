@@ -72,7 +72,8 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
     )
     listed = run("domains", "list")
     assert "no patient records" in " ".join(listed.stdout.split())
-    assert "cardiology" in {row["name"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
+    packaged = {row["name"]: row["packaged"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
+    assert packaged["medical"] and not packaged["cardiology"] and "(yours)" in listed.stdout
     assert run("domains", "show", "cardiology").stdout.count("name: cardiology") == 1
     assert json.loads(run("corpus", "show", "cardiology", "--json").stdout)["corpus"][0]["file"]
     assert run("domains", "validate", "cardiology").exit_code == 0

@@ -44,7 +44,7 @@ def test_a_build_in_the_current_folder_is_preferred_to_the_catalog(build: Path) 
 
 
 def test_a_name_that_is_in_no_catalog_is_answered_with_the_nearest(build: Path) -> None:
-    with pytest.raises(UnknownName, match="build or catalog entry 'medical-76'. Did you mean 'medical'"):
+    with pytest.raises(UnknownName, match=r"build or catalog entry 'medical-76'\. Did you mean 'medical'"):
         find.find_report("medical-76")
 
 
