@@ -114,7 +114,7 @@ AXIS_NAMES = {
 )
 @workers("the domains")
 @online
-@click.option("--plan-only", is_flag=True, help="Show what would be removed, and stop.")
+@click.option("--plan-only", "--dry-run", "plan_only", is_flag=True, help="Show what would be removed, and stop.")
 @click.option(
     "--paper-form", "--masked", "masked", is_flag=True, help="Evaluate the method's paper form; write no model."
 )

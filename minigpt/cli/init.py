@@ -40,8 +40,9 @@ def init(
 ) -> None:
     """Begin with your own documents: look into FOLDER, write a domain, and say what it holds and what to run next.
 
-    FOLDER may be a single file, too.     It asks for the folder and the name on a terminal. Elsewhere FOLDER, --name and --yes give the answers. Personal
-    data such as e-mail addresses are counted and never shown. Nothing leaves this machine.
+    FOLDER may be a single file, too. It asks for the folder and the name on a terminal. Elsewhere FOLDER, --name and
+    --yes give the answers. Personal data such as e-mail addresses are counted and never shown. Nothing leaves this
+    machine.
     """
     from minigpt.corpus.newdomain import new_domain, targets
     from minigpt.corpus.survey import survey

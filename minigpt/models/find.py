@@ -197,3 +197,16 @@ def domain_of_build(ref: str) -> str | None:
     """
     path = place_of(ref)
     return report.load(path).domain if (path / "report.json").is_file() else None
+
+
+def domain_file(ref: str) -> str | None:
+    """Find the domain file that a build left: the text on which the model behind a reference was measured.
+
+    Args:
+        ref: A build folder, a catalog id or a domain; any other reference is allowed too.
+
+    Returns:
+        Path of the file, or None where the reference is no build.
+    """
+    path = place_of(ref) / "domain.yaml"
+    return str(path) if path.is_file() else None

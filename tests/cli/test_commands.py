@@ -165,6 +165,27 @@ def test_eval_finds_the_model_before_it_reads_any_text(monkeypatch: pytest.Monke
     assert "/nope" in result.stderr
 
 
+def test_eval_of_a_build_takes_the_domain_that_lies_beside_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import minigpt
+    from minigpt.domain.config import load_domain, resolved_yaml
+
+    build = home / "build"
+    model_folder(build / "model")
+    domains: list[str] = []
+
+    def stop(_model: str, domain: str, **_options: Any) -> None:
+        domains.append(domain)
+        raise MiniGPTError("Stop.")
+
+    monkeypatch.setattr(minigpt, "evaluate", stop, raising=False)
+    refused = run("eval", str(build))
+    assert refused.exit_code == 2 and "Give --domain NAME" in refused.stderr
+    (build / "domain.yaml").write_text(resolved_yaml(load_domain("law")))
+    run("eval", str(build))
+    run("eval", str(build), "--domain", "medical")
+    assert domains == [str(build / "domain.yaml"), "medical"]
+
+
 def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import minigpt
     from minigpt import corpus
@@ -189,6 +210,14 @@ def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert part[0][0][0].online is expected
         assert part[1][1]["online"] is expected
         assert [any(source.online for source in call[0][0].corpus) for call in part[2:]] == [not expected] * 2
+
+
+def test_dry_run_is_another_name_of_plan_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minigpt import pipeline
+
+    monkeypatch.setattr(pipeline, "plan_specialists", lambda *_arguments: ({"domain": "medical"},))
+    for name in ("--plan-only", "--dry-run"):
+        assert json.loads(run("build", "--domain", "medical", name, "--json").stdout) == {"domain": "medical"}
 
 
 def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
