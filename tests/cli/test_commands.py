@@ -51,6 +51,8 @@ def test_a_gate_that_fails_is_code_3_and_the_table_is_printed_all_the_same(home:
     folder = finished_build(home / "build")
     holds = run("compare", str(folder), "--fail-if", "bits_per_byte>9")
     fails = run("compare", str(folder), "--fail-if", "bits_per_byte>0.01", "--json")
+    quiet = run("compare", str(folder), "--fail-if", "bits_per_byte>0.01", "-q")
+    assert (quiet.exit_code, quiet.stdout) == (3, "") and quiet.stderr.count("\n") == 1
     unreadable = run("compare", str(folder), "--fail-if", "beauty<1")
     assert holds.exit_code == 0, holds.output
     assert fails.exit_code == 3
@@ -85,6 +87,8 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
     # 6 of the 36 runs of a letter are of the closing.
     assert "cardiology: 16.7 % of its runs of 8 words stand in the domain's training text (0 of 2 documents" in stats
     assert "No source is kept apart" in stats
+    assert "About 2 documents will be held out for measuring: too few" in stats
+    assert "25 passages read" in stats and " read 25" not in stats
     again = run("domains", "new", "cardiology", "--from", "texts")
     assert again.exit_code == 1
     assert "already there" in again.stderr
@@ -309,6 +313,10 @@ def test_the_catalog_shows_each_kind_of_text(home: Path) -> None:
     line = next(line for line in run("catalog", "list").stdout.splitlines() if entry["id"] in line)
     assert "75.9 %" in line
     assert line.count("×") == 2  # own field, general text
+    narrow = next(
+        row for row in run("catalog", "list", env={"COLUMNS": "80"}).stdout.splitlines() if entry["id"] in row
+    )
+    assert narrow.split() == line.split() and narrow.split()[-1] == "medical"  # nothing is broken at 80 columns
     assert "0.921×" in line
     assert "1.234×" in line
 

@@ -28,7 +28,7 @@ def test_text_that_cannot_be_divided_is_a_problem(tmp_path: Path, count: int) ->
     texts(tmp_path / "in", count)
     problems, _ = found(tmp_path, "  - {name: a, file: in}")
     assert len(problems) == 1
-    assert f"need 4 documents and {count} are left" in problems[0]
+    assert f"need 4 documents and {count} {'is' if count == 1 else 'are'} left" in problems[0]
 
 
 def test_few_documents_are_a_remark_and_enough_are_none(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_questions_between_documents_stay_questions_and_general_text_is_converte
     assert [item["name"] for item in shown["questions"]] == ["exam"]
     assert shown["corpus"][0]["file"] == str(tmp_path / "domains" / "x.texts")
     problems = json.loads(run("domains", "validate", "x", "--json").stdout)["problems"]
-    assert len(problems) == 1 and "need 4 documents and 1 are left" in problems[0]
+    assert len(problems) == 1 and "need 4 documents and 1 is left" in problems[0]
     assert (tmp_path / "domains" / "x-general.texts" / "texts.jsonl").exists()
 
 
