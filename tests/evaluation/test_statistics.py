@@ -136,6 +136,20 @@ def test_differences_of_scores_hold_the_truth_and_show_losses_that_are_there() -
     assert shown > 0.9
 
 
+@pytest.mark.parametrize("metric", ["recitation", "constraints_followed", "label_f1"])
+def test_a_share_that_no_item_shows_is_not_proved_to_be_nothing(metric: str) -> None:
+    sizes = np.full(16, 100.0)
+    none = metric_interval(np.stack([0 * sizes, sizes], axis=1), metric)
+    assert none.low == none.value == 0 and 0.1 < none.high < 0.3
+    every = metric_interval(np.stack([sizes, sizes], axis=1), metric)
+    assert every.high == every.value == 1 and 0.7 < every.low < 0.9
+
+
+def test_no_share_reaches_beyond_one() -> None:
+    columns = np.stack([np.array([90.0, 100.0, 100.0]), np.full(3, 100.0)], axis=1)
+    assert metric_interval(columns, "recitation").high == 1.0
+
+
 def test_scores_that_are_alike_have_a_width_too() -> None:
     scores = np.random.default_rng(0).beta(3, 9, 40)
     bounds = share_difference(scores, scores)
