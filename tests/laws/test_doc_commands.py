@@ -94,5 +94,5 @@ def test_extras_targets_and_scripts_of_a_page_exist(page: Path) -> None:
     ],
 )
 def test_a_line_that_cannot_be_typed_is_noticed(line: str) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011 - of the parser, the settings or the gates
+    with pytest.raises(Exception):  # noqa: B017 - of the parser, the settings or the gates
         check(line)
