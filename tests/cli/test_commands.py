@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from minigpt.errors import MiniGPTError
+from minigpt.results import Coverage
 from tests.support.commands import finished_build, model_folder, run
 from tests.support.reports import make_report
 
@@ -241,12 +242,23 @@ def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
         removed_layers=(9, 12),
         removed_parameters={"embedding": 14_000_000},
         predicted_cost={"vocabulary": 0.0213},
+        coverage=(Coverage(task="medical", share=0.1, documents=8, unseen=7),),
     )
     monkeypatch.setattr(pipeline, "plan_specialists", lambda _options, _reporter: (plan,))
     monkeypatch.setattr(minigpt, "build", lambda *_arguments, **_options: pytest.fail("built"), raising=False)
     shown = run("build", "--domain", "medical", "--plan-only").stdout
-    for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "+1.5 % bits per byte"):
+    for figure in (
+        "75.0 % kept",
+        "28 (without 9, 12)",
+        "1,344",
+        "24,576",
+        "14.0 M",
+        "+1.5 % bits per byte",
+        "400.0 MB to 300.0 MB",
+    ):
         assert figure in shown
+    assert "medical: About 8 documents will be held out for measuring: too few" in shown
+    assert "The same command without --plan-only builds it." in shown
     assert json.loads(run("build", "--domain", "medical", "--plan-only", "--json").stdout)["tokens"] == 24_576
 
 
