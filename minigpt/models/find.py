@@ -9,6 +9,7 @@ from minigpt import assets, environment, report, runtimes
 from minigpt.assets import Parent
 from minigpt.assets.parents import CONDITIONAL_RECORD, is_conditional
 from minigpt.assets.refs import HubRef, parse_ref
+from minigpt.domain.config import domain_names
 from minigpt.errors import AssetError, UnknownName, first_line
 from minigpt.files import path_of
 from minigpt.integrity import check_file
@@ -43,6 +44,10 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
         )
     if (place := place_of(ref)) != path_of(ref):
         ref = str(place)
+    elif not place.exists() and is_bare(ref) and ref in domain_names():
+        raise AssetError(
+            f"No model of the domain {ref} is in the catalog yet: `minigpt build --domain {ref}` makes one."
+        )
     if (ticket := ticket_folder(path_of(ref))) is not None:
         from minigpt.tickets.delta_store import materialize
 

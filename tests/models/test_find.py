@@ -54,3 +54,8 @@ def test_a_config_that_the_hub_does_not_give_is_one_sentence_of_ours(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(AssetError, match=r"The config of nobody/nothing is not in the local cache, .*\.$"):
         find.find_config("nobody/nothing")
+
+
+def test_a_domain_that_was_not_built_is_answered_with_its_build(build: Path) -> None:
+    with pytest.raises(AssetError, match=r"domain finance is in the catalog yet: `minigpt build --domain finance`"):
+        find.find_model("finance")
