@@ -61,7 +61,7 @@ class Ratio:
 
     @property
     def is_share(self) -> bool:
-        """Whether the metric lies between 0 and 1."""
+        """True if the metric lies between 0 and 1."""
         return self.denominator is None or self.link is _at_most_one
 
     def value(self, numerator: Any, denominator: Any) -> Array:
