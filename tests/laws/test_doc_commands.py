@@ -29,7 +29,7 @@ def console_lines(page: Path) -> Iterator[str]:
                 yield words.removeprefix("$ ")
 
 
-def found(line: str) -> tuple[click.Command, list[str]]:
+def command_of(line: str) -> tuple[click.Command, list[str]]:
     """The command that a line calls, and its arguments."""
     words = shlex.split(line)
     command, arguments = cli, words[words.index("minigpt") + 1 :]
@@ -42,7 +42,7 @@ def found(line: str) -> tuple[click.Command, list[str]]:
 
 def check(line: str) -> None:
     """Parse a line as its command would, and what its settings and gates say."""
-    command, arguments = found(line)
+    command, arguments = command_of(line)
     if isinstance(command, click.Group):
         return
     context = click.Context(command)
