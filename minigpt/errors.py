@@ -22,8 +22,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint for a mistyped name, with a leading space: the nearest known name, or all names if none is near."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(names)}."
+    close = nearest(name, names)
+    return f" Did you mean {close!r}?" if close is not None else f" Known: {', '.join(names)}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like a mistyped one, whatever its case; None if none is near."""
+    names = {item.casefold(): item for item in known}
+    close = difflib.get_close_matches(name.casefold(), names, n=1)
+    return names[close[0]] if close else None
 
 
 class MiniGPTError(Exception):
@@ -69,7 +76,7 @@ class UnknownName(MiniGPTError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        close = nearest(name, names)
+        hint = f" Did you mean {close!r}?" if close is not None else ""
         listed = f"Known: {', '.join(names)}." if names else "There is none yet."
         super().__init__(f"Unknown {kind} {name!r}.{hint} {listed}")

@@ -42,8 +42,14 @@ def pick_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"Device {name!r} cannot be used here ({first_line(error)}); use --device auto.") from None
+        reason = "it holds no numbers" if torch.device(name).type == "meta" else ""
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # After the first sentence, torch lists every kind of device that it knows.
+        reason = first_line(error).split("Expected one of ")[0].split(". ")[0] or "there is no such kind of device"
+    if reason:
+        raise ConfigError(
+            f"Device {name!r} cannot be used here ({reason}); use --device auto, or one of cpu, cuda, cuda:1 and mps."
+        )
     return name
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minigpt.machine import THREADS_BESIDE_GPU, spare_processor
+from minigpt.errors import ConfigError
+from minigpt.machine import THREADS_BESIDE_GPU, pick_device, spare_processor
 
 
 @pytest.fixture
@@ -32,3 +33,12 @@ def test_the_users_number_of_threads_stays(threads: list[int], monkeypatch: pyte
     monkeypatch.setenv("OMP_NUM_THREADS", "32")
     spare_processor("cuda")
     assert not threads
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:9x", "cpu:", "xla", "meta"])
+def test_a_device_that_cannot_be_used_is_one_short_sentence(name: str) -> None:
+    with pytest.raises(ConfigError, match="use --device auto") as refused:
+        pick_device(name)
+    assert repr(name) in str(refused.value)
+    assert len(str(refused.value)) < 220
+    assert "privateuseone" not in str(refused.value)

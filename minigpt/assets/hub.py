@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minigpt import environment
 from minigpt.assets.refs import HubRef
-from minigpt.errors import AssetError
+from minigpt.errors import AssetError, nearest
 from minigpt.integrity import aside_note, set_aside, sha256_once
 from minigpt.progress import SILENT, Reporter
 
@@ -91,7 +91,10 @@ def _download(ref: HubRef, reporter: Reporter) -> Path:
     except RevisionNotFoundError as error:
         raise AssetError(f"{ref.repo} has no revision {ref.revision!r} on the Hub.") from error
     except RepositoryNotFoundError as error:
-        raise AssetError(f"The Hub has no model {ref.repo!r} for you. Check the spelling or log in.") from error
+        raise AssetError(
+            mistyped_path(ref.repo, "the Hub has no model of that name for you.")
+            or f"The Hub has no model {ref.repo!r} for you. Check the spelling or log in."
+        ) from error
     except Exception as error:  # the HTTP library's own errors differ between versions of the client
         raise AssetError(_unreachable(name, error)) from error
     return Path(folder)
@@ -101,7 +104,24 @@ def _unreachable(name: str, error: Exception) -> str:
     """Explain in one or two sentences why a model could not be downloaded."""
     if isinstance(error, OSError) and error.errno == 28:
         return f"The disk is full: cannot store {name}. Free space or set HF_HOME to another disk."
-    return (
+    return mistyped_path(name, "the Hugging Face Hub cannot be reached for a model of that name.") or (
         f"Cannot reach the Hugging Face Hub for {name}, and it is not in the local cache. Go online once, or use a "
         "local folder, a GGUF file or the packaged default base."
     )
+
+
+def mistyped_path(name: str, hub: str) -> str | None:
+    """Return a sentence about a name that reads like a path of this machine; None for other names.
+
+    `runs/medcal` has the form of a Hub id, but where there is a folder `runs` a mistyped path is likelier.
+
+    Args:
+        name: The name.
+        hub: The end of the sentence, on the Hub.
+    """
+    path = Path(name)
+    if len(path.parts) < 2 or not path.parent.is_dir():
+        return None
+    near = nearest(path.name, [item.name for item in path.parent.iterdir()])
+    hint = f" (did you mean {path.parent / near}?)" if near else ""
+    return f"There is no folder {name}{hint}, and {hub}"

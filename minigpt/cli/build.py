@@ -114,7 +114,7 @@ AXIS_NAMES = {
 )
 @workers("the domains")
 @online
-@click.option("--plan-only", is_flag=True, help="Show what would be removed, and stop.")
+@click.option("--plan-only", "--dry-run", "plan_only", is_flag=True, help="Show what would be removed, and stop.")
 @click.option(
     "--paper-form", "--masked", "masked", is_flag=True, help="Evaluate the method's paper form; write no model."
 )
@@ -180,7 +180,7 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[
         options, fitting = fitted(session, fit, options)
     if plan_only:
         plans = pipeline.plan_specialists(options, session.reporter)
-        session.show(alone(plans), lambda: stacked(outline(plan) for plan in plans))
+        session.show(alone(plans), lambda: stacked([*map(outline, plans), *decision(plans)]))
         return
     broken: GateFailed | None = None
     try:
@@ -234,7 +234,7 @@ def check_names(domains: Sequence[str], method: str | None) -> None:
 def outline(plan: PlanSummary) -> RenderableType:
     """List what a plan would keep and remove, as name and value."""
     from minigpt.report.pictures import by_kind, kinds_of
-    from minigpt.report.text import count, percent, short_reference
+    from minigpt.report.text import count, percent, short_reference, size
 
     gone = ", ".join(str(layer) for layer in plan.removed_layers)
     rows: dict[str, object] = {
@@ -247,6 +247,7 @@ def outline(plan: PlanSummary) -> RenderableType:
         "FFN width": f"{plan.intermediate_size:,}",
         **({"experts": plan.experts} if plan.experts is not None else {}),
         "KV groups": plan.kv_groups,
+        "weights in 16 bits": f"{size(2 * plan.parameters_before)} to {size(2 * plan.parameters_after)}",
         "vocabulary": "untouched" if plan.tokens is None else f"{plan.tokens:,}",
     }
     removed = kinds_of(plan.removed_parameters)
@@ -259,6 +260,15 @@ def outline(plan: PlanSummary) -> RenderableType:
     }
     rows |= {f"{item.task} seen in training text": percent(item.share) + repeated(item) for item in plan.coverage}
     return facts(rows)
+
+
+def decision(plans: Sequence[PlanSummary]) -> list[str]:
+    """Say of each plan whether its report could judge a specialist, and how to go on."""
+    from minigpt.corpus.survey import COMFORTABLE, documents_remark
+
+    counts = {plan.domain: item.documents for plan in plans for item in plan.coverage if item.task == plan.domain}
+    remarks = [f"{name}: {documents_remark(count)}" for name, count in counts.items() if count < COMFORTABLE]
+    return [*remarks, "The same command without --plan-only builds it."]
 
 
 def repeated(coverage: Coverage) -> str:

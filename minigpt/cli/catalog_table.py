@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minigpt.cli.common import table
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from minigpt.results import CatalogEntry
 
 # Ratios of a model's bits per byte to its parent's, in the order of the columns.
+LEGEND = (
+    "×: bits per byte of the parent's on text of its own sources, of other sources of the field, and on general text; "
+    "below 1 is better. A folder elsewhere is named by its last part: catalog list --json has whole paths."
+)
 RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_ratio_to_parent")
 
 
@@ -28,7 +33,7 @@ def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> Rend
         return f"The catalog has no model of the domain {domain!r}: `minigpt catalog list` shows all."
     if not entries:
         return "The catalog is empty: `minigpt build --domain medical` makes the first entry."
-    result = table("=id", ">kept", ">size", ">own field", ">other sources", ">general", "path")
+    result = table("=id", ">=kept", ">=size", ">=own", ">=other", ">=general", "folder", padding=0)
     for entry in entries:
         figures = entry.headline
         ratios = (figures.get(name) for name in RATIOS)
@@ -37,11 +42,15 @@ def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> Rend
             percent(figures.get("parameters_kept")),
             size(entry.bytes),
             *("–" if ratio is None else f"{ratio:.3f}×" for ratio in ratios),
-            entry.path,
+            folder_name(entry.path),
         )
-    return Group(
-        result, *shared_parents(entries), Text("×: bits per byte of the parent's, below 1 is better", style="dim")
-    )
+    return Group(result, *shared_parents(entries), Text(LEGEND, style="dim"))
+
+
+def folder_name(path: str) -> str:
+    """Return a folder's path inside the current folder, or else its name: whole paths break where a table is narrow."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else Path(path).name
 
 
 def shared_parents(entries: Sequence[CatalogEntry]) -> Iterator[Text]:

@@ -146,7 +146,8 @@ def table(*columns: str, **options: Any) -> Table:
     """Make an empty table.
 
     Args:
-        columns: headings; `>name` is right-aligned, and `=name` is never broken, because users copy what stands there.
+        columns: headings; `>name` is right-aligned, `=name` is never broken, because users copy what stands there,
+            and `>=name` is both.
         options: options of :class:`rich.table.Table`.
     """
     from rich import box
@@ -155,7 +156,7 @@ def table(*columns: str, **options: Any) -> Table:
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, **options)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        result.add_column(column.lstrip(">="), justify=justify, overflow="fold", no_wrap=column.startswith("="))
+        result.add_column(column.lstrip(">="), justify=justify, overflow="fold", no_wrap="=" in column[:2])
     return result
 
 

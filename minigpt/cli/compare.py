@@ -98,7 +98,8 @@ def compare(
 
         write_comparison_page(reports, page, gates)
         session.reporter.note(f"The page is {page}.")
-    session.show(comparison, lambda: report.render_comparison(comparison))
+    if session.json or not (session.quiet and gates):  # a script that asked for quiet wants the gate alone
+        session.show(comparison, lambda: report.render_comparison(comparison))
     for gate in gates:
         for sentence in report.check_gate(gate, reports):
             session.reporter.note(f"Gate {gate!r} holds: {sentence}.")

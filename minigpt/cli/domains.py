@@ -33,13 +33,15 @@ def domains() -> None:
 @standard
 def list_domains(session: Session) -> None:
     """List the domains that can be built by name. Sources marked (online) are read only with --online."""
-    from minigpt.domain.config import domain_names, load_domain
+    from minigpt.domain.config import domain_names, load_domain, packaged_folder
 
+    packaged = packaged_folder().resolve()
     definitions = [load_domain(name) for name in domain_names()]
     rows = [
         {
             "name": domain.name,
             "title": domain.title,
+            "packaged": domain.root == packaged,
             "description": domain.description,
             "synonyms": domain.synonyms,
             "sources": [source.name for source in domain.corpus],
@@ -52,7 +54,7 @@ def list_domains(session: Session) -> None:
         }
         for domain in definitions
     ]
-    session.show({"domains": rows}, lambda: overview(definitions))
+    session.show({"domains": rows}, lambda: overview(definitions, packaged))
 
 
 @domains.command(epilog=examples("minigpt domains show medical", "minigpt domains show law > my-law.yaml"))
@@ -81,15 +83,19 @@ def show(session: Session, *, domain: str) -> None:
 def validate(session: Session, *, domain: str) -> None:
     """Check that DOMAIN can be built here. The exit code is 1 if not, and the problems are listed.
 
-    Where your texts come from several sources and none is kept apart, a remark says so.
+    Files of your own are read. Remarks say if there are few documents to measure on, and if your texts come from
+    several sources of which none is kept apart.
     """
     from minigpt.corpus.grouping import advice
+    from minigpt.corpus.readable import readable
     from minigpt.domain import config
     from minigpt.errors import ConfigError
 
     definition = config.load_domain(domain)
-    problems = config.validate(definition)
-    remarks = [] if problems else advice(definition)
+    problems, remarks = config.validate(definition), list[str]()
+    if not problems:
+        read = readable(definition)
+        problems, remarks = read.problems, [*read.remarks, *([] if read.problems else advice(definition))]
     data = {"domain": definition.name, "problems": problems, "advice": remarks}
     session.show(data, lambda: "\n".join(problems or [f"{definition.name} is valid.", *remarks]))
     if problems:
@@ -108,12 +114,12 @@ def validate(session: Session, *, domain: str) -> None:
     "--from",
     "folder",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with your texts.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder with your texts, or one file.",
 )
 @click.option(
     "--general",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     help="Folder with general text of your own [the packaged general text].",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="File or folder to write [domains/NAME.yaml].")
@@ -141,9 +147,10 @@ def new(
 ) -> None:
     """Write the definition NAME for your own texts.
 
-    The folder and its subfolders hold text, Markdown, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON, Parquet, mail and
-    EPUB files, zip and tar archives of them, or splits of its own. What is not plain text is converted into a folder
-    beside the definition, and your files stay as they are. A file that cannot be read is listed with the reason.
+    The folder and its subfolders, or the one file, hold text, Markdown, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON,
+    Parquet, mail and EPUB files, zip and tar archives of them, or splits of its own. What is not plain text is
+    converted into a folder beside the definition, and your files stay as they are. A file that cannot be read is
+    listed with the reason.
 
     Where the texts come from four sources or more, one of them is kept apart (`split: other`): the report then shows
     how a specialist does on sources of the field that it never read.
@@ -163,15 +170,15 @@ def new(
     session.show(reading_data(name, written), lambda: written_text(written))
 
 
-def overview(definitions: Sequence[DomainConfig]) -> RenderableType:
-    """Draw one row for each domain, and below them what their texts are."""
+def overview(definitions: Sequence[DomainConfig], packaged: Path) -> RenderableType:
+    """Draw one row for each domain, with those outside the folder `packaged` marked, and what their texts are."""
     from rich.console import Group
     from rich.text import Text
 
     result = table("domain", "title", "also called", "text", "questions", "tasks")
     for domain in definitions:
         result.add_row(
-            domain.name,
+            domain.name if domain.root == packaged else f"{domain.name} (yours)",
             domain.title,
             ", ".join(domain.synonyms),
             ", ".join(labelled(source) for source in domain.corpus),
@@ -179,7 +186,9 @@ def overview(definitions: Sequence[DomainConfig]) -> RenderableType:
             ", ".join(labelled(task) for task in domain.tasks),
         )
     result.caption = ONLINE
-    about = [Text.assemble((f"{domain.name}  ", "bold"), domain.description) for domain in definitions]
+    about = [
+        Text.assemble((f"{domain.name}  ", "bold"), domain.description) for domain in definitions if domain.description
+    ]
     return Group(result, *about)
 
 

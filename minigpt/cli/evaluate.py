@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("model")
-@click.option("--domain", required=True, metavar="NAME|FILE", help="Domain to measure on.")
+@click.option("--domain", metavar="NAME|FILE", help="Domain to measure on [that of a build].")
 @click.option(
     "--limit", type=click.IntRange(min=1), help="At most this many documents and questions of each set [all]."
 )
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @online
 @standard
 def evaluate(
-    session: Session, *, model: str, domain: str, limit: int | None, device: str, seed: int, online: bool
+    session: Session, *, model: str, domain: str | None, limit: int | None, device: str, seed: int, online: bool
 ) -> None:
     """Measure MODEL on a domain: bits per byte, perplexity and multiple choice, with 95 % intervals.
 
@@ -46,6 +46,9 @@ def evaluate(
     from minigpt.domain import config
     from minigpt.models import find
 
+    domain = domain or find.domain_file(model)
+    if domain is None:
+        raise click.UsageError("Give --domain NAME: MODEL is no build, so it has no domain of its own.")
     config.load_domain(domain)
     with session.reporter.stage(f"Finding {model}"):
         if find.export_folder(model) is None:

@@ -12,13 +12,15 @@ from minigpt.cli.common import Session, examples, sampling, standard
 @click.command(
     epilog=examples(
         'minigpt generate medical --prompt "Hypertension is"',
+        'minigpt generate medical "Hypertension is"',
         'minigpt generate runs/medical --chat --prompt "What is tachycardia?"',
         'minigpt generate runs/medical --prompt "The patient" --temperature 0.8 --seed 7 --json',
         "echo 'The heart' | minigpt generate runs/medical --prompt -",
     )
 )
 @click.argument("model")
-@click.option("--prompt", required=True, metavar="TEXT|-", help="Text to continue; - reads it from standard input.")
+@click.argument("text", required=False)
+@click.option("--prompt", metavar="TEXT|-", help="Text to continue; - reads it from standard input [TEXT].")
 @click.option("--chat", is_flag=True, help="Treat the prompt as a question, in the model's chat template.")
 @sampling(200)
 @click.option(
@@ -29,7 +31,8 @@ def generate(
     session: Session,
     *,
     model: str,
-    prompt: str,
+    text: str | None,
+    prompt: str | None,
     chat: bool,
     max_new_tokens: int,
     temperature: float,
@@ -46,7 +49,10 @@ def generate(
     from minigpt.models import find, generate
     from minigpt.report.text import clean
 
-    text = sys.stdin.read() if prompt == "-" else prompt
+    if (text is None) == (prompt is None):
+        raise click.UsageError('Give the text to continue once: --prompt "The heart", or behind MODEL.')
+    given = prompt if text is None else text
+    text = sys.stdin.read() if given == "-" else str(given)
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
     with session.reporter.stage(f"Loading {model}"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from minigpt.corpus.newdomain import NewDomain
     from minigpt.corpus.survey import Survey
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, path_type=Path)
 
 
 @click.command(epilog=examples("minigpt init", "minigpt init letters/ --name cardiology --yes --json"))
@@ -40,8 +40,9 @@ def init(
 ) -> None:
     """Begin with your own documents: look into FOLDER, write a domain, and say what it holds and what to run next.
 
-    It asks for the folder and the name on a terminal. Elsewhere FOLDER, --name and --yes give the answers. Personal
-    data such as e-mail addresses are counted and never shown. Nothing leaves this machine.
+    FOLDER may be a single file, too. It asks for the folder and the name on a terminal. Elsewhere FOLDER, --name and
+    --yes give the answers. Personal data such as e-mail addresses are counted and never shown. Nothing leaves this
+    machine.
     """
     from minigpt.corpus.newdomain import new_domain, targets
     from minigpt.corpus.survey import survey
@@ -80,8 +81,10 @@ def is_terminal() -> bool:
 
 
 def name_for(folder: Path) -> str:
-    """Propose a name for a domain of a folder."""
-    return re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "mine"
+    """Propose a name for the domain of a folder or file."""
+    path = folder.resolve()
+    name = path.stem if path.is_file() else path.name
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "mine"
 
 
 def show_kinds(folder: Path) -> None:

@@ -58,6 +58,7 @@ def overview(known: list[Method]) -> RenderableType:
         result.add_row(method.name, ", ".join(method.prunes), method.paper, method.loads, method.paper_form_summary)
     result.caption = (
         "The plan removes only what a method prunes: ffn (neurons), kv_groups, layers, embedding (tokens, ranked by "
-        "how often the domain uses them). All layers get the same width; each layer keeps its own units."
+        "how often the domain uses them). All layers get the same width; each layer keeps its own units. Take "
+        "contextual, the default, unless you study pruning: docs/results/methods.md has all methods side by side."
     )
     return result

@@ -66,9 +66,9 @@ def reading_lines(reading: Reading, prefix: str = "") -> list[str]:
         counts[0] += 1
         counts[1] += file.documents
     parts = ", ".join(f"{count} {kind} ({documents:,})" for kind, (count, documents) in sorted(kinds.items()))
-    files = len(reading.files)
+    files, documents = len(reading.files), reading.documents
     lines = [
-        f"{prefix}Read {files:,} file{'s' * (files != 1)}: {reading.documents:,} documents, "
+        f"{prefix}Read {files:,} file{'s' * (files != 1)}: {documents:,} document{'s' * (documents != 1)}, "
         f"{size_text(reading.bytes)} of text. Files by kind, with their documents: {parts}."
     ]
     columns: dict[str, list[str]] = {}

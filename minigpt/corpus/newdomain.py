@@ -21,7 +21,7 @@ from minigpt.corpus.ownfiles import OwnTexts, declared_files, own_texts, read_de
 from minigpt.corpus.sources import read_question_set, read_source
 from minigpt.corpus.task_files import TaskFile, task_files
 from minigpt.documents.convert import Reading
-from minigpt.domain.config import SourceConfig, load_domain
+from minigpt.domain.config import SourceConfig, load_domain, packaged_folder
 from minigpt.errors import ConfigError
 from minigpt.files import path_of, write_text
 from minigpt.progress import SILENT, Reporter
@@ -81,7 +81,7 @@ def new_domain(
 
     Args:
         name: The domain's name: small letters, digits, `-` and `_`.
-        folder: The folder with the text. It may declare its splits (see the module's description).
+        folder: The folder with the text, which may declare its splits (see the module's description), or one file.
         output: The file to write, or a folder for `<name>.yaml`. Paths in the file are absolute.
         general: A folder of general text. It gets a domain file `<name>-general.yaml` beside the other.
         grouped: Wishes about the group of the text in `folder` that is kept apart.
@@ -130,10 +130,15 @@ def targets(name: str, output: Path, *, general: bool) -> tuple[Path, Path]:
         general: True if both are written.
 
     Raises:
-        ConfigError: The name cannot be used, or a file is already there.
+        ConfigError: The name cannot be used or is that of a packaged domain, or a file is already there.
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a domain: use small letters, digits, '-' and '_', e.g. cardiology.")
+    if (packaged_folder() / f"{name}.yaml").is_file():
+        raise ConfigError(
+            f"{name!r} is a packaged domain, which yours would hide from every build here: choose another name, such "
+            f"as my-{name}."
+        )
     target = output if output.suffix in {".yaml", ".yml"} else output / f"{name}.yaml"
     other = target.with_name(f"{target.stem}-general.yaml")
     for path in (target, other) if general else (target,):

@@ -126,7 +126,7 @@ def plain_file(folder: Path, file: str) -> FileRead:
         CorpusError: It cannot be read.
     """
     documents = empty = size = 0
-    path = folder / file
+    path = folder / file if folder.is_dir() else folder
     for _, passages in rows_and_documents(SourceConfig(name=folder.name, file=str(path)), path):
         lengths = [len(passage.text.encode()) for passage in passages]
         documents, empty, size = documents + bool(lengths), empty + (not lengths), size + sum(lengths)
@@ -175,15 +175,19 @@ def check_texts(folder: Path, reading: Reading) -> None:
     why = "; ".join(
         f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {reason}" for reason, files in groups.items()
     )
-    raise CorpusError(f"The folder {folder} holds no text that can be read{f' ({why})' if why else ''}.")
+    raise CorpusError(f"{folder} holds no text that can be read{f' ({why})' if why else ''}.")
 
 
 def declared_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """List the files of a folder that declare a split, or folders of such files, and the files that hold questions.
 
+    A single file declares nothing.
+
     Raises:
-        CorpusError: There is no such folder.
+        CorpusError: There is no such folder or file.
     """
+    if folder.is_file():
+        return [], []
     if not folder.is_dir():
         raise CorpusError(f"No such folder: {folder}. Give the folder that holds your text.")
     splits = (path for path in folder.glob("corpus_*") if path.suffix == ".jsonl" or path.is_dir())

@@ -18,6 +18,8 @@ EMAIL = "e-mail addresses"
 PHONE = "phone numbers"
 IDENTIFIER = "identifiers"
 KINDS = (EMAIL, PHONE, IDENTIFIER)
+# Names of a single finding.
+SINGLE = {EMAIL: "e-mail address", PHONE: "phone number", IDENTIFIER: "identifier"}
 
 # Every repetition has a bound, so that no text takes more than linear time.
 _LOCAL = re.compile(r"[\w.%+-]{1,64}\Z")
@@ -53,7 +55,7 @@ def personal_sentence(counts: Mapping[str, int]) -> str:
     Args:
         counts: numbers by kind, as :func:`personal_counts` gives them.
     """
-    parts = [f"{count:,} {kind}" for kind, count in counts.items() if count]
+    parts = [f"{count:,} {SINGLE.get(kind, kind) if count == 1 else kind}" for kind, count in counts.items() if count]
     if not parts:
         return ""
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

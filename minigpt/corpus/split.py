@@ -194,11 +194,11 @@ def must_remain(declared: Mapping[str, int], history: str) -> int:
     """
     auto, train = declared.get("auto", 0), declared.get("train", 0)
     lacking = [name for name in ("heldout", "dev") if not declared.get(name)]
-    needed = 2 + len(lacking)
-    if auto + train < needed:
+    needed, left = 2 + len(lacking), auto + train
+    if left < needed:
         names = ", ".join([*lacking, "calibration"])
         raise CorpusError(
-            f"Too little text: {names} and train need {needed} documents and {auto + train} are left"
+            f"Too little text: {names} and train need {needed} documents and {left} {'is' if left == 1 else 'are'} left"
             f"{f' ({history})' if history else ''}; add documents or sources."
         )
     if "heldout" in lacking and not auto:

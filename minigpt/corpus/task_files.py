@@ -69,7 +69,7 @@ def task_files(folder: Path, without: Collection[Path] = (), names: Collection[s
     tasks: list[TaskFile] = []
     skipped: list[Skipped] = []
     for path in _candidates(folder, without):
-        file = path.relative_to(folder).as_posix()
+        file = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
         name = _free_name(path.stem, {*names, *(task.config.name for task in tasks)})
         try:
             config = TaskConfig(name=name, file=str(path))

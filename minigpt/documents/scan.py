@@ -30,7 +30,10 @@ def entries(folder: Path) -> Iterator[Entry]:
 
 
 def listed(folder: Path) -> Iterator[Source | Skipped]:
-    """Yield the files of a folder and its subfolders; hidden, broken and locked ones with the reason."""
+    """Yield a file, or the files of a folder and its subfolders; hidden, broken and locked ones with the reason."""
+    if folder.is_file():
+        yield file_in(folder.parent, folder)
+        return
     problems: list[OSError] = []
     for here, folders, files in os.walk(folder, onerror=problems.append):
         for name in sorted(name for name in folders if name.startswith(".")):

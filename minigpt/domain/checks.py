@@ -163,7 +163,8 @@ def explain(error: Any, kind: type) -> str:
         )
     if first["type"] in {"missing", "missing_argument"}:
         return f"{where} is missing."
-    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+    # A list of YAML becomes a tuple, which is no word of the file's.
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".").replace("a valid tuple", "a list")
     return f"{where}: {reason}." if where else f"{reason}."
 
 

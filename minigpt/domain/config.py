@@ -242,6 +242,8 @@ def load_domain(name_or_path: str) -> DomainConfig:
     for candidate in files.values():
         if key in synonyms_of(candidate):
             return read_domain(candidate)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder without a domain.yaml: `minigpt init {path}` writes one for your texts.")
     raise UnknownName("domain", name_or_path, files)
 
 

@@ -87,8 +87,10 @@ def share_interval(values: Array) -> Interval:
 def share_difference(ours: Array, baseline: Array) -> Interval:
     """Compute the mean difference of paired values between 0 and 1, with its interval.
 
-    One question more that only one model answers, and one that only the other does, are added (Bonett and Price 2012).
-    So the interval has a width where the models answer alike, because other questions might have told them apart.
+    One item more on which only one model is right, and one on which only the other is, are added (Bonett and Price
+    2012). So the interval has a width where the models answer alike, because other items might have told them apart.
+    On scores such as token F1 a whole point would be far more than items differ by, and would hide small losses: the
+    two items that are added to scores differ by as much as two of them that were drawn at random.
 
     Args:
         ours: Values of one model, as for :func:`share_interval`, [items].
@@ -98,10 +100,22 @@ def share_difference(ours: Array, baseline: Array) -> Interval:
     items, value = len(differences), float(differences.mean())
     if items < 2:
         return Interval(value=value, low=value, high=value)
-    more = np.append(differences, [1.0, -1.0])
+    step = typical_difference(np.concatenate([ours, baseline]))
+    more = np.append(differences, [step, -step])
     width = t_quantile(items - 1) * math.sqrt(float(more.var()) / len(more))
     center = float(more.mean())
     return Interval(value=value, low=max(-1.0, min(value, center - width)), high=min(1.0, max(value, center + width)))
+
+
+def typical_difference(values: Array) -> float:
+    """Compute how far two items may be apart: 1 for right and wrong answers, else the root mean square of two draws.
+
+    Args:
+        values: Values between 0 and 1 of all models, [values].
+    """
+    if np.isin(values, (0.0, 1.0)).all() or np.ptp(values) == 0:
+        return 1.0
+    return math.sqrt(2) * float(values.std())
 
 
 @cache

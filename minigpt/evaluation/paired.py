@@ -50,7 +50,8 @@ def averaged(runs: Sequence[Items], metric: str) -> Array:
 def metric_interval(columns: Array, metric: str) -> Interval:
     """Compute a metric of averaged items with its 95 % interval.
 
-    The interval of a perplexity is that of its exponent, raised like the value.
+    The interval of a perplexity is that of its exponent, raised like the value. A share of 0 or 1 over all items has
+    Wilson's interval of as many answers as the items are worth: that none was seen does not prove that there is none.
 
     Args:
         columns: Numerators and denominators from `averaged`, [items, 2].
@@ -60,7 +61,10 @@ def metric_interval(columns: Array, metric: str) -> Interval:
     if formula.denominator is None:
         return share_interval(columns[:, 0])
     ratio = float(columns[:, 0].sum() / columns[:, 1].sum())
-    exponent = around(ratio, half_width(influences(*columns.T), effective_number(columns[:, 1])))
+    effective = effective_number(columns[:, 1])
+    if formula.is_share and ratio in (0.0, 1.0):
+        return share_interval(np.full(int(effective), ratio))
+    exponent = around(ratio, half_width(influences(*columns.T), effective))
     value, low, high = formula.link(np.array([exponent.value, max(0.0, exponent.low), exponent.high])).tolist()
     return Interval(value=value, low=low, high=high)
 

@@ -59,6 +59,11 @@ class Ratio:
     slope: Callable[[Array], Array] = _one
     higher_is_better: bool = False
 
+    @property
+    def is_share(self) -> bool:
+        """True if the metric lies between 0 and 1."""
+        return self.denominator is None or self.link is _at_most_one
+
     def value(self, numerator: Any, denominator: Any) -> Array:
         """Compute the metric from sums, or from arrays of sums."""
         return self.link(np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64))
@@ -100,6 +105,7 @@ RATIOS: dict[str, Ratio] = {
         description="Share of a passage's next characters that greedy decoding gives back before its first error.",
         numerator="recited",
         denominator="characters",
+        link=_at_most_one,
     ),
     "exact_match": Ratio(
         description="Share of answers that equal a right one, both without case, punctuation and articles.",

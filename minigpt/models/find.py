@@ -7,16 +7,20 @@ from typing import Any
 
 from minigpt import assets, environment, report, runtimes
 from minigpt.assets import Parent
-from minigpt.assets.parents import is_conditional
+from minigpt.assets.parents import CONDITIONAL_RECORD, is_conditional
 from minigpt.assets.refs import HubRef, parse_ref
-from minigpt.errors import AssetError, first_line
+from minigpt.domain.config import domain_names
+from minigpt.errors import AssetError, UnknownName, first_line
 from minigpt.files import path_of
 from minigpt.integrity import check_file
 from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport
 from minigpt.runtimes import Runtime
-from minigpt.tickets.delta_places import ticket_folder
+from minigpt.tickets.delta_places import FOLDER, WEIGHTS, ticket_folder
+
+# Files and folders that make a folder a model, a build, an export or a ticket.
+PRODUCTS = ("config.json", "model", "report.json", runtimes.RECORD, CONDITIONAL_RECORD, FOLDER, WEIGHTS)
 
 
 def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
@@ -38,8 +42,12 @@ def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
             f"{ref} is an export ({record.format} {record.precision}) of {record.source.ref}, not a model that can be "
             f"converted; give {record.source.ref} instead."
         )
-    if not path_of(ref).exists() and in_catalog(ref):
-        ref = str(catalog.resolve(ref))
+    if (place := place_of(ref)) != path_of(ref):
+        ref = str(place)
+    elif not place.exists() and is_bare(ref) and ref in domain_names():
+        raise AssetError(
+            f"No model of the domain {ref} is in the catalog yet: `minigpt build --domain {ref}` makes one."
+        )
     if (ticket := ticket_folder(path_of(ref))) is not None:
         from minigpt.tickets.delta_store import materialize
 
@@ -85,9 +93,7 @@ def find_config(ref: str, *, reporter: Reporter = SILENT) -> Any:
     Raises:
         AssetError: There is nothing of that name, or no config that stock transformers can read.
     """
-    path, options = path_of(ref), dict[str, Any]()
-    if not path.exists() and in_catalog(ref):
-        path = Path(catalog.resolve(ref))
+    path, options = place_of(ref), dict[str, Any]()
     source: str | Path
     if path.suffix == ".json" and path.is_file():
         source = path
@@ -123,7 +129,17 @@ def _stock_config(ref: str, source: str | Path, options: dict[str, Any]) -> Any:
     except AssetError:
         raise
     except Exception as error:  # odd values end in exceptions of every kind
-        raise AssetError(f"{ref} has no config that can be read here: {first_line(error)}") from None
+        raise _no_config(ref, source, error) from None
+
+
+def _no_config(ref: str, source: str | Path, error: Exception) -> AssetError:
+    """Say why a config cannot be read; the Hub's own words are for other programs."""
+    if isinstance(source, Path) or not isinstance(error, OSError):
+        return AssetError(f"{ref} has no config that can be read here: {first_line(error)}.")
+    return AssetError(
+        f"The config of {ref} is not in the local cache, and the Hugging Face Hub cannot be reached or has no such "
+        "model. Check the name, go online once, or use a local folder."
+    )
 
 
 def find_report(name: str) -> BuildReport:
@@ -139,17 +155,37 @@ def find_report(name: str) -> BuildReport:
     Raises:
         MiniGPTError: There is no report of that name, or it cannot be read.
     """
-    path = path_of(name)
+    path = place_of(name)
     if runtimes.is_export(path):
         return runtimes.as_report(runtimes.read_record(path))
     if is_conditional(path):
         return report.of_conditional(report.load(path.resolve().parent))
-    return report.load(path if path.exists() or not in_catalog(name) else catalog.resolve(name))
+    if not path.exists() and is_bare(name):
+        known = {known for entry in catalog.entries() for known in (entry.id, entry.domain)}
+        raise UnknownName("build or catalog entry", name, known)
+    return report.load(path)
 
 
 def in_catalog(name: str) -> bool:
     """Check whether the catalog knows `name` as an id or as a domain."""
     return any(name in (entry.id, entry.domain) for entry in catalog.entries())
+
+
+def is_bare(name: str) -> bool:
+    """Return whether a name could be one of the catalog's: not a path of several parts, and no file's name."""
+    return not path_of(name).suffix and len(path_of(name).parts) == 1
+
+
+def place_of(name: str) -> Path:
+    """Return the path that a name stands for: itself, or the build folder of a catalog id or domain.
+
+    A path that exists is preferred, unless it is a folder in which minigpt has nothing to read: a folder of texts that
+    is called like the domain made from it does not hide the domain's build.
+    """
+    path = path_of(name)
+    if path.is_file() or any((path / product).exists() for product in PRODUCTS) or not in_catalog(name):
+        return path
+    return catalog.resolve(name)
 
 
 def domain_of_build(ref: str) -> str | None:
@@ -164,7 +200,18 @@ def domain_of_build(ref: str) -> str | None:
     Raises:
         MiniGPTError: The report of the build cannot be read.
     """
-    path = path_of(ref)
-    if path.exists():
-        return report.load(path).domain if (path / "report.json").is_file() else None
-    return find_report(ref).domain if in_catalog(ref) else None
+    path = place_of(ref)
+    return report.load(path).domain if (path / "report.json").is_file() else None
+
+
+def domain_file(ref: str) -> str | None:
+    """Find the domain file that a build left: the text on which the model behind a reference was measured.
+
+    Args:
+        ref: A build folder, a catalog id or a domain; any other reference is allowed too.
+
+    Returns:
+        Path of the file, or None where the reference is no build.
+    """
+    path = place_of(ref) / "domain.yaml"
+    return str(path) if path.is_file() else None

@@ -11,9 +11,8 @@ from typing import Any
 from minigpt import environment, report, runtimes
 from minigpt.assets.parents import is_conditional, model_folder
 from minigpt.errors import AssetError, ConfigError, first_line
-from minigpt.files import dumps, path_of
-from minigpt.models.catalog import resolve
-from minigpt.models.find import in_catalog
+from minigpt.files import dumps
+from minigpt.models.find import place_of
 from minigpt.report.card import hub_id, render_card
 from minigpt.results import BuildReport
 from minigpt.runtimes import RECORD, ExportRecord
@@ -87,9 +86,7 @@ def pack(ref: str, repo: str, *, public: bool = False, with_text: bool = False) 
         ConfigError: the repository's name is none, or the model cannot be pushed.
     """
     check_repo(repo)
-    folder = path_of(ref)
-    if not folder.exists() and in_catalog(ref):
-        folder = resolve(ref)
+    folder = place_of(ref)
     if folder.name == "model" and (folder.parent / "report.json").is_file():
         folder = folder.parent  # the card in the model's folder is that of the build
     if not folder.is_dir():

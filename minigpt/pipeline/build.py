@@ -28,6 +28,7 @@ from minigpt.pipeline.measure import measure
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
 from minigpt.pipeline.plan import plan_pruning
+from minigpt.pipeline.recipe import changes
 from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
@@ -41,6 +42,9 @@ from minigpt.report.page import FILE_NAME as PAGE
 from minigpt.report.page import write_page
 from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.types import PrunePlan
+
+# Options that a message about another build names, at most.
+NAMED = 3
 
 
 def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[BuildReport, ...]:
@@ -113,7 +117,7 @@ def _whole(run: Run, key: str) -> BuildReport | None:
         return None
     if not workspace.is_sealed or workspace.damage() is not None:
         return None
-    _refuse_other(workspace, key)
+    _refuse_other(run, key)
     result = report.load(workspace.report)
     return result if _has_all_forms(run, result) else None
 
@@ -254,7 +258,7 @@ def _finished(run: Run, key: str) -> BuildReport | None:
     if run.options.force:
         catalog.forget(workspace.root)
         workspace.clear()
-    _refuse_other(workspace, key)
+    _refuse_other(run, key)
     if (reason := _damage(run)) is not None:
         catalog.forget(workspace.root)
         workspace.set_damaged_aside(reason)
@@ -268,21 +272,24 @@ def _finished(run: Run, key: str) -> BuildReport | None:
     return result
 
 
-def _refuse_other(workspace: Workspace, key: str) -> None:
+def _refuse_other(run: Run, key: str) -> None:
     """Refuse a folder that holds the finished build of other options.
 
     Raises:
-        MiniGPTError: it does.
+        MiniGPTError: it does; the message names the first options that differ.
     """
+    workspace = run.workspace
     try:
         sums = read_sums(workspace.work / SUMS)
         other = sums.key if sums is not None else report.load(workspace.report).fingerprints.get("build")
     except MiniGPTError:  # damaged or not finished: nothing to protect
         return
     if other != key:
+        differing = changes(run, workspace.root / RECIPE)[:NAMED]
+        which = f" ({'; '.join(differing)})" if differing else ""
         raise MiniGPTError(
-            f"{workspace.root} holds a build made with other options. Choose another --output-dir, or start over with "
-            "--force."
+            f"{workspace.root} holds a build made with other options{which}. Choose another --output-dir, or start "
+            "over with --force."
         )
 
 

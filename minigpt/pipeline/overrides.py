@@ -31,7 +31,8 @@ def _override(instance: Any, path: list[str], text: str, dotted: str) -> Any:
     head, *rest = path
     if head not in names:
         before = dotted.split(".")[: -len(path)]
-        hint = did_you_mean(".".join([*before, head]), [".".join([*before, name]) for name in names])
+        hint = within_groups(instance, head) if not before and not rest else ""
+        hint = hint or did_you_mean(".".join([*before, head]), [".".join([*before, name]) for name in names])
         raise ConfigError(f"Unknown option {dotted!r}.{hint}")
     current = getattr(instance, head)
     if rest:
@@ -42,6 +43,17 @@ def _override(instance: Any, path: list[str], text: str, dotted: str) -> Any:
         inner = ", ".join(f"{dotted}.{item.name}" for item in fields(current))
         raise ConfigError(f"Option {dotted!r} is a group; set one of: {inner}.")
     return replace(instance, **{head: _convert(get_type_hints(type(instance))[head], text, dotted)})
+
+
+def within_groups(instance: Any, name: str) -> str:
+    """Return a hint, with a leading space, at the options of groups that have this name; empty if none has it."""
+    groups = {item.name: getattr(instance, item.name) for item in fields(instance)}
+    options = [
+        f"{group}.{name}"
+        for group, values in groups.items()
+        if is_dataclass(values) and name in {item.name for item in fields(values)}
+    ]
+    return f" Did you mean {' or '.join(options)}?" if options else ""
 
 
 def _convert(kind: Any, text: str, dotted: str) -> Any:

@@ -11,6 +11,7 @@ from minigpt import recipes
 from minigpt.assets import DEFAULT_BASE
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.files import to_plain
+from minigpt.parsing import load_yaml
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.run import Run
 from minigpt.pipeline.settings import Settings
@@ -156,6 +157,23 @@ def recipe_text(run: Run) -> str:
     }
     comments = COMMENTS | dict.fromkeys(("params", "bytes"), COMMENTS["size"])
     return with_comments(HEAD, values, comments)
+
+
+def changes(run: Run, path: Path) -> tuple[str, ...]:
+    """List what a build would do otherwise than the one that left a recipe; empty if that cannot be read.
+
+    Args:
+        run: The build.
+        path: The recipe of the other build.
+    """
+    try:
+        before, after = load_yaml(path.read_text("utf-8")), load_yaml(recipe_text(run))
+    except (OSError, ValueError):
+        return ()
+    values = [flatten_settings({**one.pop("settings", {}), **one}) for one in (before, after)]
+    names = dict.fromkeys((*values[0], *values[1]))
+    pairs = ((name, values[0].get(name, "none"), values[1].get(name, "none")) for name in names)
+    return tuple(f"{name} {old}, now {new}" for name, old, new in pairs if old != new)
 
 
 def absolute_base(base: str) -> str:

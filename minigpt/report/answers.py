@@ -19,7 +19,7 @@ def answer_sentence(report: BuildReport) -> str | None:
     if not parts:
         return None
     against = stage_title("parent_tuned" if report.stage("parent_tuned") else "parent")
-    text = f"Free answers, against the {against}: {'; '.join(parts)}"
+    text = f"Free answers, specialist against {against}: {'; '.join(parts)}"
     if form := _form(report):
         text += f". {form}"
     return text + "."
@@ -43,7 +43,7 @@ def _part(report: BuildReport, ours: MetricResult) -> str:
         return f"{name} (n {ours.n})"
     paired = ours.paired_difference_vs_tuned if tuned else ours.paired_difference_vs_parent
     words = f", {verdict}" if verdict else ""
-    return f"{name} to {number(other.value)} ({_difference(paired)}n {ours.n}{words})"
+    return f"{name} against {number(other.value)} ({_difference(paired)}n {ours.n}{words})"
 
 
 def _difference(paired: Interval | None) -> str:

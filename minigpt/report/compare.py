@@ -201,7 +201,7 @@ def _row(task: str, metric: str, reports: Sequence[BuildReport]) -> Row:
 
 def _cell(report: BuildReport, result: MetricResult, first: BuildReport, reference: MetricResult | None) -> Cell:
     """Compare one result with the first model's, and with those of the model's own parent and tuned parent."""
-    why_not = comparable(report, first, result, reference) if reference else "the first model was not measured"
+    why_not = comparable(report, first, result, reference) if reference else "the first model was not measured on it"
     final, parent, tuned = final_stage(report), report.stage("parent"), report.stage("parent_tuned")
     verdict = verdict_vs_parent(report, result) if final is not parent else None
     same_unit = result.metric != "token_perplexity" or same_vocabulary(report)

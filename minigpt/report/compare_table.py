@@ -45,7 +45,23 @@ def render_comparison(comparison: Comparison) -> RenderableType:
         )
     if any(cell and cell.n < COMFORTABLE_ITEMS for row in comparison.rows for cell in row.cells):
         notes.append(FEW)
-    return Group(table, Text(), *(Text(note, style="dim") for note in notes))
+    return Group(table, Text(), *map(Text, conclusions(comparison)), *(Text(note, style="dim") for note in notes))
+
+
+def conclusions(comparison: Comparison) -> list[str]:
+    """Sum up each model beside the first in a sentence: bits per byte of all texts that both read, and weights."""
+    first, sentences = comparison.models[0], []
+    texts = [row for row in comparison.rows if row.metric == "bits_per_byte"]
+    for position, model in enumerate(comparison.models[1:], start=1):
+        cells = [(row.task, row.cells[position]) for row in texts]
+        ratios = [f"{cell.ratio:.3f}× on {task}" for task, cell in cells if cell and cell.ratio is not None]
+        if ratios:
+            sentences.append(
+                f"{clean(model.name)} needs these bits per byte of {clean(first.name)}'s: {', '.join(ratios)}; its "
+                f"weights are {model.bytes / first.bytes:.3f}×. Below 1 is better or smaller. Without pairs of these "
+                "two models, no interval says how sure that is."
+            )
+    return sentences
 
 
 def _base(model: Model) -> str:

@@ -14,9 +14,9 @@ from minigpt.errors import ConfigError
 from minigpt.evaluation import Suite, TextItems, evaluate
 from minigpt.evaluation.opening import sample_for_opening
 from minigpt.evaluation.paired import averaged, metric_interval, paired
-from minigpt.files import fingerprint, path_of, read_json, write_json
+from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, pick_device, release
-from minigpt.models import catalog, find
+from minigpt.models import find
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.figures import HEADLINE
@@ -92,8 +92,7 @@ def _specialist(name: str) -> Specialist:
     Raises:
         ConfigError: The name does not lead to a build folder.
     """
-    path = path_of(name)
-    folder = path if path.exists() or not find.in_catalog(name) else catalog.resolve(name)
+    folder = find.place_of(name)
     if not folder.is_dir() or not (folder / "domain.yaml").exists():
         raise ConfigError(f"{name} is not a build folder: the matrix needs a model and its domain.yaml.")
     return Specialist(name=name, folder=folder, report=report.load(folder))

@@ -139,6 +139,16 @@ def test_a_hub_id_without_network_is_one_sentence(monkeypatch: pytest.MonkeyPatc
     assert "\n" not in str(caught.value)
 
 
+def test_a_mistyped_path_is_not_taken_for_a_network_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "runs" / "medical").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssetError, match=r"no folder runs/medcal \(did you mean runs/medical\?\)"):
+        resolve("runs/medcal")
+
+
 def test_a_hub_model_is_fetched_at_its_revision_and_fingerprinted_by_commit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from minigpt.errors import MiniGPTError
+from minigpt.results import Coverage
 from tests.support.commands import finished_build, model_folder, run
 from tests.support.reports import make_report
 
@@ -51,6 +52,8 @@ def test_a_gate_that_fails_is_code_3_and_the_table_is_printed_all_the_same(home:
     folder = finished_build(home / "build")
     holds = run("compare", str(folder), "--fail-if", "bits_per_byte>9")
     fails = run("compare", str(folder), "--fail-if", "bits_per_byte>0.01", "--json")
+    quiet = run("compare", str(folder), "--fail-if", "bits_per_byte>0.01", "-q")
+    assert (quiet.exit_code, quiet.stdout) == (3, "") and quiet.stderr.count("\n") == 1
     unreadable = run("compare", str(folder), "--fail-if", "beauty<1")
     assert holds.exit_code == 0, holds.output
     assert fails.exit_code == 3
@@ -62,7 +65,7 @@ def test_a_gate_that_fails_is_code_3_and_the_table_is_printed_all_the_same(home:
 
 def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "texts").mkdir()
-    for number in range(3):
+    for number in range(5):
         (home / "texts" / f"{number}.txt").write_text(f"Passage {number} on valves and vessels.")
     monkeypatch.chdir(home)
     created = json.loads(run("domains", "new", "cardiology", "--from", "texts", "--json").stdout)
@@ -72,7 +75,8 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
     )
     listed = run("domains", "list")
     assert "no patient records" in " ".join(listed.stdout.split())
-    assert "cardiology" in {row["name"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
+    packaged = {row["name"]: row["packaged"] for row in json.loads(run("domains", "list", "--json").stdout)["domains"]}
+    assert packaged["medical"] and not packaged["cardiology"] and "(yours)" in listed.stdout
     assert run("domains", "show", "cardiology").stdout.count("name: cardiology") == 1
     assert json.loads(run("corpus", "show", "cardiology", "--json").stdout)["corpus"][0]["file"]
     assert run("domains", "validate", "cardiology").exit_code == 0
@@ -84,6 +88,8 @@ def test_a_new_domain_can_be_shown_validated_and_described(home: Path, monkeypat
     # 6 of the 36 runs of a letter are of the closing.
     assert "cardiology: 16.7 % of its runs of 8 words stand in the domain's training text (0 of 2 documents" in stats
     assert "No source is kept apart" in stats
+    assert "About 2 documents will be held out for measuring: too few" in stats
+    assert "25 passages read" in stats and " read 25" not in stats
     again = run("domains", "new", "cardiology", "--from", "texts")
     assert again.exit_code == 1
     assert "already there" in again.stderr
@@ -164,6 +170,27 @@ def test_eval_finds_the_model_before_it_reads_any_text(monkeypatch: pytest.Monke
     assert "/nope" in result.stderr
 
 
+def test_eval_of_a_build_takes_the_domain_that_lies_beside_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import minigpt
+    from minigpt.domain.config import load_domain, resolved_yaml
+
+    build = home / "build"
+    model_folder(build / "model")
+    domains: list[str] = []
+
+    def stop(_model: str, domain: str, **_options: Any) -> None:
+        domains.append(domain)
+        raise MiniGPTError("Stop.")
+
+    monkeypatch.setattr(minigpt, "evaluate", stop, raising=False)
+    refused = run("eval", str(build))
+    assert refused.exit_code == 2 and "Give --domain NAME" in refused.stderr
+    (build / "domain.yaml").write_text(resolved_yaml(load_domain("law")))
+    run("eval", str(build))
+    run("eval", str(build), "--domain", "medical")
+    assert domains == [str(build / "domain.yaml"), "medical"]
+
+
 def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import minigpt
     from minigpt import corpus
@@ -190,6 +217,14 @@ def test_online_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert [any(source.online for source in call[0][0].corpus) for call in part[2:]] == [not expected] * 2
 
 
+def test_dry_run_is_another_name_of_plan_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from minigpt import pipeline
+
+    monkeypatch.setattr(pipeline, "plan_specialists", lambda *_arguments: ({"domain": "medical"},))
+    for name in ("--plan-only", "--dry-run"):
+        assert json.loads(run("build", "--domain", "medical", name, "--json").stdout) == {"domain": "medical"}
+
+
 def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     import minigpt
     from minigpt import pipeline
@@ -207,12 +242,23 @@ def test_a_plan_is_shown_and_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
         removed_layers=(9, 12),
         removed_parameters={"embedding": 14_000_000},
         predicted_cost={"vocabulary": 0.0213},
+        coverage=(Coverage(task="medical", share=0.1, documents=8, unseen=7),),
     )
     monkeypatch.setattr(pipeline, "plan_specialists", lambda _options, _reporter: (plan,))
     monkeypatch.setattr(minigpt, "build", lambda *_arguments, **_options: pytest.fail("built"), raising=False)
     shown = run("build", "--domain", "medical", "--plan-only").stdout
-    for figure in ("75.0 % kept", "28 (without 9, 12)", "1,344", "24,576", "14.0 M", "+1.5 % bits per byte"):
+    for figure in (
+        "75.0 % kept",
+        "28 (without 9, 12)",
+        "1,344",
+        "24,576",
+        "14.0 M",
+        "+1.5 % bits per byte",
+        "400.0 MB to 300.0 MB",
+    ):
         assert figure in shown
+    assert "medical: About 8 documents will be held out for measuring: too few" in shown
+    assert "The same command without --plan-only builds it." in shown
     assert json.loads(run("build", "--domain", "medical", "--plan-only", "--json").stdout)["tokens"] == 24_576
 
 
@@ -279,6 +325,10 @@ def test_the_catalog_shows_each_kind_of_text(home: Path) -> None:
     line = next(line for line in run("catalog", "list").stdout.splitlines() if entry["id"] in line)
     assert "75.9 %" in line
     assert line.count("×") == 2  # own field, general text
+    narrow = next(
+        row for row in run("catalog", "list", env={"COLUMNS": "80"}).stdout.splitlines() if entry["id"] in row
+    )
+    assert narrow.split() == line.split() and narrow.split()[-1] == "medical"  # nothing is broken at 80 columns
     assert "0.921×" in line
     assert "1.234×" in line
 

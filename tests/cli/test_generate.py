@@ -61,3 +61,12 @@ def test_generate_reads_the_model_of_a_build_folder(model: Path, home: Path) -> 
     build.mkdir()
     (build / "model").symlink_to(model)
     assert run("generate", str(build), "--prompt", "x", "--max-new-tokens", "2").exit_code == 0
+
+
+def test_the_text_may_stand_behind_the_model_and_is_needed_once(model: Path) -> None:
+    named = run("generate", str(model), "--prompt", "A fever", "--max-new-tokens", "2", "--json")
+    behind = run("generate", str(model), "A fever", "--max-new-tokens", "2", "--json")
+    assert behind.exit_code == 0
+    assert json.loads(behind.stdout)["text"] == json.loads(named.stdout)["text"]
+    assert run("generate", str(model)).exit_code == 2
+    assert run("generate", str(model), "A fever", "--prompt", "A fever").exit_code == 2

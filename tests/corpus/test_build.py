@@ -248,7 +248,7 @@ def test_no_text_and_too_little_text(domain: Any) -> None:
     with pytest.raises(CorpusError, match="2 passages read, all empty"):
         build_corpus(domain({"auto": [Document(text="\n", source="a"), Document(text="", source="b")]}))
     same = [Document(text=prose(0), source=f"s{i}") for i in range(8)]
-    with pytest.raises(CorpusError, match=r"need 4 documents and 1 are left .*read 8.*exact duplicates 7"):
+    with pytest.raises(CorpusError, match=r"need 4 documents and 1 is left .*read 8.*exact duplicates 7"):
         build_corpus(domain({"auto": same}))
     assert_sound(build_corpus(domain({"auto": documents(4, rows=1)})))
 

@@ -222,6 +222,32 @@ def test_a_plain_folder_becomes_one_source(tmp_path: Path) -> None:
         new_domain("mine", tmp_path / "my text", output=path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "in_place"),
+    [
+        ("rows.csv", "id,note\n1,The first note is long enough to be text.\n2,The second note is, too.\n", False),
+        ("rows.jsonl", '{"text": "The first."}\n{"text": "The second."}\n', True),
+    ],
+)
+def test_a_single_file_becomes_one_source(tmp_path: Path, name: str, content: str, in_place: bool) -> None:
+    (tmp_path / "other.txt").write_text("A neighbour that is not read.")
+    (tmp_path / name).write_text(content)
+    written = new_domain("mine", tmp_path / name, output=tmp_path / "domains")
+    assert [(item.file, item.documents) for item in written.reading.files] == [(name, 2)]
+    assert (written.texts is None) == in_place
+    domain = load_domain(str(written.path))
+    texts = [item.text for source in domain.corpus for item in read_source(source, root=domain.root)]
+    assert len(texts) == 2 and texts[0].startswith("The first")
+
+
+def test_a_packaged_name_is_refused(tmp_path: Path) -> None:
+    """`--domain medical` would silently mean another text in this folder."""
+    (tmp_path / "a.txt").write_text("Some text.")
+    for name in ("medical", "general"):
+        with pytest.raises(ConfigError, match=f"packaged domain.*my-{name}"):
+            new_domain(name, tmp_path, output=tmp_path / "domains")
+
+
 def test_a_folder_that_cannot_be_read_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     jsonl(tmp_path / "bad" / "a.jsonl", {"body": "x"})

@@ -83,7 +83,7 @@ def test_declared_training_text_is_never_held_out() -> None:
         (["auto"] * 3, "need 4 documents and 3 are left"),
         (["train"] * 9, "All 9 documents are declared for training"),
         (["heldout", "train", "train"], "need 3 documents and 2 are left"),
-        (["heldout", "dev", "train"], "need 2 documents and 1 are left"),
+        (["heldout", "dev", "train"], "need 2 documents and 1 is left"),
     ],
 )
 def test_too_little_text_is_told_with_the_arithmetic(declared: list[Declared], message: str) -> None:

@@ -104,6 +104,17 @@ def test_a_domain_beside_the_user_wins_over_a_packaged_one(tmp_path: Path, monke
     assert config.load_domain("medicine").name == "medical"
 
 
+def test_a_folder_of_texts_given_as_a_domain_is_answered_with_the_command_for_it(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(ConfigError, match=r"without a domain\.yaml: `minigpt init .*texts` writes one"):
+        config.load_domain(str(tmp_path / "texts"))
+
+
+def test_a_list_is_called_a_list(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="corpus: Input should be a list"):
+        config.load_domain(written(tmp_path, "name: x\ncorpus: {sources: []}\n"))
+
+
 def test_the_older_key_control_is_read_as_general_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Domain files and `domain.yaml` of builds made before the key was renamed stay readable."""
     older = "name: x\ncontrol: true\ncorpus: [{name: a, file: b.txt, control: true}]\n"
@@ -206,6 +217,7 @@ def test_overrides_convert_to_the_type_of_the_field() -> None:
     [
         ("heal.stps", "5", "Did you mean 'heal.steps'"),
         ("heel.steps", "5", "Did you mean 'heal'"),
+        ("learning_rate", "1e-5", "Did you mean heal.learning_rate"),
         ("heal", "5", "is a group"),
         ("name.length", "5", "too deep"),
         ("heal.steps", "many", "does not fit"),

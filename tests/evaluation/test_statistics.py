@@ -122,6 +122,40 @@ def test_differences_of_accuracies_hold_the_truth_as_often_as_they_say() -> None
     assert 0.92 <= covered(holds) <= 0.985
 
 
+def test_differences_of_scores_hold_the_truth_and_show_losses_that_are_there() -> None:
+    """ROUGE-L and F1 differ by little on an item: items of a whole point would hide what thirty items show."""
+
+    def holds(generator: np.random.Generator) -> tuple[bool, ...]:
+        parent = generator.beta(3, 9, 30)
+        ours = parent + generator.normal(-0.06, 0.08, 30)
+        bounds = share_difference(ours, parent)
+        return bounds.low <= -0.06 <= bounds.high, bounds.high < 0
+
+    truth, shown = covered(holds)
+    assert 0.92 <= truth <= 0.995
+    assert shown > 0.9
+
+
+@pytest.mark.parametrize("metric", ["recitation", "constraints_followed", "label_f1"])
+def test_a_share_that_no_item_shows_is_not_proved_to_be_nothing(metric: str) -> None:
+    sizes = np.full(16, 100.0)
+    none = metric_interval(np.stack([0 * sizes, sizes], axis=1), metric)
+    assert none.low == none.value == 0 and 0.1 < none.high < 0.3
+    every = metric_interval(np.stack([sizes, sizes], axis=1), metric)
+    assert every.high == every.value == 1 and 0.7 < every.low < 0.9
+
+
+def test_no_share_reaches_beyond_one() -> None:
+    columns = np.stack([np.array([90.0, 100.0, 100.0]), np.full(3, 100.0)], axis=1)
+    assert metric_interval(columns, "recitation").high == 1.0
+
+
+def test_scores_that_are_alike_have_a_width_too() -> None:
+    scores = np.random.default_rng(0).beta(3, 9, 40)
+    bounds = share_difference(scores, scores)
+    assert bounds.value == 0 and -0.02 < bounds.low < -0.002 and bounds.low == -bounds.high
+
+
 def test_the_interval_of_an_accuracy_is_wilsons() -> None:
     """8 of 10 by the formula in the textbook; the variance of the sample is that of 9 answers."""
     z, n = 2.262157, 9

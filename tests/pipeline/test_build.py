@@ -163,6 +163,8 @@ def test_other_options_do_not_overwrite_a_finished_build(
     with pytest.raises(MiniGPTError, match="other options") as caught:
         build(replace(finished[0], **changes))
     assert "\n" not in str(caught.value)
+    changed = next(iter(changes))
+    assert f"{'size' if changed == 'target_size' else changed} " in str(caught.value) and ", now " in str(caught.value)
     assert report.load(folder_of(finished[0])) == finished[1]
 
 

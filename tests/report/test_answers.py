@@ -29,7 +29,9 @@ def answered(**changes: bool) -> BuildReport:
 def test_the_tuned_parent_is_the_control_where_there_is_one() -> None:
     text = answer_sentence(answered())
     assert text is not None
-    assert text.startswith("Free answers, against the tuned parent: medical/kind exact match 0.600 to 0.700")
+    assert text.startswith(
+        "Free answers, specialist against tuned parent: medical/kind exact match 0.600 against 0.700"
+    )
     assert "−0.100, 95 % −0.110 to −0.090, n 60, worse" in text
     assert "54 of 60 answers have the form that was asked for, of the parent's 30." in text
     assert text in sentences(answered())
@@ -38,8 +40,10 @@ def test_the_tuned_parent_is_the_control_where_there_is_one() -> None:
 def test_the_parent_is_the_control_otherwise() -> None:
     text = answer_sentence(answered(tuned=False))
     assert text is not None
-    assert text.startswith("Free answers, against the parent: medical/kind exact match 0.600 to 0.300 (+0.300")
-    assert "general/instructions instructions followed 0.200 to 0.400" in text
+    assert text.startswith(
+        "Free answers, specialist against parent: medical/kind exact match 0.600 against 0.300 (+0.300"
+    )
+    assert "general/instructions instructions followed 0.200 against 0.400" in text
 
 
 def test_a_report_without_tasks_says_nothing() -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from minigpt.errors import ConfigError
 from minigpt.files import dumps
 from minigpt.report import compare, render_comparison
+from minigpt.report.compare_table import conclusions
 from tests.support.reports import make_report
 
 
@@ -131,3 +132,12 @@ def test_too_few_documents_are_said_beside_the_value():
     assert "better" not in text
     assert "the true uncertainty may be larger than the interval shown" in text
     assert "the true uncertainty may be larger than the interval shown" not in shown(compare([("many", report)]))
+
+
+def test_two_builds_of_one_domain_are_summed_up_in_a_sentence():
+    (sentence,) = conclusions(compare([("a", make_report()), ("b", make_report(healed=0.7823))]))
+    assert sentence.startswith("b needs these bits per byte of a's: 1.115× on medical, ")
+    assert "1.000× on general" in sentence and "weights are 1.000×" in sentence and "no interval" in sentence
+    assert conclusions(compare([("a", make_report())])) == []
+    other_field = conclusions(compare([("m", make_report()), ("l", make_report("law"))]))
+    assert "own domain" not in other_field[0]
