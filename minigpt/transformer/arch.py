@@ -59,8 +59,16 @@ def base_model(model: Any) -> Any:
     return model.get_submodule(arch_of(model).layers.rpartition(".")[0])
 
 
+def has_attention(config: Any) -> bool:
+    """Return whether layers of a model, or some of them, have attention."""
+    row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    return row is None or row.state is None or bool(row.state.kind)
+
+
 def head_dim(config: Any) -> int:
-    """Return the size of one attention head, also where the config does not name it."""
+    """Return the size of one attention head, also where the config does not name it; 0 where layers have none."""
+    if not has_attention(config):
+        return 0
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 

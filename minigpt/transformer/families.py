@@ -173,6 +173,7 @@ _MAMBA2 = ArchSpec(
     head_rule="none",
     state=StateSpec(mixer="mamba2", cache="cache_params"),
 )
+_MAMBA = replace(_MAMBA2, name="mamba", state=StateSpec(mixer="mamba", cache="cache_params"))
 _RWKV = replace(
     _MAMBA2,
     name="rwkv",
@@ -268,6 +269,8 @@ ARCHITECTURES: Mapping[str, ArchSpec] = {
             experts=ExpertSpec(count="num_experts", shared="shared_expert_intermediate_size"),
         ),
         _MAMBA2,
+        _MAMBA,
+        replace(_MAMBA, name="falcon_mamba"),
         _RWKV,
         _LFM2,
         _QWEN3_5,
@@ -291,7 +294,6 @@ UNDESCRIBED: Mapping[str, str] = {
     "gemma3": f"{_TOWERS} type gemma3_text",
     "gemma4_text": "its layers have heads of two sizes, which are not described yet",
     "granitemoeshared": _SHARED,
-    "mamba": _STATE,
     "qwen2_5_vl": f"{_TOWERS} type qwen2",
     "qwen": _REMOTE,
     "qwen3_next": f"its layers are experts and linear attention, and {_STATE}",
