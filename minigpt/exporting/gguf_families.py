@@ -44,8 +44,8 @@ class GgufFamily:
         own_head: whether the head is written even where it is the embedding.
         numbers: config fields, or functions of a config, by the method of `GGUFWriter` that writes them; they come in
             place of what other families write by the same method.
-        requires: values that config fields must have, as llama.cpp has them written out; a string names another field, and
-            a function of a config computes the value.
+        requires: values that config fields must have, as llama.cpp has them written out; a string names another field,
+            and a function of a config computes the value.
         renames: parts of names of tensors in transformers, and what `gguf` calls them.
         upright: parameters of a layer that have a row for each of their numbers.
         plain_norms: part of the names of norms that have no offset; empty if all have it.
