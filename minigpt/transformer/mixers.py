@@ -26,10 +26,9 @@ def mamba(config: Any) -> int:
     """
     hidden, inner, rank, states = config.hidden_size, config.intermediate_size, config.time_step_rank, config.state_size
     convolution = inner * (config.conv_kernel + config.use_conv_bias)
-    selection = inner * (rank + 2 * states) + inner * (rank + 1)
-    return int(
-        3 * hidden * inner + config.use_bias * (2 * inner + hidden) + convolution + selection + inner * (states + 1)
-    )
+    selection = inner * (2 * rank + 2 * states + 1)
+    projections = 3 * hidden * inner + config.use_bias * (2 * inner + hidden)
+    return int(projections + convolution + selection + inner * (states + 1))
 
 
 def rwkv(config: Any) -> int:
