@@ -46,7 +46,8 @@ _MODELS: Mapping[str, Mapping[str, str]] = {
 # What is to be said of models that work.
 _NOTES: Mapping[str, str] = {
     "mamba": "the form that transformers writes (`state-spaces/mamba-2.8b-hf`); its layers and tokens are pruned",
-    "rwkv": "RWKV-4, the kind that transformers has a class for; its layers are pruned, all but the first",
+    "rwkv": "RWKV-4, the kind that transformers has a class for, with `rescale_every` 0 in its config.json, which "
+    "computes the same; its layers are pruned, all but the first",
 }
 # What is to be taken in place of models that do not work.
 _INSTEAD: Mapping[str, str] = {

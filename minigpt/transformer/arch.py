@@ -16,6 +16,9 @@ from minigpt.types import Ints, Shape
 if TYPE_CHECKING:
     from torch import nn
 
+# What to do where a method cannot rank a family with a state.
+OTHER_METHOD = "choose another method (shortgpt removes layers, contextual neurons and tokens, too), or another parent"
+
 
 def _config(model_or_config: Any) -> Any:
     """Return the config of a model, or the config itself."""
@@ -41,9 +44,11 @@ def arch_of(model_or_config: Any) -> ArchSpec:
     for name, wanted in spec.requires.items():
         value = getattr(config, wanted) if isinstance(wanted, str) else wanted
         if getattr(config, name, value) != value:
+            advice = f"choose a parent of this type with {name}={value}"
+            if name in spec.indifferent:
+                advice = f"set {name} to {value} in its config.json, by which it computes the same"
             raise UnsupportedModel(
-                f"Models of type {model_type!r} with {name}={getattr(config, name)} cannot be pruned; choose a parent "
-                f"of this type with {name}={value}."
+                f"Models of type {model_type!r} with {name}={getattr(config, name)} cannot be pruned; {advice}."
             )
     return spec
 
@@ -150,12 +155,13 @@ def cache_name(config: Any) -> str:
     return "past_key_values" if row is None or row.state is None else row.state.cache
 
 
-def refuse_state(model_or_config: Any, work: str) -> None:
+def refuse_state(model_or_config: Any, work: str, *, advice: str = OTHER_METHOD) -> None:
     """Refuse work that needs attention in every layer.
 
     Args:
         model_or_config: a model or its config.
         work: what cannot be done, as the subject of a sentence.
+        advice: what to do instead, as the end of the sentence.
 
     Raises:
         UnsupportedModel: layers of the family carry a state instead.
@@ -163,8 +169,7 @@ def refuse_state(model_or_config: Any, work: str) -> None:
     if has_state(model_or_config):
         raise UnsupportedModel(
             f"{work} needs attention in each layer, and layers of {arch_of(model_or_config).name} carry a state "
-            "instead; choose another method (shortgpt removes layers, contextual neurons and tokens, too), or another "
-            "parent."
+            f"instead; {advice}."
         )
 
 

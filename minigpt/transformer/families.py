@@ -182,6 +182,7 @@ _RWKV = replace(
     norm_bias=True,
     state=StateSpec(mixer="rwkv", cache="state", first=1, outputs=3),
     requires={"rescale_every": 0, "attention_hidden_size": "hidden_size"},
+    indifferent=("rescale_every",),
 )
 _LFM2 = ArchSpec(
     name="lfm2",

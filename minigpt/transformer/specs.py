@@ -130,6 +130,7 @@ class ArchSpec:
         per_layer: config fields that are lists with one entry a layer.
         numbered: config fields that are lists of layers by their numbers.
         requires: values that config fields must have for this description to hold; a string names another field.
+        indifferent: those of `requires` that change how a model computes and not what, so that a config may be edited.
     """
 
     name: str
@@ -164,6 +165,7 @@ class ArchSpec:
     per_layer: tuple[str, ...] = ()
     numbered: tuple[str, ...] = ()
     requires: Mapping[str, object] = field(default_factory=dict)
+    indifferent: tuple[str, ...] = ()
 
     @property
     def axes(self) -> frozenset[str]:
