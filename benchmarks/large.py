@@ -218,7 +218,7 @@ class Bench:
     def _plan(self, material: Material, peaks: dict[str, Peak], measure: Callable[..., Any]) -> PrunePlan:
         """Rank and choose, with probes where they are asked for."""
         options, method = self.options, self.method
-        scores = rank(method, material)
+        scores = self.meter.stage("rank", lambda: rank(method, material))
         predicted = peaks["probes"].device if options.probes else None
 
         def curves() -> Any:

@@ -149,6 +149,25 @@ def has_state(model_or_config: Any) -> bool:
     return row is not None and row.state is not None
 
 
+def decodes_batches(config: Any) -> bool:
+    """Return whether a model continues several texts together, padded on the left, as each of them alone."""
+    row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    return row is None or row.state is None or row.state.batches
+
+
+def bare_matrices(config: Any, *, training: bool = False) -> tuple[str, ...]:
+    """Return the names of linear layers whose matrix a model takes by itself: nothing else can stand in their place.
+
+    Args:
+        config: the config.
+        training: whether kernels for training count, which take more of them.
+    """
+    row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    if row is None or row.state is None:
+        return ()
+    return (*row.state.bare, *(row.state.in_kernels if training else ()))
+
+
 def cache_name(config: Any) -> str:
     """Return the keyword under which a model takes what it remembers of the tokens before."""
     row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))

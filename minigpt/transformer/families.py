@@ -171,16 +171,20 @@ _MAMBA2 = ArchSpec(
     ffn_columns="",
     norms=1,
     head_rule="none",
-    state=StateSpec(mixer="mamba2", cache="cache_params"),
+    state=StateSpec(mixer="mamba2", cache="cache_params", in_kernels=("out_proj",)),
 )
-_MAMBA = replace(_MAMBA2, name="mamba", state=StateSpec(mixer="mamba", cache="cache_params"))
+_MAMBA = replace(
+    _MAMBA2,
+    name="mamba",
+    state=StateSpec(mixer="mamba", cache="cache_params", bare=("dt_proj",), in_kernels=("x_proj", "out_proj")),
+)
 _RWKV = replace(
     _MAMBA2,
     name="rwkv",
     layers="rwkv.blocks",
     norms=2,
     norm_bias=True,
-    state=StateSpec(mixer="rwkv", cache="state", first=1, outputs=3),
+    state=StateSpec(mixer="rwkv", cache="state", first=1, outputs=3, batches=False),
     requires={"rescale_every": 0, "attention_hidden_size": "hidden_size"},
     indifferent=("rescale_every",),
 )
