@@ -16,9 +16,14 @@ from tests.support.tiny import tiny_tokenizer
 
 # Of different lengths, so that a batch of them has padding.
 PROMPTS = ([7, 9, 11, 13, 300, 301, 302, 17], [250, 8, 9], [40, 41, 42, 43, 44], [99, 98, 97])
+# Every family; in the fast tests those with a state, and one of each kind of positions and of experts.
+FAMILIES = [
+    name if name in (*STATES, "llama", "opt", "gpt_oss") else pytest.param(name, marks=pytest.mark.slow)
+    for name in ARCHITECTURES
+]
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_has_the_answers_of_its_prompts_alone(family: str) -> None:
     model, tokenizer = model_of(family, layers=2), tiny_tokenizer()
     together = decode(model, tokenizer, PROMPTS, max_tokens=6, one_line=False)
