@@ -21,7 +21,7 @@ from typing import Any
 
 import large_healing
 import torch
-from large_parent import WINDOW, config_for, make_parent, text
+from large_parent import SHAPES, WINDOW, config_for, make_parent, text
 
 from minigpt import assets
 from minigpt.exporting import torch_nf4
@@ -46,7 +46,7 @@ from minigpt.streaming import probes, statistics
 from minigpt.streaming.parent import StreamedParent
 from minigpt.streaming.saving import prune_to_folder
 from minigpt.transformer import stats
-from minigpt.transformer.arch import arch_of
+from minigpt.transformer.arch import arch_of, shape_of
 from minigpt.types import Document, PrunePlan
 
 # Words of the dev text that probes read; the tokenizer knows bytes only.
@@ -105,7 +105,8 @@ class Bench:
         self.parts = memory.parts_of(self.config)
         self.dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         self.repair: RepairSettings | None = repair_of(self.method, RepairSettings(tokens=options.repair_tokens))
-        self.batches = text(options)
+        self.shape = shape_of(self.config)
+        self.batches = text(options, self.shape.vocab_size)
         self.meter = Meter(options.device)
         self.free, self.total = free_memory(options.device)
         self.tokenizer: Any = None
@@ -116,9 +117,9 @@ class Bench:
         options, widths = self.options, {}
         if "ffn" in self.method.axes:
             # The tokenizer knows bytes alone, so that the vocabulary stays.
-            widths = {"vocab_size": options.vocab}
+            widths = {"vocab_size": self.shape.vocab_size}
             if not options.probes:
-                widths |= {"layers": options.layers, "kv_groups": self.config.num_key_value_heads}
+                widths |= {"layers": self.shape.layers, "kv_groups": self.shape.kv_groups}
             widths = {name: value for name, value in widths.items() if self._cuts(name)}
         return PlanSettings(tokens=options.tokens, probe_tokens=options.probes or 1, **widths)
 
@@ -234,7 +235,7 @@ class Bench:
     def _plan(self, material: Material, peaks: dict[str, Peak], measure: Callable[..., Any]) -> PrunePlan:
         """Rank and choose, with probes where they are asked for."""
         options, method = self.options, self.method
-        scores = rank(method, material)
+        scores = self.meter.stage("rank", lambda: rank(method, material))
         predicted = peaks["probes"].device if options.probes else None
 
         def curves() -> Any:
@@ -263,7 +264,7 @@ class Bench:
 
     def _pruning(self, plan: PrunePlan, form: memory.Form) -> int:
         """Predict the peak of the cut for the width that was planned."""
-        work = self.work(len(plan.ffn[0]) / self.options.ffn)
+        work = self.work(len(plan.ffn[0]) / self.shape.intermediate_size)
         return memory.pruning_peaks(self.parts, work, form)[-1].device
 
 
@@ -285,6 +286,7 @@ def arguments(arguments: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, default in (("tokens", 2048), ("batch-tokens", 2048), ("repair-tokens", 0), ("probes", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--shape", choices=SHAPES, help="shape of a published model, in place of Llama's")
     parser.add_argument("--method", default="contextual")
     parser.add_argument("--size", type=float, default=0.75, help="fraction of the parameters to keep")
     parser.add_argument("--device", default="cpu")
@@ -304,7 +306,7 @@ def main(argv: list[str]) -> None:
     options = arguments(argv)
     started = time.perf_counter()
     shape = f"{options.layers}x{options.hidden}x{options.ffn}x{options.vocab}x{options.kv_heads}"
-    folder = options.work / shape
+    folder = options.work / (options.shape or shape)
     # In a process of its own, which takes the memory along that it leaves behind.
     writer = multiprocessing.get_context("spawn").Process(target=make_parent, args=(folder, config_for(options)))
     writer.start()

@@ -244,9 +244,9 @@ def outline(plan: PlanSummary) -> RenderableType:
         "parameters": f"{count(plan.parameters_before)} to {count(plan.parameters_after)}"
         f" ({percent(plan.parameters_after / plan.parameters_before)} kept)",
         "layers": f"{plan.layers} (without {gone})" if gone else plan.layers,
-        "FFN width": f"{plan.intermediate_size:,}",
+        **({"FFN width": f"{plan.intermediate_size:,}"} if "ffn" in plan.axes else {}),
         **({"experts": plan.experts} if plan.experts is not None else {}),
-        "KV groups": plan.kv_groups,
+        **({"KV groups": plan.kv_groups} if "kv_groups" in plan.axes else {}),
         "weights in 16 bits": f"{size(2 * plan.parameters_before)} to {size(2 * plan.parameters_after)}",
         "vocabulary": "untouched" if plan.tokens is None else f"{plan.tokens:,}",
     }

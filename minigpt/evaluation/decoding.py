@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from minigpt.progress import SILENT, Reporter
+from minigpt.transformer.arch import decodes_batches
 from minigpt.transformer.ends import end_tokens
 
 # Tokens of a batch at least, prompts and answers: decoding reads the weights once for all rows of a batch.
@@ -71,7 +72,8 @@ def decode(
     texts = [""] * len(prompts)
     shared = _shared_start(model, prompts)
     ends = sorted(end_tokens(tokenizer, model.config, getattr(model, "generation_config", None)))
-    batches = list(_batches(prompts, max_tokens, max(batch_tokens, BATCH_TOKENS)))
+    most = MOST_ROWS if decodes_batches(model.config) else 1
+    batches = list(_batches(prompts, max_tokens, max(batch_tokens, BATCH_TOKENS), most=most))
     with torch.inference_mode():
         for rows in reporter.track(batches, title=title, total=len(batches)):
             batch = [prompts[row] for row in rows]
@@ -86,13 +88,13 @@ def decode(
     return texts
 
 
-def _batches(prompts: Sequence[Sequence[int]], max_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Yield batches of rows of about equal length, the longest first."""
+def _batches(prompts: Sequence[Sequence[int]], max_tokens: int, batch_tokens: int, *, most: int) -> Iterator[list[int]]:
+    """Yield batches of `most` rows at most and of about equal length, the longest first."""
     order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row))
     start = 0
     while start < len(order):
         longest = len(prompts[order[start]]) + max_tokens
-        rows = max(1, min(MOST_ROWS, batch_tokens // longest))
+        rows = max(1, min(most, batch_tokens // longest))
         yield order[start : start + rows]
         start += rows
 

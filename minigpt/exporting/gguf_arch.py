@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
+# Context of models without a longest one, as llama.cpp's converter writes it for Mamba.
+ENDLESS = 2**20
+
 
 def family_of(config: Any) -> GgufFamily:
     """Look up the family of a config, and check that llama.cpp computes what the config asks for.
@@ -41,7 +44,7 @@ def family_of(config: Any) -> GgufFamily:
         and head_dim(config) * config.num_attention_heads != config.hidden_size,
     }
     for name, wanted in family.requires.items():
-        value = getattr(config, wanted) if isinstance(wanted, str) else wanted
+        value = _number(config, wanted) if isinstance(wanted, str) or callable(wanted) else wanted
         own = getattr(config, name, None)
         problems[f"{name}={own}"] = (tuple(own) if isinstance(own, list) else own) != value
     if refused := [text for text, wrong in problems.items() if wrong]:
@@ -77,8 +80,9 @@ def add_architecture(writer: GGUFWriter, config: Any) -> None:
     writer.add_block_count(config.num_hidden_layers)
     add_epsilon = writer.add_layer_norm_eps if family.layer_norms else writer.add_layer_norm_rms_eps
     add_epsilon(getattr(config, family.epsilon))
-    writer.add_key_length(size)
-    writer.add_value_length(size)
+    if size:
+        writer.add_key_length(size)
+        writer.add_value_length(size)
     if experts := experts_of(config):
         writer.add_expert_count(experts)
     _add_numbers(writer, config, family)
@@ -102,16 +106,22 @@ def _add_numbers(writer: GGUFWriter, config: Any, family: GgufFamily) -> None:
         "add_head_count_kv": kv_groups_of,
     }
     for method, value in {**usual, **family.numbers}.items():
-        getattr(writer, method)(value(config) if callable(value) else getattr(config, value))
+        getattr(writer, method)(_number(config, value))
     for key, flags in family.flags.items():
         if (values := flags(config)) is not None:
             writer.add_array(f"{family.arch}.{key}", values)
 
 
+def _number(config: Any, source: str | Callable[[Any], Any]) -> Any:
+    """Return the value of a config's field, or of a function of the config."""
+    return source(config) if callable(source) else getattr(config, source)
+
+
 def _context_length(config: Any, family: GgufFamily) -> int:
-    """Return the longest context that llama.cpp computes exactly."""
+    """Return the longest context that llama.cpp computes exactly; a state has no end, but the file wants a number."""
+    longest = getattr(config, "max_position_embeddings", None) or ENDLESS
     window = getattr(config, "sliding_window", None) if family.window == "cap" else None
-    return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
+    return int(min(longest, window or longest))
 
 
 def _add_window(writer: GGUFWriter, config: Any, family: GgufFamily) -> None:

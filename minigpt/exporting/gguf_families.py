@@ -44,8 +44,10 @@ class GgufFamily:
         own_head: whether the head is written even where it is the embedding.
         numbers: config fields, or functions of a config, by the method of `GGUFWriter` that writes them; they come in
             place of what other families write by the same method.
-        requires: values that config fields must have, as llama.cpp has them written out; a string names another field.
+        requires: values that config fields must have, as llama.cpp has them written out; a string names another field,
+            and a function of a config computes the value.
         renames: parts of names of tensors in transformers, and what `gguf` calls them.
+        upright: parameters of a layer that have a row for each of their numbers.
         plain_norms: part of the names of norms that have no offset; empty if all have it.
         flags: functions of a config by keys that `GGUFWriter` has no method for; None leaves a key out.
     """
@@ -65,6 +67,7 @@ class GgufFamily:
     numbers: Mapping[str, str | Callable[[Any], Any]] = field(default_factory=dict)
     requires: Mapping[str, object] = field(default_factory=dict)
     renames: Mapping[str, str] = field(default_factory=dict)
+    upright: tuple[str, ...] = ()
     plain_norms: str = ""
     flags: Mapping[str, Callable[[Any], list[bool] | None]] = field(default_factory=dict)
 
@@ -72,6 +75,16 @@ class GgufFamily:
 def _zero(_config: Any) -> int:
     """Write a zero, by which llama.cpp knows that a family has nothing of the kind."""
     return 0
+
+
+def _twice(config: Any) -> int:
+    """Double the hidden size."""
+    return 2 * int(config.hidden_size)
+
+
+def _yes(_config: Any) -> bool:
+    """Write a yes, by which llama.cpp knows that a family does something that others leave out."""
+    return True
 
 
 _LLAMA = GgufFamily(arch="llama", permuted=True)
@@ -90,6 +103,20 @@ _OLMO2 = GgufFamily(arch="olmo2", is_square=True, own_head=True)
 _LAYER_NORMS = GgufFamily(arch="stablelm", layer_norms=True, epsilon="layer_norm_eps", is_square=True, own_head=True)
 # llama.cpp has one GELU, the approximation by tanh, also for families that ask for the exact one (ggml_gelu).
 _GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh")
+_MAMBA = GgufFamily(
+    arch="mamba",
+    epsilon="layer_norm_epsilon",
+    numbers={
+        "add_head_count": _zero,
+        "add_head_count_kv": _zero,
+        "add_feed_forward_length": _zero,
+        "add_ssm_conv_kernel": "conv_kernel",
+        "add_ssm_inner_size": "intermediate_size",
+        "add_ssm_state_size": "state_size",
+        "add_ssm_time_step_rank": "time_step_rank",
+    },
+    requires={"use_bias": False, "use_conv_bias": True, "intermediate_size": _twice},
+)
 _MIXTURE = {"add_expert_used_count": "num_experts_per_tok"}
 
 # Families by `model_type` of their config.
@@ -170,21 +197,21 @@ FAMILIES: Mapping[str, GgufFamily] = {
         },
         requires={"norm_topk_prob": False},
     ),
-    "mamba2": GgufFamily(
+    "mamba": _MAMBA,
+    # llama.cpp has one small number for all norms of a file; FalconMamba's own for those on its choices is left out.
+    "falcon_mamba": replace(_MAMBA, numbers={**_MAMBA.numbers, "add_ssm_dt_b_c_rms": _yes}),
+    "mamba2": replace(
+        _MAMBA,
         arch="mamba2",
-        epsilon="layer_norm_epsilon",
         numbers={
-            "add_head_count": _zero,
-            "add_head_count_kv": _zero,
-            "add_feed_forward_length": _zero,
-            "add_ssm_conv_kernel": "conv_kernel",
+            **_MAMBA.numbers,
             "add_ssm_inner_size": inner_size,
-            "add_ssm_state_size": "state_size",
             "add_ssm_time_step_rank": "num_heads",
             "add_ssm_group_count": "n_groups",
         },
         requires={"use_bias": False, "use_conv_bias": True, "time_step_limit": (0.0, float("inf"))},
         renames={".dt_bias": ".dt_proj.bias"},
+        upright=("A_log", "D"),
     ),
     "lfm2": GgufFamily(
         arch="lfm2",

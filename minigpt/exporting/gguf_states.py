@@ -5,6 +5,7 @@ The layouts are those of llama.cpp's own converter (its folder `conversion/`); t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,11 +55,17 @@ def value_width(config: Any) -> int:
     return int(config.linear_num_value_heads * config.linear_value_head_dim)
 
 
-def state_layout(source: str, tensor: Tensor, config: Any) -> Tensor:
+def state_layout(source: str, tensor: Tensor, config: Any, *, upright: Collection[str] = ()) -> Tensor:
     """Return a tensor of a layer in the shape and form of llama.cpp, rows not moved yet.
 
     Decay is stored as it is used, -exp(A_log) (Dao and Gu 2024, section 5), convolutions have no axis for their single
     input channel, and of Mamba-2 what belongs to a head or to a group of the norm has a row of its own.
+
+    Args:
+        source: the tensor's name in transformers.
+        tensor: the tensor.
+        config: config of the model.
+        upright: parameters of the layer that have a row for each of their numbers.
     """
     part = source.partition(".mixer.")[2] or source.rpartition(".linear_attn.")[2]
     if part == "A_log":
@@ -67,7 +74,7 @@ def state_layout(source: str, tensor: Tensor, config: Any) -> Tensor:
         tensor = tensor.squeeze(1)
     if part == "out_proj.weight" and ".linear_attn." in source:
         tensor = tensor[:, tiled(config, config.linear_value_head_dim)]
-    if ".mixer." in source and part in ("A_log", "D"):
+    if part in upright:
         return tensor.unsqueeze(1)
     if ".mixer." in source and part == "norm.weight":
         return tensor.reshape(config.n_groups, -1)

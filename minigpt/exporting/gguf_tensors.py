@@ -73,7 +73,7 @@ def _pieces(model: Any, source: str, tensor: Tensor, family: GgufFamily) -> list
     if "shared_expert_gate" in source:
         return [(name, tensor.squeeze(0))]
     if has_state(model):
-        return [(name, state_layout(source, tensor, model.config))]
+        return [(name, state_layout(source, tensor, model.config, upright=family.upright))]
     return [(name, tensor.T if tensor.ndim == 2 and _is_transposed(model, source) else tensor)]
 
 

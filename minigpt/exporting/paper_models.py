@@ -45,11 +45,12 @@ _MODELS: Mapping[str, Mapping[str, str]] = {
 }
 # What is to be said of models that work.
 _NOTES: Mapping[str, str] = {
-    "rwkv": "RWKV-4, the kind that transformers has a class for; its layers are pruned, all but the first",
+    "mamba": "the form that transformers writes (`state-spaces/mamba-2.8b-hf`); its layers and tokens are pruned",
+    "rwkv": "RWKV-4, the kind that transformers has a class for, with `rescale_every` 0 in its config.json, which "
+    "computes the same; its layers are pruned, all but the first",
 }
 # What is to be taken in place of models that do not work.
 _INSTEAD: Mapping[str, str] = {
-    "mamba": "Mamba-2 (`mamba2`) is taken",
     "qwen": "Qwen2 and later (`qwen2`, `qwen3`) are taken",
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import ExportError, first_line
@@ -14,6 +14,7 @@ from minigpt.exporting.common import copy_tokenizer
 from minigpt.exporting.quiet import silence
 from minigpt.exporting.request import ExportRequest, Written
 from minigpt.progress import Reporter
+from minigpt.transformer.arch import bare_matrices
 
 
 def write(request: ExportRequest, folder: Path, _reporter: Reporter) -> Written:
@@ -26,7 +27,9 @@ def write(request: ExportRequest, folder: Path, _reporter: Reporter) -> Written:
     """
     # Both classes are untyped for mypy.
     config_class: Any = BitsAndBytesConfig
+    bare = bare_matrices(AutoConfig.from_pretrained(request.source.path, local_files_only=True))
     config = config_class(
+        llm_int8_skip_modules=["lm_head", *bare] if bare else None,  # None: the output projection
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

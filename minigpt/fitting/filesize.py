@@ -9,7 +9,7 @@ from typing import Any
 
 from minigpt.fitting.engines import Layout
 from minigpt.parsing import load_json
-from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, shape_of, unit_costs
+from minigpt.transformer.arch import arch_of, has_attention, head_dim, heads_per_group, shape_of, unit_costs
 from minigpt.transformer.costs import UnitCosts
 from minigpt.types import Shape
 
@@ -111,7 +111,7 @@ def of_config(config: Any, spelled: Sequence[int], template: int = 0) -> FileSiz
         hidden=int(config.hidden_size),
         tied=bool(config.tie_word_embeddings),
         cached=2 * heads_per_group(config) * head_dim(config),
-        angles=int(config.max_position_embeddings) * head_dim(config) if rotary else 0,
+        angles=int(config.max_position_embeddings) * head_dim(config) if rotary and has_attention(config) else 0,
         spelled=spelled,
         template=template,
     )

@@ -18,7 +18,7 @@ from minigpt.errors import ConfigError
 from minigpt.healing.recipe import FFN, Recipe
 from minigpt.machine import has_fast_bf16
 from minigpt.transformer import nf4
-from minigpt.transformer.arch import arch_of, refuse_experts
+from minigpt.transformer.arch import arch_of, bare_matrices
 from minigpt.transformer.experts import router_parameters
 
 
@@ -135,6 +135,7 @@ def _with_adapters(model: Any, recipe: Recipe) -> Any:
         lora_alpha=alpha,
         lora_dropout=recipe.dropout,
         target_modules=_target_modules(model, recipe.targets),
+        exclude_modules=list(bare_matrices(model.config, training=True)) or None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -147,11 +148,19 @@ def _with_adapters(model: Any, recipe: Recipe) -> Any:
 
 
 def _target_modules(model: Any, targets: str) -> str | list[str]:
-    """Return the adapted modules as peft takes them; "ffn" becomes the family's FFN projections."""
+    """Return the adapted modules as peft takes them; "ffn" becomes the family's FFN projections.
+
+    Raises:
+        ConfigError: the family has no such projections.
+    """
     if targets != FFN:
         return targets
-    refuse_experts(model, "An adapter of the FFN projections")
     spec = arch_of(model)
+    if spec.experts is not None or not spec.ffn_columns:
+        raise ConfigError(
+            f"A training recipe has adapters on the projections of one FFN in each layer, and layers of {spec.name} "
+            "have no such FFN; set heal.targets=all-linear (tune.targets for the tuned parent)."
+        )
     stored = dict.fromkeys(spec.stored(path) for path in (*spec.ffn_rows, spec.ffn_columns))
     return [path.rpartition(".")[2] for path in stored]
 

@@ -138,7 +138,6 @@ _ROWS = (
             "plan.epsilon": "--paper-form: threshold on mean magnitudes [the one that reaches the size]",
             "plan.epsilon_tokens": "--paper-form: threshold on a token's share of the text, -1 for none [0]",
         },
-        streams=True,
     ),
     Method(
         name="wanda",

@@ -189,19 +189,22 @@ def place_of(name: str) -> Path:
 
 
 def domain_of_build(ref: str) -> str | None:
-    """Find the domain that a model was built for.
+    """Find the domain that a model was built for, in the form that `--domain` takes.
 
     Args:
         ref: A build folder, a catalog id or a domain; any other reference is allowed too.
 
     Returns:
-        Name of the domain, or None where the reference is neither a build nor in the catalog.
+        The build's folder, whose `domain.yaml` says what it read, also where nobody else knows that domain; the
+        domain's name where the folder has no such file; None where the reference is neither a build nor in the catalog.
 
     Raises:
         MiniGPTError: The report of the build cannot be read.
     """
     path = place_of(ref)
-    return report.load(path).domain if (path / "report.json").is_file() else None
+    if not (path / "report.json").is_file():
+        return None
+    return str(path) if (path / "domain.yaml").is_file() else report.load(path).domain
 
 
 def domain_file(ref: str) -> str | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.results import Coverage
-from minigpt.transformer.arch import shape_of
-from minigpt.types import PrunePlan
+from minigpt.transformer.arch import arch_of, shape_of
+from minigpt.types import AXES, PrunePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class PlanSummary:
         experts: experts that are kept in each layer; None where none is removed.
         coverage: coverage of the measured texts by the training text; passages that are still to be sampled are left
             out.
+        axes: axes that models of the family have; widths of others stand for nothing.
     """
 
     domain: str
@@ -46,13 +47,15 @@ class PlanSummary:
     predicted_cost: dict[str, float]
     experts: int | None = None
     coverage: tuple[Coverage, ...] = ()
+    axes: tuple[str, ...] = AXES
 
 
 def summarize_plan(domain: str, parent: Path, plan: PrunePlan, coverage: tuple[Coverage, ...] = ()) -> PlanSummary:
     """Summarize a plan for the model in the folder `parent`, with the coverage of the measured texts."""
     from transformers import AutoConfig
 
-    layers = shape_of(AutoConfig.from_pretrained(parent)).layers
+    config = AutoConfig.from_pretrained(parent)
+    layers = shape_of(config).layers
     return PlanSummary(
         domain=domain,
         base_model=plan.base_model,
@@ -68,4 +71,5 @@ def summarize_plan(domain: str, parent: Path, plan: PrunePlan, coverage: tuple[C
         predicted_cost=dict(plan.predicted_cost),
         experts=len(plan.experts[0]) if plan.experts else None,
         coverage=coverage,
+        axes=tuple(sorted(arch_of(config).axes)),
     )

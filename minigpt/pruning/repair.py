@@ -59,7 +59,7 @@ def prune_with_repair(
     """
     shape = plan_shape(model, plan)
     refuse_merges(plan, "repaired")
-    refuse_state(model, "The repair")
+    refuse_state(model, "The repair", advice="prune without it, and heal")
     fit = Fit(model, plan, ridge=ridge, sequential=sequential, target=target)
     if not keeps_everything(model, plan):
         with separate_projections(model), torch.no_grad():

@@ -6,6 +6,7 @@ All functions are pure and work on the records of :mod:`minigpt.results`, so tha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from minigpt.metrics import ANSWER_METRICS, QUESTION_METRICS
@@ -180,6 +181,44 @@ def kept_per_layer(plan: PrunePlan, before: Shape) -> dict[str, tuple[int, ...]]
 
     experts = {"experts": counts(plan.experts)} if plan.experts else {}
     return {"ffn": counts(plan.ffn), "kv_groups": counts(plan.kv_groups)} | experts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptUnits:
+    """Units of one kind that every layer of the parent keeps.
+
+    Attributes:
+        name: what the units are called.
+        kept: number for each layer; 0 if the layer is removed.
+        full: number of a layer of the parent.
+        words: numbers of a layer that is left and of the parent's, in words.
+    """
+
+    name: str
+    kept: tuple[int, ...]
+    full: int
+    words: str
+
+
+def kept_units(report: BuildReport) -> list[KeptUnits]:
+    """List the kinds of units that layers can lose, with what is left; whole layers where they can lose nothing else.
+
+    A layer with one unit of a kind cannot lose it: one KV group, or layers with a state in place of heads and FFN.
+    """
+    before, after = report.shape_before, report.shape_after
+    kinds = (
+        ("FFN neurons", "ffn", before.intermediate_size, after.intermediate_size),
+        ("experts", "experts", before.experts, after.experts),
+        ("KV groups", "kv_groups", before.kv_groups, after.kv_groups),
+    )
+    rows = [
+        KeptUnits(name=name, kept=kept, full=full, words=f"{now:,} of {full:,}")
+        for name, key, full, now in kinds
+        if (kept := tuple(report.kept_per_layer.get(key, ()))) and full > 1
+    ]
+    if rows or not (layers := tuple(report.kept_per_layer.get("ffn", ()))):
+        return rows
+    return [KeptUnits(name="layers", kept=layers, full=1, words=f"{after.layers} of {before.layers}")]
 
 
 def headline(report: BuildReport) -> dict[str, float]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.report.bars import REMOVED, bar, chunks, columns, ruler, sparkline
+from minigpt.report.figures import kept_units
 from minigpt.report.text import clean, count, duration, percent, stage_title
 from minigpt.results import BuildReport, Training
 
@@ -86,23 +87,18 @@ def _kinds(report: BuildReport, cells: int) -> Table:
 def _layers(report: BuildReport) -> Text | None:
     """Draw the FFN neurons, experts and KV groups kept by each layer; a removed layer is marked in all rows."""
     before, after = report.shape_before, report.shape_after
-    rows = [
-        ("FFN neurons", report.kept_per_layer.get("ffn", ()), before.intermediate_size, after.intermediate_size),
-        ("experts", report.kept_per_layer.get("experts", ()), before.experts, after.experts),
-        ("KV groups", report.kept_per_layer.get("kv_groups", ()), before.kv_groups, after.kv_groups),
-    ]
-    rows = [row for row in rows if row[1]]
+    rows = kept_units(report)
     if not rows:
         return None
     text = Text()
-    for part in chunks(len(rows[0][1])):
+    for part in chunks(len(rows[0].kept)):
         text.append("layer".ljust(LABEL + 2) + ruler(part.start, len(part)) + "\n", style="dim")
-        for name, kept, full, now in rows:
-            text.append(name.ljust(LABEL + 2), style="dim")
-            for char in columns(kept[part.start : part.stop], full):
+        for units in rows:
+            text.append(units.name.ljust(LABEL + 2), style="dim")
+            for char in columns(units.kept[part.start : part.stop], units.full):
                 text.append(char, style="red" if char == REMOVED else "cyan")
-            text.append(f"  {now:,} of {full:,}\n", style="dim")
-    removed = [str(layer) for layer, neurons in enumerate(rows[0][1]) if neurons == 0]
+            text.append(f"  {units.words}\n", style="dim")
+    removed = [str(layer) for layer, kept in enumerate(rows[0].kept) if kept == 0]
     text.append(
         f"layers {after.layers} of {before.layers}"
         + (f", removed ({REMOVED}): {', '.join(removed)}" if removed else "")

@@ -49,7 +49,7 @@ class LlamaRuntime(ExportRuntime):
         self._file = file
         self._python = python
         self._cache = "f32" if record.precision == "fp32" else "f16"
-        self._limit = int(getattr(config, "max_position_embeddings", None) or ROOM)
+        self._limit = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
         self._room = min(ROOM, self._limit)
         self._sequence: list[int] = []
         self._stop: Callable[[], Any] = lambda: None

@@ -16,7 +16,7 @@ from minigpt.conditional.folder import load_model
 from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import Floats, Ints, is_export
 from minigpt.runtimes.record import read_record
-from minigpt.transformer.arch import cache_name
+from minigpt.transformer.arch import cache_name, decodes_batches
 from minigpt.transformer.nf4 import fix_cpu_layers
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -40,6 +40,8 @@ class TorchRuntime:
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """Compute the logits of a batch (:meth:`minigpt.runtimes.Runtime.logits`)."""
+        if not decodes_batches(self.config) and not attention_mask.all():
+            return self._one_by_one(input_ids, attention_mask)
         mask = self._tensor(attention_mask)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
@@ -47,6 +49,13 @@ class TorchRuntime:
                 input_ids=self._tensor(input_ids), attention_mask=mask, position_ids=positions, use_cache=False
             )
         logits: Floats = out.logits.float().cpu().numpy()
+        return logits
+
+    def _one_by_one(self, input_ids: Ints, attention_mask: Ints) -> Floats:
+        """Compute the logits of every row without its padding, which this model would read as text."""
+        logits = np.zeros((*input_ids.shape, self.config.vocab_size), dtype=np.float32)
+        for index, (row, mask) in enumerate(zip(input_ids, attention_mask.astype(bool), strict=True)):
+            logits[index, mask] = self.logits(row[mask][None], np.ones((1, int(mask.sum())), dtype=np.int64))[0]
         return logits
 
     def begin(self, tokens: Sequence[int]) -> Floats:

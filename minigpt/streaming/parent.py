@@ -149,7 +149,7 @@ def _skeleton(folder: Path, dtype: torch.dtype) -> Any:
 
     classes: Any = AutoModelForCausalLM
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    refuse_state(config, "Streaming")
+    refuse_state(config, "Streaming", advice="build on a machine that holds the whole model")
     with quiet_transformers(), torch.device("meta"):
         model: Any = classes.from_config(config, dtype=dtype)
     model.config.name_or_path = str(folder)

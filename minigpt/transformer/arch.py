@@ -16,6 +16,9 @@ from minigpt.types import Ints, Shape
 if TYPE_CHECKING:
     from torch import nn
 
+# What to do where a method cannot rank a family with a state.
+OTHER_METHOD = "choose another method (shortgpt removes layers, contextual neurons and tokens, too), or another parent"
+
 
 def _config(model_or_config: Any) -> Any:
     """Return the config of a model, or the config itself."""
@@ -41,9 +44,11 @@ def arch_of(model_or_config: Any) -> ArchSpec:
     for name, wanted in spec.requires.items():
         value = getattr(config, wanted) if isinstance(wanted, str) else wanted
         if getattr(config, name, value) != value:
+            advice = f"choose a parent of this type with {name}={value}"
+            if name in spec.indifferent:
+                advice = f"set {name} to {value} in its config.json, by which it computes the same"
             raise UnsupportedModel(
-                f"Models of type {model_type!r} with {name}={getattr(config, name)} cannot be pruned; choose a parent "
-                f"of this type with {name}={value}."
+                f"Models of type {model_type!r} with {name}={getattr(config, name)} cannot be pruned; {advice}."
             )
     return spec
 
@@ -59,8 +64,16 @@ def base_model(model: Any) -> Any:
     return model.get_submodule(arch_of(model).layers.rpartition(".")[0])
 
 
+def has_attention(config: Any) -> bool:
+    """Return whether layers of a model, or some of them, have attention."""
+    row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    return row is None or row.state is None or bool(row.state.kind)
+
+
 def head_dim(config: Any) -> int:
-    """Return the size of one attention head, also where the config does not name it."""
+    """Return the size of one attention head, also where the config does not name it; 0 where layers have none."""
+    if not has_attention(config):
+        return 0
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
@@ -136,18 +149,38 @@ def has_state(model_or_config: Any) -> bool:
     return row is not None and row.state is not None
 
 
+def decodes_batches(config: Any) -> bool:
+    """Return whether a model continues several texts together, padded on the left, as each of them alone."""
+    row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    return row is None or row.state is None or row.state.batches
+
+
+def bare_matrices(config: Any, *, training: bool = False) -> tuple[str, ...]:
+    """Return the names of linear layers whose matrix a model takes by itself: nothing else can stand in their place.
+
+    Args:
+        config: the config.
+        training: whether kernels for training count, which take more of them.
+    """
+    row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    if row is None or row.state is None:
+        return ()
+    return (*row.state.bare, *(row.state.in_kernels if training else ()))
+
+
 def cache_name(config: Any) -> str:
     """Return the keyword under which a model takes what it remembers of the tokens before."""
     row = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
     return "past_key_values" if row is None or row.state is None else row.state.cache
 
 
-def refuse_state(model_or_config: Any, work: str) -> None:
+def refuse_state(model_or_config: Any, work: str, *, advice: str = OTHER_METHOD) -> None:
     """Refuse work that needs attention in every layer.
 
     Args:
         model_or_config: a model or its config.
         work: what cannot be done, as the subject of a sentence.
+        advice: what to do instead, as the end of the sentence.
 
     Raises:
         UnsupportedModel: layers of the family carry a state instead.
@@ -155,8 +188,7 @@ def refuse_state(model_or_config: Any, work: str) -> None:
     if has_state(model_or_config):
         raise UnsupportedModel(
             f"{work} needs attention in each layer, and layers of {arch_of(model_or_config).name} carry a state "
-            "instead; choose another method (shortgpt removes layers, contextual neurons and tokens, too), or another "
-            "parent."
+            f"instead; {advice}."
         )
 
 

@@ -67,7 +67,7 @@ def estimate(config: Any, *, layers: int | None = None, bits: Bits = 16, context
     """
     if bits not in (16, 4):
         raise PlanError(f"Weights are estimated at 16 or 4 bits, not {bits}.")
-    refuse_state(config, "The estimate")
+    refuse_state(config, "The estimate", advice="`minigpt build --plan-only` gives their parameters")
     parent = shape_of(config)
     shape = replace(parent, layers=parent.layers if layers is None else layers)
     check_shape(config, shape)

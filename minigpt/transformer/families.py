@@ -171,7 +171,12 @@ _MAMBA2 = ArchSpec(
     ffn_columns="",
     norms=1,
     head_rule="none",
-    state=StateSpec(mixer="mamba2", cache="cache_params"),
+    state=StateSpec(mixer="mamba2", cache="cache_params", in_kernels=("out_proj",)),
+)
+_MAMBA = replace(
+    _MAMBA2,
+    name="mamba",
+    state=StateSpec(mixer="mamba", cache="cache_params", bare=("dt_proj",), in_kernels=("x_proj", "out_proj")),
 )
 _RWKV = replace(
     _MAMBA2,
@@ -179,8 +184,9 @@ _RWKV = replace(
     layers="rwkv.blocks",
     norms=2,
     norm_bias=True,
-    state=StateSpec(mixer="rwkv", cache="state", first=1, outputs=3),
+    state=StateSpec(mixer="rwkv", cache="state", first=1, outputs=3, batches=False),
     requires={"rescale_every": 0, "attention_hidden_size": "hidden_size"},
+    indifferent=("rescale_every",),
 )
 _LFM2 = ArchSpec(
     name="lfm2",
@@ -268,6 +274,8 @@ ARCHITECTURES: Mapping[str, ArchSpec] = {
             experts=ExpertSpec(count="num_experts", shared="shared_expert_intermediate_size"),
         ),
         _MAMBA2,
+        _MAMBA,
+        replace(_MAMBA, name="falcon_mamba"),
         _RWKV,
         _LFM2,
         _QWEN3_5,
@@ -291,7 +299,6 @@ UNDESCRIBED: Mapping[str, str] = {
     "gemma3": f"{_TOWERS} type gemma3_text",
     "gemma4_text": "its layers have heads of two sizes, which are not described yet",
     "granitemoeshared": _SHARED,
-    "mamba": _STATE,
     "qwen2_5_vl": f"{_TOWERS} type qwen2",
     "qwen": _REMOTE,
     "qwen3_next": f"its layers are experts and linear attention, and {_STATE}",

@@ -19,6 +19,18 @@ def mamba2(config: Any) -> int:
     return int(hidden * (wide + inner) + config.use_bias * (wide + hidden) + convolution + 3 * heads + inner)
 
 
+def mamba(config: Any) -> int:
+    """Count Mamba's mixer: a convolution over inner states, and what each token chooses of them (Gu and Dao 2023).
+
+    FalconMamba's norms on these choices have no weights.
+    """
+    hidden, inner, rank, states = config.hidden_size, config.intermediate_size, config.time_step_rank, config.state_size
+    convolution = inner * (config.conv_kernel + config.use_conv_bias)
+    selection = inner * (2 * rank + 2 * states + 1)
+    projections = 3 * hidden * inner + config.use_bias * (2 * inner + hidden)
+    return int(projections + convolution + selection + inner * (states + 1))
+
+
 def rwkv(config: Any) -> int:
     """Count RWKV-4's time mixing and channel mixing (Peng et al. 2023); both keep the token before."""
     hidden = config.hidden_size
@@ -64,6 +76,7 @@ def gated_attention(config: Any) -> int:
 # The functions by the names that the table of families uses.
 COUNTS: Mapping[str, Callable[[Any], int]] = {
     "mamba2": mamba2,
+    "mamba": mamba,
     "rwkv": rwkv,
     "short convolution": short_convolution,
     "gated delta": gated_delta,

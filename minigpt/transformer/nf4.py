@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.errors import ConfigError
-from minigpt.transformer.arch import decoder_layers
+from minigpt.transformer.arch import bare_matrices, decoder_layers
 
 # Bytes of a parameter that is not quantized.
 PLAIN_BYTES = 2
@@ -126,10 +126,13 @@ def four_bit(model: Any, *, double: bool = True) -> Iterator[Footprint]:
 
 
 def projections_of(model: Any) -> dict[str, nn.Linear]:
-    """Return every linear layer inside the decoder layers, by its name in the model."""
+    """Return the linear layers inside the decoder layers that are called as such, by their names in the model."""
     inside = {id(module) for module in decoder_layers(model).modules()}
+    bare = bare_matrices(model.config, training=True)
     return {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module) in inside and name.rpartition(".")[2] not in bare
     }
 
 
@@ -185,9 +188,6 @@ def fix_cpu_layers(model: Any) -> None:
             layer.support_avx512bf16_for_cpu = False
             if layer.in_features % BLOCK:
                 layer.forward = partial(_forward_any_width, layer)
-
-
-# Old name, until every caller has the new one.
 
 
 def _forward_any_width(layer: Any, states: Tensor) -> Tensor:

@@ -77,6 +77,10 @@ class StateSpec:
         cache: keyword under which a model takes its state, and under which its output gives it.
         first: norms that only the first layer has, so that it stays.
         outputs: values that a layer gives; its states come first.
+        batches: whether texts are decoded together: padding is left out, and steps keep rows apart, which those of RWKV
+            in transformers do not (one token of each row is mixed with the tokens before of all rows).
+        bare: names of linear layers whose matrix the mixer multiplies by itself, so that it is never held in 4 bits.
+        in_kernels: names of further ones whose matrix kernels for training take, so that no adapter can stand there.
     """
 
     mixer: str
@@ -85,6 +89,9 @@ class StateSpec:
     cache: str = "past_key_values"
     first: int = 0
     outputs: int = 1
+    batches: bool = True
+    bare: tuple[str, ...] = ()
+    in_kernels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +137,7 @@ class ArchSpec:
         per_layer: config fields that are lists with one entry a layer.
         numbered: config fields that are lists of layers by their numbers.
         requires: values that config fields must have for this description to hold; a string names another field.
+        indifferent: those of `requires` that change how a model computes and not what, so that a config may be edited.
     """
 
     name: str
@@ -164,6 +172,7 @@ class ArchSpec:
     per_layer: tuple[str, ...] = ()
     numbered: tuple[str, ...] = ()
     requires: Mapping[str, object] = field(default_factory=dict)
+    indifferent: tuple[str, ...] = ()
 
     @property
     def axes(self) -> frozenset[str]:

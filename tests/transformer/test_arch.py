@@ -138,7 +138,7 @@ def test_shapes_outside_the_parent_are_refused(layers: int, neurons: int, groups
 
 def test_unknown_family_is_refused_with_the_known_ones() -> None:
     """T5 has an encoder: the sentence names what would work."""
-    with pytest.raises(UnsupportedModel, match=r"'t5'.*llama, mamba2, ministral, mistral"):
+    with pytest.raises(UnsupportedModel, match=r"'t5'.*llama, mamba, mamba2, ministral, mistral"):
         arch.arch_of(AutoConfig.for_model("t5"))
 
 

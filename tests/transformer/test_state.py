@@ -24,6 +24,7 @@ from minigpt.pruning.repair import prune_with_repair
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.transformer import arch, stats
 from minigpt.transformer.batches import Batch, apart, run_decoder
+from minigpt.transformer.estimate import estimate
 from minigpt.types import PrunePlan
 from tests.support.archsuite import STATES, keep_all, logits, model_of, random_batch
 from tests.support.tiny import SENTENCES, tiny_config, tiny_tokenizer
@@ -178,8 +179,10 @@ def test_what_needs_attention_is_refused_in_a_sentence(family: str) -> None:
     for method in ("mini-gpt", "flap", "llm-pruner"):
         with pytest.raises(MiniGPTError, match=REFUSAL):
             minigpt.plan(model, tiny_tokenizer(), texts, params=size, method=method, settings=SETTINGS)
-    with pytest.raises(UnsupportedModel, match="The repair needs attention"):
+    with pytest.raises(UnsupportedModel, match=r"The repair needs attention.*prune without it, and heal\.$"):
         prune_with_repair(model, plan_of(model), [random_batch()])
+    with pytest.raises(UnsupportedModel, match=r"The estimate needs.*`minigpt build --plan-only` gives"):
+        estimate(model.config)
 
 
 def test_a_family_that_no_runtime_knows_has_no_gguf_file() -> None:
@@ -210,6 +213,6 @@ def test_a_family_is_planned_pruned_saved_and_healed(family: str, tmp_path: Path
 def test_variants_of_rwkv_that_change_weights_while_reading_are_refused() -> None:
     config = tiny_config("rwkv")
     config.rescale_every = 6
-    with pytest.raises(UnsupportedModel, match=r"rescale_every=6.*choose a parent of this type with rescale_every=0"):
+    with pytest.raises(UnsupportedModel, match=r"rescale_every=6.*set rescale_every to 0 in its config.json"):
         arch.arch_of(config)
     assert not arch.has_state(SimpleNamespace(model_type="llama")) and arch.has_state(tiny_config("rwkv"))

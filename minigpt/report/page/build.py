@@ -15,7 +15,7 @@ from minigpt.costs import Price
 from minigpt.files import write_text
 from minigpt.report.decision import decide
 from minigpt.report.facts import coverage_sentence, openings, preset
-from minigpt.report.figures import HEADLINE, final_stage, was_quantized
+from minigpt.report.figures import HEADLINE, final_stage, kept_units, was_quantized
 from minigpt.report.page.charts import curve, kept_columns
 from minigpt.report.page.cost import cost_values
 from minigpt.report.page.rows import ratio_rows, value_rows
@@ -105,17 +105,11 @@ def _values(report: BuildReport, gates: Sequence[str]) -> dict[str, Any]:
 
 def _layers(report: BuildReport) -> list[tuple[str, str, Markup]]:
     """Draw the units that each layer keeps: name, numbers and picture of each kind."""
-    before, after = report.shape_before, report.shape_after
-    kinds = (
-        ("FFN neurons", "ffn", before.intermediate_size, after.intermediate_size),
-        ("experts", "experts", before.experts, after.experts),
-        ("KV groups", "kv_groups", before.kv_groups, after.kv_groups),
-    )
     pictures = []
-    for name, key, full, now in kinds:
-        if kept := report.kept_per_layer.get(key, ()):
-            title = f"{name} kept in each layer of the parent"
-            pictures.append((name, f"{now:,} of {full:,} in a layer", kept_columns(kept, full, title)))
+    for units in kept_units(report):
+        title = f"{units.name} kept in each layer of the parent"
+        place = "" if units.name == "layers" else " in a layer"
+        pictures.append((units.name, units.words + place, kept_columns(units.kept, units.full, title)))
     return pictures
 
 
