@@ -105,7 +105,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
     """Draw what was read, what the text is like, and what to run next."""
     from rich.console import Group
 
-    from minigpt.cli.ownfiles import reading_lines, size_text, task_lines
+    from minigpt.cli.ownfiles import count_text, other_lines, reading_lines, size_text
 
     following = commands(name, written)
     width = max(map(len, following))
@@ -113,12 +113,15 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
     spoken = ", ".join(f"{code} {100 * share:.0f} %" for code, share in (shares or {}).items() if share >= 0.005)
     if shares is None:
         spoken = 'not known: pip install "minigpt[documents]"'
-    personal = [f"  {kind}: {count.places:,} in {count.documents:,} documents" for kind, count in text.personal.items()]
+    personal = [
+        f"  {kind}: {count.places:,} in {count_text(count.documents, 'document')}"
+        for kind, count in text.personal.items()
+    ]
     warning = "A model can recite what it was trained on. Remove personal data before you build."
     return Group(
         *reading_lines(written.reading),
         *(reading_lines(written.general, "general text: ") if written.general else []),
-        *task_lines(written),
+        *other_lines(written),
         f"Wrote {written.path}. {written.apart}",
         *([f"The text is in {written.texts}."] if written.texts else []),
         "",

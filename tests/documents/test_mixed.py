@@ -46,6 +46,18 @@ def test_every_file_is_read_or_has_its_reason(place: Path, written: dict) -> Non
     assert not list(place.rglob("escaped.txt"))
 
 
+def test_the_numbers_of_files_add_up(place: Path, written: dict) -> None:
+    counts = written["counts"]
+    seen = counts["listed"] - counts["archives"] + counts["inside"]
+    assert seen == counts["read"] + counts["other"] + counts["left_out"]
+    assert counts["listed"] == sum(path.is_file() for path in (place / "hospital").rglob("*"))
+    assert (counts["read"], counts["other"], counts["archives"]) == (len(READABLE), 0, 3)
+    # One sheet of a workbook is left out while the other one is read.
+    assert (counts["left_out"], counts["parts"]) == (len(UNREADABLE) - 1, 1)
+    inside = [name for name in (*READABLE, *UNREADABLE) if ".zip/" in name or ".gz/" in name or ".eml/" in name]
+    assert counts["inside"] == len(inside)
+
+
 def test_the_text_of_every_file_arrives(place: Path, written: dict) -> None:
     texts: dict[str, str] = {}
     for row in rows(place):
@@ -55,7 +67,7 @@ def test_the_text_of_every_file_arrives(place: Path, written: dict) -> None:
     ]
     assert missing == []
     whole = "\n".join(texts.values())
-    for mark in ("secret", "lost", "Hidden words", "Escaped words"):
+    for mark in ("secret", "lost", "locked", "Locked words", "Hidden words", "Escaped words"):
         assert mark not in whole
     for boilerplate in ("Imprint", "cookies", "About us", "Header of every page", "quoted words", "1234567", "track()"):
         assert boilerplate not in whole, boilerplate
@@ -123,6 +135,8 @@ def test_people_see_what_was_left_out_and_where_the_text_is(place: Path, monkeyp
     for file, reason in UNREADABLE.items():
         assert file.replace("../../", "").rpartition("/")[2] in words and reason.split(" (")[0] in words
     assert "exports/notes.csv: the text is the column 'note'" in words
+    assert f"{len(READABLE)} read as text, {len(UNREADABLE) - 1} left out." in words
+    assert f"Left out {len(UNREADABLE) - 1} files and 1 part of a file:" in words
     assert "The text is in shown/again.texts; your files are as they were." in words
     second = run("domains", "new", "again", "--from", "hospital", "--output", "shown")
     assert second.exit_code == 1 and "already there" in second.stderr

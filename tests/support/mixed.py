@@ -162,6 +162,17 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+def locked_zip(members: dict[str, bytes]) -> bytes:
+    """A zip archive whose members are marked as encrypted."""
+    content = bytearray(zipped(members))
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = content.find(mark)
+        while place >= 0:
+            content[place + flags] |= 1
+            place = content.find(mark, place + 4)
+    return bytes(content)
+
+
 def tarred(members: dict[str, bytes], links: dict[str, str]) -> bytes:
     """A compressed tar archive."""
     stream = io.BytesIO()
@@ -240,6 +251,8 @@ UNREADABLE = {
     "mail/second.eml/scan.pdf": "damaged",
     "mail/second.eml/photo.jpg": "not a kind of file that is read",
     "broken.zip": "damaged",
+    "locked.zip/a.txt": PASSWORD,
+    "locked.zip/b.docx": PASSWORD,
 }
 
 
@@ -312,5 +325,6 @@ def damaged_files() -> dict[str, bytes]:
         "leaflets/photo.jpg": b"\xff\xd8\xff\xe0",
         "exports/numbers.csv": b"a,b\n1,2\n3,4\n",
         "exports/damaged.jsonl.gz": gzip.compress(b'{"text": "x"}\n' * 3000)[:12],
+        "locked.zip": locked_zip({"a.txt": b"Locked words.", "b.docx": docx([prose("locked")])}),
         "broken.zip": b"PK\x03\x04 and nothing more",
     }
