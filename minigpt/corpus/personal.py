@@ -19,6 +19,7 @@ EMAIL = "e-mail addresses"
 PHONE = "phone numbers"
 IDENTIFIER = "identifiers"
 KINDS = (EMAIL, PHONE, IDENTIFIER)
+ONE = {EMAIL: "e-mail address", PHONE: "phone number", IDENTIFIER: "identifier"}
 
 # Every repetition has a bound, so that no text takes more than linear time.
 _LOCAL = re.compile(r"[\w.%+-]{1,64}\Z")
@@ -54,7 +55,7 @@ def personal_sentence(counts: Mapping[str, int]) -> str:
     Args:
         counts: numbers by kind, as :func:`personal_counts` gives them.
     """
-    parts = [f"{count:,} {kind}" for kind, count in counts.items() if count]
+    parts = [f"{count:,} {kind if count > 1 else ONE[kind]}" for kind, count in counts.items() if count]
     if not parts:
         return ""
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

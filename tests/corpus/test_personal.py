@@ -66,6 +66,7 @@ def test_passages_add_up_and_the_sentence_names_no_finding() -> None:
     assert "2 e-mail addresses, 2 phone numbers and 2 identifiers" in sentence
     assert not any(part in sentence for part in ("jane", "202", "219"))
     assert personal_sentence({}) == ""
+    assert "looks like 1 phone number;" in personal_sentence({PHONE: 1})
 
 
 @pytest.mark.parametrize("piece", ["@", "a@", "1 ", "1-", "A1 ", "GB82 ", "patient ", "(0", "a.", "+1"])

@@ -278,7 +278,8 @@ def test_the_new_fields_survive_the_disk(tmp_path):
     [
         (
             {"read": 1957, "overlaps_heldout": 4, "overlaps_questions": 55, "near_duplicates": 0, "empty": 0},
-            "1,957 passages read; left out: 4 that overlap held-out or dev text, 55 that contain a test question",
+            "1,957 passages read; left out: 4 that overlap held-out or dev text, 55 that contain a test question "
+            "or prompt",
         ),
         ({"read": 10, "empty": 0}, "10 passages read"),
         ({"read": 10, "held_back": 3}, "10 passages read; 3 held back"),
