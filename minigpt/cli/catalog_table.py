@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
     from minigpt.results import CatalogEntry
 
-# Ratios of a model's bits per byte to its parent's, in the order of the columns.
-RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_ratio_to_parent")
+# Ratios of a model's bits per byte to its parent's, in the order of the columns. Of several names the first one that an
+# entry has is shown: general text that nothing was trained on comes first, as in the gates and on the page.
+RATIOS = (
+    ("ratio_to_parent",),
+    ("other_ratio_to_parent",),
+    ("general_other_ratio_to_parent", "general_ratio_to_parent"),
+)
 
 
 def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> RenderableType:
@@ -31,7 +36,7 @@ def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> Rend
     result = table("=id", ">kept", ">size", ">own field", ">other sources", ">general", "path")
     for entry in entries:
         figures = entry.headline
-        ratios = (figures.get(name) for name in RATIOS)
+        ratios = (next((figures[name] for name in names if name in figures), None) for names in RATIOS)
         result.add_row(
             entry.id,
             percent(figures.get("parameters_kept")),
