@@ -84,11 +84,12 @@ def validate(session: Session, *, domain: str) -> None:
     Where your texts come from several sources and none is kept apart, a remark says so.
     """
     from minigpt.corpus.grouping import advice
+    from minigpt.corpus.survey import shortage
     from minigpt.domain import config
     from minigpt.errors import ConfigError
 
     definition = config.load_domain(domain)
-    problems = config.validate(definition)
+    problems = config.validate(definition) or tuple(filter(None, [shortage(definition)]))
     remarks = [] if problems else advice(definition)
     data = {"domain": definition.name, "problems": problems, "advice": remarks}
     session.show(data, lambda: "\n".join(problems or [f"{definition.name} is valid.", *remarks]))

@@ -50,6 +50,7 @@ def written_text(written: NewDomain) -> RenderableType:
         *other_lines(written),
         f"Wrote {written.path}. {written.apart}",
         *([where] if where else []),
+        f"See what it holds with: minigpt corpus stats {written.path}",
         f"Build with: minigpt build --domain {written.path}",
     ]
     return Group(*lines)

@@ -14,8 +14,8 @@ from minigpt.corpus.rows import SUFFIXES, files_in
 from minigpt.corpus.task_files import TaskFile, TaskFiles
 from minigpt.documents.base import Skipped
 from minigpt.documents.convert import FileRead, Reading, Tally, convert, reasons
-from minigpt.documents.kinds import kind_of
-from minigpt.documents.scan import UNKNOWN, listed
+from minigpt.documents.kinds import kind_of, unread_reason
+from minigpt.documents.scan import listed
 from minigpt.domain.config import SourceConfig
 from minigpt.errors import CorpusError
 from minigpt.progress import SILENT, Reporter
@@ -110,7 +110,7 @@ def read_in_place(folder: Path) -> Reading | None:
         if isinstance(item, Skipped):
             skipped.append(item)
         elif kind_of(item.file) is None:
-            skipped.append(Skipped(file=item.file, reason=UNKNOWN))
+            skipped.append(Skipped(file=item.file, reason=unread_reason(item.file)))
         elif not item.file.lower().endswith(SUFFIXES):
             return None
         else:

@@ -81,6 +81,33 @@ def task_texts(domain: DomainConfig) -> list[str]:
     return ["\n".join((item.prompt, *item.answers)) for task in tasks for item in task.prompts]
 
 
+def shortage(domain: DomainConfig) -> str:
+    """Say that a domain has too few documents for its splits; empty if it has enough, or is not of files alone.
+
+    Only as many documents are read as are needed. Copies count once.
+
+    Raises:
+        CorpusError: A source cannot be read.
+    """
+    sources = [source for source in domain.corpus if not source.online]
+    if any(source.file is None for source in sources):
+        return ""
+    declared = {source.split for source in sources}
+    needed = 2 + sum(split not in declared for split in ("heldout", "dev"))
+    texts: dict[str, str] = {}
+    for source in sources:
+        if source.split in ("auto", "train"):
+            for passage in read_source(source, root=domain.root):
+                texts.setdefault(passage.text, passage.source)
+                if len(set(texts.values())) >= needed:
+                    return ""
+    count = len(set(texts.values()))
+    return (
+        f"There {'is' if count == 1 else 'are'} only {count} document{'s' * (count != 1)}, and a build needs at least "
+        f"{needed}, one for each split. Add documents."
+    )
+
+
 def documents_remark(heldout: int) -> str:
     """Say what can be measured with so many held-out documents."""
     count = f"About {heldout} documents will be held out for measuring"

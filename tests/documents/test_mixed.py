@@ -160,14 +160,17 @@ def test_questions_between_documents_stay_questions_and_general_text_is_converte
     monkeypatch.chdir(tmp_path)
     for name in ("t", "g"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "a.docx").write_bytes(docx([prose(name)]))
+        for file in "abcd":
+            (tmp_path / name / f"{file}.docx").write_bytes(docx([prose(f"{name}{file}")]))
     question = {"question": "Why?", "choices": ["a", "b"], "answer": 0}
     (tmp_path / "t" / "mcq_exam.jsonl").write_text(json.dumps(question))
-    (tmp_path / "g" / "b.doc").write_bytes(b"x")
+    (tmp_path / "g" / "e.doc").write_bytes(b"x")
     created = json.loads(run("domains", "new", "x", "--from", "t", "--general", "g", "--json").stdout)
-    assert [item["file"] for item in created["read"]] == ["a.docx"] and created["skipped"] == []
-    assert [item["file"] for item in created["general_read"]] == ["a.docx"]
-    assert [item["file"] for item in created["general_skipped"]] == ["b.doc"]
+    names = ["a.docx", "b.docx", "c.docx", "d.docx"]
+    assert [item["file"] for item in created["read"]] == names and created["skipped"] == []
+    assert [item["file"] for item in created["general_read"]] == names
+    assert [item["file"] for item in created["general_skipped"]] == ["e.doc"]
+    assert (created["counts"]["other"], created["general_counts"]["left_out"]) == (1, 1)
     shown = json.loads(run("domains", "show", "x", "--json").stdout)
     assert [item["name"] for item in shown["questions"]] == ["exam"]
     assert shown["corpus"][0]["file"] == str(tmp_path / "domains" / "x.texts")
