@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -139,7 +140,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
 
 def commands(name: str, written: NewDomain) -> dict[str, str]:
     """Return the commands to run next, with the reason for each."""
-    domain = name if written.path == Path("domains") / f"{name}.yaml" else str(written.path)
+    domain = name if written.path == Path("domains") / f"{name}.yaml" else quote(str(written.path))
     return {
         f"minigpt corpus stats {domain}": "splits and repeated text",
         f"minigpt build --domain {domain} --plan-only": "what would be removed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def written_text(written: NewDomain) -> RenderableType:
     """Draw what was read, what was left out and why, and what comes next."""
     from rich.console import Group
 
+    path = quote(str(written.path))
     where = f"The text is in {written.texts}; your files are as they were." if written.texts else ""
     general = reading_lines(written.general, "general text: ") if written.general else []
     lines = [
@@ -50,8 +52,8 @@ def written_text(written: NewDomain) -> RenderableType:
         *other_lines(written),
         f"Wrote {written.path}. {written.apart}",
         *([where] if where else []),
-        f"See what it holds with: minigpt corpus stats {written.path}",
-        f"Build with: minigpt build --domain {written.path}",
+        f"See what it holds with: minigpt corpus stats {path}",
+        f"Build with: minigpt build --domain {path}",
     ]
     return Group(*lines)
 
