@@ -13,13 +13,10 @@ if TYPE_CHECKING:
 
     from minigpt.results import CatalogEntry
 
-# Ratios of a model's bits per byte to its parent's, in the order of the columns. Of several names the first one that an
-# entry has is shown: general text that nothing was trained on comes first, as in the gates and on the page.
-RATIOS = (
-    ("ratio_to_parent",),
-    ("other_ratio_to_parent",),
-    ("general_other_ratio_to_parent", "general_ratio_to_parent"),
-)
+# Ratios of a model's bits per byte to its parent's, in the order of the columns. Of general text the one that nothing
+# was trained on is shown, as in the gates and on the page; where it was not measured, the other one stands with a mark.
+RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_other_ratio_to_parent")
+TRAINED_ON, MARK = "general_ratio_to_parent", "†"
 
 
 def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> RenderableType:
@@ -34,19 +31,27 @@ def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> Rend
     if not entries:
         return "The catalog is empty: `minigpt build --domain medical` makes the first entry."
     result = table("=id", ">kept", ">size", ">own field", ">other sources", ">general", "path")
+    marked = False
     for entry in entries:
         figures = entry.headline
-        ratios = (next((figures[name] for name in names if name in figures), None) for names in RATIOS)
+        ratios = [_times(figures.get(name)) for name in RATIOS]
+        if RATIOS[-1] not in figures and TRAINED_ON in figures:
+            ratios[-1], marked = f"{_times(figures[TRAINED_ON])}{MARK}", True
         result.add_row(
             entry.id,
             percent(figures.get("parameters_kept")),
             size(entry.bytes),
-            *("–" if ratio is None else f"{ratio:.3f}×" for ratio in ratios),
+            *ratios,
             entry.path,
         )
-    return Group(
-        result, *shared_parents(entries), Text("×: bits per byte of the parent's, below 1 is better", style="dim")
-    )
+    caption = "×: bits per byte of the parent's, below 1 is better"
+    caption += f"; {MARK}: general text of a kind that training may have seen" if marked else ""
+    return Group(result, *shared_parents(entries), Text(caption, style="dim"))
+
+
+def _times(ratio: float | None) -> str:
+    """Format a ratio; a dash stands for one that was not measured."""
+    return "–" if ratio is None else f"{ratio:.3f}×"
 
 
 def shared_parents(entries: Sequence[CatalogEntry]) -> Iterator[Text]:

@@ -92,7 +92,8 @@ def test_installed_packages_are_checked_offline(build: Path, tmp_path: Path) -> 
 
 def test_the_list_shows_the_general_text_that_the_page_and_the_gates_show(tmp_path: Path) -> None:
     catalog.add(finished_build(tmp_path / "plain"))
-    assert "1.234×" in run("catalog", "list").stdout
+    listed = " ".join(run("catalog", "list").stdout.split())
+    assert "1.234×†" in listed and "†: general text of a kind that training may have seen" in listed
     apart = with_task(make_report(), "general/other", 0.8, 1.0)
     catalog.add(finished_build(tmp_path / "apart", stages=apart.stages))
-    assert "1.250×" in run("catalog", "list").stdout
+    assert "1.250× " in run("catalog", "list").stdout
