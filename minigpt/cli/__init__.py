@@ -42,6 +42,14 @@ COMMANDS = {
     "completion": ("minigpt.cli.completion:completion", "Print the completion of a shell."),
 }
 
+# Steps of a build that are functions of the package but no commands, with the command that takes them.
+STEPS = {
+    "plan": "minigpt build --domain DOMAIN --plan-only",
+    "prune": "minigpt build --domain DOMAIN --set heal.steps=0",
+    "heal": "minigpt build --domain DOMAIN",
+    "report": "minigpt open DIR",
+}
+
 
 class LazyGroup(click.Group):
     """Group of commands that are imported on use, and whose failures become exit codes."""
@@ -63,7 +71,8 @@ class LazyGroup(click.Group):
         """Find the command that the arguments begin with; suggest the nearest one for a mistyped name."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {name!r}.{did_you_mean(name, COMMANDS)}")
+            hint = f" Run `{STEPS[name]}`." if name in STEPS else did_you_mean(name, COMMANDS)
+            ctx.fail(f"No such command {name!r}.{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
     from minigpt.results import CatalogEntry
 
-# Ratios of a model's bits per byte to its parent's, in the order of the columns.
+# Ratios of a model's bits per byte to its parent's, in the order of the columns. Of general text the one that nothing
+# was trained on is shown, as in the gates and on the page; where it was not measured, the other one stands with a mark.
+RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_other_ratio_to_parent")
+TRAINED_ON, MARK = "general_ratio_to_parent", "†"
 LEGEND = (
     "×: bits per byte of the parent's on text of its own sources, of other sources of the field, and on general text; "
     "below 1 is better. A folder elsewhere is named by its last part: catalog list --json has whole paths."
 )
-RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_ratio_to_parent")
+MARKED = f" {MARK}: general text of a kind that training may have seen."
 
 
 def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> RenderableType:
@@ -34,23 +37,31 @@ def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> Rend
     if not entries:
         return "The catalog is empty: `minigpt build --domain medical` makes the first entry."
     result = table("=id", ">=kept", ">=size", ">=own", ">=other", ">=general", "folder", padding=0)
+    marked = False
     for entry in entries:
         figures = entry.headline
-        ratios = (figures.get(name) for name in RATIOS)
+        ratios = [_times(figures.get(name)) for name in RATIOS]
+        if RATIOS[-1] not in figures and TRAINED_ON in figures:
+            ratios[-1], marked = f"{_times(figures[TRAINED_ON])}{MARK}", True
         result.add_row(
             entry.id,
             percent(figures.get("parameters_kept")),
             size(entry.bytes),
-            *("–" if ratio is None else f"{ratio:.3f}×" for ratio in ratios),
+            *ratios,
             folder_name(entry.path),
         )
-    return Group(result, *shared_parents(entries), Text(LEGEND, style="dim"))
+    return Group(result, *shared_parents(entries), Text(LEGEND + MARKED * marked, style="dim"))
 
 
 def folder_name(path: str) -> str:
     """Return a folder's path inside the current folder, or else its name: whole paths break where a table is narrow."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else Path(path).name
+
+
+def _times(ratio: float | None) -> str:
+    """Format a ratio; a dash stands for one that was not measured."""
+    return "–" if ratio is None else f"{ratio:.3f}×"
 
 
 def shared_parents(entries: Sequence[CatalogEntry]) -> Iterator[Text]:

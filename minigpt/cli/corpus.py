@@ -105,25 +105,23 @@ def summary(statistics: Mapping[str, Any]) -> RenderableType:
     splits = table("split", ">documents", ">passages", ">bytes", ">words")
     for name, sizes in statistics["splits"].items():
         splits.add_row(name, *(f"{sizes[unit]:,}" for unit in ("documents", "passages", "bytes", "words")))
-    parts: list[RenderableType] = [splits]
     questions = table("questions", ">number", "role", "answer text in training", "note")
     for item in statistics["questions"]:
         seen = {True: "yes", False: "no", None: "not known"}[item["seen"]]
         questions.add_row(item["name"], f"{item['questions']:,}", item["role"], seen, item["note"])
-    counts = f"{passages_sentence(statistics['counts'])}."
     tasks = table("task", ">held-out prompts", ">training prompts", "scored by", "note")
     for item in statistics["tasks"]:
         numbers = (f"{item[key]:,}" for key in ("prompts", "train"))
         tasks.add_row(item["name"], *numbers, ", ".join(item["metrics"]), item["note"])
-    parts += [item for item in (questions, tasks) if item.rows]
-    return Group(*parts, counts, *remarks(statistics))
+    tables = [part for part in (splits, questions, tasks) if part.rows]
+    return Group(*tables, f"{passages_sentence(statistics['counts'])}.", *remarks(statistics))
 
 
 def remarks(statistics: Mapping[str, Any]) -> list[str]:
     """Say what of the measured text stands in the training text, what is personal there, and what other sources are."""
     from minigpt.corpus.coverage import WARN
     from minigpt.corpus.personal import personal_sentence
-    from minigpt.corpus.survey import COMFORTABLE, documents_remark
+    from minigpt.corpus.survey import COMFORTABLE, JUDGED, documents_remark
     from minigpt.report.text import percent
 
     heldout = statistics["splits"]["heldout"]["documents"]
@@ -141,6 +139,11 @@ def remarks(statistics: Mapping[str, Any]) -> list[str]:
             )
     if not statistics["splits"]["other"]["documents"]:
         lines.append("No source is kept apart (`split: other`), so nothing is known about other sources of the field.")
+    few = [item for item in statistics["tasks"] if item["prompts"] < JUDGED]
+    lines += [
+        f"{item['name']}: {item['prompts']} held-out prompts; a report judges nothing by fewer than {JUDGED}. Add more."
+        for item in few
+    ]
     warning = personal_sentence(statistics["personal"])
     return [*lines, *([warning] if warning else []), *statistics["advice"]]
 

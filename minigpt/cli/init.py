@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,7 +109,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
     """Draw what was read, what the text is like, and what to run next."""
     from rich.console import Group
 
-    from minigpt.cli.ownfiles import reading_lines, size_text, task_lines
+    from minigpt.cli.ownfiles import count_text, other_lines, reading_lines, size_text
 
     following = commands(name, written)
     width = max(map(len, following))
@@ -116,12 +117,15 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
     spoken = ", ".join(f"{code} {100 * share:.0f} %" for code, share in (shares or {}).items() if share >= 0.005)
     if shares is None:
         spoken = 'not known: pip install "minigpt[documents]"'
-    personal = [f"  {kind}: {count.places:,} in {count.documents:,} documents" for kind, count in text.personal.items()]
+    personal = [
+        f"  {kind}: {count.places:,} in {count_text(count.documents, 'document')}"
+        for kind, count in text.personal.items()
+    ]
     warning = "A model can recite what it was trained on. Remove personal data before you build."
     return Group(
         *reading_lines(written.reading),
         *(reading_lines(written.general, "general text: ") if written.general else []),
-        *task_lines(written),
+        *other_lines(written),
         f"Wrote {written.path}. {written.apart}",
         *([f"The text is in {written.texts}."] if written.texts else []),
         "",
@@ -139,7 +143,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
 
 def commands(name: str, written: NewDomain) -> dict[str, str]:
     """Return the commands to run next, with the reason for each."""
-    domain = name if written.path == Path("domains") / f"{name}.yaml" else str(written.path)
+    domain = name if written.path == Path("domains") / f"{name}.yaml" else quote(str(written.path))
     return {
         f"minigpt corpus stats {domain}": "splits and repeated text",
         f"minigpt build --domain {domain} --plan-only": "what would be removed",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.corpus.newdomain import NewDomain
-    from minigpt.documents.convert import Reading
+    from minigpt.documents.convert import Reading, Tally
 
 # Files that are named for one reason or remark; `--json` names all.
 NAMED = 6
@@ -24,10 +25,16 @@ def reading_data(name: str, written: NewDomain) -> dict[str, Any]:
         "grouped_by": written.grouped_by,
         "groups": written.groups,
         "texts": str(written.texts) if written.texts else None,
+        "counts": written.reading.tally,
         "read": written.reading.files,
         "skipped": written.reading.skipped,
+        "general_counts": general.tally if general else None,
         "general_read": general.files if general else (),
         "general_skipped": general.skipped if general else (),
+        "questions": [
+            {"name": item.config.name, "file": item.file, "questions": item.questions, "role": item.config.role}
+            for item in written.questions
+        ],
         "tasks": [{"name": task.config.name, "file": task.file, "prompts": task.prompts} for task in written.tasks],
     }
 
@@ -36,24 +43,47 @@ def written_text(written: NewDomain) -> RenderableType:
     """Draw what was read, what was left out and why, and what comes next."""
     from rich.console import Group
 
+    path = quote(str(written.path))
     where = f"The text is in {written.texts}; your files are as they were." if written.texts else ""
     general = reading_lines(written.general, "general text: ") if written.general else []
     lines = [
         *reading_lines(written.reading),
         *general,
-        *task_lines(written),
+        *other_lines(written),
         f"Wrote {written.path}. {written.apart}",
         *([where] if where else []),
-        f"Build with: minigpt build --domain {written.path}",
+        f"See what it holds with: minigpt corpus stats {path}",
+        f"Build with: minigpt build --domain {path}",
     ]
     return Group(*lines)
 
 
-def task_lines(written: NewDomain) -> list[str]:
-    """Say which files became tasks, in one sentence; nothing where none did."""
+def other_lines(written: NewDomain) -> list[str]:
+    """Say which files became questions or tasks, one sentence each; nothing where none did."""
+    from minigpt.corpus.question_files import questions_sentence
     from minigpt.corpus.task_files import tasks_sentence
 
-    return [tasks_sentence(written.tasks)] if written.tasks else []
+    return [line for line in (questions_sentence(written.questions), tasks_sentence(written.tasks)) if line]
+
+
+def tally_line(tally: Tally) -> str:
+    """Account for every file of a folder in one sentence."""
+    parts = [f"{tally.read:,} read as text"]
+    parts += [f"{tally.other:,} with questions or prompts"] if tally.other else []
+    parts += [f"{tally.left_out:,} left out"] if tally.left_out else []
+    total = tally.listed - tally.archives + tally.inside
+    folder = f"The folder holds {count_text(tally.listed, 'file')}"
+    if tally.archives or tally.inside:
+        opened = f", {tally.archives:,} of them archives that were opened" if tally.archives else ""
+        folder += (
+            f"{opened}, and archives and mails hold {tally.inside:,} more. Opened archives aside that makes {total:,}"
+        )
+    return f"{folder}: {', '.join(parts)}."
+
+
+def count_text(count: int, noun: str) -> str:
+    """Write a number with its noun."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def reading_lines(reading: Reading, prefix: str = "") -> list[str]:
@@ -66,10 +96,10 @@ def reading_lines(reading: Reading, prefix: str = "") -> list[str]:
         counts[0] += 1
         counts[1] += file.documents
     parts = ", ".join(f"{count} {kind} ({documents:,})" for kind, (count, documents) in sorted(kinds.items()))
-    files, documents = len(reading.files), reading.documents
     lines = [
-        f"{prefix}Read {files:,} file{'s' * (files != 1)}: {documents:,} document{'s' * (documents != 1)}, "
-        f"{size_text(reading.bytes)} of text. Files by kind, with their documents: {parts}."
+        f"{prefix}{tally_line(reading.tally)}",
+        f"{prefix}Read {count_text(len(reading.files), 'file')}: {count_text(reading.documents, 'document')}, "
+        f"{size_text(reading.bytes)} of text. Files by kind, with their documents: {parts}.",
     ]
     columns: dict[str, list[str]] = {}
     for file in reading.files:
@@ -79,7 +109,9 @@ def reading_lines(reading: Reading, prefix: str = "") -> list[str]:
             columns.setdefault(note, []).append(file.file)
     lines += [f"  {names(places)}: {remark}" for remark, places in columns.items()]
     if reading.skipped:
-        lines.append(f"{prefix}Left out {len(reading.skipped):,}:")
+        part = reading.tally.parts
+        also = f" and {part:,} part{'s of files' if part > 1 else ' of a file'}" if part else ""
+        lines.append(f"{prefix}Left out {count_text(reading.tally.left_out, 'file')}{also}:")
         lines += [f"  {names(places)}: {reason}" for reason, places in reasons(reading.skipped).items()]
     return lines
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
 from minigpt.corpus.grouping import Proposal, parts
 from minigpt.corpus.ownfiles import DECLARED, OwnTexts, declared_files
-from minigpt.corpus.rows import files_in
+from minigpt.corpus.question_files import QuestionFile
 from minigpt.corpus.task_files import TaskFile
 from minigpt.domain.config import SourceConfig
-from minigpt.errors import CorpusError
 
 REMARK_WIDTH = 112
 
@@ -69,10 +67,9 @@ def domain_yaml(target: Path, name: str, folder: Path, texts: OwnTexts, *, head:
     Raises:
         CorpusError: The folder is missing or holds no text.
     """
-    declared, question_files = declared_files(folder)
-    corpus = [source_lines(path, split=DECLARED[path.stem]) for path in declared]
-    corpus = corpus or plain_sources(folder, texts, question_files, proposal)
-    questions = "".join(f"\n{question_lines(path)}" for path in question_files)
+    corpus = [source_lines(path, split=DECLARED[path.stem]) for path in declared_files(folder)]
+    corpus = corpus or [plain_source(folder, texts, proposal)]
+    questions = "".join(f"\n{question_lines(item)}" for item in texts.questions)
     return TEMPLATE.format(
         path=target if target.is_absolute() else f"./{target}",
         name=name,
@@ -84,23 +81,17 @@ def domain_yaml(target: Path, name: str, folder: Path, texts: OwnTexts, *, head:
     )
 
 
-def plain_sources(folder: Path, texts: OwnTexts, question_files: Sequence[Path], proposal: Proposal) -> list[str]:
-    """Return the corpus entries of a folder without declared splits: the whole folder, or its files of text.
+def plain_source(folder: Path, texts: OwnTexts, proposal: Proposal) -> str:
+    """Return the corpus entries of a folder without declared splits: the whole folder, or it and a group kept apart.
 
     Args:
         folder: The folder with the text.
         texts: Its texts.
-        question_files: Files of the folder that hold questions, not text.
         proposal: The group that is kept apart.
     """
-    if texts.converted is not None or not question_files:
-        sources = parts(SourceConfig(name=folder.name, file=texts.file), proposal)
-        remark = [f"  # {line}" for line in wrap(remark_on(proposal), REMARK_WIDTH)]
-        return ["\n".join([*remark, *map(entry_lines, sources)])]
-    files = [path for path in files_in(folder) if path not in question_files]
-    if not files:
-        raise CorpusError(f"The folder {folder} holds questions but no text to train on.")
-    return [source_lines(path, split="auto", name=path.relative_to(folder).as_posix()) for path in files]
+    sources = parts(SourceConfig(name=folder.name, file=texts.file), proposal)
+    remark = [f"  # {line}" for line in wrap(remark_on(proposal), REMARK_WIDTH)]
+    return "\n".join([*remark, *map(entry_lines, sources)])
 
 
 def source_lines(path: Path, *, split: str, name: str | None = None) -> str:
@@ -131,16 +122,10 @@ def entry_lines(source: SourceConfig) -> str:
     return "\n".join([*lines[:2], *rules, *lines[2:]])
 
 
-def question_lines(path: Path) -> str:
-    """Return one question entry as YAML. The set `mcq_dev.jsonl` may guide choices; the others only measure."""
-    name = question_name(path)
-    role = "dev" if name == "dev" else "test"
-    return f"  - name: {quoted(name)}\n    file: {quoted(str(path))}\n    role: {role}"
-
-
-def question_name(path: Path) -> str:
-    """Return the name of the question set in a file."""
-    return path.stem.removeprefix("mcq_")
+def question_lines(item: QuestionFile) -> str:
+    """Return one question entry as YAML."""
+    config = item.config
+    return f"  - name: {quoted(config.name)}\n    file: {quoted(config.file or '')}\n    role: {config.role}"
 
 
 def task_lines(task: TaskFile) -> str:

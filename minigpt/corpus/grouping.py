@@ -82,10 +82,14 @@ class Grouping:
         return group.bytes / max(1, self.bytes)
 
     @property
+    def ungrouped(self) -> float:
+        """Share of the text that belongs to no group."""
+        return sum(self.share(group) for group in self.groups if not group.value)
+
+    @property
     def is_sound(self) -> bool:
         """True if there are enough groups and nearly all text belongs to one; files beside folders do not count."""
-        ungrouped = sum(self.share(group) for group in self.groups if not group.value)
-        return len(self.usable) >= FEWEST_GROUPS and (self.column == FOLDER or ungrouped <= UNGROUPED)
+        return len(self.usable) >= FEWEST_GROUPS and (self.column == FOLDER or self.ungrouped <= UNGROUPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,12 +255,21 @@ def _chosen(grouping: Grouping, group: Group) -> str:
 
 
 def _too_few(groupings: Sequence[Grouping], column: str | None) -> str:
-    """Say that the text has too few groups, with the best grouping that there is."""
+    """Say why the text gives no group to keep apart: too few groups, or too much text that belongs to none."""
+    partial = [grouping for grouping in groupings if len(grouping.usable) >= FEWEST_GROUPS]
+    if partial:  # not sound, so much of the text has no value there
+        best = min(partial, key=lambda grouping: grouping.ungrouped)
+        return (
+            f"Nothing is kept apart: {best.column} tells {len(best.usable)} groups of at least {FEWEST_DOCUMENTS} "
+            f"documents apart, but {_percent(best.ungrouped)} of the text has no {best.column}, and at most "
+            f"{_percent(UNGROUPED)} may. To keep one of them apart all the same, name it with `minigpt domains new "
+            f"--hold-out`, e.g. {best.usable[-1].value.removesuffix('*')!r}."
+        )
     by = f"by {column}" if column else "by folder or by a column such as source, author, site or date"
     most = max((len(grouping.usable) for grouping in groupings), default=0)
     return (
-        f"Nothing is kept apart: {most if most > 1 else 'no'} groups of at least {FEWEST_DOCUMENTS} documents were "
-        f"found {by}, and {FEWEST_GROUPS} are needed."
+        f"Nothing is kept apart: {most or 'no'} group{'s' * (most != 1)} of at least {FEWEST_DOCUMENTS} documents "
+        f"{'was' if most == 1 else 'were'} found {by}, and {FEWEST_GROUPS} are needed."
     )
 
 

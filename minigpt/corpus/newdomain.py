@@ -2,10 +2,10 @@
 
 A folder may declare its splits: `corpus_train.jsonl`, `corpus_heldout.jsonl`, `corpus_dev.jsonl`,
 `corpus_other.jsonl` (text of other sources, which is only measured), or folders of those names, as
-`minigpt corpus curate` writes them; and question files `mcq_<set>.jsonl`. JSON Lines with `prompt` and `answer` or
-`answers` become tasks with free answers. In any other folder all files that can be
-read are text (`minigpt.corpus.ownfiles`), and documents are split for the user. Where such text comes from several
-sources, one of them is kept apart (`minigpt.corpus.grouping`).
+`minigpt corpus curate` writes them. JSON Lines called `mcq_<set>.jsonl`, or with `question`, `choices` and `answer`,
+become question sets; those with `prompt` and `answer` or `answers` become tasks with free answers. In any other folder
+all files that can be read are text (`minigpt.corpus.ownfiles`), and documents are split for the user. Where such text
+comes from several sources, one of them is kept apart (`minigpt.corpus.grouping`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.corpus.domainfile import GENERAL_TEXT, MEASURED_ON, domain_yaml, question_name
+from minigpt.corpus.domainfile import GENERAL_TEXT, MEASURED_ON, domain_yaml
 from minigpt.corpus.grouping import Group, Proposal, propose
 from minigpt.corpus.ownfiles import OwnTexts, declared_files, own_texts, read_declared, texts_folder
-from minigpt.corpus.sources import read_question_set, read_source
+from minigpt.corpus.question_files import QuestionFile, question_files
+from minigpt.corpus.sources import read_source
 from minigpt.corpus.task_files import TaskFile, task_files
 from minigpt.documents.convert import Reading
 from minigpt.domain.config import SourceConfig, load_domain, packaged_folder
@@ -55,6 +56,7 @@ class NewDomain:
         texts: Folder with the converted texts; None if they are read where they are.
         general: What was read of the folder of general text; None if there is none.
         tasks: Files of the folder that became tasks with free answers.
+        questions: Files of the folder that became question sets.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class NewDomain:
     texts: Path | None = None
     general: Reading | None = None
     tasks: tuple[TaskFile, ...] = ()
+    questions: tuple[QuestionFile, ...] = ()
 
 
 def new_domain(
@@ -118,6 +121,7 @@ def new_domain(
         texts=texts.converted,
         general=general_texts.reading if general_texts else None,
         tasks=texts.tasks,
+        questions=texts.questions,
     )
 
 
@@ -170,12 +174,16 @@ def write_checked(
         The group that the file keeps apart, or why there is none; and the texts of the folder.
     """
     folder = path_of(folder).resolve()
-    declared, questions = declared_files(folder)
-    tasks = task_files(folder, (*declared, *questions), names=tuple(map(question_name, questions)))
+    declared = declared_files(folder)
+    questions = question_files(folder, declared)
+    tasks = task_files(folder, (*declared, *(folder / file for file in questions.files)), names=questions.names)
     try:
         if declared:
             texts = OwnTexts(
-                file=str(folder), reading=read_declared(folder, declared, questions, tasks), tasks=tasks.tasks
+                file=str(folder),
+                reading=read_declared(folder, declared, questions, tasks),
+                tasks=tasks.tasks,
+                questions=questions.sets,
             )
         else:
             texts = own_texts(
@@ -192,8 +200,6 @@ def write_checked(
         domain = load_domain(str(target))
         for source in domain.corpus:
             next(read_source(source, root=domain.root))
-        for question_set in domain.questions:
-            read_question_set(question_set, root=domain.root)
     except BaseException:
         remove(target)
         raise
@@ -213,19 +219,12 @@ def proposal_for(folder: Path, texts: OwnTexts, grouped: Grouped, *, root: Path)
         ConfigError: There is no group as the user wishes it.
         CorpusError: The folder is missing or holds no text.
     """
-    declared, questions = declared_files(folder)
-    if declared:
+    if declared_files(folder):
         return Proposal(grouping=None, group=None, reason="The folder declares its splits.")
-    mixed = bool(questions) and texts.converted is None
-    if mixed and grouped == Grouped():
-        reason = "Nothing is kept apart, because questions lie between the texts; give the texts a folder of their own."
-        return Proposal(grouping=None, group=None, reason=reason)
     if grouped.column == "none":
         return Proposal(grouping=None, group=None, reason="Nothing is kept apart, as you wished.")
     source = SourceConfig(name=folder.name, file=texts.file)
     proposal = propose(source, root=root, column=grouped.column, value=grouped.apart)
     if grouped != Grouped() and proposal.group is None:
         raise ConfigError(f"{proposal.reason} Choose another --group-by or --hold-out, or leave both out.")
-    if mixed:
-        raise ConfigError("Questions lie between the texts; give the texts a folder of their own to keep one apart.")
     return proposal

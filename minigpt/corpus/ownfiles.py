@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigpt.corpus.grouping import COLUMNS
 from minigpt.corpus.localfiles import rows_and_documents
+from minigpt.corpus.question_files import QuestionFile, QuestionFiles
 from minigpt.corpus.rows import SUFFIXES, files_in
 from minigpt.corpus.task_files import TaskFile, TaskFiles
 from minigpt.documents.base import Skipped
-from minigpt.documents.convert import FileRead, Reading, convert, reasons
-from minigpt.documents.kinds import kind_of
-from minigpt.documents.scan import UNKNOWN, listed
+from minigpt.documents.convert import FileRead, Reading, Tally, convert, reasons
+from minigpt.documents.kinds import kind_of, unread_reason
+from minigpt.documents.scan import listed
 from minigpt.domain.config import SourceConfig
 from minigpt.errors import CorpusError
 from minigpt.progress import SILENT, Reporter
@@ -23,6 +24,7 @@ DECLARED = {"corpus_train": "train", "corpus_heldout": "heldout", "corpus_dev": 
 # Columns that the rest of minigpt reads, beside the text.
 KEPT = ("source", "license", *COLUMNS)
 NO_TASKS = TaskFiles()
+NO_QUESTIONS = QuestionFiles()
 SPLITS_DECLARED = "the folder declares its splits (corpus_*.jsonl), so nothing else is read"
 
 
@@ -35,12 +37,14 @@ class OwnTexts:
         reading: What was read, and what was left out.
         converted: The folder with the converted texts; None if the texts are read where they are.
         tasks: Files of the folder that are tasks with free answers, not text.
+        questions: Files of the folder that are multiple-choice questions, not text.
     """
 
     file: str
     reading: Reading
     converted: Path | None = None
     tasks: tuple[TaskFile, ...] = ()
+    questions: tuple[QuestionFile, ...] = ()
 
 
 def own_texts(
@@ -49,20 +53,20 @@ def own_texts(
     *,
     column: str | None = None,
     group_by: str | None = None,
-    questions: Sequence[Path] = (),
+    questions: QuestionFiles = NO_QUESTIONS,
     tasks: TaskFiles = NO_TASKS,
     reporter: Reporter = SILENT,
 ) -> OwnTexts:
     """Read the texts of a folder; convert them if a file is neither text, JSON Lines nor Parquet in its plainest form.
 
-    Texts between which tasks lie are converted too, so that a domain file can name them without the tasks.
+    Texts between which questions or tasks lie are converted too, so that a domain file can name them without these.
 
     Args:
         folder: The folder.
         target: The domain file, beside which converted texts lie in a folder `NAME.texts`.
         column: Column of the text in tables (None: found in each).
         group_by: Column that is kept beside the usual ones.
-        questions: Files of the folder that hold questions.
+        questions: Files of the folder that look like questions.
         tasks: Files of the folder that look like tasks.
         reporter: Receives progress.
 
@@ -70,20 +74,27 @@ def own_texts(
         ConfigError: A package is missing that a file needs.
         CorpusError: Nothing can be read.
     """
-    without = [*(path.relative_to(folder).as_posix() for path in questions), *tasks.files]
-    if column is None and not tasks.files and (reading := read_in_place(folder, without)) is not None:
+    without = (*questions.files, *tasks.files)
+    if column is None and not without and (reading := read_in_place(folder)) is not None:
         check_texts(folder, reading)
         return OwnTexts(file=str(folder), reading=reading)
     texts = texts_folder(target)
     keep = [*KEPT, group_by] if group_by else KEPT
     reading = convert(folder, texts, column=column, keep=keep, without=without, reporter=reporter)
-    reading = replace(reading, skipped=(*reading.skipped, *tasks.skipped))
+    reading = with_skipped(reading, (*questions.skipped, *tasks.skipped))
     try:
         check_texts(folder, reading)
     except CorpusError:
         shutil.rmtree(texts, ignore_errors=True)
         raise
-    return OwnTexts(file=texts.name, reading=reading, converted=texts, tasks=tasks.tasks)
+    return OwnTexts(file=texts.name, reading=reading, converted=texts, tasks=tasks.tasks, questions=questions.sets)
+
+
+def with_skipped(reading: Reading, skipped: Sequence[Skipped]) -> Reading:
+    """Add files that were passed over as something else, because they cannot be read as that either."""
+    tally = reading.tally
+    tally = replace(tally, other=tally.other - len(skipped), left_out=tally.left_out + len(skipped))
+    return replace(reading, skipped=(*reading.skipped, *skipped), tally=tally)
 
 
 def texts_folder(target: Path) -> Path:
@@ -91,23 +102,18 @@ def texts_folder(target: Path) -> Path:
     return target.with_name(f"{target.stem}.texts")
 
 
-def read_in_place(folder: Path, without: Collection[str]) -> Reading | None:
-    """Read every file of a folder as a build would; None if one has to be converted.
-
-    Args:
-        folder: The folder.
-        without: Files of the folder that are not to be read.
-    """
+def read_in_place(folder: Path) -> Reading | None:
+    """Read every file of a folder as a build would; None if one has to be converted."""
     files: list[FileRead] = []
     skipped: list[Skipped] = []
     for item in listed(folder):
         if isinstance(item, Skipped):
             skipped.append(item)
         elif kind_of(item.file) is None:
-            skipped.append(Skipped(file=item.file, reason=UNKNOWN))
+            skipped.append(Skipped(file=item.file, reason=unread_reason(item.file)))
         elif not item.file.lower().endswith(SUFFIXES):
             return None
-        elif item.file not in without:
+        else:
             try:
                 read = plain_file(folder, item.file)
             except CorpusError:
@@ -116,7 +122,13 @@ def read_in_place(folder: Path, without: Collection[str]) -> Reading | None:
                 files.append(read)
             else:
                 skipped.append(Skipped(file=item.file, reason="no text in it"))
-    return Reading(files=tuple(files), skipped=tuple(skipped))
+    return counted(files, skipped)
+
+
+def counted(files: Sequence[FileRead], skipped: Sequence[Skipped], other: int = 0) -> Reading:
+    """Return a reading of files that lie in the folder itself, with their numbers."""
+    tally = Tally(listed=len(files) + len(skipped) + other, read=len(files), other=other, left_out=len(skipped))
+    return Reading(files=tuple(files), skipped=tuple(skipped), tally=tally)
 
 
 def plain_file(folder: Path, file: str) -> FileRead:
@@ -139,28 +151,28 @@ def plain_file(folder: Path, file: str) -> FileRead:
 
 
 def read_declared(
-    folder: Path, files: Sequence[Path], questions: Sequence[Path], tasks: TaskFiles = NO_TASKS
+    folder: Path, files: Sequence[Path], questions: QuestionFiles = NO_QUESTIONS, tasks: TaskFiles = NO_TASKS
 ) -> Reading:
     """Read a folder that declares its splits; every other file is left out.
 
     Args:
         folder: The folder.
-        files: Its files of text.
-        questions: Its files of questions.
+        files: Its files of text, or folders of such files.
+        questions: Its files that look like questions.
         tasks: Its files that look like tasks.
 
     Raises:
         CorpusError: A file cannot be read.
     """
-    used = {path.name for path in (*files, *questions)}
-    others = (
-        item for item in listed(folder) if item.file.partition("/")[0] not in used and item.file not in tasks.files
-    )
-    skipped = (
-        item if isinstance(item, Skipped) else Skipped(file=item.file, reason=SPLITS_DECLARED) for item in others
-    )
-    read = (plain_file(folder, item.relative_to(folder).as_posix()) for path in files for item in files_in(path))
-    return Reading(files=tuple(read), skipped=(*skipped, *tasks.skipped))
+    texts = [item.relative_to(folder).as_posix() for path in files for item in files_in(path)]
+    used = {*texts, *questions.files, *tasks.files}
+    skipped = [
+        item if isinstance(item, Skipped) else Skipped(file=item.file, reason=SPLITS_DECLARED)
+        for item in listed(folder)
+        if item.file not in used
+    ]
+    reading = counted([plain_file(folder, file) for file in texts], skipped, len(questions.files) + len(tasks.files))
+    return with_skipped(reading, (*questions.skipped, *tasks.skipped))
 
 
 def check_texts(folder: Path, reading: Reading) -> None:
@@ -171,6 +183,8 @@ def check_texts(folder: Path, reading: Reading) -> None:
     """
     if reading.documents:
         return
+    if not reading.tally.listed:
+        raise CorpusError(f"The folder {folder} is empty. Give the folder that holds your text.")
     groups = reasons(reading.skipped)
     why = "; ".join(
         f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {reason}" for reason, files in groups.items()
@@ -178,8 +192,8 @@ def check_texts(folder: Path, reading: Reading) -> None:
     raise CorpusError(f"{folder} holds no text that can be read{f' ({why})' if why else ''}.")
 
 
-def declared_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the files of a folder that declare a split, or folders of such files, and the files that hold questions.
+def declared_files(folder: Path) -> list[Path]:
+    """List the files of a folder that declare a split, or folders of such files.
 
     A single file declares nothing.
 
@@ -187,9 +201,8 @@ def declared_files(folder: Path) -> tuple[list[Path], list[Path]]:
         CorpusError: There is no such folder or file.
     """
     if folder.is_file():
-        return [], []
+        return []
     if not folder.is_dir():
         raise CorpusError(f"No such folder: {folder}. Give the folder that holds your text.")
     splits = (path for path in folder.glob("corpus_*") if path.suffix == ".jsonl" or path.is_dir())
-    declared = sorted(path for path in splits if path.stem in DECLARED)
-    return declared, sorted(folder.glob("mcq_*.jsonl"))
+    return sorted(path for path in splits if path.stem in DECLARED)

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from minigpt.documents.personal import CARD, is_card
 from minigpt.types import Document
 
 EMAIL = "e-mail addresses"
@@ -90,22 +91,16 @@ def _emails(text: str) -> Iterator[int]:
 
 def _kind_of_number(written: str) -> str | None:
     """Return the kind of a number as it is written; None for dates, amounts and other numbers."""
+    if ")" not in written:
+        written = written.lstrip("(")
     digits = re.sub(r"\D", "", written)
-    if _SSN.fullmatch(written) or (13 <= len(digits) <= 19 and _is_card(digits)) or _is_nhs(written, digits):
+    if _SSN.fullmatch(written) or (CARD.fullmatch(written) and is_card(written)) or _is_nhs(written, digits):
         return IDENTIFIER
     if _DATE.fullmatch(written):
         return None
     if written.startswith("+"):
         return PHONE if 8 <= len(digits) <= 15 and not written.startswith("+0") else None
     return PHONE if _AMERICAN.fullmatch(written) or (len(digits) <= 15 and _NATIONAL.fullmatch(written)) else None
-
-
-def _is_card(digits: str) -> bool:
-    """Return whether digits are the number of a payment card: a known first digit and the check of Luhn."""
-    if digits[0] not in "3456" or len(set(digits)) == 1:
-        return False
-    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
-    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
 def _is_iban(written: str) -> bool:

@@ -47,16 +47,41 @@ class FileRead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Numbers of files that account for a folder: `listed - archives + inside` is `read + other + left_out`.
+
+    Attributes:
+        listed: Files of the folder and its subfolders; a hidden folder counts as one.
+        archives: Archives among them that were opened, so that the files inside count.
+        inside: Files inside archives and mails.
+        read: Files that were read as text.
+        other: Files that hold something else, such as questions.
+        left_out: Files that were left out.
+        parts: Parts of files that were left out while another part was read, or that have a reason of their own.
+    """
+
+    listed: int = 0
+    archives: int = 0
+    inside: int = 0
+    read: int = 0
+    other: int = 0
+    left_out: int = 0
+    parts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """Files of a folder that were read, and those that were left out.
 
     Attributes:
         files: Files that were read.
-        skipped: Files that were left out.
+        skipped: Files, and parts of files, that were left out.
+        tally: Numbers of all files of the folder.
     """
 
     files: tuple[FileRead, ...]
     skipped: tuple[Skipped, ...]
+    tally: Tally = Tally()
 
     @property
     def documents(self) -> int:
@@ -92,20 +117,44 @@ def convert(
         ConfigError: A package is missing that a file needs.
         MiniGPTError: The target cannot be written.
     """
-    check_packages(kind for item in listed(folder) if isinstance(item, Source) and (kind := kind_of(item.file)))
-    files: list[FileRead] = []
-    skipped: list[Skipped] = []
+    present = list(listed(folder))
+    check_packages(kind for item in present if isinstance(item, Source) and (kind := kind_of(item.file)))
+    readings: list[Reading] = []
+    names: list[str] = []
     with atomic_path(target) as temporary:
         temporary.mkdir()
         for entry in reporter.track(entries(folder), title="Reading documents"):
+            names.append(entry.file if isinstance(entry, Skipped) else entry[0].file)
             if isinstance(entry, Skipped):
-                skipped.append(entry)
+                readings.append(Reading(files=(), skipped=(entry,)))
             elif entry[0].file not in without:
                 check_packages([entry[1]])
-                one = write_one(entry, temporary, column=column, keep=frozenset(keep))
-                files += one.files
-                skipped += one.skipped
-    return Reading(files=tuple(files), skipped=tuple(skipped))
+                readings.append(write_one(entry, temporary, column=column, keep=frozenset(keep)))
+    return joined(readings, names=names, present={item.file for item in present})
+
+
+def joined(readings: Sequence[Reading], *, names: Sequence[str], present: Collection[str]) -> Reading:
+    """Join the readings of single files to that of their folder, and count all files.
+
+    Args:
+        readings: One reading for each file that was to be read.
+        names: Files that were seen, those that were not to be read and those inside others among them.
+        present: Files of the folder itself.
+    """
+    files = tuple(file for reading in readings for file in reading.files)
+    skipped = tuple(item for reading in readings for item in reading.skipped)
+    own = sum(name in present for name in names)
+    left_out = sum(not reading.files for reading in readings)
+    tally = Tally(
+        listed=len(present),
+        archives=len(present) - own,
+        inside=len(names) - own,
+        read=len(files),
+        other=len(names) - len(readings),
+        left_out=left_out,
+        parts=len(skipped) - left_out,
+    )
+    return Reading(files=files, skipped=skipped, tally=tally)
 
 
 def write_one(entry: tuple[Source, Kind], target: Path, *, column: str | None, keep: Collection[str]) -> Reading:

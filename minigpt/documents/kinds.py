@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import PurePosixPath
 
 from minigpt.errors import ConfigError
 
@@ -60,6 +61,24 @@ KINDS = (
         read="minigpt.documents.archives:read_tar", gives="archive",
     ),
 )  # fmt: skip
+
+
+# What to do with files of other kinds, by the end of their names.
+WAYS = {
+    **dict.fromkeys((".doc", ".dot", ".rtf", ".odt", ".pages"), "save it as .docx"),
+    **dict.fromkeys((".xls", ".ods", ".numbers"), "save it as .xlsx"),
+    **dict.fromkeys((".ppt", ".pps", ".odp"), "save it as .pptx"),
+    **dict.fromkeys((".msg", ".mbox", ".pst"), "save the mails as .eml"),
+    **dict.fromkeys((".rar", ".7z"), "pack it as .zip"),
+    **dict.fromkeys((".xml", ".log", ".text", ".tex", ".rst"), "save its text as .txt"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm"), "text in pictures needs character recognition"),
+}
+
+
+def unread_reason(name: str) -> str:
+    """Say that a file is of no kind that is read, and what to do where that is known."""
+    way = WAYS.get(PurePosixPath(name.lower()).suffix)
+    return f"not a kind of file that is read{f'; {way}' if way else ''}"
 
 
 def kind_of(name: str) -> Kind | None:

@@ -8,13 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from minigpt.documents.base import Skipped, Source, reason_for
-from minigpt.documents.kinds import Kind, kind_of
+from minigpt.documents.kinds import Kind, kind_of, unread_reason
 from minigpt.escaping import valid
 from minigpt.lazy import resolve
 
 # Archives inside archives, and attachments of attached mails, are opened to this depth.
 DEEPEST = 3
-UNKNOWN = "not a kind of file that is read"
 HIDDEN = "hidden: its name begins with a dot"
 
 Entry = tuple[Source, Kind] | Skipped
@@ -67,7 +66,7 @@ def opened(source: Source, *, depth: int) -> Iterator[Entry]:
     """Yield a file with its kind and the files inside it, or the members of an archive."""
     kind = kind_of(source.file)
     if kind is None:
-        yield Skipped(file=source.file, reason=UNKNOWN)
+        yield Skipped(file=source.file, reason=unread_reason(source.file))
     elif kind.gives != "archive":
         yield source, kind
         if kind.parts:

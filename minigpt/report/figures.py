@@ -236,6 +236,7 @@ def headline(report: BuildReport) -> dict[str, float]:
         "ratio_to_tuned_parent": ratio(ours, metric_of(tuned, report.domain, HEADLINE)),
         "other_ratio_to_parent": to_parent(f"{report.domain}/{OTHER}"),
         "general_ratio_to_parent": to_parent(GENERAL),
+        "general_other_ratio_to_parent": to_parent(f"{GENERAL}/{OTHER}"),
         "parameters_kept": final.parameters / parent.parameters if parent and parent.parameters else None,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -13,10 +13,10 @@ _REASONS = {
     "declared_elsewhere": "declared for another split than their document",
     "irrelevant": "unlike the domain's text",
     "overlaps_heldout": "that overlap held-out or dev text",
-    "overlaps_questions": "that contain a test question",
+    "overlaps_questions": "that contain a test question or prompt",
     "control_shares_document": "of documents that the other of domain and general text measures on",
     "control_overlaps_heldout": "that overlap held-out or dev text of domain or general text",
-    "control_overlaps_questions": "that contain a test question of domain or general text",
+    "control_overlaps_questions": "that contain a test question or prompt of domain or general text",
 }
 _QUESTIONS = {"dropped_questions": "questions left out as repeated, ambiguous, or both for dev and for tests"}
 

@@ -16,6 +16,7 @@ from minigpt.report.sbom import bill_of_materials
 from tests.support.building import FAST, folder_of
 from tests.support.building import build as build_it
 from tests.support.commands import finished_build, run
+from tests.support.fields import with_task
 from tests.support.reports import make_report
 from tests.support.worlds import World
 
@@ -87,3 +88,12 @@ def test_installed_packages_are_checked_offline(build: Path, tmp_path: Path) -> 
     assert pinned.exit_code == 1 and "click" in pinned.stdout and "==0.1" in pinned.stdout
     pins.write_text("click\n")
     assert run("catalog", "verify", "--constraints", str(pins)).exit_code == 0
+
+
+def test_the_list_shows_the_general_text_that_the_page_and_the_gates_show(tmp_path: Path) -> None:
+    catalog.add(finished_build(tmp_path / "plain"))
+    listed = " ".join(run("catalog", "list").stdout.split())
+    assert "1.234×†" in listed and "†: general text of a kind that training may have seen" in listed
+    apart = with_task(make_report(), "general/other", 0.8, 1.0)
+    catalog.add(finished_build(tmp_path / "apart", stages=apart.stages))
+    assert "1.250× " in run("catalog", "list").stdout

@@ -118,6 +118,7 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
 
 def test_a_mistyped_command_gets_the_nearest_one() -> None:
     assert "No such command 'bulid'. Did you mean 'build'?" in run("bulid", "--domain", "medical").stderr
+    assert "Run `minigpt build --domain DOMAIN --plan-only`." in run("plan", "medical").stderr
     assert "Known: bench, build" in run("nonsense").stderr
 
 

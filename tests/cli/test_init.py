@@ -52,6 +52,13 @@ def test_options_give_the_answers(folder: Path) -> None:
     assert run("domains", "validate", "ward").exit_code == 0
 
 
+def test_commands_can_be_pasted_whatever_the_folder_is_called(folder: Path) -> None:
+    result = run("init", str(folder), "--name", "ward", "--output", "my domains", "--yes", "--json")
+    assert "minigpt corpus stats 'my domains/ward.yaml'" in json.loads(result.stdout)["next"]
+    shown = " ".join(run("domains", "new", "x", "--from", str(folder), "--output", "my domains").stdout.split())
+    assert "minigpt build --domain 'my domains/x.yaml'" in shown
+
+
 def test_a_terminal_is_asked_and_personal_data_are_never_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_terminal", lambda: True)
     result = run("init", input=f"nowhere\n{folder}\nNo Name\n\ny\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -83,6 +84,7 @@ def test_with_too_few_sources_nothing_is_kept_apart(tmp_path: Path, sizes: dict[
     corpus = build_corpus(load_domain(str(written.path)))
     assert corpus.other == ()
     assert "# Nothing is kept apart" in written.path.read_text()
+    assert ("1 group of at least 10 documents was found" in written.apart) == (len(sizes) == 1)
 
 
 def test_a_copy_of_the_others_is_no_other_source(tmp_path: Path) -> None:
@@ -132,7 +134,12 @@ def test_where_the_source_column_names_sites_every_row_is_a_document(tmp_path: P
 
 
 def test_rows_without_a_value_belong_to_no_group(tmp_path: Path) -> None:
-    assert proposal(table(tmp_path / "texts", "site", {**SIZES, "": 20})).group is None
+    many = proposal(table(tmp_path / "texts", "site", {**SIZES, "": 20}))
+    assert many.group is None
+    assert re.search(
+        r"site tells 4 groups .* apart, but \d+ % of the text has no site, and at most 5 % may.*--hold-out", many.reason
+    )
+    assert "are needed" not in many.reason
     few = proposal(table(tmp_path / "few", "site", {**SIZES, "": 3}))
     assert few.group is not None and few.group.value == "reports"
 

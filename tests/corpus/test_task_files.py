@@ -87,6 +87,15 @@ def test_a_folder_with_prompts_gets_a_task_and_a_sentence(folder: Path) -> None:
     assert task["train"] + task["heldout"] == 60 and 0 < task["heldout"] < 2 * 60 / MEASURED
     stats = " ".join(run("corpus", "stats", "ward").stdout.split())
     assert f"diagnosis {task['heldout']} {task['train']} exact_match, token_f1" in stats
+    assert "held-out prompts; a report judges nothing" not in stats
+    assert "40 passages read." in stats
+
+
+def test_a_task_with_few_held_out_prompts_is_said_to_be_too_small(folder: Path) -> None:
+    write(folder / "tasks" / "Diagnosis.jsonl", DIAGNOSES[:2])
+    assert run("domains", "new", "ward", "--from", "letters").exit_code == 0
+    stats = " ".join(run("corpus", "stats", "ward").stdout.split())
+    assert "held-out prompts; a report judges nothing by fewer than 10. Add more." in stats
 
 
 def test_prompts_that_follow_documents_are_counted_with_the_text(folder: Path) -> None:

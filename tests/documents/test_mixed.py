@@ -46,6 +46,18 @@ def test_every_file_is_read_or_has_its_reason(place: Path, written: dict) -> Non
     assert not list(place.rglob("escaped.txt"))
 
 
+def test_the_numbers_of_files_add_up(place: Path, written: dict) -> None:
+    counts = written["counts"]
+    seen = counts["listed"] - counts["archives"] + counts["inside"]
+    assert seen == counts["read"] + counts["other"] + counts["left_out"]
+    assert counts["listed"] == sum(path.is_file() for path in (place / "hospital").rglob("*"))
+    assert (counts["read"], counts["other"], counts["archives"]) == (len(READABLE), 0, 3)
+    # One sheet of a workbook is left out while the other one is read.
+    assert (counts["left_out"], counts["parts"]) == (len(UNREADABLE) - 1, 1)
+    inside = [name for name in (*READABLE, *UNREADABLE) if ".zip/" in name or ".gz/" in name or ".eml/" in name]
+    assert counts["inside"] == len(inside)
+
+
 def test_the_text_of_every_file_arrives(place: Path, written: dict) -> None:
     texts: dict[str, str] = {}
     for row in rows(place):
@@ -55,7 +67,7 @@ def test_the_text_of_every_file_arrives(place: Path, written: dict) -> None:
     ]
     assert missing == []
     whole = "\n".join(texts.values())
-    for mark in ("secret", "lost", "Hidden words", "Escaped words"):
+    for mark in ("secret", "lost", "locked", "Locked words", "Hidden words", "Escaped words"):
         assert mark not in whole
     for boilerplate in ("Imprint", "cookies", "About us", "Header of every page", "quoted words", "1234567", "track()"):
         assert boilerplate not in whole, boilerplate
@@ -123,6 +135,8 @@ def test_people_see_what_was_left_out_and_where_the_text_is(place: Path, monkeyp
     for file, reason in UNREADABLE.items():
         assert file.replace("../../", "").rpartition("/")[2] in words and reason.split(" (")[0] in words
     assert "exports/notes.csv: the text is the column 'note'" in words
+    assert f"{len(READABLE)} read as text, {len(UNREADABLE) - 1} left out." in words
+    assert f"Left out {len(UNREADABLE) - 1} files and 1 part of a file:" in words
     assert "The text is in shown/again.texts; your files are as they were." in words
     second = run("domains", "new", "again", "--from", "hospital", "--output", "shown")
     assert second.exit_code == 1 and "already there" in second.stderr
@@ -146,18 +160,25 @@ def test_questions_between_documents_stay_questions_and_general_text_is_converte
     monkeypatch.chdir(tmp_path)
     for name in ("t", "g"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "a.docx").write_bytes(docx([prose(name)]))
+        for file in "abcd":
+            (tmp_path / name / f"{file}.docx").write_bytes(docx([prose(f"{name}{file}")]))
     question = {"question": "Why?", "choices": ["a", "b"], "answer": 0}
     (tmp_path / "t" / "mcq_exam.jsonl").write_text(json.dumps(question))
-    (tmp_path / "g" / "b.doc").write_bytes(b"x")
+    (tmp_path / "g" / "e.doc").write_bytes(b"x")
     created = json.loads(run("domains", "new", "x", "--from", "t", "--general", "g", "--json").stdout)
-    assert [item["file"] for item in created["read"]] == ["a.docx"] and created["skipped"] == []
-    assert [item["file"] for item in created["general_read"]] == ["a.docx"]
-    assert [item["file"] for item in created["general_skipped"]] == ["b.doc"]
+    names = ["a.docx", "b.docx", "c.docx", "d.docx"]
+    assert [item["file"] for item in created["read"]] == names and created["skipped"] == []
+    assert [item["file"] for item in created["general_read"]] == names
+    assert [item["file"] for item in created["general_skipped"]] == ["e.doc"]
+    assert (created["counts"]["other"], created["general_counts"]["left_out"]) == (1, 1)
     shown = json.loads(run("domains", "show", "x", "--json").stdout)
     assert [item["name"] for item in shown["questions"]] == ["exam"]
     assert shown["corpus"][0]["file"] == str(tmp_path / "domains" / "x.texts")
-    problems = json.loads(run("domains", "validate", "x", "--json").stdout)["problems"]
+    assert run("domains", "validate", "x").exit_code == 0
+    for name in "bcd":
+        (tmp_path / "t" / f"{name}.docx").unlink()
+    assert run("domains", "new", "y", "--from", "t", "--general", "g").exit_code == 0
+    problems = json.loads(run("domains", "validate", "y", "--json").stdout)["problems"]
     assert len(problems) == 1 and "need 4 documents and 1 is left" in problems[0]
     assert (tmp_path / "domains" / "x-general.texts" / "texts.jsonl").exists()
 

@@ -20,6 +20,9 @@ from minigpt.documents.personal import Count, counts_in, personal_data
         ("Tel. 0171/2345678.", "phone numbers"),
         ("Pay to DE89 3704 0044 0532 0130 00 soon.", "bank accounts (IBAN)"),
         ("Card 4111 1111 1111 1111, please.", "payment cards"),
+        ("Card 4111111111111111.", "payment cards"),
+        ("Card 5555-5555-5555-4444", "payment cards"),
+        ("Card 3782 822463 10005", "payment cards"),
         ("SSN 123-45-6789.", "social security numbers"),
         ("Born on 3 May 1961 in Ulm.", "dates of birth"),
         ("geb. 03.05.1961", "dates of birth"),
@@ -42,6 +45,8 @@ def test_one_of_a_kind_is_counted_once_and_as_nothing_else(text: str, kind: str)
         "DE89 3704 1044 1532 1130 01 and 4111 1111 1111 1112 have wrong check digits.",
         "The patient 65 years old, case 3 of 12, was born in spring.",
         "A loss of 0.915 (0.615), 0.762 (0.733-0.786) and 0.1 1.0302; released (2026-11-23).",
+        "12 200 10 14 225 11 16 250 13 18 275 14 19 300 15 21 325 16 23 350 18 25",
+        "4111 1111 1111 1111 1111 1111 of a table, and 41 11 11 11 11 11 11 11",
         "ISBN and @handle and a@b, 256.300.1.2.",
     ],
 )

@@ -248,6 +248,9 @@ def test_the_catalog_gets_the_ratios_of_every_kind_of_text():
     figures = headline(with_task(calm(), "medical/other", 0.85, 1.03))
     assert figures["other_ratio_to_parent"] == pytest.approx(1.03 / 0.85)
     assert figures["general_ratio_to_parent"] == pytest.approx(0.95 / 0.9)
+    assert "general_other_ratio_to_parent" not in figures
+    apart = headline(with_task(calm(), "general/other", 0.8, 1.0))
+    assert apart["general_other_ratio_to_parent"] == pytest.approx(1.0 / 0.8)
 
 
 def test_a_report_of_before_these_fields_still_loads_and_renders(tmp_path):
@@ -278,7 +281,8 @@ def test_the_new_fields_survive_the_disk(tmp_path):
     [
         (
             {"read": 1957, "overlaps_heldout": 4, "overlaps_questions": 55, "near_duplicates": 0, "empty": 0},
-            "1,957 passages read; left out: 4 that overlap held-out or dev text, 55 that contain a test question",
+            "1,957 passages read; left out: 4 that overlap held-out or dev text, 55 that contain a test question "
+            "or prompt",
         ),
         ({"read": 10, "empty": 0}, "10 passages read"),
         ({"read": 10, "held_back": 3}, "10 passages read; 3 held back"),

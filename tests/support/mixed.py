@@ -162,6 +162,17 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+def locked_zip(members: dict[str, bytes]) -> bytes:
+    """A zip archive whose members are marked as encrypted."""
+    content = bytearray(zipped(members))
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = content.find(mark)
+        while place >= 0:
+            content[place + flags] |= 1
+            place = content.find(mark, place + 4)
+    return bytes(content)
+
+
 def tarred(members: dict[str, bytes], links: dict[str, str]) -> bytes:
     """A compressed tar archive."""
     stream = io.BytesIO()
@@ -231,7 +242,8 @@ UNREADABLE = {
     "leaflets/locked.pdf": PASSWORD,
     "leaflets/damaged.pdf": "damaged",
     "leaflets/scan.pdf": "no text on its pages",
-    "leaflets/photo.jpg": "not a kind of file that is read",
+    "leaflets/photo.jpg": "not a kind of file that is read; text in pictures needs character recognition",
+    "letters/old.doc": "not a kind of file that is read; save it as .docx",
     "exports/numbers.csv": "no column of running text (columns: a, b)",
     "exports/book.xlsx, sheet Sums": "no field with text, only numbers",
     "exports/damaged.jsonl.gz": "damaged",
@@ -240,6 +252,8 @@ UNREADABLE = {
     "mail/second.eml/scan.pdf": "damaged",
     "mail/second.eml/photo.jpg": "not a kind of file that is read",
     "broken.zip": "damaged",
+    "locked.zip/a.txt": PASSWORD,
+    "locked.zip/b.docx": PASSWORD,
 }
 
 
@@ -309,8 +323,10 @@ def damaged_files() -> dict[str, bytes]:
         "leaflets/locked.pdf": locked_pdf(pdf([[prose("secret", 8)]]), password="secret"),
         "leaflets/damaged.pdf": b"%PDF-1.4\nno more than this",
         "leaflets/scan.pdf": pdf([[]]),
+        "letters/old.doc": bytes.fromhex("d0cf11e0a1b11ae1"),
         "leaflets/photo.jpg": b"\xff\xd8\xff\xe0",
         "exports/numbers.csv": b"a,b\n1,2\n3,4\n",
         "exports/damaged.jsonl.gz": gzip.compress(b'{"text": "x"}\n' * 3000)[:12],
+        "locked.zip": locked_zip({"a.txt": b"Locked words.", "b.docx": docx([prose("locked")])}),
         "broken.zip": b"PK\x03\x04 and nothing more",
     }

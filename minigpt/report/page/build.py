@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from functools import cache
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from minigpt.costs import Price
 from minigpt.files import write_text
@@ -65,7 +66,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"clean": clean, "count": count, "duration": duration, "percent": percent, "size": size}
+    environment.filters["prose"] = prose
     return environment
+
+
+def prose(sentence: str) -> Markup:
+    """Return a sentence as HTML, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(clean(sentence)))))
 
 
 def _values(report: BuildReport, gates: Sequence[str]) -> dict[str, Any]:

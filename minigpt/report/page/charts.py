@@ -17,6 +17,8 @@ SPAN_WIDTH, SPAN_HEIGHT = 260, 26
 CURVE_WIDTH, CURVE_HEIGHT, CURVE_MARGIN = 420, 150, 44
 # Width of one layer's column, and the height of a column of which nothing was removed.
 COLUMN_WIDTH, COLUMN_HEIGHT = 14, 54
+# Most that columns are enlarged, so that those of a few layers do not fill the page, and the most pixels of all.
+COLUMN_ENLARGED, COLUMNS_WIDEST = 4 / 3, 560
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,9 @@ def kept_columns(kept: Sequence[int], full: int, title: str) -> Markup:
             parts.append(f'<line class="bad" {ends} y1="4" y2="{COLUMN_HEIGHT - 4}" stroke-width="2"/>')
         if layer % 5 == 0:
             parts.append(f'<text class="tick" x="{x}" y="{COLUMN_HEIGHT + 14}">{layer}</text>')
-    return _svg(len(kept) * COLUMN_WIDTH, COLUMN_HEIGHT + 18, title, parts, "columns")
+    width = len(kept) * COLUMN_WIDTH
+    widest = min(COLUMNS_WIDEST, round(width * COLUMN_ENLARGED))
+    return _svg(width, COLUMN_HEIGHT + 18, title, parts, "columns", style=f"max-width:{widest}px")
 
 
 def curve(points: Sequence[tuple[int, float]], title: str) -> Markup:
@@ -121,7 +125,8 @@ def curve(points: Sequence[tuple[int, float]], title: str) -> Markup:
     return _svg(CURVE_WIDTH, CURVE_HEIGHT, title, parts, "curves")
 
 
-def _svg(width: float, height: float, title: str, parts: Sequence[str], kind: str) -> Markup:
+def _svg(width: float, height: float, title: str, parts: Sequence[str], kind: str, *, style: str = "") -> Markup:
     """Put the parts of a picture, whose text holds numbers only, into an SVG element with an escaped title."""
-    head = f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+    own = f' style="{style}"' if style else ""
+    head = f'<svg class="{kind}"{own} viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")

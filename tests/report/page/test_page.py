@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.report.page import render_comparison_page, render_page, write_comparison_page, write_page
+from minigpt.report.page.build import prose
 from minigpt.report.page.charts import Ratio, curve, kept_columns, scale_of, span
 from minigpt.report.page.rows import ratio_rows
 from minigpt.results import BuildReport
@@ -123,6 +124,17 @@ def test_a_column_is_as_high_as_what_was_kept() -> None:
     heights = re.findall(r'class="kept"[^>]*height="([0-9.]+)"', picture)
     assert [float(height) for height in heights] == [54, 27, 0]
     assert picture.count("<line") == 1  # the removed layer
+
+
+@pytest.mark.parametrize(("layers", "widest"), [(3, 56), (30, 560), (90, 560)])
+def test_columns_of_few_layers_do_not_fill_the_page(layers: int, widest: int) -> None:
+    assert f'style="max-width:{widest}px"' in kept_columns([4] * layers, 4, "units")
+
+
+def test_commands_in_sentences_are_shown_as_code() -> None:
+    assert prose("Run `minigpt open <x>` & see.") == "Run <code>minigpt open &lt;x&gt;</code> &amp; see."
+    html = render_page(replace(make_report(), notes=("A source with `split: other` is such text.",)))
+    assert "<code>split: other</code>" in html
 
 
 def test_a_curve_needs_two_points() -> None:

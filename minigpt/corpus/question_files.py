@@ -1,0 +1,133 @@
+"""Files of a user's folder that hold multiple-choice questions: by their name, or by their rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from minigpt.corpus.rows import Row, files_in, read_rows
+from minigpt.corpus.sources import read_question_set
+from minigpt.documents.base import Skipped
+from minigpt.domain.checks import LONGEST_NAME, TEXT_TASKS
+from minigpt.domain.config import QuestionsConfig
+from minigpt.errors import ConfigError, CorpusError
+
+# Beginning of the name of a file that holds questions, whatever its rows look like.
+PREFIX = "mcq_"
+# Rows that decide whether a file with another name holds questions; all of them must look like one.
+LOOKED_AT = 32
+DEV = "dev"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionFile:
+    """A file that is a question set.
+
+    Attributes:
+        config: Its entry in the domain file.
+        file: Its path inside the folder.
+        questions: Number of its questions.
+    """
+
+    config: QuestionsConfig
+    file: str
+    questions: int
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.config.file or "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionFiles:
+    """Files of a folder that look like question sets.
+
+    Attributes:
+        sets: Those that can be read as question sets.
+        skipped: Those that cannot, with the reason.
+    """
+
+    sets: tuple[QuestionFile, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of all of them inside the folder."""
+        return (*(item.file for item in self.sets), *(item.file for item in self.skipped))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the question sets."""
+        return tuple(item.config.name for item in self.sets)
+
+
+def question_files(folder: Path, without: Collection[Path] = ()) -> QuestionFiles:
+    """Find the files of a folder and its subfolders that hold multiple-choice questions, and read them.
+
+    Args:
+        folder: The folder.
+        without: Files and folders that hold something else, such as the text of a split.
+    """
+    sets: list[QuestionFile] = []
+    skipped: list[Skipped] = []
+    for path in _candidates(folder, without):
+        file = path.relative_to(folder).as_posix()
+        name = _free_name(path.stem.removeprefix(PREFIX), {item.config.name for item in sets})
+        # Only a set that its owner calls so may guide choices.
+        config = QuestionsConfig(name=name, file=str(path), role="dev" if name == DEV else "test")
+        try:
+            count = len(read_question_set(config, root=folder).questions)
+        except (ConfigError, CorpusError) as error:
+            reason = str(error).replace(f"{path}, ", "").partition(" Map it in the domain file")[0]
+            skipped.append(Skipped(file=file, reason=f"it looks like questions, but {reason}"))
+        else:
+            sets.append(QuestionFile(config=config, file=file, questions=count))
+    return QuestionFiles(sets=tuple(sets), skipped=tuple(skipped))
+
+
+def questions_sentence(sets: Collection[QuestionFile]) -> str:
+    """Say which files are questions and what is done with them; empty where there is none."""
+    if not sets:
+        return ""
+    names = ", ".join(f"{item.config.name} ({item.questions:,} of {item.file})" for item in sets)
+    noun = "one set" if len(sets) == 1 else f"{len(sets)} sets"
+    return f"Multiple-choice questions became {noun}, not text: {names}. They only measure; nothing is trained on them."
+
+
+def _candidates(folder: Path, without: Collection[Path]) -> Iterator[Path]:
+    """Yield the JSON Lines files that are called questions, or whose first rows all look like one."""
+    try:
+        files = files_in(folder, suffixes=(".jsonl",))
+    except CorpusError:
+        return
+    for path in files:
+        if any(path == other or other in path.parents for other in without):
+            continue
+        if path.name.startswith(PREFIX) or _holds_questions(path):
+            yield path
+
+
+def _holds_questions(path: Path) -> bool:
+    """Return True if the first rows of a file have a question, choices, an answer and no text of their own."""
+    try:
+        rows = [row for _, row in islice(read_rows(path), LOOKED_AT)]
+    except (CorpusError, OSError):
+        return False
+    return bool(rows) and all(map(_is_question, rows))
+
+
+def _is_question(row: Row) -> bool:
+    """Return True if a row has a question, choices, an answer and no text of its own."""
+    listed = isinstance(row.get("question"), str) and isinstance(row.get("choices"), list)
+    return listed and "answer" in row and "text" not in row
+
+
+def _free_name(stem: str, taken: Collection[str]) -> str:
+    """Return a name for a set after its file, which no other set and no text of a report has."""
+    name = re.sub(r"[^\w .-]+", "-", stem).strip("-_ ")[: LONGEST_NAME - 4] or "questions"
+    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 4)))
+    return next(one for one in names if one not in taken and one not in TEXT_TASKS)
