@@ -25,7 +25,9 @@ from minigpt.types import Shape
 from tests.fitting.test_search import PARENT, SENSITIVITY, config
 from tests.support.machines import Machine, opened
 
-LIMITS = Limits(layers=(15, 20, 24, 27, 30), kv_groups=(1, 3), neurons=(384, 1536), vocab=(4096, 49152), cut_vocab=1)
+LIMITS = Limits(
+    layers=(15, 20, 24, 27, 30), kv_groups=(1, 3), neurons=(384, 1536), vocab=(4096, 49152), cut_vocab=49151
+)
 ENGINE = engine_named("llama.cpp")
 
 
@@ -110,13 +112,13 @@ def device(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> Device:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_multiple_of_the_parent_is_met_on_a_swinging_machine(seed: int, monkeypatch: pytest.MonkeyPatch):
-    noisy = device(monkeypatch, Machine(seed=seed, drift=0.25, hiccups=0.1))
+    noisy = device(monkeypatch, Machine(seed=seed, drift=0.25, hiccups=0.1, luck=0.1))
     assert noisy.ratio(noisy.fit("2x parent tokens/s")) == pytest.approx(2.04, abs=0.16)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_tokens_a_second_are_those_of_the_usual_speed(seed: int, monkeypatch: pytest.MonkeyPatch):
-    noisy = device(monkeypatch, Machine(seed=seed, drift=0.05, hiccups=0.1))
+    noisy = device(monkeypatch, Machine(seed=seed, drift=0.05, hiccups=0.1, luck=0.1))
     limit = round(1.8 * noisy.speed("int4", PARENT))
     end = noisy.fit(f"{limit} tokens/s")
     assert 0.93 <= noisy.speed("int4", end.best.shape) / limit <= 1.15
@@ -164,7 +166,7 @@ def test_rehearsals_on_both_sides_narrow_the_limit_and_none_leaves_them(
 
 
 def test_takes_what_removes_least_of_all_that_keep_the_limit(monkeypatch: pytest.MonkeyPatch):
-    uneven, shown = biased(monkeypatch, 1.6, 1.75, 0.7, 0.7, 0.7, 0.7)
+    uneven, shown = biased(monkeypatch, 1.6, 2.2, 0.7, 0.7, 0.7, 0.7)
     end = uneven.fit("2x parent tokens/s")
     assert [ratio >= 2 for _, ratio in shown][:3] == [True, True, False]
     assert end.best.shape == shown[1][0]  # the first keeps the limit, too, and is the fastest, but removes more

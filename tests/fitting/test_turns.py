@@ -22,7 +22,7 @@ def session(machine: Machine, *seconds: float, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_paired_turns_give_the_ratio_though_the_machine_swings(seed: int, monkeypatch: pytest.MonkeyPatch):
-    machine = Machine(seed=seed, drift=0.3, hiccups=0.1)
+    machine = Machine(seed=seed, drift=0.3, hiccups=0.1, luck=0.1)
     parent, own = session(machine, 6e-3, 3e-3, monkeypatch=monkeypatch)
     ratio = paired_ratio(own, parent)
     assert ratio.value == pytest.approx(2.0, rel=0.05)
