@@ -122,7 +122,7 @@ def choices(choice: Fitted) -> RenderableType:
     """Draw the chosen point and the nearest alternatives."""
     from minigpt.report.text import count, size
 
-    points = [(choice.best, "chosen"), *choice.others]
+    points = [(choice.best, _chosen(choice)), *choice.others]
     measured = [">speed"] * (choice.best.speed is not None) + [">memory"] * (choice.best.ram is not None)
     heads = ("=precision", "=layers × neurons × KV", ">tokens", ">parameters", ">file", *measured, ">cost", "why")
     result = table(*heads, title=f"Fit for {choice.runtime}", title_justify="left")
@@ -148,6 +148,14 @@ def choices(choice: Fitted) -> RenderableType:
         f"pruning: {choice.sensitivity}.{machine}"
     )
     return result
+
+
+def _chosen(choice: Fitted) -> str:
+    """Say that a point is chosen, by which rehearsal, and if it is only the nearest."""
+    from minigpt.fitting.narrow import described
+
+    words = "chosen" if choice.fits else f"the nearest: none of {choice.rehearsals} rehearsed models fits"
+    return words if choice.rehearsed is None else f"{words}; rehearsed, {described(choice.rehearsed)}"
 
 
 def outcome(result: FitResult) -> RenderableType:

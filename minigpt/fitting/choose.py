@@ -66,6 +66,7 @@ class Fitted:
         machine: the hardware that speed and memory were measured on; empty where nothing had to be measured.
         rehearsed: the rehearsal of what is built; None where there was none.
         rehearsals: number of rehearsals.
+        fits: False if no rehearsed model keeps the limits, and the nearest is taken.
     """
 
     runtime: str
@@ -76,6 +77,7 @@ class Fitted:
     machine: str = ""
     rehearsed: Sample | None = None
     rehearsals: int = 0
+    fits: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +188,7 @@ def _choose(request: FitRequest, ground: Ground, constraints: Sequence[Constrain
         machine=profile.machine,
         rehearsed=end.sample,
         rehearsals=end.rehearsals,
+        fits=end.fits,
     )
 
 

@@ -40,6 +40,7 @@ class Narrowed:
         others: the other rehearsed models and the nearest alternatives, with why each was not chosen.
         constraints: the limits in bytes and tokens a second, by the parent's usual speed.
         rehearsals: number of rehearsals.
+        fits: whether the best keeps the limits.
     """
 
     best: Point
@@ -47,6 +48,7 @@ class Narrowed:
     others: tuple[tuple[Point, str], ...]
     constraints: tuple[Constraint, ...]
     rehearsals: int
+    fits: bool
 
 
 def narrowed(stage: Stage, space: Space, profile: Profile, reporter: Reporter) -> Narrowed:
@@ -204,6 +206,7 @@ def _ended(space: Space, tried: Sequence[Sample]) -> Narrowed:
         others=(*others, *alternatives(space, best)),
         constraints=tuple(space.constraints),
         rehearsals=len(tried),
+        fits=bool(fitting),
     )
 
 

@@ -159,7 +159,7 @@ def finish_fit(
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     constraints = parse_constraints(request.constraints)
     parent, own = (None, None) if request.profile else _timings(request, folder, constraints, reporter)
-    outcomes = tuple(_outcome(item, fitted, size, own, parent) for item in constraints)
+    outcomes = tuple(outcome_of(item, fitted, size, own, parent) for item in constraints)
     result = FitResult(
         domain=report.domain,
         fitted=fitted,
@@ -195,7 +195,7 @@ def _timings(
     return parent, own
 
 
-def _outcome(constraint: Constraint, fitted: Fitted, size: int, own: Pace | None, parent: Pace | None) -> Outcome:
+def outcome_of(constraint: Constraint, fitted: Fitted, size: int, own: Pace | None, parent: Pace | None) -> Outcome:
     """Hold a constraint against what was measured."""
     limit, expected = fitted.limits[constraint.text], fitted.best.value(constraint.kind)
     measured: float | None = size
