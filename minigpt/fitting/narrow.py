@@ -96,7 +96,9 @@ def space_after(space: Space, profile: Profile, tried: Sequence[Sample]) -> Spac
         if name == first and samples:
             samples.insert(0, whole_sample(space, name, parent))
         if samples:
-            model = fit_costs(profile.with_samples(*tried * TRUST), space.engine.name, name)
+            model = fit_costs(
+                profile.with_samples(*(sample for sample in tried for _ in range(TRUST))), space.engine.name, name
+            )
         models[name] = replace(corrected(model, samples, limit), parent=parent)
     now = replace(space, constraints=constraints, models=models)
     large = [(sample.precision, sample.shape) for sample in tried if usage(constraints, rehearsed(now, sample)) > 1]

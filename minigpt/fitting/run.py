@@ -165,7 +165,7 @@ def finish_fit(
         fitted=fitted,
         folder=str(folder),
         outcomes=outcomes,
-        speed=next((item.measured for item in outcomes if item.kind == "speed"), own and own.speed.value),
+        speed=next((item.measured for item in outcomes if item.kind == "speed"), own.speed.value if own else None),
         parent_speed=None if parent is None else parent.speed.value,
         ram=None if own is None else own.memory,
         rounding=rounding,
