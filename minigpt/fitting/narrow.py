@@ -31,7 +31,7 @@ NEAR = 0.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowed:
-    """What the rehearsals ended with.
+    """The end of the rehearsals.
 
     Attributes:
         best: of all rehearsed models that keep the limits, the one with the least expected cost; the nearest if none
