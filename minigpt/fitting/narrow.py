@@ -205,11 +205,18 @@ def _ended(space: Space, tried: Sequence[Sample]) -> Narrowed:
     return Narrowed(
         best=best,
         sample=points[best],
-        others=(*others, *alternatives(space, best)),
+        others=(*others, *((_known(space, point), reason) for point, reason in alternatives(space, best))),
         constraints=tuple(space.constraints),
         rehearsals=len(tried),
         fits=bool(fitting),
     )
+
+
+def _known(space: Space, point: Point) -> Point:
+    """Put the measured speed of the uncut parent in place of the expected one: costs are bent near the limits only."""
+    if (point.precision, point.shape) != (first_precision(space), space.parent):
+        return point
+    return replace(point, speed=space.models[point.precision].parent)
 
 
 def _why_not(space: Space, point: Point) -> str:

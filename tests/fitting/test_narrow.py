@@ -173,6 +173,8 @@ def test_takes_what_removes_least_of_all_that_keep_the_limit(monkeypatch: pytest
     reasons = [reason for _, reason in end.others if reason.startswith("rehearsed")]
     assert "removes more" in reasons[0] and all("does not fit" in reason for reason in reasons[1:])
     assert all(rank(point) > rank(end.best) for point, reason in end.others if "removes more" in reason)
+    (parent,) = (point for point, _ in end.others if point.shape == PARENT)
+    assert parent.speed == pytest.approx(uneven.speed("int4", PARENT), rel=0.05)  # however far the costs are bent
     assert len(uneven.notes.lines) == end.rehearsals and "x parent (" in uneven.notes.lines[0]
 
 
