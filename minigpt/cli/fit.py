@@ -122,7 +122,7 @@ def choices(choice: Fitted) -> RenderableType:
     """Draw the chosen point and the nearest alternatives."""
     from minigpt.report.text import count, size
 
-    points = [(choice.best, "chosen"), *choice.others]
+    points = [(choice.best, _chosen(choice)), *choice.others]
     measured = [">speed"] * (choice.best.speed is not None) + [">memory"] * (choice.best.ram is not None)
     heads = ("=precision", "=layers × neurons × KV", ">tokens", ">parameters", ">file", *measured, ">cost", "why")
     result = table(*heads, title=f"Fit for {choice.runtime}", title_justify="left")
@@ -150,17 +150,40 @@ def choices(choice: Fitted) -> RenderableType:
     return result
 
 
+def _chosen(choice: Fitted) -> str:
+    """Say that a point is chosen, by which rehearsal, and if it is only the nearest."""
+    from minigpt.fitting.narrow import described
+
+    words = "chosen" if choice.fits else f"the nearest: none of {choice.rehearsals} rehearsed models fits"
+    return words if choice.rehearsed is None else f"{words}; rehearsed, {described(choice.rehearsed)}"
+
+
 def outcome(result: FitResult) -> RenderableType:
     """Draw what was asked and what came out: "asked 50 MB, file 48.9 MB"."""
     from minigpt.fitting.search import figure
 
-    drawn = table("asked", ">limit", ">expected", ">measured", ">off by", "", title="Fit", title_justify="left")
+    drawn = table(
+        "asked", ">limit", ">expected", ">measured", ">95 % interval", ">off by", "≤ 10 %", "", title="Fit",
+        title_justify="left",
+    )  # fmt: skip
     for item in result.outcomes:
         verdict = {True: "kept", False: "not kept", None: "not measured here"}[item.kept]
         off = "" if item.deviation is None else f"{100 * item.deviation:+.1f} %"
+        spread = "" if item.low is None or item.high is None else f"{item.low:.1f} – {item.high:.1f}"
+        near = {True: "yes", False: "no", None: ""}[item.near]
         values = (figure(item.kind, value) for value in (item.limit, item.expected, item.measured))
-        drawn.add_row(item.constraint, *values, off, verdict)
-    beside = "" if result.parent_speed is None else f"; the uncut parent beside it {result.parent_speed:.1f} tokens/s"
-    rounded = "" if result.rounding is None else f"; rounding: {result.rounding:.4f} times the bits per byte"
-    drawn.caption = f"{result.fitted.runtime} {result.fitted.best.precision}: {result.folder}{beside}{rounded}"
+        drawn.add_row(item.constraint, *values, spread, off, near, verdict)
+    drawn.caption = "\n".join((_measured(result), *result.remarks))
     return drawn
+
+
+def _measured(result: FitResult) -> str:
+    """Say where the export is, and how it was compared with the parent."""
+    words = f"{result.fitted.runtime} {result.fitted.best.precision}: {result.folder}"
+    if result.parent_speed is not None and result.ratio is not None:
+        ratio = result.ratio
+        words += (
+            f"; {ratio.value:.2f} times the uncut parent by paired turns (95 % interval {ratio.low:.2f} to "
+            f"{ratio.high:.2f}), which has {result.parent_speed:.1f} tokens/s beside it"
+        )
+    return words if result.rounding is None else f"{words}; rounding: {result.rounding:.4f} times the bits per byte"

@@ -13,10 +13,11 @@ from minigpt.assets import DEFAULT_BASE, Parent
 from minigpt.errors import ConfigError, PlanError
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.fitting.constraints import Constraint, parse_constraints
-from minigpt.fitting.costmodel import FEWEST, CostModel, corrected, fit_costs
+from minigpt.fitting.costmodel import FEWEST, CostModel, fit_costs
 from minigpt.fitting.engines import Engine, engine_named
 from minigpt.fitting.filesize import file_sizes
-from minigpt.fitting.profile import Profile, Sample, read_profile, work_of, write_profile
+from minigpt.fitting.narrow import narrowed
+from minigpt.fitting.profile import Profile, Sample, read_profile, write_profile
 from minigpt.fitting.rehearse import Stage, check_runtime, profile_shapes
 from minigpt.fitting.search import Choice, Point, Space, needs_measuring, search
 from minigpt.machine import device_name
@@ -29,10 +30,8 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.transformer.arch import shape_of
 from minigpt.types import Shape
 
-# Most rehearsals of a choice before it is built.
-ROUNDS = 3
-# Share of a limit that a rehearsed model may leave unused before a larger one is looked for.
-UNUSED = 0.06
+# Version of the rules by which is chosen; a kept choice by other rules is not taken up.
+RULES = 2
 # Key of the parent of the shipped sensitivity, which stands for parents that have none.
 KNOWN = ("llama", 576, Shape(layers=30, intermediate_size=1536, kv_groups=3, vocab_size=49152))
 
@@ -65,7 +64,9 @@ class Fitted:
         limits: the limit of each constraint by its text, in bytes or tokens a second.
         sensitivity: the origin of the expected costs of pruning.
         machine: the hardware that speed and memory were measured on; empty where nothing had to be measured.
-        rehearsed: the last rehearsal; None where there was none.
+        rehearsed: the rehearsal of what is built; None where there was none.
+        rehearsals: number of rehearsals.
+        fits: False if no rehearsed model keeps the limits, and the nearest is taken.
     """
 
     runtime: str
@@ -75,6 +76,8 @@ class Fitted:
     sensitivity: str
     machine: str = ""
     rehearsed: Sample | None = None
+    rehearsals: int = 0
+    fits: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +156,7 @@ def _memo(request: FitRequest, ground: Ground) -> Path:
     key = fingerprint(
         (sorted(request.constraints), request.runtime, carried),
         (ground.parent.fingerprint, options.method, options.preset, options.overrides, options.kinds),
-        (device_name("cpu"), environment.threads()),
+        (device_name("cpu"), environment.threads(), RULES),
     )
     return environment.home() / "fits" / f"{key}.json"
 
@@ -175,8 +178,18 @@ def _choose(request: FitRequest, ground: Ground, constraints: Sequence[Constrain
             stage, ground, precisions_of(ground.engine, constraints), force=request.options.force
         )
         models = _models(profile, ground.engine, constraints)
-        fitted = _rehearsed(stage, ground, constraints, models, reporter)
-    return replace(fitted, machine=profile.machine)
+        end = narrowed(stage, space_of(ground, constraints, models), profile, reporter)
+    return Fitted(
+        runtime=ground.engine.name,
+        best=end.best,
+        others=end.others,
+        limits={constraint.text: constraint.amount for constraint in end.constraints},
+        sensitivity=ground.sensitivity.source,
+        machine=profile.machine,
+        rehearsed=end.sample,
+        rehearsals=end.rehearsals,
+        fits=end.fits,
+    )
 
 
 def stage_of(ground: Ground, folder: Path, reporter: Reporter, *, memory: bool) -> Stage:
@@ -270,41 +283,6 @@ def resolved(constraints: Sequence[Constraint], models: Mapping[str, CostModel])
     """
     fastest = max((model.parent for model in models.values()), default=0.0)
     return tuple(replace(constraint, amount=constraint.limit(fastest), relative=False) for constraint in constraints)
-
-
-def _rehearsed(
-    stage: Stage,
-    ground: Ground,
-    constraints: Sequence[Constraint],
-    models: Mapping[str, CostModel],
-    reporter: Reporter,
-) -> Fitted:
-    """Search, time what was found beside the parent, correct the costs by it, and search again until it holds."""
-    models, fitted = dict(models), None
-    whole = {name: work_of(stage.sizes, stage.whole, layout) for name, layout in ground.engine.layouts.items()}
-    for attempt in range(1, ROUNDS + 1):
-        space = space_of(ground, resolved(constraints, models), models)
-        choice = search(space)
-        sample = stage.time(choice.best.precision, (stage.whole, choice.best.shape))[-1]
-        models[sample.precision] = corrected(models[sample.precision], sample, whole[sample.precision])
-        space = space_of(ground, resolved(constraints, models), models)
-        best = space.point(sample.precision, choice.best.shape)
-        fitted = replace(_fitted(ground, choice, space.constraints), best=best, rehearsed=sample)
-        used = usage(space.constraints, best)
-        reporter.note(f"Rehearsal {attempt}: {sample.decode:.1f} tokens/s, {used:.0%} of the limit")
-        if used <= 1 and (best.shape == stage.whole or used >= 1 - UNUSED):
-            break
-    assert fitted is not None  # there is a round
-    return fitted
-
-
-def usage(constraints: Sequence[Constraint], point: Point) -> float:
-    """Return the share of the tightest limit that a point uses: above 1 it does not fit."""
-    shares = []
-    for constraint in constraints:
-        value = point.value(constraint.kind) or float("nan")
-        shares.append(constraint.amount / value if constraint.kind == "speed" else value / constraint.amount)
-    return max(shares)
 
 
 def _fitted(ground: Ground, choice: Choice, constraints: Sequence[Constraint]) -> Fitted:

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from minigpt.errors import ConfigError
-from minigpt.fitting.profile import Profile, Sample, Work
+from minigpt.fitting.profile import Profile, Sample, Work, at_speed, covers, usual_speed
 
 # Fewest samples of a runtime and precision from which parts are fitted.
 FEWEST = 3
-# Least logarithm of the ratio of two speeds that says how steep a correction is, and the bounds of its steepness.
-LEAST_GAP, POWERS = 0.1, (0.4, 2.5)
+# Least logarithm of the ratio of two expected speeds, and the steepest correction between rehearsals on both sides of a
+# limit: nearer and steeper ones say nothing.
+LEAST_RISE, STEEPEST = 1e-4, 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +32,10 @@ class CostModel:
         precision: the precision.
         seconds: seconds of a token for each of :func:`token_parts`.
         memory: bytes of memory for each of :func:`memory_parts`; None where memory was not measured.
-        parent: tokens a second of the uncut parent: by the fitted parts, or as the last rehearsal showed.
-        speed_scale: factor on the speed, and
-        speed_power: power of it, with which the last rehearsal and the parent beside it are met exactly.
+        parent: tokens a second of the uncut parent.
+        speed_at: a speed by the fitted parts,
+        speed_scale: what it is corrected to, and
+        speed_power: power of speeds divided by it: with these three, rehearsals are met exactly.
         memory_scale: factor on the memory that the last rehearsal showed.
     """
 
@@ -42,13 +44,14 @@ class CostModel:
     seconds: tuple[float, ...]
     memory: tuple[float, ...] | None
     parent: float
+    speed_at: float = 1.0
     speed_scale: float = 1.0
     speed_power: float = 1.0
     memory_scale: float = 1.0
 
     def speed(self, work: Work) -> float:
         """Predict the tokens a second of a model while decoding."""
-        return self.speed_scale * math.pow(token_speed(self.seconds, work), self.speed_power)
+        return self.speed_scale * math.pow(token_speed(self.seconds, work) / self.speed_at, self.speed_power)
 
     def peak(self, work: Work) -> float | None:
         """Predict the peak of resident memory in bytes; None where memory was not measured."""
@@ -86,6 +89,9 @@ def fit_costs(profile: Profile, runtime: str, precision: str) -> CostModel:
             f"measure there again with minigpt bench --profile FILE --runtime {runtime}."
         )
     whole = max(samples, key=lambda sample: sample.work.file)
+    parent = usual_speed(samples)
+    if parent is not None:
+        samples = at_speed(samples, parent)
     peaks = [(memory_parts(item.work), item.memory) for item in samples if item.memory is not None]
     seconds = nonnegative([token_parts(item.work) for item in samples], [1 / item.decode for item in samples])
     return CostModel(
@@ -93,34 +99,53 @@ def fit_costs(profile: Profile, runtime: str, precision: str) -> CostModel:
         precision=precision,
         seconds=seconds,
         memory=nonnegative(*zip(*peaks, strict=True)) if len(peaks) >= FEWEST else None,
-        parent=token_speed(seconds, whole.work),
+        parent=parent or token_speed(seconds, whole.work),
     )
 
 
-def corrected(model: CostModel, sample: Sample, whole: Work) -> CostModel:
-    """Bend a cost model so that it gives what a rehearsal showed, of the model and of the parent beside it.
+def corrected(model: CostModel, samples: Sequence[Sample], limit: float | None) -> CostModel:
+    """Bend a cost model so that it gives what rehearsals showed on both sides of a limit of speed.
 
-    In logarithms, the speeds by the fitted parts are moved on a straight line through both. Its slope stays within
-    bounds, because two shapes of nearly equal speed would not determine it.
+    In logarithms, the speeds by the fitted parts are moved on a straight line through the largest rehearsal that meets
+    the limit and the fastest that covers it (is nowhere smaller) and does not: what is searched next lies between the
+    two. While all are on one side, all speeds are moved by the factor that the rehearsal nearest to the limit shows.
 
     Args:
-        model: the model as it is.
-        sample: the rehearsal.
-        whole: work of the uncut parent.
+        model: the model by its fitted parts.
+        samples: rehearsals in its precision, the parent among them, stated at one speed of the parent.
+        limit: tokens a second that are wanted at least; None where speed is not limited.
     """
-    own = token_speed(model.seconds, sample.work)
-    parent, power = sample.parent_decode, 1.0
-    if parent is not None and abs(gap := math.log(own / token_speed(model.seconds, whole))) > LEAST_GAP:
-        power = min(max(math.log(sample.decode / parent) / gap, POWERS[0]), POWERS[1])
-    peak = model.peak(sample.work)
-    memory = 1.0 if peak is None or sample.memory is None else sample.memory / peak
+    if not samples:
+        return model
+    last = samples[-1]
+    peak = model.peak(last.work)
+    memory = 1.0 if peak is None or last.memory is None else last.memory / peak
+    ordered = sorted(samples, key=lambda item: token_speed(model.seconds, item.work))
+    low, high = _sides(ordered, ordered[-1].decode if limit is None else limit)
+    near = low or high or last
+    anchor, power = token_speed(model.seconds, near.work), 1.0
+    if low is not None and high is not None:
+        rise = math.log(token_speed(model.seconds, high.work) / anchor)
+        power = min(math.log(high.decode / low.decode) / max(rise, LEAST_RISE), STEEPEST)
     return replace(
         model,
-        speed_scale=sample.decode / own**power,
+        speed_at=anchor,
+        speed_scale=near.decode,
         speed_power=power,
         memory_scale=model.memory_scale * memory,
-        parent=parent or model.parent,
     )
+
+
+def _sides(ordered: Sequence[Sample], limit: float) -> tuple[Sample | None, Sample | None]:
+    """Find the rehearsals on both sides of a limit: the fastest that misses it, and the largest that meets it.
+
+    Args:
+        ordered: rehearsals in the order of their expected speeds.
+        limit: tokens a second that are wanted at least.
+    """
+    high = next((item for item in ordered if item.decode >= limit), None)
+    slow = [item for item in ordered if item.decode < limit and (high is None or covers(item.shape, high.shape))]
+    return (slow[-1] if slow else None), high
 
 
 def nonnegative(rows: Sequence[Sequence[float]], values: Sequence[float]) -> tuple[float, ...]:

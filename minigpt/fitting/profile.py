@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from minigpt.errors import ConfigError
 from minigpt.files import read_json, write_json
 from minigpt.fitting.engines import Layout
 from minigpt.fitting.filesize import FileSizes
 from minigpt.models.bench import Workload
+from minigpt.results import Interval
 from minigpt.types import Shape
 
 SCHEMA_VERSION = 1
@@ -47,10 +50,11 @@ class Sample:
         precision: precision of its weights.
         shape: its shape.
         work: its work and memory by cause.
-        decode: tokens a second while decoding, by the steps that other work on the machine disturbed least.
+        decode: tokens a second while decoding: the parent's in the same session times the paired ratio to it.
         memory: peak of resident memory of the process that holds it, in bytes; None where it was not measured.
-        parent_decode: tokens a second of the uncut parent in the same precision, by turns in the same run; None where
-            it did not take part.
+        parent_decode: tokens a second of the uncut parent in the runtime's first precision, by turns in the same
+            session; None where it did not take part.
+        ratio: paired ratio to that parent; None where it did not take part.
     """
 
     runtime: str
@@ -60,6 +64,7 @@ class Sample:
     decode: float
     memory: float | None = None
     parent_decode: float | None = None
+    ratio: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,34 @@ def work_of(sizes: FileSizes, shape: Shape, layout: Layout) -> Work:
         file=parts.matrices + parts.head + parts.other,
         rows=shape.vocab_size,
     )
+
+
+def covers(large: Shape, small: Shape) -> bool:
+    """Tell whether a shape is nowhere smaller than another one: then it is neither faster nor takes less memory."""
+    return all(one >= other for one, other in zip(astuple(large), astuple(small), strict=True))
+
+
+def at_speed(samples: Sequence[Sample], parent: float) -> tuple[Sample, ...]:
+    """Restate samples of several sessions as if the parent had had one speed in all of them.
+
+    What a session measures well is the ratio to the parent; the machine's own speed differs from session to session.
+
+    Args:
+        samples: measured models.
+        parent: tokens a second of the parent.
+    """
+    return tuple(
+        sample
+        if sample.parent_decode is None
+        else replace(sample, decode=sample.decode / sample.parent_decode * parent, parent_decode=parent)
+        for sample in samples
+    )
+
+
+def usual_speed(samples: Sequence[Sample]) -> float | None:
+    """Return the parent's tokens a second, the median over sessions; None if it took part in none."""
+    speeds = [sample.parent_decode for sample in samples if sample.parent_decode is not None]
+    return median(speeds) if speeds else None
 
 
 def read_profile(path: Path) -> Profile:

@@ -1,7 +1,7 @@
 """Rehearsals: models of planned shapes, cut from the parent without care, written for a runtime and timed there.
 
 How fast a model is and how much memory it takes depend on its shape and not on its weights, so any units of the parent
-do. Speeds are compared by turns within one run, because a machine is not equally fast all the time.
+do. Every model is timed by turns with the uncut parent (:mod:`minigpt.fitting.turns`).
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from minigpt.exporting.run import write_unproved
 from minigpt.fitting.engines import Engine
 from minigpt.fitting.filesize import FileSizes
 from minigpt.fitting.profile import Sample, work_of
+from minigpt.fitting.turns import median_interval, paired_ratio, take_turns
 from minigpt.methods.cut import trim_vocabulary
-from minigpt.models.bench import Workload, load_in_fresh_process, step_seconds
+from minigpt.models.bench import Workload, load_in_fresh_process
 from minigpt.models.find import open_model
 from minigpt.planning.allocate import NEURON_STEP, VOCAB_STEP, Limits
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning import vocab
 from minigpt.pruning.apply import apply_plan
+from minigpt.results import Interval
 from minigpt.runtimes.gguf import interpreter
 from minigpt.transformer.arch import shape_of
 from minigpt.types import PrunePlan, Shape
 
-# The work that is timed.
-WORKLOAD = Workload(prompt=128, decode=32, repeats=8)
-# Share of the steps of a model that are the fastest: the last of them counts, because other work on the machine slows
-# any number of the others.
-UNDISTURBED = 0.1
+# The work that is timed, at most.
+WORKLOAD = Workload(prompt=128, decode=32, repeats=40)
 # Shapes that costs are fitted to, as shares of the parent's layers, neurons, KV groups and tokens. Each differs from
 # the others in another way, so that the causes of a token's time can be told apart.
 SHARES = (
@@ -50,15 +49,17 @@ SHARES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Speed and memory of one model: tokens a second while decoding, and bytes where they were measured."""
+    """Speed and memory of one model.
 
-    decode: float
+    Attributes:
+        speed: tokens a second while decoding.
+        ratio: its speed divided by that of the first model, by paired turns.
+        memory: peak of resident memory of a process that holds it, in bytes; None where it was not measured.
+    """
+
+    speed: Interval
+    ratio: Interval
     memory: int | None
-
-
-def undisturbed(seconds: Sequence[float]) -> float:
-    """Return the tokens a second of the last of the fastest tenth of all steps."""
-    return 1 / sorted(seconds)[int(UNDISTURBED * len(seconds))]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class Stage:
         memory: whether memory is measured too, for which each model is loaded in a process of its own.
         reporter: told about progress.
         written: export folders by precision and shape.
+        peaks: peaks of memory by folder; they do not depend on the time, so each is measured once.
     """
 
     parent: Parent
@@ -84,6 +86,7 @@ class Stage:
     memory: bool = False
     reporter: Reporter = SILENT
     written: dict[tuple[str, Shape], Path] = field(default_factory=dict)
+    peaks: dict[Path, int] = field(default_factory=dict)
 
     def export(self, precision: str, shape: Shape) -> Path:
         """Cut the parent to a shape and write it for the runtime, or return the folder where that stands already."""
@@ -101,35 +104,42 @@ class Stage:
         return self.written[key]
 
     def time(self, precision: str, shapes: Sequence[Shape]) -> tuple[Sample, ...]:
-        """Time models of several shapes by turns; a parent among them is the reference of the others."""
-        paces = self.paces([self.export(precision, shape) for shape in shapes])
-        whole = next((pace.decode for shape, pace in zip(shapes, paces, strict=True) if shape == self.whole), None)
+        """Time models of several shapes by turns with the uncut parent in the runtime's first precision."""
+        folders = [self.reference(), *(self.export(precision, shape) for shape in shapes)]
+        folders = list(dict.fromkeys(folders))
+        paces = dict(zip(folders, self.paces(folders), strict=True))
+        parent = paces[folders[0]].speed.value
         return tuple(
             Sample(
                 runtime=self.engine.name,
                 precision=precision,
                 shape=shape,
                 work=work_of(self.sizes, shape, self.engine.layouts[precision]),
-                decode=pace.decode,
+                decode=pace.ratio.value * parent,
                 memory=pace.memory,
-                parent_decode=whole,
+                parent_decode=parent,
+                ratio=pace.ratio,
             )
-            for shape, pace in zip(shapes, paces, strict=True)
+            for shape in shapes
+            for pace in [paces[self.export(precision, shape)]]
         )
+
+    def reference(self) -> Path:
+        """Write the uncut parent in the precision that multiples of its speed refer to."""
+        return self.export(self.engine.timed[0], self.whole)
 
     def paces(self, folders: Sequence[Path]) -> list[Pace]:
         """Time exported models by turns, and load each in a process of its own where memory is measured."""
         work, reporter = self.workload, self.reporter
-        peaks: list[int | None] = [None for _ in folders]
-        if self.memory:
-            tracked = reporter.track(folders, title="Loading in fresh processes", total=len(folders))
-            peaks = [load_in_fresh_process(str(folder), "cpu", work).peak for folder in tracked]
+        fresh = [folder for folder in folders if self.memory and folder not in self.peaks]
+        for folder in reporter.track(fresh, title="Loading in fresh processes", total=len(fresh)):
+            self.peaks[folder] = load_in_fresh_process(str(folder), "cpu", work).peak
         models = [open_model(str(folder), device="cpu", reporter=reporter) for folder in folders]
-        steps: list[list[float]] = [[] for _ in folders]
-        for _ in reporter.track(range(work.repeats), title="Timing by turns", total=work.repeats):
-            for model, seconds in zip(models, steps, strict=True):
-                seconds += step_seconds(model, work)
-        return [Pace(decode=undisturbed(seconds), memory=peak) for seconds, peak in zip(steps, peaks, strict=True)]
+        turns = take_turns(models, work, reporter)
+        return [
+            Pace(speed=median_interval(own), ratio=paired_ratio(own, turns[0]), memory=self.peaks.get(folder))
+            for folder, own in zip(folders, turns, strict=True)
+        ]
 
     @property
     def whole(self) -> Shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from minigpt.models import find
 from minigpt.pipeline import BuildOptions
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import clean
-from minigpt.results import BuildReport
+from minigpt.results import BuildReport, Interval
 
 RECORD = "fit.json"
 # Bytes of held-out text on which the export is measured.
 QUALITY_BYTES = 32768
+# Distance from a limit, as a share of it, within which a fit has met it.
+WITHIN = 0.10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,10 @@ class Outcome:
         kind: file, ram or speed.
         limit: the limit in bytes or tokens a second.
         expected: what the choice was expected to have; None where nothing was known.
-        measured: what the exported model has; None where it was not measured, because the device is another one.
+        measured: what the exported model has; None where it was not measured, because the device is another one. The
+            speed behind a multiple of the parent's is the parent's speed times the ratio of paired turns.
+        low: lower end of the 95 % interval of a speed; None for bytes.
+        high: its upper end.
     """
 
     constraint: str
@@ -42,6 +47,8 @@ class Outcome:
     limit: float
     expected: float | None
     measured: float | None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def deviation(self) -> float | None:
@@ -55,6 +62,11 @@ class Outcome:
             return None
         return self.measured >= self.limit if self.kind == "speed" else self.measured <= self.limit
 
+    @property
+    def near(self) -> bool | None:
+        """True if the measured figure is within :data:`WITHIN` of the limit; None where nothing was measured."""
+        return None if self.deviation is None else abs(self.deviation) <= WITHIN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
@@ -65,11 +77,14 @@ class FitResult:
         fitted: the choice.
         folder: the folder of the export, or the model's own where the runtime reads that.
         outcomes: every constraint and what became of it.
-        speed: tokens a second of the exported model while decoding; None where it was not measured.
+        speed: tokens a second of the exported model while decoding, as the limit of speed has it measured, else the
+            median of its turns; None where it was not measured.
         parent_speed: those of the uncut parent, by turns in the same run; None where it did not take part.
+        ratio: ratio of the two by paired turns, with its 95 % interval.
         ram: peak of resident memory of the process that holds the model; None where it was not measured.
         rounding: ratio of bits per byte of the export to those of the model that it was made from; None for the model
             itself.
+        remarks: sentences on limits that were missed, and why.
     """
 
     domain: str
@@ -80,6 +95,8 @@ class FitResult:
     parent_speed: float | None
     ram: float | None
     rounding: float | None
+    ratio: Interval | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def fitted_options(options: BuildOptions, fitted: Fitted) -> BuildOptions:
@@ -141,16 +158,19 @@ def finish_fit(
     else:
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     constraints = parse_constraints(request.constraints)
-    own, parent = (None, None) if request.profile else _timings(request, fitted, folder, constraints, reporter)
+    parent, own = (None, None) if request.profile else _timings(request, folder, constraints, reporter)
+    outcomes = tuple(outcome_of(item, fitted, size, own, parent) for item in constraints)
     result = FitResult(
         domain=report.domain,
         fitted=fitted,
         folder=str(folder),
-        outcomes=tuple(_outcome(item, fitted, size, own, parent) for item in constraints),
-        speed=None if own is None else own.decode,
-        parent_speed=None if parent is None else parent.decode,
+        outcomes=outcomes,
+        speed=next((item.measured for item in outcomes if item.kind == "speed"), own.speed.value if own else None),
+        parent_speed=None if parent is None else parent.speed.value,
         ram=None if own is None else own.memory,
         rounding=rounding,
+        ratio=None if own is None else own.ratio,
+        remarks=remarks(outcomes, fitted, None if parent is None else parent.speed.value),
     )
     if kind:
         write_json(folder / RECORD, result)
@@ -158,37 +178,86 @@ def finish_fit(
 
 
 def _timings(
-    request: FitRequest, fitted: Fitted, folder: Path, constraints: Sequence[Constraint], reporter: Reporter
+    request: FitRequest, folder: Path, constraints: Sequence[Constraint], reporter: Reporter
 ) -> tuple[Pace | None, Pace | None]:
-    """Time the exported model, beside the uncut parent where a constraint names it; None where the runtime is not here.
+    """Time the exported model by turns with the uncut parent.
 
     Returns:
-        The timings of the model and of the parent.
+        The timings of the parent and of the model; None where only bytes are limited.
     """
     if not needs_measuring(constraints):
         return None, None
     ground, memory = lay_ground(request, reporter), any(item.kind == "ram" for item in constraints)
     check_runtime(ground.engine)
     with tempfile.TemporaryDirectory(prefix="minigpt-fit-") as temporary:
-        stage, models = stage_of(ground, Path(temporary), reporter, memory=memory), [folder]
-        if any(item.relative for item in constraints):
-            models.append(stage.export(fitted.best.precision, stage.whole))
-        timed = stage.paces(models)
-    return timed[0], timed[1] if len(timed) > 1 else None
+        stage = stage_of(ground, Path(temporary), reporter, memory=memory)
+        parent, own = stage.paces([stage.reference(), folder])
+    return parent, own
 
 
-def _outcome(constraint: Constraint, fitted: Fitted, size: int, own: Pace | None, parent: Pace | None) -> Outcome:
+def outcome_of(constraint: Constraint, fitted: Fitted, size: int, own: Pace | None, parent: Pace | None) -> Outcome:
     """Hold a constraint against what was measured."""
-    limit = fitted.limits[constraint.text]
-    if constraint.relative and parent is not None:
-        limit = constraint.limit(parent.decode)
+    limit, expected = fitted.limits[constraint.text], fitted.best.value(constraint.kind)
     measured: float | None = size
-    if constraint.kind != "file":
-        measured = None if own is None else own.decode if constraint.kind == "speed" else own.memory
+    spread = None
+    if constraint.kind == "speed" and own is not None:
+        spread = own.speed
+        if constraint.relative and parent is not None:
+            expected = None if expected is None else expected / limit * constraint.limit(parent.speed.value)
+            limit, spread = constraint.limit(parent.speed.value), times(own.ratio, parent.speed.value)
+        measured = spread.value
+    elif constraint.kind != "file":
+        measured = None if own is None else own.memory
     return Outcome(
         constraint=clean(constraint.text),
         kind=constraint.kind,
         limit=limit,
-        expected=fitted.best.value(constraint.kind),
+        expected=expected,
         measured=measured,
+        low=None if spread is None else spread.low,
+        high=None if spread is None else spread.high,
     )
+
+
+def times(interval: Interval, factor: float) -> Interval:
+    """Multiply a value and its interval."""
+    return Interval(value=interval.value * factor, low=interval.low * factor, high=interval.high * factor)
+
+
+def remarks(outcomes: Sequence[Outcome], fitted: Fitted, parent: float | None) -> tuple[str, ...]:
+    """Say in sentences which limits were missed, by how much, and whether the machine itself changed.
+
+    Args:
+        outcomes: the constraints and what became of them.
+        fitted: the choice.
+        parent: tokens a second of the parent beside the exported model; None where it was not timed.
+    """
+    sentences = [sentence for item in outcomes for sentence in _missed(item)]
+    known = [item for item in outcomes if item.near is not None]
+    if known and all(item.kept for item in known) and not any(item.near for item in known):
+        nearest = min(known, key=lambda item: abs(item.deviation or 0.0))
+        sentences.append(
+            f"More was removed than the limits need: the nearest of them, {nearest.constraint}, is "
+            f"{abs(nearest.deviation or 0.0):.0%} off."
+        )
+    before = None if fitted.rehearsed is None else fitted.rehearsed.parent_decode
+    if sentences and parent is not None and before is not None and abs(parent / before - 1) > WITHIN:
+        sentences.append(
+            f"The machine itself changed: beside the rehearsal the parent had {before:.1f} tokens/s, and beside the "
+            f"file {parent:.1f}."
+        )
+    return tuple(sentences)
+
+
+def _missed(item: Outcome) -> Iterator[str]:
+    """Yield a sentence for a limit that is not kept, and one for a speed whose interval is too wide to say."""
+    if item.kept is False:
+        words = f"{item.constraint} is missed by {abs(item.deviation or 0.0):.1%}"
+        if item.high is not None and item.high >= item.limit:
+            words += ", which the noise of the machine can explain"
+        yield f"{words}."
+    if item.low is not None and item.high is not None and (item.high - item.low) / 2 > WITHIN * item.limit:
+        yield (
+            f"{item.constraint}: turns differ so much ({item.low:.0f} to {item.high:.0f} tokens/s) that {WITHIN:.0%} "
+            "cannot be told; repeat it with less other work on the machine, or with OMP_NUM_THREADS=1."
+        )

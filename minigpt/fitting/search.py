@@ -19,13 +19,13 @@ from minigpt.fitting.constraints import Constraint
 from minigpt.fitting.costmodel import CostModel
 from minigpt.fitting.engines import Engine
 from minigpt.fitting.filesize import FileSizes
-from minigpt.fitting.profile import work_of
+from minigpt.fitting.profile import covers, work_of
 from minigpt.planning.allocate import VOCAB_STEP, Limits, expected_cost
 from minigpt.planning.sensitivity import Sensitivity
 from minigpt.types import Shape
 
 # Share of each limit that the search aims at, so that small errors of a prediction stay on the right side of it.
-AIM: Mapping[str, float] = {"file": 0.99, "ram": 0.97, "speed": 0.97}
+AIM: Mapping[str, float] = {"file": 0.99, "ram": 0.97, "speed": 0.96}
 # Decimals of an expected cost that count: below, points are equal and the smaller file decides.
 DECIMALS = 4
 
@@ -80,6 +80,7 @@ class Space:
         sensitivity: expected cost of removing.
         models: measured costs by precision; empty where no constraint needs them.
         constraints: what to meet; relative ones already resolved.
+        excluded: precisions and shapes that were measured and do not fit, so that nothing that covers them does.
     """
 
     engine: Engine
@@ -90,6 +91,7 @@ class Space:
     sensitivity: Sensitivity
     models: Mapping[str, CostModel]
     constraints: Sequence[Constraint]
+    excluded: Sequence[tuple[str, Shape]] = ()
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -139,13 +141,17 @@ def search(space: Space) -> Choice:
     Raises:
         PlanError: no allowed shape meets the constraints in any precision; the error names the nearest.
     """
-    fitting: dict[str, list[Point]] = {name: list(fitting_points(space, name)) for name in space.precisions}
-    best_of = {name: min(points, key=_rank) for name, points in fitting.items() if points}
-    if not best_of:
+    fitting = {name: list(fitting_points(space, name)) for name in space.precisions}
+    points = [point for points in fitting.values() for point in points]
+    if not points:
         raise PlanError(_nothing_fits(space))
-    best = min(best_of.values(), key=_rank)
-    others = list(_alternatives(space, best, best_of, fitting[best.precision]))
-    return Choice(best=best, others=tuple(others))
+    best = min(points, key=rank)
+    return Choice(best=best, others=_alternatives(space, best, fitting))
+
+
+def alternatives(space: Space, best: Point) -> tuple[tuple[Point, str], ...]:
+    """Find the nearest alternatives to a point that was chosen, and say why each was not."""
+    return _alternatives(space, best, {name: list(fitting_points(space, name)) for name in space.precisions})
 
 
 def fitting_points(space: Space, precision: str) -> Iterator[Point]:
@@ -183,6 +189,8 @@ def _widest_vocabulary(space: Space, precision: str, bare: Shape) -> Shape:
 
 def meets(space: Space, precision: str, shape: Shape) -> bool:
     """Tell whether a shape in a precision meets every constraint."""
+    if any(name == precision and covers(shape, small) for name, small in space.excluded):
+        return False
     return all(shortfall(space, item, precision, shape) <= AIM[item.kind] for item in space.constraints)
 
 
@@ -200,15 +208,24 @@ def shortfall(space: Space, constraint: Constraint, precision: str, shape: Shape
     return float("inf") if peak is None else peak / constraint.amount
 
 
-def _rank(point: Point) -> tuple[float, int]:
+def rank(point: Point) -> tuple[float, int]:
     """Order points by expected cost, and among equals by bytes."""
     return round(point.cost, DECIMALS), point.file
 
 
-def _alternatives(
-    space: Space, best: Point, best_of: Mapping[str, Point], points: Sequence[Point]
-) -> Iterator[tuple[Point, str]]:
+def _alternatives(space: Space, best: Point, fitting: Mapping[str, Sequence[Point]]) -> tuple[tuple[Point, str], ...]:
+    """List alternatives; one that is the nearest in several ways is named once, and the chosen one never."""
+    reasons: dict[Point, str] = {}
+    for point, reason in _differing(space, best, fitting):
+        if point.shape != best.shape or point.precision != best.precision:
+            reasons.setdefault(point, reason)
+    return tuple(reasons.items())
+
+
+def _differing(space: Space, best: Point, fitting: Mapping[str, Sequence[Point]]) -> Iterator[tuple[Point, str]]:
     """Yield the best point of every other precision, the best with other layers, and the uncut parent."""
+    best_of = {name: min(points, key=rank) for name, points in fitting.items() if points}
+    points = fitting[best.precision]
     for name in space.precisions:
         if name != best.precision and name in best_of:
             yield best_of[name], f"in {name}: {_worse(best_of[name], best)}"
@@ -220,7 +237,7 @@ def _alternatives(
         ("other KV groups", [point for point in points if point.shape.kv_groups != best.shape.kv_groups]),
     ):
         if differs:
-            nearest = min(differs, key=_rank)
+            nearest = min(differs, key=rank)
             yield nearest, f"{title}: {_worse(nearest, best)}"
     for name in space.precisions:
         if not meets(space, name, space.parent):
@@ -234,7 +251,10 @@ def _apart(one: int, other: int) -> bool:
 
 def _worse(point: Point, best: Point) -> str:
     """Say how much more a point is expected to cost."""
-    return f"{100 * (2 ** (point.cost - best.cost) - 1):+.1f} % bits per byte expected".replace("+0.0 %", "no more")
+    rise = 100 * (2 ** (point.cost - best.cost) - 1)
+    if rise < 0:
+        return f"{rise:+.1f} % bits per byte expected, but not rehearsed"
+    return f"{rise:+.1f} % bits per byte expected".replace("+0.0 %", "no more")
 
 
 def smallest(space: Space) -> Shape:

@@ -167,18 +167,6 @@ def measure_speed(model: Runtime, work: Workload) -> tuple[float, float]:
     return work.prompt / (read - started), work.decode / (done - read)
 
 
-def step_seconds(model: Runtime, work: Workload) -> list[float]:
-    """Measure the seconds of each step after one prefill. The tokens are ordinary text, repeated."""
-    tokens = model.tokenizer.encode(PROMPT_TEXT, add_special_tokens=False)
-    model.begin((tokens * (work.prompt // len(tokens) + 1))[: work.prompt])
-    seconds = []
-    for step in range(work.decode):
-        started = time.perf_counter()
-        model.step(tokens[step % len(tokens)])
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
 def measure_load(ref: str, device: str, prompt: int) -> LoadCost:
     """Load a model and read one prompt in this process, which must have done nothing else before.
 

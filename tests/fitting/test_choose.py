@@ -11,10 +11,11 @@ import pytest
 
 from minigpt.errors import AssetError, ConfigError, PlanError
 from minigpt.fitting import choose as choosing
-from minigpt.fitting.choose import FitRequest, choose, usage
+from minigpt.fitting.choose import FitRequest, choose
 from minigpt.fitting.constraints import Constraint
+from minigpt.fitting.narrow import NEAR, usage
 from minigpt.fitting.profile import Profile, Sample, work_of, write_profile
-from minigpt.fitting.rehearse import WORKLOAD, Stage, profile_shapes, undisturbed
+from minigpt.fitting.rehearse import WORKLOAD, Stage, profile_shapes
 from minigpt.fitting.run import export_folder, fitted_options
 from minigpt.pipeline import BuildOptions
 from minigpt.planning.allocate import Limits
@@ -88,7 +89,7 @@ def test_a_speed_is_searched_rehearsed_and_kept(base: str, monkeypatch: pytest.M
     fitted = choose(request(base, "1.3x parent tokens/s"))
     assert fitted.rehearsed is not None and fitted.rehearsed.parent_decode is not None
     ratio = fitted.rehearsed.decode / fitted.rehearsed.parent_decode
-    assert 1.3 <= ratio <= 1.3 * 1.1
+    assert 1.3 <= ratio <= 1.3 * (1 + NEAR)
     calls: list[str] = []
     monkeypatch.setattr(Stage, "time", lambda *_arguments: calls.append("timed"))
     assert choose(request(base, "1.3x parent tokens/s")) == fitted and not calls  # so that the build resumes
@@ -146,11 +147,6 @@ def test_profile_shapes_differ_and_are_allowed():
     for shape in shapes:
         assert shape.layers in limits.layers and shape.kv_groups in limits.kv_groups
         assert shape.intermediate_size in set(limits.neuron_widths()) and shape.vocab_size % 64 == 0
-
-
-def test_the_undisturbed_steps_decide():
-    assert undisturbed([0.01] * 30 + [0.5] * 70) == pytest.approx(100)  # other work had most of the steps
-    assert undisturbed([0.001] + [0.01] * 99) == pytest.approx(100)  # one lucky step decides nothing
 
 
 def test_the_tightest_limit_is_what_counts(base: str):

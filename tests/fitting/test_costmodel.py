@@ -62,13 +62,49 @@ def test_least_squares_of_relative_errors_by_hand():
     assert nonnegative([(1.0,), (1.0,)], [1.0, 3.0]) == pytest.approx((1.2,))
 
 
-def test_a_rehearsal_and_the_parent_beside_it_are_met_exactly():
+def shown(work: Work, decode: float, layers: int, memory: float | None = None) -> Sample:
+    shape = replace(SHAPE, layers=layers)
+    return Sample(runtime="llama.cpp", precision="int4", shape=shape, work=work, decode=decode, memory=memory)
+
+
+def test_rehearsals_on_both_sides_of_a_limit_are_met_exactly():
     model = fit_costs(profile(WORKS[:5]), "llama.cpp", "int4")
-    now = replace(profile(WORKS[5:6]).samples[0], decode=90.0, parent_decode=60.0, memory=2e8)
-    bent = corrected(model, now, WORKS[0])
-    assert bent.speed(WORKS[5]) == pytest.approx(90.0) and bent.speed(WORKS[0]) == pytest.approx(60.0)
-    assert bent.peak(WORKS[5]) == pytest.approx(2e8) and bent.parent == 60.0
-    assert bent.speed(WORKS[4]) > bent.speed(WORKS[5])  # a smaller one is still faster
+    both = corrected(model, [shown(WORKS[0], 60.0, 9), shown(WORKS[5], 90.0, 4, 2e8)], 80.0)
+    assert both.speed(WORKS[5]) == pytest.approx(90.0) and both.speed(WORKS[0]) == pytest.approx(60.0)
+    assert both.peak(WORKS[5]) == pytest.approx(2e8)
+    between = both.speed(replace(WORKS[0], matrices=50e6))
+    assert 60 < between < 90 and both.speed(WORKS[4]) > 90  # a smaller one is still faster
+    nearer = [shown(WORKS[0], 60.0, 9), shown(WORKS[5], 90.0, 4), shown(WORKS[6], 150.0, 2), shown(WORKS[4], 200.0, 1)]
+    assert corrected(model, nearer, 80.0) == replace(both, memory_scale=1.0)  # those beyond do not matter
+
+
+def test_a_slow_shape_that_does_not_cover_the_fast_one_is_no_side_of_it():
+    model = fit_costs(profile(WORKS[:5]), "llama.cpp", "int4")
+    narrow, other = shown(WORKS[5], 90.0, 4), shown(WORKS[3], 70.0, 3)
+    bent = corrected(model, [shown(WORKS[0], 60.0, 9), other, narrow], 80.0)
+    assert bent.speed(WORKS[0]) == pytest.approx(60.0) and bent.speed(WORKS[5]) == pytest.approx(90.0)
+
+
+def test_rehearsals_on_one_side_move_all_speeds_by_one_factor():
+    model = fit_costs(profile(WORKS[:5]), "llama.cpp", "int4")
+    slow = corrected(model, [shown(WORKS[0], 60.0, 9), shown(WORKS[5], 90.0, 4)], 120.0)
+    assert slow.speed(WORKS[5]) == pytest.approx(90.0)
+    assert slow.speed(WORKS[4]) / model.speed(WORKS[4]) == pytest.approx(90.0 / model.speed(WORKS[5]))
+    assert corrected(model, [], 120.0) == model
+    assert corrected(model, [shown(WORKS[5], 90.0, 4)], None).speed(WORKS[5]) == pytest.approx(90.0)
+
+
+def test_sessions_at_other_speeds_of_the_machine_fit_as_one():
+    steady = profile(WORKS[:5])
+    parent = machine(WORKS[0])[0]
+    swung = tuple(
+        replace(item, decode=item.decode * swing, parent_decode=parent * swing)
+        for item, swing in zip(steady.samples, (1.0, 0.5, 1.0, 1.4, 0.8), strict=True)
+    )
+    model = fit_costs(replace(steady, samples=swung), "llama.cpp", "int4")
+    assert model.parent == pytest.approx(parent)
+    for work in WORKS:
+        assert model.speed(work) == pytest.approx(machine(work)[0], rel=1e-3)
 
 
 def test_refuses_too_few_models():
