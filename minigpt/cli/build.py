@@ -194,7 +194,8 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[
     data, fits = alone(reports), []
     if fitting is not None:
         fits = finished(session, *fitting, options, reports)
-        data = {"report": data, "fit": alone(fits)}
+        reports = [minigpt.load_report(options.folder(report.domain)) for report in reports]  # each with its fit
+        data = {"report": alone(reports), "fit": alone(fits)}
     parts = [
         *(partial(ending, report, options, session) for report in reports),
         *(partial(outcome, result) for result in fits),

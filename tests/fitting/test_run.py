@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import minigpt
 from minigpt import assets
 from minigpt.fitting import rehearse
 from minigpt.fitting.engines import engine_named
@@ -53,6 +54,10 @@ def test_a_file_of_the_asked_size_stands_beside_the_build(world: World, home: Pa
     expected = data["fit"]["fitted"]["best"]["shape"]
     assert shape_of(model).layers == expected["layers"] and shape_of(model).vocab_size == expected["vocab_size"]
     assert data["report"]["domain"] == "words" and record.source.shape == shape_of(model)
+    shown = (world.root / "fitted" / "report.html").read_text("utf-8")
+    assert "<h2>Fit</h2>" in shown and f"{limit}B" in shown and f"{record.bytes / 1e6:.1f} MB" in shown
+    assert data["report"]["fit"]["outcomes"] == data["fit"]["outcomes"]
+    assert minigpt.load_report(world.root / "fitted").fit is not None  # and the folder is sealed with it
     again = run(*command(world, "fitted", "--fit", f"{limit}B"))
     assert json.loads(again.stdout)["report"] == data["report"]  # resumed: nothing was built again
 
