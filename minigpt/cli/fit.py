@@ -108,6 +108,13 @@ def fitted(session: Session, fit: Fit, options: BuildOptions) -> tuple[BuildOpti
     return fitted_options(options, choice), (request, choice)
 
 
+def check_fit(session: Session, request: FitRequest) -> None:
+    """Refuse a fit whose export could not be checked here, before anything is built."""
+    from minigpt.fitting.run import check_readable
+
+    check_readable(request, session.reporter)
+
+
 def finished(
     session: Session, request: FitRequest, choice: Fitted, options: BuildOptions, reports: Sequence[BuildReport]
 ) -> list[FitResult]:

@@ -21,6 +21,7 @@ from minigpt.pipeline.fitted import keep_fit
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import clean
 from minigpt.results import BuildReport, Interval
+from minigpt.runtimes import gguf
 
 RECORD = "fit.json"
 # Bytes of held-out text on which the export is measured.
@@ -78,6 +79,21 @@ def export_folder(options: BuildOptions, report: BuildReport, fitted: Fitted) ->
     folder = options.folder(report.domain)
     kind = engine_named(fitted.runtime).formats[fitted.best.precision]
     return folder.with_name(f"{folder.name}-{kind}-{fitted.best.precision}") if kind else folder / "model"
+
+
+def check_readable(request: FitRequest, reporter: Reporter = SILENT) -> None:
+    """Refuse a fit whose exported file could not be checked here, before the build has cost an hour.
+
+    Args:
+        request: what was asked.
+        reporter: told about progress.
+
+    Raises:
+        AssetError: nothing here reads the file.
+    """
+    ground = lay_ground(request, reporter)
+    if "gguf" in ground.engine.formats.values():
+        gguf.check_readable(ground.config)
 
 
 def finish_fit(
