@@ -8,6 +8,7 @@ from typing import Literal
 
 from minigpt.costs import Cost
 from minigpt.exchanges import TaskExchanges
+from minigpt.fits import Fit
 from minigpt.types import Attribution, Shape
 
 StageName = Literal[
@@ -272,14 +273,14 @@ class BuildReport:
         coverage: Coverage of the measured texts by the training text.
         personal: Numbers of what looks like personal data in the training text, by kind (docs/guide/privacy.md).
         description: Sentences of the domain file that say what its texts are.
-        general_share: Bytes of general text in the real training text, relative to the domain's; 0 if none was trained
-            on, None if it is not known (reports of older versions).
+        general_share: General text in the real training text, as a share of the domain's; None if it is not known.
         overrides: Settings that differ from the preset, as `--set` takes them.
         sample_prompt: Beginning of the text that each stage continues in its `sample`.
         sample_prompts: Beginnings of held-out passages that each stage continues in its `samples`.
         exchanges: Answers won and lost against the parent, by task.
         rounds: Rounds of training and pruning of the method `lottery`, in order; empty for other methods.
         cost: Time and energy of the steps, and the price of an hour; None in reports of older versions.
+        fit: Limits of a device that the build was fitted to (`--fit`), and what came out; None for other builds.
         notes: Remarks that help to read the numbers.
         fingerprints: Hashes of what was measured, by task and for `vocabulary`; only numbers with equal ones compare.
         schema_version: Version of these fields.
@@ -312,6 +313,7 @@ class BuildReport:
     exchanges: tuple[TaskExchanges, ...] = ()
     rounds: tuple[TicketRound, ...] = ()
     cost: Cost | None = None
+    fit: Fit | None = None
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

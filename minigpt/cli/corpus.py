@@ -62,10 +62,11 @@ def stats(session: Session, *, domain: str, seed: int, online: bool) -> None:
     """
     from minigpt.corpus import build_corpus, statistics
     from minigpt.corpus.grouping import advice
+    from minigpt.corpus.personal import personal_in
 
     definition = definition_of(domain, online=online)
     text = build_corpus(definition, seed=seed, reporter=session.reporter)
-    counts = {**statistics(text), "advice": advice(definition)}
+    counts = {**statistics(text), "personal": personal_in(definition), "advice": advice(definition)}
     session.show(counts, lambda: summary(counts))
 
 
@@ -118,7 +119,7 @@ def summary(statistics: Mapping[str, Any]) -> RenderableType:
 
 
 def remarks(statistics: Mapping[str, Any]) -> list[str]:
-    """Say what of the measured text stands in the training text, what is personal there, and what other sources are."""
+    """Say what of the measured text stands in the training text, what is personal in all of it, and more."""
     from minigpt.corpus.coverage import WARN
     from minigpt.corpus.personal import personal_sentence
     from minigpt.corpus.survey import COMFORTABLE, JUDGED, documents_remark
@@ -144,7 +145,8 @@ def remarks(statistics: Mapping[str, Any]) -> list[str]:
         f"{item['name']}: {item['prompts']} held-out prompts; a report judges nothing by fewer than {JUDGED}. Add more."
         for item in few
     ]
-    warning = personal_sentence(statistics["personal"])
+    places = {kind: count.places for kind, count in statistics["personal"].items()}
+    warning = personal_sentence(places, holder="The domain's text")
     return [*lines, *([warning] if warning else []), *statistics["advice"]]
 
 

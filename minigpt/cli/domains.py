@@ -107,6 +107,7 @@ def validate(session: Session, *, domain: str) -> None:
     epilog=examples(
         "minigpt domains new cardiology --from texts/",
         "minigpt domains new contracts --from contracts/ --general news/ --output contracts.yaml",
+        "minigpt domains new cardiology --from texts/ --force",
     )
 )
 @click.argument("name")
@@ -133,6 +134,7 @@ def validate(session: Session, *, domain: str) -> None:
     "[folders, or else a column such as source, author, site or date].",
 )
 @click.option("--hold-out", metavar="SOURCE", help="Source that is never trained on [one with about 15 % of the text].")
+@click.option("--force", is_flag=True, help="Replace your definition of this name, and the texts converted for it.")
 @standard
 def new(
     session: Session,
@@ -144,6 +146,7 @@ def new(
     text_column: str | None,
     group_by: str | None,
     hold_out: str | None,
+    force: bool,
 ) -> None:
     """Write the definition NAME for your own texts.
 
@@ -165,6 +168,7 @@ def new(
         general=general,
         grouped=Grouped(column=group_by, apart=hold_out),
         text_column=text_column,
+        force=force,
         reporter=session.reporter,
     )
     session.show(reading_data(name, written), lambda: written_text(written))

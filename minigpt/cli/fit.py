@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Runtimes that a model can be fitted to; a test holds them against the table of engines.
 RUNTIMES = ("llama.cpp", "onnx-genai", "onnx", "torch")
+# Axes that a fit chooses widths of beside the tokens, each with its title and the field of a shape.
+WIDTHS = (("layers", "layers", "layers"), ("ffn", "neurons", "intermediate_size"), ("kv_groups", "KV", "kv_groups"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,13 @@ def fitted(session: Session, fit: Fit, options: BuildOptions) -> tuple[BuildOpti
     return fitted_options(options, choice), (request, choice)
 
 
+def check_fit(session: Session, request: FitRequest) -> None:
+    """Refuse a fit whose export could not be checked here, before anything is built."""
+    from minigpt.fitting.run import check_readable
+
+    check_readable(request, session.reporter)
+
+
 def finished(
     session: Session, request: FitRequest, choice: Fitted, options: BuildOptions, reports: Sequence[BuildReport]
 ) -> list[FitResult]:
@@ -124,7 +133,9 @@ def choices(choice: Fitted) -> RenderableType:
 
     points = [(choice.best, _chosen(choice)), *choice.others]
     measured = [">speed"] * (choice.best.speed is not None) + [">memory"] * (choice.best.ram is not None)
-    heads = ("=precision", "=layers × neurons × KV", ">tokens", ">parameters", ">file", *measured, ">cost", "why")
+    widths = [entry for entry in WIDTHS if entry[0] in choice.axes]
+    title = " × ".join(name for _, name, _ in widths)
+    heads = ("=precision", f"={title}", ">tokens", ">parameters", ">file", *measured, ">cost", "why")
     result = table(*heads, title=f"Fit for {choice.runtime}", title_justify="left")
     for point, reason in points:
         shape = point.shape
@@ -133,7 +144,7 @@ def choices(choice: Fitted) -> RenderableType:
         figures = [speed] * (">speed" in measured) + [ram] * (">memory" in measured)
         result.add_row(
             point.precision,
-            f"{shape.layers} × {shape.intermediate_size:,} × {shape.kv_groups}",
+            " × ".join(f"{getattr(shape, field):,}" for _, _, field in widths),
             f"{shape.vocab_size:,}",
             count(point.parameters),
             size(point.file),
@@ -160,19 +171,12 @@ def _chosen(choice: Fitted) -> str:
 
 def outcome(result: FitResult) -> RenderableType:
     """Draw what was asked and what came out: "asked 50 MB, file 48.9 MB"."""
-    from minigpt.fitting.search import figure
+    from minigpt.report.fit import HEADS, fit_rows
 
-    drawn = table(
-        "asked", ">limit", ">expected", ">measured", ">95 % interval", ">off by", "≤ 10 %", "", title="Fit",
-        title_justify="left",
-    )  # fmt: skip
-    for item in result.outcomes:
-        verdict = {True: "kept", False: "not kept", None: "not measured here"}[item.kept]
-        off = "" if item.deviation is None else f"{100 * item.deviation:+.1f} %"
-        spread = "" if item.low is None or item.high is None else f"{item.low:.1f} – {item.high:.1f}"
-        near = {True: "yes", False: "no", None: ""}[item.near]
-        values = (figure(item.kind, value) for value in (item.limit, item.expected, item.measured))
-        drawn.add_row(item.constraint, *values, spread, off, near, verdict)
+    columns = [f">{name}" if name in HEADS[1:6] else name for name in HEADS]
+    drawn = table(*columns, title="Fit", title_justify="left")
+    for row in fit_rows(result.outcomes):
+        drawn.add_row(*astuple(row))
     drawn.caption = "\n".join((_measured(result), *result.remarks))
     return drawn
 

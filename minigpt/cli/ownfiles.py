@@ -21,6 +21,7 @@ def reading_data(name: str, written: NewDomain) -> dict[str, Any]:
     return {
         "domain": name,
         "path": str(written.path),
+        "replaced": written.replaced,
         "kept_apart": written.apart,
         "grouped_by": written.grouped_by,
         "groups": written.groups,
@@ -50,6 +51,7 @@ def written_text(written: NewDomain) -> RenderableType:
         *reading_lines(written.reading),
         *general,
         *other_lines(written),
+        *([written.replaced] if written.replaced else []),
         f"Wrote {written.path}. {written.apart}",
         *([where] if where else []),
         f"See what it holds with: minigpt corpus stats {path}",

@@ -7,7 +7,6 @@ from typing import Any
 
 from minigpt.corpus.coverage import coverage_records, seen_runs
 from minigpt.corpus.dedup import count_words
-from minigpt.corpus.personal import personal_counts
 from minigpt.corpus.store import SPLITS
 from minigpt.files import to_plain
 from minigpt.types import Corpus, Document
@@ -18,8 +17,7 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
 
     Returns:
         Plain data for JSON: `domain`, `fingerprint`, `splits`, `counts`, `sources`, `coverage` (of the measured text by
-        the domain's own training and calibration text), `personal` (counts of what looks like personal data in that
-        text), `questions` and `tasks`.
+        the domain's own training and calibration text), `questions` and `tasks`.
     """
     measured = {corpus.domain: corpus.heldout, **({f"{corpus.domain}/other": corpus.other} if corpus.other else {})}
     return {
@@ -29,7 +27,6 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
         "counts": dict(corpus.counts),
         "sources": to_plain(corpus.attributions),
         "coverage": to_plain(coverage_records(seen_runs(measured, [*corpus.calibration, *corpus.train]))),
-        "personal": personal_counts([*corpus.calibration, *corpus.train]),
         "questions": [
             {
                 "name": questions.name,

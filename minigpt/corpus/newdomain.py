@@ -11,7 +11,6 @@ comes from several sources, one of them is kept apart (`minigpt.corpus.grouping`
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from minigpt.corpus.domainfile import GENERAL_TEXT, MEASURED_ON, domain_yaml
 from minigpt.corpus.grouping import Group, Proposal, propose
 from minigpt.corpus.ownfiles import OwnTexts, declared_files, own_texts, read_declared, texts_folder
 from minigpt.corpus.question_files import QuestionFile, question_files
+from minigpt.corpus.replacing import check_replaceable, replaced_sentence, staged
 from minigpt.corpus.sources import read_source
 from minigpt.corpus.task_files import TaskFile, task_files
 from minigpt.documents.convert import Reading
@@ -57,6 +57,7 @@ class NewDomain:
         general: What was read of the folder of general text; None if there is none.
         tasks: Files of the folder that became tasks with free answers.
         questions: Files of the folder that became question sets.
+        replaced: One sentence about the definition that was replaced; empty where none was.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class NewDomain:
     general: Reading | None = None
     tasks: tuple[TaskFile, ...] = ()
     questions: tuple[QuestionFile, ...] = ()
+    replaced: str = ""
 
 
 def new_domain(
@@ -78,9 +80,13 @@ def new_domain(
     general: Path | None = None,
     grouped: Grouped | None = None,
     text_column: str | None = None,
+    force: bool = False,
     reporter: Reporter = SILENT,
 ) -> NewDomain:
     """Write a domain file for the text in `folder` and check that it can be read.
+
+    Nothing has its name before all of it is written and checked, so that a definition that is replaced stays as it is
+    when the new one fails.
 
     Args:
         name: The domain's name: small letters, digits, `-` and `_`.
@@ -89,6 +95,7 @@ def new_domain(
         general: A folder of general text. It gets a domain file `<name>-general.yaml` beside the other.
         grouped: Wishes about the group of the text in `folder` that is kept apart.
         text_column: Column of the text in tables (None: found in each).
+        force: Replace a definition of the same name that is already there, with the texts that were converted for it.
         reporter: Receives progress.
 
     Raises:
@@ -96,21 +103,32 @@ def new_domain(
             is no group to keep apart as wished.
         CorpusError: The folder is missing or holds no text, or its first rows cannot be read.
     """
-    target, other = targets(name, output, general=general is not None)
+    target, other = targets(name, output, general=general is not None, force=force)
+    written = (target, other) if general else (target,)
+    replaced = replaced_sentence(written)
     head = MEASURED_ON.format(general=other.name if general else "general")
-    wishes = grouped or Grouped()
-    proposal, texts = write_checked(
-        target, name, folder, head=head, grouped=wishes, column=text_column, reporter=reporter
-    )
-    general_texts = None
-    if general:
-        try:
+    with staged(written) as folder_of_new:
+        proposal, texts = write_checked(
+            target,
+            name,
+            folder,
+            stage=folder_of_new,
+            head=head,
+            grouped=grouped or Grouped(),
+            column=text_column,
+            reporter=reporter,
+        )
+        general_texts = None
+        if general:
             _, general_texts = write_checked(
-                other, f"{name}-general", general, head=GENERAL_TEXT, grouped=Grouped(), reporter=reporter
+                other,
+                f"{name}-general",
+                general,
+                stage=folder_of_new,
+                head=GENERAL_TEXT,
+                grouped=Grouped(),
+                reporter=reporter,
             )
-        except BaseException:
-            remove(target)
-            raise
     groups = proposal.grouping
     return NewDomain(
         path=target,
@@ -118,23 +136,26 @@ def new_domain(
         groups=groups.groups if groups else (),
         grouped_by=groups.column if groups else "",
         reading=texts.reading,
-        texts=texts.converted,
+        texts=texts_folder(target) if texts.converted else None,
         general=general_texts.reading if general_texts else None,
         tasks=texts.tasks,
         questions=texts.questions,
+        replaced=replaced,
     )
 
 
-def targets(name: str, output: Path, *, general: bool) -> tuple[Path, Path]:
+def targets(name: str, output: Path, *, general: bool, force: bool = False) -> tuple[Path, Path]:
     """Return the domain file to write, and the one for general text.
 
     Args:
         name: The domain's name.
         output: The file to write, or a folder for `<name>.yaml`.
         general: True if both are written.
+        force: True if definitions of one's own that are already there may be replaced.
 
     Raises:
-        ConfigError: The name cannot be used or is that of a packaged domain, or a file is already there.
+        ConfigError: The name cannot be used or is that of a packaged domain, or a file is already there that may not be
+            replaced.
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a domain: use small letters, digits, '-' and '_', e.g. cardiology.")
@@ -145,17 +166,16 @@ def targets(name: str, output: Path, *, general: bool) -> tuple[Path, Path]:
         )
     target = output if output.suffix in {".yaml", ".yml"} else output / f"{name}.yaml"
     other = target.with_name(f"{target.stem}-general.yaml")
-    for path in (target, other) if general else (target,):
-        for present in (path, texts_folder(path)):
-            if present.exists():
-                raise ConfigError(f"{present} is already there. Remove it or choose another name or output.")
+    for path, owner in ((target, name), (other, f"{name}-general"))[: 2 if general else 1]:
+        present = next((item for item in (path, texts_folder(path)) if item.exists()), None)
+        if present is not None and force:
+            check_replaceable(path, owner)
+        elif present is not None:
+            raise ConfigError(
+                f"{present} is already there. Choose another name or output, or let `minigpt domains new --force` "
+                "replace it if it is your definition of that name."
+            )
     return target, other
-
-
-def remove(target: Path) -> None:
-    """Remove a domain file and the texts that were converted for it."""
-    target.unlink(missing_ok=True)
-    shutil.rmtree(texts_folder(target), ignore_errors=True)
 
 
 def write_checked(
@@ -163,12 +183,23 @@ def write_checked(
     name: str,
     folder: Path,
     *,
+    stage: Path,
     head: str,
     grouped: Grouped,
     column: str | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[Proposal, OwnTexts]:
-    """Write a domain file and read the beginning of every source through it; remove what was written if that fails.
+    """Write a domain file and its texts into the folder `stage`, and read the beginning of every source through it.
+
+    Args:
+        target: The place that the file will have.
+        name: The domain's name.
+        folder: The folder with the text, or one file.
+        stage: The folder to write into.
+        head: Lines about general text.
+        grouped: Wishes about the group that is kept apart.
+        column: Column of the text in tables (None: found in each).
+        reporter: Receives progress.
 
     Returns:
         The group that the file keeps apart, or why there is none; and the texts of the folder.
@@ -177,32 +208,29 @@ def write_checked(
     declared = declared_files(folder)
     questions = question_files(folder, declared)
     tasks = task_files(folder, (*declared, *(folder / file for file in questions.files)), names=questions.names)
-    try:
-        if declared:
-            texts = OwnTexts(
-                file=str(folder),
-                reading=read_declared(folder, declared, questions, tasks),
-                tasks=tasks.tasks,
-                questions=questions.sets,
-            )
-        else:
-            texts = own_texts(
-                folder,
-                target,
-                column=column,
-                group_by=grouped.column,
-                questions=questions,
-                tasks=tasks,
-                reporter=reporter,
-            )
-        proposal = proposal_for(folder, texts, grouped, root=target.parent)
-        write_text(target, domain_yaml(target, name, folder, texts, head=head, proposal=proposal))
-        domain = load_domain(str(target))
-        for source in domain.corpus:
-            next(read_source(source, root=domain.root))
-    except BaseException:
-        remove(target)
-        raise
+    written = stage / target.name
+    if declared:
+        texts = OwnTexts(
+            file=str(folder),
+            reading=read_declared(folder, declared, questions, tasks),
+            tasks=tasks.tasks,
+            questions=questions.sets,
+        )
+    else:
+        texts = own_texts(
+            folder,
+            written,
+            column=column,
+            group_by=grouped.column,
+            questions=questions,
+            tasks=tasks,
+            reporter=reporter,
+        )
+    proposal = proposal_for(folder, texts, grouped, root=stage)
+    write_text(written, domain_yaml(target, name, folder, texts, head=head, proposal=proposal))
+    domain = load_domain(str(written))
+    for source in domain.corpus:
+        next(read_source(source, root=domain.root))
     return proposal, texts
 
 

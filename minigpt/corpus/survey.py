@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minigpt.corpus.personal import task_texts
 from minigpt.corpus.sources import read_source
 from minigpt.corpus.split import Shares
-from minigpt.corpus.tasks import read_task
 from minigpt.documents.languages import languages
 from minigpt.documents.personal import Count, personal_data
 from minigpt.domain.config import DomainConfig
@@ -69,16 +69,6 @@ def survey(domain: DomainConfig) -> Survey:
         enough=heldout >= JUDGED and size >= LITTLE,
         remarks=(documents_remark(heldout), size_remark(size)),
     )
-
-
-def task_texts(domain: DomainConfig) -> list[str]:
-    """Read the prompts and answers of a domain's task files, which may be trained on like its text.
-
-    Raises:
-        CorpusError: A task file cannot be read.
-    """
-    tasks = [read_task(config, domain.root) for config in domain.tasks if config.file and not config.online]
-    return ["\n".join((item.prompt, *item.answers)) for task in tasks for item in task.prompts]
 
 
 def documents_remark(heldout: int) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 from minigpt import assets, environment
 from minigpt.assets import DEFAULT_BASE, Parent
-from minigpt.errors import ConfigError, PlanError
+from minigpt.errors import ConfigError, PlanError, UnsupportedModel
+from minigpt.exporting.support import working_formats
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.fitting.constraints import Constraint, parse_constraints
 from minigpt.fitting.costmodel import FEWEST, CostModel, fit_costs
-from minigpt.fitting.engines import Engine, engine_named
+from minigpt.fitting.engines import ENGINES, Engine, engine_named
 from minigpt.fitting.filesize import file_sizes
 from minigpt.fitting.narrow import narrowed
 from minigpt.fitting.profile import Profile, Sample, read_profile, write_profile
@@ -27,8 +28,8 @@ from minigpt.pipeline.settings import settings_for
 from minigpt.planning.budget import Budget, budget_for
 from minigpt.planning.sensitivity import Sensitivity, shipped
 from minigpt.progress import SILENT, Reporter
-from minigpt.transformer.arch import shape_of
-from minigpt.types import Shape
+from minigpt.transformer.arch import arch_of, shape_of
+from minigpt.types import AXES, Shape
 
 # Version of the rules by which is chosen; a kept choice by other rules is not taken up.
 RULES = 2
@@ -67,6 +68,7 @@ class Fitted:
         rehearsed: the rehearsal of what is built; None where there was none.
         rehearsals: number of rehearsals.
         fits: False if no rehearsed model keeps the limits, and the nearest is taken.
+        axes: axes that the parent's family has, of :data:`minigpt.types.AXES`.
     """
 
     runtime: str
@@ -78,6 +80,7 @@ class Fitted:
     rehearsed: Sample | None = None
     rehearsals: int = 0
     fits: bool = True
+    axes: tuple[str, ...] = ("vocab", "ffn", "kv_groups", "layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +102,12 @@ def choose(request: FitRequest, reporter: Reporter = SILENT) -> Fitted:
         ConfigError: a constraint cannot be read, or contradicts an option.
         PlanError: nothing fits.
         AssetError: the runtime is not here, so that its speed cannot be measured.
+        UnsupportedModel: nothing is known to be written for the runtime from this parent.
     """
     constraints = parse_constraints(request.constraints)
     check_options(request.options)
     ground = lay_ground(request, reporter)
+    check_formats(ground.engine, ground.config, ground.tokenizer)
     memo = _memo(request, ground)
     if memo.is_file() and not request.options.force:
         return read_json(memo, Fitted)
@@ -122,6 +127,33 @@ def check_options(options: BuildOptions) -> None:
         raise PlanError("--fit finds the size; leave out --target-size, --target-params and --target-bytes.")
     if options.delta is not None or options.masked:
         raise PlanError("--fit builds a smaller model; leave out --delta and --paper-form.")
+
+
+def check_formats(engine: Engine, config: Any, tokenizer: Any) -> None:
+    """Refuse a parent that no file for the runtime can be written from, before anything is measured or built.
+
+    Args:
+        engine: the runtime.
+        config: the parent's Hugging Face config.
+        tokenizer: its tokenizer.
+
+    Raises:
+        UnsupportedModel: there is none; the message names the runtimes that there are files for.
+    """
+    known = {"", *working_formats(config, tokenizer)}  # no format is a plain model folder
+    if known >= set(engine.formats.values()):
+        return
+    others = [name for name, row in ENGINES.items() if known >= set(row.formats.values())]
+    raise UnsupportedModel(
+        f"--fit cannot write {config.model_type} models with this tokenizer for {engine.name}; "
+        f"take --runtime {' or '.join(others)}."
+    )
+
+
+def axes_of(ground: Ground) -> tuple[str, ...]:
+    """Return the axes that the parent's family has, in the order of all axes."""
+    family = arch_of(ground.config).axes
+    return tuple(axis for axis in AXES if axis in family)
 
 
 def lay_ground(request: FitRequest, reporter: Reporter) -> Ground:
@@ -189,6 +221,7 @@ def _choose(request: FitRequest, ground: Ground, constraints: Sequence[Constrain
         rehearsed=end.sample,
         rehearsals=end.rehearsals,
         fits=end.fits,
+        axes=axes_of(ground),
     )
 
 
@@ -293,4 +326,5 @@ def _fitted(ground: Ground, choice: Choice, constraints: Sequence[Constraint]) -
         others=choice.others,
         limits={constraint.text: constraint.amount for constraint in constraints},
         sensitivity=ground.sensitivity.source,
+        axes=axes_of(ground),
     )

@@ -18,7 +18,7 @@ from minigpt.fitting.constraints import Constraint
 from minigpt.fitting.costmodel import corrected, fit_costs
 from minigpt.fitting.profile import Profile, Sample, at_speed, usual_speed, work_of
 from minigpt.fitting.rehearse import Stage
-from minigpt.fitting.search import Point, Space, alternatives, rank, search, smallest
+from minigpt.fitting.search import Point, Space, alternatives, rank, search
 from minigpt.progress import Reporter
 
 # Most rehearsals of a fit.
@@ -177,7 +177,7 @@ def _proposal(space: Space, tried: Sequence[Sample]) -> Point | None:
     try:
         proposal = search(above(space, min(fitting, key=rank)) if fitting else space).best
     except PlanError:
-        least = space.point(first_precision(space), smallest(space))
+        least = space.point(first_precision(space), space.limits.smallest)
         if fitting:
             return None
         if not tried or (least.precision, least.shape) in known:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minigpt.exporting import ExportRequest, export
 from minigpt.files import write_json
+from minigpt.fits import WITHIN, Fit, Outcome
 from minigpt.fitting.choose import FitRequest, Fitted, lay_ground, stage_of
 from minigpt.fitting.constraints import Constraint, parse_constraints
 from minigpt.fitting.engines import engine_named
@@ -16,56 +17,15 @@ from minigpt.fitting.rehearse import Pace, check_runtime
 from minigpt.fitting.search import needs_measuring
 from minigpt.models import find
 from minigpt.pipeline import BuildOptions
+from minigpt.pipeline.fitted import keep_fit
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import clean
 from minigpt.results import BuildReport, Interval
+from minigpt.runtimes import gguf
 
 RECORD = "fit.json"
 # Bytes of held-out text on which the export is measured.
 QUALITY_BYTES = 32768
-# Distance from a limit, as a share of it, within which a fit has met it.
-WITHIN = 0.10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """One constraint and what became of it.
-
-    Attributes:
-        constraint: the constraint as the user wrote it.
-        kind: file, ram or speed.
-        limit: the limit in bytes or tokens a second.
-        expected: what the choice was expected to have; None where nothing was known.
-        measured: what the exported model has; None where it was not measured, because the device is another one. The
-            speed behind a multiple of the parent's is the parent's speed times the ratio of paired turns.
-        low: lower end of the 95 % interval of a speed; None for bytes.
-        high: its upper end.
-    """
-
-    constraint: str
-    kind: str
-    limit: float
-    expected: float | None
-    measured: float | None
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def deviation(self) -> float | None:
-        """Distance of the measured figure from the limit, as a share of it."""
-        return None if self.measured is None else self.measured / self.limit - 1
-
-    @property
-    def kept(self) -> bool | None:
-        """True if the limit is kept; None where nothing was measured."""
-        if self.measured is None:
-            return None
-        return self.measured >= self.limit if self.kind == "speed" else self.measured <= self.limit
-
-    @property
-    def near(self) -> bool | None:
-        """True if the measured figure is within :data:`WITHIN` of the limit; None where nothing was measured."""
-        return None if self.deviation is None else abs(self.deviation) <= WITHIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +81,27 @@ def export_folder(options: BuildOptions, report: BuildReport, fitted: Fitted) ->
     return folder.with_name(f"{folder.name}-{kind}-{fitted.best.precision}") if kind else folder / "model"
 
 
+def check_readable(request: FitRequest, reporter: Reporter = SILENT) -> None:
+    """Refuse a fit whose exported file could not be checked here, before the build has cost an hour.
+
+    Args:
+        request: what was asked.
+        reporter: told about progress.
+
+    Raises:
+        AssetError: nothing here reads the file.
+    """
+    ground = lay_ground(request, reporter)
+    if "gguf" in ground.engine.formats.values():
+        gguf.check_readable(ground.config)
+
+
 def finish_fit(
     request: FitRequest, fitted: Fitted, report: BuildReport, domain: str, reporter: Reporter = SILENT
 ) -> FitResult:
     """Export a finished build in the chosen runtime and precision, and measure whether it keeps the limits.
+
+    The outcome goes into `fit.json` beside the export, and into the report and the page of the build.
 
     Args:
         request: what was asked.
@@ -174,7 +151,20 @@ def finish_fit(
     )
     if kind:
         write_json(folder / RECORD, result)
+    keep_fit(domain, fitted_options(request.options, fitted), record_of(result), reporter)
     return result
+
+
+def record_of(result: FitResult) -> Fit:
+    """Return what the report of a build keeps of a fit."""
+    return Fit(
+        runtime=result.fitted.runtime,
+        precision=result.fitted.best.precision,
+        export=Path(result.folder).name,
+        machine=result.fitted.machine,
+        outcomes=result.outcomes,
+        remarks=result.remarks,
+    )
 
 
 def _timings(

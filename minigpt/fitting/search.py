@@ -22,6 +22,7 @@ from minigpt.fitting.filesize import FileSizes
 from minigpt.fitting.profile import covers, work_of
 from minigpt.planning.allocate import VOCAB_STEP, Limits, expected_cost
 from minigpt.planning.sensitivity import Sensitivity
+from minigpt.report.fit import figure
 from minigpt.types import Shape
 
 # Share of each limit that the search aims at, so that small errors of a prediction stay on the right side of it.
@@ -230,7 +231,7 @@ def _differing(space: Space, best: Point, fitting: Mapping[str, Sequence[Point]]
         if name != best.precision and name in best_of:
             yield best_of[name], f"in {name}: {_worse(best_of[name], best)}"
         elif name != best.precision:
-            yield space.point(name, smallest(space)), f"in {name} nothing fits: this is the smallest shape"
+            yield space.point(name, space.limits.smallest), f"in {name} nothing fits: this is the smallest shape"
     for title, differs in (
         ("other layers", [point for point in points if point.shape.layers != best.shape.layers]),
         ("another vocabulary", [point for point in points if _apart(point.shape.vocab_size, best.shape.vocab_size)]),
@@ -257,21 +258,9 @@ def _worse(point: Point, best: Point) -> str:
     return f"{rise:+.1f} % bits per byte expected".replace("+0.0 %", "no more")
 
 
-def smallest(space: Space) -> Shape:
-    """Return the smallest shape that the planner allows."""
-    limits = space.limits
-    return Shape(
-        layers=min(limits.layers),
-        intermediate_size=next(limits.neuron_widths()),
-        kv_groups=min(limits.kv_groups),
-        vocab_size=limits.vocab[0],
-        experts=min(limits.experts),
-    )
-
-
 def _nothing_fits(space: Space) -> str:
     """Write the sentence for constraints that nothing meets: the nearest point, and what it would do."""
-    shape = smallest(space)
+    shape = space.limits.smallest
     name = min(
         space.precisions,
         key=lambda precision: max(shortfall(space, item, precision, shape) for item in space.constraints),
@@ -282,13 +271,6 @@ def _nothing_fits(space: Space) -> str:
         f"Nothing fits {worst.text} in {space.engine.name}: the nearest is {point.parameters / 1e6:.1f} M parameters "
         f"in {name} with {figure(worst.kind, point.value(worst.kind))}; allow that, or take another runtime or parent."
     )
-
-
-def figure(kind: str, value: float | None) -> str:
-    """Write bytes or tokens a second with their unit."""
-    if value is None:
-        return "unknown"
-    return f"{value:.1f} tokens/s" if kind == "speed" else f"{value / 1e6:.1f} MB"
 
 
 def rounding_cost(engine: Engine, precision: str) -> float:

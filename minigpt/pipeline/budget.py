@@ -12,7 +12,9 @@ from minigpt.transformer.arch import parameters_of, shape_of
 
 
 def check_target(run: Run, parent: assets.Parent) -> None:
-    """Refuse a target that no shape can meet before any compute is spent on it.
+    """Refuse a target that no shape can meet before text is read or any compute is spent on it.
+
+    The parent's config and tokenizer decide; its weights are not loaded.
 
     Raises:
         PlanError: the target cannot be met; the error says which size is nearest, or which width is wrong.

@@ -82,9 +82,9 @@ def _plan_one(run: Run) -> PlanSummary:
 def _plan_in(run: Run) -> PlanSummary:
     """Plan the pruning of one domain in a folder that is locked."""
     _claim(run)
-    corpora, suite = read(run)
     parent = load_parent(run)
     check_target(run, parent)
+    corpora, suite = read(run)
     text = training_text(corpora, run.settings, seed=run.text_seed)
     tuned = None
     if run.settings.tuned_parent:
@@ -158,10 +158,10 @@ def build_one(run: Run, key: str) -> BuildReport:
         run: the build, resolved.
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
     """
-    corpora, suite = read(run)
     parent = load_parent(run)
     if run.options.delta is None:
         check_target(run, parent)
+    corpora, suite = read(run)
     ground = lay_groundwork(run, corpora, suite, parent, trains=not run.options.masked)
     if run.options.delta is not None:
         delta = make_delta(run, ground, run.options.delta)

@@ -11,7 +11,7 @@ from minigpt import __version__, report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.corpus.personal import personal_counts, personal_sentence
 from minigpt.costs import Cost
-from minigpt.domain.config import resolved_yaml
+from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.evaluation import ItemScores, Suite
 from minigpt.evaluation.exchanges import exchanges
 from minigpt.exchanges import TaskExchanges
@@ -25,6 +25,7 @@ from minigpt.pipeline.control_notes import control_notes
 from minigpt.pipeline.coverage import every_text, without_recited
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.notes import attributions, notes
+from minigpt.pipeline.part_notes import part_notes, task_notes
 from minigpt.pipeline.recipe import flatten_settings, recipe_text
 from minigpt.pipeline.run import Run
 from minigpt.pipeline.settings import PRESETS, Settings
@@ -38,7 +39,7 @@ from minigpt.report.sbom import FILE as BILL
 from minigpt.report.sbom import bill_of_materials, files_of
 from minigpt.results import BuildReport, StageReport, TicketRound
 from minigpt.transformer.arch import shape_of
-from minigpt.types import PrunePlan, Shape
+from minigpt.types import Corpus, PrunePlan, Shape
 
 
 def finish(
@@ -202,7 +203,19 @@ def build_notes(run: Run, ground: Groundwork, plan: PrunePlan, stages: Sequence[
         trained=any(stage.training is not None for stage in stages),
         share=min(stage.share for stage in stages),
     )
-    return (*about_the_build, *control_notes(ground, stages))
+    amounts = run.settings.evaluation
+    missing = part_notes(ground.corpora, ground.suite, heldout_bytes=amounts.heldout_bytes)
+    if run.shared is None:  # a sweep leaves all tasks with free answers out
+        missing += task_notes(definitions_of(run, ground), answers=amounts.answers)
+    return (*about_the_build, *missing, *control_notes(ground, stages))
+
+
+def definitions_of(run: Run, ground: Groundwork) -> list[tuple[DomainConfig, Corpus]]:
+    """Pair the definitions of domain and general text with their corpora."""
+    pairs = [(run.domain, ground.corpora.domain)]
+    if run.general is not None and ground.corpora.general is not None:
+        pairs.append((run.general, ground.corpora.general))
+    return pairs
 
 
 def changed_settings(preset: Settings, settings: Settings) -> dict[str, str]:

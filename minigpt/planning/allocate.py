@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby, product
+from math import ceil
 
 from minigpt.errors import PlanError
 from minigpt.planning.sensitivity import Sensitivity
@@ -39,6 +40,17 @@ class Limits:
     vocab: tuple[int, int]
     cut_vocab: int | None = None
     experts: Ints = (0,)
+
+    @property
+    def smallest(self) -> Shape:
+        """The smallest shape that is allowed."""
+        return Shape(
+            layers=min(self.layers),
+            intermediate_size=next(self.neuron_widths()),
+            kv_groups=min(self.kv_groups),
+            vocab_size=self.vocab[0],
+            experts=min(self.experts),
+        )
 
     def vocab_size(self, room: int) -> int:
         """Return the largest allowed vocabulary that has at most `room` tokens, or the smallest one if none has.
@@ -100,10 +112,22 @@ def allocate(
         return best[3]
     if nearest is not None and abs(costs.total(nearest) - target) <= slack:
         return nearest
+    if target < costs.total(limits.smallest):
+        raise PlanError(_too_small(parent, costs, target, limits.smallest))
     size = f"{costs.total(nearest):,}" if nearest is not None else "none"
     raise PlanError(
         f"No legal shape has {target:,} parameters within 1 %: the nearest is {size} of {costs.total(parent):,}. "
         "Ask for another size, or allow more kinds of pruning with --kinds."
+    )
+
+
+def _too_small(parent: Shape, costs: UnitCosts, target: int, smallest: Shape) -> str:
+    """Say that a target is below the smallest shape that is allowed, and which size is possible."""
+    least, whole = costs.total(smallest), costs.total(parent)
+    return (
+        f"{target:,} parameters are too few: the smallest possible size here is {least:,} of {whole:,}, with "
+        f"{smallest.layers} of {parent.layers} layers and {smallest.vocab_size:,} of {parent.vocab_size:,} tokens. Ask "
+        f"for --target-size {ceil(1000 * least / whole) / 1000:g} or more, or take a smaller parent."
     )
 
 

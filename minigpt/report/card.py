@@ -29,6 +29,7 @@ from minigpt.report.figures import (
     verdict_vs_tuned,
     was_quantized,
 )
+from minigpt.report.licensing import license_metadata
 from minigpt.report.tasks import GENERAL, TRAIN, is_seen, text_name
 from minigpt.report.text import change, stage_title
 from minigpt.report.verdicts import recitation, sentences
@@ -73,7 +74,8 @@ def write_card(report: BuildReport, model_dir: Path, *, license: str | None = No
 def render_card(report: BuildReport, *, license: str | None = None) -> str:
     """Render the card as Markdown with YAML metadata, without network.
 
-    Unknown values are left out rather than guessed, e.g. the Hub id of a local base or a license that nobody stated.
+    Unknown values are left out rather than guessed, e.g. the Hub id of a local base; a license that nobody stated is
+    `unknown`. No data sets are named: sources of text are files, packages and readers, which the Hub cannot look up.
 
     Args:
         report: Report of the build.
@@ -83,10 +85,11 @@ def render_card(report: BuildReport, *, license: str | None = None) -> str:
 
     base = hub_id(report.base_model)
     license = license or base_license(report.base_model)
+    trained = [source.license for source in report.attributions if not source.measured_only]
     metadata: dict[str, Any] = {
         "base_model": base,
         "base_model_relation": "finetune" if base else None,
-        "license": license,
+        **license_metadata(license, trained),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "language": LANGUAGES.get(report.domain),

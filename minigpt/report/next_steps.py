@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from minigpt.domain.config import packaged_folder
 from minigpt.report.figures import final_stage
 from minigpt.report.text import clean, size
 from minigpt.results import BuildReport
@@ -38,7 +39,7 @@ def next_steps(report: BuildReport, folder: Path) -> RenderableType:
 
 
 def next_commands(report: BuildReport, folder: Path) -> tuple[tuple[str, str], ...]:
-    """List what a user may want next, as pairs of purpose and command.
+    """List what a user may want next, as pairs of purpose and command; own texts only to those who built others.
 
     Args:
         report: Report of the build.
@@ -61,7 +62,8 @@ def next_commands(report: BuildReport, folder: Path) -> tuple[tuple[str, str], .
                 f"minigpt build {recipe} --set tuned_parent=true --output-dir {output}",
             )
         )
-    steps.append(("build one on texts of your own", "minigpt domains new NAME --from FOLDER"))
+    if (packaged_folder() / f"{report.domain}.yaml").is_file():
+        steps.append(("build one on texts of your own", "minigpt domains new NAME --from FOLDER"))
     return tuple(steps)
 
 

@@ -194,10 +194,22 @@ def load(folder: Path, device: str) -> Runtime:
     python = interpreter()
     if python is not None:
         return LlamaRuntime(folder / FILE, python, tokenizer, config, record=record)
-    if config.model_type not in READ_BACK:
+    check_readable(config)
+    model: Any = read_gguf(folder / FILE)
+    return TorchRuntime(model.to(device), tokenizer, folder=folder)
+
+
+def check_readable(config: Any) -> None:
+    """Refuse a model whose GGUF file nothing here could read: llama.cpp is missing, and transformers does not know it.
+
+    Args:
+        config: Its Hugging Face config.
+
+    Raises:
+        AssetError: It is one.
+    """
+    if interpreter() is None and config.model_type not in READ_BACK:
         raise AssetError(
             f"GGUF files of {config.model_type} models need llama.cpp: transformers reads back {', '.join(READ_BACK)}. "
             "Run pip install 'minigpt[gguf-runtime]', or name an interpreter that has it with MINIGPT_LLAMA_PYTHON."
         )
-    model: Any = read_gguf(folder / FILE)
-    return TorchRuntime(model.to(device), tokenizer, folder=folder)

@@ -48,7 +48,8 @@ def test_what_exists_on_disk_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pyt
     ("text", "words"),
     [
         ("", "Hub id"),
-        ("gpt2", "org/name"),
+        ("gpt2", "no file or folder 'gpt2' here.*named with its owner, org/name"),
+        ("bert-base-uncased@main", "named with its owner"),
         ("./missing", "No such file or folder"),
         ("folder/missing.gguf", "No such file or folder"),
         ("a/b/c", "Cannot read"),

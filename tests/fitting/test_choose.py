@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from minigpt.errors import AssetError, ConfigError, PlanError
+from minigpt.errors import AssetError, ConfigError, PlanError, UnsupportedModel
 from minigpt.fitting import choose as choosing
 from minigpt.fitting.choose import FitRequest, choose
 from minigpt.fitting.constraints import Constraint
@@ -164,3 +164,18 @@ def test_exports_stand_beside_the_build(base: str, tmp_path: Path):
     assert export_folder(options, report, fitted) == tmp_path / f"m-gguf-{fitted.best.precision}"
     plain = replace(fitted, runtime="torch", best=replace(fitted.best, precision="bf16"))
     assert export_folder(options, report, plain) == tmp_path / "m" / "model"
+
+
+@pytest.mark.parametrize(
+    ("family", "runtime", "others"),
+    [("rwkv", "llama.cpp", "torch"), ("mamba", "onnx", "llama.cpp or torch"), ("gemma3_text", "onnx-genai", "llama")],
+)
+def test_a_runtime_that_no_file_can_be_written_for_is_refused_before_anything_is_measured(
+    family: str, runtime: str, others: str
+):
+    from minigpt.fitting.engines import engine_named
+    from tests.support.tiny import tiny_config, tiny_tokenizer
+
+    with pytest.raises(UnsupportedModel, match=rf"cannot write {family} models .* {runtime}; take --runtime {others}"):
+        choosing.check_formats(engine_named(runtime), tiny_config(family, layers=2), tiny_tokenizer())
+    choosing.check_formats(engine_named("torch"), tiny_config(family, layers=2), tiny_tokenizer())

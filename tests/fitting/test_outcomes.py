@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from minigpt.cli.fit import choices, outcome
+from minigpt.fits import Outcome
 from minigpt.fitting.choose import Fitted
 from minigpt.fitting.constraints import parse_constraint
 from minigpt.fitting.profile import Sample, Work
 from minigpt.fitting.rehearse import Pace
-from minigpt.fitting.run import FitResult, Outcome, outcome_of, remarks, times
+from minigpt.fitting.run import FitResult, outcome_of, remarks, times
 from minigpt.fitting.search import Point
 from minigpt.results import Interval
 from minigpt.types import Shape
@@ -103,6 +104,12 @@ def test_the_tables_show_the_interval_and_whether_ten_percent_are_met():
     assert "chosen; rehearsed, 2.06x parent (2.03 to 2.09), 206.0 tokens/s" in drawn(choices(FITTED))
     missed = replace(FITTED, fits=False, rehearsals=6)
     assert "the nearest: none of 6 rehearsed models fits" in drawn(choices(missed))
+
+
+def test_a_family_without_neurons_and_attention_shows_neither():
+    text = drawn(choices(replace(FITTED, axes=("vocab", "layers"))))
+    assert "layers tokens" in text and "neurons" not in text and "KV" not in text and " × " not in text
+    assert "layers × neurons × KV" in drawn(choices(FITTED)) and "20 × 800 × 2" in drawn(choices(FITTED))
 
 
 def drawn(table: Any) -> str:

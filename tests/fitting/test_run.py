@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import minigpt
 from minigpt import assets
 from minigpt.fitting import rehearse
 from minigpt.fitting.engines import engine_named
 from minigpt.fitting.filesize import file_sizes
 from minigpt.models.bench import LoadCost, Workload
-from minigpt.runtimes import read_record
+from minigpt.runtimes import gguf, read_record
 from minigpt.transformer.arch import shape_of
 from tests.support.commands import run
 from tests.support.worlds import SMALL, World
@@ -53,6 +54,10 @@ def test_a_file_of_the_asked_size_stands_beside_the_build(world: World, home: Pa
     expected = data["fit"]["fitted"]["best"]["shape"]
     assert shape_of(model).layers == expected["layers"] and shape_of(model).vocab_size == expected["vocab_size"]
     assert data["report"]["domain"] == "words" and record.source.shape == shape_of(model)
+    shown = (world.root / "fitted" / "report.html").read_text("utf-8")
+    assert "<h2>Fit</h2>" in shown and f"{limit}B" in shown and f"{record.bytes / 1e6:.1f} MB" in shown
+    assert data["report"]["fit"]["outcomes"] == data["fit"]["outcomes"]
+    assert minigpt.load_report(world.root / "fitted").fit is not None  # and the folder is sealed with it
     again = run(*command(world, "fitted", "--fit", f"{limit}B"))
     assert json.loads(again.stdout)["report"] == data["report"]  # resumed: nothing was built again
 
@@ -82,6 +87,18 @@ def test_a_profile_is_written_and_carried(world: World, home: Path, monkeypatch:
     )
     assert planned.exit_code == 0, planned.output
     assert json.loads(planned.stdout)["layers"] >= 1
+
+
+def test_a_file_that_nothing_here_reads_is_refused_before_the_build(
+    world: World, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(gguf, "interpreter", lambda: None)
+    monkeypatch.setattr(gguf, "READ_BACK", ("mistral",))
+    limit = round(0.97 * bytes_of_parent(world, "int4"))
+    result = run(*command(world, "unread", "--fit", f"{limit}B"))
+    assert result.exit_code == 1 and "GGUF files of llama models need llama.cpp" in result.stderr
+    assert not (world.root / "unread").exists()
+    assert run(*command(world, "unread", "--fit", f"{limit}B"), "--plan-only").exit_code == 0  # a plan writes no file
 
 
 @pytest.mark.parametrize(

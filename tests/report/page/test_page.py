@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minigpt.fits import Fit, Outcome
 from minigpt.report.page import render_comparison_page, render_page, write_comparison_page, write_page
 from minigpt.report.page.build import prose
 from minigpt.report.page.charts import Ratio, curve, kept_columns, scale_of, span
@@ -161,3 +162,24 @@ def test_the_page_of_several_models_is_whole_and_names_them_all(tmp_path: Path) 
     assert "first: " in page.text and 'alert("x")' in page.text
     write_comparison_page(reports, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_fit_is_shown_with_limits_figures_intervals_and_whether_ten_percent_are_met() -> None:
+    fit = Fit(
+        runtime="llama.cpp",
+        precision="int4",
+        export="medical-gguf-int4",
+        machine=HOSTILE,
+        outcomes=(
+            Outcome(constraint="50MB", kind="file", limit=5e7, expected=4.9e7, measured=4.89e7),
+            Outcome(constraint="60 tokens/s", kind="speed", limit=60.0, expected=70.0, measured=51.0, low=50, high=52),
+        ),
+        remarks=("60 tokens/s is missed by 15.0%.",),
+    )
+    html = render_page(make_report(fit=fit))
+    text = re.sub(r"\s+", " ", parse(html).text)
+    assert "medical-gguf-int4" in text and "<script" not in html
+    for cell in ("50.0 MB", "49.0 MB", "48.9 MB", "-2.2 %", "51.0 tokens/s", "50.0 – 52.0", "-15.0 %", "not kept"):
+        assert cell in text, cell
+    assert ">yes<" in html and ">no<" in html and "missed by 15.0%" in text
+    assert "<h2>Fit</h2>" not in render_page(make_report())
