@@ -18,7 +18,7 @@ Written by `make docs` from the tables that the program works by; `minigpt famil
 A parent must be of one of these families (`model_type` in its `config.json`). The tests prune a tiny random model of
 every family: cutting equals masking, keeping everything changes no byte, stock classes load the result with the same
 logits and the same greedy text, the repair lowers the error, and healing trains it. The last column says where builds
-were measured with real weights ([results](../results/quality.md)).
+were measured with real weights ([results](../results/quality.md); [experts](../results/experts.md)).
 
 **yes**: works. **no**: the program refuses, and the sentence is below. **-**: the family has nothing of the kind.
 """

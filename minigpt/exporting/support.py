@@ -32,6 +32,7 @@ GENAI_WINDOWS = frozenset({"mistral", "qwen2"})
 REAL_WEIGHTS: Mapping[str, str] = {
     "llama": "SmolLM2-135M-Instruct",
     "gemma3_text": "Gemma 3 270M",
+    "mixtral": "SmolLM2-135M, upcycled",
 }
 
 
