@@ -4,39 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from minigpt import report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
-from minigpt.evaluation import ItemScores
-from minigpt.evaluation.part import part_of
-from minigpt.evaluation.suite import without_answers
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
 from minigpt.models import catalog
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.conditional import add_conditional, has_conditional
-from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
-from minigpt.pipeline.cutting import prune
 from minigpt.pipeline.delta import make_delta
 from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
-from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
-from minigpt.pipeline.healing import heal
-from minigpt.pipeline.measure import measure
+from minigpt.pipeline.groundwork import lay_groundwork, read, training_text_and_tuned_parent
+from minigpt.pipeline.numbering import needs_of, numbered, set_out, weigh
 from minigpt.pipeline.options import BuildOptions
-from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
+from minigpt.pipeline.outlook import sizes_of
+from minigpt.pipeline.paper_form import paper_form_report
 from minigpt.pipeline.plan import plan_pruning
 from minigpt.pipeline.recipe import changes
 from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
-from minigpt.pipeline.outlook import sizes_of
 from minigpt.pipeline.source import source_of
 from minigpt.pipeline.specialist import specialize
-from minigpt.pipeline.numbering import needs_of, numbered, set_out, weigh
 from minigpt.pipeline.stages import CONDITIONAL, planning_rows, rows_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text, training_text
@@ -46,8 +38,7 @@ from minigpt.progress.stages import step
 from minigpt.recipes import RECIPE
 from minigpt.report.page import FILE_NAME as PAGE
 from minigpt.report.page import write_page
-from minigpt.results import BuildReport, StageReport, TicketRound
-from minigpt.types import PrunePlan
+from minigpt.results import BuildReport
 
 # Options that a message about another build names, at most.
 NAMED = 3
@@ -205,7 +196,9 @@ def build_one(run: Run, key: str) -> BuildReport:
             run.workspace.slim()
             return result
         last = specialist.scores[-1]
-        return finish(run, ground, specialist.plan, stages, specialist.model, key, scores=last, rounds=specialist.rounds)
+        return finish(
+            run, ground, specialist.plan, stages, specialist.model, key, scores=last, rounds=specialist.rounds
+        )
 
 
 def domains_of(options: BuildOptions) -> tuple[str, ...]:

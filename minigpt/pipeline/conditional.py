@@ -36,9 +36,9 @@ from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.recipe import recipe_text
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.pipeline.text import tokenized, training_text
+from minigpt.progress.stages import step
 from minigpt.recipes import RECIPE
 from minigpt.report.conditional import START, conditional_note
-from minigpt.progress.stages import step
 from minigpt.results import BuildReport, ConditionalForm, StageReport, Training
 from minigpt.transformer.ends import configs_in, document_end
 

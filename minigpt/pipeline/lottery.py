@@ -15,6 +15,7 @@ from minigpt.machine import device_name, release
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
 from minigpt.pipeline.measure import measure
+from minigpt.pipeline.numbering import numbered
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.rounds import for_report
 from minigpt.pipeline.run import (
@@ -27,7 +28,6 @@ from minigpt.pipeline.run import (
     resolve_run,
     save_model,
 )
-from minigpt.pipeline.numbering import numbered
 from minigpt.pipeline.stages import GROUND, TICKET_ROWS
 from minigpt.pipeline.text import tokenized
 from minigpt.pipeline.ticket_recipe import ticket_files

@@ -129,9 +129,7 @@ GROUND = (
         times=lambda run: int(run.settings.tuned_parent and run.settings.blend > 0),
         disk=_parent_bytes,
     ),
-    Row(
-        name="measured_parent_tuned", title=TITLES["parent_tuned"], times=_tunes, work=_evaluation(student=False)
-    ),
+    Row(name="measured_parent_tuned", title=TITLES["parent_tuned"], times=_tunes, work=_evaluation(student=False)),
     Row(
         name="tuned_seed{}",
         title="Tuning the parent again",
@@ -206,7 +204,10 @@ CONDITIONAL = (
     Row(name="measured_conditional", title=TITLES["conditional"], work=_evaluation(True)),
 )
 # A ticket of `minigpt lottery`.
-TICKET_ROWS = (Row(name="healed", title="Rounds of the ticket", work=lambda sizes: UNKNOWN, disk=_parent_bytes), HEAL[-1])
+TICKET_ROWS = (
+    Row(name="healed", title="Rounds of the ticket", work=lambda sizes: UNKNOWN, disk=_parent_bytes),
+    HEAL[-1],
+)
 
 
 def rows_of(run: Run) -> tuple[Row, ...]:
@@ -219,7 +220,7 @@ def rows_of(run: Run) -> tuple[Row, ...]:
 
 
 def planning_rows(run: Run) -> tuple[Row, ...]:
-    """Return the rows of a plan that nothing is built from: without a tuned parent, text and parent are all it needs."""
+    """Return the rows of planning alone; the parent is tuned first where the build prunes a tuned one."""
     tuning = ("tuned_first", "sampled", "tuned", "blended") if run.settings.tuned_parent else ()
     return (*(row for row in GROUND if row.name in ("corpus", "parent", *tuning)), *PLAN)
 
