@@ -8,7 +8,7 @@ from typing import Literal
 
 Kind = Literal["read", "train", "evaluate", "sample"]
 # Kinds whose speed stands for another's until that was measured: all three are the same matrix products. Sampling
-# writes token by token, and no other speed says anything about it.
+# writes token by token, and no other speed says anything about it; one stage's time says nothing about another's.
 STAND_INS: Mapping[Kind, tuple[Kind, ...]] = {
     "read": ("evaluate", "train"),
     "train": ("read", "evaluate"),

@@ -99,7 +99,8 @@ class Numbered:
     def step(self, name: str) -> Iterator[Callable[[], None]]:
         """Pass a stage; the function that is yielded has to be called before anything is done.
 
-        A stage in which it is not called was there already, and the log says so. Steps inside a stage, and those that
+        A stage in which it is not called was there already, and the log says so. A stage that runs again has no number
+        again. Steps inside a stage, and those that
         are none of the run's stages, do not count.
         """
         if self._open is not None or name not in self.names:
@@ -109,7 +110,8 @@ class Numbered:
         again = name in self._passed
         if not again:
             self._passed.append(name)
-        self._open, self._prefix, self._titles, self._done = name, self._numbered(name), 0, 0.0
+        self._open, self._titles, self._done = name, 0, 0.0
+        self._prefix = "" if again else self._numbered(name)
         self._started = self._clock()
         try:
             yield lambda: begun.append(self._predict(name))
@@ -147,7 +149,7 @@ class Numbered:
             return
         seconds, first = self._clock() - self._started, begun[0]
         work = self.works.get(name)
-        if work is not None and work.kind in ("evaluate", "sample") and name not in self._left_out:
+        if work is not None and work.kind == "evaluate" and name not in self._left_out:
             self.rates.measure(work.kind, work.operations, seconds)
         self.predictions.append(
             Prediction(

@@ -118,6 +118,22 @@ def test_within_a_stage_the_rest_of_its_steps_counts_at_their_own_speed() -> Non
             clock.now += 90 if not number else 20
 
 
+def test_a_stage_without_an_arithmetic_is_no_evidence_for_another_one() -> None:
+    clock = Clock()
+    reporter = Numbered(SILENT, THREE, clock=clock)
+    reporter.weigh({name: Work(kind="sample", operations=1.0) for name in ("read", "measure")})
+    with reporter.step("read") as begins:
+        begins()
+        clock.now += 5
+    assert reporter.left() is None
+
+
+def test_a_stage_that_runs_again_has_no_number_again() -> None:
+    reporter = counted()
+    lines(reporter, "read", "Reading")
+    assert lines(reporter, "read", "Reading") == ["Reading", "Inside"]
+
+
 def test_a_stage_of_which_a_part_was_there_is_no_evidence() -> None:
     clock = Clock()
     reporter = Numbered(SILENT, THREE, clock=clock)
