@@ -100,9 +100,11 @@ def test_without_healing_no_stage_heals_and_predictions_are_kept(world: World) -
 
 
 def test_a_plan_says_the_time_and_the_disk_of_the_build(world: World) -> None:
-    (plan,) = plan_specialists(world.options("planned", overrides={"plan.tokens": "4096"}))
+    (plan,) = plan_specialists(world.options("planned", overrides={"evaluation.batch_tokens": "64"}))
     assert plan.disk_needed is not None
     assert plan.disk_free is not None
     student = 2 * plan.parameters_after
     assert plan.disk_needed == pytest.approx(2 * student + 16 * plan.parameters_after, rel=0.02)
     assert plan.disk_free > plan.disk_needed
+    assert plan.seconds_to_build is not None, "statistics of several batches have a speed"
+    assert plan.seconds_to_build > 0
