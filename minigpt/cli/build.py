@@ -262,7 +262,20 @@ def outline(plan: PlanSummary) -> RenderableType:
         if cost
     }
     rows |= {f"{item.task} seen in training text": percent(item.share) + repeated(item) for item in plan.coverage}
-    return facts(rows)
+    return facts(rows | needed(plan))
+
+
+def needed(plan: PlanSummary) -> dict[str, object]:
+    """List the time and the disk that building a plan takes, as far as they are known."""
+    from minigpt.progress.rates import roughly
+    from minigpt.report.text import size
+
+    rows: dict[str, object] = {}
+    if plan.seconds_to_build is not None:
+        rows["time to build"] = f"about {roughly(plan.seconds_to_build)}, at the speeds measured here"
+    if plan.disk_needed is not None and plan.disk_free is not None:
+        rows["disk while building"] = f"about {size(plan.disk_needed)}; {size(plan.disk_free)} are free"
+    return rows
 
 
 def decision(plans: Sequence[PlanSummary]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from minigpt.progress.rates import roughly
 from minigpt.report.text import duration
 
 # Seconds of the latest work that an estimate rests on.
@@ -59,14 +60,3 @@ class Pace:
         """Format one line of plain progress."""
         parts = (f"{title}: {self.count()} after {duration(now - self.started)}", self.left(now))
         return ", ".join(part for part in parts if part)
-
-
-def roughly(seconds: float) -> str:
-    """Round a time to what an estimate can say: 40 s, 8 min, 1 h 20 min."""
-    if seconds < 55:
-        return f"{max(10, 10 * round(seconds / 10))} s"
-    minutes = max(1, round(seconds / 60))
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, rest = divmod(10 * round(minutes / 10), 60)
-    return f"{hours} h {rest:02d} min" if rest else f"{hours} h"

@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from minigpt import report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
-from minigpt.evaluation import ItemScores
-from minigpt.evaluation.part import part_of
-from minigpt.evaluation.suite import without_answers
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
 from minigpt.models import catalog
 from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.conditional import add_conditional, has_conditional
-from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.coverage import coverage_of
-from minigpt.pipeline.cutting import prune
 from minigpt.pipeline.delta import make_delta
 from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
-from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read, training_text_and_tuned_parent
-from minigpt.pipeline.healing import heal
-from minigpt.pipeline.measure import measure
+from minigpt.pipeline.groundwork import lay_groundwork, read, training_text_and_tuned_parent
+from minigpt.pipeline.numbering import needs_of, numbered, set_out, weigh
 from minigpt.pipeline.options import BuildOptions
-from minigpt.pipeline.paper_form import PaperFormRecord, paper_form_report, paper_form_stage
+from minigpt.pipeline.outlook import sizes_of
+from minigpt.pipeline.paper_form import paper_form_report
 from minigpt.pipeline.plan import plan_pruning
 from minigpt.pipeline.recipe import changes
 from minigpt.pipeline.rounds import ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.source import source_of
+from minigpt.pipeline.specialist import specialize
+from minigpt.pipeline.stages import CONDITIONAL, planning_rows, rows_of
 from minigpt.pipeline.summary import PlanSummary, summarize_plan
 from minigpt.pipeline.text import planning_text, training_text
 from minigpt.pipeline.workspace import State, Workspace, finished
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import step
 from minigpt.recipes import RECIPE
 from minigpt.report.page import FILE_NAME as PAGE
 from minigpt.report.page import write_page
-from minigpt.results import BuildReport, StageReport, TicketRound
-from minigpt.types import PrunePlan
+from minigpt.results import BuildReport
 
 # Options that a message about another build names, at most.
 NAMED = 3
@@ -56,7 +53,7 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
         MiniGPTError: the build failed for any other reason; the message says what to do.
     """
     bound = settings_for(options.preset, options.overrides, keep_general=options.keep_general).keep_general
-    reports = tuple(build_domain(name, options, reporter) for name in domains_of(options))
+    reports = tuple(build_domain(name, options, reporter) for name in _announced(domains_of(options), reporter))
     if bound is not None:
         try:
             for result in reports:
@@ -69,7 +66,16 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
 
 def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanSummary, ...]:
     """Plan the pruning for each domain and stop; finished steps are kept for a later build."""
-    return tuple(_plan_one(resolve_run(name, options, reporter)) for name in domains_of(options))
+    names = _announced(domains_of(options), reporter)
+    return tuple(_plan_one(resolve_run(name, options, reporter)) for name in names)
+
+
+def _announced(names: Sequence[str], reporter: Reporter) -> Iterator[str]:
+    """Yield the domains of a build, and say the number of each where there are several."""
+    for number, name in enumerate(names, 1):
+        if len(names) > 1:
+            reporter.note(f"Domain {number} of {len(names)}: {name}")
+        yield name
 
 
 def _plan_one(run: Run) -> PlanSummary:
@@ -82,9 +88,12 @@ def _plan_one(run: Run) -> PlanSummary:
 def _plan_in(run: Run) -> PlanSummary:
     """Plan the pruning of one domain in a folder that is locked."""
     _claim(run)
+    run = numbered(run, planning_rows(run))
     parent = load_parent(run)
     check_target(run, parent)
     corpora, suite = read(run)
+    sizes = sizes_of(run, parent, suite)
+    weigh(run, rows_of(run), sizes)
     text = training_text(corpora, run.settings, seed=run.text_seed)
     tuned = None
     if run.settings.tuned_parent:
@@ -94,7 +103,9 @@ def _plan_in(run: Run) -> PlanSummary:
     ticket = ticket_of(run, parent, planning, text, source)
     plan = plan_pruning(run, parent, corpora.domain.fingerprint, planning, source, ticket).plan
     coverage = coverage_records(coverage_of(corpora, suite, text))
-    return summarize_plan(run.domain.name, parent.path, plan, coverage)
+    needs = needs_of(run, sizes)
+    summary = summarize_plan(run.domain.name, parent.path, plan, coverage)
+    return replace(summary, seconds_to_build=needs.seconds, disk_needed=needs.disk, disk_free=needs.free)
 
 
 def build_domain(name: str, options: BuildOptions, reporter: Reporter) -> BuildReport:
@@ -132,9 +143,12 @@ def _built(run: Run, key: str) -> BuildReport:
     result = _finished(run, key)
     if result is None:
         _claim(run)
+        run = numbered(run, rows_of(run))
         result = build_one(run, key)
     elif _has_all_forms(run, result):
         run.reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
+    else:
+        run = numbered(run, CONDITIONAL)
     return result if _has_all_forms(run, result) else _with_conditional(run, result, key)
 
 
@@ -162,83 +176,29 @@ def build_one(run: Run, key: str) -> BuildReport:
     if run.options.delta is None:
         check_target(run, parent)
     corpora, suite = read(run)
+    set_out(run, parent, suite)
     ground = lay_groundwork(run, corpora, suite, parent, trains=not run.options.masked)
     if run.options.delta is not None:
         delta = make_delta(run, ground, run.options.delta)
         stages = (*ground.controls.stages, delta.stage)
-        return finish(run, ground, delta.plan, stages, delta.model, key, scores=delta.scores, ticket=delta.ticket)
+        with step(run.reporter, "report") as begins:
+            begins()
+            return finish(run, ground, delta.plan, stages, delta.model, key, scores=delta.scores, ticket=delta.ticket)
     specialist = specialize(run, ground)
     stages = (*ground.controls.stages, *specialist.stages)
-    if specialist.paper_form is not None:
-        result = paper_form_report(run, ground, stages, specialist.paper_form, key)
-        write_recipe(run)
-        report.save(result, run.workspace.report)
-        run.workspace.seal(key)
-        run.workspace.slim()
-        return result
-    last = specialist.scores[-1]
-    return finish(run, ground, specialist.plan, stages, specialist.model, key, scores=last, rounds=specialist.rounds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Specialist:
-    """The result of planning, pruning and healing.
-
-    Attributes:
-        plan: the units that were kept.
-        stages: a stage of the report for each measured model: pruned, healed.
-        scores: the items of these models.
-        model: the folder of the last model.
-        rounds: rounds of a lottery ticket.
-        paper_form: the record of a paper form, which exists in memory only; `model` is then the model it was made from.
-    """
-
-    plan: PrunePlan
-    stages: tuple[StageReport, ...]
-    scores: tuple[ItemScores, ...]
-    model: Path
-    rounds: tuple[TicketRound, ...] = ()
-    paper_form: PaperFormRecord | None = None
-
-
-def specialize(run: Run, ground: Groundwork, *, healing: bool = True) -> Specialist:
-    """Plan, prune and measure; with `healing`, heal and measure again; a paper form is only evaluated.
-
-    Args:
-        run: the build.
-        ground: corpora, parent, text and controls.
-        healing: whether to heal; a sweep may stop before it.
-    """
-    controls, source = ground.controls, ground.controls.source
-    if run.options.masked:
-        form, stage, items = paper_form_stage(run, ground)
-        return Specialist(plan=form.plan, stages=(stage,), scores=(items,), model=source.path, paper_form=form)
-    ticket = ticket_of(run, ground.parent, ground.planning, ground.text, source)
-    planned = plan_pruning(run, ground.parent, ground.corpora.domain.fingerprint, ground.planning, source, ticket)
-    plan, rounds = planned.plan, ticket.rounds if ticket is not None else ()
-    same = plan.tokens is None
-    pruned, seconds = prune(run, ground.planning, planned, source)
-    # A sweep compares its points before healing, too.
-    share = run.settings.evaluation.pruned_share if healing and run.shared is None else 1.0
-    # Nobody uses this model, and decoding takes longest.
-    part = without_answers(part_of(ground.suite, share, seed=run.options.seed))
-    before = measure(run, part, "pruned", pruned, share=share)
-    first = compare_with_controls(controls, before, same_vocabulary=same, seconds=seconds + planned.seconds)
-    if not healing:
-        return Specialist(plan=plan, stages=(first,), scores=(before.scores,), model=pruned.path, rounds=rounds)
-    healed = heal(run, ground.corpora, ground.parent, ground.text, source, plan, pruned)
-    after = measure(run, ground.suite, "healed", healed.model)
-    # The tuned parent's stage holds the time of sampling; a point of a sweep does not pay for what all points share.
-    shared = run.settings.tuned_parent or run.shared is not None
-    seconds = healed.seconds + (0.0 if shared else ground.text.sampling_seconds)
-    last = compare_with_controls(controls, after, same_vocabulary=same, seconds=seconds, training=healed.training)
-    return Specialist(
-        plan=plan,
-        stages=(first, last),
-        scores=(before.scores, after.scores),
-        model=healed.model.path,
-        rounds=rounds,
-    )
+    with step(run.reporter, "report") as begins:
+        begins()
+        if specialist.paper_form is not None:
+            result = paper_form_report(run, ground, stages, specialist.paper_form, key)
+            write_recipe(run)
+            report.save(result, run.workspace.report)
+            run.workspace.seal(key)
+            run.workspace.slim()
+            return result
+        last = specialist.scores[-1]
+        return finish(
+            run, ground, specialist.plan, stages, specialist.model, key, scores=last, rounds=specialist.rounds
+        )
 
 
 def domains_of(options: BuildOptions) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.recipe import recipe_text
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.pipeline.text import tokenized, training_text
+from minigpt.progress.stages import step
 from minigpt.recipes import RECIPE
 from minigpt.report.conditional import START, conditional_note
 from minigpt.results import BuildReport, ConditionalForm, StageReport, Training
@@ -74,12 +75,13 @@ def add_conditional(run: Run, result: BuildReport, corpora: Corpora, suite: Suit
     key = conditional_key(run, corpora.domain.fingerprint)
     dense = SavedModel(path=run.workspace.model, key=key)
     work = Conversion(run=run, corpora=corpora, kind=kind_named(run.options.conditional), dense=dense, key=key)
-    convert_layers(work)
+    with step(run.reporter, "conditional_layers") as begins:
+        begins()
+        convert_layers(work)
     choice_folder, choice = run.workspace.stage("conditional_choice", key, lambda target: _choose(work, target))
     form = read_json(choice_folder / "form.json", ConditionalForm)
     folder, done = run.workspace.stage("conditional", key, lambda target: _heal_and_save(work, form, target))
-    with work.step(4, "measuring"):
-        measured = measure(run, without_answers(suite), "conditional", SavedModel(path=folder / "model", key=key))
+    measured = measure(run, without_answers(suite), "conditional", SavedModel(path=folder / "model", key=key))
     stage = _compared(run, measured, _training(folder), choice.seconds + done.seconds)
     stage = replace(stage, conditional=read_json(folder / "form.json", ConditionalForm))
     return _finish(work, result, stage, folder / "model")
@@ -87,7 +89,7 @@ def add_conditional(run: Run, result: BuildReport, corpora: Corpora, suite: Suit
 
 def _choose(work: Conversion, folder: Path) -> None:
     """Choose the layers that become conditional, and write what decided."""
-    with work.step(2, "choosing layers"):
+    with work.step("choosing layers"):
         write_json(folder / "form.json", choose_layers(work, assets.load_tokenizer(work.dense.path)))
         release()
 
@@ -96,7 +98,7 @@ def _heal_and_save(work: Conversion, form: ConditionalForm, folder: Path) -> Non
     """Heal the whole with the chosen layers in place, and write model, form and training."""
     run, settings = work.run, work.run.settings.conditional
     tokenizer = assets.load_tokenizer(work.dense.path)
-    with work.step(3, "healing"):
+    with work.step("healing"):
         model = load(run, work.dense.path, training=True)
         put(model, layers_of(work, form))
         training = _heal(work, model, tokenizer) if settings.steps else None

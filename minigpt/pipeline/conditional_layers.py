@@ -29,8 +29,6 @@ from minigpt.pipeline.text import calibration, planning_text
 from minigpt.pipeline.workspace import LAYERS
 from minigpt.results import ConditionalForm, ConditionalLayer
 
-# Steps that the progress counts.
-STEPS = 4
 # Bytes of cached inputs of layers that are converted together.
 CACHED = 1 << 30
 # One of so many calibration tokens is kept from the conversion, to measure its error.
@@ -55,9 +53,9 @@ class Conversion:
     dense: SavedModel
     key: str
 
-    def step(self, number: int, title: str) -> Any:
+    def step(self, title: str) -> Any:
         """Open a step of the progress."""
-        return self.run.reporter.stage(f"Conditional form ({self.kind.name}), {number} of {STEPS}: {title}")
+        return self.run.reporter.stage(f"Conditional form ({self.kind.name}): {title}")
 
 
 def convert_layers(work: Conversion) -> None:
@@ -67,7 +65,7 @@ def convert_layers(work: Conversion) -> None:
     """
     run = work.run
     settings, workspace = run.settings.conditional, run.workspace
-    with work.step(1, "converting layers"):
+    with work.step("converting layers"):
         tokenizer, model = assets.load_tokenizer(work.dense.path), load(run, work.dense.path, training=True)
         text = replace(planning_text(work.corpora, run.settings), batch_tokens=run.settings.evaluation.batch_tokens)
         batches = calibration(text, tokenizer, settings.tokens)

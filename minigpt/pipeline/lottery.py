@@ -15,6 +15,7 @@ from minigpt.machine import device_name, release
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
 from minigpt.pipeline.measure import measure
+from minigpt.pipeline.numbering import numbered
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.rounds import for_report
 from minigpt.pipeline.run import (
@@ -27,6 +28,7 @@ from minigpt.pipeline.run import (
     resolve_run,
     save_model,
 )
+from minigpt.pipeline.stages import GROUND, TICKET_ROWS
 from minigpt.pipeline.text import tokenized
 from minigpt.pipeline.ticket_recipe import ticket_files
 from minigpt.pipeline.workspace import ROUNDS_WORK, State
@@ -120,6 +122,7 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
         raise _foreign(run)
     write_json(run.workspace.marker, {**deciding_options(options), "pattern": rule.name, "remaining": share})
     leave(run.workspace.root, ticket_files(run, rule.name, share), run.reporter)
+    run = numbered(run, (*GROUND, *TICKET_ROWS))
     corpora, suite = read(run)
     ground = lay_groundwork(run, corpora, suite, load_parent(run))
     report = _made(run, ground, rule, share, key)

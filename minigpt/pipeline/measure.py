@@ -16,6 +16,7 @@ from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, versions
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.planning.target import DTYPE_BYTES
+from minigpt.progress.stages import discount
 from minigpt.results import StageName, StageReport
 from minigpt.transformer.packing import prefix_token
 from minigpt.transformer.shipping import held
@@ -128,13 +129,21 @@ def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) 
         "device": (run.device.partition(":")[0], str(measuring_dtype(run.device))),
         "versions": versions(__version__, LIBRARIES),
     }
+    measured: list[Suite] = []
+
+    def score(part: Suite) -> ItemScores:
+        measured.append(part)
+        return scores_of(run, part, model, tokenizer, opening=opening.token)
+
     scores = evaluate_kept(
         suite,
-        lambda part: scores_of(run, part, model, tokenizer, opening=opening.token),
+        score,
         conditions,
         anew=run.options.force,
         reporter=run.reporter,
     )
+    if measured != [suite]:
+        discount(run.reporter, "measured_parent")
     return replace(scores, opening=opening.text)
 
 

@@ -22,6 +22,7 @@ from minigpt.pipeline.settings import Settings, settings_for
 from minigpt.pipeline.workspace import Workspace
 from minigpt.planning.memory import MemorySettings
 from minigpt.progress import Reporter
+from minigpt.progress.stages import step
 from minigpt.report.text import short_reference
 from minigpt.transformer.arch import check_window
 from minigpt.transformer.older_readers import open_to_older_readers
@@ -166,7 +167,8 @@ def load_parent(run: Run) -> assets.Parent:
         AssetError: the parent cannot be had.
         UnsupportedModel: it has conditional layers.
     """
-    with run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
+    with step(run.reporter, "parent") as begins, run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
+        begins()
         parent = assets.parent(run.options.base, reporter=run.reporter)
     if is_conditional(parent.path):
         raise UnsupportedModel(f"{parent.path} has conditional layers and cannot be pruned. Give the model beside it.")

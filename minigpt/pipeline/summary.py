@@ -31,6 +31,10 @@ class PlanSummary:
         coverage: coverage of the measured texts by the training text; passages that are still to be sampled are left
             out.
         axes: axes that models of the family have; widths of others stand for nothing.
+        seconds_to_build: time that the rest of the build takes, at the speeds that planning measured; None where these
+            say nothing about a stage.
+        disk_needed: bytes that the rest of the build writes in its folder, about.
+        disk_free: bytes that are free there.
     """
 
     domain: str
@@ -48,6 +52,9 @@ class PlanSummary:
     experts: int | None = None
     coverage: tuple[Coverage, ...] = ()
     axes: tuple[str, ...] = AXES
+    seconds_to_build: float | None = None
+    disk_needed: int | None = None
+    disk_free: int | None = None
 
 
 def summarize_plan(domain: str, parent: Path, plan: PrunePlan, coverage: tuple[Coverage, ...] = ()) -> PlanSummary:

@@ -21,6 +21,7 @@ from minigpt.energy import energy, used
 from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, read_json, sweep, write_json
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import step
 from minigpt.results import BuildReport
 from minigpt.tickets.delta_places import FOLDER
 
@@ -143,7 +144,8 @@ class Workspace:
         outermost = not _INSIDE.get()
         token = _INSIDE.set(True)
         try:
-            folder, done = self._stage(name, key, make)
+            with step(self.reporter, name) as begins:
+                folder, done = self._stage(name, key, lambda target: _after(begins, make, target))
         finally:
             _INSIDE.reset(token)
         if outermost:
@@ -289,6 +291,12 @@ class Workspace:
         for path in self.work.iterdir() if self.work.is_dir() else ():
             if path.name not in (BUILD, LOCK, f"{Path(LOCK).stem}.json"):
                 _remove(path)
+
+
+def _after(begins: Callable[[], None], make: Callable[[Path], None], target: Path) -> None:
+    """Say that a stage runs, and run it."""
+    begins()
+    make(target)
 
 
 def _remove(path: Path) -> None:

@@ -14,13 +14,15 @@ from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.files import file_sha256, fingerprint, read_json, write_json, write_jsonl
 from minigpt.machine import device_name, versions
 from minigpt.pipeline.budget import check_target
-from minigpt.pipeline.build import Specialist, specialize
 from minigpt.pipeline.controls import Controls
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
+from minigpt.pipeline.numbering import numbered
 from minigpt.pipeline.paper_form import paper_form_report
 from minigpt.pipeline.plan import DOMAIN, STATISTICS
 from minigpt.pipeline.run import Run, load_parent, resolve_run
+from minigpt.pipeline.specialist import Specialist, specialize
+from minigpt.pipeline.stages import CUT, FORM, GROUND, HEAL, PLAN
 from minigpt.pipeline.workspace import PATIENCE, PRIVATE, Workspace
 from minigpt.progress import SILENT, Reporter
 from minigpt.recipes import leave
@@ -144,6 +146,7 @@ class Ground:
 
 def lay_ground(options: SweepOptions, run: Run) -> Ground:
     """Read the text of a domain, measure its parent, and train the controls."""
+    run = numbered(run, GROUND)
     corpora, suite = read(run)
     ground = lay_groundwork(run, corpora, suite, load_parent(run), trains=options.healing != "none")
     key = fingerprint(
@@ -187,7 +190,8 @@ def finish_point(shared: Ground, point: Point) -> FinishedPoint:
     run, ground = shared.run, shared.groundwork
     workspace = Workspace(root=_folder(run, point), reporter=run.reporter)
     options = replace(run.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
-    point_run = replace(run, workspace=workspace, options=options)
+    rows = (*PLAN, *CUT, *(() if point.healing == "none" else HEAL))
+    point_run = numbered(replace(run, workspace=workspace, options=options), FORM if point.masked else rows)
     point_key = fingerprint(shared.key, point)
     stages: tuple[StageName, ...] = ("pruned",) if point.healing == "none" else ("pruned", "healed")
     if (result := points_on_disk.finished(workspace, point_key)) is None:

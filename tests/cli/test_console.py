@@ -7,8 +7,9 @@ import io
 import pytest
 
 from minigpt.cli import console
-from minigpt.cli.pace import Pace, roughly
+from minigpt.cli.pace import Pace
 from minigpt.errors import AssetError
+from minigpt.progress.rates import roughly
 
 
 def paced(total: float | None, *times: float) -> Pace:

@@ -33,6 +33,7 @@ class Interrupting(Silent):
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
+        title = title.rpartition(": ")[2]  # without its number
         if title not in self.seen:
             self.seen.append(title)
             raise KeyboardInterrupt
@@ -141,7 +142,7 @@ def test_the_parent_s_bytes_follow_the_dtype_when_an_interrupted_build_changes_i
     class AtPlan(Silent):
         @contextmanager
         def stage(self, title: str) -> Iterator[None]:
-            if title == "Activation statistics and plan":
+            if title.endswith("Activation statistics and plan"):
                 raise KeyboardInterrupt
             yield
 
