@@ -117,8 +117,8 @@ def _student_bytes(sizes: Sizes) -> int:
 
 # Stages that all sizes and methods of a domain share.
 GROUND = (
-    Row(name="corpus", title="Reading the text"),
     Row(name="parent", title="Parent"),
+    Row(name="corpus", title="Reading the text"),
     Row(name="tuned_first", title="Tuning the parent", times=_writes, work=_search, disk=_parent_bytes),
     Row(name="sampled", title="Sampling text", times=_samples, work=lambda sizes: UNKNOWN),
     Row(name="tuned", title="Tuning the parent on all text", times=_tunes, work=_long_run, disk=_parent_bytes),

@@ -147,8 +147,9 @@ class Ground:
 def lay_ground(options: SweepOptions, run: Run) -> Ground:
     """Read the text of a domain, measure its parent, and train the controls."""
     run = numbered(run, GROUND)
+    parent = load_parent(run)
     corpora, suite = read(run)
-    ground = lay_groundwork(run, corpora, suite, load_parent(run), trains=options.healing != "none")
+    ground = lay_groundwork(run, corpora, suite, parent, trains=options.healing != "none")
     key = fingerprint(
         ground.controls.source.key, ground.text.key, ground.suite, run.settings, run.device, options.dtype
     )

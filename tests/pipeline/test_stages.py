@@ -42,12 +42,12 @@ def stages(options: BuildOptions) -> list[tuple[int, int, str]]:
 def test_presets_count_what_they_run(world: World) -> None:
     quick = names(replace(world.options("names"), overrides={}))
     assert quick == [
-        *("corpus", "parent", "measured_parent", "plan", "pruned", "measured_pruned"),
+        *("parent", "corpus", "measured_parent", "plan", "pruned", "measured_pruned"),
         *("healed", "measured_healed", "report"),
     ]
     standard = names(replace(world.options("names"), overrides={}, preset="standard"))
     assert standard == [
-        *("corpus", "parent", "tuned_first", "sampled", "tuned", "measured_parent", "blended"),
+        *("parent", "corpus", "tuned_first", "sampled", "tuned", "measured_parent", "blended"),
         *("measured_parent_tuned", "plan", "pruned", "measured_pruned", "healed", "measured_healed", "report"),
     ]
     changes = {"heal.steps": "0", "tune.seeds": "3", "twin": "true", "blend": "0"}
