@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.conditional_models import visits_of
 from minigpt.assets import DEFAULT_BASE
 from minigpt.conditional.convert import relative_error
 from minigpt.conditional.distill import ffn_inputs
@@ -66,12 +67,12 @@ def make_form(ref: str, form: str, text: Path, tokens: int) -> tuple[Any, dict[s
     """
     runtime: Any = open_model(ref, device="cpu", dtype=torch.float32)
     model, (kind, _, share) = runtime.model, form.partition(":")
-    layers, facts = ffn_layers(model), {"neurons": 1.0, "weights": 1.0, "error": 0.0}
+    layers, facts = ffn_layers(model), {"visited_share": 1.0, "weights_share": 1.0, "error": 0.0}
     if kind == "free":
         name = ffn_paths(model).rows[0].rpartition(".")[0]
         for layer in layers:
             setattr(layer, name, Free())
-        return runtime, {"neurons": 0.0, "weights": 0.0, "error": 1.0}
+        return runtime, {"visited_share": 0.0, "weights_share": 0.0, "error": 1.0}
     if kind == "dense":
         return runtime, facts
     batches = calibration_batches(
@@ -82,15 +83,9 @@ def make_form(ref: str, form: str, text: Path, tokens: int) -> tuple[Any, dict[s
     settings = ConditionalSettings(visited=float(share))
     dense = {index: dense_weights(model, index) for index in inputs}
     new = {index: kind_named(kind).layer(dense[index], x, settings).eval() for index, x in inputs.items()}
-    size, hidden = int(model.config.intermediate_size), int(model.config.hidden_size)
-    whole = len(new) * size
-    facts["neurons"] = sum(layer.visited_neurons(inputs[i][:WINDOW]) for i, layer in new.items()) / whole
-    matrices = 1 + len(ffn_paths(model).rows)
-    facts["weights"] = sum(layer.visited_weights(inputs[i][:WINDOW]) for i, layer in new.items())
-    facts["weights"] /= whole * hidden * matrices
     facts["error"] = sum(relative_error(layer, dense[i], inputs[i]) for i, layer in new.items()) / len(new)
     put(model, new)
-    return runtime, facts
+    return runtime, {**facts, **visits_of(model, inputs, "cpu")}
 
 
 def measure(models: dict[str, Any], work: Workload) -> dict[str, list[tuple[float, float]]]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from minigpt.corpus.rows import Row, files_in, read_rows
+from minigpt.corpus.likeness import files_like, free_name
+from minigpt.corpus.rows import Row
 from minigpt.corpus.sources import read_question_set
 from minigpt.documents.base import Skipped
-from minigpt.domain.checks import LONGEST_NAME, TEXT_TASKS
 from minigpt.domain.config import QuestionsConfig
 from minigpt.errors import ConfigError, CorpusError
 
 # Beginning of the name of a file that holds questions, whatever its rows look like.
 PREFIX = "mcq_"
-# Rows that decide whether a file with another name holds questions; all of them must look like one.
-LOOKED_AT = 32
+# Everything else in the name of a set becomes a hyphen.
+BANNED = r"[^\w .-]+"
 DEV = "dev"
 
 
@@ -74,9 +72,10 @@ def question_files(folder: Path, without: Collection[Path] = ()) -> QuestionFile
     """
     sets: list[QuestionFile] = []
     skipped: list[Skipped] = []
-    for path in _candidates(folder, without):
+    for path in files_like(folder, without, _is_question, PREFIX):
         file = path.relative_to(folder).as_posix()
-        name = _free_name(path.stem.removeprefix(PREFIX), {item.config.name for item in sets})
+        taken = {item.config.name for item in sets}
+        name = free_name(path.stem.removeprefix(PREFIX), taken, banned=BANNED, default="questions")
         # Only a set that its owner calls so may guide choices.
         config = QuestionsConfig(name=name, file=str(path), role="dev" if name == DEV else "test")
         try:
@@ -98,36 +97,7 @@ def questions_sentence(sets: Collection[QuestionFile]) -> str:
     return f"Multiple-choice questions became {noun}, not text: {names}. They only measure; nothing is trained on them."
 
 
-def _candidates(folder: Path, without: Collection[Path]) -> Iterator[Path]:
-    """Yield the JSON Lines files that are called questions, or whose first rows all look like one."""
-    try:
-        files = files_in(folder, suffixes=(".jsonl",))
-    except CorpusError:
-        return
-    for path in files:
-        if any(path == other or other in path.parents for other in without):
-            continue
-        if path.name.startswith(PREFIX) or _holds_questions(path):
-            yield path
-
-
-def _holds_questions(path: Path) -> bool:
-    """Return True if the first rows of a file have a question, choices, an answer and no text of their own."""
-    try:
-        rows = [row for _, row in islice(read_rows(path), LOOKED_AT)]
-    except (CorpusError, OSError):
-        return False
-    return bool(rows) and all(map(_is_question, rows))
-
-
 def _is_question(row: Row) -> bool:
     """Return True if a row has a question, choices, an answer and no text of its own."""
     listed = isinstance(row.get("question"), str) and isinstance(row.get("choices"), list)
     return listed and "answer" in row and "text" not in row
-
-
-def _free_name(stem: str, taken: Collection[str]) -> str:
-    """Return a name for a set after its file, which no other set and no text of a report has."""
-    name = re.sub(r"[^\w .-]+", "-", stem).strip("-_ ")[: LONGEST_NAME - 4] or "questions"
-    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 4)))
-    return next(one for one in names if one not in taken and one not in TEXT_TASKS)

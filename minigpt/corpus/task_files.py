@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from minigpt.corpus.rows import Row, files_in, read_rows
+from minigpt.corpus.likeness import files_like, free_name
+from minigpt.corpus.rows import Row
 from minigpt.corpus.tasks import MEASURED, read_task
 from minigpt.documents.base import Skipped
-from minigpt.domain.checks import LONGEST_NAME, TEXT_TASKS
 from minigpt.domain.tasks import LONGEST, TaskConfig
 from minigpt.errors import CorpusError
 from minigpt.types import AnswerTask
 
-# Rows that decide whether a file is a task; all of them must look like one.
-LOOKED_AT = 32
+# Everything else in the name of a task becomes a hyphen.
+BANNED = r"[^a-z0-9_-]+"
 ANSWERS = ("answer", "answers")
 # Words of a mean answer from which it is scored as running text and not as a fact.
 LONG_ANSWER = 12
@@ -68,9 +66,10 @@ def task_files(folder: Path, without: Collection[Path] = (), names: Collection[s
     """
     tasks: list[TaskFile] = []
     skipped: list[Skipped] = []
-    for path in _candidates(folder, without):
+    for path in files_like(folder, without, _is_prompt):
         file = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
-        name = _free_name(path.stem, {*names, *(task.config.name for task in tasks)})
+        taken = {*names, *(task.config.name for task in tasks)}
+        name = free_name(path.stem.lower(), taken, banned=BANNED, default="task")
         try:
             config = TaskConfig(name=name, file=str(path))
             task = read_task(config, folder)
@@ -94,36 +93,9 @@ def tasks_sentence(tasks: Collection[TaskFile]) -> str:
     )
 
 
-def _candidates(folder: Path, without: Collection[Path]) -> Iterator[Path]:
-    """Yield the JSON Lines files whose first rows all look like those of a task."""
-    try:
-        files = files_in(folder, suffixes=(".jsonl",))
-    except CorpusError:
-        return
-    for path in files:
-        if not any(path == other or other in path.parents for other in without) and _is_task(path):
-            yield path
-
-
-def _is_task(path: Path) -> bool:
-    """Return True if the first rows of a file have a prompt, an answer and no text of their own."""
-    try:
-        rows = [row for _, row in islice(read_rows(path), LOOKED_AT)]
-    except (CorpusError, OSError):
-        return False
-    return bool(rows) and all(map(_is_prompt, rows))
-
-
 def _is_prompt(row: Row) -> bool:
     """Return True if a row has a prompt, an answer and no text of its own."""
     return isinstance(row.get("prompt"), str) and any(key in row for key in ANSWERS) and "text" not in row
-
-
-def _free_name(stem: str, taken: Collection[str]) -> str:
-    """Return a name for a task after its file, which no other task and no text of a report has."""
-    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[: LONGEST_NAME - 4] or "task"
-    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 4)))
-    return next(one for one in names if one not in taken and one not in TEXT_TASKS)
 
 
 def _suited(config: TaskConfig, task: AnswerTask) -> TaskConfig:

@@ -25,7 +25,7 @@ HEAD = """\
 # Comments above the keys that a recipe of a build has not.
 OWN_COMMENTS = {
     "domain": "A name of `minigpt domains list` or a file.",
-    "pattern": "Where kept weights lie: global, layer, or N:M such as '2:4', in quotes.",
+    "pattern": "Where kept weights lie: global, lamp, layer, or N:M such as '2:4', in quotes.",
     "remaining": "Share of the layers' weights that is left.",
 }
 

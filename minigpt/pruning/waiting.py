@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -43,8 +42,11 @@ class InMemory:
         From a GPU they go to memory that is pinned, from where it reads many times faster, as long as there is any.
         """
         if states.device.type == "cuda" and self.device.type == "cpu":
-            with suppress(RuntimeError):  # the system pins no more
-                return torch.empty(states.shape, dtype=states.dtype, pin_memory=True).copy_(states)
+            try:
+                room = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
+            except RuntimeError:  # the system pins no more
+                return states.to(self.device)
+            return room.copy_(states)
         return states.to(self.device)
 
 

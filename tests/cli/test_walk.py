@@ -69,14 +69,14 @@ def test_from_a_folder_to_a_model_that_answers(world: World, tmp_path: Path, mon
     report = json.loads(ok(*build, "--json"))
     tasks = {metric["task"] for metric in report["stages"][-1]["metrics"]}
     assert {"ward", "ward/exam", "ward/first"} <= tasks
-    made = tmp_path / "runs" / "ward"
-    page = (made / "report.html").read_text("utf-8")
+    folder = tmp_path / "runs" / "ward"
+    page = (folder / "report.html").read_text("utf-8")
     assert "Ward" in page and len(page.encode()) <= 1 << 20 and "<script src" not in page and "http-equiv" in page
-    assert json.loads((made / "report.json").read_text("utf-8"))["domain"] == "ward"
+    assert json.loads((folder / "report.json").read_text("utf-8"))["domain"] == "ward"
 
-    assert ok("generate", str(made), "--prompt", "The ward", "--max-new-tokens", "4")
-    assert "ward" in ok("compare", str(made), str(made))
+    assert ok("generate", str(folder), "--prompt", "The ward", "--max-new-tokens", "4")
+    assert "ward" in ok("compare", str(folder), str(folder))
     ok("catalog", "list", "--page", "models.html")
     assert "ward" in (tmp_path / "models.html").read_text("utf-8")
-    exported = json.loads(ok("export", str(made), "--format", "gguf", "--output-dir", "gguf", "--json"))
+    exported = json.loads(ok("export", str(folder), "--format", "gguf", "--output-dir", "gguf", "--json"))
     assert exported and list((tmp_path / "gguf").glob("*.gguf"))

@@ -1,4 +1,4 @@
-"""What is said about a fit: how far from each limit, with which interval, and a sentence for each that is missed."""
+"""Sentences about a fit: how far from each limit, with which interval, and a sentence for each that is missed."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_paired_turns_give_the_ratio_though_the_machine_swings(seed: int, monkey
 
 
 def test_speeds_of_other_times_do_not():
-    """What is compared at different times differs by tens of percent on the same machine."""
+    """Speeds of different times differ by tens of percent on the same machine."""
     machine, speeds = Machine(seed=3, drift=0.3), []
     for _ in range(12):
         machine.wait(20)

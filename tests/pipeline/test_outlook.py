@@ -29,8 +29,8 @@ def test_without_known_operations_there_is_no_work() -> None:
 
 def test_tokens_are_bytes_by_the_ratio_of_the_first_texts() -> None:
     document = Document(text="ab " * 20, source="a")
-    asked = Question(question="x" * 9, choices=("y" * 4, "z" * 5), answer=0)
-    suite = Suite(texts={"words": (document,)}, questions={"q": QuestionSet(name="q", questions=(asked,))})
+    question = Question(question="x" * 9, choices=("y" * 4, "z" * 5), answer=0)
+    suite = Suite(texts={"words": (document,)}, questions={"q": QuestionSet(name="q", questions=(question,))})
     assert tokens_of(suite, lambda text: len(text) // 2) == pytest.approx(30 + 10)
     assert tokens_of(Suite(), len) == 0.0
 

@@ -35,8 +35,8 @@ def stages(options: BuildOptions) -> list[tuple[int, int, str]]:
     """Number, count and title of the lines that begin the stages of a build."""
     stream = io.StringIO()
     build(options, PlainReporter(stream))
-    found = [NUMBER.match(line) for line in stream.getvalue().splitlines() if "done in" not in line]
-    return [(int(match[1]), int(match[2]), match[3]) for match in found if match]
+    lines = [NUMBER.match(line) for line in stream.getvalue().splitlines() if "done in" not in line]
+    return [(int(match[1]), int(match[2]), match[3]) for match in lines if match]
 
 
 def test_presets_count_what_they_run(world: World) -> None:
@@ -85,9 +85,9 @@ def test_a_resumed_build_says_what_is_there(world: World) -> None:
 
 def test_without_healing_no_stage_heals_and_predictions_are_kept(world: World) -> None:
     options = world.options("unhealed", overrides=FAST)
-    found = stages(options)
-    assert {of for _, of, _ in found} == {8}
-    assert not any("Healing" in title for _, _, title in found)
+    lines = stages(options)
+    assert {of for _, of, _ in lines} == {8}
+    assert not any("Healing" in title for _, _, title in lines)
     records = {one.name: one for one in read_json(folder_of(options) / "work" / RECORD, tuple[Prediction, ...])}
     assert list(records) == names(options)
     last = records["measured_healed"]

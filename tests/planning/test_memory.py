@@ -6,23 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from minigpt.planning.memory import LIBRARIES, TOGETHER, Parts, Work, highest_peak, parts_of, pruning_peaks
+from minigpt.planning.memory import LIBRARIES, TOGETHER, Work, highest_peak, parts_of, pruning_peaks
 from minigpt.transformer.arch import parameters_of
 from tests.support.archsuite import FAMILIES
+from tests.support.sizes import SEVEN, SMALL, STANDARD, WORK
 from tests.support.tiny import tiny_config
-
-SMALL = Parts(ends=1000, layer=500, layers=4, hidden=10, width=30, vocab=100)
-WORK = Work(tokens=64, batch_tokens=32, window=16, number_bytes=4, accelerated=True)
-SEVEN = Parts(ends=262_148_096, layer=202_383_360, layers=32, hidden=4096, width=11008, vocab=32000)
-STANDARD = Work(
-    tokens=65536,
-    batch_tokens=16384,
-    window=512,
-    number_bytes=2,
-    accelerated=True,
-    repair_tokens=65536,
-    probe_tokens=16384,
-)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

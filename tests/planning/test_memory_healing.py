@@ -11,9 +11,9 @@ from minigpt.errors import ConfigError
 from minigpt.healing.recipe import Recipe
 from minigpt.planning.memory import LIBRARIES, MemorySettings, Parts
 from minigpt.planning.memory_healing import TeacherForm, answering_peak, choose_healing, healing_peak
+from tests.support.sizes import SEVEN
 
 STUDENT = Parts(ends=1000, layer=500, layers=4, hidden=10, width=30, vocab=100)
-SEVEN = Parts(ends=262_148_096, layer=202_383_360, layers=32, hidden=4096, width=11008, vocab=32000)
 RECIPE = Recipe(steps=10, tokens_per_step=16384, window=512, distill=1.0, optimizer="muon")
 
 

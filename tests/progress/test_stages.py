@@ -80,7 +80,7 @@ def test_a_stage_that_fails_is_no_record_and_leaves_the_next_one_its_number() ->
 def test_time_left_follows_from_the_work_and_the_first_speed() -> None:
     """An evaluation of 1,000 operations took 10 s, so 30,000 of healing take 300 s, and the last evaluation 5 s."""
     clock, stream, kept = Clock(), io.StringIO(), list[Sequence[Prediction]]()
-    reporter = Numbered(PlainReporter(stream), THREE, keep=lambda found: kept.append(tuple(found)), clock=clock)
+    reporter = Numbered(PlainReporter(stream), THREE, keep=lambda rows: kept.append(tuple(rows)), clock=clock)
     reporter.weigh(
         {
             "read": Work(kind="evaluate", operations=1000.0),
