@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from minigpt.progress import Reporter
@@ -100,8 +100,7 @@ class Numbered:
         """Pass a stage; the function that is yielded has to be called before anything is done.
 
         A stage in which it is not called was there already, and the log says so. A stage that runs again has no number
-        again. Steps inside a stage, and those that
-        are none of the run's stages, do not count.
+        again. Steps inside a stage, and those that are none of the run's stages, do not count.
         """
         if self._open is not None or name not in self.names:
             yield _nothing
@@ -151,17 +150,7 @@ class Numbered:
         work = self.works.get(name)
         if work is not None and work.kind == "evaluate" and name not in self._left_out:
             self.rates.measure(work.kind, work.operations, seconds)
-        self.predictions.append(
-            Prediction(
-                name=name,
-                seconds=seconds,
-                kind=first.kind,
-                operations=first.operations,
-                rate=first.rate,
-                predicted=first.predicted,
-                left=first.left,
-            )
-        )
+        self.predictions.append(replace(first, seconds=seconds))
         if self._keep is not None:
             self._keep(self.predictions)
         self._open = None
