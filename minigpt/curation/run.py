@@ -22,10 +22,16 @@ from minigpt.errors import ConfigError
 from minigpt.files import read_json, write_json, write_text
 from minigpt.locks import hold
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import Numbered, Stage, passing
 
 # Folder inside the output folder in which the tasks work, until all is done.
 WORK = ".curation"
 LOGS = "log"
+STAGES = (
+    Stage(name="read", title="Reading and cleaning"),
+    Stage(name="duplicates", title="Finding duplicates"),
+    Stage(name="split", title="Splitting"),
+)
 
 
 def curate(
@@ -147,17 +153,17 @@ def engine_of(
 
 def run_stages(context: Context, runner: engine.Engine, reporter: Reporter) -> None:
     """Run the stages; those that are done already are passed over."""
-    partitions = context.plan.partitions
+    partitions, reporter = context.plan.partitions, Numbered(reporter, STAGES)
 
     def stage(name: str, tasks: int, round: int | None = None) -> None:
         folder = name if round is None else f"{name}-{round}"
         runner.run(folder, Step(str(context.work), name, round or 0), tasks, reporter)
 
-    with reporter.stage("Reading and cleaning"):
+    with passing(reporter, "read", "Reading and cleaning"):
         stage("read", len(context.plan.units))
         stage("sketch", partitions)
         context.discard("read")
-    with reporter.stage("Finding duplicates"):
+    with passing(reporter, "duplicates", "Finding duplicates"):
         stage("exact", partitions)
         for round in range(10**6):
             stage("pairs", partitions, round)
@@ -165,7 +171,7 @@ def run_stages(context: Context, runner: engine.Engine, reporter: Reporter) -> N
             stage("decide", 1, round)
             if not is_open(context, round):
                 break
-    with reporter.stage("Splitting"):
+    with passing(reporter, "split", "Splitting"):
         stage("split", 1)
         stage("measured", 1)
         stage("guard", partitions)

@@ -271,6 +271,14 @@ def step(reporter: Reporter, name: str) -> AbstractContextManager[Callable[[], N
     return reporter.step(name) if isinstance(reporter, Numbered) else nullcontext(_nothing)
 
 
+@contextmanager
+def passing(reporter: Reporter, name: str, title: str) -> Iterator[None]:
+    """Run a stage under a title, with its number if the reporter counts stages."""
+    with step(reporter, name) as begins, reporter.stage(title):
+        begins()
+        yield
+
+
 def discount(reporter: Reporter, name: str) -> None:
     """Take a stage for no evidence of a speed (:meth:`Numbered.discount`)."""
     if isinstance(reporter, Numbered):
