@@ -22,12 +22,13 @@ from minigpt.errors import ConfigError
 from minigpt.files import read_json, write_json, write_text
 from minigpt.locks import hold
 from minigpt.progress import SILENT, Reporter
-from minigpt.progress.stages import Numbered, Stage, passing
+from minigpt.progress.stages import Stage, counted, passing, step
 
 # Folder inside the output folder in which the tasks work, until all is done.
 WORK = ".curation"
 LOGS = "log"
 STAGES = (
+    Stage(name="convert", title="Reading the files"),
     Stage(name="read", title="Reading and cleaning"),
     Stage(name="duplicates", title="Finding duplicates"),
     Stage(name="split", title="Splitting"),
@@ -67,7 +68,7 @@ def curate(
     if find_spec("datatrove") is None:
         raise ConfigError('Curation takes a package that is not installed. Install it: pip install "minigpt[curate]"')
     check_output(output)
-    wishes = wishes or Wishes()
+    wishes, reporter = wishes or Wishes(), counted(reporter, STAGES)
     work, state = output.resolve() / WORK, state_of(source, wishes)
     if (output / RECORD).exists():
         record = read_json(output / RECORD, Curated)
@@ -116,7 +117,9 @@ def definition_of_folder(folder: Path, work: Path, reporter: Reporter) -> Domain
     name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_") or "texts"
     target = work / "definition" / f"{name}.yaml"
     shutil.rmtree(target.parent, ignore_errors=True)
-    new_domain(name, folder, output=target, grouped=Grouped(column="none"), reporter=reporter)
+    with step(reporter, "convert") as begins:
+        begins()
+        new_domain(name, folder, output=target, grouped=Grouped(column="none"), reporter=reporter)
     return load_domain(str(target))
 
 
@@ -153,7 +156,7 @@ def engine_of(
 
 def run_stages(context: Context, runner: engine.Engine, reporter: Reporter) -> None:
     """Run the stages; those that are done already are passed over."""
-    partitions, reporter = context.plan.partitions, Numbered(reporter, STAGES)
+    partitions = context.plan.partitions
 
     def stage(name: str, tasks: int, round: int | None = None) -> None:
         folder = name if round is None else f"{name}-{round}"

@@ -23,6 +23,7 @@ def loops_of(suite: Suite) -> list[Planned]:
     """Return the loops of an evaluation in their order.
 
     What is read counts by its bytes, and what is written by its tokens, at most; the one says nothing about the other.
+    Questions are read like texts.
 
     Args:
         suite: the texts, questions and prompts.
@@ -32,12 +33,12 @@ def loops_of(suite: Suite) -> list[Planned]:
         loops.append(_loop(reading(task), "read", sum(len(document.text.encode()) for document in documents)))
     for task, questions in suite.questions.items():
         size = sum(len(" ".join((one.question, *one.choices)).encode()) for one in questions.questions)
-        loops.append(_loop(asking(task), "ask", size))
+        loops.append(_loop(asking(task), "ask", size, "read"))
     for task, answers in suite.answers.items():
         loops.append(_loop(answering(task), "answer", len(answers.prompts) * answers.max_tokens))
     return loops
 
 
-def _loop(title: str, kind: str, size: float) -> Planned:
-    """Return a loop of one kind, whose time is proportional to a size."""
-    return Planned(name=title, kinds=(kind,), works=(Work(kind="evaluate", operations=float(size)),))
+def _loop(title: str, kind: str, size: float, *others: str) -> Planned:
+    """Return a loop of one kind, whose time is proportional to a size; other kinds stand for it until it is known."""
+    return Planned(name=title, kinds=(kind, *others), works=(Work(kind="evaluate", operations=float(size)),))

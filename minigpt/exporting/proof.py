@@ -43,8 +43,9 @@ def prove(request: ExportRequest, record: ExportRecord, folder: Path, reporter: 
     with passing(reporter, VERIFY, "Verifying against PyTorch"):
         source = runtimes.load(request.source.path, device=request.device)
         exported = runtimes.load(folder, device=request.device)
-        with naming_failures(record):
+        with naming_failures(record), reporter.stage("Comparing logits"):
             checks = compare_logits(source, exported, precision=record.precision)
+        with naming_failures(record), reporter.stage("Comparing greedy text"):
             greedy = compare_greedy(source, exported, required=record.precision == "fp32")
     checked = replace(record, checks=(*record.checks, *checks), greedy=greedy)
     refuse_failures(checked)

@@ -18,7 +18,7 @@ from minigpt.integrity import write_signed
 from minigpt.lazy import resolve
 from minigpt.machine import PACKAGES, versions
 from minigpt.progress import SILENT, Reporter
-from minigpt.progress.stages import Numbered, Stage, passing
+from minigpt.progress.stages import Stage, counted, passing
 from minigpt.runtimes import RECORD, ExportRecord, Source, is_export
 from minigpt.transformer.arch import shape_of
 
@@ -56,10 +56,10 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
     started = time.perf_counter()
-    reporter = Numbered(reporter, [stage for stage in STAGES if row.runtime or stage.name == WRITE])
+    reporter = counted(reporter, [stage for stage in STAGES if row.runtime or stage.name == WRITE])
     if row.runtime:
         # Rounding calibrates on this text and the proof measures on it, so it is read once, before the slow work.
-        with passing(reporter, READ, f"Reading the text of {request.domain}"):
+        with passing(reporter, READ, "Reading the text"):
             request = replace(request, corpus=read_corpus(request, reporter=reporter))
     with atomic_path(request.output_dir) as folder:
         folder.mkdir()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from minigpt.errors import MiniGPTError
 from minigpt.progress import SILENT, Reporter
-from minigpt.progress.stages import Numbered, Stage, passing
+from minigpt.progress.stages import Stage, counted, passing
 
 if TYPE_CHECKING:
     from minigpt.runtimes import Runtime
@@ -123,7 +123,7 @@ def bench(
     from minigpt.machine import device_name
     from minigpt.models.find import open_model
 
-    work, reporter = workload or Workload(), Numbered(reporter, STAGES)
+    work, reporter = workload or Workload(), counted(reporter, STAGES)
     with passing(reporter, "fresh", "Loading in fresh processes"):
         load_costs = [
             load_in_fresh_process(ref, device, work)

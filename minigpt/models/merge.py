@@ -22,7 +22,7 @@ from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
 from minigpt.progress.rates import Work
-from minigpt.progress.stages import Numbered, Stage, passing
+from minigpt.progress.stages import Stage, counted, passing
 from minigpt.recipes import RECIPE, beside, leave, read_strictly, with_comments
 from minigpt.results import BuildReport
 from minigpt.tickets.delta import check_digests, parameters_of
@@ -144,7 +144,7 @@ def merge_tickets(
     changes, first = [ticket.changes for ticket in tickets], tickets[0].record
     check_same_parent(parts, [ticket.record for ticket in tickets])
     candidates = [(rule, scale) for rule in RULES for scale in SCALES]
-    reporter = Numbered(reporter, STAGES)
+    reporter = counted(reporter, STAGES)
     reporter.weigh(works_of(len(parts), len(candidates)))
     with passing(reporter, "parent", "Loading the parent"):
         folder = assets.parent(first.base, reporter=reporter).path

@@ -271,6 +271,11 @@ def step(reporter: Reporter, name: str) -> AbstractContextManager[Callable[[], N
     return reporter.step(name) if isinstance(reporter, Numbered) else nullcontext(_nothing)
 
 
+def counted(reporter: Reporter, stages: Sequence[Stage]) -> Numbered:
+    """Return a reporter that counts these stages; one that counts those of a larger run goes on with them."""
+    return reporter if isinstance(reporter, Numbered) else Numbered(reporter, stages)
+
+
 @contextmanager
 def passing(reporter: Reporter, name: str, title: str) -> Iterator[None]:
     """Run a stage under a title, with its number if the reporter counts stages."""

@@ -41,3 +41,4 @@ def test_the_time_left_is_that_of_all_loops_ahead() -> None:
     assert re.findall("About .* left in all", stream.getvalue()) == ["About 3 min left in all"]  # 80 s and 120 s
     list(reporter.track(range(4), title="Reading c", total=4))
     assert "Stage 2 of 2: Reading c" in stream.getvalue(), "a loop that never came no longer counts"
+    assert reporter.pieces.left() == 0.0
