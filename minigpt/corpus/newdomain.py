@@ -110,14 +110,13 @@ def new_domain(
     written = (target, other) if general else (target,)
     replaced = replaced_sentence(written)
     reporter = counted(reporter, stages_of((name, f"{name}-general")[: len(written)]))
-    head = MEASURED_ON.format(general=other.name if general else "general")
     with staged(written) as folder_of_new:
         proposal, texts = write_checked(
             target,
             name,
             folder,
             stage=folder_of_new,
-            head=head,
+            head=MEASURED_ON.format(general=other.name if general else "general"),
             grouped=grouped or Grouped(),
             column=text_column,
             reporter=reporter,
