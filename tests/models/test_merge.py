@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 import minigpt
+from minigpt.cli.console import PlainReporter
 from minigpt.errors import AssetError, ConfigError
 from minigpt.files import read_json
 from minigpt.models import merge
@@ -30,7 +32,12 @@ def ticket(world: World, name: str, **changes: Any) -> Path:
 
 def test_two_tickets_become_one_by_the_rule_that_is_best_on_dev_text(world: World, tmp_path: Path) -> None:
     folders = [ticket(world, name, seed=seed) for seed, name in enumerate(("one", "two"))]
-    result = merge_tickets([str(folder) for folder in folders], tmp_path / "both", device="cpu")
+    stream = io.StringIO()
+    plain = PlainReporter(stream)
+    result = merge_tickets([str(folder) for folder in folders], tmp_path / "both", device="cpu", reporter=plain)
+    begun = [line for line in stream.getvalue().splitlines() if line.startswith("Stage") and line.endswith("...")]
+    assert [line.partition(":")[0] for line in begun] == [f"Stage {number} of 5" for number in range(1, 6)]
+    assert "Stage 4 of 5: Trying 18 ways to merge ..." in begun
     assert read_json(tmp_path / "both" / "merge.json", MergeRecord) == result
     assert max(result.dev) == min(result.tried.values())
     assert len(result.tried) == len(merge.RULES) * len(merge.SCALES)
@@ -70,3 +77,8 @@ def test_what_cannot_be_merged_is_refused(world: World, tmp_path: Path) -> None:
     (tmp_path / "x" / MERGE).unlink()  # as a kill before the last file leaves it
     merge_tickets([str(first), str(first)], tmp_path / "x", device="cpu")
     assert (tmp_path / "x" / MERGE).exists()
+
+
+def test_a_merge_reads_each_ticket_once_and_all_of_them_each_way() -> None:
+    works = merge.works_of(3, 18)
+    assert (works["own"].operations, works["rules"].operations, works["rules"].per_item) == (3.0, 54.0, 3.0)
