@@ -15,7 +15,7 @@ from minigpt.report.figures import headline, metric_of, verdict_vs_parent
 from minigpt.report.passages import passages_sentence
 from minigpt.report.text import opening, short_reference
 from minigpt.report.verdicts import sentences
-from minigpt.results import BuildReport, Coverage
+from minigpt.results import BuildReport, Coverage, Interval
 from minigpt.types import Attribution
 from tests.report.test_compare import shown as shown_comparison
 from tests.support.fields import with_task
@@ -88,6 +88,16 @@ def test_questions_that_fell_to_guessing_stand_in_the_first_sentence(task):
     guessed = with_task(calm(), task, 0.26, 0.26, name="accuracy", n=100, chance=0.25)
     assert "fell to guessing" not in first(guessed)
     assert "fell to guessing" not in first(with_task(calm(), task, 0.65, 0.26, name="accuracy", n=5, chance=0.25))
+
+
+@pytest.mark.parametrize(("ours", "fell"), [(0.37, True), (0.44, True), (0.46, False)])
+def test_questions_that_lost_most_of_what_the_parent_answers_stand_in_the_first_sentence(ours, fell):
+    report = with_task(calm(), "general/words", 0.65, ours, name="accuracy", n=400, chance=0.25)
+    words = f"it lost general ability: general/words fell from 0.650 to {ours:.3f}, where guessing gives 0.250"
+    assert (words in first(report)) == fell
+    wide = {"paired_difference_vs_parent": Interval(value=ours - 0.65, low=-0.6, high=0.1)}
+    unclear = with_task(calm(), "general/words", 0.65, ours, name="accuracy", n=400, chance=0.25, **wide)
+    assert "fell from" not in first(unclear)
 
 
 @pytest.mark.parametrize(("share", "warns"), [(0.19, False), (0.20, True), (0.25, True)])
@@ -182,6 +192,15 @@ def test_effective_documents_are_shown_where_they_are_few():
     many = with_task(calm(), "medical/other", 0.85, 0.80, n=40, effective_n=35.0)
     assert "effective n 35" not in shown(many)
     assert "true uncertainty" not in shown(many)
+
+
+def test_the_effective_number_is_that_of_models_that_read_all_documents():
+    report = with_task(calm(), "medical/other", 0.85, 0.80, n=50, effective_n=44.0)
+    part = with_task(calm(), "medical/other", 0.85, 0.80, n=17, effective_n=15.0).stage("healed")
+    pruned = replace(part, stage="pruned", share=0.33)
+    flat = " ".join(shown(replace(report, stages=(report.stages[0], pruned, report.stages[-1]))).split())
+    assert "n=50" in flat
+    assert "effective n 15" not in flat
 
 
 def test_openings_and_changed_settings_are_named():
