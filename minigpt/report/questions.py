@@ -46,7 +46,9 @@ def _fall(report: BuildReport, task: str, ours: MetricResult, parent: MetricResu
         return ""
     if ours.value - ours.chance >= MOST_LOST * (parent.value - ours.chance):
         return ""
-    return f"{task} fell from {number(parent.value)} to {number(ours.value)}, where guessing gives {number(ours.chance)}"
+    return (
+        f"{task} fell from {number(parent.value)} to {number(ours.value)}, where guessing gives {number(ours.chance)}"
+    )
 
 
 def _question_sets(report: BuildReport, owner: str) -> list[str]:
