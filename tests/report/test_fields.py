@@ -169,6 +169,24 @@ def test_the_price_of_pruning_is_said_for_both_kinds_of_text():
     assert "price of pruning with this recipe" in sentence
 
 
+def test_the_distilled_twin_has_a_sentence_and_takes_the_place_of_a_missing_tuned_parent():
+    report = with_task(with_task(calm(), "medical", 0.76, 0.70, tuned=0.66), "medical/other", 0.85, 0.90, tuned=0.75)
+    healed = report.stages[-1]
+    metrics = tuple(
+        replace(result, paired_difference_vs_distilled=result.paired_difference_vs_tuned) for result in healed.metrics
+    )
+    twin = replace(report.stage("parent_tuned"), stage="parent_distilled")
+    stages = (report.stages[0], twin, replace(healed, metrics=metrics))
+    lines = sentences(replace(report, stages=stages))
+    assert (
+        "Against the distilled twin, the unpruned parent with the specialist's own training: on its own sources "
+        "1.061×, worse (paired 95 % interval of the difference 0.030 to 0.050); on other sources of its field 1.200×, "
+        "worse (paired 0.140 to 0.160). This ratio is the price of pruning alone."
+    ) in lines
+    assert any(line.endswith("was skipped by the standard preset.") for line in lines)
+    assert not any("distilled twin" in line for line in sentences(calm()))
+
+
 def test_recitation_is_one_sentence_beside_parent_and_held_out_text():
     report = with_task(calm(), "medical/train", 0.003, 0.04, name="recitation", n=200)
     report = with_task(report, "medical", 0.003, 0.004, name="recitation", n=150)
