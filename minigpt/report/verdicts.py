@@ -155,13 +155,14 @@ def _tuned(report: BuildReport) -> str | None:
 def _twin(report: BuildReport) -> str | None:
     """Compare the specialist with the distilled twin on text of its field; None where there is no twin."""
     places = {report.domain: OWN_PLACE, f"{report.domain}/{OTHER}": OTHER_PLACE}
-    parts = []
+    parts: list[str] = []
     for task, place in places.items():
         ours, twin = _pair(report, task, "parent_distilled")
         if ours is not None and twin is not None:
             judgement = verdict_vs_twin(report, ours) or verdict(ours, twin)
+            words = WORDS[judgement] if judgement == "repeated wording" else judgement
             paired = ours.paired_difference_vs_distilled
-            parts.append(f"on {place} {_times(ours, twin)}, {judgement}{_evidence(ours, paired, brief=bool(parts))}")
+            parts.append(f"on {place} {_times(ours, twin)}, {words}{_evidence(ours, paired, brief=bool(parts))}")
     if not parts:
         return None
     return (
