@@ -96,7 +96,7 @@ def test_training_and_gradients_use_no_kernel() -> None:
 
 def test_a_prompt_is_computed_densely() -> None:
     layer = layer_of("gated relu", dtype=torch.float32).eval()
-    assert kernel_of(layer, tokens(rows.MOST_TOKENS + 1, dtype=torch.float32)) is None
+    assert kernel_of(layer, tokens(rows.PLACES["cpu"].most_tokens + 1, dtype=torch.float32)) is None
 
 
 @pytest.mark.parametrize("case", KERNELS)
