@@ -32,6 +32,8 @@ from minigpt.conditional.layers.threshold import quantile_of
 
 # Where the outputs of kernels may be, in the size of the exact ones: rounding to bf16, and neurons at a threshold.
 LARGEST_ERROR = 0.03
+# Most tokens that the compiled layer is compiled for.
+_MOST = 16
 
 
 def gated(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -60,7 +62,8 @@ _compiled = torch.compile(gated, dynamic=False)
 
 def compiled(layer: Layer, _x: Tensor, _share: float) -> Ffn:
     """Return the dense layer as the compiler makes it."""
-    return lambda x: _compiled(x, layer.gate, layer.up, layer.down)
+    # Not for the many tokens of the calibration, which would be compiled for, too.
+    return lambda x: (gated if len(x) > _MOST else _compiled)(x, layer.gate, layer.up, layer.down)
 
 
 def free(_layer: Layer, _x: Tensor, _share: float) -> Ffn:

@@ -32,6 +32,7 @@ LARGE: dict[str, AnySettings] = {
     "all": ThresholdSettings(**SIZES, gated=True, activation="silu"),
     "nothing": ThresholdSettings(**SIZES, gated=True, activation="silu", t_act=1e9, output_bias=True),
     "top-k": ReluSettings(**SIZES, gated=True, activation="silu", top_k=13, output_bias=True),
+    "top-k of gates": ReluSettings(**SIZES, gated=True, top_k=30),
     "top-k of all": ReluSettings(**SIZES, activation="gelu", top_k=NEURONS, input_bias=True),
 }
 GPU = rows.PLACES["cuda"]
@@ -106,6 +107,18 @@ def test_every_activation(activation: str, device: str, monkeypatch: pytest.Monk
     torch.manual_seed(4)
     layer = build(ThresholdSettings(**SIZES, gated=True, activation=activation, t_act=0.02)).to(device)
     check(layer, tokens(1, torch.float32, device), monkeypatch)
+
+
+@pytest.mark.parametrize("count", [1, 2, 13, 299, 300])
+def test_as_many_values_stay_as_are_to(count: int, device: str) -> None:
+    generator = torch.Generator().manual_seed(count)
+    for values in (torch.randn(2, 300, generator=generator), torch.randint(-3, 4, (2, 300), generator=generator) / 2):
+        kept = values.to(device)
+        triton_rows._keep_largest[(2,)](kept, COUNT=count, NEURONS=300, ROOM=512, num_warps=4)
+        for row, left in zip(values, kept.cpu(), strict=True):
+            # In the order of size, and of equal ones the first.
+            places = row.abs().sort(descending=True, stable=True).indices[:count]
+            assert torch.equal(left, torch.zeros(300).scatter(0, places, row[places]))
 
 
 def test_rows_that_do_not_count_are_not_used(device: str, monkeypatch: pytest.MonkeyPatch) -> None:

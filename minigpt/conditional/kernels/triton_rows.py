@@ -20,7 +20,6 @@ from torch import Tensor
 from minigpt.conditional.kernels.row_weights import RowWeights
 from minigpt.conditional.kernels.triton_parts import activate, kernel
 from minigpt.conditional.kernels.weights import activation_number
-from minigpt.conditional.reference import hidden_values
 
 # Neurons of a program, at least and at most, and the number of programs that keeps all multiprocessors busy.
 _FEWEST, _MOST, _PROGRAMS = 4, 32, 512
@@ -28,6 +27,8 @@ _FEWEST, _MOST, _PROGRAMS = 4, 32, 512
 _PIECE, _NUMBERS = 512, 8192
 # Columns and partial sums that a program of the last launch reads at a time.
 _COLUMNS, _PARTS = 16, 256
+# Values for each warp of the program that looks for the largest ones.
+_SORTED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def prepare(weights: RowWeights, launch: Launch | None = None) -> Callable[[Tens
     if weights.depth:
         return None
     *_, neurons, width = weights.w_in.shape
-    launch = launch or launch_of(weights.top_k or neurons, width)
+    launch = launch or launch_of(neurons, width)
     return _largest(weights, launch) if weights.top_k else _passing(weights, launch)
 
 
@@ -72,9 +73,56 @@ def launch_of(neurons: int, width: int) -> Launch:
 
 def _passing(weights: RowWeights, launch: Launch) -> Callable[[Tensor], Tensor]:
     """Return the function for layers in which thresholds say which neurons count."""
+    rows, facts, (blocks, width) = _read(weights), _facts(weights, launch), _blocks(weights, launch)
+
+    def compute(x: Tensor) -> Tensor:
+        x = x.contiguous()
+        parts = x.new_empty((len(x), blocks, width), dtype=torch.float32)
+        # Tokens are the inner number, so that programs that need the same rows run at the same time.
+        _neurons[(len(x), blocks)](x, parts, *rows, **facts, STORE=False, num_warps=launch.warps)
+        return _added(parts, x, weights.b_out)
+
+    return compute
+
+
+def _largest(weights: RowWeights, launch: Launch) -> Callable[[Tensor], Tensor]:
+    """Return the function for layers in which the k largest values count: all values, which count, and their rows."""
+    rows, facts, (blocks, width) = _read(weights), _facts(weights, launch), _blocks(weights, launch)
+    neurons = facts["NEURONS"]
+    room = triton.next_power_of_2(neurons)
+    sizes = {"NEURONS": neurons, "WIDTH": width, "BLOCK": launch.block, "PIECE": launch.piece}
+
+    def compute(x: Tensor) -> Tensor:
+        x = x.contiguous()
+        values = x.new_empty((len(x), neurons), dtype=torch.float32)
+        _neurons[(len(x), blocks)](x, values, *rows, **facts, STORE=True, num_warps=launch.warps)
+        warps = min(32, max(4, room // _SORTED))
+        _keep_largest[(len(x),)](values, COUNT=weights.top_k, NEURONS=neurons, ROOM=room, num_warps=warps)
+        parts = x.new_empty((len(x), blocks, width), dtype=torch.float32)
+        _weighted[(len(x), blocks)](values, parts, weights.w_out, **sizes, num_warps=launch.warps)
+        return _added(parts, x, weights.b_out)
+
+    return compute
+
+
+def _blocks(weights: RowWeights, launch: Launch) -> tuple[int, int]:
+    """Return the number of programs for a token, and the width of rows."""
     *_, neurons, width = weights.w_in.shape
-    blocks, both = triton.cdiv(neurons, launch.block), weights.activation == "drelu"
-    facts = {
+    return triton.cdiv(neurons, launch.block), width
+
+
+def _read(weights: RowWeights) -> tuple[Any, ...]:
+    """Return what the kernel of neurons gets of a layer; what there is not is stood in for, and not read."""
+    w = weights
+    gate, bias = (w.w_in if rows is None else rows for rows in (w.w_gate, w.b_in))
+    return w.w_in, gate, w.w_out, bias, w.gate_above, w.value_above
+
+
+def _facts(weights: RowWeights, launch: Launch) -> dict[str, Any]:
+    """Return the constants that the kernel of neurons is compiled for."""
+    *_, neurons, width = weights.w_in.shape
+    both = weights.activation == "drelu"
+    return {
         "NEURONS": neurons,
         "WIDTH": width,
         "ACT": activation_number("relu" if both else weights.activation),
@@ -84,42 +132,6 @@ def _passing(weights: RowWeights, launch: Launch) -> Callable[[Tensor], Tensor]:
         "BLOCK": launch.block,
         "PIECE": launch.piece,
     }
-
-    def compute(x: Tensor) -> Tensor:
-        x = x.contiguous()
-        parts = x.new_empty((len(x), blocks, width), dtype=torch.float32)
-        gate, bias = (weights.w_in if rows is None else rows for rows in (weights.w_gate, weights.b_in))
-        # Tokens are the inner number, so that programs that need the same rows run at the same time.
-        _neurons[(len(x), blocks)](
-            *(x, parts, weights.w_in, gate, weights.w_out, bias, weights.gate_above, weights.value_above),
-            **facts,
-            num_warps=launch.warps,
-        )
-        return _added(parts, x, weights.b_out)
-
-    return compute
-
-
-def _largest(weights: RowWeights, launch: Launch) -> Callable[[Tensor], Tensor]:
-    """Return the function for layers in which the k largest values count: matrix products, and the rows of k neurons.
-
-    Gates and inputs are read whole, which matrix products of the library do as fast as memory allows.
-    """
-    count, (_, width) = weights.top_k, weights.w_in.shape
-    blocks = triton.cdiv(count, launch.block)
-    facts = {"COUNT": count, "WIDTH": width, "BLOCK": launch.block, "PIECE": launch.piece}
-
-    def compute(x: Tensor) -> Tensor:
-        rows = x.to(weights.w_in.dtype)
-        values = hidden_values(rows, weights.w_in, weights.b_in, weights.w_gate, activation=weights.activation)
-        places = values.abs().topk(count, dim=-1, sorted=False).indices
-        parts = x.new_empty((len(x), blocks, width), dtype=torch.float32)
-        _gathered[(len(x), blocks)](
-            values.gather(-1, places), places, parts, weights.w_out, **facts, num_warps=launch.warps
-        )
-        return _added(parts, x, weights.b_out)
-
-    return compute
 
 
 def _added(parts: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -144,8 +156,9 @@ def _neurons(
     bias_ptr: tl.tensor, gate_above: tl.tensor, value_above: tl.tensor,
     NEURONS: tl.constexpr, WIDTH: tl.constexpr, ACT: tl.constexpr,
     GATED: tl.constexpr, BIASED: tl.constexpr, BOTH: tl.constexpr, BLOCK: tl.constexpr, PIECE: tl.constexpr,
+    STORE: tl.constexpr,
 ) -> None:
-    """Compute one block of neurons for one token; `open` stands for the gate's rows."""
+    """Compute one block of neurons for one token, and store values or what they add; `open` is the gate's rows."""
     token = tl.program_id(0).to(tl.int64)
     neuron = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = neuron < NEURONS
@@ -166,24 +179,60 @@ def _neurons(
         if BIASED:
             scores += tl.load(bias_ptr + neuron, mask=passes, other=0.0).to(tl.float32)
         values = activate(scores, ACT)
-    passes = passes & ~(tl.abs(values) <= value_above)
-    place = (token * tl.num_programs(1) + tl.program_id(1)) * WIDTH
-    _add_up(part_ptr + place, out_ptr, neuron, passes, values, WIDTH, PIECE)
+    if STORE:
+        tl.store(part_ptr + token * NEURONS + neuron, values, mask=real)
+    else:
+        passes = passes & ~(tl.abs(values) <= value_above)
+        place = (token * tl.num_programs(1) + tl.program_id(1)) * WIDTH
+        _add_up(part_ptr + place, out_ptr, neuron, passes, values, WIDTH, PIECE)
 
 
 @kernel
-def _gathered(
-    value_ptr: tl.tensor, place_ptr: tl.tensor, part_ptr: tl.tensor, out_ptr: tl.tensor,
-    COUNT: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PIECE: tl.constexpr,
+def _keep_largest(
+    value_ptr: tl.tensor, COUNT: tl.constexpr, NEURONS: tl.constexpr, ROOM: tl.constexpr,
 ) -> None:
-    """Add up the output rows of a block of chosen neurons for one token."""
+    """Set all but the values of largest size of one token to zero; of equal ones at the border the first stay.
+
+    Bits of sizes are in the order of the sizes, and the border's are found from the highest down, two at a time: the
+    largest number that at least so many reach. What is no number counts as largest.
+    """
+    neuron = tl.arange(0, ROOM)
+    value_ptr += tl.program_id(0).to(tl.int64) * NEURONS
+    values = tl.load(value_ptr + neuron, mask=neuron < NEURONS, other=0.0)
+    bits = tl.where(neuron < NEURONS, tl.abs(values).to(tl.int32, bitcast=True), -1)
+    highest = tl.sum((bits >= (1 << 30)).to(tl.int32), axis=0)
+    border = (highest >= COUNT).to(tl.int32) << 30
+    for step in range(0, 15):
+        shift = 28 - 2 * step
+        digit = tl.full([], 1, tl.int32) << shift
+        # Three counts in one sum, in 20 bits each.
+        reach = (bits >= border + digit).to(tl.int64)
+        reach += (bits >= border + 2 * digit).to(tl.int64) << 20
+        reach += (bits >= border + 3 * digit).to(tl.int64) << 40
+        counts = tl.sum(reach, axis=0)
+        digits = ((counts & 0xFFFFF) >= COUNT).to(tl.int32)
+        digits += (((counts >> 20) & 0xFFFFF) >= COUNT).to(tl.int32)
+        digits += ((counts >> 40) >= COUNT).to(tl.int32)
+        border += digits * digit
+    ties = (bits == border).to(tl.int32)
+    left = COUNT - tl.sum((bits > border).to(tl.int32), axis=0)
+    keep = bits >= border
+    if tl.sum(ties, axis=0) > left:
+        keep = (bits > border) | ((ties > 0) & (tl.cumsum(ties, axis=0) <= left))
+    tl.store(value_ptr + neuron, tl.where(keep, values, 0.0), mask=neuron < NEURONS)
+
+
+@kernel
+def _weighted(
+    value_ptr: tl.tensor, part_ptr: tl.tensor, out_ptr: tl.tensor,
+    NEURONS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PIECE: tl.constexpr,
+) -> None:
+    """Add up the output rows of a block of neurons for one token, where the value is not zero."""
     token = tl.program_id(0).to(tl.int64)
-    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    real = index < COUNT
-    neuron = tl.load(place_ptr + token * COUNT + index, mask=real, other=0)
-    values = tl.load(value_ptr + token * COUNT + index, mask=real, other=0.0).to(tl.float32)
+    neuron = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    values = tl.load(value_ptr + token * NEURONS + neuron, mask=neuron < NEURONS, other=0.0)
     place = (token * tl.num_programs(1) + tl.program_id(1)) * WIDTH
-    _add_up(part_ptr + place, out_ptr, neuron, real, values, WIDTH, PIECE)
+    _add_up(part_ptr + place, out_ptr, neuron, values != 0.0, values, WIDTH, PIECE)
 
 
 @kernel
