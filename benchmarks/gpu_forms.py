@@ -164,13 +164,19 @@ def _exact(ffn: ConditionalFFN, x: Tensor, rows: tuple[Any, ...]) -> Tensor:
     return reference.dense_ffn(x, *rows, activation=name)
 
 
-def error_of(ffn: Ffn, layer: Layer, x: Tensor) -> float:
+def error_of(ffn: Ffn, layer: Layer, x: Tensor, meant: Ffn | None = None) -> float:
     """Return how far a form is from its reference, in the reference's size.
+
+    Args:
+        ffn: the form.
+        layer: its weights.
+        x: tokens.
+        meant: form whose reference it is compared with, its own by default.
 
     Raises:
         ValueError: it is too far.
     """
-    right, y = exact(ffn, layer, x), ffn(x).double()
+    right, y = exact(meant or ffn, layer, x), ffn(x).double()
     error = float((y - right).norm() / right.norm().clamp_min(1e-30)) if right.any() else float(y.norm())
     if not error <= LARGEST_ERROR:
         raise ValueError(f"its output is off by {error:.3f} of the reference")
