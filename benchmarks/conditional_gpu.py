@@ -41,12 +41,14 @@ class Form:
     Attributes:
         name: its name.
         replay: decodes one token of each sequence.
+        ffns: its layers, whose weights a captured graph reads without keeping them.
         facts: what is known before it is timed.
         seconds: of a step, one for each round.
     """
 
     name: str
     replay: Callable[[], Any]
+    ffns: list[Ffn]
     facts: dict[str, float]
     seconds: list[float] = field(default_factory=list)
 
@@ -194,9 +196,9 @@ def made_form(name: str, decoder: Decoder, calibration: Decoder, on_gpu: bool) -
     size = sum(3 * layer.gate.nbytes for layer in layers)
     facts["bytes"] = decoder.model.bytes_of_rest() + size * read
     if not on_gpu:
-        return Form(name, lambda: decoder.step(ffns), facts)
+        return Form(name, lambda: decoder.step(ffns), ffns, facts)
     graph = captured(lambda: decoder.step(ffns))
-    return Form(name, graph.replay, facts)
+    return Form(name, graph.replay, ffns, facts)
 
 
 def captured(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:

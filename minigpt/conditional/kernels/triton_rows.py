@@ -115,7 +115,7 @@ def _read(weights: RowWeights) -> tuple[Any, ...]:
     """Return what the kernel of neurons gets of a layer; what there is not is stood in for, and not read."""
     w = weights
     gate, bias = (w.w_in if rows is None else rows for rows in (w.w_gate, w.b_in))
-    return w.w_in, gate, w.w_out, bias, w.gate_above, w.value_above
+    return w.w_in, gate, w.w_out, bias, float(w.gate_above), float(w.value_above)
 
 
 def _facts(weights: RowWeights, launch: Launch) -> dict[str, Any]:
