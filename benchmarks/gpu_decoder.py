@@ -159,7 +159,7 @@ class Decoder:
             added = ffn(inner)
         logits = functional.linear(self.finish(hidden, added, model.norm), model.embedding)
         self.token.copy_(logits.argmax(-1))
-        self.position.copy_(torch.where(self.position + 1 < self.end, self.position + 1, self.context))
+        self.position.copy_((self.position + 1 - self.context) % (self.end - self.context) + self.context)
         return logits
 
 

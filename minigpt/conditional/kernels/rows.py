@@ -22,7 +22,7 @@ ROW_TYPES = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a kernel runs.
+    """A type of device with the kernel that runs there.
 
     Attributes:
         package: package that the kernel needs.
