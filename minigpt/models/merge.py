@@ -134,11 +134,7 @@ def merge_tickets(
         AssetError: one of them is no delta ticket, is damaged, or belongs to another parent.
         ConfigError: fewer than two are given, or the folder is in use.
     """
-    if len(refs) < 2:
-        raise ConfigError("Give two or more delta tickets to merge.")
-    # A ticket without its record is what a killed merge has left; it is written again.
-    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
-        raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
+    check_request(refs, output_dir)
     parts = [part_of(ref) for ref in refs]
     tickets = [read(part.folder) for part in parts]
     changes, first = [ticket.changes for ticket in tickets], tickets[0].record
@@ -181,6 +177,19 @@ def merge_tickets(
     write_json(output_dir / MERGE, result)
     leave(output_dir, {RECIPE: recipe_text(parts, device, dev_bytes)}, reporter)
     return result
+
+
+def check_request(refs: Sequence[str], output_dir: Path) -> None:
+    """Check that there is something to merge and a place for it.
+
+    Raises:
+        ConfigError: fewer than two tickets are given, or the folder is in use.
+    """
+    if len(refs) < 2:
+        raise ConfigError("Give two or more delta tickets to merge.")
+    # A ticket without its record is what a killed merge has left; it is written again.
+    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
+        raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
 
 
 def works_of(tickets: int, ways: int) -> dict[str, Work]:
