@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from minigpt.assets import DEFAULT_BASE
 from minigpt.domain.config import packaged_folder
 from minigpt.evaluation import ItemScores
 from minigpt.evaluation.exchanges import exchanges
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder for each domain and `general`")
     parser.add_argument("--work", type=Path, required=True, help="folder of the builds; a later call goes on in it")
     parser.add_argument("--json", type=Path, required=True, help="results, one line for each metric")
+    parser.add_argument("--base", default=DEFAULT_BASE, help="parent")
     parser.add_argument("--domains", default="medical,law,finance", help="domains, separated by commas")
     parser.add_argument("--sizes", default="0.5,0.75", help="shares of the parameters to keep, separated by commas")
     parser.add_argument("--preset", default="standard", help="quick, standard or thorough")
@@ -190,8 +192,9 @@ def main() -> None:
     for name in options.domains.split(","):
         path = domain_file(options.data, name, options.work)
         build = BuildOptions(
-            domains=(str(path),), preset=options.preset, device=options.device, target_size=0.5, overrides=overrides
-        )
+            domains=(str(path),), base=options.base, preset=options.preset, device=options.device, target_size=0.5,
+            overrides=overrides,
+        )  # fmt: skip
         run = resolve_run(str(path), build, REPORTER, folder=options.work / name)
         measured(run, [float(size) for size in options.sizes.split(",")], options.json, until=until)
     print(table(_lines(options.json)))

@@ -198,7 +198,8 @@ class FieldBench(Bench):
             student: Any = deepcopy(left.model).to(measuring_dtype(self.device))
             for seed, written in enumerate([self.corpora.domain.train, self.general.train]):
                 windows = token_text(left.tokenizer, written, WINDOW).windows
-                documents += write_passages(student, left.tokenizer, windows, variant.on_policy // 2, seed=seed)
+                passages = write_passages(student, left.tokenizer, windows, variant.on_policy // 2, seed=seed)
+                documents += clear_of_tests(passages, self.corpora)
             del student
         text = training_text(left.tokenizer, left.model, documents, recipe.window)
         return train(left.model, text, dev, recipe, teacher=answers, seed=variant.seed)

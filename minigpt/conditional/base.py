@@ -157,9 +157,6 @@ class ConditionalFFN(nn.Module, ABC):
     weights and tokens. A kind implements the two for tokens [B, H] and counts what it reads.
     """
 
-    # Most tokens that the kernel computes faster than the plain form; None for any number.
-    kernel_tokens: int | None = None
-
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
@@ -182,12 +179,16 @@ class ConditionalFFN(nn.Module, ABC):
 
     def _kernel_for(self, x: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Return a kernel for tokens [B, H] that is ready for the weights as they are; None where there is none."""
-        most = self.kernel_tokens
+        most = self._kernel_tokens(x)
         if not len(x) or (most is not None and len(x) > most) or torch.compiler.is_compiling():
             return None
         if torch.is_grad_enabled() and (x.requires_grad or any(value.requires_grad for value in self.parameters())):
             return None
         return self._kernels.get(self, x.dtype, self._prepare)
+
+    def _kernel_tokens(self, x: Tensor) -> int | None:
+        """Return the most tokens that the kernel computes faster than plain torch where x is; None for any number."""
+        return None
 
     def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         """Return a kernel for tokens of a type, ready for the weights as they are; None where there is none."""

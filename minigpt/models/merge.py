@@ -25,7 +25,7 @@ from minigpt.progress.rates import Work
 from minigpt.progress.stages import Stage, counted, passing
 from minigpt.recipes import RECIPE, beside, leave, read_strictly, with_comments
 from minigpt.results import BuildReport
-from minigpt.tickets.delta import Changes, check_digests, parameters_of
+from minigpt.tickets.delta import check_digests, parameters_of
 from minigpt.tickets.delta_merge import RULES, Rule, merged, overlap
 from minigpt.tickets.delta_places import FOLDER, ticket_folder
 from minigpt.tickets.delta_store import DTYPES, DeltaRecord, make_ticket, read, write
@@ -134,11 +134,7 @@ def merge_tickets(
         AssetError: one of them is no delta ticket, is damaged, or belongs to another parent.
         ConfigError: fewer than two are given, or the folder is in use.
     """
-    if len(refs) < 2:
-        raise ConfigError("Give two or more delta tickets to merge.")
-    # A ticket without its record is what a killed merge has left; it is written again.
-    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
-        raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
+    check_request(refs, output_dir)
     parts = [part_of(ref) for ref in refs]
     tickets = [read(part.folder) for part in parts]
     changes, first = [ticket.changes for ticket in tickets], tickets[0].record
@@ -152,7 +148,14 @@ def merge_tickets(
         check_digests(parent, first.parent, f"{{name}} of {first.base} is not what the tickets were made from.")
     with passing(reporter, "text", "Reading the dev text"):
         reader = DevReader(folder, parts, pick_device(device), dev_bytes, reporter)
-    ratios = try_all(parent, changes, candidates, reader, reporter)
+    with passing(reporter, "own", "Measuring each ticket"):
+        places = reporter.track(range(len(parts)), title="Tickets", total=len(parts))
+        own = [reader.loss(merged(parent, [changes[place]], "sum"), place) for place in places]
+    ratios: dict[tuple[Rule, float], list[float]] = {}
+    with passing(reporter, "rules", f"Trying {len(candidates)} ways to merge"):
+        for rule, scale in reporter.track(candidates, title="Merging", total=len(candidates)):
+            weights = merged(parent, changes, rule, scale)
+            ratios[rule, scale] = [reader.loss(weights, place) / loss for place, loss in enumerate(own)]
     best = min(candidates, key=lambda candidate: max(ratios[candidate]))
     domains = tuple(dict.fromkeys(name for ticket in tickets for name in ticket.record.domains))
     with passing(reporter, "write", "Writing the merged ticket"):
@@ -176,31 +179,17 @@ def merge_tickets(
     return result
 
 
-def try_all(
-    parent: Mapping[str, Tensor],
-    changes: Sequence[Changes],
-    candidates: Sequence[tuple[Rule, float]],
-    reader: DevReader,
-    reporter: Reporter,
-) -> dict[tuple[Rule, float], list[float]]:
-    """Merge tickets by every rule and factor, and return the losses on each one's dev text relative to its own.
+def check_request(refs: Sequence[str], output_dir: Path) -> None:
+    """Check that there is something to merge and a place for it.
 
-    Args:
-        parent: the parent's tensors.
-        changes: changes of each ticket.
-        candidates: rules and factors.
-        reader: reads the dev text of each ticket.
-        reporter: told about progress.
+    Raises:
+        ConfigError: fewer than two tickets are given, or the folder is in use.
     """
-    with passing(reporter, "own", "Measuring each ticket"):
-        places = reporter.track(range(len(changes)), title="Tickets", total=len(changes))
-        own = [reader.loss(merged(parent, [changes[place]], "sum"), place) for place in places]
-    ratios: dict[tuple[Rule, float], list[float]] = {}
-    with passing(reporter, "rules", f"Trying {len(candidates)} ways to merge"):
-        for rule, scale in reporter.track(candidates, title="Merging", total=len(candidates)):
-            weights = merged(parent, changes, rule, scale)
-            ratios[rule, scale] = [reader.loss(weights, place) / loss for place, loss in enumerate(own)]
-    return ratios
+    if len(refs) < 2:
+        raise ConfigError("Give two or more delta tickets to merge.")
+    # A ticket without its record is what a killed merge has left; it is written again.
+    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
+        raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
 
 
 def works_of(tickets: int, ways: int) -> dict[str, Work]:

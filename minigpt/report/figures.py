@@ -102,6 +102,14 @@ def verdict_vs_tuned(report: BuildReport, result: MetricResult) -> Verdict | Non
     return _capped(report, result, verdict(result, tuned, result.paired_difference_vs_tuned))
 
 
+def verdict_vs_twin(report: BuildReport, result: MetricResult) -> Verdict | None:
+    """Judge a final-stage result against the distilled twin by pairs; None without pairs."""
+    twin = metric_of(report.stage("parent_distilled"), result.task, result.metric)
+    if twin is None or result.paired_difference_vs_distilled is None:
+        return None
+    return _capped(report, result, verdict(result, twin, result.paired_difference_vs_distilled))
+
+
 def _capped(report: BuildReport, result: MetricResult, judgement: Verdict) -> Verdict:
     """Withhold `better` on a text of which so much was trained on that the figure measures repeated wording."""
     coverage = coverage_of(report, result.task)

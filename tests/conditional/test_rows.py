@@ -96,7 +96,16 @@ def test_training_and_gradients_use_no_kernel() -> None:
 
 def test_a_prompt_is_computed_densely() -> None:
     layer = layer_of("gated relu", dtype=torch.float32).eval()
-    assert kernel_of(layer, tokens(rows.MOST_TOKENS + 1, dtype=torch.float32)) is None
+    assert kernel_of(layer, tokens(rows.PLACES["cpu"].most_tokens + 1, dtype=torch.float32)) is None
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if CASES[case].kind in ("relu", "threshold")])
+def test_elsewhere_no_row_is_looked_up(case: str) -> None:
+    # The number of rows would be a reason to wait, and is not known here at all.
+    layer, x = layer_of(case, dtype=torch.float32).to("meta").eval(), tokens(1, dtype=torch.float32).to("meta")
+    assert rows.most_tokens(x) == 0 and kernel_of(layer, x) is None
+    with torch.no_grad():
+        assert layer(x).shape == x.shape
 
 
 @pytest.mark.parametrize("case", KERNELS)

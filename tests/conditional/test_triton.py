@@ -19,13 +19,16 @@ from minigpt.conditional.kernels.weights import TreeWeights, interleave
 from minigpt.errors import ConfigError
 from tests.conditional.test_kernels import SHAPES, TYPES, check_path, tokens, trees
 
-pytestmark = pytest.mark.parametrize(
-    "device",
-    [
+
+@pytest.fixture(
+    params=[
         pytest.param("cpu", marks=pytest.mark.skipif(not interpreted(), reason="needs TRITON_INTERPRET=1")),
         pytest.param("cuda", marks=pytest.mark.gpu),
-    ],
+    ]
 )
+def device(request: pytest.FixtureRequest) -> str:
+    """A place where the kernels run."""
+    return str(request.param)
 
 
 def moved(weights: TreeWeights, device: str, dtype: Any = None) -> TreeWeights:

@@ -33,7 +33,7 @@ LIBRARIES = {
 # Modules of ours that import others of ours inside functions, and why. The command line does so everywhere: START_UP.
 OWN = {
     "conditional/kernels/ops.py": "Numba, Triton and the C++ tool-chain are optional",
-    "conditional/kernels/rows.py": "numba is optional",
+    "conditional/kernels/rows.py": "Numba and Triton are optional",
     "corpus/relevance.py": "start-up time: the sentence encoder comes with torch",
     "corpus/sources.py": "start-up time: fetching loads the package index client",
     "evaluation/answers.py": "start-up time: scores are read and written without torch",

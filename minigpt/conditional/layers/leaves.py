@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from minigpt.conditional.base import ConditionalFFN, Settings, check_common, check_depth, parameter, require
-from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare_layer
+from minigpt.conditional.kernels.rows import most_tokens, prepare_layer
 from minigpt.conditional.reference import activation_of
 
 # The entropy's gradient is infinite at 0 and 1; the paper's code bounds probabilities by this number.
@@ -122,7 +122,6 @@ class Leaves(ConditionalFFN):
     """
 
     settings: LeafSettings
-    kernel_tokens = MOST_TOKENS
 
     def __init__(self, settings: LeafSettings) -> None:
         super().__init__(settings)
@@ -178,6 +177,9 @@ class Leaves(ConditionalFFN):
         groups = torch.split(x[order], counts.tolist())
         parts = [self._one_leaf(part, index) for part, index in zip(groups, present.tolist(), strict=False)]
         return torch.cat([x[:0], *parts])[torch.argsort(order)]
+
+    def _kernel_tokens(self, x: Tensor) -> int | None:
+        return most_tokens(x)
 
     def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         return prepare_layer(

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from minigpt.conditional.base import check_common, need_tokens, require, split_rows, with_bias
 from minigpt.conditional.kernels.row_weights import OPEN
-from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare_layer
+from minigpt.conditional.kernels.rows import most_tokens, plain_skips, prepare_layer
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import ACTIVATIONS, hidden_values
 
@@ -61,7 +61,6 @@ class Relu(DenseFFN):
     """Dense layer of which a token needs the neurons whose value is not zero."""
 
     settings: ReluSettings
-    kernel_tokens = MOST_TOKENS
 
     def _training(self, x: Tensor) -> Tensor:
         values = self.values(x)
@@ -79,6 +78,9 @@ class Relu(DenseFFN):
         index = values.detach().abs().topk(self.settings.top_k, dim=-1).indices
         return torch.zeros_like(values).scatter(-1, index, values.gather(-1, index))
 
+    def _kernel_tokens(self, x: Tensor) -> int | None:
+        return most_tokens(x)
+
     def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         return prepare_layer(
             self,
@@ -89,7 +91,7 @@ class Relu(DenseFFN):
         )
 
     def _hard(self, x: Tensor) -> Tensor:
-        if len(x) > MOST_TOKENS:  # together they need nearly all rows, and a dense product reads each once
+        if not plain_skips(x):  # together they need nearly all rows, and a dense product reads each once
             return with_bias(self.values(x) @ self.w_out, self.b_out)
         values = self._sparse_values(x) if self._gate_decides() else self.values(x)
         token, neuron = values.nonzero(as_tuple=True)

@@ -26,7 +26,7 @@ from minigpt.conditional.base import (
     require,
     with_bias,
 )
-from minigpt.conditional.kernels.rows import MOST_TOKENS, prepare_layer
+from minigpt.conditional.kernels.rows import most_tokens, plain_skips, prepare_layer
 from minigpt.conditional.layers.dense import DenseFFN, DenseSettings
 from minigpt.conditional.reference import activation_of
 
@@ -74,7 +74,6 @@ class Threshold(DenseFFN):
     """
 
     settings: ThresholdSettings
-    kernel_tokens = MOST_TOKENS
 
     def _input_weights(self, neurons: int, hidden: int) -> torch.nn.Parameter:
         if not self.settings.reads_columns:
@@ -93,6 +92,9 @@ class Threshold(DenseFFN):
             return act(scores)
         return _above(act(_above(x, settings.t_gate) @ self.w_gate.T), settings.t_act) * scores
 
+    def _kernel_tokens(self, x: Tensor) -> int | None:
+        return most_tokens(x)
+
     def _prepare(self, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
         if self.settings.reads_columns:
             return None
@@ -104,7 +106,7 @@ class Threshold(DenseFFN):
         )
 
     def _hard(self, x: Tensor) -> Tensor:
-        if len(x) > MOST_TOKENS:  # together they need nearly all weights, and a dense product reads each once
+        if not plain_skips(x):  # together they need nearly all weights, and a dense product reads each once
             return self._training(x)
         settings, act = self.settings, activation_of(self.settings.activation)
         scores = _read(x, self.w_in.T, settings.t_in)
