@@ -71,6 +71,7 @@ class Plan:
         seed: seed of the order of the text, and of random masks.
         last: steps of the last training (0: as many as of the others).
         criterion: score by which rounds remove weights, `magnitude` or `wanda`.
+        sampled: passages that the tuned parent writes, as in a build; every arm trains on them too.
     """
 
     pattern: str
@@ -83,11 +84,12 @@ class Plan:
     seed: int
     last: int = 0
     criterion: str = "magnitude"
+    sampled: int = 0
 
     @property
     def said(self) -> dict[str, Any]:
         """Fields that name the plan; younger ones only where they are set, so that finished arms keep their names."""
-        younger = {"last": 0, "criterion": "magnitude"}
+        younger = {"last": 0, "criterion": "magnitude", "sampled": 0}
         return {name: value for name, value in asdict(self).items() if name not in younger or value != younger[name]}
 
     @property
@@ -114,7 +116,7 @@ class Tickets(Bench):
         self.recipe = replace(apply_overrides(base, recipe), steps=plan.steps)
         self.start = take(self.models[plan.start])
         self.scratch: Any = self.model()
-        documents = self.documents(1.0, 3)
+        documents = [*self.documents(1.0, 3), *self.sampled(plan.sampled)]
         self.text = training_text(self.tokenizer, self.scratch, documents, self.recipe.window)
         self.dev = token_text(self.tokenizer, self.part(self.corpora.domain.dev), WINDOW)
 
@@ -266,6 +268,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=250, help="steps of each round's training")
     parser.add_argument("--last", type=int, default=0, help="steps of the last round's training [as many]")
     parser.add_argument("--criterion", choices=("magnitude", "wanda"), default="magnitude", help="of the rounds")
+    parser.add_argument("--sampled", type=int, default=0, help="passages of the tuned parent to train on [none]")
     parser.add_argument("--rewind", type=int, default=0, help="step that survivors are rewound to")
     parser.add_argument("--rewinding", choices=("weights", "rate"), default="weights")
     parser.add_argument("--start", choices=("parent", "tuned"), default="parent", help="weights that rounds start from")
