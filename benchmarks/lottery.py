@@ -42,6 +42,7 @@ from minigpt.tickets.rounds import (
     MASKS,
     Schedule,
     Ticket,
+    Trained,
     Weights,
     even_levels,
     load_masks,
@@ -68,6 +69,9 @@ class Plan:
         rewinding: `weights` or `rate`.
         start: model that rounds start from, `parent` or `tuned`.
         seed: seed of the order of the text, and of random masks.
+        last: steps of the last training (0: as many as of the others).
+        criterion: score by which rounds remove weights, `magnitude` or `wanda`.
+        sampled: passages that the tuned parent writes, as in a build; every arm trains on them too.
     """
 
     pattern: str
@@ -78,6 +82,15 @@ class Plan:
     rewinding: str
     start: str
     seed: int
+    last: int = 0
+    criterion: str = "magnitude"
+    sampled: int = 0
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Fields that name the plan; younger ones only where they are set, so that finished arms keep their names."""
+        younger = {"last": 0, "criterion": "magnitude", "sampled": 0}
+        return {name: value for name, value in asdict(self).items() if name not in younger or value != younger[name]}
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -90,7 +103,7 @@ class Plan:
     @property
     def total(self) -> int:
         """Steps of all rounds together."""
-        return self.rewind + (len(self.levels) + 1) * self.steps
+        return self.rewind + len(self.levels) * self.steps + (self.last or self.steps)
 
 
 class Tickets(Bench):
@@ -103,7 +116,7 @@ class Tickets(Bench):
         self.recipe = replace(apply_overrides(base, recipe), steps=plan.steps)
         self.start = take(self.models[plan.start])
         self.scratch: Any = self.model()
-        documents = self.documents(1.0, 3)
+        documents = [*self.documents(1.0, 3), *self.sampled(plan.sampled)]
         self.text = training_text(self.tokenizer, self.scratch, documents, self.recipe.window)
         self.dev = token_text(self.tokenizer, self.part(self.corpora.domain.dev), WINDOW)
 
@@ -127,13 +140,29 @@ class Tickets(Bench):
         start = early_point(lesson, self.start, plan.rewind, self.home / "early.safetensors")
         rewinding: Any = plan.rewinding
         schedule = Schedule(levels=plan.levels, pattern=plan.pattern, rewinding=rewinding)
-        key = fingerprint(lesson.key, plan.rewind, plan.start)
-        return run_rounds(self.home, start, self.names, lesson, schedule, key=key)
+        last = self.lesson(plan.last or plan.steps)
+
+        def train_round(weights: Weights, masks: Masks, number: int, checkpoint: Path) -> Trained:
+            return (last if number == len(plan.levels) else lesson)(weights, masks, number, checkpoint)
+
+        younger = (last.key, plan.criterion) if plan.said.keys() & {"last", "criterion"} else ()
+        key = fingerprint(lesson.key, plan.rewind, plan.start, *younger)
+        prune = None if plan.criterion == "magnitude" else self.wanda_round
+        return run_rounds(self.home, start, self.names, train_round, schedule, key=key, prune=prune)
+
+    def wanda_round(self, weights: Weights, masks: Masks, level: float) -> Masks:
+        """Remove the weights of a round by Wanda's scores of the trained model; what is gone scores zero."""
+        pattern = Pattern(self.plan.pattern)
+        if pattern.group is not None:
+            pattern = Pattern(f"{round(level * pattern.group[1])}:{pattern.group[1]}")
+        put(self.scratch, weights)
+        left = prune_in_one_shot(self.scratch, self.batches, "wanda", level, pattern)
+        return {name: masks[name] & mask.cpu() for name, mask in left.items()}
 
     @property
     def home(self) -> Path:
         """Folder of the rounds of this plan."""
-        return self.work / f"imp-{fingerprint(asdict(self.plan))}"
+        return self.work / f"imp-{fingerprint(self.plan.said)}"
 
     def trained(self, name: str, weights: Weights, masks: Masks, steps: int) -> dict[str, Any]:
         """Train a control under its mask, and leave it in the model; return what the training says."""
@@ -154,7 +183,7 @@ class Tickets(Bench):
     def arm(self, name: str) -> dict[str, Any]:
         """Make one arm: prune, train, measure; return its line."""
         began, (kind, _, length) = time.perf_counter(), name.partition("/")
-        steps = self.plan.steps if length == "once" else self.plan.total
+        steps = (self.plan.last or self.plan.steps) if length == "once" else self.plan.total
         rounds: list[dict[str, Any]] = []
         if kind == "imp":
             result = self.ticket()
@@ -237,6 +266,9 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--remaining", type=float, default=0.3, help="share of the layers' weights that is left")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of pruning (an N:M pattern sets its own)")
     parser.add_argument("--steps", type=int, default=250, help="steps of each round's training")
+    parser.add_argument("--last", type=int, default=0, help="steps of the last round's training [as many]")
+    parser.add_argument("--criterion", choices=("magnitude", "wanda"), default="magnitude", help="of the rounds")
+    parser.add_argument("--sampled", type=int, default=0, help="passages of the tuned parent to train on [none]")
     parser.add_argument("--rewind", type=int, default=0, help="step that survivors are rewound to")
     parser.add_argument("--rewinding", choices=("weights", "rate"), default="weights")
     parser.add_argument("--start", choices=("parent", "tuned"), default="parent", help="weights that rounds start from")
@@ -288,7 +320,7 @@ def main() -> None:
     domain = options.domain if options.data is None else str(options.data / f"{options.domain}.yaml")
     common = {
         "domain": options.domain, "base": options.base, "device": device_name(options.device), "limit": options.limit,
-        "tune": options.tune, "heal": options.heal, "plan": asdict(plan),
+        "tune": options.tune, "heal": options.heal, "plan": plan.said,
     }  # fmt: skip
     work = options.work / options.domain
     kept = work / f"tuned-{fingerprint(options.base, options.tune, options.limit)}.safetensors"

@@ -1,7 +1,8 @@
 """Tables of the lines of `lottery.py`, overlaps of its masks across domains, and structured tickets as builds.
 
-`table LINES` pairs every arm with the tuned parent and with the ticket of its plan. `overlap WORK` compares the masks
-that domains share a plan of. `structured` builds specialists with several methods at equal healing, and pairs them.
+`table LINES` pairs every arm with the tuned parent and with the ticket of its plan (`--against PATTERN`: with the
+ticket of this pattern). `overlap WORK` compares the masks that domains share a plan of. `structured` builds specialists
+with several methods at equal healing, or with `--budget total` at equal steps in all, and pairs them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from minigpt.assets import DEFAULT_BASE
 from minigpt.evaluation import load_scores
 from minigpt.evaluation.paired import averaged, paired
 from minigpt.files import fingerprint, read_jsonl, to_plain, write_json, write_text
+from minigpt.methods import method_named
+from minigpt.methods.table import ROUNDS
 from minigpt.pipeline import BuildOptions, build_specialists
+from minigpt.pipeline.overrides import apply_overrides
+from minigpt.pipeline.settings import PRESETS
 from minigpt.tickets.masks import density
 from minigpt.tickets.overlap import core_share, overlap
 from minigpt.tickets.rounds import load_masks
@@ -29,15 +34,22 @@ BITS = "bits_per_byte"
 TEXTS = ("heldout", "other", "general")
 
 
-def compared(lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each arm: ratios to the tuned parent, and to the ticket of the same plan, with intervals."""
-    tuned = {_parent(line): line for line in lines if line["arm"] == "tuned"}
+def compared(lines: Sequence[Mapping[str, Any]], against: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield a row for each arm: ratios to the tuned parent, and to the ticket of the same plan, with intervals.
+
+    Args:
+        lines: lines of one or more runs; an arm belongs to the last tuned parent before it, which each run trains anew.
+        against: pattern of the ticket that arms are paired with (None: that of the arm's own plan).
+    """
+    tuned: dict[str, Mapping[str, Any]] = {}
     tickets = {_group(line): line for line in lines if line["arm"] == "imp"}
     for line in lines:
+        if line["arm"] == "tuned":
+            tuned[_parent(line)] = line
         if line["arm"] in ("parent", "tuned"):
             continue
         reference = tuned[_parent(line)]
-        ticket = tickets.get(_group(line))
+        ticket = tickets.get(_group(line, against))
         texts = [text for text in TEXTS if text in line["texts"]]
         yield {
             "domain": line["domain"], "pattern": line["plan"]["pattern"], "remaining": round(line["remaining"], 4),
@@ -55,9 +67,11 @@ def _parent(line: Mapping[str, Any]) -> str:
     return fingerprint(line["domain"], line["base"], line["limit"], line["tune"])
 
 
-def _group(line: Mapping[str, Any]) -> str:
-    """Fingerprint what the arms of a plan share."""
-    return fingerprint(*(line.get(name) for name in ("domain", "base", "limit", "tune", "heal", "plan")))
+def _group(line: Mapping[str, Any], pattern: str | None = None) -> str:
+    """Fingerprint what the arms of a plan share, or would share with another pattern."""
+    plan = dict(line.get("plan", {}))
+    plan |= {"pattern": pattern} if pattern else {}
+    return fingerprint(*(line.get(name) for name in ("domain", "base", "limit", "tune", "heal")), plan)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -74,7 +88,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             row["arm"],
             f"{row['steps']:.0f}",
             *(_cell(row["to_tuned"].get(text)) for text in TEXTS),
-            _cell(row["to_ticket"].get("heldout")) if row["arm"] != "imp" else "-",
+            _cell(row["to_ticket"].get("heldout")),
             f"{stored['file'] / stored['dense']:.1%}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -82,8 +96,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Mapping[str, float] | None) -> str:
-    """Write a ratio with its interval."""
-    return "-" if value is None else f"{value['value']:.4f} ({value['low']:.4f}-{value['high']:.4f})"
+    """Write a ratio with its interval; nothing for a ticket beside itself."""
+    return (
+        "-"
+        if value is None or value["low"] == value["high"] == 1
+        else f"{value['value']:.4f} ({value['low']:.4f}-{value['high']:.4f})"
+    )
 
 
 def overlaps(work: Path) -> dict[str, Any]:
@@ -112,21 +130,24 @@ def structured(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     A finished build is read, not repeated, and an interrupted one goes on. The tuned parent is trained in each build
     from the same seed; its runs differ slightly on a GPU, so ratios are to the build's own tuned parent.
+
+    A ticket's rounds only rank the units: it is cut from the same parent and healed like the others. So the budget
+    `healing` gives all the same healing, and the ticket its rounds beside; with `total` the others heal for as many
+    steps as the ticket's rounds and healing have together.
     """
     rows, started, longest = [], time.perf_counter(), 0.0
     domain = options.domain if options.data is None else str(options.data / f"{options.domain}.yaml")
     for size in options.sizes.split(","):
         for method in options.methods.split(","):
             name, _, criterion = method.partition(":")
-            folder = options.work / f"{options.domain}-{name}{'-' * bool(criterion)}{criterion}-{size}"
+            sets = overrides(name, criterion, options)
+            longer = f"-{sets['heal.steps']}" if options.budget == "total" and "heal.steps" in sets else ""
+            folder = options.work / f"{options.domain}-{name}{'-' * bool(criterion)}{criterion}-{size}{longer}"
             if not (folder / "report.json").exists():
                 if time.perf_counter() - started + 1.1 * longest > options.limit_seconds:
                     print(f"{folder.name}: no time left", flush=True)
                     continue
                 began = time.perf_counter()
-                sets = dict(pair.split("=", 1) for pair in options.set)
-                if criterion:
-                    sets["lottery.criterion"] = criterion
                 build_specialists(
                     BuildOptions(
                         domains=(domain,), base=options.base, preset=options.preset, output_dir=folder, method=name,
@@ -137,6 +158,25 @@ def structured(options: argparse.Namespace) -> list[dict[str, Any]]:
             rows.append({"method": method, "size": size, "domain": options.domain, **_measured(folder)})
             print(method, size, rows[-1]["to_tuned"], flush=True)
     return rows
+
+
+def overrides(method: str, criterion: str, options: argparse.Namespace) -> dict[str, str]:
+    """Return the settings of a build, with more healing for a method without rounds if totals are to be equal."""
+    sets = dict(pair.split("=", 1) for pair in options.set)
+    if criterion:
+        sets["lottery.criterion"] = criterion
+    if options.budget == "total" and ROUNDS not in method_named(method).needs:
+        settings = apply_overrides(PRESETS[options.preset], sets)
+        ticket, healing = settings.lottery, settings.heal.steps
+        sets["heal.steps"] = str(healing + ticket.rewind + (ticket.rounds + 1) * ticket.steps_of(healing))
+    return sets
+
+
+def steps_of(report: Mapping[str, Any]) -> dict[str, int]:
+    """Count the steps of a build's training: those that ranked units, and those of the specialist itself."""
+    ranking = sum(entry["steps"] for entry in report["rounds"])
+    healing = (report["stages"][-1]["training"] or {"steps": 0})["steps"]
+    return {"ranking": ranking, "healing": healing, "total": ranking + healing}
 
 
 def _measured(folder: Path) -> dict[str, Any]:
@@ -151,7 +191,8 @@ def _measured(folder: Path) -> dict[str, Any]:
     report = json.loads((folder / "report.json").read_text("utf-8"))
     return {
         "to_tuned": texts, "shape": report["shape_after"], "rounds": report["rounds"], "seconds": report["seconds"],
-        "parameters": report["stages"][-1]["parameters"], "parent_parameters": report["stages"][0]["parameters"],
+        "steps": steps_of(report), "parameters": report["stages"][-1]["parameters"],
+        "parent_parameters": report["stages"][0]["parameters"],
     }  # fmt: skip
 
 
@@ -171,6 +212,7 @@ def main() -> None:
     third.add_argument("--methods", default="contextual,lottery,lottery:contextual,magnitude,random")
     third.add_argument("--sizes", default="0.75,0.5")
     third.add_argument("--preset", default="standard")
+    third.add_argument("--budget", choices=("healing", "total"), default="healing", help="steps that are equal")
     third.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     third.add_argument("--seed", type=int, default=0)
     third.add_argument("--device", default="auto")
@@ -178,9 +220,10 @@ def main() -> None:
     for part in (first, second, third):
         part.add_argument("--json", type=Path, required=True)
     first.add_argument("--table", type=Path, help="Markdown table to write")
+    first.add_argument("--against", metavar="PATTERN", help="pair arms with the ticket of this pattern [their own]")
     options = parser.parse_args()
     if options.part == "table":
-        rows = list(compared([row for path in options.lines for row in read_jsonl(path)]))
+        rows = list(compared([row for path in options.lines for row in read_jsonl(path)], options.against))
         write_json(options.json, rows)
         print(table(rows))
         if options.table:

@@ -58,6 +58,26 @@ def test_levels_of_a_plan(lottery: Any) -> None:
     assert lottery.Plan(pattern="2:4", start="parent", seed=0, **plan).levels == (0.75, 0.5)
 
 
+def test_a_longer_last_training_by_wanda_keeps_the_total_for_controls(
+    lottery: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--arms", "imp,magnitude", "--last", "5", "--criterion", "wanda", "--pattern", "layer", "--sampled", "4")
+    arms = {row["arm"]: row for row in run(lottery, world, tmp_path, monkeypatch, *options)}
+    assert [entry["facts"]["steps"] for entry in arms["imp"]["rounds"]] == [3, 3, 5]
+    assert arms["imp"]["steps"] == arms["magnitude"]["steps"] == 11
+    assert arms["imp"]["plan"]["criterion"] == "wanda" and arms["imp"]["plan"]["last"] == 5
+    assert arms["imp"]["plan"]["sampled"] == 4
+    lefts = [entry["remaining"] for entry in arms["imp"]["rounds"]]
+    assert lefts == pytest.approx([1, 0.3**0.5, 0.3], abs=0.02)  # of whole rows
+
+
+def test_plans_without_the_younger_fields_keep_their_names(lottery: Any) -> None:
+    plan: dict[str, Any] = {"remaining": 0.25, "rounds": 2, "steps": 10, "rewind": 0, "rewinding": "rate"}
+    old = lottery.Plan(pattern="global", start="parent", seed=0, **plan)
+    assert old.said == {**plan, "pattern": "global", "start": "parent", "seed": 0}
+    assert lottery.Plan(pattern="global", start="parent", seed=0, last=30, **plan).total == 50
+
+
 @pytest.fixture(scope="module")
 def classic() -> Any:
     with script("lottery_classic") as module:

@@ -1,0 +1,159 @@
+"""Choices of rounds on a small student: how steps are divided, the score that prunes, and Muon under a mask.
+
+A perceptron of three matrices with heavy-tailed weights teaches a copy of itself that is pruned, so that a mask can be
+good or bad and the loss comes from the mask alone. Inputs have a falling spectrum, as activations do. A minute or two
+on a processor for each row; it says what may be worth a run on a real parent, not what holds there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from minigpt.files import write_json
+from minigpt.healing.average import Average
+from minigpt.healing.muon import MOMENTUM, ROOT_MEAN_SQUARE, orthogonalize
+from minigpt.healing.recipe import Recipe, schedule
+from minigpt.tickets.masks import Masks, Pattern, full, keep_best, magnitudes
+from minigpt.tickets.oneshot import wanda_scores
+
+INPUTS, WIDTH, BATCH, WINDOWS = 128, 256, 128, 6000
+# Steps of each training, of 1,000 in all; a pruning comes before every one but the first.
+SPLITS: Mapping[str, tuple[int, ...]] = {
+    "5 x 200": (200,) * 5,
+    "4 x 100, 600": (100, 100, 100, 100, 600),
+    "0, 3 x 100, 700": (0, 100, 100, 100, 700),
+    "one shot, 1,000": (0, 1000),
+}
+Weights = dict[str, Tensor]
+
+
+class World:
+    """A teacher, text to train on and text to measure, all of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, generator = seed, torch.Generator().manual_seed(seed)
+        shapes = {"first": (WIDTH, INPUTS), "second": (WIDTH, WIDTH), "third": (INPUTS, WIDTH)}
+        self.teacher: Weights = {}
+        for name, shape in shapes.items():
+            size = torch.exp(0.7 * torch.randn(shape, generator=generator))
+            weight = torch.randn(shape, generator=generator) * size
+            self.teacher[name] = weight / weight.norm() * 1.2 * shape[0] ** 0.5
+        spectrum = torch.arange(1, INPUTS + 1).float() ** -0.5
+        spectrum /= spectrum.square().mean().sqrt()
+        self.train, self.test = (
+            torch.randn(count, INPUTS, generator=generator) * spectrum for count in (WINDOWS, 2000)
+        )
+
+    def loss(self, weights: Weights, x: Tensor) -> Tensor:
+        """Return the mean square of what the student gets wrong."""
+        return (inputs_of(weights, x)[-1] - inputs_of(self.teacher, x)[-1]).square().mean()
+
+    @torch.no_grad()
+    def measure(self, weights: Weights) -> float:
+        """Return the error on test inputs, relative to the teacher's outputs."""
+        return float(self.loss(weights, self.test) / inputs_of(self.teacher, self.test)[-1].square().mean())
+
+
+def inputs_of(weights: Weights, x: Tensor) -> list[Tensor]:
+    """Return the inputs of the three matrices, and the output."""
+    states = [x]
+    for name, weight in weights.items():
+        y = states[-1] @ weight.T
+        states.append(y if name == "third" else silu(y))
+    return states
+
+
+def trained(world: World, weights: Weights, masks: Masks, steps: int, rate: float, *, late: bool = False) -> Weights:
+    """Train under masks by Muon, and return the average of the weights.
+
+    Args:
+        world: teacher and text.
+        weights: weights to begin with.
+        masks: weights that are left.
+        steps: number of steps.
+        rate: learning rate.
+        late: mask the orthogonalized update only, not the gradient before.
+    """
+    generator, recipe = torch.Generator().manual_seed(world.seed), Recipe(steps=steps, learning_rate=rate)
+    weights = {name: (weight * masks[name]).requires_grad_() for name, weight in weights.items()}
+    momenta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    average = Average([*weights.values()], recipe.average)  # type: ignore[arg-type]
+    for step in range(steps):
+        rows = torch.randint(WINDOWS, (BATCH,), generator=generator)
+        gradients = torch.autograd.grad(world.loss(weights, world.train[rows]), [*weights.values()])
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+            gradient = gradient if late else gradient * masks[name]
+            ahead = torch.lerp(gradient, momenta[name].lerp_(gradient, 1 - MOMENTUM), MOMENTUM)
+            scale = rate * schedule(step, recipe) * ROOT_MEAN_SQUARE * max(weight.shape) ** 0.5
+            weight.data -= scale * orthogonalize(ahead[None])[0] * masks[name]
+        average.update()
+    return dict(zip(weights, average.values, strict=True))
+
+
+def ticket(world: World, remaining: float, split: Sequence[int], criterion: str, rate: float) -> Weights:
+    """Train and prune by a split of the steps, keep the weights when the rate rewinds, and return the last weights."""
+    weights = dict(world.teacher)
+    masks: Masks = full(weights)
+    for number, steps in enumerate(split):
+        if number:
+            scores = magnitudes(weights)
+            if criterion == "wanda":
+                states = zip(weights.items(), inputs_of(weights, world.train[:2000]), strict=False)
+                scores = {name: wanda_scores(weight, x.T @ x) for (name, weight), x in states}
+            masks = keep_best(scores, remaining ** (number / (len(split) - 1)), Pattern("layer"), masks)
+        weights = trained(world, weights, masks, steps, rate)
+    return weights
+
+
+def update_rows() -> list[dict[str, float]]:
+    """Measure Muon's update of a masked gradient, whose signal has a low rank, by the share of weights left."""
+    generator, side = torch.Generator().manual_seed(0), 576
+    signal = torch.randn(side, 32, generator=generator) @ torch.randn(32, side, generator=generator)
+    gradient = signal + 0.3 * torch.randn(side, side, generator=generator)
+    rows = []
+    for share in (1.0, 0.7, 0.5, 0.3, 0.2, 0.1):
+        mask = torch.rand(side, side, generator=generator) < share
+        update = orthogonalize((gradient * mask)[None])[0] * mask
+        cosine = (update * gradient * mask).sum() / update.norm() / (gradient * mask).norm()
+        size = (update.square().sum() / mask.sum()).sqrt() * math.sqrt(side)
+        rows.append({"remaining": share, "step_of_a_weight": float(size), "cosine_to_gradient": float(cosine)})
+    return rows
+
+
+def main() -> None:
+    """Measure the update, the splits by both scores, and the masking of Muon."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--remaining", type=float, default=0.3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    options = parser.parse_args()
+    result: dict[str, Any] = {"updates": update_rows(), "rows": []}
+    print(*result["updates"], sep="\n")
+    worlds = [World(seed) for seed in range(options.seeds)]
+    for criterion in ("magnitude", "wanda"):
+        for name, split in SPLITS.items():
+            errors = [w.measure(ticket(w, options.remaining, split, criterion, options.rate)) for w in worlds]
+            result["rows"].append({"criterion": criterion, "steps": name, "errors": errors, "mean": mean(errors)})
+            print(result["rows"][-1], flush=True)
+    for late in (False, True):
+        errors = []
+        for world in worlds:
+            masks = keep_best(magnitudes(world.teacher), options.remaining, Pattern("layer"))
+            errors.append(world.measure(trained(world, world.teacher, masks, 400, options.rate, late=late)))
+        result["rows"].append({"masked": "update" if late else "gradient", "errors": errors, "mean": mean(errors)})
+        print(result["rows"][-1], flush=True)
+    write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    main()
