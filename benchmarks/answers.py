@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import yaml
 from minigpt.assets import DEFAULT_BASE
 from minigpt.domain.config import packaged_folder
 from minigpt.evaluation import ItemScores
+from minigpt.evaluation.answers import scored
 from minigpt.evaluation.exchanges import exchanges
 from minigpt.evaluation.items import AnswerItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
@@ -34,6 +36,7 @@ from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT as REPORTER
 from minigpt.report.text import percent
 from minigpt.results import Interval
+from minigpt.types import AnswerTask
 
 # Labels of the task `kind`, by the beginnings of documents' names.
 LABELS: Mapping[str, Mapping[str, str]] = {
@@ -96,6 +99,7 @@ def lines_of(ground: Groundwork, ours: ItemScores, common: Mapping[str, Any]) ->
             columns = {name: averaged([scores], metric) for name, scores in models.items()}
             line: dict[str, Any] = {**common, "task": task, "metric": metric, "n": len(items.keys)}
             line |= {name: metric_interval(values, metric) for name, values in columns.items()}
+            line["constant"] = constant(ground.suite.answers[task], metric)
             for name in ("parent", "tuned"):
                 if name in columns:
                     line[f"difference_to_{name}"] = paired(columns["specialist"], columns[name], metric)
@@ -111,20 +115,44 @@ def kept(ours: AnswerItems, other: AnswerItems, metric: str) -> Interval | None:
     return paired(*columns, metric, how="ratio")
 
 
+def constant(task: AnswerTask, metric: str) -> float | None:
+    """Score the commonest right answer, given to every prompt; None for tasks without labels to guess.
+
+    A model that prefers one label whatever it reads scores the share of that label, so a value below this one shows
+    no skill, and a ratio of two such values compares preferences.
+    """
+    if not all(item.choices and item.answers for item in task.prompts):
+        return None
+    commonest = Counter(item.answers[0] for item in task.prompts).most_common(1)[0][0]
+    return metric_interval(averaged([scored(task, [commonest] * len(task.prompts))], metric), metric).value
+
+
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Draw the results as a Markdown table: what is kept of the tuned parent, or of the parent for the form."""
-    rows = ["| domain | kept | task | metric | n | parent | tuned | specialist | of tuned | of parent | 95 % |"]
-    rows.append("|" + "---|" * 11)
+    rows = [
+        "| domain | kept | task | metric | n | constant | parent | tuned | specialist | of tuned | of parent | 95 % |"
+    ]
+    rows.append("|" + "---|" * 12)
     for line in lines:
         values = [
             _value(line.get(name)) for name in ("parent", "tuned", "specialist", "kept_of_tuned", "kept_of_parent")
         ]
-        against = line.get("kept_of_parent" if line["metric"] == "format_compliance" else "kept_of_tuned")
-        against = against or line.get("kept_of_parent")
-        verdict = "–" if against is None else "yes" if against["value"] >= BAR else "no"
+        guess = line.get("constant")
         head = (line["domain"], percent(line["kept"]), line["task"], line["metric"], str(line["n"]))
-        rows.append(f"| {' | '.join((*head, *values, verdict))} |")
+        rows.append(f"| {' | '.join((*head, '–' if guess is None else f'{guess:.3f}', *values, verdict(line)))} |")
     return "\n".join(rows)
+
+
+def verdict(line: Mapping[str, Any]) -> str:
+    """Say whether the bar is reached; `guess` where it is, and one answer to all prompts may score as much."""
+    is_form = line["metric"] == "format_compliance"
+    against = line.get("kept_of_parent" if is_form else "kept_of_tuned") or line.get("kept_of_parent")
+    if against is None:
+        return "–"
+    if against["value"] < BAR:
+        return "no"
+    guess = None if is_form else line.get("constant")
+    return "guess" if guess is not None and line["specialist"]["low"] <= guess else "yes"
 
 
 def _value(interval: Mapping[str, float] | None) -> str:

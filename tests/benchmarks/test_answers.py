@@ -48,7 +48,8 @@ def test_a_line_says_what_is_kept_with_paired_intervals(answers: Any) -> None:
 
     controls = SimpleNamespace(parent=items(10), tuned=items(8))
     common = {"domain": "d", "size": 0.5, "kept": 0.5}
-    lines = list(answers.lines_of(SimpleNamespace(controls=controls), items(6), common))
+    ground = SimpleNamespace(controls=controls, suite=SimpleNamespace(answers={"d/t": TASK}))
+    lines = list(answers.lines_of(ground, items(6), common))
     first = next(line for line in lines if line["metric"] == "exact_match")
     assert first["specialist"].value == pytest.approx(0.6)
     assert first["kept_of_tuned"].value == pytest.approx(0.75)
@@ -58,6 +59,36 @@ def test_a_line_says_what_is_kept_with_paired_intervals(answers: Any) -> None:
     rows = answers.table(to_plain(lines)).splitlines()
     assert len(rows) == 2 + len(lines)
     assert rows[2].endswith("| no |")
-    nothing = list(answers.lines_of(SimpleNamespace(controls=controls), items(0), common))
+    nothing = list(answers.lines_of(ground, items(0), common))
     assert nothing[0]["kept_of_tuned"] is None
     assert "–" in answers.table(to_plain(nothing))
+
+
+def test_the_score_of_one_answer_to_all_prompts_stands_beside_the_models(answers: Any) -> None:
+    labels = ("x",) * 6 + ("y",) * 3 + ("w",)
+    prompts = tuple(Prompt(prompt=label, answers=(label,), choices=("x", "y", "w")) for label in labels)
+    task = AnswerTask(name="t", prompts=prompts, metrics=("exact_match", "label_f1"))
+    assert answers.constant(task, "exact_match") == pytest.approx(0.6)
+    # F1 of "x" is 2 * 6 / (10 + 6), and that of the other two labels is zero.
+    assert answers.constant(task, "label_f1") == pytest.approx(12 / 16 / 3)
+    free = AnswerTask(name="t", prompts=(Prompt(prompt="p", answers=("x",)),), metrics=("exact_match",))
+    assert answers.constant(free, "exact_match") is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "kept", "verdict"),
+    [
+        ("exact_match", 0.6, 1.2, "guess"),
+        ("exact_match", 0.7, 1.2, "yes"),
+        ("exact_match", 0.7, 0.9, "no"),
+        ("exact_match", 0.7, None, "–"),
+        ("format_compliance", 0.5, 0.96, "yes"),
+    ],
+)
+def test_a_ratio_of_two_guesses_is_no_success(
+    answers: Any, metric: str, low: float, kept: float | None, verdict: str
+) -> None:
+    ratio = None if kept is None else {"value": kept}
+    names = ("kept_of_tuned", "kept_of_parent")
+    line = {"metric": metric, "specialist": {"low": low}, "constant": 0.6, **dict.fromkeys(names, ratio)}
+    assert answers.verdict(line) == verdict
