@@ -2,15 +2,14 @@
 
 Each domain is a folder with `corpus_train.jsonl` and `corpus_heldout.jsonl`. Rules make three tasks of it, in the way
 of the packaged domains. The tuned parent is trained once a domain, and every size starts from it. One JSON line for
-each domain, size, task and metric; a domain and size that stand in the results are not made again, and an interrupted
-run goes on from its finished steps.
+each domain, size, task and metric; for labels its `constant` is the score of the commonest one, given to every prompt.
+A domain and size that stand in the results are not made again, and an interrupted run goes on from its finished steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ import yaml
 from minigpt.assets import DEFAULT_BASE
 from minigpt.domain.config import packaged_folder
 from minigpt.evaluation import ItemScores
-from minigpt.evaluation.answers import scored
 from minigpt.evaluation.exchanges import exchanges
 from minigpt.evaluation.items import AnswerItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
@@ -36,7 +34,6 @@ from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT as REPORTER
 from minigpt.report.text import percent
 from minigpt.results import Interval
-from minigpt.types import AnswerTask
 
 # Labels of the task `kind`, by the beginnings of documents' names.
 LABELS: Mapping[str, Mapping[str, str]] = {
@@ -99,7 +96,7 @@ def lines_of(ground: Groundwork, ours: ItemScores, common: Mapping[str, Any]) ->
             columns = {name: averaged([scores], metric) for name, scores in models.items()}
             line: dict[str, Any] = {**common, "task": task, "metric": metric, "n": len(items.keys)}
             line |= {name: metric_interval(values, metric) for name, values in columns.items()}
-            line["constant"] = constant(ground.suite.answers[task], metric)
+            line["constant"] = items.chance(metric)
             for name in ("parent", "tuned"):
                 if name in columns:
                     line[f"difference_to_{name}"] = paired(columns["specialist"], columns[name], metric)
@@ -113,18 +110,6 @@ def kept(ours: AnswerItems, other: AnswerItems, metric: str) -> Interval | None:
     if min(float(values[:, 0].sum()) for values in columns) <= 0:
         return None
     return paired(*columns, metric, how="ratio")
-
-
-def constant(task: AnswerTask, metric: str) -> float | None:
-    """Score the commonest right answer, given to every prompt; None for tasks without labels to guess.
-
-    A model that prefers one label whatever it reads scores the share of that label, so a value below this one shows
-    no skill, and a ratio of two such values compares preferences.
-    """
-    if not all(item.choices and item.answers for item in task.prompts):
-        return None
-    commonest = Counter(item.answers[0] for item in task.prompts).most_common(1)[0][0]
-    return metric_interval(averaged([scored(task, [commonest] * len(task.prompts))], metric), metric).value
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:

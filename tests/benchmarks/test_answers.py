@@ -48,13 +48,14 @@ def test_a_line_says_what_is_kept_with_paired_intervals(answers: Any) -> None:
 
     controls = SimpleNamespace(parent=items(10), tuned=items(8))
     common = {"domain": "d", "size": 0.5, "kept": 0.5}
-    ground = SimpleNamespace(controls=controls, suite=SimpleNamespace(answers={"d/t": TASK}))
+    ground = SimpleNamespace(controls=controls)
     lines = list(answers.lines_of(ground, items(6), common))
     first = next(line for line in lines if line["metric"] == "exact_match")
     assert first["specialist"].value == pytest.approx(0.6)
     assert first["kept_of_tuned"].value == pytest.approx(0.75)
     assert first["kept_of_tuned"].low < 0.75 < first["kept_of_tuned"].high
     assert first["difference_to_parent"].value == pytest.approx(-0.4)
+    assert {line["constant"] for line in lines} == {None}
     assert {line["metric"] for line in lines} == {"exact_match", "token_f1", "format_compliance"}
     rows = answers.table(to_plain(lines)).splitlines()
     assert len(rows) == 2 + len(lines)
@@ -62,17 +63,6 @@ def test_a_line_says_what_is_kept_with_paired_intervals(answers: Any) -> None:
     nothing = list(answers.lines_of(ground, items(0), common))
     assert nothing[0]["kept_of_tuned"] is None
     assert "–" in answers.table(to_plain(nothing))
-
-
-def test_the_score_of_one_answer_to_all_prompts_stands_beside_the_models(answers: Any) -> None:
-    labels = ("x",) * 6 + ("y",) * 3 + ("w",)
-    prompts = tuple(Prompt(prompt=label, answers=(label,), choices=("x", "y", "w")) for label in labels)
-    task = AnswerTask(name="t", prompts=prompts, metrics=("exact_match", "label_f1"))
-    assert answers.constant(task, "exact_match") == pytest.approx(0.6)
-    # F1 of "x" is 2 * 6 / (10 + 6), and that of the other two labels is zero.
-    assert answers.constant(task, "label_f1") == pytest.approx(12 / 16 / 3)
-    free = AnswerTask(name="t", prompts=(Prompt(prompt="p", answers=("x",)),), metrics=("exact_match",))
-    assert answers.constant(free, "exact_match") is None
 
 
 @pytest.mark.parametrize(
