@@ -19,6 +19,7 @@ from minigpt.report.figures import (
     same_vocabulary,
     verdict_vs_parent,
     verdict_vs_tuned,
+    verdict_vs_twin,
 )
 from minigpt.report.page.charts import Ratio, scale_of, span
 from minigpt.report.tasks import is_seen, text_name
@@ -64,7 +65,7 @@ class ValueRow:
 
 
 def ratio_rows(report: BuildReport, scale: tuple[float, float] | None = None) -> list[RatioRow]:
-    """List the final model's ratios on every text, to parent and tuned parent, with pictures of one scale.
+    """List the final model's ratios on every text, to parent, tuned parent and twin, with pictures of one scale.
 
     Args:
         report: Report of the build.
@@ -79,6 +80,7 @@ def ratio_rows(report: BuildReport, scale: tuple[float, float] | None = None) ->
         judged = (
             (report.stage("parent"), ours.paired_difference_vs_parent, verdict_vs_parent(report, ours)),
             (report.stage("parent_tuned"), ours.paired_difference_vs_tuned, verdict_vs_tuned(report, ours)),
+            (report.stage("parent_distilled"), ours.paired_difference_vs_distilled, verdict_vs_twin(report, ours)),
         )
         for stage, paired, verdict in judged:
             if stage and (ratio := _ratio(ours, metric_of(stage, task, metric), paired)):
@@ -164,10 +166,11 @@ def _cell(result: MetricResult | None) -> tuple[str, str]:
 
 
 def _comparisons(report: BuildReport, ours: MetricResult) -> list[tuple[str, str, str]]:
-    """Compare the final model with parent and tuned parent: name, change and verdict."""
+    """Compare the final model with parent, tuned parent and distilled twin: name, change and verdict."""
     final = final_stage(report)
     compared: list[tuple[str, str, str]] = []
-    for name, judge in (("parent", verdict_vs_parent), ("parent_tuned", verdict_vs_tuned)):
+    judges = (("parent", verdict_vs_parent), ("parent_tuned", verdict_vs_tuned), ("parent_distilled", verdict_vs_twin))
+    for name, judge in judges:
         stage = next((stage for stage in report.stages if stage.stage == name), None)
         other = metric_of(stage, ours.task, ours.metric)
         if stage is not None and stage is not final and other is not None:
