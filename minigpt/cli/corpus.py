@@ -10,12 +10,21 @@ import click
 
 from minigpt.cli.common import Session, examples, online, standard, table
 from minigpt.cli.curate import curate
+from minigpt.progress.stages import Stage, counted, passing, step
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from minigpt.corpus.task_counts import TaskCount
     from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
+
+
+# Stages of `minigpt corpus stats`.
+STAGES = (
+    Stage(name="read", title="Reading the text"),
+    Stage(name="count", title="Counting words"),
+    Stage(name="personal", title="Counting personal data"),
+)
 
 
 @click.group(
@@ -64,9 +73,14 @@ def stats(session: Session, *, domain: str, seed: int, online: bool) -> None:
     from minigpt.corpus.grouping import advice
     from minigpt.corpus.personal import personal_in
 
-    definition = definition_of(domain, online=online)
-    text = build_corpus(definition, seed=seed, reporter=session.reporter)
-    counts = {**statistics(text), "personal": personal_in(definition), "advice": advice(definition)}
+    definition, reporter = definition_of(domain, online=online), counted(session.reporter, STAGES)
+    with step(reporter, "read") as begins:
+        begins()
+        text = build_corpus(definition, seed=seed, reporter=reporter)
+    with passing(reporter, "count", "Counting words, and runs of words that stand in the training text"):
+        counts = statistics(text)
+    with passing(reporter, "personal", "Counting personal data, and looking for sources"):
+        counts |= {"personal": personal_in(definition, reporter), "advice": advice(definition)}
     session.show(counts, lambda: summary(counts))
 
 

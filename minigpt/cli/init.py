@@ -72,7 +72,8 @@ def init(
     written = new_domain(
         name, folder, output=place, general=general, text_column=text_column, reporter=session.reporter
     )
-    text = survey(load_domain(str(written.path)))
+    with session.reporter.stage("Looking at the text"):
+        text = survey(load_domain(str(written.path)), session.reporter)
     session.show(as_data(name, written, text), lambda: summary(name, written, text))
 
 

@@ -48,9 +48,9 @@ class Pace:
         return max(self.total - self.done, 0.0) * (now - since) / (self.done - before)
 
     def left(self, now: float) -> str:
-        """Describe the time left, as roughly as it is known; empty if it is not."""
+        """Describe the time left, as roughly as it is known; empty if it is not, or if nothing is left."""
         seconds = self.remaining(now)
-        return "" if seconds is None else f"about {roughly(seconds)} left"
+        return "" if not seconds else f"about {roughly(seconds)} left"
 
     def count(self) -> str:
         """Format the number of items done, and of how many where that is known."""

@@ -51,7 +51,7 @@ def build_corpus(
     tally: Counter[str] = Counter()
     with reporter.stage(f"Reading the {domain.title or domain.name} corpus"):
         sample = sample_documents(clean(_read(domain, reporter), tally), max_documents, seed, tally)
-        passages = drop_duplicates(drop_unknown_ends(sample), seed, tally)
+        passages = drop_duplicates(drop_unknown_ends(sample), seed, tally, reporter)
         questions = drop_dev_leaks(tuple(read_questions(domain, root=domain.root)), tally)
         sides = hold_out(passages, seed=seed, shares=SHARES, history=_tally_text(tally))
         heldout, other, dev, pool = _documents_by_side(passages, sides, tally)

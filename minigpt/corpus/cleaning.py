@@ -11,6 +11,7 @@ from minigpt.corpus import dedup
 from minigpt.corpus.normalize import normalize
 from minigpt.corpus.split import Passage, draw
 from minigpt.errors import CorpusError
+from minigpt.progress import SILENT, Reporter
 
 # Of two duplicates the one with the lower rank stays: training text gives way to text that measures.
 RANKS = {"heldout": 0, "other": 1, "dev": 2, "train": 3, "auto": 3}
@@ -105,7 +106,9 @@ def priority(passage: Passage, seed: int) -> tuple[int, int, str, str, str, str]
     return RANKS[passage.declared], drawn, document.source, document.text, document.license, passage.origin
 
 
-def drop_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> list[Passage]:
+def drop_duplicates(
+    passages: list[Passage], seed: int, tally: Counter[str], reporter: Reporter = SILENT
+) -> list[Passage]:
     """Drop repeated passages and put the rest into the seed's order.
 
     Of two duplicates the one that is declared held-out, other or dev stays, in this order: training text gives way to
@@ -115,12 +118,14 @@ def drop_duplicates(passages: list[Passage], seed: int, tally: Counter[str]) -> 
         passages: Normalized passages.
         seed: Seed of the order.
         tally: Counts; `exact_duplicates` and `near_duplicates` are added.
+        reporter: Receives progress.
     """
     ordered = sorted(passages, key=lambda passage: priority(passage, seed))
     unique = [ordered[index] for index in dedup.drop_exact_duplicates([passage.document.text for passage in ordered])]
     protected = [index for index, passage in enumerate(unique) if passage.declared in ("heldout", "other")]
     texts = [passage.document.text for passage in unique]
-    kept = [unique[index] for index in dedup.drop_near_duplicates(texts, protected=protected)]
+    near = dedup.drop_near_duplicates(texts, protected=protected, reporter=reporter)
+    kept = [unique[index] for index in near]
     tally["exact_duplicates"] += len(ordered) - len(unique)
     tally["near_duplicates"] += len(unique) - len(kept)
     return kept

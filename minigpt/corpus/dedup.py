@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minigpt.progress import SILENT, Reporter
+
 # Jaccard similarity from which two texts are near duplicates.
 NEAR = 0.8
 # Factor on that similarity when MinHash proposes pairs, so that hardly any pair is missed.
@@ -99,7 +101,11 @@ def jaccard(left: Grams, right: Grams) -> float:
 
 
 def drop_near_duplicates(
-    texts: Sequence[str], *, protected: Collection[int] = (), threshold: float = NEAR
+    texts: Sequence[str],
+    *,
+    protected: Collection[int] = (),
+    threshold: float = NEAR,
+    reporter: Reporter = SILENT,
 ) -> list[int]:
     """Keep texts in order, without those that are near duplicates of one that is kept already.
 
@@ -110,6 +116,7 @@ def drop_near_duplicates(
         texts: The texts, most important first.
         protected: Indices that are kept even beside a near duplicate. They go before all others.
         threshold: The Jaccard similarity from which two texts are near duplicates.
+        reporter: Receives progress.
 
     Returns:
         The indices of the texts that are kept, ascending.
@@ -117,7 +124,7 @@ def drop_near_duplicates(
     index = _index(threshold)
     order = [*sorted(protected), *(i for i in range(len(texts)) if i not in protected)]
     shingles: dict[int, Grams] = {}
-    for i in order:
+    for i in reporter.track(order, title="Looking for near duplicates", total=len(order)):
         text_shingles = grams(words(texts[i]), SHINGLE)
         sketch = _sketch(text_shingles)
         if i not in protected and any(jaccard(text_shingles, shingles[j]) >= threshold for j in index.query(sketch)):

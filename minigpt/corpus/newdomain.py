@@ -11,6 +11,7 @@ comes from several sources, one of them is kept apart (`minigpt.corpus.grouping`
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from minigpt.domain.config import SourceConfig, load_domain, packaged_folder
 from minigpt.errors import ConfigError
 from minigpt.files import path_of, write_text
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import Stage, counted, passing
 
+READ, SOURCES = "read", "sources"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -106,14 +109,14 @@ def new_domain(
     target, other = targets(name, output, general=general is not None, force=force)
     written = (target, other) if general else (target,)
     replaced = replaced_sentence(written)
-    head = MEASURED_ON.format(general=other.name if general else "general")
+    reporter = counted(reporter, stages_of((name, f"{name}-general")[: len(written)]))
     with staged(written) as folder_of_new:
         proposal, texts = write_checked(
             target,
             name,
             folder,
             stage=folder_of_new,
-            head=head,
+            head=MEASURED_ON.format(general=other.name if general else "general"),
             grouped=grouped or Grouped(),
             column=text_column,
             reporter=reporter,
@@ -142,6 +145,11 @@ def new_domain(
         questions=texts.questions,
         replaced=replaced,
     )
+
+
+def stages_of(names: Sequence[str]) -> list[Stage]:
+    """Return the stages of writing the definitions of these names."""
+    return [Stage(name=f"{name} {part}", title=part) for name in names for part in (READ, SOURCES)]
 
 
 def targets(name: str, output: Path, *, general: bool, force: bool = False) -> tuple[Path, Path]:
@@ -205,33 +213,37 @@ def write_checked(
         The group that the file keeps apart, or why there is none; and the texts of the folder.
     """
     folder = path_of(folder).resolve()
-    declared = declared_files(folder)
-    questions = question_files(folder, declared)
-    tasks = task_files(folder, (*declared, *(folder / file for file in questions.files)), names=questions.names)
     written = stage / target.name
-    if declared:
-        texts = OwnTexts(
-            file=str(folder),
-            reading=read_declared(folder, declared, questions, tasks),
-            tasks=tasks.tasks,
-            questions=questions.sets,
-        )
-    else:
-        texts = own_texts(
-            folder,
-            written,
-            column=column,
-            group_by=grouped.column,
-            questions=questions,
-            tasks=tasks,
-            reporter=reporter,
-        )
-    proposal = proposal_for(folder, texts, grouped, root=stage)
+    with passing(reporter, f"{name} {READ}", f"Reading the files of {folder.name}"):
+        texts = texts_of(folder, written, grouped=grouped, column=column, reporter=reporter)
+    with passing(reporter, f"{name} {SOURCES}", "Looking for sources that can be kept apart"):
+        proposal = proposal_for(folder, texts, grouped, root=stage)
     write_text(written, domain_yaml(target, name, folder, texts, head=head, proposal=proposal))
     domain = load_domain(str(written))
     for source in domain.corpus:
         next(read_source(source, root=domain.root))
     return proposal, texts
+
+
+def texts_of(folder: Path, written: Path, *, grouped: Grouped, column: str | None, reporter: Reporter) -> OwnTexts:
+    """Read the files of a folder, or find out that they are splits, questions and prompts.
+
+    Args:
+        folder: The folder with the text, or one file.
+        written: The domain file, beside which converted texts go.
+        grouped: Wishes about the group that is kept apart.
+        column: Column of the text in tables (None: found in each).
+        reporter: Receives progress.
+    """
+    declared = declared_files(folder)
+    questions = question_files(folder, declared)
+    tasks = task_files(folder, (*declared, *(folder / file for file in questions.files)), names=questions.names)
+    if declared:
+        reading = read_declared(folder, declared, questions, tasks)
+        return OwnTexts(file=str(folder), reading=reading, tasks=tasks.tasks, questions=questions.sets)
+    return own_texts(
+        folder, written, column=column, group_by=grouped.column, questions=questions, tasks=tasks, reporter=reporter
+    )
 
 
 def proposal_for(folder: Path, texts: OwnTexts, grouped: Grouped, *, root: Path) -> Proposal:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from minigpt.corpus.sources import read_source
 from minigpt.corpus.tasks import read_task
 from minigpt.documents.personal import Count, personal_data
 from minigpt.domain.config import DomainConfig
+from minigpt.progress import SILENT, Reporter
 from minigpt.types import Document
 
+# Title of the loop over texts.
+TITLE = "Counting personal data"
 # Names of a single finding.
 SINGLE = {
     "e-mail addresses": "e-mail address",
@@ -33,16 +36,22 @@ def personal_counts(documents: Iterable[Document]) -> dict[str, int]:
     return {kind: count.places for kind, count in personal_data(document.text for document in documents).items()}
 
 
-def personal_in(domain: DomainConfig) -> dict[str, Count]:
+def counted_in(texts: Sequence[str], reporter: Reporter) -> dict[str, Count]:
+    """Count what looks like personal data in texts, with progress."""
+    return personal_data(reporter.track(texts, title=TITLE, total=len(texts)))
+
+
+def personal_in(domain: DomainConfig, reporter: Reporter = SILENT) -> dict[str, Count]:
     """Count what looks like personal data in the text of a domain as its sources hold it, before any cleaning.
 
     Args:
         domain: The domain. Sources that are online are left out. A prompt of a task file counts as a document.
+        reporter: Receives progress.
 
     Raises:
         CorpusError: A source or a task file cannot be read.
     """
-    return personal_data([*document_texts(domain).values(), *task_texts(domain)])
+    return counted_in([*document_texts(domain).values(), *task_texts(domain)], reporter)
 
 
 def document_texts(domain: DomainConfig) -> dict[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minigpt.corpus.personal import task_texts
+from minigpt.corpus.personal import counted_in, task_texts
 from minigpt.corpus.sources import read_source
 from minigpt.corpus.split import Shares
 from minigpt.documents.languages import languages
-from minigpt.documents.personal import Count, personal_data
+from minigpt.documents.personal import Count
 from minigpt.domain.config import DomainConfig
+from minigpt.progress import SILENT, Reporter
 
 # Held-out documents below which a report judges nothing, and below which it warns.
 JUDGED = 10
@@ -42,11 +43,12 @@ class Survey:
     remarks: tuple[str, ...]
 
 
-def survey(domain: DomainConfig) -> Survey:
+def survey(domain: DomainConfig, reporter: Reporter = SILENT) -> Survey:
     """Read the text of a domain and describe it.
 
     Args:
         domain: The domain. Sources that are online are left out.
+        reporter: Receives progress.
 
     Raises:
         CorpusError: A source cannot be read.
@@ -65,7 +67,7 @@ def survey(domain: DomainConfig) -> Survey:
         bytes=size,
         words=sum(len(text.split()) for text in documents),
         languages=languages(documents),
-        personal=personal_data([*documents, *task_texts(domain)]),
+        personal=counted_in([*documents, *task_texts(domain)], reporter),
         enough=heldout >= JUDGED and size >= LITTLE,
         remarks=(documents_remark(heldout), size_remark(size)),
     )

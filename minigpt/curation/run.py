@@ -22,10 +22,17 @@ from minigpt.errors import ConfigError
 from minigpt.files import read_json, write_json, write_text
 from minigpt.locks import hold
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import Stage, counted, passing, step
 
 # Folder inside the output folder in which the tasks work, until all is done.
 WORK = ".curation"
 LOGS = "log"
+STAGES = (
+    Stage(name="convert", title="Reading the files"),
+    Stage(name="read", title="Reading and cleaning"),
+    Stage(name="duplicates", title="Finding duplicates"),
+    Stage(name="split", title="Splitting"),
+)
 
 
 def curate(
@@ -61,7 +68,7 @@ def curate(
     if find_spec("datatrove") is None:
         raise ConfigError('Curation takes a package that is not installed. Install it: pip install "minigpt[curate]"')
     check_output(output)
-    wishes = wishes or Wishes()
+    wishes, reporter = wishes or Wishes(), counted(reporter, STAGES)
     work, state = output.resolve() / WORK, state_of(source, wishes)
     if (output / RECORD).exists():
         record = read_json(output / RECORD, Curated)
@@ -110,7 +117,9 @@ def definition_of_folder(folder: Path, work: Path, reporter: Reporter) -> Domain
     name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_") or "texts"
     target = work / "definition" / f"{name}.yaml"
     shutil.rmtree(target.parent, ignore_errors=True)
-    new_domain(name, folder, output=target, grouped=Grouped(column="none"), reporter=reporter)
+    with step(reporter, "convert") as begins:
+        begins()
+        new_domain(name, folder, output=target, grouped=Grouped(column="none"), reporter=reporter)
     return load_domain(str(target))
 
 
@@ -153,11 +162,11 @@ def run_stages(context: Context, runner: engine.Engine, reporter: Reporter) -> N
         folder = name if round is None else f"{name}-{round}"
         runner.run(folder, Step(str(context.work), name, round or 0), tasks, reporter)
 
-    with reporter.stage("Reading and cleaning"):
+    with passing(reporter, "read", "Reading and cleaning"):
         stage("read", len(context.plan.units))
         stage("sketch", partitions)
         context.discard("read")
-    with reporter.stage("Finding duplicates"):
+    with passing(reporter, "duplicates", "Finding duplicates"):
         stage("exact", partitions)
         for round in range(10**6):
             stage("pairs", partitions, round)
@@ -165,7 +174,7 @@ def run_stages(context: Context, runner: engine.Engine, reporter: Reporter) -> N
             stage("decide", 1, round)
             if not is_open(context, round):
                 break
-    with reporter.stage("Splitting"):
+    with passing(reporter, "split", "Splitting"):
         stage("split", 1)
         stage("measured", 1)
         stage("guard", partitions)

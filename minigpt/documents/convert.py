@@ -123,7 +123,7 @@ def convert(
     names: list[str] = []
     with atomic_path(target) as temporary:
         temporary.mkdir()
-        for entry in reporter.track(entries(folder), title="Reading documents"):
+        for entry in entries(reporter.track(present, title="Reading documents", total=len(present))):
             names.append(entry.file if isinstance(entry, Skipped) else entry[0].file)
             if isinstance(entry, Skipped):
                 readings.append(Reading(files=(), skipped=(entry,)))

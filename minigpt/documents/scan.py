@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +19,9 @@ HIDDEN = "hidden: its name begins with a dot"
 Entry = tuple[Source, Kind] | Skipped
 
 
-def entries(folder: Path) -> Iterator[Entry]:
-    """Yield the files of a folder and its subfolders, and of the archives in them, in the order of their names."""
-    for file in listed(folder):
+def entries(files: Iterable[Source | Skipped]) -> Iterator[Entry]:
+    """Yield the files of a folder (:func:`listed`) with their kinds, and those inside archives."""
+    for file in files:
         if isinstance(file, Skipped):
             yield file
         else:

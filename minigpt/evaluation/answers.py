@@ -54,11 +54,16 @@ def answers(
             max_tokens=task.max_tokens,
             one_line=not task.chat,
             batch_tokens=batch_tokens,
-            title=f"Answering {name}",
+            title=answering(name),
             reporter=reporter,
         )
         items[name] = scored(task, [answer_of(text, whole=task.chat) for text in texts])
     return items
+
+
+def answering(task: str) -> str:
+    """Return the title of the loop that writes the answers to the prompts of a task."""
+    return f"Answering {task}"
 
 
 def shown_prompt(task: AnswerTask, item: Prompt, tokenizer: Any) -> str:

@@ -17,6 +17,8 @@ from minigpt.files import fingerprint
 from minigpt.progress import SILENT, Reporter
 from minigpt.types import Document
 
+# Title of the loop that reads the candidates.
+OPENING = "Choosing the opening"
 # Tokens that models of known families read between documents in pre-training.
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>", "</s>", "<s>", "<eos>", "<bos>")
 LINE_END = "\n"
@@ -128,7 +130,5 @@ def choose_opening(
         for ids in encoded
         if ids
     ]
-    sums = log_probabilities(
-        model, rows, len(choices), batch_tokens=batch_tokens, title="Choosing the opening", reporter=reporter
-    )
+    sums = log_probabilities(model, rows, len(choices), batch_tokens=batch_tokens, title=OPENING, reporter=reporter)
     return choices[int(sums.argmax())]

@@ -10,6 +10,7 @@ from minigpt.corpus.dedup import count_words
 from minigpt.errors import CorpusError
 from minigpt.evaluation.answers import answers
 from minigpt.evaluation.items import ItemScores, QuestionItems, TextItems
+from minigpt.evaluation.loops import asking, reading
 from minigpt.evaluation.opening import choose_opening, opening_named
 from minigpt.evaluation.recitation import recite
 from minigpt.evaluation.suite import Suite
@@ -53,12 +54,12 @@ def evaluate(
     else:
         behind = opening_named(tokenizer, opening)
     texts = {
-        task: text_bits(model, tokenizer, documents, opening=behind.token, title=f"Reading {task}", **options)
+        task: text_bits(model, tokenizer, documents, opening=behind.token, title=reading(task), **options)
         for task, documents in suite.texts.items()
     }
     questions = {
         task: question_scores(
-            model, tokenizer, question_set.questions, title=f"Asking {task}", template=template, **options
+            model, tokenizer, question_set.questions, title=asking(task), template=template, **options
         )
         for task, question_set in suite.questions.items()
     }

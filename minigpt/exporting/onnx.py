@@ -54,11 +54,13 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     dtype = torch.float16 if request.precision == "fp16" else torch.float32
     model = assets.load_model(request.source.path, dtype=dtype)
     tokenizer = assets.load_tokenizer(request.source.path)
-    graph = trace(model, tokenizer)
-    rename_values(graph)
-    drop_trace_notes(graph)
+    with reporter.stage("Tracing the model"):
+        graph = trace(model, tokenizer)
     settings: dict[str, Any] = {"opset": graph.opset_imports[""]}
-    save_graph(graph, folder)
+    with reporter.stage("Saving the graph and its weights"):
+        rename_values(graph)
+        drop_trace_notes(graph)
+        save_graph(graph, folder)
     if request.precision in {"int8", "int4"}:
         rounded: Mapping[str, RoundedMatrix] = {}
         weights = 0

@@ -13,8 +13,11 @@ from minigpt.exporting.quality import measure_quality
 from minigpt.exporting.request import ExportRequest
 from minigpt.exporting.verify import GREEDY_TOKENS, compare_greedy, compare_logits
 from minigpt.progress import Reporter
+from minigpt.progress.stages import passing
 from minigpt.runtimes import ExportRecord
 
+# Names of the stages of a proof.
+VERIFY, MEASURE = "verify", "measure"
 # Bits per byte of an export over its source's beyond which rounding is not a loss but a defect.
 WORST_RATIO = 1.25
 
@@ -37,15 +40,16 @@ def prove(request: ExportRequest, record: ExportRecord, folder: Path, reporter: 
             another way, greedy text differs (fp32), the tokenizers disagree, or bits per byte rise beyond
             `WORST_RATIO`.
     """
-    with reporter.stage("Verifying against PyTorch"):
+    with passing(reporter, VERIFY, "Verifying against PyTorch"):
         source = runtimes.load(request.source.path, device=request.device)
         exported = runtimes.load(folder, device=request.device)
-        with naming_failures(record):
+        with naming_failures(record), reporter.stage("Comparing logits"):
             checks = compare_logits(source, exported, precision=record.precision)
+        with naming_failures(record), reporter.stage("Comparing greedy text"):
             greedy = compare_greedy(source, exported, required=record.precision == "fp32")
     checked = replace(record, checks=(*record.checks, *checks), greedy=greedy)
     refuse_failures(checked)
-    with naming_failures(record):
+    with naming_failures(record), passing(reporter, MEASURE, "Measuring bits per byte of both"):
         quality = measure_quality(source, exported, request, reporter)
     if quality.ratio > WORST_RATIO:
         raise ExportError(

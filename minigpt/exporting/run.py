@@ -11,15 +11,25 @@ from minigpt import __version__, assets
 from minigpt.errors import ExportError
 from minigpt.exporting.card import write_card
 from minigpt.exporting.formats import Format, format_of, rounding_of
-from minigpt.exporting.proof import prove
+from minigpt.exporting.proof import MEASURE, VERIFY, prove
 from minigpt.exporting.request import ExportRequest, Writer, Written, read_corpus
 from minigpt.files import atomic_path, file_sha256, open_to_readers
 from minigpt.integrity import write_signed
 from minigpt.lazy import resolve
 from minigpt.machine import PACKAGES, versions
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import Stage, counted, passing
 from minigpt.runtimes import RECORD, ExportRecord, Source, is_export
 from minigpt.transformer.arch import shape_of
+
+READ, WRITE = "read", "write"
+# Stages of an export; a format that nothing runs is only written.
+STAGES = (
+    Stage(name=READ, title="Reading the text"),
+    Stage(name=WRITE, title="Writing"),
+    Stage(name=VERIFY, title="Verifying against PyTorch"),
+    Stage(name=MEASURE, title="Measuring bits per byte"),
+)
 
 
 def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportRecord:
@@ -46,12 +56,14 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
     started = time.perf_counter()
+    reporter = counted(reporter, [stage for stage in STAGES if row.runtime or stage.name == WRITE])
     if row.runtime:
         # Rounding calibrates on this text and the proof measures on it, so it is read once, before the slow work.
-        request = replace(request, corpus=read_corpus(request, reporter=reporter))
+        with passing(reporter, READ, "Reading the text"):
+            request = replace(request, corpus=read_corpus(request, reporter=reporter))
     with atomic_path(request.output_dir) as folder:
         folder.mkdir()
-        with reporter.stage(f"Writing {request.format} in {precision}"):
+        with passing(reporter, WRITE, f"Writing {request.format} in {precision}"):
             writer: Writer = resolve(row.write)
             written = writer(request, folder, reporter)
         record = _new_record(request, row, written, folder)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from minigpt.errors import MiniGPTError
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import Stage, counted, passing
 
 if TYPE_CHECKING:
     from minigpt.runtimes import Runtime
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 # Figures of a timing that are divided by the first model's.
 COMPARED = ("bytes", "load_seconds", "peak_memory", "prefill", "decode")
+STAGES = (
+    Stage(name="fresh", title="Loading in fresh processes"),
+    Stage(name="open", title="Loading side by side"),
+    Stage(name="time", title="Timing by turns"),
+)
 # Text that is read, repeated to the length of the prompt.
 PROMPT_TEXT = (
     "The heart is a muscular organ that pumps blood through the vessels of the body, and the law of supply says that a "
@@ -117,16 +123,19 @@ def bench(
     from minigpt.machine import device_name
     from minigpt.models.find import open_model
 
-    work = workload or Workload()
-    load_costs = [
-        load_in_fresh_process(ref, device, work)
-        for ref in reporter.track(refs, title="Loading in fresh processes", total=len(refs))
-    ]
-    models = [open_model(ref, device=device, reporter=reporter) for ref in refs]
+    work, reporter = workload or Workload(), counted(reporter, STAGES)
+    with passing(reporter, "fresh", "Loading in fresh processes"):
+        load_costs = [
+            load_in_fresh_process(ref, device, work)
+            for ref in reporter.track(refs, title="Models loaded", total=len(refs))
+        ]
+    with passing(reporter, "open", "Loading side by side"):
+        models = [open_model(ref, device=device, reporter=reporter) for ref in refs]
     speeds: list[list[tuple[float, float]]] = [[] for _ in refs]
-    for _ in reporter.track(range(work.repeats), title="Timing by turns", total=work.repeats):
-        for model, model_speeds in zip(models, speeds, strict=True):
-            model_speeds.append(measure_speed(model, work))
+    turns = [place for _ in range(work.repeats) for place in range(len(refs))]
+    with passing(reporter, "time", f"Timing by turns ({work.repeats} of each model)"):
+        for place in reporter.track(turns, title="Timing", total=len(turns)):
+            speeds[place].append(measure_speed(models[place], work))
     timings: list[Timing] = []
     for ref, model, load_cost, model_speeds in zip(refs, models, load_costs, speeds, strict=True):
         timings.append(_timing(ref, model, load_cost, model_speeds, timings[0] if timings else None))

@@ -8,9 +8,11 @@ from dataclasses import replace
 from minigpt.corpus import build_corpus
 from minigpt.domain.config import DomainConfig, load_domain, resolve_domain
 from minigpt.evaluation import Suite, evaluate, suite_for, summarize
+from minigpt.evaluation.loops import loops_of
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models.find import export_folder, open_model
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.loops import Looped
 from minigpt.results import StageReport
 
 
@@ -47,7 +49,8 @@ def evaluate_ref(
     target = pick_device(device)
     runtime = open_model(ref, device=target, dtype=measuring_dtype(target), reporter=reporter)
     model, batch = scoring_model(runtime), 16384 if target != "cpu" else 1024
-    scores = evaluate(model, runtime.tokenizer, suite, batch_tokens=batch, reporter=reporter)
+    looped = Looped(reporter, loops_of(suite))
+    scores = evaluate(model, runtime.tokenizer, suite, batch_tokens=batch, reporter=looped)
     return StageReport(
         stage="exported" if export_folder(ref) else "parent",
         parameters=runtime.parameters,

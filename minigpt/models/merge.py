@@ -21,6 +21,8 @@ from minigpt.healing.tokenized import token_text
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models import catalog
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.rates import Work
+from minigpt.progress.stages import Stage, counted, passing
 from minigpt.recipes import RECIPE, beside, leave, read_strictly, with_comments
 from minigpt.results import BuildReport
 from minigpt.tickets.delta import check_digests, parameters_of
@@ -36,6 +38,13 @@ SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 DEV_BYTES = 65_536
 # Longest piece of dev text, in tokens.
 WINDOW = 512
+STAGES = (
+    Stage(name="parent", title="Loading the parent"),
+    Stage(name="text", title="Reading the dev text"),
+    Stage(name="own", title="Measuring each ticket"),
+    Stage(name="rules", title="Trying ways to merge"),
+    Stage(name="write", title="Writing the merged ticket"),
+)
 # Comment at the top of a recipe file.
 HEAD = """\
 # The recipe of a merge of delta tickets. This repeats it:
@@ -125,29 +134,33 @@ def merge_tickets(
         AssetError: one of them is no delta ticket, is damaged, or belongs to another parent.
         ConfigError: fewer than two are given, or the folder is in use.
     """
-    if len(refs) < 2:
-        raise ConfigError("Give two or more delta tickets to merge.")
-    # A ticket without its record is what a killed merge has left; it is written again.
-    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
-        raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
+    check_request(refs, output_dir)
     parts = [part_of(ref) for ref in refs]
     tickets = [read(part.folder) for part in parts]
     changes, first = [ticket.changes for ticket in tickets], tickets[0].record
     check_same_parent(parts, [ticket.record for ticket in tickets])
-    folder = assets.parent(first.base, reporter=reporter).path
-    parent = parameters_of(assets.load_model(folder, dtype=DTYPES[first.dtype]))
-    check_digests(parent, first.parent, f"{{name}} of {first.base} is not what the tickets were made from.")
-    reader = DevReader(folder, parts, pick_device(device), dev_bytes, reporter)
-    own = [reader.loss(merged(parent, [change], "sum"), place) for place, change in enumerate(changes)]
-    ratios: dict[tuple[Rule, float], list[float]] = {}
     candidates = [(rule, scale) for rule in RULES for scale in SCALES]
-    for rule, scale in reporter.track(candidates, title="Merging"):
-        weights = merged(parent, changes, rule, scale)
-        ratios[rule, scale] = [reader.loss(weights, place) / loss for place, loss in enumerate(own)]
+    reporter = counted(reporter, STAGES)
+    reporter.weigh(works_of(len(parts), len(candidates)))
+    with passing(reporter, "parent", "Loading the parent"):
+        folder = assets.parent(first.base, reporter=reporter).path
+        parent = parameters_of(assets.load_model(folder, dtype=DTYPES[first.dtype]))
+        check_digests(parent, first.parent, f"{{name}} of {first.base} is not what the tickets were made from.")
+    with passing(reporter, "text", "Reading the dev text"):
+        reader = DevReader(folder, parts, pick_device(device), dev_bytes, reporter)
+    with passing(reporter, "own", "Measuring each ticket"):
+        places = reporter.track(range(len(parts)), title="Tickets", total=len(parts))
+        own = [reader.loss(merged(parent, [changes[place]], "sum"), place) for place in places]
+    ratios: dict[tuple[Rule, float], list[float]] = {}
+    with passing(reporter, "rules", f"Trying {len(candidates)} ways to merge"):
+        for rule, scale in reporter.track(candidates, title="Merging", total=len(candidates)):
+            weights = merged(parent, changes, rule, scale)
+            ratios[rule, scale] = [reader.loss(weights, place) / loss for place, loss in enumerate(own)]
     best = min(candidates, key=lambda candidate: max(ratios[candidate]))
     domains = tuple(dict.fromkeys(name for ticket in tickets for name in ticket.record.domains))
-    ticket = make_ticket(parent, merged(parent, changes, *best), base=first.base, domains=domains)
-    record = write(ticket, output_dir / FOLDER)
+    with passing(reporter, "write", "Writing the merged ticket"):
+        ticket = make_ticket(parent, merged(parent, changes, *best), base=first.base, domains=domains)
+        record = write(ticket, output_dir / FOLDER)
     both, chance = overlap(changes[0], changes[1], parent) if len(changes) == 2 else (None, None)
     result = MergeRecord(
         parts=tuple(str(part.folder) for part in parts),
@@ -164,6 +177,31 @@ def merge_tickets(
     write_json(output_dir / MERGE, result)
     leave(output_dir, {RECIPE: recipe_text(parts, device, dev_bytes)}, reporter)
     return result
+
+
+def check_request(refs: Sequence[str], output_dir: Path) -> None:
+    """Check that there is something to merge and a place for it.
+
+    Raises:
+        ConfigError: fewer than two tickets are given, or the folder is in use.
+    """
+    if len(refs) < 2:
+        raise ConfigError("Give two or more delta tickets to merge.")
+    # A ticket without its record is what a killed merge has left; it is written again.
+    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
+        raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
+
+
+def works_of(tickets: int, ways: int) -> dict[str, Work]:
+    """Return the work of a merge, in texts that are read: each ticket reads its own, and each way all of them.
+
+    Args:
+        tickets: number of tickets.
+        ways: number of rules and factors that are tried.
+    """
+    own = Work(kind="evaluate", operations=float(tickets))
+    tried = Work(kind="evaluate", operations=float(ways * tickets), loop="Merging", per_item=float(tickets))
+    return {"own": own, "rules": tried}
 
 
 def recipe_text(parts: Sequence[Part], device: str, dev_bytes: int) -> str:

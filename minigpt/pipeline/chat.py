@@ -10,10 +10,13 @@ from minigpt.models.chat_probe import PROMPTS, ChatProbe, probe_chat
 from minigpt.pipeline.run import Run, load
 
 VERSION = 1
+UNTRIED = (
+    "The chat template is the parent's, and was not tried: `--set evaluation.chat_tokens=48` counts answers that end."
+)
 
 
 def chat_note(run: Run, parent: assets.Parent, model: Path) -> list[str]:
-    """Note how many answers of the specialist end, and of the parent; none where there is no chat or no probe.
+    """Note how many answers of the specialist end, and of the parent, or that nobody tried; none without a template.
 
     Args:
         run: the build; the setting `evaluation.chat_tokens` limits the answers.
@@ -21,8 +24,10 @@ def chat_note(run: Run, parent: assets.Parent, model: Path) -> list[str]:
         model: folder of the specialist.
     """
     tokens = run.settings.evaluation.chat_tokens
-    if not tokens or not assets.load_tokenizer(model).chat_template:
+    if not assets.load_tokenizer(model).chat_template:
         return []
+    if not tokens:
+        return [UNTRIED]
 
     def make(folder: Path) -> None:
         with run.reporter.stage("Probing the chat template"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from minigpt.healing.tune import best_of
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.repeats import Repeat
 from minigpt.report.figures import HEADLINE, metric_of
-from minigpt.results import Interval, StageReport
+from minigpt.report.tasks import GENERAL, OTHER
+from minigpt.results import Interval, MetricResult, StageReport
 
 
 def control_notes(ground: Groundwork, stages: Sequence[StageReport]) -> list[str]:
@@ -22,7 +23,7 @@ def control_notes(ground: Groundwork, stages: Sequence[StageReport]) -> list[str
     lines = []
     if ground.tuned is not None:
         lines += noise_note(ground.repeats, best_of(ground.tuned.attempts).loss, stages, domain)
-    return [*lines, *twin_note(stages, domain), *worse_note(stages, domain)]
+    return [*lines, *tuned_note(stages, domain), *twin_note(stages, domain), *worse_note(stages, domain)]
 
 
 def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageReport], domain: str) -> list[str]:
@@ -49,17 +50,36 @@ def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageRep
     return [line]
 
 
+def tuned_note(stages: Sequence[StageReport], domain: str) -> list[str]:
+    """Note what the tuned parent itself gained and forgot: its ratios to the parent on every kind of text."""
+    parts = [f"{ratio:.3f} on {task}" for task, ratio, _ in _ratios(stages, domain, "parent_tuned", "parent")]
+    if not parts:
+        return []
+    return [f"The tuned parent against the parent, bits per byte: {', '.join(parts)} (above 1: it forgot)."]
+
+
 def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
-    """Note the price of pruning alone: the specialist against the distilled twin."""
-    twin, final = (metric_of(_stage(stages, name), domain, HEADLINE) for name in ("parent_distilled", "healed"))
-    if twin is None or final is None:
+    """Note the price of pruning alone: the specialist against the distilled twin, on every kind of text."""
+    parts = [
+        f"{ratio:.3f} times the bits per byte on {task}{_evidence(final.paired_difference_vs_distilled)}"
+        for task, ratio, final in _ratios(stages, domain, "healed", "parent_distilled")
+    ]
+    if not parts:
         return []
     return [
-        "The distilled twin (the unpruned parent with the specialist's own recipe, teacher and text) needs "
-        f"{twin.value:.4f} bits per byte on {domain} text, and the specialist {final.value / twin.value:.3f} times as "
-        "many"
-        f"{_evidence(final.paired_difference_vs_distilled)}: this ratio is the price of pruning alone."
+        "Against the distilled twin (the unpruned parent with the specialist's own recipe, teacher and text) the "
+        f"specialist needs {', '.join(parts)}: this ratio is the price of pruning alone."
     ]
+
+
+def _ratios(
+    stages: Sequence[StageReport], domain: str, name: str, control: str
+) -> Iterator[tuple[str, float, MetricResult]]:
+    """Yield task, ratio of bits per byte and result of a stage against a control, for every kind of text."""
+    for task in (domain, f"{domain}/{OTHER}", GENERAL, f"{GENERAL}/{OTHER}"):
+        ours, other = (metric_of(_stage(stages, stage), task, HEADLINE) for stage in (name, control))
+        if ours is not None and other is not None and other.value > 0:
+            yield task, ours.value / other.value, ours
 
 
 def worse_note(stages: Sequence[StageReport], domain: str) -> list[str]:
@@ -90,4 +110,4 @@ def _stage(stages: Sequence[StageReport], name: str) -> StageReport | None:
 
 def _evidence(paired: Interval | None) -> str:
     """Write the interval of a paired difference."""
-    return "" if paired is None else f" (paired 95 % interval of the difference {paired.low:.4f} to {paired.high:.4f})"
+    return "" if paired is None else f" (paired 95 % difference {paired.low:.4f} to {paired.high:.4f})"

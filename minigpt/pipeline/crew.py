@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from minigpt.locks import Busy
 from minigpt.pipeline.build import build_domain, domains_of
 from minigpt.pipeline.options import BuildOptions
 from minigpt.progress import Reporter
+from minigpt.progress.pieces import Planned
 from minigpt.workers import Workers, together
 from minigpt.workers.pieces import Job, claim_of, pull
 
@@ -32,7 +34,8 @@ def build_by_workers(options: BuildOptions, workers: Workers, reporter: Reporter
         )
     if options.force:
         raise ConfigError("--workers and --force exclude each other: remove the folder instead.")
-    together("build", options, workers, options.output_dir or RUNS, len(names), reporter)
+    pieces = [Planned(name=resolve_domain(name, online=options.online).name, kinds=("domain",)) for name in names]
+    together("build", options, workers, options.output_dir or RUNS, pieces, reporter)
 
 
 def work(path: Path, done: Path, worker: str, reporter: Reporter) -> None:
@@ -47,7 +50,8 @@ def work(path: Path, done: Path, worker: str, reporter: Reporter) -> None:
     options = read_json(path, BuildOptions)
     failures: list[MiniGPTError] = []
 
-    def build(name: str) -> None:
+    def build(name: str) -> float | None:
+        began, is_there = time.monotonic(), (options.folder(resolved[name]) / "report.json").exists()
         try:
             build_domain(name, options, reporter)
         except Busy:
@@ -55,11 +59,11 @@ def work(path: Path, done: Path, worker: str, reporter: Reporter) -> None:
         except MiniGPTError as error:  # the other domains can be built all the same
             failures.append(error)
             reporter.note(f"Error: {error}")
+            return None
+        return None if is_there else time.monotonic() - began
 
-    jobs = []
-    for name in domains_of(options):
-        stem = resolve_domain(name, online=options.online).name
-        jobs.append(Job(name=stem, lock=claim_of(done, stem), run=partial(build, name)))
+    resolved = {name: resolve_domain(name, online=options.online).name for name in domains_of(options)}
+    jobs = [Job(name=stem, lock=claim_of(done, stem), run=partial(build, name)) for name, stem in resolved.items()]
     pull(jobs, done, worker)
     if failures:
         raise failures[0]

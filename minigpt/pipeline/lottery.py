@@ -15,8 +15,9 @@ from minigpt.machine import device_name, release
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
 from minigpt.pipeline.measure import measure
-from minigpt.pipeline.numbering import numbered
+from minigpt.pipeline.numbering import numbered, weigh
 from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.outlook import Sizes, sizes_of
 from minigpt.pipeline.rounds import for_report
 from minigpt.pipeline.run import (
     Run,
@@ -122,14 +123,31 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
         raise _foreign(run)
     write_json(run.workspace.marker, {**deciding_options(options), "pattern": rule.name, "remaining": share})
     leave(run.workspace.root, ticket_files(run, rule.name, share), run.reporter)
-    run = numbered(run, (*GROUND, *TICKET_ROWS))
+    rows = (*GROUND, *TICKET_ROWS)
+    run = numbered(run, rows)
     parent = load_parent(run)
     corpora, suite = read(run)
+    weigh(
+        run, rows, with_rounds(sizes_of(run, parent, suite), len(levels_of(rule, share, run.settings.lottery.rounds)))
+    )
     ground = lay_groundwork(run, corpora, suite, parent)
     report = _made(run, ground, rule, share, key)
     integrity.write_signed(path, report)
     run.workspace.slim()
     return report
+
+
+def with_rounds(sizes: Sizes, rounds: int) -> Sizes:
+    """Return the sizes of a ticket, whose matrices keep their shapes.
+
+    Args:
+        sizes: of a build with the same settings.
+        rounds: number of its rounds of pruning, which the pattern may decide.
+    """
+    lottery = sizes.settings.lottery
+    steps = lottery.steps_of(sizes.settings.heal.steps)
+    settings = replace(sizes.settings, lottery=replace(lottery, rounds=rounds, steps=steps))
+    return replace(sizes, settings=settings, student=sizes.parent)
 
 
 def _foreign(run: Run) -> MiniGPTError:
@@ -223,9 +241,8 @@ def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: 
     rewinding: Any = settings.rewinding
     levels = levels_of(pattern, share, settings.rounds)
     schedule = Schedule(levels=levels, pattern=pattern.name, rewinding=rewinding)
-    ticket = run_rounds(
-        work, start, prunable(model), lesson, schedule, key=fingerprint(lesson.key, parent.fingerprint, settings.rewind)
-    )
+    key = fingerprint(lesson.key, parent.fingerprint, settings.rewind)
+    ticket = run_rounds(work, start, prunable(model), lesson, schedule, key=key, reporter=run.reporter)
     return ticket, model
 
 

@@ -48,7 +48,8 @@ def notes(
         lines.append("The pruned model was not repaired by least squares.")
     lines += part_note(share)
     if trained and text.general_share:
-        lines.append(general_note(text, other=corpora.general is not None and bool(corpora.general.other)))
+        other = corpora.general is not None and bool(corpora.general.other)
+        lines.append(general_note(text, other=other, tuned=run.settings.tuned_parent))
     if run.settings.keep_general is not None:
         lines.append(
             f"General text was to cost at most {run.settings.keep_general:g} times what it costs the parent: it "
@@ -87,18 +88,20 @@ def sensitivity_note(plan: PrunePlan) -> list[str]:
     ]
 
 
-def general_note(text: TrainingText, *, other: bool) -> str:
+def general_note(text: TrainingText, *, other: bool, tuned: bool) -> str:
     """Note that general text was trained on, and the rows on which that shows.
 
     Args:
         text: the training text.
         other: whether general text of sources that nothing was trained on is measured too.
+        tuned: whether there is a tuned parent, which read it too.
     """
+    readers = "the tuned parent had it too, the untuned parent did not" if tuned else "the parent did not have it"
     fairer = " `general/other`, of sources that nothing was trained on, is the fairer row." if other else ""
     return (
-        f"General training text was mixed into tuning and healing, {text.general_share:g} times as much as domain "
-        "text, from the sources of the general text that is measured (other documents). So `general` shows what is "
-        f"kept with that help; the tuned parent had it too, the untuned parent did not.{fairer}"
+        f"General training text was mixed into {'tuning and ' if tuned else ''}healing, {text.general_share:g} times "
+        "as much as domain text, from the sources of the general text that is measured (other documents). So `general` "
+        f"shows what is kept with that help; {readers}.{fairer}"
     )
 
 

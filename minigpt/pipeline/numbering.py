@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from minigpt import assets
 from minigpt.errors import ConfigError, MiniGPTError
@@ -13,21 +14,23 @@ from minigpt.evaluation import Suite
 from minigpt.files import read_json, write_json
 from minigpt.pipeline.outlook import Sizes, checkpoint_bytes, sizes_of
 from minigpt.pipeline.run import Run
-from minigpt.pipeline.stages import Row, names_of, rows_of
+from minigpt.pipeline.stages import Row, names_of, rows_of, works_of
 from minigpt.pipeline.workspace import finished
 from minigpt.planning.memory import in_words
+from minigpt.progress.pieces import Pieces
 from minigpt.progress.stages import Numbered, Prediction, Stage
 
 # File of what was predicted for each stage and what came, in the folder of stages.
 RECORD = "stages.json"
 
 
-def numbered(run: Run, rows: Sequence[Row]) -> Run:
+def numbered(run: Run, rows: Sequence[Row], pieces: Pieces | None = None) -> Run:
     """Return the run with a reporter that counts its stages, and that keeps what it predicted beside them.
 
     Args:
         run: the build.
         rows: the rows of the table that it goes through.
+        pieces: the pieces of which it is one; their speeds are its own, and those ahead count as time left.
     """
     inner = run.reporter.inner if isinstance(run.reporter, Numbered) else run.reporter
     stages = [Stage(name=name, title=row.title) for row in rows for name in names_of(row, run)]
@@ -38,7 +41,8 @@ def numbered(run: Run, rows: Sequence[Row]) -> Run:
         again = {one.name for one in predictions}
         write_json(path, [*(one for one in earlier if one.name not in again), *predictions])
 
-    reporter = Numbered(inner, stages, keep=keep)
+    more: dict[str, Any] = {} if pieces is None else {"rates": pieces.rates, "beyond": pieces.left}
+    reporter = Numbered(inner, stages, keep=keep, **more)
     shared = None if run.shared is None else replace(run.shared, reporter=reporter)
     workspace = replace(run.workspace, reporter=reporter)
     return replace(run, reporter=reporter, workspace=workspace, shared=shared)
@@ -55,8 +59,7 @@ def _earlier(path: Path) -> tuple[Prediction, ...]:
 def weigh(run: Run, rows: Sequence[Row], sizes: Sizes) -> None:
     """Tell the reporter the work of each stage, so that it can predict the time left."""
     if isinstance(run.reporter, Numbered) and sizes.parent:
-        works = {name: work for row in rows if (work := row.work(sizes)) for name in names_of(row, run)}
-        run.reporter.weigh(works)
+        run.reporter.weigh(works_of(run, rows, sizes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

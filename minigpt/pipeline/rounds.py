@@ -76,7 +76,14 @@ def ticket_of(
         model = load(run, parent.path, training=True)
         teacher = teacher_of(load(run, source.path), None, model) if recipe.distill else None
         lesson = Lesson(
-            model=model, text=train_text, dev=dev, recipe=recipe, teacher=teacher, seed=run.options.seed, backs_off=True
+            model=model,
+            text=train_text,
+            dev=dev,
+            recipe=recipe,
+            teacher=teacher,
+            seed=run.options.seed,
+            backs_off=True,
+            reporter=run.reporter,
         )
         batches = calibration(planning, tokenizer, run.settings.plan.tokens)
         start = early_point(lesson, take(model), settings.rewind, work / "early.safetensors")

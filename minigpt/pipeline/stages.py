@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from minigpt.methods import method_named
@@ -11,6 +11,7 @@ from minigpt.pipeline.measure import TITLES
 from minigpt.pipeline.outlook import Sizes, reading, training
 from minigpt.pipeline.run import Run
 from minigpt.progress.rates import Work
+from minigpt.tickets.delta_training import round_recipe, rounds_of
 
 # Work that nothing but itself says anything about.
 UNKNOWN = Work(kind="sample", operations=1.0)
@@ -105,6 +106,13 @@ def _cut(sizes: Sizes) -> Work | None:
     return reading(sizes.parent, sizes.settings.repair.tokens)
 
 
+def _rounds(sizes: Sizes) -> Work | None:
+    """Return the work of the rounds of a ticket: a training of all weights, and one after every pruning."""
+    lottery, heal = sizes.settings.lottery, sizes.settings.heal
+    steps = (lottery.rounds + 1) * lottery.steps_of(heal.steps) + lottery.rewind
+    return training(heal, sizes.parent, sizes.parent, "Round", steps=steps)
+
+
 def _parent_bytes(sizes: Sizes) -> int:
     """Return the bytes of a model of the parent's size."""
     return sizes.parent_bytes
@@ -150,13 +158,15 @@ GROUND = (
         work=_evaluation(student=False),
     ),
 )
+# Rounds of a method that needs them, which all sizes share.
+ROUNDS_ROW = Row(
+    name="rounds",
+    title="Rounds of the ticket",
+    times=lambda run: int(ROUNDS in method_named(run.options.method).needs),
+    work=_rounds,
+)
 PLAN = (
-    Row(
-        name="rounds",
-        title="Rounds of the ticket",
-        times=lambda run: int(ROUNDS in method_named(run.options.method).needs),
-        work=lambda sizes: UNKNOWN,
-    ),
+    ROUNDS_ROW,
     Row(name="plan", title="Activation statistics and plan", work=_plan),
 )
 CUT = (
@@ -172,27 +182,14 @@ HEAL = (
     Row(name="measured_healed", title=TITLES["healed"], work=_evaluation(True)),
 )
 FORM = (Row(name="measured_pruned", title="Evaluating the method's own form", work=_evaluation(False)),)
-DELTA = (
-    Row(
-        name="delta_dense",
-        title="Training all weights, where the ticket starts",
-        times=lambda run: 1 - _tunes(run),
-        work=lambda sizes: training(sizes.settings.heal, sizes.parent, 0.0, "Training all weights"),
-        disk=_parent_bytes,
-    ),
-    Row(
-        name="delta_{}",
-        title="Round of the ticket",
-        times=lambda run: run.settings.delta.rounds,
-        work=lambda sizes: training(
-            sizes.settings.heal,
-            sizes.parent,
-            sizes.parent,
-            "Round",
-            steps=sizes.settings.delta.steps / sizes.settings.delta.rounds,
-        ),
-        disk=_parent_bytes,
-    ),
+DELTA_START = Row(
+    name="delta_dense",
+    title="Training all weights, where the ticket starts",
+    times=lambda run: 1 - _tunes(run),
+    work=lambda sizes: training(sizes.settings.heal, sizes.parent, 0.0, "Training all weights"),
+    disk=_parent_bytes,
+)
+DELTA_END = (
     Row(name="delta", title="Storing the delta ticket", disk=_parent_bytes),
     Row(name="measured_delta", title=TITLES["delta"], work=_evaluation(False)),
 )
@@ -205,7 +202,7 @@ CONDITIONAL = (
 )
 # A ticket of `minigpt lottery`.
 TICKET_ROWS = (
-    Row(name="healed", title="Rounds of the ticket", work=lambda sizes: UNKNOWN, disk=_parent_bytes),
+    Row(name="healed", title="Rounds of the ticket", work=_rounds, disk=_parent_bytes),
     HEAL[-1],
 )
 
@@ -213,10 +210,31 @@ TICKET_ROWS = (
 def rows_of(run: Run) -> tuple[Row, ...]:
     """Return the rows of a whole build with these options."""
     if run.options.delta is not None:
-        return (*GROUND, *DELTA, *END, *conditional_rows(run))
+        return (*GROUND, *delta_rows(run, run.options.delta), *END, *conditional_rows(run))
     if run.options.masked:
         return (*GROUND, *FORM, *END)
     return (*GROUND, *PLAN, *CUT, *HEAL, *END, *conditional_rows(run))
+
+
+def delta_rows(run: Run, fraction: float) -> tuple[Row, ...]:
+    """Return the rows of a delta ticket: one for each of its rounds, whose steps differ.
+
+    Args:
+        run: the build.
+        fraction: share of the weights that the ticket may change.
+    """
+    rounds = rounds_of(fraction, run.settings.delta)
+    return (DELTA_START, *(_delta_round(number, one.steps) for number, one in enumerate(rounds, 1)), *DELTA_END)
+
+
+def _delta_round(number: int, steps: int) -> Row:
+    """Return the row of one round of a delta ticket."""
+
+    def work(sizes: Sizes) -> Work | None:
+        recipe = round_recipe(sizes.settings.heal, sizes.settings.delta, steps)
+        return training(recipe, sizes.parent, sizes.parent, "Round")
+
+    return Row(name=f"delta_{number}", title="Round of the ticket", work=work, disk=_parent_bytes)
 
 
 def planning_rows(run: Run) -> tuple[Row, ...]:
@@ -233,3 +251,8 @@ def conditional_rows(run: Run) -> tuple[Row, ...]:
 def names_of(row: Row, run: Run) -> tuple[str, ...]:
     """Return the names of the stages of a row, none where the run leaves it out."""
     return tuple(row.name.format(number) for number in range(1, row.times(run) + 1))
+
+
+def works_of(run: Run, rows: Sequence[Row], sizes: Sizes) -> dict[str, Work]:
+    """Return the work of each stage of a run, by name, where it is counted."""
+    return {name: work for row in rows if (work := row.work(sizes)) is not None for name in names_of(row, run)}

@@ -15,6 +15,8 @@ STAND_INS: Mapping[Kind, tuple[Kind, ...]] = {
     "evaluate": ("read", "train"),
     "sample": (),
 }
+# Least time left that is worth a line.
+LEAST_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +55,22 @@ class Rates:
         before = self._sums.get(kind, (0.0, 0.0))
         self._sums[kind] = (before[0] + operations, before[1] + seconds)
 
-    def of(self, kind: Kind) -> float | None:
-        """Return the speed of a kind: its own, or that of one that stands for it; None without evidence."""
-        for name in (kind, *STAND_INS[kind]):
+    def of(self, kind: Kind, *, own: bool = False) -> float | None:
+        """Return the speed of a kind: its own, or (unless `own`) one that stands for it; None without evidence."""
+        for name in (kind, *(() if own else STAND_INS[kind])):
             operations, seconds = self._sums.get(name, (0.0, 0.0))
             if operations > 0 and seconds > 0:
                 return operations / seconds
         return None
 
-    def seconds(self, work: Work) -> float | None:
-        """Predict the time of some work; None without evidence."""
-        rate = self.of(work.kind)
+    def seconds(self, work: Work, *, own: bool = False) -> float | None:
+        """Predict the time of some work; None without evidence (:meth:`of`)."""
+        rate = self.of(work.kind, own=own)
         return None if rate is None else work.operations / rate
 
-    def total(self, works: Iterable[Work]) -> float | None:
-        """Predict the time of all of the work; None if any of it cannot be predicted."""
-        times = [self.seconds(work) for work in works]
+    def total(self, works: Iterable[Work], *, own: bool = False) -> float | None:
+        """Predict the time of all of the work; None if any of it cannot be predicted (:meth:`of`)."""
+        times = [self.seconds(work, own=own) for work in works]
         known = [time for time in times if time is not None]
         return sum(known) if len(known) == len(times) else None
 
@@ -92,3 +94,8 @@ def roughly(seconds: float) -> str:
         return f"{minutes} min"
     hours, rest = divmod(10 * round(minutes / 10), 60)
     return f"{hours} h {rest:02d} min" if rest else f"{hours} h"
+
+
+def words_of_left(seconds: float | None) -> str:
+    """Say the time that is left in all; empty where it is not known, or too short to be worth a line."""
+    return f"About {roughly(seconds)} left in all" if seconds is not None and seconds >= LEAST_SECONDS else ""

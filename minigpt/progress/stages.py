@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from minigpt.progress import Reporter
-from minigpt.progress.rates import Rates, Work, roughly
+from minigpt.progress.rates import Rates, Work, words_of_left
 
 T = TypeVar("T")
-# Least time left that is worth a line.
-LEAST_SECONDS = 30.0
 # Seconds between two lines about the time left within a stage.
 SAY_SECONDS = 120.0
+# The same where a stage has several parts, such as rounds, and one begins.
+PART_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,14 @@ class Numbered:
         stages: Sequence[Stage],
         *,
         keep: Callable[[Sequence[Prediction]], None] | None = None,
+        rates: Rates | None = None,
+        beyond: Callable[[], float | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.inner = inner
-        self.rates, self.works = Rates(), dict[str, Work]()
+        self.rates, self.works = Rates() if rates is None else rates, dict[str, Work]()
+        # Time of what comes after these stages; who knows it says it after the last one, and they may be short.
+        self._beyond = beyond
         self.predictions: list[Prediction] = []
         self._stages, self._keep, self._clock = tuple(stages), keep, clock
         self._passed: list[str] = []
@@ -80,7 +84,9 @@ class Numbered:
         self._open: str | None = None
         self._prefix, self._depth, self._titles = "", 0, 0
         self._started = self._said = clock()
-        self._done = 0.0
+        self._done = self._there = 0.0
+        # Operations of the open stage, and its time, when a loop of it ended last.
+        self._mark: tuple[float, float] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,6 +100,18 @@ class Numbered:
     def discount(self, name: str) -> None:
         """Take a stage for no evidence of a speed, because a part of its work was there already."""
         self._left_out.add(name)
+
+    def skip(self, share: float) -> None:
+        """Learn that a share of the work of the stage that runs was there already."""
+        if self._open is not None and share > 0:
+            work = self.works.get(self._open)
+            self._left_out.add(self._open)
+            self._there += share * work.operations if work is not None else 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every stage that was passed ran here from its beginning to its end."""
+        return not self._left_out and {one.name for one in self.predictions} == set(self._passed)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[], None]]:
@@ -109,7 +127,7 @@ class Numbered:
         again = name in self._passed
         if not again:
             self._passed.append(name)
-        self._open, self._titles, self._done = name, 0, 0.0
+        self._open, self._titles, self._done, self._there, self._mark = name, 0, 0.0, 0.0, None
         self._prefix = "" if again else self._numbered(name)
         self._started = self._clock()
         try:
@@ -154,7 +172,8 @@ class Numbered:
         if self._keep is not None:
             self._keep(self.predictions)
         self._open = None
-        self._say()
+        if self._beyond is None:
+            self._say()
 
     def left(self) -> float | None:
         """Predict the time of all that is left; None where the work is not known, or some of it without evidence."""
@@ -162,31 +181,37 @@ class Numbered:
             return None
         ahead = [name for name in self.names if name not in self._passed]
         rest = self.rates.total([self.works[name] for name in ahead if name in self.works])
-        here = self._left_here()
-        return None if rest is None or here is None else rest + here
+        here, beyond = self._left_here(), 0.0 if self._beyond is None else self._beyond()
+        return None if rest is None or here is None or beyond is None else rest + here + beyond
 
     def _left_here(self) -> float | None:
         """Predict what is left of the stage that runs: its work less what was done, or its time less what passed."""
         work = self.works.get(self._open or "")
         if work is None:
             return 0.0
-        if (seconds := self.rates.seconds(work)) is None:
+        rest = max(0.0, work.operations - self._there - self._done)
+        if self._mark is not None:  # what lies between the loops takes time, too
+            done, seconds = self._mark
+            return rest * seconds / done
+        if (whole := self.rates.seconds(work)) is None:
             return None
-        if self._done and work.operations:
-            return seconds * max(0.0, 1 - self._done / work.operations)
-        return max(0.0, seconds - (self._clock() - self._started))
+        if self._done or self._there:
+            return whole * rest / work.operations
+        return max(0.0, whole - (self._clock() - self._started))
 
     def _say(self) -> None:
         """Write the time that is left in all, where it is known and long enough."""
-        left, self._said = self.left(), self._clock()
-        if left is not None and left >= LEAST_SECONDS:
-            self.inner.note(f"About {roughly(left)} left in all.")
+        self._said = self._clock()
+        if words := words_of_left(self.left()):
+            self.inner.note(f"{words}.")
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
         """Open a stage (:meth:`Reporter.stage`), with its number in the title unless it is inside another."""
         numbered = self._open is not None and not self._depth
         self._titles += numbered
+        if numbered and self._titles > 1 and self._clock() - self._said >= PART_SECONDS:
+            self._say()
         self._depth += 1
         try:
             with self.inner.stage(f"{self._prefix}{title}" if numbered else title):
@@ -200,11 +225,20 @@ class Numbered:
         The first item does not count, because it often pays for what later ones find ready.
         """
         before: float | None = None
+        self._resume(items, title)
         for item in self.inner.track(items, title=title, total=total):
             yield item
             now = self._clock()
             self._learn(item, title, None if before is None else now - before)
             before = now
+        if self._done:
+            self._mark = self._done, self._clock() - self._started
+
+    def _resume(self, items: Iterable[object], title: str) -> None:
+        """Learn that a loop over steps begins in its middle, where an earlier run stopped."""
+        work = self.works.get(self._open or "")
+        if work is not None and isinstance(items, range) and items.start and work.loop and title.startswith(work.loop):
+            self.skip(items.start * work.per_item / work.operations)
 
     def _learn(self, item: object, title: str, seconds: float | None) -> None:
         """Measure the work of an item of a loop."""
@@ -237,10 +271,34 @@ def step(reporter: Reporter, name: str) -> AbstractContextManager[Callable[[], N
     return reporter.step(name) if isinstance(reporter, Numbered) else nullcontext(_nothing)
 
 
+def counted(reporter: Reporter, stages: Sequence[Stage]) -> Numbered:
+    """Return a reporter that counts these stages; one that counts those of a larger run goes on with them."""
+    return reporter if isinstance(reporter, Numbered) else Numbered(reporter, stages)
+
+
+@contextmanager
+def passing(reporter: Reporter, name: str, title: str) -> Iterator[None]:
+    """Run a stage under a title, with its number if the reporter counts stages."""
+    with step(reporter, name) as begins, reporter.stage(title):
+        begins()
+        yield
+
+
 def discount(reporter: Reporter, name: str) -> None:
     """Take a stage for no evidence of a speed (:meth:`Numbered.discount`)."""
     if isinstance(reporter, Numbered):
         reporter.discount(name)
+
+
+def skip(reporter: Reporter, share: float) -> None:
+    """Learn that a share of the stage that runs was there already (:meth:`Numbered.skip`)."""
+    if isinstance(reporter, Numbered):
+        reporter.skip(share)
+
+
+def is_whole(reporter: Reporter) -> bool:
+    """Return whether every stage ran here from beginning to end; a reporter that counts none says so."""
+    return not isinstance(reporter, Numbered) or reporter.is_whole
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Collapse outside the field: general text far above the parent's, or questions that fell to guessing."""
+"""Collapse outside the field: general text far above the parent's, or questions that are hardly answered any more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLLAPSE = 1.2
 
 
 def losses(report: BuildReport) -> tuple[str, ...]:
-    """Write what collapsed: the general text that lost most, if beyond the bound, and question sets at chance."""
+    """Write what collapsed: the general text that lost most, if beyond the bound, and question sets that fell."""
     final, parent = final_stage(report), report.stage("parent")
     ratios = (
         ratio(metric_of(final, task, HEADLINE), metric_of(parent, task, HEADLINE))
@@ -20,4 +20,4 @@ def losses(report: BuildReport) -> tuple[str, ...]:
     )
     largest = max((value for value in ratios if value is not None), default=0.0)
     text = (f"{largest:.3f}× the parent's bits per byte on general text",) if largest > COLLAPSE else ()
-    return (*text, *(f"{task} fell to guessing" for task in fallen_sets(report)))
+    return (*text, *fallen_sets(report))

@@ -94,22 +94,20 @@ def verdict_vs_parent(report: BuildReport, result: MetricResult) -> Verdict | No
 
 def verdict_vs_tuned(report: BuildReport, result: MetricResult) -> Verdict | None:
     """Judge a final-stage result against the tuned parent by pairs; None without pairs or a fair comparison."""
-    return _by_pairs(report, result, report.stage("parent_tuned"), result.paired_difference_vs_tuned)
+    tuned = metric_of(report.stage("parent_tuned"), result.task, result.metric)
+    if tuned is None or result.paired_difference_vs_tuned is None:
+        return None
+    if result.metric == "token_perplexity" and not same_vocabulary(report):
+        return None
+    return _capped(report, result, verdict(result, tuned, result.paired_difference_vs_tuned))
 
 
 def verdict_vs_twin(report: BuildReport, result: MetricResult) -> Verdict | None:
-    """Judge a final-stage result against the distilled twin by pairs; None without pairs or a fair comparison."""
-    return _by_pairs(report, result, report.stage("parent_distilled"), result.paired_difference_vs_distilled)
-
-
-def _by_pairs(
-    report: BuildReport, result: MetricResult, control: StageReport | None, paired: Interval | None
-) -> Verdict | None:
-    """Judge a final-stage result against a control by pairs; None without pairs or a fair comparison."""
-    other = metric_of(control, result.task, result.metric)
-    if other is None or paired is None or (result.metric == "token_perplexity" and not same_vocabulary(report)):
+    """Judge a final-stage result against the distilled twin by pairs; None without pairs."""
+    twin = metric_of(report.stage("parent_distilled"), result.task, result.metric)
+    if twin is None or result.paired_difference_vs_distilled is None:
         return None
-    return _capped(report, result, verdict(result, other, paired))
+    return _capped(report, result, verdict(result, twin, result.paired_difference_vs_distilled))
 
 
 def _capped(report: BuildReport, result: MetricResult, judgement: Verdict) -> Verdict:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from minigpt.metrics import QUESTION_METRICS
-from minigpt.report.figures import ENOUGH_ITEMS, at_chance, final_stage, metric_of
+from minigpt.report.figures import ENOUGH_ITEMS, at_chance, final_stage, metric_of, verdict_vs_parent
 from minigpt.report.tasks import GENERAL, is_seen, is_text
+from minigpt.report.text import number
 from minigpt.report.wording import WORDS, standing
 from minigpt.results import BuildReport, MetricResult
 
+# Share of the parent's accuracy above guessing below which a loss stands in the first sentence of a report.
+MOST_LOST = 0.5
 UNINFORMATIVE = "uninformative (the parent itself is at chance)"
 
 
@@ -25,10 +28,27 @@ def question_sentence(report: BuildReport) -> str | None:
 
 
 def fallen_sets(report: BuildReport) -> tuple[str, ...]:
-    """List the question sets on which the parent knew something and the specialist guesses."""
+    """Describe the question sets that the parent answers and the specialist guesses, or lost most of.
+
+    Most is lost where the specialist is clearly worse and has less than half of what the parent has above guessing.
+    """
     tasks = (*_question_sets(report, report.domain), *_question_sets(report, GENERAL))
     pairs = ((task, _informative(report, task)) for task in tasks)
-    return tuple(task for task, pair in pairs if pair is not None and at_chance(pair[0]) and not _too_few(pair))
+    falls = (_fall(report, task, *pair) for task, pair in pairs if pair is not None and not _too_few(pair))
+    return tuple(fall for fall in falls if fall)
+
+
+def _fall(report: BuildReport, task: str, ours: MetricResult, parent: MetricResult) -> str:
+    """Describe how a question set fell; empty where it did not."""
+    if at_chance(ours):
+        return f"{task} fell to guessing"
+    if ours.chance is None or verdict_vs_parent(report, ours) != "worse":
+        return ""
+    if ours.value - ours.chance >= MOST_LOST * (parent.value - ours.chance):
+        return ""
+    return (
+        f"{task} fell from {number(parent.value)} to {number(ours.value)}, where guessing gives {number(ours.chance)}"
+    )
 
 
 def _question_sets(report: BuildReport, owner: str) -> list[str]:

@@ -113,15 +113,16 @@ def _labels(report: BuildReport, task: str, metric: str, results: list[MetricRes
     )
     if metric in QUESTION_METRICS or metric in ANSWER_METRICS:
         return subject, _score_name(metric, results)
-    lines = [text_name(task, general_share=report.general_share), _effective(results)]
+    lines = [text_name(task, general_share=report.general_share), _effective(results, items)]
     for line in lines:
         subject.append(f"\n  {line}" if line else "", style="dim")
     return Text(metric.replace("_", " "), style="bold"), Text("  ") + subject
 
 
-def _effective(results: list[MetricResult | None]) -> str:
-    """Write the effective number of documents where it is too small for comfort."""
-    numbers = [number for result in results if (number := effective_documents(result)) is not None]
+def _effective(results: list[MetricResult | None], items: int) -> str:
+    """Write the effective number of documents where it is too small for comfort, of the models that read them all."""
+    whole = (result for result in results if result and result.n == items)
+    numbers = [number for result in whole if (number := effective_documents(result)) is not None]
     return f"effective n {numbers[0]:.0f}" if numbers else ""
 
 

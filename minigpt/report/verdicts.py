@@ -21,12 +21,13 @@ from minigpt.report.figures import (
     verdict,
     verdict_vs_parent,
     verdict_vs_tuned,
+    verdict_vs_twin,
 )
 from minigpt.report.questions import question_sentence
 from minigpt.report.tasks import GENERAL, OTHER, TRAIN, UNSEEN
 from minigpt.report.text import number, percent, stage_title
 from minigpt.report.wording import WORDS, standing
-from minigpt.results import BuildReport, Interval, MetricResult
+from minigpt.results import BuildReport, Interval, MetricResult, StageName
 
 OWN_PLACE = "its own sources"
 OTHER_PLACE = "other sources of its field"
@@ -40,6 +41,7 @@ def sentences(report: BuildReport) -> tuple[str, ...]:
         _field(report),
         _repeated(report),
         _tuned(report),
+        _twin(report),
         question_sentence(report),
         answer_sentence(report),
         _general(report),
@@ -132,10 +134,13 @@ def _tuned(report: BuildReport) -> str | None:
     if tuned is None:
         if report.stage("parent") is None:
             return None
-        return (
+        skipped = (
             f"The tuned parent (the unpruned parent trained on the same text) was skipped by the {report.preset} "
-            "preset. Without it, this report cannot say how much the text gained and how much the pruning cost."
+            "preset."
         )
+        if report.stage("parent_distilled") is not None:
+            return skipped
+        return f"{skipped} Without it, this report cannot say how much the text gained and how much the pruning cost."
     if ours is None:
         return None
     prices = _price(report, report.domain)
@@ -144,6 +149,25 @@ def _tuned(report: BuildReport) -> str | None:
     return (
         f"Against the tuned parent, trained on the same text ({number(tuned.value)}): {prices}. "
         "This ratio is the price of pruning with this recipe."
+    )
+
+
+def _twin(report: BuildReport) -> str | None:
+    """Compare the specialist with the distilled twin on text of its field; None where there is no twin."""
+    places = {report.domain: OWN_PLACE, f"{report.domain}/{OTHER}": OTHER_PLACE}
+    parts: list[str] = []
+    for task, place in places.items():
+        ours, twin = _pair(report, task, "parent_distilled")
+        if ours is not None and twin is not None:
+            judgement = verdict_vs_twin(report, ours) or verdict(ours, twin)
+            words = WORDS[judgement] if judgement == "repeated wording" else judgement
+            paired = ours.paired_difference_vs_distilled
+            parts.append(f"on {place} {_times(ours, twin)}, {words}{_evidence(ours, paired, brief=bool(parts))}")
+    if not parts:
+        return None
+    return (
+        "Against the distilled twin, the unpruned parent with the specialist's own training: "
+        f"{'; '.join(parts)}. This ratio is the price of pruning alone."
     )
 
 
@@ -224,11 +248,10 @@ def _recited(report: BuildReport, task: str, passages: str) -> str | None:
 
 
 def _pair(
-    report: BuildReport, task: str, against: str = "parent", metric: str = HEADLINE
+    report: BuildReport, task: str, against: StageName = "parent", metric: str = HEADLINE
 ) -> tuple[MetricResult | None, MetricResult | None]:
-    """Find a result of the final stage and that of the parent or the tuned parent."""
-    stage = report.stage("parent_tuned" if against == "parent_tuned" else "parent")
-    return metric_of(final_stage(report), task, metric), metric_of(stage, task, metric)
+    """Find a result of the final stage and that of the parent or of another control."""
+    return metric_of(final_stage(report), task, metric), metric_of(report.stage(against), task, metric)
 
 
 def _times(ours: MetricResult, other: MetricResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,19 +18,31 @@ from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.controls import Controls
 from minigpt.pipeline.finish import build_report
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
-from minigpt.pipeline.numbering import numbered
+from minigpt.pipeline.numbering import numbered, weigh
+from minigpt.pipeline.outlook import Sizes, sizes_of
 from minigpt.pipeline.paper_form import paper_form_report
 from minigpt.pipeline.plan import DOMAIN, STATISTICS
 from minigpt.pipeline.run import Run, load_parent, resolve_run
 from minigpt.pipeline.specialist import Specialist, specialize
-from minigpt.pipeline.stages import CUT, FORM, GROUND, HEAL, PLAN
+from minigpt.pipeline.stages import GROUND
 from minigpt.pipeline.workspace import PATIENCE, PRIVATE, Workspace
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.pieces import Pieces, Planned
 from minigpt.recipes import leave
 from minigpt.results import BuildReport, StageName
 from minigpt.sweep import points as points_on_disk
 from minigpt.sweep.cells import FinishedPoint, cells_of, pareto_of, row_of, scores_of
 from minigpt.sweep.options import Point, SweepOptions
+from minigpt.sweep.outlook import (
+    crew_pieces,
+    ground_name,
+    pieces_of,
+    point_name,
+    point_run,
+    rows_of_point,
+    sharing,
+    sizes_at,
+)
 from minigpt.sweep.recipe import sweep_files
 from minigpt.sweep.records import DomainSweep, Row, SweepReport
 from minigpt.transformer import stats
@@ -70,8 +83,8 @@ def sweep(options: SweepOptions, reporter: Reporter = SILENT, *, workers: Worker
     claim(root)
     with locks.hold(root / LOCK, str(root), timeout=PATIENCE):
         if workers is not None:
-            total = len(options.domains) * len(options.points)
-            done = together("sweep", options, workers, root, total + 1, reporter)
+            pieces = (*crew_pieces(options), Planned(name=GATHERED))
+            done = together("sweep", options, workers, root, pieces, reporter)
             if (done / f"{GATHERED}.json").exists():
                 return read_json(root / RESULT, SweepReport)
         return gather(options, reporter)
@@ -82,7 +95,8 @@ def gather(options: SweepOptions, reporter: Reporter) -> SweepReport:
     root = options.output_dir
     runs = [resolve(options, name, reporter) for name in options.domains]
     leave(root, sweep_files(options, runs), reporter)
-    domains = tuple(_sweep_domain(options, run) for run in runs)
+    pieces, names = Pieces(), tuple(run.domain.name for run in runs)
+    domains = tuple(_sweep_domain(options, run, pieces, names) for run in runs)
     result = SweepReport(
         base_model=options.base,
         base_precision=load_parent(runs[0]).precision,
@@ -137,28 +151,60 @@ class Ground:
         run: the run of which each point is a variation.
         groundwork: text, parent and controls.
         key: fingerprint of all of it.
+        sizes: what the work of a point follows from.
+        pieces: the pieces of the sweep that this process builds.
+        foretells: whether this process builds all of them, so that it can say what is left.
+        points: the points of the domain in their order.
     """
 
     run: Run
     groundwork: Groundwork
     key: str
+    sizes: Sizes
+    pieces: Pieces
+    foretells: bool
+    points: tuple[Point, ...]
 
 
-def lay_ground(options: SweepOptions, run: Run) -> Ground:
-    """Read the text of a domain, measure its parent, and train the controls."""
-    run = numbered(run, GROUND)
-    parent = load_parent(run)
-    corpora, suite = read(run)
-    ground = lay_groundwork(run, corpora, suite, parent, trains=options.healing != "none")
+def lay_ground(options: SweepOptions, run: Run, pieces: Pieces | None = None, names: Sequence[str] = ()) -> Ground:
+    """Read the text of a domain, measure its parent, and train the controls.
+
+    Args:
+        options: options of the sweep.
+        run: the run of the domain.
+        pieces: the pieces of the sweep, which learn their work here (None: this process does some of them only).
+        names: names of all domains.
+    """
+    run = numbered(run, GROUND, pieces)
+    pieces = pieces or Pieces()
+    with pieces.run(ground_name(run.domain.name), run.reporter):
+        parent = load_parent(run)
+        corpora, suite = read(run)
+        sizes = sizes_of(run, parent, suite)
+        if names:
+            weigh(run, GROUND, sizes)
+            pieces.plan(pieces_of(options, names, run, sizes))
+        ground = lay_groundwork(run, corpora, suite, parent, trains=options.healing != "none")
     key = fingerprint(
         ground.controls.source.key, ground.text.key, ground.suite, run.settings, run.device, options.dtype
     )
-    return Ground(run=run, groundwork=ground, key=key)
+    return Ground(
+        run=run,
+        groundwork=ground,
+        key=key,
+        sizes=sizes,
+        pieces=pieces,
+        foretells=bool(names),
+        points=options.points,
+    )
 
 
-def _sweep_domain(options: SweepOptions, run: Run) -> DomainSweep:
-    shared = lay_ground(options, run)
+def _sweep_domain(options: SweepOptions, run: Run, pieces: Pieces, names: Sequence[str]) -> DomainSweep:
+    shared = lay_ground(options, run, pieces, names)
     ground = shared.groundwork
+    for point in options.points:
+        if points_on_disk.finished(_home(run, point), fingerprint(shared.key, point)) is not None:
+            pieces.skip(point_name(run.domain.name, point))
     points: list[FinishedPoint] = []
     rows: list[Row] = []
     skipped: dict[str, str] = {}
@@ -171,14 +217,15 @@ def _sweep_domain(options: SweepOptions, run: Run) -> DomainSweep:
             run.reporter.note(f"{point.id} skipped: {error}")
             continue
         points.append(finished)
-        where = Workspace(root=_folder(run, point)).report.relative_to(options.output_dir).as_posix()
+        where = _home(run, point).report.relative_to(options.output_dir).as_posix()
         rows.append(row_of(finished, ground.controls.parent, key=shared.key, path=where))
         points_on_disk.record(path, rows[-1], run.reporter)
     return replace(_summarize(options, run, ground.controls, points), rows=tuple(rows), skipped=skipped)
 
 
-def _folder(run: Run, point: Point) -> Path:
-    return run.common.root.parent / "points" / point.id
+def _home(run: Run, point: Point) -> Workspace:
+    """Return the workspace of a point."""
+    return Workspace(root=run.common.root.parent / "points" / point.id, reporter=run.reporter)
 
 
 def finish_point(shared: Ground, point: Point) -> FinishedPoint:
@@ -188,26 +235,37 @@ def finish_point(shared: Ground, point: Point) -> FinishedPoint:
         PlanError: the method cannot reach the size.
         UnsupportedModel: the method cannot prune the parent.
     """
-    run, ground = shared.run, shared.groundwork
-    workspace = Workspace(root=_folder(run, point), reporter=run.reporter)
-    options = replace(run.options, method=point.method, target_size=point.size, seed=point.seed, masked=point.masked)
-    rows = (*PLAN, *CUT, *(() if point.healing == "none" else HEAL))
-    point_run = numbered(replace(run, workspace=workspace, options=options), FORM if point.masked else rows)
-    point_key = fingerprint(shared.key, point)
-    stages: tuple[StageName, ...] = ("pruned",) if point.healing == "none" else ("pruned", "healed")
-    if (result := points_on_disk.finished(workspace, point_key)) is None:
-        check_target(point_run, ground.parent)
-        with run.reporter.stage(point.id):
-            specialist = specialize(point_run, ground, healing=point.healing != "none")
-        for stage, items in zip(stages, specialist.scores, strict=True):
+    run, key = shared.run, fingerprint(shared.key, point)
+    workspace = _home(run, point)
+    if (result := points_on_disk.finished(workspace, key)) is None:
+        result = _build_point(shared, point, workspace, key)
+    shutil.rmtree(workspace.work, ignore_errors=True)
+    scores = {stage: load_scores(_items_file(workspace, stage)) for stage in _stages_of(point)}
+    return FinishedPoint(point=point, report=result, items=scores)
+
+
+def _build_point(shared: Ground, point: Point, workspace: Workspace, key: str) -> BuildReport:
+    """Build a point in its folder, and predict what is left of the sweep from its time."""
+    ground, rows = shared.groundwork, rows_of_point(point, shares_rounds=point.id in sharing(shared.points))
+    run = numbered(point_run(replace(shared.run, workspace=workspace), point), rows, shared.pieces)
+    if shared.foretells:
+        weigh(run, rows, sizes_at(shared.sizes, point))
+    with shared.pieces.run(point_name(run.domain.name, point), run.reporter):
+        check_target(run, ground.parent)
+        with shared.run.reporter.stage(f"Point {shared.points.index(point) + 1} of {len(shared.points)}: {point.id}"):
+            specialist = specialize(run, ground, healing=point.healing != "none")
+        for stage, items in zip(_stages_of(point), specialist.scores, strict=True):
             save_scores(items, _items_file(workspace, stage))
-        result = _report(point_run, ground, specialist, point_key)
+        result = _report(run, ground, specialist, key)
         write_json(workspace.root / "plan.json", specialist.plan)
         report.save(result, workspace.report)
-        points_on_disk.seal(workspace, point_key)
-    shutil.rmtree(workspace.work, ignore_errors=True)
-    scores = {stage: load_scores(_items_file(workspace, stage)) for stage in stages}
-    return FinishedPoint(point=point, report=result, items=scores)
+        points_on_disk.seal(workspace, key)
+    return result
+
+
+def _stages_of(point: Point) -> tuple[StageName, ...]:
+    """Return the stages that are measured at a point."""
+    return ("pruned",) if point.healing == "none" else ("pruned", "healed")
 
 
 def _report(run: Run, ground: Groundwork, specialist: Specialist, key: str) -> BuildReport:

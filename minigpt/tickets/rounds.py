@@ -23,6 +23,7 @@ from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import atomic_path, fingerprint, read_json, write_json
 from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
+from minigpt.progress.stages import skip
 from minigpt.tickets.masks import Masks, Pattern, densities, density, full, keep_best, magnitudes
 from minigpt.tickets.overlap import mask_distance
 from minigpt.tickets.sparse import packed, unpacked
@@ -154,6 +155,7 @@ def run_rounds(
     masks, trained = masks or full({name: start[name] for name in names}), start
     if records:
         masks, trained = (load(_home(folder, len(records) - 1) / name) for load, name in _FILES)
+    skip(reporter, len(records) / len(keys))
     for number in range(len(records), len(keys)):
         began, before = time.perf_counter(), masks
         if number:

@@ -172,9 +172,8 @@ def structured_rounds(
 
     rewinding: Any = settings.rewinding
     schedule = Schedule(levels=levels, pattern="layer", rewinding=rewinding)
-    ticket = run_rounds(
-        folder, start, prunable(model), replace(lesson, reporter=reporter), schedule, key=key, prune=prune
-    )
+    lesson = replace(lesson, reporter=reporter)
+    ticket = run_rounds(folder, start, prunable(model), lesson, schedule, key=key, prune=prune, reporter=reporter)
     scored(ticket.weights, settings.rounds)
     numbers = range(settings.rounds + 1)
     return ticket, ranking([(_units(model, folder, number), _scores(folder, number)) for number in numbers])

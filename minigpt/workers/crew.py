@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,9 @@ from minigpt.errors import MiniGPTError
 from minigpt.files import read_json, write_json
 from minigpt.lazy import resolve
 from minigpt.progress import Reporter
+from minigpt.progress.pieces import Planned
+from minigpt.progress.rates import words_of_left
+from minigpt.workers.outlook import Outlook
 from minigpt.workers.request import STARTERS, Workers
 
 # The "module:function" of each kind of work: it takes the file of the options, the folder of markers and a reporter.
@@ -44,11 +47,19 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """The marker of a piece of work that is done; `seconds` is 0 where it was done before."""
+    """The marker of a piece of work that is done.
+
+    Attributes:
+        name: its name.
+        worker: name of the worker that did it.
+        seconds: time that it took; 0 where it was done before.
+        own: the part of this time that says how long others like it take; None where it says nothing.
+    """
 
     name: str
     worker: str
     seconds: float
+    own: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +101,9 @@ def command_of(folder: Path) -> Callable[[int], list[str]]:
     return lambda number: [sys.executable, "-m", "minigpt.workers", str(folder / TASK), str(number)]
 
 
-def together(work: str, options: Any, workers: Workers, root: Path, total: int, reporter: Reporter) -> Path:
+def together(
+    work: str, options: Any, workers: Workers, root: Path, pieces: Sequence[Planned], reporter: Reporter
+) -> Path:
     """Start workers and watch them until the work is done or none is left.
 
     Whatever they leave undone is left to the caller, who does it alone and meets the error that ended them.
@@ -100,7 +113,7 @@ def together(work: str, options: Any, workers: Workers, root: Path, total: int, 
         options: options of the work, a dataclass.
         workers: how many, and who starts them.
         root: folder that all of them see.
-        total: number of all pieces.
+        pieces: all pieces, in the order in which they are taken.
         reporter: told about each piece, and about what the workers do.
 
     Returns:
@@ -121,25 +134,24 @@ def together(work: str, options: Any, workers: Workers, root: Path, total: int, 
     starter: Starter = resolve(STARTERS[workers.kind])
     crew = starter(command_of(folder), workers.count, folder, workers.options)
     try:
-        _watch(crew, folder, total, reporter)
+        _watch(crew, folder, pieces, reporter)
     finally:
         crew.stop()
     return folder / DONE
 
 
-def _watch(crew: Crew, folder: Path, total: int, reporter: Reporter) -> None:
+def _watch(crew: Crew, folder: Path, pieces: Sequence[Planned], reporter: Reporter) -> None:
     """Tell of every piece that is done, and of what all workers do, until all workers have ended."""
     known: set[str] = set()
+    outlook, total = Outlook(pieces, began=time.time()), len(pieces)
     left = iter(reporter.track(range(total + 1), title="Work of all workers", total=total))
     next(left, None)
     spoken, count = time.monotonic(), crew.alive()
     while True:
         running = crew.alive()
-        for path in sorted((folder / DONE).glob("*.json"), key=lambda path: path.stat().st_mtime):
-            if path.name not in known:
-                known.add(path.name)
-                next(left, None)
-                _tell_of(path, len(known), total, reporter)
+        for path in _new_markers(folder / DONE, known):
+            next(left, None)
+            _tell_of(path, f"{len(known)} of {total}", outlook, running, reporter)
         if not running:
             break
         if running < count and len(known) < total:
@@ -153,14 +165,24 @@ def _watch(crew: Crew, folder: Path, total: int, reporter: Reporter) -> None:
         reporter.note(f"No worker is left{_because(crew)}; this process goes on alone.")
 
 
-def _tell_of(path: Path, number: int, total: int, reporter: Reporter) -> None:
-    """Tell of a finished piece."""
+def _new_markers(folder: Path, known: set[str]) -> Iterator[Path]:
+    """Yield the markers that are not known yet, the oldest first, and make them known."""
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
+        if path.name not in known:
+            known.add(path.name)
+            yield path
+
+
+def _tell_of(path: Path, count: str, outlook: Outlook, running: int, reporter: Reporter) -> None:
+    """Tell of a finished piece, and of the time that is left in all."""
     try:
         piece = read_json(path, Piece)
     except MiniGPTError:
         return
+    outlook.learn(piece.name, piece.worker, piece.own, at=path.stat().st_mtime)
     how = f" by worker {piece.worker} in {piece.seconds:.0f} s" if piece.seconds else ""
-    reporter.note(f"{piece.name} is done{how} ({number} of {total}).")
+    words = words_of_left(outlook.left(running, now=time.time()))
+    reporter.note(f"{piece.name} is done{how} ({count}).{f' {words}.' if words else ''}")
 
 
 def _because(crew: Crew) -> str:

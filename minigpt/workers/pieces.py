@@ -24,12 +24,13 @@ class Job:
     Attributes:
         name: its name, which is also that of its marker.
         lock: file by which a worker claims it; its process's end gives it back.
-        run: does it, or returns at once if it is done.
+        run: does it, or returns at once if it is done; returns the part of its time that says how long others like it
+            take, or None.
     """
 
     name: str
     lock: Path
-    run: Callable[[], None]
+    run: Callable[[], float | None]
 
 
 def claim_of(done: Path, name: str) -> Path:
@@ -65,9 +66,9 @@ def _done_here(job: Job, done: Path, worker: str) -> bool:
             if _is_done(job, done):
                 return True
             started = time.monotonic()
-            job.run()
+            own = job.run()
             seconds = time.monotonic() - started
-            write_json(done / f"{job.name}.json", Piece(name=job.name, worker=worker, seconds=seconds))
+            write_json(done / f"{job.name}.json", Piece(name=job.name, worker=worker, seconds=seconds, own=own))
     except locks.Busy:
         return False
     return True

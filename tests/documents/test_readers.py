@@ -133,7 +133,7 @@ def test_archives_are_bounded_in_members_in_size_and_in_depth(tmp_path: Path, mo
     for _ in range(scan.DEEPEST):
         inner = mixed.zipped({"a.zip": inner})
     (tmp_path / "a.zip").write_bytes(inner)
-    assert [item.reason for item in scan.entries(tmp_path) if isinstance(item, Skipped)] == [
+    assert [item.reason for item in scan.entries(scan.listed(tmp_path)) if isinstance(item, Skipped)] == [
         "an archive inside 3 others"
     ]
     monkeypatch.setattr(archives, "MAX_UNPACKED", 99)
@@ -268,7 +268,7 @@ def test_broken_links_and_locked_files_are_listed(tmp_path: Path) -> None:
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "a.txt").write_text("x")
-    assert list(scan.entries(tmp_path)) == [
+    assert list(scan.entries(scan.listed(tmp_path))) == [
         Skipped(file=".git/", reason=scan.HIDDEN),
         Skipped(file="gone.txt", reason="a broken link"),
     ]

@@ -20,6 +20,7 @@ from minigpt.domain.config import load_domain
 from minigpt.errors import AssetError, MiniGPTError
 from minigpt.integrity import SUMS, read_sums, seal
 from minigpt.pipeline import BuildOptions
+from minigpt.pipeline.chat import UNTRIED
 from minigpt.pipeline.rescore import rescore
 from minigpt.pipeline.workspace import Workspace
 from minigpt.results import BuildReport
@@ -58,6 +59,7 @@ def test_a_build_leaves_what_the_contract_says(finished: tuple[BuildOptions, Bui
     assert {"domain", "base_model", "method", "seed", "versions", "device", "schema_version", "seconds"} <= raw.keys()
     assert raw["schema_version"] == 1
     assert made.base_precision == "float32"
+    assert UNTRIED in made.notes
     assert made.domain == "words"
 
 

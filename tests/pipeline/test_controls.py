@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from minigpt import report
-from minigpt.pipeline.control_notes import noise_note, worse_note
+from minigpt.pipeline.control_notes import noise_note, tuned_note, twin_note, worse_note
 from minigpt.pipeline.repeats import Repeat
 from minigpt.report.card import write_card
 from minigpt.results import BuildReport, StageReport
 from tests.healing.test_tune import SETTINGS, attempt
 from tests.support.building import FAST, build, folder_of, weights_of
+from tests.support.fields import with_task
+from tests.support.reports import make_report
 from tests.support.reports import stage as sample_stage
 from tests.support.worlds import CONTROL, World
 
@@ -52,6 +55,19 @@ def test_everything_is_compared_with_the_twin(made: BuildReport) -> None:
         assert bits.paired_difference_vs_distilled.value == pytest.approx(bits.value - twin.value, abs=1e-9)
     assert all(one.paired_difference_vs_distilled is None for one in stage(made, "parent").metrics)
     assert any("price of pruning alone" in note and "paired 95 %" in note for note in made.notes)
+
+
+def test_tuned_parent_and_twin_are_compared_on_every_kind_of_text() -> None:
+    report = with_task(
+        with_task(make_report(), "medical/other", 0.80, 0.90, tuned=0.72), "general", 1.0, 1.2, tuned=1.1
+    )
+    (note,) = tuned_note(report.stages, "medical")
+    assert "0.900 on medical/other, 1.100 on general (above 1: it forgot)" in note
+    assert not twin_note(report.stages, "medical")
+    twin = replace(stage(report, "parent_tuned"), stage="parent_distilled")
+    (note,) = twin_note((*report.stages, twin), "medical")
+    assert "1.250 times the bits per byte on medical/other, 1.091 times the bits per byte on general" in note
+    assert not tuned_note((stage(report, "parent"), stage(report, "healed")), "medical")
 
 
 def test_the_noise_of_a_run_is_said(made: BuildReport, world: World) -> None:

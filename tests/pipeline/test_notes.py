@@ -25,9 +25,17 @@ def test_the_origin_of_costs_is_told() -> None:
 
 def test_trained_general_text_is_told_with_the_fairer_row_where_there_is_one() -> None:
     text = TrainingText(real=(), definitions=(), dev=(), general_share=0.5, real_key="", key="")
-    note = general_note(text, other=False)
+    note = general_note(text, other=False, tuned=True)
     assert "0.5 times as much as domain text" in note
+    assert "into tuning and healing" in note and "the tuned parent had it too" in note
     assert "general/other" not in note
     assert "`general/other`, of sources that nothing was trained on, is the fairer row." in general_note(
-        text, other=True
+        text, other=True, tuned=True
     )
+
+
+def test_a_note_without_a_tuned_parent_does_not_speak_of_one() -> None:
+    text = TrainingText(real=(), definitions=(), dev=(), general_share=0.5, real_key="", key="")
+    note = general_note(text, other=True, tuned=False)
+    assert "was mixed into healing, 0.5 times" in note and "the parent did not have it" in note
+    assert "tun" not in note

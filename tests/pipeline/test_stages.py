@@ -11,9 +11,11 @@ import pytest
 from minigpt.cli.console import PlainReporter
 from minigpt.files import read_json
 from minigpt.pipeline import BuildOptions, plan_specialists
+from minigpt.pipeline.lottery import with_rounds
 from minigpt.pipeline.numbering import RECORD
-from minigpt.pipeline.run import resolve_run
-from minigpt.pipeline.stages import names_of, rows_of
+from minigpt.pipeline.outlook import Sizes
+from minigpt.pipeline.run import Run, resolve_run
+from minigpt.pipeline.stages import TICKET_ROWS, names_of, rows_of, works_of
 from minigpt.pipeline.workspace import DONE
 from minigpt.progress import SILENT
 from minigpt.progress.stages import Prediction
@@ -108,3 +110,45 @@ def test_a_plan_says_the_time_and_the_disk_of_the_build(world: World) -> None:
     assert plan.disk_free > plan.disk_needed
     assert plan.seconds_to_build is not None, "statistics of several batches have a speed"
     assert plan.seconds_to_build > 0
+
+
+def sizes(options: BuildOptions) -> tuple[Run, Sizes]:
+    """A build, and sizes of round numbers."""
+    run = resolve_run(options.domains[0], options, SILENT)
+    numbers = {"parent_bytes": 200, "student_bytes": 150, "student_parameters": 75}
+    return run, Sizes(settings=run.settings, parent=100.0, student=75.0, tokens=1000.0, **numbers)
+
+
+def test_rounds_of_a_delta_ticket_count_their_own_steps(world: World) -> None:
+    changes = {"delta.steps": "400", "delta.rounds": "3", "delta.last": "0.5", "delta.distill": "1"}
+    run, known = sizes(replace(world.options("works", overrides=changes), delta=0.1))
+    works = works_of(run, rows_of(run), known)
+    step = 256 * (3 * 100.0 + 100.0)
+    assert [works[f"delta_{number}"].operations for number in (1, 2, 3)] == [100 * step, 100 * step, 200 * step]
+    assert works["delta_1"].loop == "Round"
+
+
+def test_rounds_of_a_lottery_ticket_count_every_training(world: World) -> None:
+    changes = {"lottery.rounds": "3", "lottery.steps": "10", "lottery.rewind": "2", "heal.distill": "0"}
+    run, known = sizes(replace(world.options("works", overrides=changes), method="lottery"))
+    works = works_of(run, rows_of(run), known)
+    assert works["rounds"].operations == pytest.approx((4 * 10 + 2) * 256 * 300.0)
+    whole = with_rounds(known, 2)
+    assert whole.student == 100.0
+    ticket = works_of(run, TICKET_ROWS, whole)
+    assert ticket["healed"].operations == pytest.approx((3 * 10 + 2) * 256 * 300.0)
+    assert ticket["measured_healed"].operations == pytest.approx(1000 * 100.0)
+
+
+def test_a_lottery_build_predicts_its_rounds_and_names_them(world: World) -> None:
+    changes = {**FAST, "lottery.rounds": "2", "lottery.steps": "3"}
+    options = world.options("rounds", method="lottery", overrides=changes)
+    titles = [title for _, _, title in stages(options)]
+    assert [title for title in titles if title.startswith("Round")] == [
+        "Round 0: 100.0% of the weights",
+        *(title for title in titles if title.startswith(("Round 1:", "Round 2:"))),
+    ]
+    assert not any("nothing to do" in title for title in titles if "ticket" in title)
+    records = {one.name: one for one in read_json(folder_of(options) / "work" / RECORD, tuple[Prediction, ...])}
+    assert records["rounds"].kind == "train"
+    assert records["plan"].left is not None

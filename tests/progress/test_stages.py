@@ -10,7 +10,7 @@ import pytest
 from minigpt.cli.console import PlainReporter
 from minigpt.progress import SILENT
 from minigpt.progress.rates import Work
-from minigpt.progress.stages import Numbered, Prediction, Stage, step
+from minigpt.progress.stages import Numbered, Prediction, Stage, is_whole, passing, skip, step
 
 THREE = tuple(Stage(name=name, title=name.title()) for name in ("read", "heal", "measure"))
 
@@ -143,3 +143,56 @@ def test_a_stage_of_which_a_part_was_there_is_no_evidence() -> None:
         clock.now += 1
         reporter.discount("read")
     assert reporter.left() is None
+
+
+def test_a_loop_that_goes_on_in_its_middle_counts_what_was_there() -> None:
+    clock = Clock()
+    reporter = Numbered(SILENT, THREE[1:2], clock=clock)
+    reporter.weigh({"heal": Work(kind="train", operations=10_000.0, loop="Healing", per_item=1000.0)})
+    with reporter.step("heal") as begins:
+        begins()
+        for number in reporter.track(range(6, 10), title="Healing", total=4):
+            if number == 8:
+                assert reporter.left() == pytest.approx(2 * 20.0)
+            clock.now += 20
+    assert not reporter.is_whole
+
+
+def test_finished_loops_of_a_stage_predict_the_rest_with_what_lies_between_them() -> None:
+    """A round of 4 steps takes 40 s and its pruning 20 s, so two of three rounds that are left take 120 s."""
+    clock, stream = Clock(), io.StringIO()
+    reporter = Numbered(PlainReporter(stream), THREE[1:2], clock=clock)
+    reporter.weigh({"heal": Work(kind="train", operations=1200.0, loop="Round", per_item=100.0)})
+    with reporter.step("heal") as begins:
+        begins()
+        for number in range(3):
+            with reporter.stage(f"Round {number}"):
+                clock.now += 20
+                for _ in reporter.track(range(4), title=f"Round {number}", total=4):
+                    clock.now += 10
+                assert reporter.left() == pytest.approx((2 - number) * 60.0)
+    said = [line for line in stream.getvalue().splitlines() if "in all" in line]
+    assert said == ["About 2 min left in all.", "About 1 min left in all."]
+
+
+def test_rounds_of_an_earlier_run_are_no_work_ahead() -> None:
+    clock = Clock()
+    reporter = Numbered(SILENT, THREE[1:2], clock=clock)
+    reporter.weigh({"heal": Work(kind="train", operations=1200.0, loop="Round", per_item=100.0)})
+    skip(SILENT, 0.5)
+    with reporter.step("heal") as begins:
+        begins()
+        skip(reporter, 1 / 3)
+        for _ in reporter.track(range(4), title="Round 1", total=4):
+            clock.now += 10
+        assert reporter.left() == pytest.approx(40.0)
+    assert not is_whole(reporter)
+
+
+def test_a_stage_under_a_title_has_a_number_only_where_stages_are_counted() -> None:
+    stream = io.StringIO()
+    for reporter in (Numbered(PlainReporter(stream), THREE), PlainReporter(stream)):
+        with passing(reporter, "read", "Reading"):
+            pass
+    begun = [line for line in stream.getvalue().splitlines() if line.endswith("...")]
+    assert begun == ["Stage 1 of 3: Reading ...", "Reading ..."]

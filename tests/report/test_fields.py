@@ -15,7 +15,7 @@ from minigpt.report.figures import headline, metric_of, verdict_vs_parent
 from minigpt.report.passages import passages_sentence
 from minigpt.report.text import opening, short_reference
 from minigpt.report.verdicts import sentences
-from minigpt.results import BuildReport, Coverage
+from minigpt.results import BuildReport, Coverage, Interval
 from minigpt.types import Attribution
 from tests.report.test_compare import shown as shown_comparison
 from tests.support.fields import with_task
@@ -90,6 +90,16 @@ def test_questions_that_fell_to_guessing_stand_in_the_first_sentence(task):
     assert "fell to guessing" not in first(with_task(calm(), task, 0.65, 0.26, name="accuracy", n=5, chance=0.25))
 
 
+@pytest.mark.parametrize(("ours", "fell"), [(0.37, True), (0.44, True), (0.46, False)])
+def test_questions_that_lost_most_of_what_the_parent_answers_stand_in_the_first_sentence(ours, fell):
+    report = with_task(calm(), "general/words", 0.65, ours, name="accuracy", n=400, chance=0.25)
+    words = f"it lost general ability: general/words fell from 0.650 to {ours:.3f}, where guessing gives 0.250"
+    assert (words in first(report)) == fell
+    wide = {"paired_difference_vs_parent": Interval(value=ours - 0.65, low=-0.6, high=0.1)}
+    unclear = with_task(calm(), "general/words", 0.65, ours, name="accuracy", n=400, chance=0.25, **wide)
+    assert "fell from" not in first(unclear)
+
+
 @pytest.mark.parametrize(("share", "warns"), [(0.19, False), (0.20, True), (0.25, True)])
 def test_coverage_warns_from_a_fifth(share, warns):
     report = covered(calm(), share)
@@ -159,6 +169,24 @@ def test_the_price_of_pruning_is_said_for_both_kinds_of_text():
     assert "price of pruning with this recipe" in sentence
 
 
+def test_the_distilled_twin_has_a_sentence_and_takes_the_place_of_a_missing_tuned_parent():
+    report = with_task(with_task(calm(), "medical", 0.76, 0.70, tuned=0.66), "medical/other", 0.85, 0.90, tuned=0.75)
+    healed = report.stages[-1]
+    metrics = tuple(
+        replace(result, paired_difference_vs_distilled=result.paired_difference_vs_tuned) for result in healed.metrics
+    )
+    twin = replace(report.stage("parent_tuned"), stage="parent_distilled")
+    stages = (report.stages[0], twin, replace(healed, metrics=metrics))
+    lines = sentences(replace(report, stages=stages))
+    assert (
+        "Against the distilled twin, the unpruned parent with the specialist's own training: on its own sources "
+        "1.061×, worse (paired 95 % interval of the difference 0.030 to 0.050); on other sources of its field 1.200×, "
+        "worse (paired 0.140 to 0.160). This ratio is the price of pruning alone."
+    ) in lines
+    assert any(line.endswith("was skipped by the standard preset.") for line in lines)
+    assert not any("distilled twin" in line for line in sentences(calm()))
+
+
 def test_recitation_is_one_sentence_beside_parent_and_held_out_text():
     report = with_task(calm(), "medical/train", 0.003, 0.04, name="recitation", n=200)
     report = with_task(report, "medical", 0.003, 0.004, name="recitation", n=150)
@@ -182,6 +210,15 @@ def test_effective_documents_are_shown_where_they_are_few():
     many = with_task(calm(), "medical/other", 0.85, 0.80, n=40, effective_n=35.0)
     assert "effective n 35" not in shown(many)
     assert "true uncertainty" not in shown(many)
+
+
+def test_the_effective_number_is_that_of_models_that_read_all_documents():
+    report = with_task(calm(), "medical/other", 0.85, 0.80, n=50, effective_n=44.0)
+    part = with_task(calm(), "medical/other", 0.85, 0.80, n=17, effective_n=15.0).stage("healed")
+    pruned = replace(part, stage="pruned", share=0.33)
+    flat = " ".join(shown(replace(report, stages=(report.stages[0], pruned, report.stages[-1]))).split())
+    assert "n=50" in flat
+    assert "effective n 15" not in flat
 
 
 def test_openings_and_changed_settings_are_named():

@@ -15,6 +15,7 @@ import pytest
 from minigpt import locks
 from minigpt.errors import ConfigError, UnknownName
 from minigpt.files import read_json, write_json
+from minigpt.progress.pieces import Planned
 from minigpt.workers import Workers, cluster, local, parse_workers
 from minigpt.workers.crew import Piece, Status, _watch, statuses
 from minigpt.workers.pieces import Job, claim_of, pull
@@ -179,7 +180,7 @@ def test_progress_tells_of_pieces_and_of_workers_that_end(tmp_path: Path, monkey
     monkeypatch.setattr(crew, "LOOK", 0.0)
     (tmp_path / "done").mkdir()
     notes = Notes()
-    _watch(Two(tmp_path), tmp_path, 2, notes)
+    _watch(Two(tmp_path), tmp_path, [Planned(name="a", kinds=("point",)), Planned(name="b")], notes)
     assert notes.notes[0] == "A worker ended (killed); 1 go on with its work."
     assert "a is done by worker 0 in 3 s (1 of 2)." in notes.notes
     assert notes.notes[-1] == "No worker is left (killed); this process goes on alone."

@@ -65,7 +65,7 @@ class ValueRow:
 
 
 def ratio_rows(report: BuildReport, scale: tuple[float, float] | None = None) -> list[RatioRow]:
-    """List the final model's ratios on every text, to parent, tuned parent and twin, with pictures of one scale.
+    """List the final model's ratios on every text, to the parent and both trained controls, with pictures of one scale.
 
     Args:
         report: Report of the build.
@@ -166,7 +166,7 @@ def _cell(result: MetricResult | None) -> tuple[str, str]:
 
 
 def _comparisons(report: BuildReport, ours: MetricResult) -> list[tuple[str, str, str]]:
-    """Compare the final model with parent, tuned parent and distilled twin: name, change and verdict."""
+    """Compare the final model with the parent and both trained controls: name, change and verdict."""
     final = final_stage(report)
     compared: list[tuple[str, str, str]] = []
     judges = (("parent", verdict_vs_parent), ("parent_tuned", verdict_vs_tuned), ("parent_distilled", verdict_vs_twin))
