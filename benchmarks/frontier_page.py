@@ -129,9 +129,10 @@ def draw(measured: Sequence[Measured], domain: str, picture: Path) -> None:
     need_matplotlib()
     from matplotlib.figure import Figure
 
-    tasks = [task for task in (domain, f"{domain}/other") if any(item.metric(task) for item in measured)]
+    titles = {domain: "own sources", f"{domain}/other": "other sources of the field"}
+    tasks = [task for task in titles if any(item.metric(task) for item in measured)]
     figure = Figure(figsize=(4.8 * len(tasks), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axis, task in zip(axes, tasks, strict=True):
         for place, group in enumerate(GROUPS):
             _points(axis, [item for item in measured if item.entry.group == group], task, group, place)
@@ -143,7 +144,7 @@ def draw(measured: Sequence[Measured], domain: str, picture: Path) -> None:
         axis.set_xticklabels(["30", "40", "50", "60", "80", "100", "150", "270"])
         axis.minorticks_off()
         axis.set_xlabel("file, MB")
-        axis.set_title(task, fontsize=10)
+        axis.set_title(titles[task], fontsize=10)
     axes[0].set_ylabel("bits per byte")
     axes[0].legend(frameon=False, fontsize=8)
     save_figure(figure, picture.parent, picture.stem)

@@ -44,7 +44,7 @@ class MetricResult:
         low: Lower end of the interval.
         high: Upper end of the interval.
         n: Number of documents or questions that were measured.
-        chance: Value that guessing gives; None if the metric has no such value.
+        chance: Value that guessing gives, for labels the commonest one every time; None if there is no such value.
         higher_is_better: True if a higher value is better.
         paired_difference_vs_parent: Paired difference to the parent; None if there is none.
         paired_difference_vs_tuned: Paired difference to the tuned parent; None if there is none.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from minigpt.evaluation.items import AnswerItems, Floats
+from minigpt.evaluation.items import GUESS, AnswerItems, Floats
 from minigpt.evaluation.scoring import (
     answer_of,
     complies,
@@ -96,6 +97,7 @@ def scored(task: AnswerTask, texts: Sequence[str]) -> AnswerItems:
             columns[name] = tuple(score(text, item.answers) for item, text in pairs)
     if "label_f1" in task.metrics:
         columns["label_f1"] = _label_column(pairs)
+        columns |= _guesses(pairs)
     metrics = metrics_of(task)
     if "format_compliance" in metrics:
         columns["format_compliance"] = tuple(complies(text, item.choices, item.regex) for item, text in pairs)
@@ -131,6 +133,15 @@ def _label_column(pairs: Sequence[tuple[Prompt, str]]) -> Floats:
     labels = list(dict.fromkeys(label for item, _ in pairs for label in (item.choices or item.answers)))
     right = [label_of(item.answers[0], labels) for item, _ in pairs]
     return label_influences(right, [label_of(text, labels) for _, text in pairs])
+
+
+def _guesses(pairs: Sequence[tuple[Prompt, str]]) -> dict[str, Floats]:
+    """Score the commonest right label, given to every prompt: what a model gets that reads nothing."""
+    if not pairs:
+        return {}
+    commonest = Counter(item.answers[0] for item, _ in pairs).most_common(1)[0][0]
+    exact = tuple(exact_match(commonest, item.answers) for item, _ in pairs)
+    return {f"{GUESS}exact_match": exact, f"{GUESS}label_f1": _label_column([(item, commonest) for item, _ in pairs])}
 
 
 def label_influences(right: Sequence[int], ours: Sequence[int]) -> Floats:

@@ -10,6 +10,8 @@ from minigpt.files import read_json, write_json
 from minigpt.types import Ints
 
 Floats = tuple[float, ...]
+# Beginning of the names of columns with the scores of guessing.
+GUESS = "guess_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +100,17 @@ class AnswerItems:
     Attributes:
         keys: Fingerprints of the prompts with their right answers; the texts and columns below run parallel to them.
         texts: What the model answered.
-        columns: Numerators and denominators of the task's metrics, by name.
+        columns: Numerators and denominators of the task's metrics, by name, and scores of guessing behind `GUESS`.
     """
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
     columns: Mapping[str, Floats]
+
+    def chance(self, metric: str) -> float | None:
+        """Score of the commonest right label, given to every prompt; None for metrics that no label guesses."""
+        column = self.columns.get(GUESS + metric)
+        return sum(column) / len(column) if column else None
 
 
 Items = TextItems | QuestionItems | RecitationItems | AnswerItems

@@ -76,7 +76,7 @@ def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricRe
             high=bounds.high,
             n=len(items.keys),
             effective_n=_effective(items),
-            chance=items.chance if isinstance(items, QuestionItems) else None,
+            chance=_chance(name, items),
             higher_is_better=RATIOS[name].higher_is_better,
             paired_difference_vs_parent=difference,
         )
@@ -89,6 +89,13 @@ def _value(name: str, items: Items) -> float:
     if isinstance(items, AnswerItems):
         return float(RATIOS[name].value(*columns_of(items, (name,)).sum(axis=0)))
     return measure(name, items)
+
+
+def _chance(name: str, items: Items) -> float | None:
+    """Give the score of guessing; None for a metric that has none."""
+    if isinstance(items, AnswerItems):
+        return items.chance(name)
+    return items.chance if isinstance(items, QuestionItems) else None
 
 
 def _effective(items: Items) -> float:

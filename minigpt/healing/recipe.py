@@ -155,7 +155,9 @@ class Recipe:
         weights = kinds[self.adapter] + (f" on {self.targets}" if on_ffn else "")
         weights += ", routers frozen" if self.router == "frozen" else ""
         loss = "cross-entropy"
-        if self.distill:
+        if self.distill == 1:
+            loss = "KL to the teacher"
+        elif self.distill:
             loss = f"{self.distill:g} KL to the teacher + {1 - self.distill:g} cross-entropy"
         name = "Muon" if self.optimizer == "muon" and self.adapter == "full" else "AdamW"
         return f"{weights}, {loss}, {name} {self.learning_rate:g} cosine, {self.tokens_per_step} tokens a step"

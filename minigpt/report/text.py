@@ -72,7 +72,8 @@ def interval(low: float, high: float) -> str:
 def change(result: MetricResult, against: MetricResult) -> str:
     """Write the ratio of perplexities (`0.901×`) or the difference of scores (`+0.021`) between two results."""
     if result.metric == "recitation" or result.higher_is_better:
-        return f"{result.value - against.value:+.3f}".replace("-", "−")
+        # Adding zero turns a zero that was rounded from below into one without a minus.
+        return f"{round(result.value - against.value, 3) + 0.0:+.3f}".replace("-", "−")
     return f"{result.value / against.value:.3f}×" if against.value else "–"
 
 

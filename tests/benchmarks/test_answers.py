@@ -48,16 +48,37 @@ def test_a_line_says_what_is_kept_with_paired_intervals(answers: Any) -> None:
 
     controls = SimpleNamespace(parent=items(10), tuned=items(8))
     common = {"domain": "d", "size": 0.5, "kept": 0.5}
-    lines = list(answers.lines_of(SimpleNamespace(controls=controls), items(6), common))
+    ground = SimpleNamespace(controls=controls)
+    lines = list(answers.lines_of(ground, items(6), common))
     first = next(line for line in lines if line["metric"] == "exact_match")
     assert first["specialist"].value == pytest.approx(0.6)
     assert first["kept_of_tuned"].value == pytest.approx(0.75)
     assert first["kept_of_tuned"].low < 0.75 < first["kept_of_tuned"].high
     assert first["difference_to_parent"].value == pytest.approx(-0.4)
+    assert {line["constant"] for line in lines} == {None}
     assert {line["metric"] for line in lines} == {"exact_match", "token_f1", "format_compliance"}
     rows = answers.table(to_plain(lines)).splitlines()
     assert len(rows) == 2 + len(lines)
     assert rows[2].endswith("| no |")
-    nothing = list(answers.lines_of(SimpleNamespace(controls=controls), items(0), common))
+    nothing = list(answers.lines_of(ground, items(0), common))
     assert nothing[0]["kept_of_tuned"] is None
     assert "–" in answers.table(to_plain(nothing))
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "kept", "verdict"),
+    [
+        ("exact_match", 0.6, 1.2, "guess"),
+        ("exact_match", 0.7, 1.2, "yes"),
+        ("exact_match", 0.7, 0.9, "no"),
+        ("exact_match", 0.7, None, "–"),
+        ("format_compliance", 0.5, 0.96, "yes"),
+    ],
+)
+def test_a_ratio_of_two_guesses_is_no_success(
+    answers: Any, metric: str, low: float, kept: float | None, verdict: str
+) -> None:
+    ratio = None if kept is None else {"value": kept}
+    names = ("kept_of_tuned", "kept_of_parent")
+    line = {"metric": metric, "specialist": {"low": low}, "constant": 0.6, **dict.fromkeys(names, ratio)}
+    assert answers.verdict(line) == verdict

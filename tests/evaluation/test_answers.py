@@ -243,3 +243,18 @@ def test_a_suite_takes_prompts_and_beginnings_of_different_documents() -> None:
     assert suite.answers["d/t"].prompts == PROMPTS[:2]
     assert len(suite.samples) == 2
     assert suite_for(corpus, max_answers=0).answers == {}
+
+
+def test_the_commonest_label_given_to_every_prompt_is_the_score_of_guessing() -> None:
+    labels = ("x",) * 6 + ("y",) * 3 + ("w",)
+    prompts = tuple(Prompt(prompt=label, answers=(label,), choices=("x", "y", "w")) for label in labels)
+    task = AnswerTask(name="t", prompts=prompts, metrics=("exact_match", "label_f1"))
+    results = {item.metric: item for item in summarize(ItemScores(answers={"d/t": scored(task, list(labels))}))}
+    assert results["exact_match"].chance == pytest.approx(0.6)
+    # F1 of "x" is 2 * 6 / (10 + 6), and that of the other two labels is zero.
+    assert results["label_f1"].chance == pytest.approx(12 / 16 / 3)
+    assert results["format_compliance"].chance is None
+    lazy = summarize(ItemScores(answers={"d/t": scored(task, ["x"] * 10)}))
+    assert {item.value == pytest.approx(item.chance) for item in lazy if item.chance is not None} == {True}
+    free = replace(task, metrics=("exact_match",))
+    assert {item.chance for item in summarize(ItemScores(answers={"d/t": scored(free, ["x"] * 10)}))} == {None}

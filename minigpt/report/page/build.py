@@ -30,6 +30,8 @@ from minigpt.report.verdicts import sentences
 from minigpt.results import BuildReport, StageReport
 
 FILE_NAME = "report.html"
+# Models that the final one is compared with.
+CONTROLS = ("parent", "parent_tuned", "parent_distilled")
 # Longest sample that is shown, in characters.
 SAMPLE_LIMIT = 1200
 
@@ -54,7 +56,12 @@ def render_page(report: BuildReport, gates: Sequence[str] = (), *, price: Price 
         gates: What the decision rests on, see :func:`minigpt.report.decision.decide`.
         price: Price of an hour of the machine; None takes that of the report.
     """
-    return environment().get_template("page.html.j2").render(_values(report, gates) | cost_values(report, price))
+    return filled("page.html.j2", **_values(report, gates), **cost_values(report, price))
+
+
+def filled(template: str, **values: Any) -> str:
+    """Fill a template, with numbers and their percent signs in one line."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", environment().get_template(template).render(values))
 
 
 @cache
@@ -80,7 +87,7 @@ def prose(sentence: str) -> Markup:
 def _values(report: BuildReport, gates: Sequence[str]) -> dict[str, Any]:
     """Compute the values that the template shows."""
     final, parent = final_stage(report), report.stage("parent")
-    controls = [stage for stage in report.stages if stage.stage in ("parent", "parent_tuned") or stage is final]
+    controls = [stage for stage in report.stages if stage.stage in CONTROLS or stage is final]
     return {
         "report": report,
         "decision": decide(report, gates),

@@ -12,7 +12,7 @@ from minigpt.report.answers import main_results
 from minigpt.report.card import base_license
 from minigpt.report.decision import Decision, decide
 from minigpt.report.figures import final_stage, metric_of
-from minigpt.report.page.build import environment
+from minigpt.report.page.build import filled
 from minigpt.report.page.charts import scale_of
 from minigpt.report.page.rows import RatioRow, ratio_rows
 from minigpt.report.tasks import GENERAL, OTHER, is_seen
@@ -95,17 +95,14 @@ def render_catalog_page(models: Sequence[Finished], gates: Sequence[str] = ()) -
     Raises:
         ConfigError: A gate cannot be read.
     """
-    return (
-        environment()
-        .get_template("catalog.html.j2")
-        .render(
-            count=len(models),
-            groups=list(groups(models, gates)),
-            lost=[model for model in models if model.report is None],
-            default_gates=not gates,
-            gates=gates,
-            pictured=len(models) <= PICTURED,
-        )
+    return filled(
+        "catalog.html.j2",
+        count=len(models),
+        groups=list(groups(models, gates)),
+        lost=[model for model in models if model.report is None],
+        default_gates=not gates,
+        gates=gates,
+        pictured=len(models) <= PICTURED,
     )
 
 

@@ -9,7 +9,7 @@ from minigpt.files import write_text
 from minigpt.report.advice import Named, advise
 from minigpt.report.compare import compare
 from minigpt.report.decision import decide
-from minigpt.report.page.build import environment
+from minigpt.report.page.build import filled
 from minigpt.report.page.rows import ratio_rows
 from minigpt.report.text import short_reference
 
@@ -22,16 +22,13 @@ def render_comparison_page(reports: Sequence[Named], gates: Sequence[str] = ()) 
         gates: What the decisions rest on, see :func:`minigpt.report.decision.decide`.
     """
     models = compare(reports).models
-    return (
-        environment()
-        .get_template("compare.html.j2")
-        .render(
-            models=models,
-            bases=[short_reference(model.base_model) for model in models],
-            advices=advise(reports, gates),
-            decisions=[(name, decide(report, gates)) for name, report in reports],
-            ratios=[(name, ratio_rows(report)) for name, report in reports],
-        )
+    return filled(
+        "compare.html.j2",
+        models=models,
+        bases=[short_reference(model.base_model) for model in models],
+        advices=advise(reports, gates),
+        decisions=[(name, decide(report, gates)) for name, report in reports],
+        ratios=[(name, ratio_rows(report)) for name, report in reports],
     )
 
 

@@ -166,10 +166,11 @@ def _cell(result: MetricResult | None) -> tuple[str, str]:
 
 
 def _comparisons(report: BuildReport, ours: MetricResult) -> list[tuple[str, str, str]]:
-    """Compare the final model with parent and tuned parent: name, change and verdict."""
+    """Compare the final model with the parent and both trained controls: name, change and verdict."""
     final = final_stage(report)
     compared: list[tuple[str, str, str]] = []
-    for name, judge in (("parent", verdict_vs_parent), ("parent_tuned", verdict_vs_tuned)):
+    judges = (("parent", verdict_vs_parent), ("parent_tuned", verdict_vs_tuned), ("parent_distilled", verdict_vs_twin))
+    for name, judge in judges:
         stage = next((stage for stage in report.stages if stage.stage == name), None)
         other = metric_of(stage, ours.task, ours.metric)
         if stage is not None and stage is not final and other is not None:

@@ -135,7 +135,7 @@ def test_a_number_from_elsewhere_is_noticed() -> None:
 
 def test_cost_is_shown_by_step_with_energy_and_money() -> None:
     text = re.sub(r"\s+", " ", parse(render_page(full_report())).text)
-    assert "measuring: parent tuned1 min 04 s1.6 %8.1 Wh" in text.replace(" 1 min", "1 min")
+    assert "measuring: tuned parent1 min 04 s1.6 %8.1 Wh" in text.replace(" 1 min", "1 min")
     assert "processors 123.1 Wh, GPU 1.06 kWh" in text
     assert f"{2.75 * 4105.9 / 3600:.2f} EUR, at 2.75 EUR an hour (the price given to minigpt build)" in text
 

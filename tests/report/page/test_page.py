@@ -14,7 +14,8 @@ from minigpt.report.page import render_comparison_page, render_page, write_compa
 from minigpt.report.page.build import prose
 from minigpt.report.page.charts import Ratio, curve, kept_columns, scale_of, span
 from minigpt.report.page.rows import ratio_rows
-from minigpt.results import BuildReport
+from minigpt.report.text import change
+from minigpt.results import BuildReport, Interval
 from tests.support.fields import with_task
 from tests.support.reports import make_report, metric, with_metrics
 
@@ -196,3 +197,29 @@ def test_a_fit_is_shown_with_limits_figures_intervals_and_whether_ten_percent_ar
         assert cell in text, cell
     assert ">yes<" in html and ">no<" in html and "missed by 15.0%" in text
     assert "<h2>Fit</h2>" not in render_page(make_report())
+
+
+def test_the_distilled_twin_stands_beside_the_other_controls() -> None:
+    report = make_report()
+    healed = next(stage for stage in report.stages if stage.stage == "healed")
+    text = next(item for item in healed.metrics if (item.task, item.metric) == ("medical", "bits_per_byte"))
+    against = Interval(value=0.03, low=0.02, high=0.04)
+    twin = replace(healed, stage="parent_distilled", metrics=(replace(text, value=text.value - 0.03),))
+    ours = replace(healed, metrics=(replace(text, paired_difference_vs_distilled=against),))
+    stages = (*(stage for stage in report.stages if stage is not healed), twin, ours)
+    shown = replace(report, stages=stages)
+    row = next(row for row in ratio_rows(shown) if row.against == "distilled twin")
+    assert row.ratio.value == pytest.approx(text.value / (text.value - 0.03))
+    assert row.verdict == "worse"
+    page = re.sub(r"\s+", " ", parse(render_page(shown)).text)
+    assert f"{row.ratio.value:.3f}× distilled twin: worse" in page
+    assert "distilled twin" not in parse(render_page(report)).text
+
+
+def test_numbers_stay_with_their_percent_sign_and_zero_has_no_minus() -> None:
+    page = render_page(make_report())
+    assert "95\u00a0% interval" in page
+    assert not re.search(r"\d %", page)
+    ours, other = metric("d/t", "accuracy", 0.30001), metric("d/t", "accuracy", 0.30002)
+    assert change(ours, other) == "+0.000"
+    assert change(ours, replace(other, value=0.312)) == "−0.012"
