@@ -88,6 +88,7 @@ def summary(records: Sequence[Run]) -> dict[str, Any]:
     names = sorted({run["task"] for run in records})
     tables = {(run["arm"], run["task"]): table(records, run["arm"], run["task"]) for run in records}
     generator, rows, counting = np.random.default_rng(0), [], []
+    resampled: dict[str, list[Any]] = {}
     for task in names:
         dense, control = (tables.get((arm, task)) for arm in ("dense", "control"))
         if dense is None or control is None:
@@ -95,9 +96,11 @@ def summary(records: Sequence[Run]) -> dict[str, Any]:
         counts = bool(dense.mean() - control.mean() >= _GAP)
         counting += [task] * counts
         for arm in sorted({arm for arm, other in tables if other == task}, key=list(ARMS).index):
-            rows.append({"task": task, "counts": counts, **retained(tables[arm, task], dense, control, generator)})
-            rows[-1] |= {"arm": arm, **neurons(records, arm, task)}
-    return {"rows": rows, "counting": counting, "arms": overall(rows)}
+            results, drawn = retained(tables[arm, task], dense, control, generator)
+            rows.append({"task": task, "counts": counts, **results, "arm": arm, **neurons(records, arm, task)})
+            if counts:
+                resampled.setdefault(arm, []).append(drawn)
+    return {"rows": rows, "counting": counting, "arms": overall(rows, resampled)}
 
 
 def table(records: Sequence[Run], arm: str, task: str) -> Any:
@@ -112,10 +115,10 @@ def neurons(records: Sequence[Run], arm: str, task: str) -> dict[str, float]:
     return {name: mean(run[name] for run in some) for name in ("visited", "total")} | {"seeds": len(some)}
 
 
-def retained(arm: Any, dense: Any, control: Any, generator: Any) -> dict[str, Any]:
-    """Return score, retention and retention above the control of an arm, each with a 95 % interval."""
+def retained(arm: Any, dense: Any, control: Any, generator: Any) -> tuple[dict[str, Any], Any]:
+    """Return score, retention and retention above the control of an arm with 95 % intervals, and what was drawn."""
 
-    def of(a: Any, d: Any, c: Any) -> tuple[float, float, float]:
+    def of(a: float, d: float, c: float) -> tuple[float, float, float]:
         gap = d - c
         return a, a / max(d, 1e-9), (a - c) / gap if abs(gap) > 1e-9 else float("nan")
 
@@ -124,8 +127,13 @@ def retained(arm: Any, dense: Any, control: Any, generator: Any) -> dict[str, An
         items = generator.integers(0, arm.shape[1], arm.shape[1])
         means = [one[generator.integers(0, len(one), len(one))][:, items].mean() for one in (arm, dense, control)]
         drawn.append(of(*map(float, means)))
-    low, high = np.percentile(np.array(drawn), [2.5, 97.5], axis=0)
     values = of(float(arm.mean()), float(dense.mean()), float(control.mean()))
+    return with_intervals(values, np.array(drawn)), np.array(drawn)
+
+
+def with_intervals(values: Sequence[float], drawn: Any) -> dict[str, Any]:
+    """Return the three values with what 95 % of the drawn ones [draws, 3] lie between; None where one is undefined."""
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     columns = {"value": values, "low": low, "high": high}
     return {
         name: {column: numbers[i] if np.isfinite(numbers[i]) else None for column, numbers in columns.items()}
@@ -133,17 +141,22 @@ def retained(arm: Any, dense: Any, control: Any, generator: Any) -> dict[str, An
     }
 
 
-def overall(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return each arm's means over the tasks that count."""
-    arms: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["counts"]:
-            arms.setdefault(row["arm"], []).append(row)
-    return [
-        {"arm": arm, "tasks": len(some), "visited": mean(row["visited"] for row in some), "total": some[0]["total"]}
-        | {name: mean(row[name]["value"] for row in some) for name in _SHOWN}
-        for arm, some in arms.items()
-    ]
+def overall(rows: Sequence[Mapping[str, Any]], resampled: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return each arm's means over the tasks that count; intervals come from the tasks' draws, which are independent.
+
+    Args:
+        rows: a row for each task and arm.
+        resampled: for each arm what was drawn for each task that counts.
+    """
+    result = []
+    for arm, draws in resampled.items():
+        some = [row for row in rows if row["counts"] and row["arm"] == arm]
+        values = [mean(row[name]["value"] for row in some) for name in _SHOWN]
+        result.append({
+            "arm": arm, "tasks": len(some), "visited": mean(row["visited"] for row in some), "total": some[0]["total"],
+            **with_intervals(values, np.mean(draws, axis=0)),
+        })  # fmt: skip
+    return result
 
 
 def show(result: Mapping[str, Any]) -> None:
@@ -156,10 +169,8 @@ def show(result: Mapping[str, Any]) -> None:
         )
     print(f"tasks that count: {', '.join(result['counting']) or 'none'}")
     for row in result["arms"]:
-        print(
-            f"{row['arm']:<12}{row['visited']:7.1f} of {row['total']:6.0f}  score {row['score']:.3f}  "
-            f"retention {row['retention']:.3f}  above control {row['retention_above_control']:.3f}"
-        )
+        parts = [f"{name.replace('_', ' ')} {interval(row[name])}" for name in _SHOWN]
+        print(f"{row['arm']:<12}{row['visited']:7.1f} of {row['total']:6.0f}  " + "  ".join(parts))
 
 
 def interval(numbers: Mapping[str, float | None]) -> str:

@@ -57,7 +57,7 @@ def build(
         seed: random seed.
         kinds: kinds of pruning that are allowed, of linear, activation, embedding.
         keep_general: bound on general text, as a multiple of the parent's bits per byte on it.
-        conditional: kind of conditional layers to make of the finished model: fff, trees, relu, topk or threshold.
+        conditional: kind of conditional layers to make of the finished model: topk, threshold, relu, trees or fff.
         online: read the domain's Hub data sets too.
         paper_form: evaluate the method's paper form in memory; no model is written.
         force: start over instead of resuming.

@@ -78,9 +78,9 @@ AXIS_NAMES = {
 @click.option(
     "--conditional",
     is_flag=False,
-    flag_value="fff",
+    flag_value="topk",
     metavar="[KIND]",
-    help="Make a conditional form of the finished model, too: fff, trees, relu, topk or threshold [fff].",
+    help="Make a conditional form of the finished model, too: topk, threshold, relu, trees or fff [topk].",
 )
 @click.option(
     "--kinds",

@@ -34,7 +34,7 @@ class ConditionalSettings:
         ConfigError: a value is outside its range.
     """
 
-    visited: float = 0.25
+    visited: float = 0.5
     depth: int | None = None
     l1: float = 0.05
     hardening: float = 0.0

@@ -34,7 +34,7 @@ COMMENTS = {
     "kinds": "Kinds of pruning that are allowed: linear, activation, embedding, experts; null allows everything.",
     "preset": "The amount of work: quick, standard or thorough. `settings` below change it.",
     "keep_general": "Bound on general text, as a multiple of the parent's bits per byte; null sets none.",
-    "conditional": "Conditional layers to make of the model: fff, trees, relu, topk, threshold, or null for none.",
+    "conditional": "Conditional layers to make of the model: topk, threshold, relu, trees, fff, or null for none.",
     "dtype": "Type of the saved weights.",
     "seed": "Random seed.",
     "device": "Torch device; auto takes an accelerator if there is one.",

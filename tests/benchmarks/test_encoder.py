@@ -136,7 +136,12 @@ def test_training_changes_the_layers_and_time_ends_the_runs(tiny: Path, folder: 
 def test_retention_is_measured_against_dense_and_control() -> None:
     dense, control, arm = np.ones((1, 400)), np.zeros((1, 400)), np.ones((1, 400))
     control[:, :200], arm[:, :100] = 1, 0  # dense 1.0, control 0.5, arm 0.75
-    value = encoder.retained(arm, dense, control, np.random.default_rng(0))
+    value, drawn = encoder.retained(arm, dense, control, np.random.default_rng(0))
     assert value["score"]["value"] == 0.75 and value["retention"]["value"] == 0.75
     assert value["retention_above_control"]["value"] == 0.5
     assert 0.3 < value["retention_above_control"]["low"] < 0.5 < value["retention_above_control"]["high"] < 0.7
+    row = {"arm": "top-3%", "counts": True, "visited": 46.0, "total": 1536.0, **value}
+    (one,), (both,) = (encoder.overall([row] * count, {"top-3%": [drawn] * count}) for count in (1, 2))
+    assert one["retention"] == pytest.approx(value["retention"]) and both["tasks"] == 2
+    (apart,) = encoder.overall([row] * 2, {"top-3%": [drawn, drawn[::-1]]})
+    assert value["retention"]["low"] < apart["retention"]["low"] < 0.75 < apart["retention"]["high"]

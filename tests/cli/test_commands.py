@@ -125,6 +125,7 @@ def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch:
             "out",
             "--seed",
             "7",
+            "--conditional",
         ),
     )
     assert plain.exit_code == 0, plain.output
@@ -138,6 +139,7 @@ def test_build_hands_over_what_was_asked_and_renders_what_came_back(monkeypatch:
         preset="thorough",
         output_dir=Path("out"),
         seed=7,
+        conditional="topk",
     )
     assert full.stdout.count("parent") > 2
     assert "law" in full.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +36,8 @@ LARGE: dict[str, AnySettings] = {
     "top-k of gates": ReluSettings(**SIZES, gated=True, top_k=30),
     "top-k of all": ReluSettings(**SIZES, activation="gelu", top_k=NEURONS, input_bias=True),
 }
-GPU = rows.PLACES["cuda"]
+# The kernel computes any number of tokens, though dense products are faster with more than one.
+GPU = replace(rows.PLACES["cuda"], most_tokens=4)
 SMALL = [
     case for case, settings in CASES.items() if settings.kind in ("relu", "threshold") and case != "gated threshold"
 ]
@@ -152,6 +154,17 @@ def test_the_same_call_gives_the_same_bits(device: str, monkeypatch: pytest.Monk
         layer, x = large(case, torch.bfloat16, device), tokens(3, torch.bfloat16, device)
         first = compute(layer, x, monkeypatch)
         assert all(torch.equal(compute(layer, x, monkeypatch), first) for _ in range(3))
+
+
+@pytest.mark.parametrize("case", ["threshold", "gated relu", "top-k"])
+def test_several_sequences_are_computed_densely(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "PLACES", {"cpu": rows.PLACES["cuda"]})
+    layer = large(case, torch.float32, "cpu").eval()
+    with torch.no_grad():
+        assert layer._kernel_for(tokens(1, torch.float32, "cpu")) is not None
+        x = tokens(2, torch.float32, "cpu")
+        assert layer._kernel_for(x) is None
+        torch.testing.assert_close(layer(x), plain(copy.deepcopy(layer).double(), x.double()).float())
 
 
 def test_leaves_have_no_such_kernel(device: str) -> None:

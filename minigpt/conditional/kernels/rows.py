@@ -52,7 +52,10 @@ def _triton() -> Any:
 
 
 _CPU = Place("numba", _numba, 2, True)
-PLACES: Mapping[str, Place] = {"cpu": _CPU, "cuda": Place("triton", _triton, 4, False)}
+# A program of the GPU's kernel reads its rows for one token alone, and a dense product reads them once for all tokens:
+# with several sequences the kernel reads more than that product, however few rows a token visits.
+_GPU = Place("triton", _triton, 1, False)
+PLACES: Mapping[str, Place] = {"cpu": _CPU, "cuda": _GPU}
 _ELSEWHERE = Place("", _numba, 0, False)
 
 

@@ -86,7 +86,11 @@ def _passing(weights: RowWeights, launch: Launch) -> Callable[[Tensor], Tensor]:
 
 
 def _largest(weights: RowWeights, launch: Launch) -> Callable[[Tensor], Tensor]:
-    """Return the function for layers in which the k largest values count: all values, which count, and their rows."""
+    """Return the function for layers in which the k largest values count: all values, which count, and their rows.
+
+    Looking for the largest values takes longer than the skipped rows save, so that dense layers are faster. It is kept
+    because layers of this kind have to look for them anyway, and plain torch sorts them for it.
+    """
     rows, facts, (blocks, width) = _read(weights), _facts(weights, launch), _blocks(weights, launch)
     neurons = facts["NEURONS"]
     room = triton.next_power_of_2(neurons)

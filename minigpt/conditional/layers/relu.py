@@ -75,7 +75,7 @@ class Relu(DenseFFN):
         """Set all but the k values of largest size to zero."""
         if self.settings.top_k is None:
             return values
-        index = values.detach().abs().topk(self.settings.top_k, dim=-1).indices
+        index = values.detach().abs().topk(self.settings.top_k, dim=-1, sorted=False).indices
         return torch.zeros_like(values).scatter(-1, index, values.gather(-1, index))
 
     def _kernel_tokens(self, x: Tensor) -> int | None:
