@@ -108,7 +108,11 @@ def _check_once(names: Iterable[str], kind: str, path: Path) -> None:
 
 def _check_finite(result: MetricResult, stage: str, path: Path) -> None:
     """Refuse a metric that is not a finite number."""
-    differences = (result.paired_difference_vs_parent, result.paired_difference_vs_tuned)
+    differences = (
+        result.paired_difference_vs_parent,
+        result.paired_difference_vs_tuned,
+        result.paired_difference_vs_distilled,
+    )
     values = [result.value, result.low, result.high, result.effective_n or 0.0]
     for paired in differences:
         values += [paired.value, paired.low, paired.high] if paired else []

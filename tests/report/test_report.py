@@ -214,10 +214,10 @@ def test_numbers_as_people_read_them():
     assert clean("a" * 10, 5) == "aaaa…"
 
 
-def test_a_broken_paired_difference_to_the_tuned_parent_is_not_written(tmp_path):
-    ours = replace(
-        metric("medical", "bits_per_byte", 0.7), paired_difference_vs_tuned=Interval(value=0, low=0, high=float("nan"))
-    )
+@pytest.mark.parametrize("control", ["tuned", "distilled"])
+def test_a_broken_paired_difference_to_a_control_is_not_written(tmp_path, control):
+    broken = {f"paired_difference_vs_{control}": Interval(value=0, low=0, high=float("nan"))}
+    ours = replace(metric("medical", "bits_per_byte", 0.7), **broken)
     with pytest.raises(MiniGPTError, match="not a finite number"):
         save(with_metrics(make_report(), healed=(ours,)), tmp_path)
 
