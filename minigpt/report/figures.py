@@ -94,20 +94,20 @@ def verdict_vs_parent(report: BuildReport, result: MetricResult) -> Verdict | No
 
 def verdict_vs_tuned(report: BuildReport, result: MetricResult) -> Verdict | None:
     """Judge a final-stage result against the tuned parent by pairs; None without pairs or a fair comparison."""
-    tuned = metric_of(report.stage("parent_tuned"), result.task, result.metric)
-    if tuned is None or result.paired_difference_vs_tuned is None:
-        return None
-    if result.metric == "token_perplexity" and not same_vocabulary(report):
-        return None
-    return _capped(report, result, verdict(result, tuned, result.paired_difference_vs_tuned))
+    return _vs_control(report, result, "parent_tuned", result.paired_difference_vs_tuned)
 
 
 def verdict_vs_twin(report: BuildReport, result: MetricResult) -> Verdict | None:
-    """Judge a final-stage result against the distilled twin by pairs; None without pairs."""
-    twin = metric_of(report.stage("parent_distilled"), result.task, result.metric)
-    if twin is None or result.paired_difference_vs_distilled is None:
+    """Judge a final-stage result against the distilled twin by pairs; None without pairs or a fair comparison."""
+    return _vs_control(report, result, "parent_distilled", result.paired_difference_vs_distilled)
+
+
+def _vs_control(report: BuildReport, result: MetricResult, name: StageName, paired: Interval | None) -> Verdict | None:
+    """Judge a result against a trained control, which counts the tokens of the parent's vocabulary."""
+    control = metric_of(report.stage(name), result.task, result.metric)
+    if control is None or paired is None or (result.metric == "token_perplexity" and not same_vocabulary(report)):
         return None
-    return _capped(report, result, verdict(result, twin, result.paired_difference_vs_distilled))
+    return _capped(report, result, verdict(result, control, paired))
 
 
 def _capped(report: BuildReport, result: MetricResult, judgement: Verdict) -> Verdict:

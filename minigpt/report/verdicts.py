@@ -155,14 +155,11 @@ def _tuned(report: BuildReport) -> str | None:
 def _twin(report: BuildReport) -> str | None:
     """Compare the specialist with the distilled twin on text of its field; None where there is no twin."""
     places = {report.domain: OWN_PLACE, f"{report.domain}/{OTHER}": OTHER_PLACE}
-    parts: list[str] = []
-    for task, place in places.items():
-        ours, twin = _pair(report, task, "parent_distilled")
-        if ours is not None and twin is not None:
-            judgement = verdict_vs_twin(report, ours) or verdict(ours, twin)
-            words = WORDS[judgement] if judgement == "repeated wording" else judgement
-            paired = ours.paired_difference_vs_distilled
-            parts.append(f"on {place} {_times(ours, twin)}, {words}{_evidence(ours, paired, brief=bool(parts))}")
+    parts = [
+        f"on {place} {price}"
+        for task, place in places.items()
+        if (price := _price(report, task, against="parent_distilled", brief=task != report.domain))
+    ]
     if not parts:
         return None
     return (
@@ -171,23 +168,27 @@ def _twin(report: BuildReport) -> str | None:
     )
 
 
-def _price(report: BuildReport, task: str, *, of: str = "", brief: bool = False) -> str:
-    """Write ratio (`of` a model that is named) and verdict against the tuned parent; empty where not measured."""
-    ours, tuned = _pair(report, task, "parent_tuned")
-    if ours is None or tuned is None:
+def _price(
+    report: BuildReport, task: str, *, against: StageName = "parent_tuned", of: str = "", brief: bool = False
+) -> str:
+    """Write ratio (`of` a model that is named) and verdict against a trained control; empty where not measured."""
+    ours, control = _pair(report, task, against)
+    if ours is None or control is None:
         return ""
-    judgement = verdict_vs_tuned(report, ours)
-    words = _unpaired(ours, tuned) if judgement is None else judgement
+    if against == "parent_distilled":
+        judgement, paired = verdict_vs_twin(report, ours), ours.paired_difference_vs_distilled
+    else:
+        judgement, paired = verdict_vs_tuned(report, ours), ours.paired_difference_vs_tuned
+    words = _unpaired(ours, control) if judgement is None else judgement
     if judgement == "repeated wording":
         words = WORDS[judgement]
-    paired = ours.paired_difference_vs_tuned
     evidence = _evidence(ours, paired, brief=brief) if paired else ""
-    return f"{_times(ours, tuned)}{of}, {words}{evidence}"
+    return f"{_times(ours, control)}{of}, {words}{evidence}"
 
 
-def _unpaired(ours: MetricResult, tuned: MetricResult) -> str:
-    """Compare with the tuned parent without pairs, which is more cautious, where a report has no paired difference."""
-    relation = verdict(ours, tuned)
+def _unpaired(ours: MetricResult, control: MetricResult) -> str:
+    """Compare with a trained control without pairs, more cautiously, where a report has no paired difference."""
+    relation = verdict(ours, control)
     return {
         "not distinguishable": "the unpaired intervals overlap",
         "too few to tell": f"{relation} (n={ours.n})",

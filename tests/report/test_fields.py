@@ -185,6 +185,10 @@ def test_the_distilled_twin_has_a_sentence_and_takes_the_place_of_a_missing_tune
     ) in lines
     assert any(line.endswith("was skipped by the standard preset.") for line in lines)
     assert not any("distilled twin" in line for line in sentences(calm()))
+    alone = replace(report, stages=(report.stages[0], twin, healed))
+    assert "1.061×, the unpaired intervals overlap" in next(
+        line for line in sentences(alone) if line.startswith("Against the distilled twin")
+    )
 
 
 def test_recitation_is_one_sentence_beside_parent_and_held_out_text():
