@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from minigpt import assets
 from minigpt.errors import ConfigError, MiniGPTError
@@ -41,8 +40,8 @@ def numbered(run: Run, rows: Sequence[Row], pieces: Pieces | None = None) -> Run
         again = {one.name for one in predictions}
         write_json(path, [*(one for one in earlier if one.name not in again), *predictions])
 
-    more: dict[str, Any] = {} if pieces is None else {"rates": pieces.rates, "beyond": pieces.left}
-    reporter = Numbered(inner, stages, keep=keep, **more)
+    rates, beyond = (None, None) if pieces is None else (pieces.rates, pieces.left)
+    reporter = Numbered(inner, stages, keep=keep, rates=rates, beyond=beyond)
     shared = None if run.shared is None else replace(run.shared, reporter=reporter)
     workspace = replace(run.workspace, reporter=reporter)
     return replace(run, reporter=reporter, workspace=workspace, shared=shared)

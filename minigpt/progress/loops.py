@@ -28,7 +28,7 @@ class Looped(Numbered):
         self.pieces = Pieces(clock=clock)
         self.pieces.plan(loops)
         stages = [Stage(name=loop.name, title=loop.name) for loop in loops]
-        super().__init__(inner, stages, beyond=self.pieces.left, clock=clock)
+        super().__init__(inner, stages, clock=clock)
 
     def track(self, items: Iterable[T], *, title: str, total: float | None = None) -> Iterator[T]:
         """Yield the items (:meth:`minigpt.progress.Reporter.track`), in a stage if the loop is one of the run's."""

@@ -75,7 +75,8 @@ class Numbered:
     ) -> None:
         self.inner = inner
         self.rates, self.works = Rates() if rates is None else rates, dict[str, Work]()
-        # Time of what comes after these stages; who knows it says it after the last one, and they may be short.
+        # Time of what comes after these stages. Who gives it says what is left behind each of them, so that short
+        # stages write no line of their own.
         self._beyond = beyond
         self.predictions: list[Prediction] = []
         self._stages, self._keep, self._clock = tuple(stages), keep, clock
