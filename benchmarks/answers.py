@@ -96,7 +96,7 @@ def lines_of(ground: Groundwork, ours: ItemScores, common: Mapping[str, Any]) ->
             columns = {name: averaged([scores], metric) for name, scores in models.items()}
             line: dict[str, Any] = {**common, "task": task, "metric": metric, "n": len(items.keys)}
             line |= {name: metric_interval(values, metric) for name, values in columns.items()}
-            line["constant"] = items.chance(metric)
+            line["constant"] = items.guessed(metric)
             for name in ("parent", "tuned"):
                 if name in columns:
                     line[f"difference_to_{name}"] = paired(columns["specialist"], columns[name], metric)

@@ -107,8 +107,8 @@ class AnswerItems:
     texts: tuple[str, ...]
     columns: Mapping[str, Floats]
 
-    def chance(self, metric: str) -> float | None:
-        """Score of the commonest right label, given to every prompt; None for metrics that no label guesses."""
+    def guessed(self, metric: str) -> float | None:
+        """Return the score of the commonest right label, given to every prompt; None for a metric without one."""
         column = self.columns.get(GUESS + metric)
         return sum(column) / len(column) if column else None
 

@@ -94,7 +94,7 @@ def _value(name: str, items: Items) -> float:
 def _chance(name: str, items: Items) -> float | None:
     """Give the score of guessing; None for a metric that has none."""
     if isinstance(items, AnswerItems):
-        return items.chance(name)
+        return items.guessed(name)
     return items.chance if isinstance(items, QuestionItems) else None
 
 
