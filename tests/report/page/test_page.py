@@ -16,7 +16,6 @@ from minigpt.report.page.charts import Ratio, curve, kept_columns, scale_of, spa
 from minigpt.report.page.rows import ratio_rows
 from minigpt.report.text import change
 from minigpt.results import BuildReport, Interval
-from tests.support.fields import with_task
 from tests.support.reports import make_report, metric, with_metrics
 
 HOSTILE = '<script>alert("x")</script>\x1b[31m & more'
@@ -103,18 +102,6 @@ def test_the_figures_are_those_of_the_report() -> None:
     for row in ratio_rows(report):
         assert f"{row.ratio.value:.3f}×" in text and f"{row.ratio.low:.3f} to {row.ratio.high:.3f}" in text
     assert f"{report.shape_after.vocab_size:,}" in text
-
-
-def test_the_distilled_twin_has_rows_of_its_own() -> None:
-    report = with_task(make_report(), "medical", 0.76, 0.70, tuned=0.66)
-    healed = report.stages[-1]
-    metrics = tuple(
-        replace(result, paired_difference_vs_distilled=result.paired_difference_vs_tuned) for result in healed.metrics
-    )
-    twin = replace(report.stage("parent_tuned"), stage="parent_distilled")  # type: ignore[type-var]
-    rows = ratio_rows(replace(report, stages=(*report.stages[:-1], twin, replace(healed, metrics=metrics))))
-    (row,) = [row for row in rows if (row.task, row.against) == ("medical", "distilled twin")]
-    assert (row.verdict, row.ratio.value) == ("worse", pytest.approx(0.70 / 0.66))
 
 
 def test_a_ratio_has_the_interval_of_its_paired_difference() -> None:
