@@ -18,6 +18,7 @@ from benchmarks.gpu_decoder import Ffn, Layer
 from minigpt.conditional import reference
 from minigpt.conditional.base import ConditionalFFN
 from minigpt.conditional.conversions import count_of, tree_depth
+from minigpt.conditional.kernels.row_weights import OPEN
 from minigpt.conditional.layers import (
     AnySettings,
     Relu,
@@ -83,7 +84,7 @@ def of_weights(settings: AnySettings, weights: Mapping[str, Tensor]) -> Conditio
 def threshold(layer: Layer, x: Tensor, share: float) -> Ffn:
     """Return a layer of which tokens like x visit this share; all of it is the control."""
     gates = functional.silu(functional.linear(x, layer.gate).float())
-    border = quantile_of(gates, 1 - share) if share < 1 else -1.0
+    border = quantile_of(gates, 1 - share) if share < 1 else OPEN
     neurons, hidden = layer.gate.shape
     settings = ThresholdSettings(hidden_size=hidden, neurons=neurons, activation="silu", gated=True, t_act=border)
     return of_weights(settings, {"w_in": layer.up, "w_gate": layer.gate, "w_out": layer.rows})

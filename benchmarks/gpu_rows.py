@@ -18,7 +18,7 @@ from benchmarks.conditional_gpu import captured, timed
 from benchmarks.gpu_decoder import Ffn, Layer, Sizes, random_model
 from benchmarks.gpu_forms import FORMS, error_of, visits_of
 from minigpt.conditional.kernels import triton_rows
-from minigpt.conditional.kernels.row_weights import RowWeights
+from minigpt.conditional.kernels.row_weights import OPEN, RowWeights
 from minigpt.conditional.layers import Relu, Threshold
 
 FORM_NAMES = ["threshold:1", "threshold:0.5", "threshold:0.25", "threshold:0.1", "topk:0.5"]
@@ -76,7 +76,7 @@ def kernels(forms: list[Ffn], launch: triton_rows.Launch) -> Iterator[Ffn]:
 def kernel_of(form: Relu | Threshold, launch: triton_rows.Launch) -> Ffn:
     """Return the kernel of a form for one size of programs."""
     count = form.settings.top_k or 0 if isinstance(form, Relu) else 0
-    gate_above = form.settings.t_act if isinstance(form, Threshold) else -1.0 if count else 0.0
+    gate_above = form.settings.t_act if isinstance(form, Threshold) else OPEN if count else 0.0
     weights = RowWeights(
         w_in=form.w_in, w_out=form.w_out, w_gate=form.w_gate, activation=form.settings.activation, top_k=count,
         gate_above=gate_above, value_above=0.0,
