@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.gpu_decoder import Decoder, Ffn, Model, Sizes, random_model
 from benchmarks.gpu_forms import FORMS, error_of, visits_of
+from benchmarks.graphs import between, captured
 from minigpt.energy import energy, used
 from minigpt.files import write_json
 from minigpt.machine import device_name, versions
@@ -197,19 +198,9 @@ def made_form(name: str, decoder: Decoder, calibration: Decoder, on_gpu: bool) -
     facts["bytes"] = decoder.model.bytes_of_rest() + size * read
     if not on_gpu:
         return Form(name, lambda: decoder.step(ffns), ffns, facts)
+    decoder.step(ffns)
     graph = captured(lambda: decoder.step(ffns))
     return Form(name, graph.replay, ffns, facts)
-
-
-def captured(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
-    """Return the graph of what is launched, after it ran once."""
-    run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    torch.cuda.synchronize()
-    return graph
 
 
 def noting(ffn: Ffn, inputs: list[Tensor]) -> Ffn:
@@ -230,13 +221,7 @@ def timed(run: Callable[[], Any], times: int, on_gpu: bool) -> float:
         for _ in range(times):
             run()
         return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(times):
-        run()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1000
+    return between(lambda: [run() for _ in range(times)])
 
 
 def joules(run: Callable[[], Any], seconds: float, tokens: int, options: argparse.Namespace) -> float | None:

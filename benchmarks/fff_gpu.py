@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.fff_layers import DTYPES, Dense, Shape, bytes_needed, check, random_trees
+from benchmarks.graphs import between, captured
 from minigpt.conditional.kernels import triton_gpu
 from minigpt.conditional.kernels.weights import TreeWeights, interleave
 
@@ -92,26 +93,6 @@ def _repeat(graph: torch.cuda.CUDAGraph, times: int) -> None:
     """Replay a graph several times."""
     for _ in range(times):
         graph.replay()
-
-
-def between(run: Callable[[], Any]) -> float:
-    """Return the seconds between events before and after what is launched."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) / 1000
-
-
-def captured(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
-    """Return the graph of what is launched."""
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    torch.cuda.synchronize()
-    return graph
 
 
 def bandwidth() -> float:

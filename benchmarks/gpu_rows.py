@@ -14,9 +14,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.conditional_gpu import captured, timed
+from benchmarks.conditional_gpu import timed
 from benchmarks.gpu_decoder import Ffn, Layer, Sizes, random_model
 from benchmarks.gpu_forms import FORMS, error_of, visits_of
+from benchmarks.graphs import captured
 from minigpt.conditional.kernels import triton_rows
 from minigpt.conditional.kernels.row_weights import OPEN, RowWeights
 from minigpt.conditional.layers import Relu, Threshold
@@ -88,7 +89,12 @@ def kernel_of(form: Relu | Threshold, launch: triton_rows.Launch) -> Ffn:
 
 def microseconds(ffns: list[Ffn], x: Tensor) -> float:
     """Return the time of a call, of graphs of a call of each layer."""
-    graph = captured(lambda: [ffn(x) for ffn in ffns])
+
+    def call_all() -> list[Tensor]:
+        return [ffn(x) for ffn in ffns]
+
+    call_all()
+    graph = captured(call_all)
     return median(timed(graph.replay, 20, True) / 20 / len(ffns) for _ in range(5)) * 1e6
 
 
