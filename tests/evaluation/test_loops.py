@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minigpt import assets
 from minigpt.evaluation import evaluate
 from minigpt.evaluation.loops import loops_of
 from minigpt.evaluation.suite import Suite
@@ -32,11 +33,7 @@ def test_sizes_are_bytes_read_and_tokens_written() -> None:
     }
 
 
-def test_loops_come_in_this_order_though_a_tokenizer_may_offer_one_opening_only(
-    world: World,
-) -> None:
-    from minigpt import assets
-
+def test_loops_come_in_this_order_though_a_tokenizer_may_offer_one_opening_only(world: World) -> None:
     reporter = Looped(SILENT, loops_of(suite()))
     evaluate(assets.load_model(world.base), assets.load_tokenizer(world.base), suite(), reporter=reporter)
     came = [one.piece.name for one in reporter.pieces.finished]

@@ -8,7 +8,7 @@ import pytest
 
 from minigpt.progress import SILENT
 from minigpt.progress.pieces import Pieces
-from minigpt.sweep.options import Point
+from minigpt.sweep.options import Point, SweepOptions
 from minigpt.sweep.outlook import crew_pieces, ground_name, pieces_of, point_name, rows_of_point, sharing
 from minigpt.sweep.run import finish_point, lay_ground, resolve
 from tests.support.worlds import World
@@ -64,8 +64,6 @@ def test_a_sweep_predicts_points_by_their_work_and_by_those_that_are_finished(wo
 
 
 def test_workers_name_their_pieces_as_the_markers_do() -> None:
-    from minigpt.sweep import SweepOptions
-
     asked = SweepOptions(domains=("a/law.yaml", "medical"), methods=("flap",), sizes=(0.9,), output_dir=Path("x"))
     assert [piece.name for piece in crew_pieces(asked)] == ["law flap-0.9-s0-none", "medical flap-0.9-s0-none"]
     assert crew_pieces(asked)[0].kinds == ("flap", "point")
