@@ -145,6 +145,7 @@ def with_rounds(sizes: Sizes, rounds: int) -> Sizes:
         rounds: number of its rounds of pruning, which the pattern may decide.
     """
     lottery = sizes.settings.lottery
+    # The steps of a round follow from the rounds that the settings name, not from those of the pattern.
     steps = lottery.steps_of(sizes.settings.heal.steps)
     settings = replace(sizes.settings, lottery=replace(lottery, rounds=rounds, steps=steps))
     return replace(sizes, settings=settings, student=sizes.parent)
