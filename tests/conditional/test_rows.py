@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +60,36 @@ def test_threads_share_the_neurons(kind: str, threads: int) -> None:
                 layer.float()
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LARGE if kind != "trees"])
+def test_rows_are_read_in_bf16_where_that_changes_no_number(kind: str) -> None:
+    torch.manual_seed(2)
+    saved, own = build(LARGE[kind]).eval().bfloat16().float(), build(LARGE[kind]).eval()
+    for layer, dtype in ((saved, torch.bfloat16), (own, torch.float32)):
+        x = torch.randn(1, 260)
+        kernel: Any = kernel_of(layer, x)
+        assert kernel.weights.w_in.dtype == dtype
+        with torch.no_grad():
+            exact = plain(copy.deepcopy(layer).double(), x.double()).float()
+            torch.testing.assert_close(layer(x), exact, atol=1e-5, rtol=1e-4)
+
+
+def test_a_kernel_leaves_the_number_of_threads() -> None:
+    # Numba sets the threads of the whole process when its own start, which happens once.
+    program = """
+import torch
+torch.set_num_threads(1)
+from minigpt.conditional.layers import ReluSettings, build
+layer = build(ReluSettings(hidden_size=64, neurons=96, gated=True)).eval()
+with torch.no_grad():
+    assert layer._kernel_for(torch.ones(1, 64)) is not None
+    layer(torch.ones(1, 64))
+print(torch.get_num_threads())
+"""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
 
 
 @pytest.mark.parametrize("kind", LARGE)

@@ -39,14 +39,14 @@ def prepare(weights: TreeWeights, *, threads: int | None = None, **limits: int) 
         threads: the number of threads, or None for torch's.
         limits: `cache` and `group` of `layout.numbers_of`.
     """
-    _start_threads()
+    start_threads()
     numbers, rows = numbers_of(weights, **limits), np.empty(0, _NUMPY[weights.w_in.dtype])
     entries = {dtype: partial(_entry, np.empty(0, _NUMPY[dtype]), rows, numbers) for dtype in token_types(weights)}
     return Prepared(weights, numbers, entries, threads)
 
 
 @cache
-def _start_threads() -> None:
+def start_threads() -> None:
     """Start Numba's threads. That sets the OpenMP threads of the whole process, so torch gets its own number back."""
     threads = torch.get_num_threads()
     get_num_threads()
@@ -68,7 +68,7 @@ def _entry(
 @contextmanager
 def threads_for(count: int) -> Iterator[None]:
     """Let parallel functions use this many threads, or all that there are if that is fewer."""
-    _start_threads()
+    start_threads()
     before = get_num_threads()
     set_num_threads(max(1, min(count, _MOST_THREADS)))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numba import carray, prange  # type: ignore[attr-defined]
 from torch import Tensor
 
-from minigpt.conditional.kernels.numba_cpu import activate, add_rows, dot, threads_for
+from minigpt.conditional.kernels.numba_cpu import activate, add_rows, dot, start_threads, threads_for
 from minigpt.conditional.kernels.numba_words import compiled, floats, parallel, pointer, put
 from minigpt.conditional.kernels.row_weights import RowWeights
 from minigpt.conditional.kernels.weights import activation_number
@@ -24,6 +25,8 @@ _SHARED_FROM = 1 << 18
 
 def prepare(weights: RowWeights) -> Callable[[Tensor], Tensor]:
     """Return a function of tokens [B, H] that computes a layer whose weights `rows.prepare` has checked."""
+    start_threads()
+    weights = halved(weights)
     *_, neurons, width = weights.w_in.shape
     both = weights.activation == "drelu"
     kind = activation_number("relu" if both else weights.activation)
@@ -48,6 +51,17 @@ def prepare(weights: RowWeights) -> Callable[[Tensor], Tensor]:
     # The function keeps the weights alive, whose addresses it knows.
     compute.weights = weights  # type: ignore[attr-defined]
     return compute
+
+
+def halved(weights: RowWeights) -> RowWeights:
+    """Return fp32 weights as bf16 copies where that changes no number, as in models that were saved in bf16.
+
+    A token waits for its rows to come from memory, and these have half of the bytes.
+    """
+    tensors = {name: tensor.detach() for name, tensor in vars(weights).items() if isinstance(tensor, Tensor)}
+    copies = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    same = all(torch.equal(copies[name].to(tensor.dtype), tensor) for name, tensor in tensors.items())
+    return replace(weights, **copies) if same else weights
 
 
 @compiled
