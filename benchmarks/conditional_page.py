@@ -23,7 +23,7 @@ LOSS, SPEED = 1.03, 1.6
 # Fields that make a line another than the others.
 _KEYS = ("table", "model", "form", "threads", "tokens", "task", "device", "shape", "batch", "kernel", "dtype")
 # Shares of neurons that count as the same.
-_NEAR = 0.02
+_NEAR = 0.025
 # Digits that are kept of a number.
 _DIGITS = 4
 
