@@ -59,7 +59,7 @@ def halved(weights: RowWeights) -> RowWeights:
     A token waits for its rows to come from memory, and these have half of the bytes.
     """
     tensors = {name: tensor.detach() for name, tensor in vars(weights).items() if isinstance(tensor, Tensor)}
-    copies = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    copies: dict[str, Any] = {name: tensor.bfloat16() for name, tensor in tensors.items()}
     same = all(torch.equal(copies[name].to(tensor.dtype), tensor) for name, tensor in tensors.items())
     return replace(weights, **copies) if same else weights
 
