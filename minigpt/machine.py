@@ -43,9 +43,9 @@ def pick_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
         reason = "it holds no numbers" if torch.device(name).type == "meta" else ""
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch raises the first for a kind or a card that it does not know, the second for a kind that it was built
-        # without, the third for one that has no arithmetic. After the first sentence it lists every kind that it knows.
+    except (RuntimeError, AssertionError) as error:
+        # torch raises the first for a kind or a card that it does not know, or that has no arithmetic, and the second
+        # for a kind that it was built without. After the first sentence it lists every kind that it knows.
         reason = first_line(error).split("Expected one of ")[0].split(". ")[0] or "there is no such kind of device"
     if reason:
         raise ConfigError(

@@ -10,7 +10,6 @@ from typing import Any
 from minigpt import assets, integrity
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import atomic_path, fingerprint, read_json, write_json
-from minigpt.healing.teacher import teacher_of
 from minigpt.machine import device_name, release
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
@@ -18,29 +17,26 @@ from minigpt.pipeline.measure import measure
 from minigpt.pipeline.numbering import numbered, weigh
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.outlook import Sizes, sizes_of
-from minigpt.pipeline.rounds import for_report
+from minigpt.pipeline.rounds import for_report, lesson_of
 from minigpt.pipeline.run import (
     Run,
     SavedModel,
     build_key,
     deciding_options,
-    load,
     load_parent,
     resolve_run,
     save_model,
 )
 from minigpt.pipeline.stages import GROUND, TICKET_ROWS
-from minigpt.pipeline.text import tokenized
 from minigpt.pipeline.ticket_recipe import ticket_files
 from minigpt.pipeline.workspace import ROUNDS_WORK, State
 from minigpt.progress import SILENT, Reporter
 from minigpt.recipes import leave
 from minigpt.results import StageReport, TicketRound
-from minigpt.tickets.language import Lesson, early_point, put, take
+from minigpt.tickets.language import early_point, put, take
 from minigpt.tickets.masks import Pattern, apply_masks, prunable
 from minigpt.tickets.rounds import Schedule, Ticket, even_levels, run_rounds
 from minigpt.tickets.store import FILE, StoredBytes, load_ticket, save_ticket
-from minigpt.transformer.ends import configs_in, document_end
 
 REPORT, TICKET, RECORDS = "lottery.json", "ticket", "rounds.json"
 
@@ -224,27 +220,14 @@ def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: 
     """Run the rounds that are not finished; return the ticket and a model of the parent's shape."""
     settings, heal, parent = run.settings.lottery, run.settings.heal, ground.parent
     recipe = replace(heal, steps=settings.steps_of(heal.steps))
-    tokenizer = assets.load_tokenizer(parent.path)
-    text, dev = tokenized(ground.text, tokenizer, recipe.window, end=document_end(tokenizer, *configs_in(parent.path)))
-    model = load(run, parent.path, training=True)
-    teacher = teacher_of(load(run, ground.controls.source.path), None, model) if recipe.distill else None
-    lesson = Lesson(
-        model=model,
-        text=text,
-        dev=dev,
-        recipe=recipe,
-        teacher=teacher,
-        seed=run.options.seed,
-        backs_off=True,
-        reporter=run.reporter,
-    )
-    start = early_point(lesson, take(model), settings.rewind, work / "early.safetensors")
+    lesson = lesson_of(run, parent, ground.controls.source, ground.text, recipe, assets.load_tokenizer(parent.path))
+    start = early_point(lesson, take(lesson.model), settings.rewind, work / "early.safetensors")
     rewinding: Any = settings.rewinding
     levels = levels_of(pattern, share, settings.rounds)
     schedule = Schedule(levels=levels, pattern=pattern.name, rewinding=rewinding)
     key = fingerprint(lesson.key, parent.fingerprint, settings.rewind)
-    ticket = run_rounds(work, start, prunable(model), lesson, schedule, key=key, reporter=run.reporter)
-    return ticket, model
+    ticket = run_rounds(work, start, prunable(lesson.model), lesson, schedule, key=key, reporter=run.reporter)
+    return ticket, lesson.model
 
 
 def restore_ticket(folder: Path, output: Path) -> None:

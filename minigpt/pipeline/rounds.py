@@ -10,6 +10,7 @@ from typing import Any
 from minigpt import assets
 from minigpt.errors import ConfigError
 from minigpt.files import fingerprint, read_json, write_json
+from minigpt.healing import Recipe
 from minigpt.healing.teacher import teacher_of
 from minigpt.machine import release
 from minigpt.methods import method_named
@@ -47,6 +48,34 @@ class StructuredTicket:
     seconds: float
 
 
+def lesson_of(
+    run: Run, parent: assets.Parent, source: SavedModel, text: TrainingText, recipe: Recipe, tokenizer: Any
+) -> Lesson:
+    """Prepare the training that all rounds repeat, from the parent, with another model as the teacher.
+
+    Args:
+        run: the build.
+        parent: the untuned parent.
+        source: the teacher, which is loaded only if the recipe distills.
+        text: the training text.
+        recipe: recipe of a round.
+        tokenizer: the parent's tokenizer.
+    """
+    end = document_end(tokenizer, *configs_in(parent.path))
+    train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
+    model = load(run, parent.path, training=True)
+    return Lesson(
+        model=model,
+        text=train_text,
+        dev=dev,
+        recipe=recipe,
+        teacher=teacher_of(load(run, source.path), None, model) if recipe.distill else None,
+        seed=run.options.seed,
+        backs_off=True,
+        reporter=run.reporter,
+    )
+
+
 def ticket_of(
     run: Run, parent: assets.Parent, planning: PlanningText, text: TrainingText, source: SavedModel
 ) -> StructuredTicket | None:
@@ -71,22 +100,9 @@ def ticket_of(
 
     def make(folder: Path) -> None:
         tokenizer = assets.load_tokenizer(parent.path)
-        end = document_end(tokenizer, *configs_in(parent.path))
-        train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
-        model = load(run, parent.path, training=True)
-        teacher = teacher_of(load(run, source.path), None, model) if recipe.distill else None
-        lesson = Lesson(
-            model=model,
-            text=train_text,
-            dev=dev,
-            recipe=recipe,
-            teacher=teacher,
-            seed=run.options.seed,
-            backs_off=True,
-            reporter=run.reporter,
-        )
+        lesson = lesson_of(run, parent, source, text, recipe, tokenizer)
         batches = calibration(planning, tokenizer, run.settings.plan.tokens)
-        start = early_point(lesson, take(model), settings.rewind, work / "early.safetensors")
+        start = early_point(lesson, take(lesson.model), settings.rewind, work / "early.safetensors")
         ticket, scores = structured_rounds(
             work,
             start,
@@ -98,7 +114,7 @@ def ticket_of(
         )
         save_tensors({name: getattr(scores, name) for name in ("ffn", "kv_groups", "layers")}, folder / SCORES)
         write_json(folder / RECORDS, [for_report(record) for record in ticket.records])
-        del model, teacher
+        del lesson
         release()
 
     folder, done = run.common.stage("rounds", key, make)

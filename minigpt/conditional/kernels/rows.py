@@ -98,7 +98,7 @@ def prepare_layer(layer: Any, tokens: torch.dtype, **limits: Any) -> Callable[[T
 def prepare(weights: RowWeights, tokens: torch.dtype) -> Callable[[Tensor], Tensor] | None:
     """Return a function of tokens [B, H] that computes the layer, or None where no kernel can.
 
-    The weights stay where they are, and changes of their values are seen.
+    A kernel may read copies of the weights, so it has to be prepared again when they change; `KernelCache` does that.
 
     Args:
         weights: the layer.
