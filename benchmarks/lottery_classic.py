@@ -11,169 +11,20 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from lottery_nets import Arena, Digits, Recipe, Size, SmallGPT, fit
 
-from minigpt.corpus import build_corpus
-from minigpt.domain.config import load_domain
 from minigpt.files import fingerprint, read_jsonl, write_json
-from minigpt.tickets.masks import Masks, Pattern, random_like
+from minigpt.tickets.masks import Pattern, random_like
 from minigpt.tickets.overlap import over_seeds
-from minigpt.tickets.rounds import Schedule, Trained, Weights, load_masks, masked, run_rounds
+from minigpt.tickets.rounds import Schedule, load_masks, masked, run_rounds
 
 ARMS = ("winning", "random", "reinitialised")
 LABELS = {"winning": "winning ticket", "random": "random mask, own values", "reinitialised": "its mask, new values"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Settings of every training: steps, batch, learning rate, warm-up steps and steps between two looks."""
-
-    steps: int
-    batch: int
-    rate: float
-    warmup: int
-    look: int
-
-
-class Arena(Protocol):
-    """A network and its data."""
-
-    recipe: Recipe
-    better: str  # name of the measure in the picture
-
-    def fresh(self, seed: int) -> nn.Module:
-        """Make the network with random weights."""
-
-    def loss(self, network: nn.Module, generator: torch.Generator) -> Tensor:
-        """Return the loss on a random training batch."""
-
-    def look(self, network: nn.Module) -> tuple[float, float]:
-        """Return the validation loss and the measure on test data."""
-
-
-class Digits:
-    """Lenet-300-100 on the 1,797 digits of scikit-learn: 60 % training, 20 % validation, 20 % test."""
-
-    better = "test accuracy"
-
-    def __init__(self, device: str, recipe: Recipe) -> None:
-        from sklearn.datasets import load_digits
-
-        data = load_digits()
-        order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
-        x, y = torch.tensor(data.data, dtype=torch.float32)[order] / 16, torch.tensor(data.target)[order]
-        ends = [round(0.6 * len(y)), round(0.8 * len(y))]
-        self.x = [part.to(device) for part in torch.tensor_split(x, ends)]
-        self.y = [part.to(device) for part in torch.tensor_split(y, ends)]
-        self.device, self.recipe = device, recipe
-
-    def fresh(self, seed: int) -> nn.Module:
-        """Make the network; biases start at zero and weights as Glorot and Bengio draw them."""
-        torch.manual_seed(seed)
-        network = nn.Sequential(nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
-        for weight in network.parameters():
-            nn.init.xavier_normal_(weight) if weight.ndim == 2 else nn.init.zeros_(weight)
-        return network.to(self.device)
-
-    def loss(self, network: nn.Module, generator: torch.Generator) -> Tensor:
-        """Return the cross-entropy of a batch."""
-        rows = torch.randint(len(self.y[0]), (self.recipe.batch,), generator=generator).to(self.device)
-        return functional.cross_entropy(network(self.x[0][rows]), self.y[0][rows])
-
-    @torch.no_grad()
-    def look(self, network: nn.Module) -> tuple[float, float]:
-        """Return the validation loss and the test accuracy."""
-        loss = functional.cross_entropy(network(self.x[1]), self.y[1])
-        return float(loss), float((network(self.x[2]).argmax(1) == self.y[2]).float().mean())
-
-
-class SmallGPT:
-    """A llama of four layers on the text of a packaged domain, read as bytes; measured in bits per byte."""
-
-    better = "held-out bits per byte"
-    window = 256
-
-    def __init__(self, device: str, recipe: Recipe, domain: str, limit: int | None) -> None:
-        corpus = build_corpus(load_domain(domain))
-        self.train, self.dev, self.test = (
-            torch.frombuffer(bytearray("\n\n".join(item.text for item in part).encode()[:limit]), dtype=torch.uint8)
-            .long()
-            .to(device)
-            for part in (corpus.train, corpus.dev, corpus.heldout)
-        )
-        self.device, self.recipe = device, recipe
-
-    def fresh(self, seed: int) -> nn.Module:
-        """Make the network as transformers initialises it."""
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=256, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
-            num_key_value_heads=6, max_position_embeddings=self.window, tie_word_embeddings=True,
-        )  # fmt: skip
-        return LlamaForCausalLM(config).to(self.device)
-
-    def loss(self, network: nn.Module, generator: torch.Generator) -> Tensor:
-        """Return the cross-entropy of a batch of windows."""
-        return self._loss(network, self._windows(self.train, self.recipe.batch, generator))
-
-    def _loss(self, network: nn.Module, rows: Tensor) -> Tensor:
-        with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.device.startswith("cuda")):
-            logits = network(input_ids=rows).logits
-        return functional.cross_entropy(logits[:, :-1].float().reshape(-1, 256), rows[:, 1:].reshape(-1))
-
-    def _windows(self, text: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        starts = torch.randint(len(text) - self.window, (count,), generator=generator).to(self.device)
-        return text[starts[:, None] + torch.arange(self.window, device=self.device)]
-
-    @torch.no_grad()
-    def look(self, network: nn.Module) -> tuple[float, float]:
-        """Return the validation loss and the bits per byte of 64 windows each, the same ones at every look."""
-        losses = []
-        for text in (self.dev, self.test):
-            rows = self._windows(text, 64, torch.Generator().manual_seed(1))
-            losses.append(float(self._loss(network, rows)) / torch.log(torch.tensor(2.0)).item())
-        return losses[0], losses[1]
-
-
-def fit(arena: Arena, weights: Weights, masks: Masks, seed: int, *, steps: int | None = None) -> Trained:
-    """Train weights under masks; the measures are those at the lowest validation loss.
-
-    Args:
-        arena: network and data.
-        weights: all weights by name.
-        masks: weights that are trained.
-        seed: seed of the batches.
-        steps: number of steps, after which the weights are returned unmeasured (None: the whole recipe).
-    """
-    network, recipe, generator = arena.fresh(0), arena.recipe, torch.Generator().manual_seed(seed)
-    known = dict(network.named_parameters())
-    with torch.no_grad():
-        for name, parameter in known.items():
-            parameter.copy_(weights[name])
-    kept = [(known[name], mask.to(known[name].device)) for name, mask in masks.items() if not mask.all()]
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.rate, fused=True)
-    best = {"loss": float("inf"), "measure": 0.0, "step": 0}
-    for step in range(steps if steps is not None else recipe.steps):
-        optimizer.param_groups[0]["lr"] = recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup))
-        optimizer.zero_grad(set_to_none=True)
-        arena.loss(network, generator).backward()
-        optimizer.step()
-        with torch.no_grad():
-            for parameter, mask in kept:
-                parameter.mul_(mask)
-        if steps is None and (step + 1) % recipe.look == 0:
-            loss, measure = arena.look(network)
-            if loss < best["loss"]:
-                best = {"loss": loss, "measure": measure, "step": step + 1}
-    return Trained(weights={name: value.detach().cpu().clone() for name, value in known.items()}, facts=best)
 
 
 def levels_from(first: float, factor: float, least: float) -> tuple[float, ...]:
@@ -195,7 +46,7 @@ def tickets_of(arena: Arena, seed: int, levels: Sequence[float], rewind: int, wo
         names,
         lambda weights, masks, _number, _checkpoint: fit(arena, weights, masks, seed),
         Schedule(levels=tuple(levels)),
-        key=fingerprint(type(arena).__name__, str(arena.recipe), seed, rewind),
+        key=fingerprint(arena.name, str(arena.recipe), seed, rewind),
     )
     lines = []
     again = {name: value.detach().cpu() for name, value in arena.fresh(seed + 1000).named_parameters()}
@@ -256,7 +107,8 @@ def arena_of(options: argparse.Namespace) -> Arena:
         return Digits(options.device, Recipe(steps=options.steps or 600, batch=60, rate=1.2e-3, warmup=0, look=20))
     steps = options.steps or 1500
     recipe = Recipe(steps=steps, batch=options.batch, rate=1e-3, warmup=100, look=max(1, steps // 30))
-    return SmallGPT(options.device, recipe, options.domain, options.limit)
+    size = Size(width=options.width, layers=options.layers, window=options.window)
+    return SmallGPT(options.device, recipe, options.domain, options.limit, size)
 
 
 def run_seeds(arena: Arena, options: argparse.Namespace, common: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -291,6 +143,8 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="[10 for the MLP, 3 for the GPT]")
     parser.add_argument("--steps", type=int, help="steps of every training [600; 1500 for the GPT]")
     parser.add_argument("--batch", type=int, default=64, help="windows of a step of the GPT")
+    for name, default in asdict(Size()).items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"of the GPT [{default}]")
     parser.add_argument("--factor", type=float, help="share of the weights left that a round keeps [0.8; 0.64]")
     parser.add_argument("--least", type=float, default=0.002, help="lowest share of weights left")
     parser.add_argument("--rewind", type=int, help="step that survivors are rewound to [0; 50 for the GPT]")
@@ -310,6 +164,8 @@ def main() -> None:
     options = options_of()
     arena = arena_of(options)
     common = {"part": options.part, "recipe": str(arena.recipe), "rewind": options.rewind, "factor": options.factor}
+    if options.part == "gpt":
+        common["network"] = arena.name
     curves = summary(run_seeds(arena, options, common))
     write_json(options.json, {**common, "device": options.device, "measure": arena.better, "curves": curves})
     for arm, points in curves.items():
