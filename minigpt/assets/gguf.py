@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigpt import environment
-from minigpt.assets.gguf_tokenizer import Metadata, byte_level_tokenizer
+from minigpt.assets.gguf_tokenizer import Metadata, byte_level_tokenizer, check_words, gemma_tokenizer
 from minigpt.assets.quiet import quiet_gguf
 from minigpt.errors import AssetError, first_line
 from minigpt.files import atomic_path, sweep, write_json
@@ -198,11 +198,14 @@ def _load(path: Path, metadata: Metadata) -> PreTrainedModel:
 
 
 def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
-    """Rebuild the tokenizer: byte-level BPE by our own rules, all others by transformers' reader."""
+    """Rebuild the tokenizer: byte-level BPE and Gemma's by our own rules, all others by transformers' reader."""
     from transformers import AutoTokenizer
 
-    if metadata.get("tokenizer.ggml.model") == "gpt2":
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind == "gpt2":
         return byte_level_tokenizer(metadata)
+    if kind == "llama" and str(metadata.get("general.architecture")).startswith("gemma"):
+        return gemma_tokenizer(metadata)
     try:
         with quiet_gguf():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -212,6 +215,7 @@ def _tokenizer(path: Path, metadata: Metadata) -> PreTrainedTokenizerBase:
         raise
     except Exception as error:
         raise AssetError(f"Cannot rebuild the tokenizer of {path.name} ({first_line(error)}).") from error
+    check_words(tokenizer, metadata)
     return tokenizer
 
 

@@ -1,7 +1,9 @@
-"""Byte-level BPE tokenizers from GGUF metadata, with the pre-tokenizer that the merges were learned with.
+"""Tokenizers from GGUF metadata, refused where they would give token ids that the model was not trained on.
 
-A GGUF file stores vocabulary and merges but only *names* the pre-tokenizer (`tokenizer.ggml.pre`). Another
-pre-tokenizer would give token ids that the model was not trained on, so unknown names are refused.
+A GGUF file stores vocabulary and merges but only *names* the pre-tokenizer (`tokenizer.ggml.pre`), so unknown names are
+refused. SentencePiece vocabularies of Gemma come without merges, and releases of transformers differ in how they read
+them: some cut all text into characters. Gemma's are rebuilt here, and every other tokenizer that transformers rebuilds
+has to read words of its own vocabulary as one token each.
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from minigpt.errors import AssetError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.pre_tokenizers import PreTokenizer
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 Metadata = Mapping[str, Any]
 # Token types of GGUF.
-CONTROL, USER_DEFINED = 3, 4
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+# The character that stands for a space in SentencePiece vocabularies.
+SPACE = "▁"
+# Words of a vocabulary that are tried, their letters at least, and the share that must come back whole.
+WORDS, LETTERS, WHOLE = 200, 4, 0.5
 
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -97,6 +103,61 @@ def byte_level_tokenizer(metadata: Metadata) -> PreTrainedTokenizerFast:
         **names,
     )
     return tokenizer
+
+
+def gemma_tokenizer(metadata: Metadata) -> PreTrainedTokenizerBase:
+    """Rebuild the tokenizer of a Gemma file, whose merges follow from the order of its tokens.
+
+    Args:
+        metadata: The file's key-value pairs, with arrays as lists.
+    """
+    from tokenizers import AddedToken
+    from transformers import GemmaTokenizer
+    from transformers.tokenization_utils_base import generate_merges
+
+    spelled = [token if token.strip() else token.replace(" ", SPACE) for token in metadata["tokenizer.ggml.tokens"]]
+    vocabulary = {token: index for index, token in enumerate(spelled)}
+    merges = generate_merges(vocabulary, {token: -index for token, index in vocabulary.items()})
+    wrap: Any = GemmaTokenizer
+    tokenizer: PreTrainedTokenizerBase = wrap(
+        vocab=vocabulary,
+        merges=merges,
+        add_bos_token=metadata.get("tokenizer.ggml.add_bos_token", True),
+        add_eos_token=metadata.get("tokenizer.ggml.add_eos_token", False),
+        chat_template=metadata.get("tokenizer.chat_template"),
+        clean_up_tokenization_spaces=False,
+        **_context(metadata),
+        **_special_names(metadata),
+    )
+    kinds = metadata.get("tokenizer.ggml.token_type", ())
+    marked = [(token, kind) for token, kind in zip(spelled, kinds, strict=False) if kind in (CONTROL, USER_DEFINED)]
+    added: Any = [AddedToken(token, normalized=False, special=kind == CONTROL) for token, kind in marked]
+    tokenizer.add_tokens(added)
+    return tokenizer
+
+
+def check_words(tokenizer: PreTrainedTokenizerBase, metadata: Metadata) -> None:
+    """Check that a rebuilt tokenizer reads words of its vocabulary as the one token that each of them is.
+
+    Args:
+        tokenizer: What was rebuilt.
+        metadata: The file's key-value pairs, with arrays as lists.
+
+    Raises:
+        AssetError: Most words fall into pieces.
+    """
+    tokens, kinds = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type", ())
+    named = ((token, kind) for token, kind in zip(tokens, kinds, strict=False) if token.startswith((SPACE, "Ġ")))
+    words = [token[1:] for token, kind in named if kind == NORMAL and token[1:].isalpha() and token.isprintable()]
+    words = [word for word in words if word.isascii() and len(word) >= LETTERS][:WORDS]
+    whole = [len(tokenizer.encode(f"a {word}", add_special_tokens=False)) <= 2 for word in words]  # noqa: PLR2004
+    if sum(whole) < WHOLE * len(whole):
+        from transformers import __version__
+
+        raise AssetError(
+            f"transformers {__version__} rebuilds this file's tokenizer wrongly: it cuts the word {words[0]!r}, which is "
+            "a token, into pieces. Install a newer transformers, or give the original model's folder or Hub id."
+        )
 
 
 def _add_marked_tokens(backend: Tokenizer, metadata: Metadata) -> None:
