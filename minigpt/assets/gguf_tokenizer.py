@@ -150,13 +150,13 @@ def check_words(tokenizer: PreTrainedTokenizerBase, metadata: Metadata) -> None:
     named = ((token, kind) for token, kind in zip(tokens, kinds, strict=False) if token.startswith((SPACE, "Ġ")))
     words = [token[1:] for token, kind in named if kind == NORMAL and token[1:].isalpha() and token.isprintable()]
     words = [word for word in words if word.isascii() and len(word) >= LETTERS][:WORDS]
-    whole = [len(tokenizer.encode(f"a {word}", add_special_tokens=False)) <= 2 for word in words]  # noqa: PLR2004
+    whole = [len(tokenizer.encode(f"a {word}", add_special_tokens=False)) <= 2 for word in words]
     if sum(whole) < WHOLE * len(whole):
         from transformers import __version__
 
         raise AssetError(
-            f"transformers {__version__} rebuilds this file's tokenizer wrongly: it cuts the word {words[0]!r}, which is "
-            "a token, into pieces. Install a newer transformers, or give the original model's folder or Hub id."
+            f"transformers {__version__} rebuilds this file's tokenizer wrongly: it cuts the word {words[0]!r}, which "
+            "is a token, into pieces. Install a newer transformers, or give the original model's folder or Hub id."
         )
 
 
