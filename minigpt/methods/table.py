@@ -248,6 +248,7 @@ _ROWS = (
             "lottery.criterion": "method that ranks the trained units of each round [magnitude]",
             "lottery.rewind": "step of the parent's training that survivors are rewound to [0]",
             "lottery.rewinding": "weights, or rate for the learning rate alone [weights]",
+            "lottery.last": "steps of the training after the last round [as many as of the others]",
         },
         needs=(ROUNDS,),
         repair=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from minigpt.pipeline.run import (
     save_model,
 )
 from minigpt.pipeline.stages import GROUND, TICKET_ROWS
+from minigpt.pipeline.text import calibration
 from minigpt.pipeline.ticket_recipe import ticket_files
 from minigpt.pipeline.workspace import ROUNDS_WORK, State
 from minigpt.progress import SILENT, Reporter
@@ -37,6 +39,7 @@ from minigpt.tickets.language import early_point, put, take
 from minigpt.tickets.masks import Pattern, apply_masks, prunable
 from minigpt.tickets.rounds import Schedule, Ticket, even_levels, run_rounds
 from minigpt.tickets.store import FILE, StoredBytes, load_ticket, save_ticket
+from minigpt.tickets.weight_rounds import by_wanda, with_last
 
 REPORT, TICKET, RECORDS = "lottery.json", "ticket", "rounds.json"
 
@@ -98,6 +101,7 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
         raise ConfigError(f"A ticket is of one domain and keeps a share above 0 and below 1, not {remaining:g}.")
     rule = Pattern(pattern)
     run = resolve_run(options.domains[0], options, reporter)
+    run.settings.lottery.for_weights(run.settings.heal.steps, rule)  # refuses settings that do not fit together
     share = remaining if rule.group is None else rule.group[0] / rule.group[1]
     key = fingerprint(build_key(run), run.settings.lottery, pattern, share)
     if run.workspace.state() is State.FOREIGN and not (run.workspace.root / REPORT).exists():
@@ -123,9 +127,8 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
     run = numbered(run, rows)
     parent = load_parent(run)
     corpora, suite = read(run)
-    weigh(
-        run, rows, with_rounds(sizes_of(run, parent, suite), len(levels_of(rule, share, run.settings.lottery.rounds)))
-    )
+    rounds = len(levels_of(rule, share, run.settings.lottery.rounds))
+    weigh(run, rows, with_rounds(sizes_of(run, parent, suite), rule, rounds))
     ground = lay_groundwork(run, corpora, suite, parent)
     report = _made(run, ground, rule, share, key)
     integrity.write_signed(path, report)
@@ -133,17 +136,17 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
     return report
 
 
-def with_rounds(sizes: Sizes, rounds: int) -> Sizes:
+def with_rounds(sizes: Sizes, pattern: Pattern, rounds: int) -> Sizes:
     """Return the sizes of a ticket, whose matrices keep their shapes.
 
     Args:
         sizes: of a build with the same settings.
+        pattern: where kept weights may lie.
         rounds: number of its rounds of pruning, which the pattern may decide.
     """
-    lottery = sizes.settings.lottery
     # The steps of a round follow from the rounds that the settings name, not from those of the pattern.
-    steps = lottery.steps_of(sizes.settings.heal.steps)
-    settings = replace(sizes.settings, lottery=replace(lottery, rounds=rounds, steps=steps))
+    lottery = sizes.settings.lottery.for_weights(sizes.settings.heal.steps, pattern)
+    settings = replace(sizes.settings, lottery=replace(lottery, rounds=rounds))
     return replace(sizes, settings=settings, student=sizes.parent)
 
 
@@ -218,15 +221,22 @@ def _made(run: Run, ground: Groundwork, pattern: Pattern, share: float, key: str
 
 def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: Path) -> tuple[Ticket, Any]:
     """Run the rounds that are not finished; return the ticket and a model of the parent's shape."""
-    settings, heal, parent = run.settings.lottery, run.settings.heal, ground.parent
-    recipe = replace(heal, steps=settings.steps_of(heal.steps))
-    lesson = lesson_of(run, parent, ground.controls.source, ground.text, recipe, assets.load_tokenizer(parent.path))
+    heal, parent, tokenizer = run.settings.heal, ground.parent, assets.load_tokenizer(ground.parent.path)
+    settings: Any = run.settings.lottery.for_weights(heal.steps, pattern)
+    lesson = lesson_of(run, parent, ground.controls.source, ground.text, replace(heal, steps=settings.steps), tokenizer)
     start = early_point(lesson, take(lesson.model), settings.rewind, work / "early.safetensors")
-    rewinding: Any = settings.rewinding
     levels = levels_of(pattern, share, settings.rounds)
-    schedule = Schedule(levels=levels, pattern=pattern.name, rewinding=rewinding)
-    key = fingerprint(lesson.key, parent.fingerprint, settings.rewind)
-    ticket = run_rounds(work, start, prunable(lesson.model), lesson, schedule, key=key, reporter=run.reporter)
+    batches = cache(lambda: calibration(ground.planning, tokenizer, run.settings.plan.tokens))
+    ticket = run_rounds(
+        work,
+        start,
+        prunable(lesson.model),
+        with_last(lesson, len(levels), settings.last),
+        Schedule(levels=levels, pattern=pattern.name, rewinding=settings.rewinding),
+        key=fingerprint(lesson.key, parent.fingerprint, ground.planning.key, settings),
+        prune=by_wanda(lesson.model, batches, pattern) if settings.score == "wanda" else None,
+        reporter=run.reporter,
+    )
     return ticket, lesson.model
 
 

@@ -93,7 +93,8 @@ def ticket_of(
     """
     if ROUNDS not in method_named(run.options.method).needs:
         return None
-    settings, heal = run.settings.lottery, run.settings.heal
+    heal = run.settings.heal
+    settings = run.settings.lottery.for_units(heal.steps)
     recipe = replace(heal, steps=settings.steps_of(heal.steps))
     key = fingerprint(parent.fingerprint, source.key, planning.key, text.key, settings, recipe, run.options.seed)
     work = run.common.work / ROUNDS_WORK / key

@@ -109,7 +109,8 @@ def _cut(sizes: Sizes) -> Work | None:
 def _rounds(sizes: Sizes) -> Work | None:
     """Return the work of the rounds of a ticket: a training of all weights, and one after every pruning."""
     lottery, heal = sizes.settings.lottery, sizes.settings.heal
-    steps = (lottery.rounds + 1) * lottery.steps_of(heal.steps) + lottery.rewind
+    last = lottery.last if lottery.last is not None else lottery.steps_of(heal.steps)
+    steps = lottery.rewind + lottery.rounds * lottery.steps_of(heal.steps) + last
     return training(heal, sizes.parent, sizes.parent, "Round", steps=steps)
 
 

@@ -35,7 +35,7 @@ class TicketRecipe:
     """Keys of a recipe file of a ticket, with their defaults."""
 
     domain: str
-    pattern: str = "global"
+    pattern: str = "layer"
     remaining: float | str = 0.3
     base: str = DEFAULT_BASE
     preset: Literal["quick", "standard", "thorough"] = "quick"
@@ -57,7 +57,7 @@ class TicketOptions:
     """
 
     build: BuildOptions
-    pattern: str = "global"
+    pattern: str = "layer"
     remaining: float = 0.3
 
     def with_changes(self, given: Mapping[str, Any]) -> TicketOptions:

@@ -44,6 +44,11 @@ class Pattern:
         return int(kept), int(size)
 
     @property
+    def across(self) -> bool:
+        """Whether weights of different matrices are compared."""
+        return self.name in ("global", "lamp")
+
+    @property
     def group(self) -> tuple[int, int] | None:
         """N and M of an N:M pattern; None for the others."""
         return self._parts() if ":" in self.name else None

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from minigpt.errors import ConfigError
 from minigpt.ranges import PART, Range, at_least, check_ranges
+
+if TYPE_CHECKING:
+    from minigpt.tickets.masks import Pattern
+
+# Scores by which rounds remove single weights.
+SCORES = ("magnitude", "wanda")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +28,14 @@ class LotterySettings:
         layer_share: share of the layers that are left which a round of the method `lottery` removes, 0 or more and
             below 1; 0 ranks layers after the last round only.
         criterion: method that ranks the units after each round's training, by its name in `minigpt methods`.
+        score: score by which the rounds of `minigpt lottery` remove single weights: `magnitude`, or `wanda`, which
+            times it by the size of the weight's input and compares the weights of a row. Null takes `wanda` where the
+            pattern compares within matrices, and `magnitude` where it compares across them.
+        last: steps of the training after the last round, which makes the ticket of `minigpt lottery`. Null takes those
+            of healing there, and those of the other rounds for units, which only rank.
         rewind: step of the parent's training that the weights left are rewound to; 0 is the parent itself.
-        rewinding: `weights` rewinds weights and learning rate, `rate` only the learning rate.
+        rewinding: `weights` rewinds weights and learning rate, `rate` only the learning rate; null takes `rate` for
+            single weights and `weights` for units.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -33,8 +46,10 @@ class LotterySettings:
     share: float = 0.2
     layer_share: float = 0.0
     criterion: str = "magnitude"
+    score: str | None = None
+    last: int | None = None
     rewind: int = 0
-    rewinding: str = "weights"
+    rewinding: str | None = None
 
     def __post_init__(self) -> None:
         ranges = {
@@ -42,14 +57,46 @@ class LotterySettings:
             "steps": at_least(0),
             "share": Range(low=0, high=1, above=True, below=True),
             "layer_share": PART,
+            "last": at_least(0),
             "rewind": at_least(0),
         }
         check_ranges(self, ranges, named="lottery.{}")
-        if self.rewinding not in ("weights", "rate"):
+        if self.rewinding not in (None, "weights", "rate"):
             raise ConfigError(f"lottery.rewinding must be weights or rate, not {self.rewinding!r}.")
+        if self.score not in (None, *SCORES):
+            raise ConfigError(f"lottery.score must be one of {', '.join(SCORES)}, not {self.score!r}.")
         if self.criterion == "lottery":
             raise ConfigError(f"lottery.criterion must be another method than lottery, not {self.criterion!r}.")
 
     def steps_of(self, healing: int) -> int:
         """Return the steps of each round's training, given those of healing."""
         return self.steps if self.steps is not None else max(1, healing // self.rounds)
+
+    def for_weights(self, healing: int, pattern: Pattern) -> LotterySettings:
+        """Fill in what is left open, for a ticket of single weights.
+
+        Args:
+            healing: steps of healing.
+            pattern: where kept weights may lie.
+
+        Raises:
+            ConfigError: Wanda's scores are asked for with a pattern that compares weights of different matrices.
+        """
+        if self.score == "wanda" and pattern.across:
+            raise ConfigError(
+                f"lottery.score=wanda compares the weights of a row, and the pattern {pattern.name} compares across "
+                "matrices. Choose --pattern layer or N:M, or lottery.score=magnitude."
+            )
+        return replace(
+            self,
+            steps=self.steps_of(healing),
+            score=self.score or ("magnitude" if pattern.across else "wanda"),
+            last=self.last if self.last is not None else healing,
+            rewinding=self.rewinding or "rate",
+        )
+
+    def for_units(self, healing: int) -> LotterySettings:
+        """Fill in what is left open, for a ticket of whole units, given the steps of healing."""
+        steps = self.steps_of(healing)
+        last = self.last if self.last is not None else steps
+        return replace(self, steps=steps, last=last, rewinding=self.rewinding or "weights")

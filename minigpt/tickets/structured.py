@@ -21,6 +21,7 @@ from minigpt.tickets.language import Lesson, put
 from minigpt.tickets.masks import Masks, best_of_groups, prunable
 from minigpt.tickets.rounds import MASKS, Schedule, Ticket, Weights, load_masks, load_tensors, run_rounds, save_tensors
 from minigpt.tickets.settings import LotterySettings
+from minigpt.tickets.weight_rounds import with_last
 from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, refuse_experts, shape_of
 
 # Scores of the units of a model: its layers' importance after a training.
@@ -152,7 +153,7 @@ def structured_rounds(
         start: all weights at the point that survivors are rewound to.
         lesson: the training; its model is used to score, too.
         rank: scores the units of a model.
-        settings: rounds, shares and rewinding.
+        settings: rounds, shares, steps of the last training and rewinding.
         key: fingerprint of the start and of what `rank` reads.
         reporter: told about progress.
     """
@@ -170,10 +171,10 @@ def structured_rounds(
         units = units_of(model, masks)
         return unit_masks(model, fewer_units(units, scored(weights, levels.index(level)), level, level**exponent))
 
-    rewinding: Any = settings.rewinding
-    schedule = Schedule(levels=levels, pattern="layer", rewinding=rewinding)
-    lesson = replace(lesson, reporter=reporter)
-    ticket = run_rounds(folder, start, prunable(model), lesson, schedule, key=key, prune=prune, reporter=reporter)
+    filled: Any = settings.for_units(lesson.recipe.steps)
+    schedule = Schedule(levels=levels, pattern="layer", rewinding=filled.rewinding)
+    train = with_last(replace(lesson, reporter=reporter), settings.rounds, filled.last)
+    ticket = run_rounds(folder, start, prunable(model), train, schedule, key=key, prune=prune, reporter=reporter)
     scored(ticket.weights, settings.rounds)
     numbers = range(settings.rounds + 1)
     return ticket, ranking([(_units(model, folder, number), _scores(folder, number)) for number in numbers])
