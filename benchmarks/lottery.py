@@ -4,9 +4,9 @@ One line of JSON for each arm, with the bits of every document, so that any two 
 (`lottery_compare.py`). An arm that has its line is skipped; rounds and trainings go on where they were killed.
 
 Arms: `imp` (rounds of training, pruning and rewinding), `random` (a random mask with the ticket's densities), `reinit`
-(the ticket with new values), `magnitude`, `wanda`, `sparsegpt` (one shot from the same start), `transfer-DOMAIN`
-(another domain's ticket). Every control is trained for as many steps as all rounds of `imp` together; with
-`--once` for as many as its last round alone, in arms of their own (`wanda/once`).
+(the ticket with new values), `own` (the ticket, trained anew from the start), `magnitude`, `wanda`, `sparsegpt` (one
+shot from the same start), `transfer-DOMAIN` (another domain's ticket). Every control is trained for as many steps as
+all rounds of `imp` together, and an arm with `/once` behind its name (`wanda/once`) for as many as the last round alone.
 """
 
 from __future__ import annotations
@@ -203,6 +203,8 @@ class Tickets(Bench):
         masks = load_masks(self.home / f"round-{len(self.plan.levels):02d}" / MASKS)
         if kind == "reinit":
             return reinitialised(self.models["parent"], masks, self.plan.seed), masks
+        if kind == "own":
+            return self.start, masks
         return self.start, random_like(masks, self.plan.seed, Pattern(self.plan.pattern))
 
     def measured(self, model: Any) -> dict[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ class Pattern:
 
     @property
     def across(self) -> bool:
-        """Whether weights of different matrices are compared."""
+        """True if weights of different matrices are compared."""
         return self.name in ("global", "lamp")
 
     @property
