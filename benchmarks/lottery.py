@@ -6,7 +6,7 @@ One line of JSON for each arm, with the bits of every document, so that any two 
 Arms: `imp` (rounds of training, pruning and rewinding), `random` (a random mask with the ticket's densities), `reinit`
 (the ticket with new values), `own` (the ticket, trained anew from the start), `magnitude`, `wanda`, `sparsegpt` (one
 shot from the same start), `transfer-DOMAIN` (another domain's ticket). Every control is trained for as many steps as
-all rounds of `imp` together, and an arm with `/once` behind its name (`wanda/once`) for as many as the last round alone.
+all rounds of `imp` together, and one with `/once` behind its name (`wanda/once`) for as many as the last round alone.
 """
 
 from __future__ import annotations

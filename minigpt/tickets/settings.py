@@ -29,8 +29,8 @@ class LotterySettings:
             below 1; 0 ranks layers after the last round only.
         criterion: method that ranks the units after each round's training, by its name in `minigpt methods`.
         score: score by which the rounds of `minigpt lottery` remove single weights: `magnitude`, or `wanda`, the
-            magnitude times the size of the weight's input, which compares the weights of a row. Null takes `wanda` where the
-            pattern compares within matrices, and `magnitude` where it compares across them.
+            magnitude times the size of the weight's input, which compares the weights of a row. Null takes `wanda`
+            where the pattern compares within matrices, and `magnitude` where it compares across them.
         last: steps of the training after the last round, which makes the ticket of `minigpt lottery`. Null takes those
             of healing there, and those of the other rounds for units, which only rank.
         rewind: step of the parent's training that the weights left are rewound to; 0 is the parent itself.
