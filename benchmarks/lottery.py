@@ -51,7 +51,7 @@ from minigpt.tickets.rounds import (
     save_masks,
 )
 from minigpt.tickets.store import save_ticket
-from minigpt.tickets.weight_rounds import by_wanda, with_last
+from minigpt.tickets.weight_rounds import by_wanda, settling, with_last
 
 BITS = "bits_per_byte"
 
@@ -71,6 +71,7 @@ class Plan:
         seed: seed of the order of the text, and of random masks.
         last: steps of the last training (0: as many as of the others).
         criterion: score by which rounds remove weights, `magnitude` or `wanda`.
+        early: distance of masks below which a round ends early (0: none does).
         sampled: passages that the tuned parent writes, as in a build; every arm trains on them too.
     """
 
@@ -85,11 +86,12 @@ class Plan:
     last: int = 0
     criterion: str = "magnitude"
     sampled: int = 0
+    early: float = 0.0
 
     @property
     def said(self) -> dict[str, Any]:
         """Fields that name the plan; younger ones only where they are set, so that finished arms keep their names."""
-        younger = {"last": 0, "criterion": "magnitude", "sampled": 0}
+        younger = {"last": 0, "criterion": "magnitude", "sampled": 0, "early": 0}
         return {name: value for name, value in asdict(self).items() if name not in younger or value != younger[name]}
 
     @property
@@ -140,8 +142,10 @@ class Tickets(Bench):
         start = early_point(lesson, self.start, plan.rewind, self.home / "early.safetensors")
         rewinding: Any = plan.rewinding
         schedule = Schedule(levels=plan.levels, pattern=plan.pattern, rewinding=rewinding)
-        train_round = with_last(lesson, len(plan.levels), last := plan.last or plan.steps)
-        younger = (self.lesson(last).key, plan.criterion) if plan.said.keys() & {"last", "criterion"} else ()
+        watch = settling(plan.levels, Pattern(plan.pattern), plan.early) if plan.early else None
+        train_round = with_last(lesson, len(plan.levels), last := plan.last or plan.steps, watch=watch)
+        is_younger = plan.said.keys() & {"last", "criterion", "early"}
+        younger = (self.lesson(last).key, plan.criterion, plan.early) if is_younger else ()
         key = fingerprint(lesson.key, plan.rewind, plan.start, *younger)
         by_inputs = by_wanda(self.scratch, lambda: self.batches, Pattern(plan.pattern))
         prune = None if plan.criterion == "magnitude" else by_inputs
@@ -177,7 +181,8 @@ class Tickets(Bench):
             result = self.ticket()
             put(self.scratch, result.weights)
             masks, rounds = result.masks, rows_of(result.records)
-            facts: dict[str, Any] = {**result.records[-1].facts, "masks": masks, "steps": self.plan.total}
+            steps = self.plan.rewind + round(sum(record.facts["steps"] for record in result.records))
+            facts: dict[str, Any] = {**result.records[-1].facts, "masks": masks, "steps": steps}
         else:
             weights, masks = self.control(kind)
             untrained = self.measured(put(self.scratch, masked(weights, masks)))
@@ -259,6 +264,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--last", type=int, default=0, help="steps of the last round's training [as many]")
     parser.add_argument("--criterion", choices=("magnitude", "wanda"), default="magnitude", help="of the rounds")
     parser.add_argument("--sampled", type=int, default=0, help="passages of the tuned parent to train on [none]")
+    parser.add_argument("--early", type=float, default=0, help="distance of masks that ends a round early [none]")
     parser.add_argument("--rewind", type=int, default=0, help="step that survivors are rewound to")
     parser.add_argument("--rewinding", choices=("weights", "rate"), default="weights")
     parser.add_argument("--start", choices=("parent", "tuned"), default="parent", help="weights that rounds start from")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,6 +24,7 @@ from minigpt.healing.muon import MOMENTUM, ROOT_MEAN_SQUARE, orthogonalize
 from minigpt.healing.recipe import Recipe, schedule
 from minigpt.tickets.masks import Masks, Pattern, full, keep_best, magnitudes
 from minigpt.tickets.oneshot import wanda_scores
+from minigpt.tickets.overlap import has_settled
 
 INPUTS, WIDTH, BATCH, WINDOWS = 128, 256, 128, 6000
 # Steps of each training, of 1,000 in all; a pruning comes before every one but the first.
@@ -33,6 +34,8 @@ SPLITS: Mapping[str, tuple[int, ...]] = {
     "0, 3 x 100, 700": (0, 100, 100, 100, 700),
     "one shot, 1,000": (0, 1000),
 }
+# Distances of masks that end a training early, and looks at the mask in each.
+EARLY, LOOKS = (0.1, 0.05, 0.02), 20
 Weights = dict[str, Tensor]
 
 
@@ -72,8 +75,17 @@ def inputs_of(weights: Weights, x: Tensor) -> list[Tensor]:
     return states
 
 
-def trained(world: World, weights: Weights, masks: Masks, steps: int, rate: float, *, late: bool = False) -> Weights:
-    """Train under masks by Muon, and return the average of the weights.
+def trained(
+    world: World,
+    weights: Weights,
+    masks: Masks,
+    steps: int,
+    rate: float,
+    *,
+    late: bool = False,
+    has_emerged: Callable[[Weights], bool] = lambda _: False,
+) -> tuple[Weights, int]:
+    """Train under masks by Muon, and return the average of the weights and the number of steps.
 
     Args:
         world: teacher and text.
@@ -82,11 +94,13 @@ def trained(world: World, weights: Weights, masks: Masks, steps: int, rate: floa
         steps: number of steps.
         rate: learning rate.
         late: mask the orthogonalized update only, not the gradient before.
+        has_emerged: is asked `LOOKS` times, and ends the training.
     """
     generator, recipe = torch.Generator().manual_seed(world.seed), Recipe(steps=steps, learning_rate=rate)
     weights = {name: (weight * masks[name]).requires_grad_() for name, weight in weights.items()}
     momenta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     average = Average([*weights.values()], recipe.average)  # type: ignore[arg-type]
+    done = steps
     for step in range(steps):
         rows = torch.randint(WINDOWS, (BATCH,), generator=generator)
         gradients = torch.autograd.grad(world.loss(weights, world.train[rows]), [*weights.values()])
@@ -96,12 +110,30 @@ def trained(world: World, weights: Weights, masks: Masks, steps: int, rate: floa
             scale = rate * schedule(step, recipe) * ROOT_MEAN_SQUARE * max(weight.shape) ** 0.5
             weight.data -= scale * orthogonalize(ahead[None])[0] * masks[name]
         average.update()
-    return dict(zip(weights, average.values, strict=True))
+        if (step + 1) % max(1, steps // LOOKS) == 0 and has_emerged(weights):
+            done = step + 1
+            break
+    return dict(zip(weights, average.values, strict=True)), done
 
 
-def ticket(world: World, remaining: float, split: Sequence[int], criterion: str, rate: float) -> Weights:
-    """Train and prune by a split of the steps, keep the weights when the rate rewinds, and return the last weights."""
-    weights = dict(world.teacher)
+def ticket(
+    world: World, remaining: float, split: Sequence[int], criterion: str, rate: float, early: float = 0
+) -> tuple[Weights, int]:
+    """Train and prune by a split of the steps, and keep the weights when the rate rewinds.
+
+    Args:
+        world: teacher and text.
+        remaining: share of the weights that is left.
+        split: steps of the trainings.
+        criterion: `magnitude` or `wanda`.
+        rate: learning rate.
+        early: distance of masks below which a training but the last one ends; the last one gets the steps that are
+            saved (0: all steps are trained).
+
+    Returns:
+        The last weights, and the steps of the last training.
+    """
+    weights, spared = dict(world.teacher), 0
     masks: Masks = full(weights)
     for number, steps in enumerate(split):
         if number:
@@ -110,8 +142,25 @@ def ticket(world: World, remaining: float, split: Sequence[int], criterion: str,
                 states = zip(weights.items(), inputs_of(weights, world.train[:2000]), strict=False)
                 scores = {name: wanda_scores(weight, x.T @ x) for (name, weight), x in states}
             masks = keep_best(scores, remaining ** (number / (len(split) - 1)), Pattern("layer"), masks)
-        weights = trained(world, weights, masks, steps, rate)
-    return weights
+        is_last = number == len(split) - 1
+        level = remaining ** ((number + 1) / (len(split) - 1))
+        watch = emerging(level, masks, early) if early and not is_last else lambda _: False
+        weights, done = trained(world, weights, masks, steps + is_last * spared, rate, has_emerged=watch)
+        spared += steps - done
+    return weights, done
+
+
+def emerging(level: float, masks: Masks, limit: float) -> Callable[[Weights], bool]:
+    """Return what says whether the mask that pruning would give has settled."""
+    recent: list[Masks] = []
+
+    def has_emerged(weights: Weights) -> bool:
+        recent.append(
+            keep_best(magnitudes({k: v.detach() for k, v in weights.items()}), level, Pattern("layer"), masks)
+        )
+        return has_settled(recent, limit)
+
+    return has_emerged
 
 
 def update_rows() -> list[dict[str, float]]:
@@ -142,14 +191,17 @@ def main() -> None:
     worlds = [World(seed) for seed in range(options.seeds)]
     for criterion in ("magnitude", "wanda"):
         for name, split in SPLITS.items():
-            errors = [w.measure(ticket(w, options.remaining, split, criterion, options.rate)) for w in worlds]
-            result["rows"].append({"criterion": criterion, "steps": name, "errors": errors, "mean": mean(errors)})
-            print(result["rows"][-1], flush=True)
+            for early in (0.0, *EARLY) if len(split) > 2 and all(split) else (0.0,):
+                tickets = [ticket(world, options.remaining, split, criterion, options.rate, early) for world in worlds]
+                errors = [world.measure(weights) for world, (weights, _) in zip(worlds, tickets, strict=True)]
+                row = {"criterion": criterion, "steps": name, "early": early, "last": [steps for _, steps in tickets]}
+                result["rows"].append({**row, "errors": errors, "mean": mean(errors)})
+                print(result["rows"][-1], flush=True)
     for late in (False, True):
         errors = []
         for world in worlds:
             masks = keep_best(magnitudes(world.teacher), options.remaining, Pattern("layer"))
-            errors.append(world.measure(trained(world, world.teacher, masks, 400, options.rate, late=late)))
+            errors.append(world.measure(trained(world, world.teacher, masks, 400, options.rate, late=late)[0]))
         result["rows"].append({"masked": "update" if late else "gradient", "errors": errors, "mean": mean(errors)})
         print(result["rows"][-1], flush=True)
     write_json(options.json, result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from minigpt.healing.exchange import Exchange
 from minigpt.healing.forward import bits_per_byte
 from minigpt.healing.fused import MIN_COMPILED_TOKENS
 from minigpt.healing.graphs import GRAPH_REQUIREMENTS, GraphedSteps, can_capture
+from minigpt.healing.harm import has_overshot
 from minigpt.healing.interrupts import deferred_interrupts
 from minigpt.healing.masks import Freeze, Mask
 from minigpt.healing.muon import optimizer_for
@@ -38,12 +39,8 @@ from minigpt.results import Training
 from minigpt.transformer.arch import check_window
 from minigpt.transformer.portions import Portions
 
-# Seconds between two checkpoints.
-CHECKPOINT_SECONDS = 300.0
-# Steps between two looks of several processes at whether a checkpoint is due.
-STEPS_PER_LOOK = 16
-# A dev loss above this multiple of the first one is a sign that the learning rate is too high.
-MAX_RISE = 1.02
+# Seconds between two checkpoints, and steps between two looks of several processes at whether one is due.
+CHECKPOINT_SECONDS, STEPS_PER_LOOK = 300.0, 16
 
 
 class Run:
@@ -62,6 +59,7 @@ class Run:
         portions: portions of a batch that a step reads one after the other.
         group: processes that train the model together, each with the same arguments (None: this one alone).
         sharded: divide the weights among the processes of the group (:mod:`minigpt.healing.sharded`).
+        watch: is asked after each evaluation, with the model; True ends the run (None: nobody is asked).
     """
 
     def __init__(
@@ -79,9 +77,10 @@ class Run:
         portions: int = 1,
         group: Group | None = None,
         sharded: bool = False,
+        watch: Callable[[Any], bool] | None = None,
     ) -> None:
         check_window(model, recipe.window)
-        self.stops_on_harm, self.overshot = stops_on_harm, False
+        self.stops_on_harm, self.overshot, self.watch = stops_on_harm, False, watch
         self.model, self.dev, self.recipe, self.teacher, self.seed = model, dev, recipe, teacher, seed
         self.bound, self.best_excess = bound, math.inf
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
@@ -250,8 +249,15 @@ class Run:
         if due and not self.diverged and (not self.losses or self.losses[-1][0] != self.step):
             self._evaluate()
         if due and self.stops_on_harm and self.step:
-            self.overshot = self._has_overshot(last)
-        return self.diverged or self.overshot or (due and 0 < self.recipe.patience <= self.step - self.best_step)
+            losses = [loss for _, loss in self.losses]
+            self.overshot = has_overshot(losses, self.best_step, diverged=self.diverged, last=last)
+        is_spent = due and 0 < self.recipe.patience <= self.step - self.best_step
+        return self.diverged or self.overshot or is_spent or (due and self.step > 0 and self._is_told_to_stop())
+
+    def _is_told_to_stop(self) -> bool:
+        """Ask the first process's watch, and say the same in all processes."""
+        told = self.watch is not None and self.watch(self.model)
+        return told if self.group is None else bool(self.group.share(told))
 
     def _evaluate_and_tell(self, title: str, reporter: Reporter, *, last: bool = False) -> bool:
         """Do what :meth:`evaluate_if_due` does, and tell the first and the latest dev loss after an evaluation."""
@@ -264,13 +270,6 @@ class Run:
             values = {"dev_bits_per_byte": self.losses[-1][1], "learning_rate": rate, "tokens": float(self.tokens)}
             reporter.measure(title, self.step, values)
         return stops
-
-    def _has_overshot(self, last: bool) -> bool:
-        """Say whether the learning rate did harm, or the whole run (`last`) gained nothing."""
-        first, *later = [loss for _, loss in self.losses]
-        if any(loss < first for loss in later):
-            return last and self.best_step == 0  # better on dev text, but never within the bound
-        return self.diverged or last or later[-1] > MAX_RISE * first
 
     def _evaluate(self) -> None:
         """Measure the averaged weights on the dev text and keep them if they are the best so far.

@@ -32,6 +32,7 @@ class Assignment:
     """Everything that a training run is given.
 
     The fields are the arguments of :func:`minigpt.healing.train`, and whether several processes divide the weights.
+    `watch` stays in the first process, which asks it alone.
     """
 
     model: Any
@@ -47,6 +48,7 @@ class Assignment:
     portions: int = 1
     checkpoint: Path | None = None
     title: str = "Healing"
+    watch: Callable[[Any], bool] | None = None
     sharded: bool = False
 
 
@@ -66,7 +68,7 @@ def together(
         return carry_out(work, None, reporter)
     group.announce("train")
     if is_to_be_sharded(work.model, work.recipe, work.mask is not None):
-        work = replace(work, sharded=True)
+        work = replace(work, sharded=True, watch=None)
         reporter.note(f"{work.title}: the weights are divided among {group.world} processes, and AdamW moves them.")
     _shared(group, work)
     return carry_out(work, group, reporter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,7 @@ def train(
     portions: int = 1,
     checkpoint: Path | None = None,
     title: str = "Healing",
+    watch: Callable[[Any], bool] | None = None,
     reporter: Reporter = SILENT,
 ) -> Training:
     """Train `model` in place and leave it with the weights that were best on the dev text.
@@ -66,6 +67,7 @@ def train(
         checkpoint: file to resume from, written at most every five minutes and when the run is interrupted, and deleted
             when it is done. A file that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
+        watch: is asked after each evaluation, with the model as the last step left it; True ends the run.
         reporter: receives the progress.
 
     Returns:
@@ -81,7 +83,7 @@ def train(
         model=model, text=text, dev=dev, recipe=recipe, teacher=teacher, bound=bound, mask=mask, seed=seed
     )
     work = replace(work, backs_off=backs_off, saves_memory=saves_memory, portions=portions)
-    work = replace(work, checkpoint=checkpoint, title=title)
+    work = replace(work, checkpoint=checkpoint, title=title, watch=watch)
     return together(work, carry_out, reporter)
 
 
@@ -168,6 +170,7 @@ def _started_run(work: Assignment, group: Group | None, *, stops_on_harm: bool) 
             portions=work.portions,
             group=group,
             sharded=work.sharded,
+            watch=work.watch,
         )
 
 

@@ -39,7 +39,7 @@ from minigpt.tickets.language import early_point, put, take
 from minigpt.tickets.masks import Pattern, apply_masks, prunable
 from minigpt.tickets.rounds import Schedule, Ticket, even_levels, run_rounds
 from minigpt.tickets.store import FILE, StoredBytes, load_ticket, save_ticket
-from minigpt.tickets.weight_rounds import by_wanda, with_last
+from minigpt.tickets.weight_rounds import by_wanda, settling, with_last
 
 REPORT, TICKET, RECORDS = "lottery.json", "ticket", "rounds.json"
 
@@ -227,11 +227,12 @@ def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: 
     start = early_point(lesson, take(lesson.model), settings.rewind, work / "early.safetensors")
     levels = levels_of(pattern, share, settings.rounds)
     batches = cache(lambda: calibration(ground.planning, tokenizer, run.settings.plan.tokens))
+    watch = settling(levels, pattern, settings.early) if settings.early is not None else None
     ticket = run_rounds(
         work,
         start,
         prunable(lesson.model),
-        with_last(lesson, len(levels), settings.last),
+        with_last(lesson, len(levels), settings.last, watch=watch),
         Schedule(levels=levels, pattern=pattern.name, rewinding=settings.rewinding),
         key=fingerprint(lesson.key, parent.fingerprint, ground.planning.key, settings),
         prune=by_wanda(lesson.model, batches, pattern) if settings.score == "wanda" else None,

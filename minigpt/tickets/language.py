@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Lesson:
         teacher: teacher of the distillation, or None.
         seed: seed of the order of the text.
         backs_off: whether a rate that does harm is lowered.
+        watch: is asked after each evaluation; True ends the training.
     """
 
     model: Any
@@ -40,6 +41,7 @@ class Lesson:
     teacher: Teacher | None = None
     seed: int = 0
     backs_off: bool = False
+    watch: Callable[[Any], bool] | None = None
     reporter: Reporter = SILENT
 
     @property
@@ -63,6 +65,7 @@ class Lesson:
             backs_off=self.backs_off,
             checkpoint=checkpoint,
             title=f"Round {number}",
+            watch=self.watch,
             reporter=self.reporter,
         )
         losses = dict(result.dev_losses)

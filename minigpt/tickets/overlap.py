@@ -15,6 +15,8 @@ from minigpt.tickets.masks import Masks
 
 RESAMPLES = 2000
 LEVEL = 0.95
+# Masks that are compared to see whether a ticket has emerged (You et al. 2020, section 3.2).
+SETTLED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +98,13 @@ def mask_distance(first: Masks, second: Masks) -> float:
     return different / sum(mask.numel() for mask in first.values())
 
 
-def has_settled(recent: Sequence[Masks], limit: float, *, length: int = 5) -> bool:
+def has_settled(recent: Sequence[Masks], limit: float, *, length: int = SETTLED) -> bool:
     """Say whether a ticket has emerged early: the last masks differ from the newest by less than a limit.
 
     Args:
         recent: masks that pruning would give at evaluations one after the other, the newest last.
         limit: largest distance.
-        length: number of masks that are compared, 5 in the paper.
+        length: number of masks that are compared.
     """
     if len(recent) < length:
         return False

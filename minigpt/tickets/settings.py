@@ -33,6 +33,8 @@ class LotterySettings:
             where the pattern compares within matrices, and `magnitude` where it compares across them.
         last: steps of the training after the last round, which makes the ticket of `minigpt lottery`. Null takes those
             of healing there, and those of the other rounds for units, which only rank.
+        early: end the training of a round of `minigpt lottery` once the masks of five looks differ on less than this
+            share of the weights, above 0 and below 1; the last training runs to its end. Null ends none early.
         rewind: step of the parent's training that the weights left are rewound to; 0 is the parent itself.
         rewinding: `weights` rewinds weights and learning rate, `rate` only the learning rate; null takes `rate` for
             single weights and `weights` for units.
@@ -48,6 +50,7 @@ class LotterySettings:
     criterion: str = "magnitude"
     score: str | None = None
     last: int | None = None
+    early: float | None = None
     rewind: int = 0
     rewinding: str | None = None
 
@@ -58,6 +61,7 @@ class LotterySettings:
             "share": Range(low=0, high=1, above=True, below=True),
             "layer_share": PART,
             "last": at_least(0),
+            "early": Range(low=0, high=1, above=True, below=True),
             "rewind": at_least(0),
         }
         check_ranges(self, ranges, named="lottery.{}")

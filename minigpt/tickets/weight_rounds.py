@@ -1,4 +1,4 @@
-"""Rounds that remove single weights of language models: Wanda's scores after each training, and a longer last one."""
+"""Rounds that remove single weights of language models: Wanda's scores, a longer last training, and early birds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.tickets.language import Lesson, put
-from minigpt.tickets.masks import Masks, Pattern
+from minigpt.tickets.masks import Masks, Pattern, keep_best, magnitudes, weights_of
 from minigpt.tickets.oneshot import prune_in_one_shot
+from minigpt.tickets.overlap import SETTLED, has_settled
 from minigpt.tickets.rounds import Prune, Train, Trained, Weights
 from minigpt.transformer.batches import Batch
 
+# Looks at a round's mask, where rounds may end early.
+LOOKS = 20
+Watch = Callable[[Any], bool]
 
-def with_last(lesson: Lesson, rounds: int, steps: int) -> Train:
+
+def with_last(lesson: Lesson, rounds: int, steps: int, *, watch: Callable[[int, Masks], Watch] | None = None) -> Train:
     """Return the training of all rounds, of which the last has its own number of steps.
 
     Rounds before it only say what to remove next; the last one makes the ticket.
@@ -23,13 +28,48 @@ def with_last(lesson: Lesson, rounds: int, steps: int) -> Train:
         lesson: the training of the other rounds.
         rounds: number of prunings; the training after the last one is the longer one.
         steps: its steps.
+        watch: returns what may end a round's training, by its number and masks (None: nothing); the last one runs to
+            its end.
     """
     last = replace(lesson, recipe=replace(lesson.recipe, steps=steps))
+    looks = min(lesson.recipe.evaluate_every, max(1, lesson.recipe.steps // LOOKS))
 
     def train_round(weights: Weights, masks: Masks, number: int, checkpoint: Path | None = None) -> Trained:
-        return (last if number == rounds else lesson)(weights, masks, number, checkpoint)
+        if number == rounds:
+            return last(weights, masks, number, checkpoint)
+        if watch is None:
+            return lesson(weights, masks, number, checkpoint)
+        watched = replace(lesson, recipe=replace(lesson.recipe, evaluate_every=looks), watch=watch(number, masks))
+        return watched(weights, masks, number, checkpoint)
 
     return train_round
+
+
+def settling(levels: Sequence[float], pattern: Pattern, limit: float) -> Callable[[int, Masks], Watch]:
+    """Return what ends a round's training once the mask that it will give has settled: an early bird.
+
+    You et al. 2020 (arXiv 1909.11957, section 3.2): the masks that pruning would give at the last evaluations differ
+    from the newest by less than a limit. Masks are those of magnitudes, which take no pass over text.
+
+    Args:
+        levels: share of the weights that is left after each pruning.
+        pattern: where kept weights may lie.
+        limit: largest share of the weights on which two masks differ.
+    """
+
+    def of_round(number: int, masks: Masks) -> Watch:
+        recent: list[Masks] = []
+
+        def has_emerged(model: Any) -> bool:
+            scores = magnitudes(weights_of(model, tuple(masks)))
+            there = {name: mask.to(scores[name].device) for name, mask in masks.items()}
+            recent.append(keep_best(scores, levels[number], pattern, there))
+            del recent[:-SETTLED]
+            return has_settled(recent, limit)
+
+        return has_emerged
+
+    return of_round
 
 
 def by_wanda(model: Any, batches: Callable[[], Sequence[Batch]], pattern: Pattern) -> Prune:

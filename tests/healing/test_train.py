@@ -68,6 +68,21 @@ def test_patience_stops_a_run() -> None:
     assert (result.best_step, result.steps) == (0, 9)
 
 
+def test_a_watch_sees_the_model_after_each_evaluation_and_ends_the_run() -> None:
+    model, seen = fresh(), list[dict[str, torch.Tensor]]()
+
+    def watch(watched: Any) -> bool:
+        seen.append(weights(watched))
+        return len(seen) == 2
+
+    start = weights(model)
+    result = train(model, TEXT, DEV, recipe(steps=24), watch=watch)
+    assert result.steps == 8 and [step for step, _ in result.dev_losses] == [0, 4, 8]
+    assert len(seen) == 2 and not same(seen[0], start) and not same(seen[0], seen[1])
+    whole = train(fresh(), TEXT, DEV, recipe(steps=24), watch=lambda _: False)
+    assert essence(whole) == essence(train(fresh(), TEXT, DEV, recipe(steps=24)))
+
+
 def test_the_dev_loss_is_looked_at_in_the_end_whatever_the_interval() -> None:
     result = train(fresh(), TEXT, DEV, recipe(steps=5, evaluate_every=50))
     assert [step for step, _ in result.dev_losses] == [0, 5]

@@ -1,0 +1,84 @@
+"""Rounds of single weights: the length of their trainings, early birds, and Wanda's scores."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from minigpt.tickets.language import Lesson, take
+from minigpt.tickets.masks import Masks, Pattern, full, keep_best, magnitudes, prunable, weights_of
+from minigpt.tickets.rounds import Schedule, Ticket, even_levels, load_masks, run_rounds
+from minigpt.tickets.weight_rounds import by_wanda, settling, with_last
+from tests.support.archsuite import random_batch
+from tests.support.healing import VOCABULARY, patterned, recipe
+from tests.support.tiny import tiny_model
+
+LEVELS = even_levels(0.3, 2)
+
+
+def lesson(**changes: Any) -> Lesson:
+    model = tiny_model(vocab_size=VOCABULARY, layers=2)
+    return Lesson(model=model, text=patterned(80), dev=patterned(12, seed=1), recipe=recipe(**changes))
+
+
+def rounds(folder: Path, school: Lesson, train: Any, pattern: str = "layer", prune: Any = None) -> Ticket:
+    names, plan = prunable(school.model), Schedule(levels=LEVELS, pattern=pattern, rewinding="rate")
+    if Pattern(pattern).group is not None:
+        plan = Schedule(levels=(0.75, 0.5), pattern=pattern, rewinding="rate")
+    return run_rounds(folder, take(school.model), names, train, plan, key="k", prune=prune)
+
+
+def steps_of(ticket: Ticket) -> list[float]:
+    return [record.facts["steps"] for record in ticket.records]
+
+
+def test_the_last_training_has_its_own_length(tmp_path: Path) -> None:
+    school = lesson(steps=3)
+    assert steps_of(rounds(tmp_path, school, with_last(school, 2, 7))) == [3, 3, 7]
+
+
+def test_a_round_ends_once_its_mask_has_settled_and_the_last_one_never_does(tmp_path: Path) -> None:
+    school = lesson(steps=9)
+    early = rounds(tmp_path / "a", school, with_last(school, 2, 11, watch=settling(LEVELS, Pattern("layer"), 0.9)))
+    assert steps_of(early) == [5, 5, 11]  # a look at every step, and five masks are compared
+    school = lesson(steps=9)
+    never = rounds(tmp_path / "b", school, with_last(school, 2, 11, watch=settling(LEVELS, Pattern("layer"), 1e-9)))
+    assert steps_of(never) == [9, 9, 11]
+
+
+def test_a_settled_mask_is_one_that_no_longer_changes() -> None:
+    model = tiny_model(layers=2)
+    masks = full(weights_of(model, prunable(model)))
+    has_emerged = settling((0.5,), Pattern("layer"), 0.01)(0, masks)
+    assert [has_emerged(model) for _ in range(5)] == [False] * 4 + [True]
+    with torch.no_grad():
+        for weight in weights_of(model, prunable(model)).values():
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(7)))
+    assert not has_emerged(model)
+
+
+@pytest.mark.parametrize("pattern", ["layer", "2:4"])
+def test_rounds_by_wanda_take_from_what_is_left_and_go_by_inputs(tmp_path: Path, pattern: str) -> None:
+    school, batch = lesson(steps=2), random_batch(vocab=VOCABULARY)
+    prune = by_wanda(school.model, lambda: [batch], Pattern(pattern))
+    ticket = rounds(tmp_path, school, with_last(school, 2, 2), pattern, prune)
+    masks = [load_masks(tmp_path / f"round-{number:02d}" / "masks.safetensors") for number in range(3)]
+    for earlier, later in pairwise(masks):
+        assert all(not (later[name] & ~earlier[name]).any() for name in later)
+    for name, mask in ticket.masks.items():
+        counts = mask.sum(1)
+        assert int(counts.max()) - int(counts.min()) <= 1, name
+        if pattern == "2:4":
+            assert bool((mask.view(mask.shape[0], -1, 4).sum(2) <= 2).all())
+        assert not ticket.weights[name][~mask].any()
+    assert differs(ticket.masks, school.model)
+
+
+def differs(masks: Masks, model: Any) -> bool:
+    """Say whether magnitudes would have kept other weights."""
+    other = keep_best(magnitudes(weights_of(model, tuple(masks))), 0.3, Pattern("layer"))
+    return any(not torch.equal(other[name], mask) for name, mask in masks.items())
