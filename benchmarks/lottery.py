@@ -30,7 +30,7 @@ from minigpt.evaluation.items import TextItems
 from minigpt.evaluation.opening import choose_opening
 from minigpt.evaluation.paired import averaged, paired
 from minigpt.evaluation.run import text_bits
-from minigpt.files import fingerprint, read_jsonl, to_plain
+from minigpt.files import fingerprint, read_json, read_jsonl, to_plain
 from minigpt.healing import Recipe, Teacher, bits_per_byte
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name, measuring_dtype, release
@@ -40,6 +40,8 @@ from minigpt.tickets.masks import Masks, Pattern, density, keep_best, magnitudes
 from minigpt.tickets.oneshot import ONE_SHOT, prune_in_one_shot
 from minigpt.tickets.rounds import (
     MASKS,
+    RECORD,
+    RoundRecord,
     Schedule,
     Ticket,
     Weights,
@@ -144,8 +146,8 @@ class Tickets(Bench):
         schedule = Schedule(levels=plan.levels, pattern=plan.pattern, rewinding=rewinding)
         watch = settling(plan.levels, Pattern(plan.pattern), plan.early) if plan.early else None
         train_round = with_last(lesson, len(plan.levels), last := plan.last or plan.steps, watch=watch)
-        is_younger = plan.said.keys() & {"last", "criterion", "early"}
-        younger = (self.lesson(last).key, plan.criterion, plan.early) if is_younger else ()
+        younger: tuple[Any, ...] = (plan.early,) if plan.early else ()
+        younger += (self.lesson(last).key, plan.criterion) if plan.said.keys() & {"last", "criterion"} else ()
         key = fingerprint(lesson.key, plan.rewind, plan.start, *younger)
         by_inputs = by_wanda(self.scratch, lambda: self.batches, Pattern(plan.pattern))
         prune = None if plan.criterion == "magnitude" else by_inputs
@@ -175,7 +177,7 @@ class Tickets(Bench):
     def arm(self, name: str) -> dict[str, Any]:
         """Make one arm: prune, train, measure; return its line."""
         began, (kind, _, length) = time.perf_counter(), name.partition("/")
-        steps = (self.plan.last or self.plan.steps) if length == "once" else self.plan.total
+        steps = (self.plan.last or self.plan.steps) if length == "once" else self.spent
         rounds: list[dict[str, Any]] = []
         if kind == "imp":
             result = self.ticket()
@@ -197,6 +199,14 @@ class Tickets(Bench):
             "remaining": density(masks), "dev": bits_per_byte(self.scratch, self.dev), "texts": texts,
             "stored": to_plain(size), "rounds": rounds, "seconds": round(time.perf_counter() - began, 1),
         }  # fmt: skip
+
+    @property
+    def spent(self) -> int:
+        """Steps of all rounds together: those that were taken where rounds may end early, or else those of the plan."""
+        records = [self.home / f"round-{number:02d}" / RECORD for number in range(len(self.plan.levels) + 1)]
+        if not self.plan.early or not all(path.exists() for path in records):
+            return self.plan.total
+        return self.plan.rewind + round(sum(read_json(path, RoundRecord).facts["steps"] for path in records))
 
     def control(self, kind: str) -> tuple[Weights, Masks]:
         """Return the weights and the mask that a control starts with."""

@@ -39,7 +39,8 @@ def compared(lines: Sequence[Mapping[str, Any]], against: str | None = None) -> 
 
     Args:
         lines: lines of one or more runs; an arm belongs to the last tuned parent before it, which each run trains anew.
-        against: pattern of the ticket that arms are paired with (None: that of the arm's own plan).
+        against: pattern of the ticket that arms are paired with: the first of the same domain, parent and share (None:
+            the ticket of the arm's own plan).
     """
     tuned: dict[str, Mapping[str, Any]] = {}
     tickets = {_group(line): line for line in lines if line["arm"] == "imp"}
@@ -49,12 +50,13 @@ def compared(lines: Sequence[Mapping[str, Any]], against: str | None = None) -> 
         if line["arm"] in ("parent", "tuned"):
             continue
         reference = tuned[_parent(line)]
-        ticket = tickets.get(_group(line, against))
+        ticket = tickets.get(_group(line)) if against is None else _ticket_of(lines, line, against)
         texts = [text for text in TEXTS if text in line["texts"]]
         yield {
             "domain": line["domain"], "pattern": line["plan"]["pattern"], "remaining": round(line["remaining"], 4),
             "arm": line["arm"], "start": line["plan"]["start"], "rewinding": line["plan"]["rewinding"],
             "rewind": line["plan"]["rewind"], "seed": line["plan"]["seed"], "steps": line["steps"],
+            **{name: line["plan"][name] for name in ("criterion", "last", "sampled") if name in line["plan"]},
             "before": line.get("before_training", {}).get("heldout"),
             "to_tuned": {text: ratio(line, reference, text) for text in texts},
             "to_ticket": {text: ratio(line, ticket, text) for text in texts} if ticket else {},
@@ -67,11 +69,21 @@ def _parent(line: Mapping[str, Any]) -> str:
     return fingerprint(line["domain"], line["base"], line["limit"], line["tune"])
 
 
-def _group(line: Mapping[str, Any], pattern: str | None = None) -> str:
-    """Fingerprint what the arms of a plan share, or would share with another pattern."""
-    plan = dict(line.get("plan", {}))
-    plan |= {"pattern": pattern} if pattern else {}
-    return fingerprint(*(line.get(name) for name in ("domain", "base", "limit", "tune", "heal")), plan)
+def _group(line: Mapping[str, Any]) -> str:
+    """Fingerprint what the arms of a plan share."""
+    return fingerprint(*(line.get(name) for name in ("domain", "base", "limit", "tune", "heal", "plan")))
+
+
+def _ticket_of(lines: Sequence[Mapping[str, Any]], line: Mapping[str, Any], pattern: str) -> Mapping[str, Any] | None:
+    """Return the first ticket of a pattern with the same domain, parent and share, whatever its rounds were."""
+    same = ("domain", "base", "limit")
+    for other in lines:
+        if other["arm"] != "imp" or any(other[name] != line[name] for name in same):
+            continue
+        shares = [plan.get("remaining") for plan in (other["plan"], line["plan"])]
+        if other["plan"]["pattern"] == pattern and shares[0] == shares[1]:
+            return other
+    return None
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -84,7 +96,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         stored = row["stored"]
         cells = [
-            f"{row['domain']}, {row['pattern']}, {row['remaining']:.0%}",
+            ", ".join((row["domain"], row["pattern"], f"{row['remaining']:.0%}", *_younger(row))),
             row["arm"],
             f"{row['steps']:.0f}",
             *(_cell(row["to_tuned"].get(text)) for text in TEXTS),
@@ -93,6 +105,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _younger(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a row has beyond rounds by magnitude on the domain's own text."""
+    if "criterion" in row:
+        yield str(row["criterion"])
+    yield from (f"{name} {row[name]}" for name in ("last", "sampled") if name in row)
 
 
 def _cell(value: Mapping[str, float] | None) -> str:
@@ -167,8 +186,9 @@ def overrides(method: str, criterion: str, options: argparse.Namespace) -> dict[
         sets["lottery.criterion"] = criterion
     if options.budget == "total" and ROUNDS not in method_named(method).needs:
         settings = apply_overrides(PRESETS[options.preset], sets)
-        ticket, healing = settings.lottery, settings.heal.steps
-        sets["heal.steps"] = str(healing + ticket.rewind + (ticket.rounds + 1) * ticket.steps_of(healing))
+        healing = settings.heal.steps
+        ticket: Any = settings.lottery.for_units(healing)
+        sets["heal.steps"] = str(healing + ticket.rewind + ticket.rounds * ticket.steps + ticket.last)
     return sets
 
 

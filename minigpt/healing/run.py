@@ -59,7 +59,7 @@ class Run:
         portions: portions of a batch that a step reads one after the other.
         group: processes that train the model together, each with the same arguments (None: this one alone).
         sharded: divide the weights among the processes of the group (:mod:`minigpt.healing.sharded`).
-        watch: is asked after each evaluation, with the model; True ends the run (None: nobody is asked).
+        watch: is asked after each evaluation behind the warm-up, with the model; True ends the run (None: nobody is).
     """
 
     def __init__(
@@ -252,7 +252,8 @@ class Run:
             losses = [loss for _, loss in self.losses]
             self.overshot = has_overshot(losses, self.best_step, diverged=self.diverged, last=last)
         is_spent = due and 0 < self.recipe.patience <= self.step - self.best_step
-        return self.diverged or self.overshot or is_spent or (due and self.step > 0 and self._is_told_to_stop())
+        is_warm = due and self.step > self.recipe.warmup
+        return self.diverged or self.overshot or is_spent or (is_warm and self._is_told_to_stop())
 
     def _is_told_to_stop(self) -> bool:
         """Ask the first process's watch, and say the same in all processes."""

@@ -48,7 +48,7 @@ class Assignment:
     portions: int = 1
     checkpoint: Path | None = None
     title: str = "Healing"
-    watch: Callable[[Any], bool] | None = None
+    watch: Callable[[], Callable[[Any], bool]] | None = None
     sharded: bool = False
 
 

@@ -42,7 +42,7 @@ def train(
     portions: int = 1,
     checkpoint: Path | None = None,
     title: str = "Healing",
-    watch: Callable[[Any], bool] | None = None,
+    watch: Callable[[], Callable[[Any], bool]] | None = None,
     reporter: Reporter = SILENT,
 ) -> Training:
     """Train `model` in place and leave it with the weights that were best on the dev text.
@@ -67,7 +67,8 @@ def train(
         checkpoint: file to resume from, written at most every five minutes and when the run is interrupted, and deleted
             when it is done. A file that is damaged or belongs to another model, text, recipe or seed is ignored.
         title: what the progress bar says.
-        watch: is asked after each evaluation, with the model as the last step left it; True ends the run.
+        watch: returns, at every start of the run, what is asked after each evaluation behind the warm-up, with the
+            model as the last step left it; True ends the run. It is not asked where processes divide the weights.
         reporter: receives the progress.
 
     Returns:
@@ -170,7 +171,7 @@ def _started_run(work: Assignment, group: Group | None, *, stops_on_harm: bool) 
             portions=work.portions,
             group=group,
             sharded=work.sharded,
-            watch=work.watch,
+            watch=work.watch() if work.watch is not None else None,
         )
 
 

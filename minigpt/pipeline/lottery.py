@@ -39,7 +39,7 @@ from minigpt.tickets.language import early_point, put, take
 from minigpt.tickets.masks import Pattern, apply_masks, prunable
 from minigpt.tickets.rounds import Schedule, Ticket, even_levels, run_rounds
 from minigpt.tickets.store import FILE, StoredBytes, load_ticket, save_ticket
-from minigpt.tickets.weight_rounds import by_wanda, settling, with_last
+from minigpt.tickets.weight_rounds import by_wanda, inputs_are_known, settling, with_last
 
 REPORT, TICKET, RECORDS = "lottery.json", "ticket", "rounds.json"
 
@@ -51,7 +51,7 @@ class TicketReport:
     Attributes:
         domain: Name of the domain.
         base_model: Reference of the parent.
-        pattern: Rule of where kept weights lie: `global`, `layer` or `N:M`.
+        pattern: Rule of where kept weights lie: `layer`, `global`, `lamp` or `N:M`.
         remaining: Share of the decoder layers' weights that is left.
         preset: Name of the preset.
         seed: Seed of rounds and text.
@@ -88,7 +88,7 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
 
     Args:
         options: domain, parent, preset, folder and settings of a build; its target does not count.
-        pattern: `global`, `layer` or `N:M`.
+        pattern: `layer`, `global`, `lamp` or `N:M`.
         remaining: share of the decoder layers' weights to keep; an N:M pattern says it by itself.
         reporter: told about progress.
 
@@ -101,7 +101,9 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
         raise ConfigError(f"A ticket is of one domain and keeps a share above 0 and below 1, not {remaining:g}.")
     rule = Pattern(pattern)
     run = resolve_run(options.domains[0], options, reporter)
-    run.settings.lottery.for_weights(run.settings.heal.steps, rule)  # refuses settings that do not fit together
+    # Filled in first, so that the recipe that is left has the same key.
+    settings = run.settings
+    run = replace(run, settings=replace(settings, lottery=settings.lottery.for_weights(settings.heal.steps, rule)))
     share = remaining if rule.group is None else rule.group[0] / rule.group[1]
     key = fingerprint(build_key(run), run.settings.lottery, pattern, share)
     if run.workspace.state() is State.FOREIGN and not (run.workspace.root / REPORT).exists():
@@ -222,20 +224,25 @@ def _made(run: Run, ground: Groundwork, pattern: Pattern, share: float, key: str
 def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: Path) -> tuple[Ticket, Any]:
     """Run the rounds that are not finished; return the ticket and a model of the parent's shape."""
     heal, parent, tokenizer = run.settings.heal, ground.parent, assets.load_tokenizer(ground.parent.path)
-    settings: Any = run.settings.lottery.for_weights(heal.steps, pattern)
+    settings: Any = run.settings.lottery
     lesson = lesson_of(run, parent, ground.controls.source, ground.text, replace(heal, steps=settings.steps), tokenizer)
     start = early_point(lesson, take(lesson.model), settings.rewind, work / "early.safetensors")
     levels = levels_of(pattern, share, settings.rounds)
     batches = cache(lambda: calibration(ground.planning, tokenizer, run.settings.plan.tokens))
+    score, names = settings.score, prunable(lesson.model)
+    if score == "wanda" and not inputs_are_known(lesson.model, names):
+        score = "magnitude"
+        run.reporter.note("Rounds go by magnitude: this family's matrices are stored so that Wanda cannot score them.")
     watch = settling(levels, pattern, settings.early) if settings.early is not None else None
     ticket = run_rounds(
         work,
         start,
-        prunable(lesson.model),
+        names,
         with_last(lesson, len(levels), settings.last, watch=watch),
         Schedule(levels=levels, pattern=pattern.name, rewinding=settings.rewinding),
         key=fingerprint(lesson.key, parent.fingerprint, ground.planning.key, settings),
-        prune=by_wanda(lesson.model, batches, pattern) if settings.score == "wanda" else None,
+        prune=by_wanda(lesson.model, batches, pattern, reporter=run.reporter) if score == "wanda" else None,
+        steps=[*(settings.steps for _ in levels), settings.last],
         reporter=run.reporter,
     )
     return ticket, lesson.model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minigpt.methods import method_named
 from minigpt.methods.table import ROUNDS
@@ -107,11 +107,18 @@ def _cut(sizes: Sizes) -> Work | None:
 
 
 def _rounds(sizes: Sizes) -> Work | None:
-    """Return the work of the rounds of a ticket: a training of all weights, and one after every pruning."""
+    """Return the work of the rounds of a ticket: a training of all weights, and one after every pruning.
+
+    Wanda reads the text once for each layer and ends behind it, which is half of the layers on average.
+    """
     lottery, heal = sizes.settings.lottery, sizes.settings.heal
     last = lottery.last if lottery.last is not None else lottery.steps_of(heal.steps)
     steps = lottery.rewind + lottery.rounds * lottery.steps_of(heal.steps) + last
-    return training(heal, sizes.parent, sizes.parent, "Round", steps=steps)
+    work = training(heal, sizes.parent, sizes.parent, "Round", steps=steps)
+    if work is None or lottery.score != "wanda":
+        return work
+    read = sizes.parent * sizes.settings.plan.tokens * lottery.rounds * sizes.layers / 2
+    return replace(work, operations=work.operations + read)
 
 
 def _parent_bytes(sizes: Sizes) -> int:

@@ -31,7 +31,7 @@ class Lesson:
         teacher: teacher of the distillation, or None.
         seed: seed of the order of the text.
         backs_off: whether a rate that does harm is lowered.
-        watch: is asked after each evaluation; True ends the training.
+        watch: returns, at every start, what is asked after each evaluation behind the warm-up; True ends the training.
     """
 
     model: Any
@@ -41,7 +41,7 @@ class Lesson:
     teacher: Teacher | None = None
     seed: int = 0
     backs_off: bool = False
-    watch: Callable[[Any], bool] | None = None
+    watch: Callable[[], Callable[[Any], bool]] | None = None
     reporter: Reporter = SILENT
 
     @property

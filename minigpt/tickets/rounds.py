@@ -128,6 +128,7 @@ def run_rounds(
     prune: Prune | None = None,
     masks: Masks | None = None,
     keeps_all: bool = False,
+    steps: Sequence[float] | None = None,
     reporter: Reporter = SILENT,
 ) -> Ticket:
     """Run the rounds that are not finished yet, and return the ticket of the last one.
@@ -145,6 +146,7 @@ def run_rounds(
         prune: prunes after a training (None: the weights of lowest magnitude, by the pattern).
         masks: weights that are left before the first round (None: all).
         keeps_all: keep the weights of every round, not only of the last one.
+        steps: steps of each training, for the time that is left after a resume (None: all are as long).
         reporter: told about progress.
     """
     keys = [
@@ -155,7 +157,8 @@ def run_rounds(
     masks, trained = masks or full({name: start[name] for name in names}), start
     if records:
         masks, trained = (load(_home(folder, len(records) - 1) / name) for load, name in _FILES)
-    skip(reporter, len(records) / len(keys))
+    steps = steps or [1.0] * len(keys)
+    skip(reporter, sum(steps[: len(records)]) / sum(steps))
     for number in range(len(records), len(keys)):
         began, before = time.perf_counter(), masks
         if number:

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minigpt.errors import UnsupportedModel
+from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.language import Lesson, put
 from minigpt.tickets.masks import Masks, Pattern, keep_best, magnitudes, weights_of
 from minigpt.tickets.oneshot import prune_in_one_shot
 from minigpt.tickets.overlap import SETTLED, has_settled
 from minigpt.tickets.rounds import Prune, Train, Trained, Weights
 from minigpt.transformer.batches import Batch
+from minigpt.transformer.grams import matrices_by_input
 
 # Looks at a round's mask, where rounds may end early.
 LOOKS = 20
@@ -28,8 +31,7 @@ def with_last(lesson: Lesson, rounds: int, steps: int, *, watch: Callable[[int, 
         lesson: the training of the other rounds.
         rounds: number of prunings; the training after the last one is the longer one.
         steps: its steps.
-        watch: returns what may end a round's training, by its number and masks (None: nothing); the last one runs to
-            its end.
+        watch: what may end a round's training, by its number and masks (None: nothing); the last one runs to its end.
     """
     last = replace(lesson, recipe=replace(lesson.recipe, steps=steps))
     looks = min(lesson.recipe.evaluate_every, max(1, lesson.recipe.steps // LOOKS))
@@ -39,7 +41,8 @@ def with_last(lesson: Lesson, rounds: int, steps: int, *, watch: Callable[[int, 
             return last(weights, masks, number, checkpoint)
         if watch is None:
             return lesson(weights, masks, number, checkpoint)
-        watched = replace(lesson, recipe=replace(lesson.recipe, evaluate_every=looks), watch=watch(number, masks))
+        watched = replace(lesson, recipe=replace(lesson.recipe, evaluate_every=looks))
+        watched = replace(watched, watch=lambda: watch(number, masks))
         return watched(weights, masks, number, checkpoint)
 
     return train_round
@@ -49,7 +52,8 @@ def settling(levels: Sequence[float], pattern: Pattern, limit: float) -> Callabl
     """Return what ends a round's training once the mask that it will give has settled: an early bird.
 
     You et al. 2020 (arXiv 1909.11957, section 3.2): the masks that pruning would give at the last evaluations differ
-    from the newest by less than a limit. Masks are those of magnitudes, which take no pass over text.
+    from the newest by less than a limit. Masks are those of magnitudes, which take no pass over text, whatever score
+    prunes. Looks begin behind the warm-up, at whose rates no mask changes, and anew where a run starts over or resumes.
 
     Args:
         levels: share of the weights that is left after each pruning.
@@ -63,7 +67,8 @@ def settling(levels: Sequence[float], pattern: Pattern, limit: float) -> Callabl
         def has_emerged(model: Any) -> bool:
             scores = magnitudes(weights_of(model, tuple(masks)))
             there = {name: mask.to(scores[name].device) for name, mask in masks.items()}
-            recent.append(keep_best(scores, levels[number], pattern, there))
+            newest = keep_best(scores, levels[number], pattern, there)
+            recent.append({name: mask.cpu() for name, mask in newest.items()})
             del recent[:-SETTLED]
             return has_settled(recent, limit)
 
@@ -72,7 +77,22 @@ def settling(levels: Sequence[float], pattern: Pattern, limit: float) -> Callabl
     return of_round
 
 
-def by_wanda(model: Any, batches: Callable[[], Sequence[Batch]], pattern: Pattern) -> Prune:
+def inputs_are_known(model: Any, names: Sequence[str]) -> bool:
+    """Say whether the input of each of the matrices can be measured, which Wanda's scores need.
+
+    Matrices that are stored transposed, and those of experts, are not among them.
+    """
+    try:
+        groups = matrices_by_input(model)
+    except UnsupportedModel:
+        return False
+    modules = dict(model.named_modules())
+    return {*names} == {name for group in groups.values() for name in group} and all(name in modules for name in groups)
+
+
+def by_wanda(
+    model: Any, batches: Callable[[], Sequence[Batch]], pattern: Pattern, *, reporter: Reporter = SILENT
+) -> Prune:
     """Return the pruning of a round by Wanda's scores (Sun et al. 2023, arXiv 2306.11695) of the trained model.
 
     Weights that are gone are zero, so that they score zero and stay gone.
@@ -81,12 +101,13 @@ def by_wanda(model: Any, batches: Callable[[], Sequence[Batch]], pattern: Patter
         model: the model that rounds train; it gets the weights of the round, and loses those that go.
         batches: returns the calibration text.
         pattern: `layer`, or N:M, of which a round leaves one weight of each group fewer.
+        reporter: told about progress; each pruning reads the text once a layer.
     """
 
     def prune(weights: Weights, masks: Masks, level: float) -> Masks:
         group = pattern.group
         rule = pattern if group is None else Pattern(f"{round(level * group[1])}:{group[1]}")
-        left = prune_in_one_shot(put(model, weights), batches(), "wanda", level, rule)
+        left = prune_in_one_shot(put(model, weights), batches(), "wanda", level, rule, reporter=reporter)
         return {name: masks[name] & mask.cpu() for name, mask in left.items()}
 
     return prune

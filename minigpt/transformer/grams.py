@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -65,11 +65,14 @@ def gram_matrices(
     with torch.inference_mode(), ExitStack() as stack:
         for name in groups:
             stack.callback(model.get_submodule(name).register_forward_pre_hook(sums.hook(name)).remove)
+        if layer is not None:
+            stack.callback(decoder_layers(model)[layer].register_forward_hook(_end_pass).remove)
         for batch in reporter.track(batches, title="Inputs of every matrix"):
             if batch.tokens:
                 sums.rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
                 sums.tokens += batch.tokens
-                run_decoder(model, batch)
+                with suppress(_PassEnded):
+                    run_decoder(model, batch)
     if not sums.tokens:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
     means = {name: (total / sums.tokens).clone() for name, total in sums.grams.items()}
@@ -89,6 +92,15 @@ def inverse_factor(gram: Tensor, damping: float) -> Tensor:
     lower = torch.linalg.cholesky(reversed_gram + damping * scale * unit)
     factor: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False).flip(0, 1).float()
     return factor
+
+
+class _PassEnded(Exception):
+    """Ends a pass behind the layer that is measured, because nothing after it counts."""
+
+
+def _end_pass(*_: Any) -> None:
+    """End the pass; a forward hook."""
+    raise _PassEnded
 
 
 class _InputSums:

@@ -18,6 +18,7 @@ from minigpt.exporting.rounding import (
     row_errors,
 )
 from minigpt.transformer.batches import Batch
+from tests.support.archsuite import random_batch
 from tests.support.tiny import tiny_model
 
 Q4 = GGMLQuantizationType.Q4_0
@@ -155,3 +156,16 @@ def test_no_text_is_an_error():
     empty = torch.zeros(1, 4, dtype=torch.long)
     with pytest.raises(CorpusError, match="no text"):
         gram_matrices(tiny_model(layers=1), [Batch(input_ids=empty, position_ids=empty, segment_ids=empty)])
+
+
+def test_a_layer_alone_is_measured_as_among_all_and_the_pass_ends_behind_it() -> None:
+    model = tiny_model(layers=3)
+    passed = list[int]()
+    for index, layer in enumerate(model.model.layers):
+        layer.register_forward_pre_hook(lambda *_, index=index: passed.append(index))
+    whole = gram_matrices(model, [random_batch()])
+    passed.clear()
+    alone = gram_matrices(model, [random_batch()], layer=1)
+    assert passed == [0, 1]
+    assert all(torch.equal(gram, whole[name]) for name, gram in alone.items())
+    assert {name.split(".")[2] for name in alone} == {"1"}

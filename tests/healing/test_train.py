@@ -68,7 +68,7 @@ def test_patience_stops_a_run() -> None:
     assert (result.best_step, result.steps) == (0, 9)
 
 
-def test_a_watch_sees_the_model_after_each_evaluation_and_ends_the_run() -> None:
+def test_a_watch_sees_the_model_after_each_evaluation_behind_the_warm_up_and_ends_the_run() -> None:
     model, seen = fresh(), list[dict[str, torch.Tensor]]()
 
     def watch(watched: Any) -> bool:
@@ -76,10 +76,12 @@ def test_a_watch_sees_the_model_after_each_evaluation_and_ends_the_run() -> None
         return len(seen) == 2
 
     start = weights(model)
-    result = train(model, TEXT, DEV, recipe(steps=24), watch=watch)
+    result = train(model, TEXT, DEV, recipe(steps=24), watch=lambda: watch)
     assert result.steps == 8 and [step for step, _ in result.dev_losses] == [0, 4, 8]
     assert len(seen) == 2 and not same(seen[0], start) and not same(seen[0], seen[1])
-    whole = train(fresh(), TEXT, DEV, recipe(steps=24), watch=lambda _: False)
+    seen.clear()
+    assert train(fresh(), TEXT, DEV, recipe(steps=24, warmup=8), watch=lambda: watch).steps == 16
+    whole = train(fresh(), TEXT, DEV, recipe(steps=24), watch=lambda: lambda _: False)
     assert essence(whole) == essence(train(fresh(), TEXT, DEV, recipe(steps=24)))
 
 

@@ -102,7 +102,7 @@ def test_rounds_by_magnitude_keep_other_weights_than_rounds_by_wanda(world: Worl
 def test_rounds_whose_masks_have_settled_end_early(world: World) -> None:
     changes = {**SMALL, "lottery.steps": "9", "lottery.early": "0.9", "lottery.last": "2"}
     report = find_ticket(world.options("ticket-early", overrides=changes), "layer", 0.3)
-    assert [row.steps for row in report.rounds] == [5, 5, 2]
+    assert [row.steps for row in report.rounds] == [6, 6, 2]  # five looks behind one step of warm-up
 
 
 def test_wanda_is_refused_across_matrices_before_any_work(world: World) -> None:

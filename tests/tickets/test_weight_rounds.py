@@ -12,7 +12,7 @@ import torch
 from minigpt.tickets.language import Lesson, take
 from minigpt.tickets.masks import Masks, Pattern, full, keep_best, magnitudes, prunable, weights_of
 from minigpt.tickets.rounds import Schedule, Ticket, even_levels, load_masks, run_rounds
-from minigpt.tickets.weight_rounds import by_wanda, settling, with_last
+from minigpt.tickets.weight_rounds import by_wanda, inputs_are_known, settling, with_last
 from tests.support.archsuite import random_batch
 from tests.support.healing import VOCABULARY, patterned, recipe
 from tests.support.tiny import tiny_model
@@ -44,7 +44,7 @@ def test_the_last_training_has_its_own_length(tmp_path: Path) -> None:
 def test_a_round_ends_once_its_mask_has_settled_and_the_last_one_never_does(tmp_path: Path) -> None:
     school = lesson(steps=9)
     early = rounds(tmp_path / "a", school, with_last(school, 2, 11, watch=settling(LEVELS, Pattern("layer"), 0.9)))
-    assert steps_of(early) == [5, 5, 11]  # a look at every step, and five masks are compared
+    assert steps_of(early) == [7, 7, 11]  # a look at every step behind the two of warm-up, and five masks are compared
     school = lesson(steps=9)
     never = rounds(tmp_path / "b", school, with_last(school, 2, 11, watch=settling(LEVELS, Pattern("layer"), 1e-9)))
     assert steps_of(never) == [9, 9, 11]
@@ -59,6 +59,15 @@ def test_a_settled_mask_is_one_that_no_longer_changes() -> None:
         for weight in weights_of(model, prunable(model)).values():
             weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(7)))
     assert not has_emerged(model)
+
+
+def test_inputs_of_transposed_matrices_and_experts_are_not_known() -> None:
+    for family in ("llama", "opt", "phi3"):
+        model = tiny_model(family, layers=2)
+        assert inputs_are_known(model, prunable(model)), family
+    for family in ("gpt2", "mixtral", "qwen3_moe"):
+        model = tiny_model(family, layers=2)
+        assert not inputs_are_known(model, prunable(model)), family
 
 
 @pytest.mark.parametrize("pattern", ["layer", "2:4"])
