@@ -257,8 +257,8 @@ class Run:
 
     def _is_told_to_stop(self) -> bool:
         """Ask the first process's watch, and say the same in all processes."""
-        told = self.watch is not None and self.watch(self.model)
-        return told if self.group is None else bool(self.group.share(told))
+        ends = self.watch is not None and self.watch(self.model)
+        return ends if self.group is None else bool(self.group.share(ends))
 
     def _evaluate_and_tell(self, title: str, reporter: Reporter, *, last: bool = False) -> bool:
         """Do what :meth:`evaluate_if_due` does, and tell the first and the latest dev loss after an evaluation."""
