@@ -38,7 +38,6 @@ class Sizes:
         parent_bytes: bytes of a saved model of the parent's size.
         student_bytes: bytes of a saved specialist.
         student_parameters: parameters of the specialist.
-        layers: decoder layers of the parent.
     """
 
     settings: Settings
@@ -48,7 +47,6 @@ class Sizes:
     parent_bytes: int
     student_bytes: int
     student_parameters: int
-    layers: int = 1
 
 
 def sizes_of(run: Run, parent: assets.Parent, suite: Suite) -> Sizes:
@@ -77,7 +75,6 @@ def sizes_of(run: Run, parent: assets.Parent, suite: Suite) -> Sizes:
         parent_bytes=width * whole,
         student_bytes=width * left,
         student_parameters=left,
-        layers=getattr(config, "num_hidden_layers", None) or 1,
     )
 
 

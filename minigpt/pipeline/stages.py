@@ -109,7 +109,7 @@ def _cut(sizes: Sizes) -> Work | None:
 def _rounds(sizes: Sizes) -> Work | None:
     """Return the work of the rounds of a ticket: a training of all weights, and one after every pruning.
 
-    Wanda reads the text once for each layer and ends behind it, which is half of the layers on average.
+    Each layer reads Wanda's text twice: for its inputs, and for those of the next one.
     """
     lottery, heal = sizes.settings.lottery, sizes.settings.heal
     last = lottery.last if lottery.last is not None else lottery.steps_of(heal.steps)
@@ -117,7 +117,7 @@ def _rounds(sizes: Sizes) -> Work | None:
     work = training(heal, sizes.parent, sizes.parent, "Round", steps=steps)
     if work is None or lottery.score != "wanda":
         return work
-    read = sizes.parent * sizes.settings.plan.tokens * lottery.rounds * sizes.layers / 2
+    read = sizes.parent * sizes.settings.plan.tokens * lottery.rounds * 2
     return replace(work, operations=work.operations + read)
 
 

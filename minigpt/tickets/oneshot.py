@@ -7,12 +7,14 @@ the authors' programs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from minigpt.progress import SILENT, Reporter
+from minigpt.pruning.streams import call_layer, layer_arguments
 from minigpt.tickets.masks import Masks, Pattern, best_of_groups, keep_best
 from minigpt.transformer.arch import decoder_layers
 from minigpt.transformer.batches import Batch
@@ -93,6 +95,11 @@ def _wanda(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) -> 
 ONE_SHOT: Mapping[str, Prune] = {"wanda": _wanda, "sparsegpt": sparsegpt}
 
 
+def _run_layer(layer: Any, states: list[Tensor], arguments: list[dict[str, Any]], number: int) -> Tensor:
+    """Run a layer on the hidden states of a batch, by its number."""
+    return call_layer(layer, states[number], arguments[number])
+
+
 @torch.no_grad()
 def prune_in_one_shot(
     model: Any,
@@ -107,15 +114,20 @@ def prune_in_one_shot(
 
     Args:
         model: a causal language model.
-        batches: packed calibration text, read once a layer.
+        batches: packed calibration text; its hidden states wait on the model's device, and each layer reads them twice.
         name: a key of `ONE_SHOT`.
         remaining: share of the weights to keep.
         pattern: where kept weights may lie.
         reporter: told about progress.
     """
-    known, masks, text = dict(model.named_parameters()), dict[str, Tensor](), list(batches)
-    for layer in reporter.track(range(len(decoder_layers(model))), title=f"Pruning by {name}"):
-        for matrix, gram in gram_matrices(model, text, layer=layer).items():
+    known, masks, text = dict(model.named_parameters()), dict[str, Tensor](), [part for part in batches if part.tokens]
+    layers = list(decoder_layers(model))
+    entered = [layer_arguments(model, layers, batch) for batch in text]
+    states, arguments = [first for first, _ in entered], [of_layers for _, of_layers in entered]
+    for index, layer in enumerate(reporter.track(layers, title=f"Pruning by {name}")):
+        run = partial(_run_layer, layer, states, [of_layers[index] for of_layers in arguments])
+        for matrix, gram in gram_matrices(model, text, layer=index, run=run).items():
             weight, masks[matrix] = ONE_SHOT[name](known[matrix].detach(), gram, remaining, pattern)
             known[matrix].copy_(weight)
+        states = [run(number) for number in range(len(text))]
     return masks

@@ -101,7 +101,7 @@ def by_wanda(
         model: the model that rounds train; it gets the weights of the round, and loses those that go.
         batches: returns the calibration text.
         pattern: `layer`, or N:M, of which a round leaves one weight of each group fewer.
-        reporter: told about progress; each pruning reads the text once a layer.
+        reporter: told about progress.
     """
 
     def prune(weights: Weights, masks: Masks, level: float) -> Masks:

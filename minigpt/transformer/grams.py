@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -42,7 +42,12 @@ def matrices_by_input(model: Any, layer: int | None = None) -> dict[str, tuple[s
 
 
 def gram_matrices(
-    model: Any, batches: Iterable[Batch], *, layer: int | None = None, reporter: Reporter = SILENT
+    model: Any,
+    batches: Iterable[Batch],
+    *,
+    layer: int | None = None,
+    run: Callable[[int], object] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Mapping[str, Tensor]:
     """Average x x^T over the inputs x that every matrix of the decoder layers receives for text tokens.
 
@@ -50,6 +55,7 @@ def gram_matrices(
         model: a causal language model.
         batches: calibration text.
         layer: the only layer whose inputs are measured (None: all layers).
+        run: runs what is measured on a batch, by its number (None: the whole decoder).
         reporter: receives progress.
 
     Returns:
@@ -65,14 +71,11 @@ def gram_matrices(
     with torch.inference_mode(), ExitStack() as stack:
         for name in groups:
             stack.callback(model.get_submodule(name).register_forward_pre_hook(sums.hook(name)).remove)
-        if layer is not None:
-            stack.callback(decoder_layers(model)[layer].register_forward_hook(_end_pass).remove)
-        for batch in reporter.track(batches, title="Inputs of every matrix"):
+        for number, batch in enumerate(reporter.track(batches, title="Inputs of every matrix")):
             if batch.tokens:
                 sums.rows = (batch.segment_ids != 0).flatten().nonzero().squeeze(1).to(model.device)
                 sums.tokens += batch.tokens
-                with suppress(_PassEnded):
-                    run_decoder(model, batch)
+                run_decoder(model, batch) if run is None else run(number)
     if not sums.tokens:
         raise CorpusError("The calibration batches hold no text; give the domain more documents.")
     means = {name: (total / sums.tokens).clone() for name, total in sums.grams.items()}
@@ -92,15 +95,6 @@ def inverse_factor(gram: Tensor, damping: float) -> Tensor:
     lower = torch.linalg.cholesky(reversed_gram + damping * scale * unit)
     factor: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False).flip(0, 1).float()
     return factor
-
-
-class _PassEnded(Exception):
-    """Ends a pass behind the layer that is measured, because nothing after it counts."""
-
-
-def _end_pass(*_: Any) -> None:
-    """End the pass; a forward hook."""
-    raise _PassEnded
 
 
 class _InputSums:

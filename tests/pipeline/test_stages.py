@@ -138,7 +138,7 @@ def test_rounds_of_a_lottery_ticket_count_every_training(world: World) -> None:
     assert whole.student == 100.0
     ticket = works_of(run, TICKET_ROWS, whole)
     heal = known.settings.heal.steps
-    scored = 100.0 * known.settings.plan.tokens * 2 * known.layers / 2  # two prunings by Wanda
+    scored = 100.0 * known.settings.plan.tokens * 2 * 2  # two prunings by Wanda, two passes each
     assert heal != 10 and ticket["healed"].operations == pytest.approx((2 * 10 + heal + 2) * 256 * 300.0 + scored)
     assert ticket["measured_healed"].operations == pytest.approx(1000 * 100.0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -92,3 +94,19 @@ def test_later_layers_read_what_the_pruned_earlier_ones_give() -> None:
     dense = gram_matrices(whole, [random_batch()], layer=1)[name]
     assert torch.equal(mask[name], wanda_mask(weight, gram, 0.5, LAYER))
     assert not torch.equal(mask[name], wanda_mask(weight, dense, 0.5, LAYER))
+
+
+@pytest.mark.parametrize("name", ["wanda", "sparsegpt"])
+def test_every_layer_runs_twice_however_many_there_are(name: str) -> None:
+    model, calls = tiny_model(layers=3), [0, 0, 0]
+
+    def count(index: int) -> Any:
+        def hook(*_: Any) -> None:
+            calls[index] += 1
+
+        return hook
+
+    for index, layer in enumerate(model.model.layers):
+        layer.register_forward_hook(count(index))
+    prune_in_one_shot(model, [random_batch(), random_batch(seed=1)], name, 0.5, LAYER)
+    assert calls == [6, 6, 6]  # two passes of two batches, and one that notes the layers' arguments and runs none
