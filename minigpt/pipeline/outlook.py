@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from minigpt import assets
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation import Suite
 from minigpt.healing import Recipe
+from minigpt.methods import method_named
 from minigpt.pipeline.budget import target_parameters
 from minigpt.pipeline.run import Run
 from minigpt.pipeline.settings import Settings
+from minigpt.planning import shipped
+from minigpt.planning.budget import allowed_axes
+from minigpt.planning.probes import probes_of
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.progress.rates import Kind, Work
-from minigpt.transformer.arch import parameters_of
+from minigpt.transformer.arch import arch_of, parameters_of, shape_of
 from minigpt.transformer.estimate import estimate
 
 # Passes of a training step: one forward, and a backward that takes twice as much.
@@ -38,6 +43,7 @@ class Sizes:
         parent_bytes: bytes of a saved model of the parent's size.
         student_bytes: bytes of a saved specialist.
         student_parameters: parameters of the specialist.
+        probes: copies that are cut and read to measure what each axis costs; 0 where shipped costs are taken.
     """
 
     settings: Settings
@@ -47,6 +53,7 @@ class Sizes:
     parent_bytes: int
     student_bytes: int
     student_parameters: int
+    probes: int = 0
 
 
 def sizes_of(run: Run, parent: assets.Parent, suite: Suite) -> Sizes:
@@ -75,7 +82,21 @@ def sizes_of(run: Run, parent: assets.Parent, suite: Suite) -> Sizes:
         parent_bytes=width * whole,
         student_bytes=width * left,
         student_parameters=left,
+        probes=_probes(run, config) if run.options.delta is None else 0,
     )
+
+
+def _probes(run: Run, config: Any) -> int:
+    """Count the probes of a plan, about: none with one axis, with shipped costs, or for families without shapes."""
+    settings = run.settings.plan
+    try:
+        axes = allowed_axes(method_named(run.options.method), run.options.kinds, arch_of(config))
+        shape = shape_of(config)
+    except MiniGPTError:
+        return 0
+    measures = settings.sensitivity == "measure" or (settings.sensitivity == "auto" and run.device != "cpu")
+    is_known = shipped(str(config.model_type), int(config.hidden_size), shape, settings.healing) is not None
+    return len(probes_of(config, axes)) if len(axes) > 1 and (measures or not is_known) else 0
 
 
 def tokens_of(suite: Suite, count: Callable[[str], int]) -> float:

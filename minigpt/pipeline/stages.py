@@ -96,9 +96,9 @@ def _healing(title: str, student: bool) -> Callable[[Sizes], Work | None]:
 
 
 def _plan(sizes: Sizes) -> Work | None:
-    """Return the work of statistics and probes, about."""
+    """Return the work of statistics and probes, about: a probe reads its repair's text twice, and dev text once."""
     plan = sizes.settings.plan
-    return reading(sizes.parent, plan.tokens * (2 if plan.contrast else 1))
+    return reading(sizes.parent, plan.tokens * (2 if plan.contrast else 1) + 3 * plan.probe_tokens * sizes.probes)
 
 
 def _cut(sizes: Sizes) -> Work | None:

@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 
 from minigpt.cli.console import PlainReporter
+from minigpt.evaluation import Suite
 from minigpt.files import read_json
 from minigpt.pipeline import BuildOptions, plan_specialists
 from minigpt.pipeline.lottery import with_rounds
 from minigpt.pipeline.numbering import RECORD
-from minigpt.pipeline.outlook import Sizes
-from minigpt.pipeline.run import Run, resolve_run
+from minigpt.pipeline.outlook import Sizes, sizes_of
+from minigpt.pipeline.run import Run, load_parent, resolve_run
 from minigpt.pipeline.stages import TICKET_ROWS, names_of, rows_of, works_of
 from minigpt.pipeline.workspace import DONE
 from minigpt.progress import SILENT
@@ -111,6 +112,20 @@ def test_a_plan_says_the_time_and_the_disk_of_the_build(world: World) -> None:
     assert plan.disk_free > plan.disk_needed
     assert plan.seconds_to_build is not None, "statistics of several batches have a speed"
     assert plan.seconds_to_build > 0
+
+
+@pytest.mark.parametrize(("method", "probes"), [("contextual", 9), ("shortgpt", 0), ("magnitude", 5)])
+def test_a_parent_without_shipped_costs_is_probed_and_probes_are_counted(
+    world: World, method: str, probes: int
+) -> None:
+    options = replace(world.options("probed"), method=method)
+    run = resolve_run(options.domains[0], options, SILENT)
+    known = sizes_of(run, load_parent(run), Suite())
+    assert known.probes == probes
+    plan, rows = run.settings.plan, rows_of(run)
+    works = works_of(run, rows, known)
+    read = plan.tokens * (2 if plan.contrast else 1) + 3 * plan.probe_tokens * known.probes
+    assert works["plan"].operations == pytest.approx(known.parent * read)
 
 
 def sizes(options: BuildOptions) -> tuple[Run, Sizes]:
