@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from graphs import between
 from torch import Tensor, nn
 
 from minigpt import assets
@@ -60,13 +61,8 @@ def eager_ms(function: Callable[[], Any], *, repeats: int = 15) -> float:
 
 
 def _between(function: Callable[[], Any]) -> float:
-    """Return the milliseconds between events before and after what is launched."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    function()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end))
+    """Return the milliseconds that the card takes for what is launched."""
+    return 1000 * between(function)
 
 
 def captured_ms(runs: Runs) -> dict[str, float]:

@@ -103,7 +103,8 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
     run = resolve_run(options.domains[0], options, reporter)
     # Filled in first, so that the recipe that is left has the same key.
     settings = run.settings
-    run = replace(run, settings=replace(settings, lottery=settings.lottery.for_weights(settings.heal.steps, rule)))
+    filled = settings.lottery.for_weights(settings.heal.steps, across=rule.across)
+    run = replace(run, settings=replace(settings, lottery=filled))
     share = remaining if rule.group is None else rule.group[0] / rule.group[1]
     key = fingerprint(build_key(run), run.settings.lottery, pattern, share)
     if run.workspace.state() is State.FOREIGN and not (run.workspace.root / REPORT).exists():
@@ -130,7 +131,7 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
     parent = load_parent(run)
     corpora, suite = read(run)
     rounds = len(levels_of(rule, share, run.settings.lottery.rounds))
-    weigh(run, rows, with_rounds(sizes_of(run, parent, suite), rule, rounds))
+    weigh(run, rows, with_rounds(sizes_of(run, parent, suite), rounds))
     ground = lay_groundwork(run, corpora, suite, parent)
     report = _made(run, ground, rule, share, key)
     integrity.write_signed(path, report)
@@ -138,17 +139,14 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
     return report
 
 
-def with_rounds(sizes: Sizes, pattern: Pattern, rounds: int) -> Sizes:
+def with_rounds(sizes: Sizes, rounds: int) -> Sizes:
     """Return the sizes of a ticket, whose matrices keep their shapes.
 
     Args:
-        sizes: of a build with the same settings.
-        pattern: where kept weights may lie.
+        sizes: of a build with the same settings, those of rounds filled in.
         rounds: number of its rounds of pruning, which the pattern may decide.
     """
-    # The steps of a round follow from the rounds that the settings name, not from those of the pattern.
-    lottery = sizes.settings.lottery.for_weights(sizes.settings.heal.steps, pattern)
-    settings = replace(sizes.settings, lottery=replace(lottery, rounds=rounds))
+    settings = replace(sizes.settings, lottery=replace(sizes.settings.lottery, rounds=rounds))
     return replace(sizes, settings=settings, student=sizes.parent)
 
 

@@ -14,12 +14,12 @@ from minigpt.methods import method_named
 from minigpt.pipeline.budget import target_parameters
 from minigpt.pipeline.run import Run
 from minigpt.pipeline.settings import Settings
-from minigpt.planning import shipped
 from minigpt.planning.budget import allowed_axes
+from minigpt.planning.planner import shipped_costs
 from minigpt.planning.probes import probes_of
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.progress.rates import Kind, Work
-from minigpt.transformer.arch import arch_of, parameters_of, shape_of
+from minigpt.transformer.arch import arch_of, parameters_of
 from minigpt.transformer.estimate import estimate
 
 # Passes of a training step: one forward, and a backward that takes twice as much.
@@ -88,15 +88,13 @@ def sizes_of(run: Run, parent: assets.Parent, suite: Suite) -> Sizes:
 
 def _probes(run: Run, config: Any) -> int:
     """Count the probes of a plan, about: none with one axis, with shipped costs, or for families without shapes."""
-    settings = run.settings.plan
     try:
         axes = allowed_axes(method_named(run.options.method), run.options.kinds, arch_of(config))
-        shape = shape_of(config)
+        if len(axes) < 2 or shipped_costs(config, run.settings.plan, accelerated=run.device != "cpu") is not None:
+            return 0
+        return len(probes_of(config, axes))
     except MiniGPTError:
         return 0
-    measures = settings.sensitivity == "measure" or (settings.sensitivity == "auto" and run.device != "cpu")
-    is_known = shipped(str(config.model_type), int(config.hidden_size), shape, settings.healing) is not None
-    return len(probes_of(config, axes)) if len(axes) > 1 and (measures or not is_known) else 0
 
 
 def tokens_of(suite: Suite, count: Callable[[str], int]) -> float:

@@ -86,11 +86,21 @@ def decide_sensitivity(
     """
     if budget.choices < 2:
         return FREE
-    table = shipped(str(config.model_type), int(config.hidden_size), shape_of(config), settings.healing)
-    measures = settings.sensitivity == "measure" or (settings.sensitivity == "auto" and accelerated)
-    if table is not None and not measures:
-        return table
-    return Sensitivity.after(settings.healing, measure())
+    table = shipped_costs(config, settings, accelerated=accelerated)
+    return table if table is not None else Sensitivity.after(settings.healing, measure())
+
+
+def shipped_costs(config: Any, settings: PlanSettings, *, accelerated: bool) -> Sensitivity | None:
+    """Return the costs that ship for a parent; None where they are measured.
+
+    Args:
+        config: the parent's Hugging Face config.
+        settings: decide whether to measure.
+        accelerated: whether the model is on an accelerator, where measuring takes seconds.
+    """
+    if settings.sensitivity == "measure" or (settings.sensitivity == "auto" and accelerated):
+        return None
+    return shipped(str(config.model_type), int(config.hidden_size), shape_of(config), settings.healing)
 
 
 def measure_curves(

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from minigpt.errors import ConfigError
 from minigpt.ranges import PART, Range, at_least, check_ranges
-
-if TYPE_CHECKING:
-    from minigpt.tickets.masks import Pattern
 
 # Scores by which rounds remove single weights.
 SCORES = ("magnitude", "wanda")
@@ -76,25 +72,25 @@ class LotterySettings:
         """Return the steps of each round's training, given those of healing."""
         return self.steps if self.steps is not None else max(1, healing // self.rounds)
 
-    def for_weights(self, healing: int, pattern: Pattern) -> LotterySettings:
+    def for_weights(self, healing: int, *, across: bool) -> LotterySettings:
         """Fill in what is left open, for a ticket of single weights.
 
         Args:
             healing: steps of healing.
-            pattern: where kept weights may lie.
+            across: the pattern compares weights of different matrices.
 
         Raises:
-            ConfigError: Wanda's scores are asked for with a pattern that compares weights of different matrices.
+            ConfigError: Wanda's scores are asked for with such a pattern.
         """
-        if self.score == "wanda" and pattern.across:
+        if self.score == "wanda" and across:
             raise ConfigError(
-                f"lottery.score=wanda compares the weights of a row, and the pattern {pattern.name} compares across "
-                "matrices. Choose --pattern layer or N:M, or lottery.score=magnitude."
+                "lottery.score=wanda compares the weights of a row, and this pattern compares across matrices. Choose "
+                "--pattern layer or N:M, or lottery.score=magnitude."
             )
         return replace(
             self,
             steps=self.steps_of(healing),
-            score=self.score or ("magnitude" if pattern.across else "wanda"),
+            score=self.score or ("magnitude" if across else "wanda"),
             last=self.last if self.last is not None else healing,
             rewinding=self.rewinding or "rate",
         )

@@ -171,10 +171,9 @@ def structured_rounds(
         units = units_of(model, masks)
         return unit_masks(model, fewer_units(units, scored(weights, levels.index(level)), level, level**exponent))
 
-    rewinding: Any = settings.rewinding or "weights"
-    schedule = Schedule(levels=levels, pattern="layer", rewinding=rewinding)
-    last = settings.last if settings.last is not None else lesson.recipe.steps
-    train = with_last(replace(lesson, reporter=reporter), settings.rounds, last)
+    filled: Any = replace(settings, steps=lesson.recipe.steps).for_units(lesson.recipe.steps)
+    schedule = Schedule(levels=levels, pattern="layer", rewinding=filled.rewinding)
+    train = with_last(replace(lesson, reporter=reporter), settings.rounds, filled.last)
     ticket = run_rounds(folder, start, prunable(model), train, schedule, key=key, prune=prune, reporter=reporter)
     scored(ticket.weights, settings.rounds)
     numbers = range(settings.rounds + 1)

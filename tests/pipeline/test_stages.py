@@ -20,7 +20,6 @@ from minigpt.pipeline.stages import TICKET_ROWS, names_of, rows_of, works_of
 from minigpt.pipeline.workspace import DONE
 from minigpt.progress import SILENT
 from minigpt.progress.stages import Prediction
-from minigpt.tickets.masks import Pattern
 from tests.support.building import FAST, build, folder_of
 from tests.support.worlds import CONTROL, World
 
@@ -149,7 +148,8 @@ def test_rounds_of_a_lottery_ticket_count_every_training(world: World) -> None:
     run, known = sizes(replace(world.options("works", overrides=changes), method="lottery"))
     works = works_of(run, rows_of(run), known)
     assert works["rounds"].operations == pytest.approx((4 * 10 + 2) * 256 * 300.0)
-    whole = with_rounds(known, Pattern("layer"), 2)
+    lottery = known.settings.lottery.for_weights(known.settings.heal.steps, across=False)
+    whole = with_rounds(replace(known, settings=replace(known.settings, lottery=lottery)), 2)
     assert whole.student == 100.0
     ticket = works_of(run, TICKET_ROWS, whole)
     heal = known.settings.heal.steps

@@ -13,7 +13,7 @@ from minigpt.tickets.settings import LotterySettings
     ("pattern", "score"), [("layer", "wanda"), ("2:4", "wanda"), ("global", "magnitude"), ("lamp", "magnitude")]
 )
 def test_single_weights_take_the_score_that_fits_their_pattern(pattern: str, score: str) -> None:
-    filled = LotterySettings(rounds=4).for_weights(1200, Pattern(pattern))
+    filled = LotterySettings(rounds=4).for_weights(1200, across=Pattern(pattern).across)
     assert (filled.score, filled.steps, filled.last, filled.rewinding) == (score, 300, 1200, "rate")
 
 
@@ -24,12 +24,12 @@ def test_units_are_ranked_by_equal_trainings_from_rewound_weights() -> None:
 
 def test_what_the_user_sets_stays() -> None:
     given = LotterySettings(rounds=2, steps=7, last=9, score="magnitude", rewinding="weights")
-    assert given.for_weights(100, Pattern("layer")) == given == given.for_units(100)
+    assert given.for_weights(100, across=False) == given == given.for_units(100)
 
 
 def test_misfits_are_refused() -> None:
     with pytest.raises(ConfigError, match="compares across matrices"):
-        LotterySettings(score="wanda").for_weights(10, Pattern("lamp"))
+        LotterySettings(score="wanda").for_weights(10, across=Pattern("lamp").across)
     with pytest.raises(ConfigError, match=r"lottery\.score must be one of magnitude, wanda"):
         LotterySettings(score="fisher")
     with pytest.raises(ConfigError, match=r"lottery\.last"):
