@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from reading import Reader, training_text
+from reading import WINDOW, Reader, training_text
 from safetensors.torch import load_file, save_file
 
 from minigpt import assets
@@ -17,7 +18,7 @@ from minigpt.corpus.selection import training_documents
 from minigpt.evaluation import ItemScores, Suite, evaluate, load_scores, save_scores, suite_for, summarize
 from minigpt.evaluation.mcq import TEMPLATE
 from minigpt.files import atomic_path, fingerprint
-from minigpt.healing import Recipe, Teacher, TuneSettings, search
+from minigpt.healing import Recipe, Teacher, TokenText, TuneSettings, search
 from minigpt.healing.tokenized import token_text
 from minigpt.pipeline.read import clear_of_tests
 from minigpt.tickets.delta import digests, in_dtype, parameters_of
@@ -71,6 +72,11 @@ class DeltaBench(Reader):
         documents = self.part(tuple([*real, *asked]))
         text = training_text(self.tokenizer, self.model(), documents, recipe.window)
         return text, token_text(self.tokenizer, self.part(self.corpora.domain.dev), recipe.window)
+
+    @cached_property
+    def domain_text(self) -> TokenText:
+        """The domain's own training text, without general text and definitions."""
+        return training_text(self.tokenizer, self.model(), self.part(self.corpora.domain.train), WINDOW)
 
     def _tuned(self, tune: TuneSettings) -> tuple[dict[str, Any], str]:
         """Tune the parent by the search of a build, once; the weights in bf16 and a line about the search are kept."""

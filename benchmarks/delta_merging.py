@@ -1,4 +1,4 @@
-"""Merging, storing and swapping of delta tickets, for `deltas.py`."""
+"""Merging, healing, storing and swapping of delta tickets, for `deltas.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ import torch
 
 from minigpt import assets
 from minigpt.healing import bits_per_byte
-from minigpt.tickets.delta import apply, check_digests, parameters_of
+from minigpt.machine import measuring_dtype
+from minigpt.tickets.delta import apply, check_digests, in_dtype, parameters_of
+from minigpt.tickets.delta_healing import (
+    Lesson,
+    changed_by_any,
+    equal_shares,
+    heal_merged,
+    healing_recipe,
+    store_lessons,
+)
 from minigpt.tickets.delta_merge import RULES, merged, overlap
 from minigpt.tickets.delta_places import RECORD, WEIGHTS, is_ticket
 from minigpt.tickets.delta_store import put_in, read
@@ -22,11 +31,25 @@ SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 DOZEN = 12
 
 
-def merge_rows(rows: Any, benches: Sequence[Any], tag: str) -> None:
-    """Merge the tickets of each pair of domains by the rule and scale that are best on both dev texts, and measure."""
+def merge_rows(rows: Any, benches: Sequence[Any], tag: str, healings: Sequence[tuple[int, float]] = ()) -> None:
+    """Merge the tickets of each pair of domains by the rule and scale that are best on both dev texts, and measure.
+
+    Args:
+        rows: results.
+        benches: the domains.
+        tag: name of the tickets.
+        healings: steps and learning rate of each healing of the merged model.
+    """
     for first, second in combinations(benches, 2):
         pair = f"{first.name}+{second.name}"
-        rows.get(pair, "merge", tag, lambda first=first, second=second: merge_row(first, second, tag))
+        row = rows.get(pair, "merge", tag, lambda first=first, second=second: merge_row(first, second, tag))
+        for steps, rate in healings if row is not None else ():
+            rows.get(
+                pair, f"merge-healed-{steps}-{rate:g}", tag,
+                lambda first=first, second=second, row=row, steps=steps, rate=rate: healed_row(
+                    first, second, tag, (row["rule"], row["scale"]), steps, rate
+                ),
+            )  # fmt: skip
 
 
 def merge_row(first: Any, second: Any, tag: str) -> dict[str, Any]:
@@ -43,11 +66,6 @@ def merge_row(first: Any, second: Any, tag: str) -> dict[str, Any]:
             tried[rule, scale] = (max(ratios), ratios)
     rule, scale = min(tried, key=lambda key: tried[key][0])
     weights = merged(first.parent, tickets, rule, scale)
-    measured = {}
-    for bench in both:
-        name = f"merged-{first.name}-{second.name}"
-        references = {"tuned": bench.measured("tuned", bench.tuned), "own": bench.measured(tag, bench.weights_of(tag))}
-        measured |= bench.against(name, weights, references)
     jaccard, chance = overlap(*tickets, first.parent)
     return {
         "rule": rule,
@@ -55,8 +73,49 @@ def merge_row(first: Any, second: Any, tag: str) -> dict[str, Any]:
         "dev_ratios": {f"{rule} {scale:g}": ratios for (rule, scale), (_, ratios) in tried.items()},
         "jaccard": jaccard,
         "jaccard_by_chance": chance,
-        "measured": measured,
+        "measured": against_own(both, f"merged-{first.name}-{second.name}", tag, weights),
     }
+
+
+def healed_row(first: Any, second: Any, tag: str, way: Any, steps: int, rate: float) -> dict[str, Any]:
+    """Merge two tickets, heal what they change as `minigpt merge --heal` does, and measure."""
+    both = (first, second)
+    tickets = [read(bench.work / tag).changes for bench in both]
+    weights = merged(first.parent, tickets, *way)
+    mask, recipe = changed_by_any(tickets, first.parent), healing_recipe(steps, rate)
+    texts = equal_shares([bench.domain_text for bench in both])
+    own = [bench.weights_of(tag) for bench in both]
+    pairs = zip(texts, both, own, strict=True)
+    lessons = [Lesson(text=text, dev=bench.dev, weights=weights) for text, bench, weights in pairs]
+    answering = first.fresh().to(measuring_dtype(first.device))
+    name = f"merged-{first.name}-{second.name}"
+    teacher = store_lessons(lessons, answering, recipe, first.work / f"answers-{name}", key=tag)
+    del answering
+    model = first.fresh(weights)
+    training = heal_merged(model, mask, lessons, recipe, teacher)
+    healed = in_dtype(parameters_of(model), next(iter(weights.values())).dtype)
+    ratios = [
+        bits_per_byte(model, bench.dev) / bits_per_byte(bench.fresh(theirs), bench.dev)
+        for bench, theirs in zip(both, own, strict=True)
+    ]
+    changed = sum(int((healed[name].cpu() != tensor).sum()) for name, tensor in first.parent.items())
+    return {
+        "rule": way[0],
+        "scale": way[1],
+        "dev_ratios": ratios,
+        "dev_losses": training.dev_losses,
+        "changed": changed / sum(tensor.numel() for tensor in first.parent.values()),
+        "measured": against_own(both, f"{name}-healed", tag, healed),
+    }
+
+
+def against_own(both: Sequence[Any], name: str, tag: str, weights: Any) -> dict[str, Any]:
+    """Measure a merged model on the texts of both domains, against the tuned parent and the own ticket of each."""
+    measured = {}
+    for bench in both:
+        references = {"tuned": bench.measured("tuned", bench.tuned), "own": bench.measured(tag, bench.weights_of(tag))}
+        measured |= bench.against(name, weights, references)
+    return measured
 
 
 def storage_row(rows: Any, work: Path, base: str, names: Sequence[str]) -> None:

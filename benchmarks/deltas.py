@@ -35,6 +35,7 @@ from minigpt.tickets.delta_training import find_ticket, rewind, round_recipe, tr
 MAIN = 0.05
 FRACTIONS = (0.01, 0.02, 0.05, 0.1)
 ARMS = ("random-mask", "lora-0.0005", "lora-0.002", "one-shot", "one-shot-untrained", "no-mask")
+ROUNDED = ("int8", "int4")
 PARTS = ("choose", "fractions", "controls", "merge", "bytes")
 # Settings that are compared on dev text at MAIN; each line changes the best of the lines before it.
 STEPS_OF_CHOICE: tuple[tuple[dict[str, Any], ...], ...] = (
@@ -54,12 +55,14 @@ class Budget:
         recipe: recipe of their batches.
         fractions: shares of the weights that tickets change; the first of them is made first.
         arms: names of the controls that are made.
+        rounded: types in which the ticket of 5 % is stored besides.
     """
 
     steps: int
     recipe: Recipe
     fractions: tuple[float, ...] = FRACTIONS
     arms: tuple[str, ...] = ARMS
+    rounded: tuple[str, ...] = ROUNDED
 
 
 class Rows:
@@ -161,7 +164,7 @@ def fractions(rows: Rows, bench: DeltaBench, settings: DeltaSettings, budget: Bu
             return measured_row(bench, tag, row, bench.weights_of(tag))
 
         rows.get(bench.name, tag, asdict(settings), make)
-    for values in ("int8", "int4") if MAIN in budget.fractions else ():
+    for values in budget.rounded if MAIN in budget.fractions else ():
         tag = f"ticket-{MAIN:g}-{values}"
 
         def rounded(tag: str = tag, values: Any = values) -> dict[str, Any]:
@@ -265,7 +268,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900, help="steps of every variant, all rounds together")
     parser.add_argument("--tune", type=json.loads, default={}, help='fields of TuneSettings: {"steps": 100}')
     parser.add_argument("--fractions", type=json.loads, default=FRACTIONS, help="shares that tickets change: [0.05]")
+    parser.add_argument(
+        "--merge-healing", type=json.loads, default=(), help="steps and rate of each healing of a merge: [[200, 1e-3]]"
+    )
     parser.add_argument("--arms", default=",".join(ARMS), help="controls that are made")
+    parser.add_argument("--rounded", default=",".join(ROUNDED), help="types in which the ticket of 5 % is stored, too")
     parser.add_argument("--limit", type=int, help="bytes of each text that is read, for a trial [all]")
     parser.add_argument("--limit-seconds", type=float, default=1e9, help="start no variant that would end later")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -276,7 +283,10 @@ def main() -> None:
     until = time.perf_counter() + given.limit_seconds
     tune = TuneSettings(**{"steps": 200, "learning_rate": 2e-4, "evaluate_every": 50, "muon": (), **given.tune})
     arms = tuple(given.arms.split(","))
-    budget = Budget(steps=given.steps, recipe=tune.recipe(), fractions=tuple(given.fractions), arms=arms)
+    budget = Budget(
+        steps=given.steps, recipe=tune.recipe(), fractions=tuple(given.fractions), arms=arms,
+        rounded=tuple(filter(None, given.rounded.split(","))),
+    )  # fmt: skip
     common = {"base": given.base, "device": device_name(given.device), "steps": given.steps, "limit": given.limit}
     rows = Rows(given.json, common, until)
 
@@ -289,7 +299,7 @@ def main() -> None:
             run_domain(rows, bench(name), parts, start, budget)
             release()
     if "merge" in parts:
-        merge_rows(rows, [bench(name) for name in names], f"ticket-{MAIN:g}")
+        merge_rows(rows, [bench(name) for name in names], f"ticket-{MAIN:g}", given.merge_healing)
     if "bytes" in parts:
         storage_row(rows, given.work, given.base, names)
 

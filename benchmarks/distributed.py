@@ -136,8 +136,8 @@ class Bench:
             self.measure(f"build {count}", 60, [*command, "--preset", self.options.preset, "--json"], read)
 
     def sweeps(self) -> None:
-        """Sweep twelve points by one worker and by as many as there are cards."""
-        for count in (1, max(self.options.cards)):
+        """Sweep twelve points with the smallest and with the largest number of cards, a worker each."""
+        for count in sorted({min(self.options.cards), max(self.options.cards)}):
             folder = self.folder / f"sweep-{count}"
             command = [sys.executable, "-m", "minigpt", "sweep", *self.common(), "--output-dir", str(folder)]
             command += ["--methods", METHODS, "--sizes", SIZES, "--healing", "preset", "--no-pictures", "--json"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,31 +19,31 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "minigpt merge runs/medical runs/law --output-dir runs/both",
+        "minigpt merge runs/medical runs/law --heal 200 --output-dir runs/both",
         "minigpt merge runs/both/recipe.yaml --output-dir runs/again",
     )
 )
 @click.argument("builds", nargs=-1, required=True, metavar="A B [...] | RECIPE")
 @click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+@click.option("--heal", type=click.IntRange(min=0), metavar="STEPS", help="Training steps behind the merge [0].")
 @click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps [auto].")
 @standard
-def merge(session: Session, *, builds: tuple[str, ...], output_dir: Path, device: str | None) -> None:
+def merge(session: Session, *, builds: tuple[str, ...], output_dir: Path, heal: int | None, device: str | None) -> None:
     """Merge delta tickets of one parent (builds or catalog ids) into one ticket.
 
-    Dev text of all their domains decides how: by sum, mean or elected signs (TIES), and with which factor.
+    Dev text of all their domains decides how: by sum, mean or elected signs (TIES), and with which factor. With
+    --heal the changed weights are trained then, and each ticket teaches the text of its own domain.
 
     RECIPE is a recipe.yaml that a merge left.
     """
-    from minigpt.models.merge import MergeRecipe, merge_tickets, read_merge_recipe
+    from minigpt.models.merge import merge_tickets
+    from minigpt.models.merge_recipe import MergeRecipe, read_merge_recipe
 
     is_recipe = len(builds) == 1 and Path(builds[0]).suffix in (".yaml", ".yml")
     recipe = read_merge_recipe(Path(builds[0])) if is_recipe else MergeRecipe(tickets=builds)
-    record = merge_tickets(
-        recipe.tickets,
-        output_dir,
-        device=device or recipe.device,
-        dev_bytes=recipe.dev_bytes,
-        reporter=session.reporter,
-    )
+    changes: dict[str, Any] = {"device": device, "heal": heal}
+    recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    record = merge_tickets(recipe, output_dir, reporter=session.reporter)
     session.show(record, lambda: outline(record, output_dir))
 
 
@@ -56,6 +57,10 @@ def outline(record: MergeRecord, folder: Path) -> RenderableType:
     }
     for part, ratio in zip(record.parts, record.dev, strict=True):
         rows[f"dev text of {Path(part).parent.name}"] = f"{ratio:.3f}× the bits of its own ticket"
+    if record.healing is not None:
+        rows["healing"] = f"{record.healing.steps} steps, from {max(record.unhealed):.3f}× at most"
+    elif record.unhealed:
+        rows["healing"] = "it made no lower loss, and is not used"
     if record.overlap is not None:
         rows["changed by both"] = f"{percent(record.overlap)} (by chance {percent(record.chance)})"
     rows["measure it"] = f"minigpt eval {folder} --domain {record.domains[0]}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +16,52 @@ from minigpt.corpus import build_corpus
 from minigpt.corpus.selection import take_bytes
 from minigpt.domain.config import load_domain
 from minigpt.errors import AssetError, ConfigError
-from minigpt.files import path_of, read_json, write_json
+from minigpt.files import fingerprint, path_of, read_json, write_json
 from minigpt.healing import TokenText, bits_per_byte
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import measuring_dtype, pick_device
 from minigpt.models import catalog
+from minigpt.models.merge_recipe import MergeRecipe, recipe_text
 from minigpt.progress import SILENT, Reporter
 from minigpt.progress.rates import Work
 from minigpt.progress.stages import Stage, counted, passing
-from minigpt.recipes import RECIPE, beside, leave, read_strictly, with_comments
-from minigpt.results import BuildReport
-from minigpt.tickets.delta import check_digests, parameters_of
+from minigpt.recipes import RECIPE, leave
+from minigpt.results import BuildReport, Training
+from minigpt.tickets.delta import Changes, check_digests, digests, in_dtype, parameters_of
+from minigpt.tickets.delta_healing import (
+    Lesson,
+    become,
+    changed_by_any,
+    equal_shares,
+    heal_merged,
+    healing_recipe,
+    store_lessons,
+)
 from minigpt.tickets.delta_merge import RULES, Rule, merged, overlap
 from minigpt.tickets.delta_places import FOLDER, ticket_folder
 from minigpt.tickets.delta_store import DTYPES, DeltaRecord, make_ticket, read, write
+from minigpt.transformer.ends import configs_in, document_end
 
 # Record of a merge, which is written last.
 MERGE = "merge.json"
 # Factors on the merged differences that are tried.
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
-# Bytes of dev text of each domain that decide.
-DEV_BYTES = 65_536
 # Longest piece of dev text, in tokens.
 WINDOW = 512
 STAGES = (
     Stage(name="parent", title="Loading the parent"),
-    Stage(name="text", title="Reading the dev text"),
+    Stage(name="text", title="Reading the text"),
     Stage(name="own", title="Measuring each ticket"),
     Stage(name="rules", title="Trying ways to merge"),
     Stage(name="write", title="Writing the merged ticket"),
 )
-# Comment at the top of a recipe file.
-HEAD = """\
-# The recipe of a merge of delta tickets. This repeats it:
-#   minigpt merge recipe.yaml --output-dir DIR
-# Keys that are left out take their defaults. Paths are relative to this file.
-"""
-# Comment above each key of a recipe file.
-COMMENTS = {
-    "tickets": "Builds of delta tickets, as folders or catalog ids.",
-    "device": "Torch device; auto takes an accelerator if there is one.",
-    "dev_bytes": "Most bytes of dev text of each domain that decide.",
-}
+# Stages before the last one where the merged ticket is healed.
+HEALING = (
+    Stage(name="answers", title="Storing the answers of each ticket"),
+    Stage(name="heal", title="Healing the merged ticket"),
+)
+# Folder of answers and checkpoint, which is deleted behind the last file.
+WORK = "merging"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,8 @@ class MergeRecord:
         chance: value of `overlap` where positions are drawn by chance.
         changed: share of the weights that the merged ticket changes.
         bytes: bytes of the merged ticket.
+        unhealed: `dev` before healing; empty without it.
+        healing: record of the healing; None without it, or where its model was the worse one.
     """
 
     parts: tuple[str, ...]
@@ -86,19 +93,8 @@ class MergeRecord:
     chance: float | None
     changed: float
     bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeRecipe:
-    """Keys of a recipe file of a merge, with their defaults; `COMMENTS` explains them."""
-
-    tickets: tuple[str, ...]
-    device: str = "auto"
-    dev_bytes: int = DEV_BYTES
-
-    def __post_init__(self) -> None:
-        if self.dev_bytes < 1:
-            raise ConfigError(f"dev_bytes must be 1 or more, not {self.dev_bytes}.")
+    unhealed: tuple[float, ...] = ()
+    healing: Training | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,73 +106,132 @@ class Part:
     seed: int
 
 
-def merge_tickets(
-    refs: Sequence[str],
-    output_dir: Path,
-    *,
-    device: str = "auto",
-    dev_bytes: int = DEV_BYTES,
-    reporter: Reporter = SILENT,
-) -> MergeRecord:
+def merge_tickets(recipe: MergeRecipe, output_dir: Path, *, reporter: Reporter = SILENT) -> MergeRecord:
     """Merge delta tickets of one parent, and write the merged ticket into `output_dir/delta`.
 
     Every rule and factor is tried. The one is taken whose largest loss on any domain's dev text, relative to the
-    domain's own ticket, is the smallest. Held-out text is not read.
+    domain's own ticket, is the smallest. With `heal` the weights that it changes are trained then, each ticket teaching
+    its own domain's text, and the result is kept if the largest loss is lower. Held-out text is not read.
 
     Args:
-        refs: build folders or catalog ids of delta tickets, two or more.
-        output_dir: folder to write.
-        device: torch device, or "auto".
-        dev_bytes: most bytes of dev text of each domain.
+        recipe: the tickets, build folders or catalog ids, two or more, and how to merge them.
+        output_dir: folder to write. A merge that was killed goes on there.
         reporter: told about progress.
 
     Raises:
         AssetError: one of them is no delta ticket, is damaged, or belongs to another parent.
         ConfigError: fewer than two are given, or the folder is in use.
     """
-    check_request(refs, output_dir)
-    parts = [part_of(ref) for ref in refs]
+    check_request(recipe.tickets, output_dir)
+    parts = [part_of(ref) for ref in recipe.tickets]
     tickets = [read(part.folder) for part in parts]
     changes, first = [ticket.changes for ticket in tickets], tickets[0].record
     check_same_parent(parts, [ticket.record for ticket in tickets])
-    candidates = [(rule, scale) for rule in RULES for scale in SCALES]
-    reporter = counted(reporter, STAGES)
-    reporter.weigh(works_of(len(parts), len(candidates)))
+    reporter = counted(reporter, (*STAGES[:-1], *(HEALING if recipe.heal else ()), STAGES[-1]))
+    reporter.weigh(works_of(len(parts), len(RULES) * len(SCALES)))
     with passing(reporter, "parent", "Loading the parent"):
         folder = assets.parent(first.base, reporter=reporter).path
         parent = parameters_of(assets.load_model(folder, dtype=DTYPES[first.dtype]))
         check_digests(parent, first.parent, f"{{name}} of {first.base} is not what the tickets were made from.")
-    with passing(reporter, "text", "Reading the dev text"):
-        reader = DevReader(folder, parts, pick_device(device), dev_bytes, reporter)
+    with passing(reporter, "text", "Reading the text"):
+        reader = DomainReader(folder, parts, pick_device(recipe.device), recipe.dev_bytes, reporter)
+    specialists = [merged(parent, [change], "sum") for change in changes]
     with passing(reporter, "own", "Measuring each ticket"):
         places = reporter.track(range(len(parts)), title="Tickets", total=len(parts))
-        own = [reader.loss(merged(parent, [changes[place]], "sum"), place) for place in places]
-    ratios: dict[tuple[Rule, float], list[float]] = {}
-    with passing(reporter, "rules", f"Trying {len(candidates)} ways to merge"):
-        for rule, scale in reporter.track(candidates, title="Merging", total=len(candidates)):
-            weights = merged(parent, changes, rule, scale)
-            ratios[rule, scale] = [reader.loss(weights, place) / loss for place, loss in enumerate(own)]
-    best = min(candidates, key=lambda candidate: max(ratios[candidate]))
+        own = [reader.loss(specialists[place], place) for place in places]
+    ratios = tried(reader, parent, changes, own, reporter)
+    best = min(ratios, key=lambda way: max(ratios[way]))
+    weights, dev, healing = merged(parent, changes, *best), ratios[best], None
+    if recipe.heal:
+        healed, training = healed_merge(
+            reader, weights, changed_by_any(changes, parent), specialists, recipe, output_dir / WORK, reporter
+        )
+        if max(after := reader.ratios(healed, own)) < max(dev):
+            weights, dev, healing = healed, after, training
     domains = tuple(dict.fromkeys(name for ticket in tickets for name in ticket.record.domains))
     with passing(reporter, "write", "Writing the merged ticket"):
-        ticket = make_ticket(parent, merged(parent, changes, *best), base=first.base, domains=domains)
-        record = write(ticket, output_dir / FOLDER)
+        record = write(make_ticket(parent, weights, base=first.base, domains=domains), output_dir / FOLDER)
     both, chance = overlap(changes[0], changes[1], parent) if len(changes) == 2 else (None, None)
     result = MergeRecord(
         parts=tuple(str(part.folder) for part in parts),
         domains=domains,
         rule=best[0],
         scale=best[1],
-        dev=tuple(ratios[best]),
+        dev=dev,
         tried={f"{rule} x {scale:g}": max(values) for (rule, scale), values in ratios.items()},
         overlap=both,
         chance=chance,
         changed=record.fraction,
         bytes=sum(path.stat().st_size for path in (output_dir / FOLDER).iterdir()),
+        unhealed=ratios[best] if recipe.heal else (),
+        healing=healing,
     )
     write_json(output_dir / MERGE, result)
-    leave(output_dir, {RECIPE: recipe_text(parts, device, dev_bytes)}, reporter)
+    leave(output_dir, {RECIPE: recipe_text(recipe, [part.domain.parent for part in parts])}, reporter)
+    shutil.rmtree(output_dir / WORK, ignore_errors=True)
     return result
+
+
+def tried(
+    reader: DomainReader,
+    parent: Mapping[str, Tensor],
+    changes: Sequence[Changes],
+    own: Sequence[float],
+    reporter: Reporter,
+) -> dict[tuple[Rule, float], tuple[float, ...]]:
+    """Merge by every rule and factor, and return the bits per byte on each domain's dev text, relative to its ticket.
+
+    Args:
+        reader: dev texts of the domains.
+        parent: the parent's tensors by name.
+        changes: the tickets.
+        own: bits per byte of each ticket on its own dev text.
+        reporter: told about progress.
+    """
+    ways = [(rule, scale) for rule in RULES for scale in SCALES]
+    with passing(reporter, "rules", f"Trying {len(ways)} ways to merge"):
+        return {
+            (rule, scale): reader.ratios(merged(parent, changes, rule, scale), own)
+            for rule, scale in reporter.track(ways, title="Merging", total=len(ways))
+        }
+
+
+def healed_merge(
+    reader: DomainReader,
+    weights: Mapping[str, Tensor],
+    mask: Mapping[str, Tensor],
+    specialists: Sequence[Mapping[str, Tensor]],
+    recipe: MergeRecipe,
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[dict[str, Tensor], Training]:
+    """Train the changed weights of a merged model, and return its tensors in the stored type, with the record.
+
+    Args:
+        reader: texts of the domains, and the model that answers them.
+        weights: tensors of the merged model, in the type that is stored.
+        mask: weights that may change.
+        specialists: tensors of the specialist of each domain.
+        recipe: number of steps and learning rate.
+        folder: folder of the answers and of the checkpoint.
+        reporter: told about progress.
+    """
+    texts = equal_shares(reader.training_texts())
+    lessons = [
+        Lesson(text=text, dev=dev, weights=own) for text, dev, own in zip(texts, reader.texts, specialists, strict=True)
+    ]
+    planned = healing_recipe(recipe.heal, recipe.learning_rate)
+    key = fingerprint(*(digests(own) for own in specialists))
+    with passing(reporter, "answers", "Storing the answers of each ticket"):
+        teacher = store_lessons(lessons, reader.model, planned, folder / "answers", key=key, reporter=reporter)
+    with passing(reporter, "heal", "Healing the merged ticket"):
+        model = assets.load_model(reader.folder, dtype=torch.float32, device=reader.model.device)
+        become(model, weights)
+        saved = folder / "checkpoint.safetensors"
+        training = heal_merged(model, mask, lessons, planned, teacher, checkpoint=saved, reporter=reporter)
+        dtype = next(iter(weights.values())).dtype
+        healed = {name: tensor.to("cpu") for name, tensor in in_dtype(parameters_of(model), dtype).items()}
+    return healed, training
 
 
 def check_request(refs: Sequence[str], output_dir: Path) -> None:
@@ -204,25 +259,8 @@ def works_of(tickets: int, ways: int) -> dict[str, Work]:
     return {"own": own, "rules": tried}
 
 
-def recipe_text(parts: Sequence[Part], device: str, dev_bytes: int) -> str:
-    """Write the recipe that repeats a merge; its tickets are named by the folders of their builds."""
-    builds = [str(part.domain.parent.resolve()) for part in parts]
-    return with_comments(HEAD, {"tickets": builds, "device": device, "dev_bytes": dev_bytes}, COMMENTS)
-
-
-def read_merge_recipe(path: Path) -> MergeRecipe:
-    """Read the recipe file of a merge strictly; tickets beside it are found there.
-
-    Raises:
-        ConfigError: there is no such file, or a key or a value is wrong.
-        MiniGPTError: it lies where a merge left it, and is not what the merge wrote.
-    """
-    recipe = read_strictly(path, MergeRecipe, "`tickets: [runs/medical, runs/law]`; every merge writes one")
-    return replace(recipe, tickets=tuple(beside(path, name) for name in recipe.tickets))
-
-
-class DevReader:
-    """Reader of the dev text of several domains with models of one parent.
+class DomainReader:
+    """Reader of the text of several domains with models of one parent.
 
     Args:
         folder: folder of the parent.
@@ -233,19 +271,32 @@ class DevReader:
     """
 
     def __init__(self, folder: Path, parts: Sequence[Part], device: str, dev_bytes: int, reporter: Reporter) -> None:
-        tokenizer = assets.load_tokenizer(folder)
+        self.folder, self.tokenizer = folder, assets.load_tokenizer(folder)
         self.model: Any = assets.load_model(folder, dtype=measuring_dtype(device), device=device)
-        self.texts: list[TokenText] = []
-        for part in parts:
-            corpus = build_corpus(load_domain(str(part.domain)), seed=part.seed, reporter=reporter)
-            self.texts.append(token_text(tokenizer, take_bytes(corpus.dev, dev_bytes), WINDOW))
+        self.corpora = [
+            build_corpus(load_domain(str(part.domain)), seed=part.seed, reporter=reporter) for part in parts
+        ]
+        self.texts = [token_text(self.tokenizer, take_bytes(corpus.dev, dev_bytes), WINDOW) for corpus in self.corpora]
 
-    @torch.no_grad()
     def loss(self, weights: Mapping[str, Tensor], place: int) -> float:
         """Return the bits per byte of a model of these weights on the dev text of one of the tickets."""
-        for name, tensor in parameters_of(self.model).items():
-            tensor.copy_(weights[name])
+        become(self.model, weights)
         return bits_per_byte(self.model, self.texts[place])
+
+    def ratios(self, weights: Mapping[str, Tensor], own: Sequence[float]) -> tuple[float, ...]:
+        """Return the bits per byte of a model on the dev text of each ticket, relative to the ticket's own.
+
+        Args:
+            weights: tensors of the model.
+            own: bits per byte of each ticket on its own dev text.
+        """
+        become(self.model, weights)
+        return tuple(bits_per_byte(self.model, text) / loss for text, loss in zip(self.texts, own, strict=True))
+
+    def training_texts(self) -> list[TokenText]:
+        """Tokenize the training text of each domain."""
+        end = document_end(self.tokenizer, *configs_in(self.folder))
+        return [token_text(self.tokenizer, corpus.train, WINDOW, end=end) for corpus in self.corpora]
 
 
 def check_same_parent(parts: Sequence[Part], records: Sequence[DeltaRecord]) -> None:

@@ -15,6 +15,9 @@ Score = Literal["magnitude", "fisher"]
 # Where changes compete: all weights of the model, or those of each tensor among themselves.
 Scope = Literal["global", "layer"]
 
+# Peak learning rate of the healing of merged tickets, unless one is given.
+MERGED_RATE = 1e-3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaSettings:

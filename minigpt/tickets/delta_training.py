@@ -17,6 +17,7 @@ from torch import Tensor
 
 from minigpt.errors import ConfigError
 from minigpt.healing import Mask, Recipe, Teacher, TokenText, train
+from minigpt.healing.stored import StoredTeacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
 from minigpt.tickets.delta import parameters_of
@@ -112,7 +113,7 @@ def train_masked(
     dev: TokenText,
     recipe: Recipe,
     *,
-    teacher: Teacher | None = None,
+    teacher: Teacher | StoredTeacher | None = None,
     seed: int = 0,
     checkpoint: Path | None = None,
     title: str = "Training the ticket",
@@ -126,7 +127,7 @@ def train_masked(
         text: training text.
         dev: text that decides which weights are kept.
         recipe: recipe of :func:`round_recipe`.
-        teacher: the tuned parent, where the recipe distills.
+        teacher: the tuned parent or stored answers, where the recipe distills.
         seed: order of the text.
         checkpoint: file to resume from.
         title: what the progress says.
