@@ -22,6 +22,8 @@ from minigpt.transformer.portions import Portions
 
 # Most tokens of one forward pass on any device but a GPU.
 MAX_CPU_TOKENS = 2048
+# Most logits of one pass over dev text. They are held twice in fp32, so that a large vocabulary takes shorter passes.
+MAX_LOGITS = 2**30
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[Any]:
@@ -55,7 +57,8 @@ def bits_per_byte(
     Args:
         model: a causal language model.
         text: text that is tokenized for the model.
-        tokens: tokens of one forward pass, padding included (at most `MAX_CPU_TOKENS` without a GPU).
+        tokens: tokens of one forward pass, padding included; at most `MAX_CPU_TOKENS` without a GPU, and as many as
+            make `MAX_LOGITS` logits.
         precision: see :func:`autocast`.
         group: processes that share the text; each has the same model, and gets the number that one alone would get.
         portions: what earlier evaluations have learned about the memory (None: nothing); one process alone uses it.
@@ -67,7 +70,8 @@ def bits_per_byte(
         raise CorpusError("There is no dev text to decide by; give the domain more documents.")
     model.eval()
     device = next(model.parameters()).device
-    batches = list(dev_batches(text, tokens, device))
+    fitting = max(1, MAX_LOGITS // int(model.config.get_text_config().vocab_size))
+    batches = list(dev_batches(text, min(tokens, fitting), device))
     rank, world = (0, 1) if group is None else (group.rank, group.world)
     nats = torch.zeros(len(batches), dtype=torch.float64, device=device)
     portions = portions or Portions("Dev text")

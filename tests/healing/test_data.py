@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from minigpt.errors import CorpusError
 from minigpt.evaluation import text_bits
-from minigpt.healing import TokenText, bits_per_byte
+from minigpt.healing import TokenText, bits_per_byte, forward
 from minigpt.healing.data import MIN_TOKENS, PaddedBatch, batch_by_length, epochs, pad, steps_to_read
 from minigpt.transformer.logits import logits_at
 from minigpt.types import Document
@@ -153,6 +153,18 @@ def test_bits_per_byte_is_the_sum_over_windows(family: str) -> None:
     expected = nats / math.log(2) / text.bytes
     for tokens in (16384, 64):
         assert bits_per_byte(model, text, tokens=tokens, precision="fp32") == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_large_vocabulary_takes_shorter_passes_over_the_dev_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, text, sizes = tiny_model(vocab_size=VOCABULARY), patterned(7, longest=30), list[int]()
+    whole = bits_per_byte(model, text, precision="fp32")
+    model.register_forward_pre_hook(
+        lambda _model, _args, given: sizes.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    monkeypatch.setattr(forward, "MAX_LOGITS", 64 * VOCABULARY)
+    assert bits_per_byte(model, text, precision="fp32") == pytest.approx(whole, rel=1e-5)
+    assert max(sizes) <= 64
+    assert len(sizes) > 1
 
 
 def test_bits_per_byte_agrees_with_the_evaluation() -> None:
