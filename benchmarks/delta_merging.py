@@ -5,16 +5,19 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from minigpt import assets
+from minigpt.files import fingerprint
 from minigpt.healing import bits_per_byte
 from minigpt.machine import measuring_dtype
-from minigpt.tickets.delta import apply, check_digests, in_dtype, parameters_of
+from minigpt.tickets.delta import apply, check_digests, digests, in_dtype, parameters_of
 from minigpt.tickets.delta_healing import (
     Lesson,
     changed_by_any,
@@ -86,16 +89,16 @@ def healed_row(first: Any, second: Any, tag: str, way: Any, steps: int, rate: fl
     texts = equal_shares([bench.domain_text for bench in both])
     own = [bench.weights_of(tag) for bench in both]
     pairs = zip(texts, both, own, strict=True)
-    lessons = [Lesson(text=text, dev=bench.dev, weights=weights) for text, bench, weights in pairs]
+    lessons = [Lesson(text=text, dev=bench.dev, weights=partial(dict, theirs)) for text, bench, theirs in pairs]
     answering = first.fresh().to(measuring_dtype(first.device))
-    name = f"merged-{first.name}-{second.name}"
-    teacher = store_lessons(lessons, answering, recipe, first.work / f"answers-{name}", key=tag)
-    del answering
-    model = first.fresh(weights)
-    training = heal_merged(model, mask, lessons, recipe, teacher)
+    name, model = f"merged-{first.name}-{second.name}", first.fresh(weights)
+    key = fingerprint([digests(theirs) for theirs in own])
+    with TemporaryDirectory(prefix="answers-", dir=first.work) as answers:
+        teacher = store_lessons(lessons, answering, recipe, Path(answers), key=key)
+        training = heal_merged(model, mask, lessons, recipe, teacher)
     healed = in_dtype(parameters_of(model), next(iter(weights.values())).dtype)
     ratios = [
-        bits_per_byte(model, bench.dev) / bits_per_byte(bench.fresh(theirs), bench.dev)
+        bits_per_byte(first.fresh(healed), bench.dev) / bits_per_byte(bench.fresh(theirs), bench.dev)
         for bench, theirs in zip(both, own, strict=True)
     ]
     changed = sum(int((healed[name].cpu() != tensor).sum()) for name, tensor in first.parent.items())

@@ -1,8 +1,9 @@
 """Are masks special to a domain? One-shot masks of several domains: their overlap, and their loss on each other's text.
 
-No training takes place. Each domain's mask is found with calibration text of the domain alone; the parent under each
-mask then reads held-out text of every domain. Ratios are to the parent under the mask of the text's own domain, paired
-over documents. The overlap is the Jaccard index against that of independent masks with the same densities.
+No training takes place. Each domain's mask is found with calibration text of the domain alone, and once more with
+other documents of the same kind (`again`), which says how much two samples differ. The parent under each mask then
+reads held-out text of every domain. Ratios are to the parent under the mask of the text's own domain, paired over
+documents. The overlap is the Jaccard index against that of independent masks with the same densities.
 """
 
 from __future__ import annotations
@@ -10,39 +11,46 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import torch
 from lottery import BITS, ratio
-from reading import Reader
+from reading import BATCH_TOKENS, WINDOW, Reader
 
 from minigpt import assets
 from minigpt.evaluation.run import text_bits
-from minigpt.files import to_plain, write_json
+from minigpt.files import fingerprint, to_plain, write_json
 from minigpt.machine import device_name
 from minigpt.tickets.language import put, take
 from minigpt.tickets.masks import Masks, Pattern, density, keep_best, magnitudes, prunable, weights_of
 from minigpt.tickets.oneshot import ONE_SHOT, prune_in_one_shot
 from minigpt.tickets.overlap import core_share, overlap
 from minigpt.tickets.rounds import load_masks, masked, save_masks
+from minigpt.transformer.calibration import calibration_batches
 
 
-def mask_of(reader: Reader, model: Any, criterion: str, remaining: float, pattern: str, tokens: int) -> Masks:
-    """Find the mask of a domain in one shot; the model is pruned in place.
+def mask_of(reader: Reader, part: int, criterion: str, remaining: float, pattern: str, tokens: int) -> Masks:
+    """Find the mask of a domain in one shot.
 
     Args:
         reader: the domain's texts.
-        model: the parent in fp32.
+        part: 0 reads every other document of the calibration text, 1 those between.
         criterion: `magnitude`, which reads no text, or a key of `ONE_SHOT`.
         remaining: share of the matrices' weights that is left.
         pattern: `layer` or N:M.
         tokens: tokens of calibration text.
     """
+    model = reader.model()
     if criterion == "magnitude":
         return keep_best(magnitudes(weights_of(model, prunable(model))), remaining, Pattern(pattern))
-    return prune_in_one_shot(model, reader.calibration(tokens), criterion, remaining, Pattern(pattern))
+    documents = reader.corpora.domain.calibration[part::2]
+    batches = calibration_batches(
+        reader.tokenizer, documents, window=WINDOW, tokens=tokens, batch_tokens=min(tokens, BATCH_TOKENS)
+    )
+    masks = prune_in_one_shot(model, batches, criterion, remaining, Pattern(pattern))
+    return {name: mask.cpu() for name, mask in masks.items()}
 
 
 def measured(reader: Reader, model: Any, limit: int) -> dict[str, Any]:
@@ -70,8 +78,8 @@ def compare(readers: dict[str, Reader], masks: dict[str, Masks], batch_tokens: i
 
 
 def overlaps(masks: dict[str, Masks]) -> dict[str, Any]:
-    """Compare masks in pairs, and find the core that all share."""
-    share, expected = core_share(list(masks.values()))
+    """Compare masks in pairs, and find the core that all domains share."""
+    share, expected = core_share([mask for domain, mask in masks.items() if not domain.endswith(" again")])
     return {
         "densities": {domain: density(mask) for domain, mask in masks.items()},
         "pairs": {f"{a} {b}": asdict(overlap(masks[a], masks[b])) for a, b in combinations(masks, 2)},
@@ -101,14 +109,14 @@ def main() -> None:
         name: Reader(str(options.data / f"{name}.yaml"), options.base, options.device, options.limit) for name in names
     }
     masks: dict[str, Masks] = {}
-    for name, reader in readers.items():
-        kind = f"{options.criterion}-{options.pattern.replace(':', 'of')}-{options.remaining:g}-{options.tokens}"
-        path = options.work / f"{name}-{kind}.safetensors"
+    how = (options.criterion, options.remaining, options.pattern, options.tokens)
+    for name, part in product(names, (0, 1)):
+        path = options.work / f"{name}-{part}-{fingerprint(options.base, *how)}.safetensors"
         if not path.exists():
-            how = (options.criterion, options.remaining, options.pattern, options.tokens)
-            save_masks({key: mask.cpu() for key, mask in mask_of(reader, reader.model(), *how).items()}, path)
-        masks[name] = load_masks(path)
-        print(name, f"{density(masks[name]):.3f} left", flush=True)
+            save_masks(mask_of(readers[name], part, *how), path)
+        label = f"{name} again" if part else name
+        masks[label] = load_masks(path)
+        print(label, f"{density(masks[label]):.3f} left", flush=True)
     settings = {name: getattr(options, name) for name in ("base", "criterion", "pattern", "remaining", "tokens")}
     result = {**settings, "limit": options.limit, "device": device_name(options.device), **overlaps(masks)}
     result |= compare(readers, masks, options.batch_tokens)

@@ -13,7 +13,7 @@ from minigpt.cli.common import Session, examples, facts, standard
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from minigpt.models.merge import MergeRecord
+    from minigpt.merging.run import MergeRecord
 
 
 @click.command(
@@ -36,8 +36,8 @@ def merge(session: Session, *, builds: tuple[str, ...], output_dir: Path, heal: 
 
     RECIPE is a recipe.yaml that a merge left.
     """
-    from minigpt.models.merge import merge_tickets
-    from minigpt.models.merge_recipe import MergeRecipe, read_merge_recipe
+    from minigpt.merging.recipe import MergeRecipe, read_merge_recipe
+    from minigpt.merging.run import merge_tickets
 
     is_recipe = len(builds) == 1 and Path(builds[0]).suffix in (".yaml", ".yml")
     recipe = read_merge_recipe(Path(builds[0])) if is_recipe else MergeRecipe(tickets=builds)
@@ -56,11 +56,11 @@ def outline(record: MergeRecord, folder: Path) -> RenderableType:
         "rule": f"{record.rule}, differences times {record.scale:g}",
     }
     for part, ratio in zip(record.parts, record.dev, strict=True):
-        rows[f"dev text of {Path(part).parent.name}"] = f"{ratio:.3f}× the bits of its own ticket"
+        rows[f"dev text of {Path(part).parent}"] = f"{ratio:.3f}× the bits of its own ticket"
     if record.healing is not None:
-        rows["healing"] = f"{record.healing.steps} steps, from {max(record.unhealed):.3f}× at most"
-    elif record.unhealed:
-        rows["healing"] = "it made no lower loss, and is not used"
+        worst = f"the worst domain had {max(record.unhealed):.3f}× before"
+        kept = worst if record.is_healed else "the worst domain became no better, so that the untrained merge is kept"
+        rows["healing"] = f"{record.healing.steps} steps; {kept}"
     if record.overlap is not None:
         rows["changed by both"] = f"{percent(record.overlap)} (by chance {percent(record.chance)})"
     rows["measure it"] = f"minigpt eval {folder} --domain {record.domains[0]}"

@@ -7,7 +7,7 @@ loss is the divergence from these answers alone, and weights that no ticket chan
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from pathlib import Path
@@ -36,6 +36,8 @@ VERSION = 1
 TOP = 64
 # Tokens of one pass that answers.
 PASS_TOKENS = 8192
+# Title of the training, in messages.
+TITLE = "Healing the merged ticket"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,12 @@ class Lesson:
     Attributes:
         text: training text of the domain.
         dev: its dev text.
-        weights: tensors of the domain's own specialist by name, which answers the text.
+        weights: returns the tensors of the domain's own specialist by name, which answers the text.
     """
 
     text: TokenText
     dev: TokenText
-    weights: Mapping[str, Tensor]
+    weights: Callable[[], Mapping[str, Tensor]]
 
 
 def healing_recipe(steps: int, rate: float = MERGED_RATE) -> Recipe:
@@ -143,7 +145,7 @@ def store_lessons(
 
     for lesson, group in zip(lessons, parts, strict=True):
         if left := [part for part in group if part in missing]:
-            become(model, lesson.weights)
+            become(model, lesson.weights())
             for part in reporter.track(left, title="Storing the ticket's answers", total=len(left)):
                 store.write(part, answer(part.batch))
     return StoredTeacher(folder, key)
@@ -174,11 +176,18 @@ def heal_merged(
     """
     text = joined_text([lesson.text for lesson in lessons])
     dev = joined_text([lesson.dev for lesson in lessons])
-    title = "Healing the merged ticket"
     return train_masked(
-        model, mask, text, dev, recipe, teacher=teacher, seed=seed, checkpoint=checkpoint, title=title,
+        model,
+        mask,
+        text,
+        dev,
+        recipe,
+        teacher=teacher,
+        seed=seed,
+        checkpoint=checkpoint,
+        title=TITLE,
         reporter=reporter,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()

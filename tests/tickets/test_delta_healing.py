@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def test_each_ticket_answers_its_own_text(tmp_path: Path) -> None:
     model = tiny("llama")
     weights = [shifted(model, seed) for seed in (0, 1)]
     texts = [text_of(WINDOWS[:10]), text_of(WINDOWS[10:])]
-    lessons = [Lesson(text=text, dev=text, weights=own) for text, own in zip(texts, weights, strict=True)]
+    lessons = [
+        Lesson(text=text, dev=text, weights=partial(dict, own)) for text, own in zip(texts, weights, strict=True)
+    ]
     recipe = replace(healing_recipe(3), precision="fp32")
     teacher = store_lessons(lessons, model, recipe, tmp_path, key="k")
     for piece in pieces_of(joined_text(texts).windows):
@@ -86,7 +89,9 @@ def test_healing_moves_only_the_mask_and_lowers_the_loss(tmp_path: Path) -> None
     mask = {name: torch.rand(tensor.shape) < 0.3 for name, tensor in before.items() if tensor.ndim == 2}
     weights = [{name: tensor.clone() for name, tensor in before.items()} for _ in range(2)]
     texts = [text_of(WINDOWS[:10]), text_of(WINDOWS[10:])]
-    lessons = [Lesson(text=text, dev=text, weights=own) for text, own in zip(texts, weights, strict=True)]
+    lessons = [
+        Lesson(text=text, dev=text, weights=partial(dict, own)) for text, own in zip(texts, weights, strict=True)
+    ]
     recipe = healing_recipe(8, 0.01)
     teacher = store_lessons(lessons, tiny("llama"), recipe, tmp_path, key="k")
     damaged = {name: torch.where(mask[name], tensor * 3, tensor) if name in mask else tensor
@@ -105,7 +110,7 @@ def test_healing_moves_only_the_mask_and_lowers_the_loss(tmp_path: Path) -> None
 def test_answers_of_other_tickets_are_not_taken(tmp_path: Path) -> None:
     model = tiny("llama")
     text = text_of(WINDOWS)
-    lessons = [Lesson(text=text, dev=text, weights=shifted(model, 0))]
+    lessons = [Lesson(text=text, dev=text, weights=partial(shifted, model, 0))]
     first = store_lessons(lessons, model, healing_recipe(2), tmp_path, key="k")
     other = store_lessons(lessons, model, healing_recipe(2), tmp_path, key="l")
     assert first.key != other.key

@@ -43,7 +43,7 @@ class MergeRecipe:
     learning_rate: float = MERGED_RATE
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"dev_bytes": at_least(1), "heal": at_least(0), "learning_rate": above(0)})
+        check_ranges(self, {"dev_bytes": at_least(1), "heal": at_least(0), "learning_rate": above(0, 1e6)})
 
 
 def recipe_text(recipe: MergeRecipe, builds: Sequence[Path]) -> str:
