@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,12 +86,7 @@ def heal(
     ]
     teachers = fingerprint([ticket.record.result for ticket in tickets])
     start = fingerprint(teachers, [text.digest for text in texts], planned, digests(weights))
-    read = min(sum(text.tokens for text in texts), recipe.heal * planned.tokens_per_step)
-    step = float(PASSES_OF_A_STEP * planned.tokens_per_step)
-    reporter.weigh({
-        "answers": Work(kind="read", operations=float(read)),
-        "heal": Work(kind="train", operations=recipe.heal * step, loop=TITLE, per_item=step),
-    })  # fmt: skip
+    reporter.weigh(works_of(recipe, most=sum(text.tokens for text in texts)))
     with passing(reporter, "answers", "Storing the answers of each ticket"):
         teacher = store_lessons(lessons, reader.model, planned, folder / ANSWERS, key=teachers, reporter=reporter)
     with passing(reporter, "heal", TITLE):
@@ -107,6 +103,23 @@ def heal(
         save_tensors(healed, folder / HEALED)
         write_json(folder / RECORD, Healed(key=start, weights=fingerprint(digests(healed)), training=training))
     return healed, training
+
+
+def works_of(recipe: MergeRecipe, most: float = math.inf) -> dict[str, Work]:
+    """Return the work of a healing, in tokens: each ticket answers the text that is read, and training reads it.
+
+    Args:
+        recipe: number of steps; none is no work.
+        most: tokens of the training text, where they are known.
+    """
+    if not recipe.heal:
+        return {}
+    tokens = healing_recipe(recipe.heal).tokens_per_step
+    step = float(PASSES_OF_A_STEP * tokens)
+    return {
+        "answers": Work(kind="read", operations=min(most, recipe.heal * tokens)),
+        "heal": Work(kind="train", operations=recipe.heal * step, loop=TITLE, per_item=step),
+    }
 
 
 def _finished(folder: Path, key: str) -> tuple[dict[str, Tensor], Training] | None:

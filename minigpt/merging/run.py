@@ -11,12 +11,10 @@ from minigpt import assets
 from minigpt.errors import ConfigError
 from minigpt.files import write_json
 from minigpt.machine import pick_device
-from minigpt.merging.healing import STAGES as HEALING
-from minigpt.merging.healing import heal
+from minigpt.merging import healing, ways
 from minigpt.merging.parts import check_same_parent, part_of, read_parts, with_equal_dev
 from minigpt.merging.reader import DevReader
 from minigpt.merging.recipe import MergeRecipe, recipe_text
-from minigpt.merging.ways import try_ways, works_of
 from minigpt.progress import SILENT, Reporter
 from minigpt.progress.stages import Stage, counted, passing
 from minigpt.recipes import RECIPE, leave
@@ -97,7 +95,7 @@ def merge_tickets(recipe: MergeRecipe, output_dir: Path, *, reporter: Reporter =
     tickets, work = [read(part.ticket) for part in parts], output_dir / WORK
     changes, first = [ticket.changes for ticket in tickets], tickets[0].record
     check_same_parent(parts, [ticket.record for ticket in tickets])
-    numbered = counted(reporter, (*STAGES[:-1], *(HEALING if recipe.heal else ()), STAGES[-1]))
+    numbered = counted(reporter, (*STAGES[:-1], *(healing.STAGES if recipe.heal else ()), STAGES[-1]))
     with passing(numbered, "parent", "Loading the parent"):
         folder = assets.parent(first.base, reporter=numbered).path
         parent = parameters_of(assets.load_model(folder, dtype=DTYPES[first.dtype]))
@@ -105,12 +103,12 @@ def merge_tickets(recipe: MergeRecipe, output_dir: Path, *, reporter: Reporter =
     with passing(numbered, "text", "Reading the text"):
         texts = with_equal_dev(read_parts(parts, numbered), recipe.dev_bytes)
         reader = DevReader(folder, texts, pick_device(recipe.device))
-    numbered.weigh(works_of([text.tokens for text in reader.dev]))
-    tried = try_ways(reader, parent, tickets, work, numbered)
+    numbered.weigh({**ways.works_of([text.tokens for text in reader.dev]), **healing.works_of(recipe)})
+    tried = ways.try_ways(reader, parent, tickets, work, numbered)
     best = tried.best
     weights, dev, training, is_healed = merged(parent, changes, best.rule, best.scale), best.ratios, None, False
     if recipe.heal:
-        healed, training = heal(reader, parent, tickets, weights, recipe, work, numbered)
+        healed, training = healing.heal(reader, parent, tickets, weights, recipe, work, numbered)
         after = reader.ratios(healed, tried.own)
         if is_healed := max(after) < best.worst:
             weights, dev = healed, after

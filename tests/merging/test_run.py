@@ -117,6 +117,14 @@ def test_the_work_of_a_merge_is_the_text_that_it_reads() -> None:
     assert (works["own"].operations, works["rules"].operations, works["rules"].per_item) == (30.0, 18 * 30.0, 30.0)
 
 
+def test_the_time_that_is_left_counts_the_healing_from_the_beginning() -> None:
+    assert healing.works_of(recipe_of(heal=0)) == {}
+    works = healing.works_of(recipe_of(heal=10))
+    tokens = works["answers"].operations
+    assert works["heal"].operations == 3 * tokens == 10 * works["heal"].per_item
+    assert healing.works_of(recipe_of(heal=10), most=tokens / 2)["answers"].operations == tokens / 2
+
+
 def test_healing_trains_only_what_the_tickets_change(
     folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
