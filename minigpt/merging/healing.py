@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def heal(
         saved = folder / CHECKPOINT
         mask = changed_by_any(changes, parent)
         training = heal_merged(model, mask, lessons, planned, teacher, checkpoint=saved, reporter=reporter)
+        training = replace(training, recipe="changed weights, " + training.recipe.removeprefix("all weights, "))
         dtype = next(iter(weights.values())).dtype
         healed = {name: tensor.to("cpu") for name, tensor in in_dtype(parameters_of(model), dtype).items()}
         save_tensors(healed, folder / HEALED)

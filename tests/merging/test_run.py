@@ -140,6 +140,7 @@ def test_healing_trains_only_what_the_tickets_change(
     ]
     assert result.healing is not None
     assert result.healing.steps == 6
+    assert result.healing.recipe.startswith("changed weights, KL to the teacher, AdamW")
     assert result.is_healed
     assert max(result.dev) < max(result.unhealed) == min(result.tried.values())
     changes = [read(folder / "delta").changes for folder in folders]
