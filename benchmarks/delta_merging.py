@@ -17,6 +17,7 @@ from minigpt import assets
 from minigpt.files import fingerprint
 from minigpt.healing import bits_per_byte
 from minigpt.machine import measuring_dtype
+from minigpt.merging.ways import SCALES
 from minigpt.tickets.delta import apply, check_digests, digests, in_dtype, parameters_of
 from minigpt.tickets.delta_healing import (
     Lesson,
@@ -30,7 +31,6 @@ from minigpt.tickets.delta_merge import RULES, merged, overlap
 from minigpt.tickets.delta_places import RECORD, WEIGHTS, is_ticket
 from minigpt.tickets.delta_store import put_in, read
 
-SCALES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 DOZEN = 12
 
 
@@ -56,7 +56,7 @@ def merge_rows(rows: Any, benches: Sequence[Any], tag: str, healings: Sequence[t
 
 
 def merge_row(first: Any, second: Any, tag: str) -> dict[str, Any]:
-    """Merge two tickets: the mean of both dev losses, each relative to that of its own ticket, decides."""
+    """Merge two tickets: the larger of both dev losses, each relative to that of its own ticket, decides."""
     both = (first, second)
     tickets = [read(bench.work / tag).changes for bench in both]
     own = [bits_per_byte(bench.fresh(bench.weights_of(tag)), bench.dev) for bench in both]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from minigpt.tickets.delta import digests, in_dtype, parameters_of
 from minigpt.tickets.delta_healing import (
     TITLE,
     Lesson,
-    become,
     changed_by_any,
     equal_shares,
     heal_merged,
@@ -32,6 +30,7 @@ from minigpt.tickets.delta_healing import (
 )
 from minigpt.tickets.delta_merge import merged
 from minigpt.tickets.delta_store import Ticket
+from minigpt.tickets.language import put
 from minigpt.tickets.rounds import load_tensors, save_tensors
 
 STAGES = (
@@ -93,8 +92,7 @@ def heal(
         if (finished := _finished(folder, start)) is not None:
             discount(reporter, "heal")
             return finished
-        model: Any = assets.load_model(reader.folder, dtype=torch.float32, device=reader.model.device)
-        become(model, weights)
+        model = put(assets.load_model(reader.folder, dtype=torch.float32, device=reader.model.device), weights)
         saved = folder / CHECKPOINT
         mask = changed_by_any(changes, parent)
         training = heal_merged(model, mask, lessons, planned, teacher, checkpoint=saved, reporter=reporter)

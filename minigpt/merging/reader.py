@@ -13,7 +13,7 @@ from minigpt.healing import TokenText, bits_per_byte
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import measuring_dtype
 from minigpt.merging.parts import PartText
-from minigpt.tickets.delta_healing import become
+from minigpt.tickets.language import put
 from minigpt.transformer.ends import configs_in, document_end
 
 # Longest piece of text, in tokens.
@@ -42,7 +42,7 @@ class DevReader:
 
     def loss(self, weights: Mapping[str, Tensor], place: int) -> float:
         """Return the bits per byte of a model of these weights on the dev text of one domain."""
-        become(self.model, weights)
+        put(self.model, weights)
         return bits_per_byte(self.model, self.dev[place])
 
     def ratios(self, weights: Mapping[str, Tensor], own: Sequence[float]) -> tuple[float, ...]:
@@ -52,7 +52,7 @@ class DevReader:
             weights: tensors of the model.
             own: bits per byte of each ticket on its own dev text.
         """
-        become(self.model, weights)
+        put(self.model, weights)
         return tuple(bits_per_byte(self.model, text) / loss for text, loss in zip(self.dev, own, strict=True))
 
     def training_texts(self) -> list[TokenText]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -28,6 +27,7 @@ from minigpt.tickets.delta import apply, in_dtype, parameters_of
 from minigpt.tickets.delta_places import FOLDER
 from minigpt.tickets.delta_store import DTYPES, make_ticket, read, save_specialist, write
 from minigpt.tickets.delta_training import Round, mask_of, rewind, round_recipe, rounds_of, train_masked
+from minigpt.tickets.language import put
 from minigpt.transformer.arch import shape_of
 from minigpt.transformer.ends import configs_in, document_end
 from minigpt.types import PrunePlan
@@ -254,12 +254,7 @@ def _model_after(run: Run, ground: Groundwork, trainee: Trainee, last: SavedMode
     """Load the model that a round starts from, in fp32: the tuned parent, or what the last round left."""
     if first:
         return load(run, last.path, training=True)
-    model = load(run, ground.parent.path, training=True)
-    weights = _weights_after(trainee, last)
-    with torch.no_grad():
-        for name, tensor in parameters_of(model).items():
-            tensor.copy_(weights[name])
-    return model
+    return put(load(run, ground.parent.path, training=True), _weights_after(trainee, last))
 
 
 def _weights_after(trainee: Trainee, last: SavedModel) -> dict[str, Tensor]:

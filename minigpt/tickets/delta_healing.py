@@ -25,9 +25,9 @@ from minigpt.healing.planes import Layout
 from minigpt.healing.stored import Part, Store, StoredTeacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
-from minigpt.tickets.delta import parameters_of
 from minigpt.tickets.delta_settings import MERGED_RATE, DeltaSettings
 from minigpt.tickets.delta_training import round_recipe, train_masked
+from minigpt.tickets.language import put
 from minigpt.transformer.logits import logits_at
 
 # Version of the answers: raised when they change, so that older ones are written again.
@@ -145,7 +145,7 @@ def store_lessons(
 
     for lesson, group in zip(lessons, parts, strict=True):
         if left := [part for part in group if part in missing]:
-            become(model, lesson.weights())
+            put(model, lesson.weights())
             for part in reporter.track(left, title="Storing the ticket's answers", total=len(left)):
                 store.write(part, answer(part.batch))
     return StoredTeacher(folder, key)
@@ -188,13 +188,6 @@ def heal_merged(
         title=TITLE,
         reporter=reporter,
     )
-
-
-@torch.no_grad()
-def become(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Copy the tensors of another model of the same shape into a model."""
-    for name, tensor in parameters_of(model).items():
-        tensor.copy_(weights[name])
 
 
 def _is_usable(window: Sequence[int]) -> bool:

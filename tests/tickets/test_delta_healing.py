@@ -17,7 +17,6 @@ from minigpt.tickets.delta import Change, parameters_of
 from minigpt.tickets.delta_healing import (
     TOP,
     Lesson,
-    become,
     changed_by_any,
     equal_shares,
     heal_merged,
@@ -25,6 +24,7 @@ from minigpt.tickets.delta_healing import (
     joined_text,
     store_lessons,
 )
+from minigpt.tickets.language import put
 from minigpt.transformer.logits import logits_at
 from tests.support.tiny import tiny_model as tiny
 
@@ -75,7 +75,7 @@ def test_each_ticket_answers_its_own_text(tmp_path: Path) -> None:
     teacher = store_lessons(lessons, model, recipe, tmp_path, key="k")
     for piece in pieces_of(joined_text(texts).windows):
         batch = pad_pieces([piece])
-        become(model, weights[0 if piece.ids in WINDOWS[:10] else 1])
+        put(model, weights[0 if piece.ids in WINDOWS[:10] else 1])
         with torch.no_grad():
             expected = likeliest(logits_at(model, batch.places, input_ids=batch.ids), TOP)
         answers = teacher.answers(batch)
@@ -96,7 +96,7 @@ def test_healing_moves_only_the_mask_and_lowers_the_loss(tmp_path: Path) -> None
     teacher = store_lessons(lessons, tiny("llama"), recipe, tmp_path, key="k")
     damaged = {name: torch.where(mask[name], tensor * 3, tensor) if name in mask else tensor
                for name, tensor in before.items()}  # fmt: skip
-    become(model, damaged)
+    put(model, damaged)
     training = heal_merged(model, mask, lessons, recipe, teacher)
     losses = [loss for _, loss in training.dev_losses]
     assert min(losses) < losses[0]
