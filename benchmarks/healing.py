@@ -25,7 +25,7 @@ from minigpt import assets
 from minigpt.corpus.definition_questions import definition_documents
 from minigpt.corpus.selection import training_documents
 from minigpt.evaluation.mcq import TEMPLATE
-from minigpt.files import atomic_path, fingerprint, read_jsonl
+from minigpt.files import atomic_path, fingerprint, read_jsonl, write_jsonl
 from minigpt.healing import Recipe, Teacher, train
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name, measuring_dtype, release
@@ -86,6 +86,7 @@ class Bench(Reader):
         super().__init__(domain, base, device, limit)
         self.models = {"parent": self.model(), "tuned": self.model()}
         texts = self.texts(self.tokenizer)
+        self.kept = tuning.kept
         self._tune(texts["dev"], tuning)
         self.before = {name: self.read(model, texts) for name, model in self.models.items()}
         self.tokens = tokens
@@ -95,12 +96,20 @@ class Bench(Reader):
         self.written: dict[int, list[Document]] = {}
 
     def sampled(self, count: int) -> list[Document]:
-        """Sample passages from the tuned parent, as in a build; another count samples again."""
+        """Sample passages from the tuned parent, as in a build, or read those that lie beside its weights.
+
+        Another count samples again. Runs that are compared share the passages, because a GPU samples none twice.
+        """
         if count and count not in self.written:
-            writer: Any = deepcopy(self.models["tuned"])
-            windows = token_text(self.tokenizer, self.corpora.domain.train, WINDOW).windows
-            made = write_passages(writer.to(measuring_dtype(self.device)), self.tokenizer, windows, count, seed=0)
-            self.written[count] = clear_of_tests(made, self.corpora)
+            path = self.kept.with_suffix(f".{count}.jsonl")
+            if not path.exists():
+                writer: Any = deepcopy(self.models["tuned"])
+                windows = token_text(self.tokenizer, self.corpora.domain.train, WINDOW).windows
+                passages = write_passages(
+                    writer.to(measuring_dtype(self.device)), self.tokenizer, windows, count, seed=0
+                )
+                write_jsonl(path, (asdict(document) for document in passages))
+            self.written[count] = clear_of_tests([Document(**row) for row in read_jsonl(path)], self.corpora)
         return self.written.get(count, [])
 
     def documents(self, general: float, definitions: int) -> list[Document]:

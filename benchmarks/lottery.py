@@ -160,7 +160,8 @@ class Tickets(Bench):
 
     def trained(self, name: str, weights: Weights, masks: Masks, steps: int) -> dict[str, Any]:
         """Train a control under its mask, and leave it in the model; return what the training says."""
-        facts = self.lesson(steps)(masked(weights, masks), masks, 0, self.work / f"{name}.safetensors").facts
+        self.home.mkdir(parents=True, exist_ok=True)
+        facts = self.lesson(steps)(masked(weights, masks), masks, 0, self.home / f"{name}.safetensors").facts
         return {**facts, "masks": masks}
 
     def one_shot(self, name: str) -> tuple[dict[str, Any], Masks]:
@@ -193,7 +194,7 @@ class Tickets(Bench):
         save_masks(masks, self.work / "masks" / f"{self.home.name}-{name.replace('/', '-')}.safetensors")
         texts = self.measured(self.scratch)
         stored: Any = deepcopy(self.scratch).to(torch.bfloat16)
-        size = save_ticket(stored, self.work / "stored.safetensors")
+        size = save_ticket(stored, self.home / f"stored-{name.replace('/', '-')}.safetensors")
         return {
             **{key: value for key, value in facts.items() if key != "masks"},
             "remaining": density(masks), "dev": bits_per_byte(self.scratch, self.dev), "texts": texts,
@@ -215,6 +216,9 @@ class Tickets(Bench):
         if kind.startswith("transfer-"):
             folder = self.work.parent / kind.removeprefix("transfer-") / self.home.name
             return self.start, load_masks(folder / f"round-{len(self.plan.levels):02d}" / MASKS)
+        if kind == "random" and self.plan.pattern not in ("global", "lamp"):
+            masks = self.one_shot("magnitude")[1]  # as dense in each matrix as the ticket, which need not be there
+            return self.start, random_like(masks, self.plan.seed, Pattern(self.plan.pattern))
         masks = load_masks(self.home / f"round-{len(self.plan.levels):02d}" / MASKS)
         if kind == "reinit":
             return reinitialised(self.models["parent"], masks, self.plan.seed), masks

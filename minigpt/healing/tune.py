@@ -20,6 +20,8 @@ from minigpt.results import Training
 MAX_BACK_OFFS = 3
 # Divisor of a learning rate that did harm.
 BACK_OFF_DIVISOR = 4
+# How often the lowest rate is halved where it is the best.
+MAX_HALVINGS = 2
 # A shortened run rises to its peak in at most one part in this many of its steps.
 LEAST_WARMUP_SHARE = 10
 # Most evaluations, about, of the long run after a search.
@@ -42,8 +44,8 @@ class TuneSettings(Recipe):
     """Settings of the search for the tuned parent: a recipe, and what is varied in it.
 
     Attributes:
-        rates: Multiples of `learning_rate`, each of which gets a run of `steps` steps; more of them take longer, and
-            where none helps, lower ones are tried.
+        rates: Multiples of `learning_rate`, each of which gets a run of `steps` steps; more of them take longer. Where
+            the lowest of several is the best it is halved, at most twice, and where none helps, lower ones are tried.
         shorter: Shares of `steps`, each of which gets a run at the best rate; short runs counter overfitting.
         longer: Multiple of `steps` for one more run where `steps` are better than all shorter runs; 0 tries none.
         muon: Multiples of the best rate, each of which gets a run with Muon at the best number of steps; an empty list
@@ -109,9 +111,9 @@ def best_of(attempts: Sequence[Attempt]) -> Attempt:
 def next_recipe(settings: TuneSettings, attempts: Sequence[Attempt]) -> Recipe | None:
     """Name the recipe of the next run of a search, or None if it is over.
 
-    First come all rates over all steps. Where none is better than no training, lower rates follow, one after the
-    other. Then the best rate gets shorter runs, a longer one if none of the shorter ones is better, and Muon at the
-    number of steps that is best.
+    First come all rates over all steps. Where the lowest is the best it is halved, as the best one may lie below. Where
+    none is better than no training, lower rates follow, one after the other. Then the best rate gets shorter runs, a
+    longer one if none of the shorter ones is better, and Muon at the number of steps that is best.
 
     Args:
         settings: recipe and variations.
@@ -129,6 +131,10 @@ def _recipes(settings: TuneSettings, attempts: Sequence[Attempt]) -> Iterator[Re
     base = settings.recipe()
     rates = [factor * base.learning_rate for factor in settings.rates]
     yield from (base.at(rate) for rate in rates)
+    for times in range(1, MAX_HALVINGS + 1):
+        lowest = base.at(min(rates) / 2 ** (times - 1))
+        if len(rates) > 1 and _beats_all_others(lowest, attempts):
+            yield base.at(lowest.learning_rate / 2)
     for times in range(1, MAX_BACK_OFFS + 1):
         if not any(attempt.helped for attempt in attempts):
             yield base.at(min(rates) / BACK_OFF_DIVISOR**times)
@@ -143,6 +149,13 @@ def _recipes(settings: TuneSettings, attempts: Sequence[Attempt]) -> Iterator[Re
     if base.adapter == "full" and base.optimizer != "muon":
         best = best_of(plain).recipe
         yield from (replace(best.at(factor * best.learning_rate), optimizer="muon") for factor in settings.muon)
+
+
+def _beats_all_others(recipe: Recipe, attempts: Sequence[Attempt]) -> bool:
+    """Say whether the run of a recipe helped, and has a lower dev loss than every other run over as many steps."""
+    same = [attempt for attempt in attempts if attempt.recipe == recipe.at(attempt.recipe.learning_rate)]
+    others = [attempt.loss for attempt in same if attempt.recipe != recipe]
+    return any(attempt.helped and attempt.loss < min(others) for attempt in same if attempt.recipe == recipe)
 
 
 def shorter_runs(recipe: Recipe, shares: Sequence[float]) -> Iterator[Recipe]:

@@ -19,6 +19,7 @@ from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.teaching import stored_teacher
 from minigpt.pipeline.text import TrainingText, tokenized
+from minigpt.pipeline.unchanged import only_tokens_are_missing
 from minigpt.planning import memory
 from minigpt.planning.memory_healing import HealingForm, choose_healing, healing_peak, ways_to_teach
 from minigpt.results import Training
@@ -28,6 +29,11 @@ from minigpt.types import PrunePlan
 
 # Version of healing: raised when it changes, so that models of an older version are healed again.
 VERSION = 4
+NOTHING_TO_LEARN = (
+    "Only tokens were removed, so the specialist already gives its teacher's probabilities for those it has, and "
+    "training to copy them would add noise alone. Healing is left out. To train on the text itself: "
+    "--set heal.distill=0.5."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +79,19 @@ def heal(
     options = run.options
     form = healing_form(run, source, pruned)
     recipe = form.recipe
-    kept = [("stored", form.stored)] if form.stored else []
+    kept: list[tuple[str, int]] = [("stored", form.stored)] if form.stored else []
+    idle = recipe.distill == 1 and only_tokens_are_missing(source.path, pruned.path, plan.tokens)
+    kept += [("idle", 1)] if idle and recipe.steps else []  # other models keep the name that they always had
     key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed, *kept)
 
     def make(folder: Path) -> None:
         if not recipe.steps:
-            _leave(pruned, recipe, folder)
+            _leave(pruned, recipe.describe(), recipe, folder)
+            return
+        if idle:
+            with run.reporter.stage(title):
+                run.reporter.note(NOTHING_TO_LEARN)
+                _leave(pruned, f"{recipe.describe()}; left out, as only tokens were removed", recipe, folder)
             return
         with run.reporter.stage(title):
             tokenizer = assets.load_tokenizer(pruned.path)
@@ -147,11 +160,11 @@ def healing_form(run: Run, source: SavedModel, pruned: SavedModel) -> HealingFor
     return form
 
 
-def _leave(pruned: SavedModel, recipe: Recipe, folder: Path) -> None:
+def _leave(pruned: SavedModel, description: str, recipe: Recipe, folder: Path) -> None:
     """Take a pruned model as the healed one: without a step there is nothing to load."""
     shutil.copytree(pruned.path, folder / "model", copy_function=link)
     nothing = Training(
-        tokens=0, steps=0, learning_rate=recipe.learning_rate, best_step=0, seconds=0.0, recipe=recipe.describe()
+        tokens=0, steps=0, learning_rate=recipe.learning_rate, best_step=0, seconds=0.0, recipe=description
     )
     write_json(folder / "training.json", nothing)
 

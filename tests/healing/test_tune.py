@@ -75,6 +75,20 @@ def test_where_no_rate_helps_lower_ones_are_all_that_follows() -> None:
     assert {rate for rate, _, optimizer in helps[3:] if optimizer == "adamw"} == {1e-4 / 4}
 
 
+def test_the_lowest_rate_is_halved_while_it_is_the_best() -> None:
+    """The bottom of the curve may lie below the rates of the settings; two more are tried, and then it is enough."""
+
+    def rates(best: float, settings: TuneSettings = SETTINGS) -> list[float]:
+        order = runs(settings, lambda one: 0.5 + abs(one.learning_rate - best) + one.steps * 1e-6)
+        return [rate for rate, steps, optimizer in order if steps == settings.steps and optimizer == "adamw"]
+
+    assert rates(2e-4) == pytest.approx([1e-4, 2e-4, 4e-4])
+    assert rates(9e-5) == pytest.approx([1e-4, 2e-4, 4e-4, 5e-5])
+    assert rates(5e-5) == pytest.approx([1e-4, 2e-4, 4e-4, 5e-5, 2.5e-5])
+    assert rates(1e-6) == pytest.approx([1e-4, 2e-4, 4e-4, 5e-5, 2.5e-5])
+    assert rates(1e-6, TuneSettings(steps=200, learning_rate=2e-4, rates=(1.0,))) == pytest.approx([2e-4])
+
+
 def test_a_short_run_warms_up_in_a_tenth_of_its_steps() -> None:
     attempts = [attempt(SETTINGS.recipe().at(factor * 2e-4), 0.5) for factor in SETTINGS.rates]
     following = next_recipe(SETTINGS, attempts)
