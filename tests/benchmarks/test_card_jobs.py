@@ -1,0 +1,109 @@
+"""Jobs on cards: their order, their room, and what a second call does with what a first one left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minigpt.files import write_jsonl
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The script as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import card_jobs
+
+    yield card_jobs
+    sys.modules.pop("card_jobs", None)
+
+
+def call(folder: Path, jobs: list[dict[str, Any]], *more: str) -> tuple[dict[str, Any], int]:
+    """Run a list; return the last line of the output and the exit code."""
+    write_jsonl(folder / "jobs.jsonl", jobs)
+    command = [sys.executable, str(BENCHMARKS / "card_jobs.py"), str(folder / "jobs.jsonl"), "--work", str(folder)]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, timeout=120)
+    return json.loads(done.stdout.strip().splitlines()[-1]), done.returncode
+
+
+def test_the_first_job_with_room_begins_on_the_emptiest_card(module: Any) -> None:
+    jobs = [module.Job(name="whole", command="", places=0), module.Job(name="small", command="")]
+    assert module.next_start(jobs, (), (), {"0": 2, "1": 3}, 3) == (jobs[0], ("1",))
+    assert module.next_start(jobs, (), (), {"0": 1, "1": 2}, 3) == (jobs[1], ("1",))
+    assert module.next_start(jobs, ("whole",), ("small",), {"0": 3}, 3) is None
+    behind = [module.Job(name="b", command="", after=("a",)), module.Job(name="a", command="")]
+    assert module.next_start(behind, (), (), {"0": 1}, 3)[0].name == "a"
+    assert module.next_start(behind, ("a",), (), {"0": 1}, 3)[0].name == "b"
+
+
+def test_a_job_of_two_cards_keeps_others_from_taking_the_free_one(module: Any) -> None:
+    jobs = [module.Job(name="two", command="", cards=2, places=0), module.Job(name="one", command="")]
+    assert module.next_start(jobs, (), (), {"0": 3, "1": 2}, 3) is None
+    assert module.next_start(jobs, (), (), {"0": 3, "1": 3}, 3) == (jobs[0], ("0", "1"))
+    assert module.next_start(jobs, (), (), {"0": 3}, 3) == (jobs[1], ("0",)), "one card will never be two"
+
+
+def test_lists_that_cannot_work_are_refused(module: Any, tmp_path: Path) -> None:
+    for jobs, words in (
+        ([{"name": "a", "command": ""}] * 2, "one name"),
+        ([{"name": "a", "command": "", "after": ["b"]}], "called b"),
+    ):
+        write_jsonl(tmp_path / "jobs.jsonl", jobs)
+        with pytest.raises(ValueError, match=words):
+            module.read_jobs(tmp_path / "jobs.jsonl", {})
+
+
+def test_a_second_call_does_what_the_first_left(tmp_path: Path) -> None:
+    """One job is finished, one fails until a file is there, and one waits for it; each sees its card and its words."""
+    jobs: list[dict[str, Any]] = [
+        {"words": {"say": "echo {text} $CUDA_VISIBLE_DEVICES"}},
+        {"name": "first", "command": "bash -c '{say} >> {work}/first.txt'", "least": 0},
+        {"name": "second", "command": "test -e {work}/there", "least": 0},
+        {"name": "third", "command": "bash -c '{say} > {work}/third.txt'", "after": ["second"], "least": 0},
+    ]
+    said, code = call(tmp_path, jobs, "--set", "text=hello", "--cards", "7", "--seconds", "60")
+    assert (said["finished"], said["open"], said["failed"], code) == (["first"], ["second", "third"], {"second": 1}, 1)
+    (tmp_path / "there").touch()
+    said, code = call(tmp_path, jobs, "--set", "text=hello", "--cards", "7", "--seconds", "60")
+    assert (said["open"], code) == ([], 0)
+    assert (tmp_path / "first.txt").read_text() == (tmp_path / "third.txt").read_text() == "hello 7\n"
+
+
+def test_the_end_of_a_call_interrupts_and_leaves_time_for_a_checkpoint(tmp_path: Path) -> None:
+    script = tmp_path / "long.py"
+    script.write_text(
+        "import pathlib, sys, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "if (folder / 'checkpoint').exists(): sys.exit(0)\n"
+        "try: time.sleep(100)\n"
+        "except KeyboardInterrupt: time.sleep(0.5); (folder / 'checkpoint').touch(); raise\n"
+    )
+    jobs = [{"name": "long", "command": "{python} {work}/long.py {work}", "least": 0}]
+    said, code = call(tmp_path, jobs, "--seconds", "23")
+    assert (said["open"], said["failed"], code) == (["long"], {}, 0)
+    assert (tmp_path / "checkpoint").exists()
+    assert call(tmp_path, jobs, "--seconds", "60")[0]["open"] == []
+
+
+def test_the_list_of_tickets_is_whole(module: Any) -> None:
+    """Every word has a text, and the controls of a table are those of its ticket."""
+    values = {"data": "DATA", "base": "BASE", "work": "WORK", "python": "python", "other": "OTHER"}
+    jobs = module.read_jobs(BENCHMARKS / "ticket_jobs.jsonl", values)
+    assert not [
+        job.name for job in jobs if any(f"{{{word}}}" in job.command for word in ("lottery", "deltas", *values))
+    ]
+    for plan in ("--remaining 0.3", "--remaining 0.2", "--pattern 2:4"):
+        arms = [
+            job.command.split("--arms ")[1].split()[0]
+            for job in jobs
+            if plan in job.command and "medical" in job.command
+        ]
+        assert {"imp", "random", "sparsegpt", "wanda", "magnitude"} <= {arm for part in arms for arm in part.split(",")}
