@@ -22,6 +22,8 @@ from minigpt.transformer.arch import decoder_layers
 MIN_COMPILED_TOKENS = 16_000_000
 # Kernels of the library that are left out: healing computes the gradient of its loss itself.
 LIGER_OPTIONS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+# Logger of the compiler that reads Triton kernels.
+KERNEL_LOGGER = "torch._higher_order_ops.triton_kernel_wrap"
 
 
 @contextmanager
@@ -78,8 +80,14 @@ def compiled_layers(*models: Any) -> Iterator[Callable[[Any], Any]]:
     layers = [layer for model in models for layer in decoder_layers(model)]
     for layer in layers:
         layer.forward = compiled(layer.forward)
+    # A kernel that the compiler cannot read is taken to change all its inputs, which is right, and is told of with a
+    # traceback of a hundred lines at every use.
+    logger = logging.getLogger(KERNEL_LOGGER)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield compiled
     finally:
+        logger.setLevel(level)
         for layer in layers:
             del layer.forward

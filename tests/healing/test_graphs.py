@@ -254,6 +254,19 @@ def test_compiled_layers_compute_the_same_and_are_plain_again(monkeypatch: pytes
         torch.testing.assert_close(parameter.grad, reference.grad, rtol=1e-4, atol=1e-7)
 
 
+def test_tracebacks_of_kernels_that_the_compiler_cannot_read_stay_out_of_the_log() -> None:
+    """Their logger is quiet inside the block, and as it was afterwards."""
+    import logging
+
+    from torch._higher_order_ops import triton_kernel_wrap
+
+    logger: logging.Logger = triton_kernel_wrap.log
+    before = logger.level
+    with compiled_layers(tiny_model("llama")):
+        assert not logger.isEnabledFor(logging.WARNING)
+    assert logger.level == before
+
+
 @pytest.mark.gpu
 def test_fused_kernels_compute_the_same_and_leave_no_trace() -> None:
     """The gradients of a fused copy agree with the plain ones; the library's changes to the module are undone."""
