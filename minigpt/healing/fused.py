@@ -22,8 +22,8 @@ from minigpt.transformer.arch import decoder_layers
 MIN_COMPILED_TOKENS = 16_000_000
 # Kernels of the library that are left out: healing computes the gradient of its loss itself.
 LIGER_OPTIONS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-# Logger of the compiler that reads Triton kernels.
-KERNEL_LOGGER = "torch._higher_order_ops.triton_kernel_wrap"
+# Logger of the compiler, and the module of it that reads Triton kernels.
+COMPILER_LOGGER, KERNEL_READER = "torch._dynamo", "triton_kernel_wrap"
 
 
 @contextmanager
@@ -80,14 +80,19 @@ def compiled_layers(*models: Any) -> Iterator[Callable[[Any], Any]]:
     layers = [layer for model in models for layer in decoder_layers(model)]
     for layer in layers:
         layer.forward = compiled(layer.forward)
-    # A kernel that the compiler cannot read is taken to change all its inputs, which is right, and is told of with a
-    # traceback of a hundred lines at every use.
-    logger = logging.getLogger(KERNEL_LOGGER)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger = logging.getLogger(COMPILER_LOGGER)
+    logger.addFilter(_is_worth_telling)
     try:
         yield compiled
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_is_worth_telling)
         for layer in layers:
             del layer.forward
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Say no to the traceback of a hundred lines for each use of a kernel that the compiler cannot read.
+
+    Such a kernel is taken to change all its inputs, which is slower at worst, and right.
+    """
+    return record.module != KERNEL_READER
