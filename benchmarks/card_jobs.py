@@ -2,10 +2,11 @@
 
     python benchmarks/card_jobs.py benchmarks/ticket_jobs.jsonl --work DIR --set data=DATA --cards 0,1 --seconds 560
 
-A line of the list is a job: `name`, `command`, and optionally `after` (jobs that must be finished), `cards` (how many
-it needs) and `places` (how many of a card's places it takes; 0: all of them). Words in braces are replaced: those of
-`--set`, `work`, `python`, and those of the list's first line, if that has `words`. The order of the list is the order
-of importance. A job that is cut off by the end of a call is interrupted, so that it can write a checkpoint.
+Several lists are one, in their order. A line of a list is a job: `name`, `command`, and optionally `after` (jobs that
+must be finished), `cards` (how many it needs) and `places` (how many of a card's places it takes; 0: all of them).
+Words in braces are replaced: those of `--set`, `work`, `python`, and those of a list's first line, if that has `words`.
+The order of the list is the order of importance. A job that is cut off by the end of a call is interrupted, so that it
+can write a checkpoint.
 """
 
 from __future__ import annotations
@@ -61,12 +62,23 @@ class Running:
     began: float
 
 
-def read_jobs(path: Path, values: Mapping[str, str]) -> list[Job]:
-    """Read a list of jobs, and replace the words in braces.
+def read_jobs(paths: Sequence[Path], values: Mapping[str, str]) -> list[Job]:
+    """Read lists of jobs, and replace the words in braces.
 
     Raises:
-        ValueError: two jobs have one name, or a job waits for one that is not in the list.
+        ValueError: two jobs have one name, or a job waits for one that is in no list.
     """
+    jobs = [job for path in paths for job in _read_list(path, values)]
+    names = [job.name for job in jobs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{paths[-1]}: two jobs have one name")
+    if unknown := {name for job in jobs for name in job.after} - set(names):
+        raise ValueError(f"{paths[-1]}: no job is called {', '.join(sorted(unknown))}")
+    return jobs
+
+
+def _read_list(path: Path, values: Mapping[str, str]) -> list[Job]:
+    """Read one list."""
     lines = read_jsonl(path)
     words = dict(lines.pop(0)["words"]) if lines and "words" in lines[0] else {}
     words |= values
@@ -78,11 +90,6 @@ def read_jobs(path: Path, values: Mapping[str, str]) -> list[Job]:
             for word, text in words.items():
                 command = command.replace("{" + word + "}", text)
         jobs.append(replace(job, command=command))
-    names = [job.name for job in jobs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path}: two jobs have one name")
-    if unknown := {name for job in jobs for name in job.after} - set(names):
-        raise ValueError(f"{path}: no job is called {', '.join(sorted(unknown))}")
     return jobs
 
 
@@ -202,7 +209,7 @@ class Runner:
 def main() -> None:
     """Run the jobs of a list that are not finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", type=Path, help="list of jobs, JSON lines")
+    parser.add_argument("jobs", type=Path, nargs="+", help="lists of jobs, JSON lines")
     parser.add_argument("--work", type=Path, required=True, help="folder of markers and logs, and of the jobs' files")
     parser.add_argument("--set", action="append", default=[], metavar="WORD=TEXT", help="text of a word in braces")
     parser.add_argument("--cards", default="0", help="names of the cards, comma-separated")

@@ -58,7 +58,7 @@ def test_lists_that_cannot_work_are_refused(module: Any, tmp_path: Path) -> None
     ):
         write_jsonl(tmp_path / "jobs.jsonl", jobs)
         with pytest.raises(ValueError, match=words):
-            module.read_jobs(tmp_path / "jobs.jsonl", {})
+            module.read_jobs([tmp_path / "jobs.jsonl"], {})
 
 
 def test_a_second_call_does_what_the_first_left(tmp_path: Path) -> None:
@@ -93,12 +93,14 @@ def test_the_end_of_a_call_interrupts_and_leaves_time_for_a_checkpoint(tmp_path:
     assert call(tmp_path, jobs, "--seconds", "60")[0]["open"] == []
 
 
-def test_the_list_of_tickets_is_whole(module: Any) -> None:
+def test_the_lists_are_whole(module: Any) -> None:
     """Every word has a text, and the controls of a table are those of its ticket."""
-    values = {"data": "DATA", "base": "BASE", "work": "WORK", "python": "python", "other": "OTHER"}
-    jobs = module.read_jobs(BENCHMARKS / "ticket_jobs.jsonl", values)
+    values = {"data": "DATA", "base": "BASE", "work": "WORK", "python": "python", "gemma": "GEMMA"}
+    jobs = module.read_jobs([BENCHMARKS / "parent_jobs.jsonl", BENCHMARKS / "ticket_jobs.jsonl"], values)
     assert not [
-        job.name for job in jobs if any(f"{{{word}}}" in job.command for word in ("lottery", "deltas", *values))
+        job.name
+        for job in jobs
+        if any(f"{{{word}}}" in job.command for word in ("lottery", "deltas", "build", *values))
     ]
     for plan in ("--remaining 0.3", "--remaining 0.2", "--pattern 2:4"):
         arms = [
