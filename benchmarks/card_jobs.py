@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from minigpt import locks
 from minigpt.files import read_jsonl, write_json
 
 # Seconds that interrupted jobs have to write a checkpoint, and between two looks at the running ones.
@@ -66,7 +68,7 @@ def read_jobs(paths: Sequence[Path], values: Mapping[str, str]) -> list[Job]:
     """Read lists of jobs, and replace the words in braces.
 
     Raises:
-        ValueError: two jobs have one name, or a job waits for one that is in no list.
+        ValueError: two jobs have one name, a job waits for one that is in no list, or a word has no text.
     """
     jobs = [job for path in paths for job in _read_list(path, values)]
     names = [job.name for job in jobs]
@@ -89,6 +91,8 @@ def _read_list(path: Path, values: Mapping[str, str]) -> list[Job]:
         for _ in range(DEPTH):
             for word, text in words.items():
                 command = command.replace("{" + word + "}", text)
+        if left := re.findall(r"\{(\w+)\}", command):
+            raise ValueError(f"{path}: {job.name} needs --set {left[0]}=TEXT")
         jobs.append(replace(job, command=command))
     return jobs
 
@@ -119,6 +123,11 @@ def next_start(
     return None
 
 
+def _listen() -> None:
+    """Let a job hear interrupts, also where the runner was started with `&` and does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Runner:
     """Jobs on cards, for a number of seconds.
 
@@ -138,7 +147,9 @@ class Runner:
         self.failed: dict[str, int] = {}
         for folder in ("done", "logs"):
             (work / folder).mkdir(parents=True, exist_ok=True)
-        self.finished = {path.stem for path in (work / "done").glob("*.json")}
+        commands = {job.name: job.command for job in jobs}
+        markers = {path.stem: json.loads(path.read_text("utf-8")) for path in (work / "done").glob("*.json")}
+        self.finished = {name for name, mark in markers.items() if mark["command"] == commands.get(name)}
 
     @property
     def left(self) -> float:
@@ -147,13 +158,15 @@ class Runner:
 
     def run(self) -> None:
         """Run jobs until none is left or the time is over; interrupt those that still run then."""
-        while self.left > GRACE:
-            self._collect()
-            self._begin()
-            if not self.running:
-                break
-            time.sleep(LOOK)
-        self._end()
+        try:
+            while self.left > GRACE:
+                self._collect()
+                self._begin()
+                if not self.running:
+                    break
+                time.sleep(LOOK)
+        finally:
+            self._end()
 
     def _say(self, text: str) -> None:
         print(f"{time.monotonic() - self.started:6.0f} s  {text}", flush=True)
@@ -170,9 +183,10 @@ class Runner:
                 self.free[card] -= job.places or self.places
             with (self.work / "logs" / f"{job.name}.log").open("ab") as log:
                 process = subprocess.Popen(
-                    ["bash", "-c", f"exec {job.command}"],
+                    ["bash", "-c", job.command],
                     env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(cards), "PYTHONUNBUFFERED": "1"},
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                    preexec_fn=_listen,
                 )  # fmt: skip
             self.running.append(Running(job=job, cards=cards, process=process, began=time.monotonic()))
             self._say(f"{job.name} begins on {', '.join(cards)}")
@@ -186,7 +200,9 @@ class Runner:
             seconds, name = time.monotonic() - one.began, one.job.name
             if one.process.returncode == 0:
                 self.finished.add(name)
-                write_json(self.work / "done" / f"{name}.json", {"seconds": round(seconds, 1), "cards": one.cards})
+                write_json(
+                    self.work / "done" / f"{name}.json", {"seconds": round(seconds, 1), "command": one.job.command}
+                )
                 self._say(f"{name} is finished after {seconds:.0f} s")
             else:
                 self.failed[name] = one.process.returncode
@@ -220,8 +236,11 @@ def main() -> None:
     values = dict(pair.split("=", 1) for pair in options.set)
     jobs = read_jobs(options.jobs, {"work": str(options.work), "python": sys.executable, **values})
     chosen = [job for job in jobs if options.only is None or job.name in options.only.split(",")]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     runner = Runner(chosen, options.work, options.cards.split(","), options.places, options.seconds)
-    runner.run()
+    with locks.hold(options.work / ".in_use.lock", str(options.work), timeout=0):
+        runner.run()
     open_ones = [job.name for job in chosen if job.name not in runner.finished]
     print(json.dumps({"finished": sorted(runner.finished), "open": open_ones, "failed": runner.failed}))
     sys.exit(1 if runner.failed else 0)

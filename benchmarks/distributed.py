@@ -39,6 +39,7 @@ class Bench:
         self.path = self.folder / "results.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.results: dict[str, dict[str, Any]] = {line["name"]: line for line in map(json.loads, lines)}
+        self.missing: list[str] = []
 
     @property
     def left(self) -> float:
@@ -48,7 +49,10 @@ class Bench:
     def measure(self, name: str, least: float, command: list[str], read: Callable[[str], dict[str, Any]]) -> None:
         """Run a command unless its result is there; its time adds up over calls if it is cut off and resumes."""
         before = self.results.get(name, {})
-        if before.get("done") or self.left < least + GRACE:
+        if before.get("done"):
+            return
+        self.missing.append(name)
+        if self.left < least + GRACE:
             return
         print(f"{name} ...", file=sys.stderr, flush=True)
         started = time.monotonic()
@@ -62,6 +66,7 @@ class Bench:
         }
         if code == 0:
             line |= read(out)
+            self.missing.remove(name)
         elif code is not None:
             line["error"] = out.strip().splitlines()[-1:] or f"exit code {code}"
         self.results[name] = line
@@ -89,6 +94,10 @@ class Bench:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.communicate()
                 return None, ""
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGTERM)
+                process.wait(GRACE / 2)
+                raise
         tail = log.read_text(errors="replace") if process.returncode else ""
         return process.returncode, out.decode() or tail
 
@@ -207,6 +216,7 @@ def main() -> None:
         if part == "healing" or (options.base and options.domain):
             getattr(bench, part)()
     print(*bench.table(), sep="\n")
+    sys.exit(1 if bench.missing else 0)
 
 
 if __name__ == "__main__":

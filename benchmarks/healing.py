@@ -21,7 +21,7 @@ from reading import WINDOW, Reader, ratios, training_text
 from safetensors.torch import load_model, save_model
 from variants import Variant, variants_in
 
-from minigpt import assets
+from minigpt import assets, locks
 from minigpt.corpus.definition_questions import definition_documents
 from minigpt.corpus.selection import training_documents
 from minigpt.evaluation.mcq import TEMPLATE
@@ -44,6 +44,8 @@ from minigpt.transformer.arch import shape_of, unit_costs
 from minigpt.transformer.calibration import token_counts
 from minigpt.types import Document
 
+# Seconds that a process waits for another one's passages.
+WRITING = 3600
 FLAT = Sensitivity(curves={axis: ((1.0, 1.0),) for axis in LEFT_AFTER["short"]}, source="none: shapes are given")
 
 
@@ -102,15 +104,19 @@ class Bench(Reader):
         """
         if count and count not in self.written:
             path = self.kept.with_suffix(f".{count}.jsonl")
-            if not path.exists():
-                writer: Any = deepcopy(self.models["tuned"])
-                windows = token_text(self.tokenizer, self.corpora.domain.train, WINDOW).windows
-                passages = write_passages(
-                    writer.to(measuring_dtype(self.device)), self.tokenizer, windows, count, seed=0
-                )
-                write_jsonl(path, (asdict(document) for document in passages))
+            with locks.hold(path.with_suffix(".lock"), str(path), timeout=WRITING):
+                self._write_passages(path, count)
             self.written[count] = clear_of_tests([Document(**row) for row in read_jsonl(path)], self.corpora)
         return self.written.get(count, [])
+
+    def _write_passages(self, path: Path, count: int) -> None:
+        """Sample passages into a file, unless another process has."""
+        if path.exists():
+            return
+        writer: Any = deepcopy(self.models["tuned"])
+        windows = token_text(self.tokenizer, self.corpora.domain.train, WINDOW).windows
+        passages = write_passages(writer.to(measuring_dtype(self.device)), self.tokenizer, windows, count, seed=0)
+        write_jsonl(path, (asdict(document) for document in passages))
 
     def documents(self, general: float, definitions: int) -> list[Document]:
         """Training text as in a build: the domain's, general text, and the definitions in both asked."""

@@ -155,7 +155,9 @@ def _beats_all_others(recipe: Recipe, attempts: Sequence[Attempt]) -> bool:
     """Say whether the run of a recipe helped, and has a lower dev loss than every other run over as many steps."""
     same = [attempt for attempt in attempts if attempt.recipe == recipe.at(attempt.recipe.learning_rate)]
     others = [attempt.loss for attempt in same if attempt.recipe != recipe]
-    return any(attempt.helped and attempt.loss < min(others) for attempt in same if attempt.recipe == recipe)
+    return any(
+        attempt.helped and attempt.loss < min(others, default=-math.inf) for attempt in same if attempt.recipe == recipe
+    )
 
 
 def shorter_runs(recipe: Recipe, shares: Sequence[float]) -> Iterator[Recipe]:

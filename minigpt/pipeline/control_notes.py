@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from minigpt.healing.tune import best_of
 from minigpt.pipeline.groundwork import Groundwork
+from minigpt.pipeline.healing import LEFT_OUT
 from minigpt.pipeline.repeats import Repeat
 from minigpt.report.figures import HEADLINE, metric_of
 from minigpt.report.tasks import GENERAL, OTHER
@@ -23,7 +24,8 @@ def control_notes(ground: Groundwork, stages: Sequence[StageReport]) -> list[str
     lines = []
     if ground.tuned is not None:
         lines += noise_note(ground.repeats, best_of(ground.tuned.attempts).loss, stages, domain)
-    return [*lines, *tuned_note(stages, domain), *twin_note(stages, domain), *worse_note(stages, domain)]
+    lines += [*tuned_note(stages, domain), *twin_note(stages, domain), *worse_note(stages, domain)]
+    return [*lines, *left_out_note(stages)]
 
 
 def noise_note(repeats: Sequence[Repeat], loss: float, stages: Sequence[StageReport], domain: str) -> list[str]:
@@ -68,7 +70,8 @@ def twin_note(stages: Sequence[StageReport], domain: str) -> list[str]:
         return []
     return [
         "Against the distilled twin (the unpruned parent with the specialist's own recipe, teacher and text) the "
-        f"specialist needs {', '.join(parts)}: this ratio is the price of pruning alone."
+        f"specialist needs {', '.join(parts)}: this ratio is the price of pruning alone"
+        f"{', and of the healing that the specialist went without' if _went_without(_stage(stages, 'healed')) else ''}."
     ]
 
 
@@ -89,7 +92,7 @@ def worse_note(stages: Sequence[StageReport], domain: str) -> list[str]:
     """
     pruned, healed = (_stage(stages, name) for name in ("pruned", "healed"))
     before, after = (metric_of(stage, domain, HEADLINE) if stage else None for stage in (pruned, healed))
-    if pruned is None or before is None or after is None:
+    if pruned is None or before is None or after is None or _went_without(healed):
         return []
     first, last = before.paired_difference_vs_parent, after.paired_difference_vs_parent
     change = after.value - before.value
@@ -101,6 +104,22 @@ def worse_note(stages: Sequence[StageReport], domain: str) -> list[str]:
         f"Healing made the model worse on {domain} text that is measured, by {change:.4f} bits per byte, though not on "
         "dev text: do not use it before you know why (other text, too high a learning rate)."
     ]
+
+
+def left_out_note(stages: Sequence[StageReport]) -> list[str]:
+    """Note that healing was left out, where there was nothing to learn."""
+    healed = _stage(stages, "healed")
+    if healed is None or healed.training is None or LEFT_OUT not in healed.training.recipe:
+        return []
+    return [
+        "Healing was left out, as only tokens were removed: over those that it has, the specialist gives the "
+        "probabilities of the model that would have taught it."
+    ]
+
+
+def _went_without(stage: StageReport | None) -> bool:
+    """Say whether the record of a stage's training has no step."""
+    return stage is not None and stage.training is not None and not stage.training.steps
 
 
 def _stage(stages: Sequence[StageReport], name: str) -> StageReport | None:

@@ -11,6 +11,7 @@ from minigpt import assets
 from minigpt.evaluation import choose_opening
 from minigpt.files import fingerprint, link, read_json, write_json
 from minigpt.healing import Bound, Recipe, TokenText, bits_per_byte, train
+from minigpt.healing import checkpoint as checkpoints
 from minigpt.healing.stored import StoredTeacher
 from minigpt.healing.teacher import Teacher, teacher_of
 from minigpt.healing.tokenized import behind, token_text
@@ -29,10 +30,12 @@ from minigpt.types import PrunePlan
 
 # Version of healing: raised when it changes, so that models of an older version are healed again.
 VERSION = 4
+# Words of a record of training that was left out.
+LEFT_OUT = "left out"
 NOTHING_TO_LEARN = (
     "Only tokens were removed, so the specialist already gives its teacher's probabilities for those it has, and "
-    "training to copy them would add noise alone. Healing is left out. To train on the text itself: "
-    "--set heal.distill=0.5."
+    "training to copy them would add noise alone. Healing is left out. To train on the text itself, too: "
+    "--set heal.distill=0.5, perhaps with a lower heal.learning_rate."
 )
 
 
@@ -77,21 +80,16 @@ def heal(
         title: what the progress says.
     """
     options = run.options
+    if has_nothing_to_learn(run.settings.heal, source, plan, pruned):
+        return _left_out(run, source, pruned, stage=stage, title=title)
     form = healing_form(run, source, pruned)
     recipe = form.recipe
-    kept: list[tuple[str, int]] = [("stored", form.stored)] if form.stored else []
-    idle = recipe.distill == 1 and only_tokens_are_missing(source.path, pruned.path, plan.tokens)
-    kept += [("idle", 1)] if idle and recipe.steps else []  # other models keep the name that they always had
+    kept = [("stored", form.stored)] if form.stored else []
     key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed, *kept)
 
     def make(folder: Path) -> None:
         if not recipe.steps:
             _leave(pruned, recipe.describe(), recipe, folder)
-            return
-        if idle:
-            with run.reporter.stage(title):
-                run.reporter.note(NOTHING_TO_LEARN)
-                _leave(pruned, f"{recipe.describe()}; left out, as only tokens were removed", recipe, folder)
             return
         with run.reporter.stage(title):
             tokenizer = assets.load_tokenizer(pruned.path)
@@ -128,6 +126,36 @@ def heal(
         training=read_json(folder / "training.json", Training),
         seconds=done.seconds,
     )
+
+
+def has_nothing_to_learn(recipe: Recipe, source: SavedModel, plan: PrunePlan, pruned: SavedModel) -> bool:
+    """Say whether the teacher is all that would be learned from, and the pruned model gives its probabilities already.
+
+    Args:
+        recipe: the recipe of healing.
+        source: the teacher, which was pruned.
+        plan: the units that were kept.
+        pruned: the pruned model.
+    """
+    if not recipe.steps or recipe.distill < 1 or plan.tokens is None:
+        return False
+    return only_tokens_are_missing(source.path, pruned.path, plan.tokens)
+
+
+def _left_out(run: Run, source: SavedModel, pruned: SavedModel, *, stage: str, title: str) -> Healed:
+    """Take a pruned model that has nothing to learn as the healed one, and say so."""
+    recipe = run.settings.heal
+    key = fingerprint(VERSION, source.key, pruned.key, recipe, "left out")
+
+    def make(folder: Path) -> None:
+        with run.reporter.stage(title):
+            run.reporter.note(NOTHING_TO_LEARN)
+            _leave(pruned, f"{recipe.describe()}; {LEFT_OUT}, as only tokens were removed", recipe, folder)
+
+    folder, done = run.workspace.stage(stage, key, make)
+    checkpoints.remove(run.workspace.work / f"{stage}.safetensors")  # of a healing that an older version began
+    training = read_json(folder / "training.json", Training)
+    return Healed(model=SavedModel(path=folder / "model", key=key), training=training, seconds=done.seconds)
 
 
 def _stored(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,7 @@ def test_lists_that_cannot_work_are_refused(module: Any, tmp_path: Path) -> None
     for jobs, words in (
         ([{"name": "a", "command": ""}] * 2, "one name"),
         ([{"name": "a", "command": "", "after": ["b"]}], "called b"),
+        ([{"name": "a", "command": "echo {base}"}], "a needs --set base=TEXT"),
     ):
         write_jsonl(tmp_path / "jobs.jsonl", jobs)
         with pytest.raises(ValueError, match=words):
@@ -75,6 +79,40 @@ def test_a_second_call_does_what_the_first_left(tmp_path: Path) -> None:
     said, code = call(tmp_path, jobs, "--set", "text=hello", "--cards", "7", "--seconds", "60")
     assert (said["open"], code) == ([], 0)
     assert (tmp_path / "first.txt").read_text() == (tmp_path / "third.txt").read_text() == "hello 7\n"
+
+
+def test_a_job_is_all_of_its_command_and_another_command_is_another_job(tmp_path: Path) -> None:
+    jobs: list[dict[str, Any]] = [{"name": "two", "command": "touch {work}/one; test -e {work}/{seen}", "least": 0}]
+    assert call(tmp_path, jobs, "--set", "seen=never")[0]["failed"] == {"two": 1}
+    assert call(tmp_path, jobs, "--set", "seen=one")[0]["finished"] == ["two"]
+    assert call(tmp_path, jobs, "--set", "seen=never")[0]["failed"] == {"two": 1}
+
+
+def test_jobs_wait_for_room_and_take_it_when_others_leave(tmp_path: Path) -> None:
+    """One place for three jobs, each of which fails if another one runs; none begins that has too little time."""
+    alone = "mkdir {work}/busy && sleep 0.3 && rmdir {work}/busy"
+    jobs = [{"name": name, "command": alone, "least": 0} for name in ("a", "b", "c")]
+    jobs.append({"name": "late", "command": "touch {work}/late", "least": 1000})
+    said, code = call(tmp_path, jobs, "--places", "1", "--seconds", "60")
+    assert (said["finished"], said["open"], code) == (["a", "b", "c"], ["late"], 0)
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_runner_that_is_stopped_ends_its_jobs(tmp_path: Path, number: signal.Signals) -> None:
+    write_jsonl(
+        tmp_path / "jobs.jsonl", [{"name": "long", "command": "echo $$ > {work}/pid; exec sleep 100", "least": 0}]
+    )
+    command = [sys.executable, str(BENCHMARKS / "card_jobs.py"), str(tmp_path / "jobs.jsonl"), "--work", str(tmp_path)]
+    runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    runner.send_signal(number)
+    assert runner.wait(60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_the_end_of_a_call_interrupts_and_leaves_time_for_a_checkpoint(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_the_lowest_rate_is_halved_while_it_is_the_best() -> None:
     assert rates(5e-5) == pytest.approx([1e-4, 2e-4, 4e-4, 5e-5, 2.5e-5])
     assert rates(1e-6) == pytest.approx([1e-4, 2e-4, 4e-4, 5e-5, 2.5e-5])
     assert rates(1e-6, TuneSettings(steps=200, learning_rate=2e-4, rates=(1.0,))) == pytest.approx([2e-4])
+    assert rates(2e-4, TuneSettings(steps=200, learning_rate=2e-4, rates=(1.0, 1.0)))[0] == pytest.approx(2e-4)
 
 
 def test_a_short_run_warms_up_in_a_tenth_of_its_steps() -> None:

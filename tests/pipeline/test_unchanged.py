@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from minigpt.errors import ConfigError
 from minigpt.healing.teacher import parent_ids_of, restricted_head
-from minigpt.pipeline import BuildOptions
+from minigpt.pipeline import BuildOptions, healing
 from minigpt.pipeline.healing import NOTHING_TO_LEARN
 from minigpt.pipeline.unchanged import only_tokens_are_missing
 from minigpt.results import BuildReport, StageReport
@@ -52,7 +53,9 @@ def test_healing_is_left_out_where_only_tokens_were_removed(world: World) -> Non
     assert pruned is not None
     values = [[(one.task, one.metric, one.value) for one in stage.metrics] for stage in (pruned, healed)]
     assert values[0] and values[0] == values[1]
+    assert any("Healing was left out" in note for note in made.notes)
     folder = folder_of(options(world, "tokens"))
+    assert "healed on" not in (folder / "model" / "README.md").read_text("utf-8")
     assert weights_of(folder / "model")["model.embed_tokens.weight"].shape == (2048 - 256, 32)
 
 
@@ -64,6 +67,32 @@ def test_healing_trains_where_it_has_something_to_learn(world: World) -> None:
         healed = healed_stage(build(options(world, name, **changes), notes))
         assert healed.training is not None and healed.training.steps == 6
     assert NOTHING_TO_LEARN not in notes.notes
+
+
+def test_memory_for_a_healing_that_is_left_out_is_not_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the checkpoint of one kept that an older version had begun."""
+
+    def refuse(*_: Any) -> None:
+        raise ConfigError("Healing does not fit.")
+
+    monkeypatch.setattr(healing, "healing_form", refuse)
+    left = folder_of(options(world, "small")) / "work" / "healed.safetensors"
+    notes = Notes()
+    monkeypatch.setattr(notes, "note", lambda message: left.touch() if message == NOTHING_TO_LEARN else None)
+    made = build(options(world, "small", kinds=("embedding",), target_params=FEWER_TOKENS), notes)
+    assert healed_stage(made).bytes and not left.exists()
+    with pytest.raises(ConfigError, match="does not fit"):
+        build(options(world, "neurons-small", kinds=("linear",), target_size=0.9))
+
+
+def test_the_twin_of_a_parent_that_was_not_tuned_is_trained(world: World) -> None:
+    """It is the parent with another healing, whatever was removed from the specialist."""
+    text = {"tuned_parent": "false", "twin": "true"}
+    made = build(options(world, "twin", kinds=("embedding",), target_params=FEWER_TOKENS, overrides=text))
+    twin = made.stage("parent_distilled")
+    assert twin is not None and twin.training is not None and twin.training.steps == 6
+    assert healed_stage(made).training.steps == 0
+    assert any("healing that the specialist went without" in note for note in made.notes)
 
 
 def saved(model: Any, folder: Path) -> Path:
@@ -89,6 +118,9 @@ def test_models_are_compared_by_the_tokens_that_both_have(tmp_path: Path, family
     assert only_tokens_are_missing(source, pruned, ids)
     assert not only_tokens_are_missing(source, pruned, None)
     assert not only_tokens_are_missing(source, pruned, (*ids[:-1], 95))
+    assert only_tokens_are_missing(source, pruned, ids[:-2]), "rows behind the tokens stand for none of the source"
+    half = saved(AutoModelForCausalLM.from_pretrained(pruned, dtype=torch.bfloat16), tmp_path / "half")
+    assert only_tokens_are_missing(source, half, ids)
     text = torch.arange(3, 33)[None]
     parent_ids = parent_ids_of(ids, len(ids))
     assert parent_ids is not None
