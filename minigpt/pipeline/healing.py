@@ -79,10 +79,9 @@ def heal(
         stage: name of the folder that the result is kept in.
         title: what the progress says.
     """
-    options = run.options
     if has_nothing_to_learn(run.settings.heal, source, plan, pruned):
         return _left_out(run, source, pruned, stage=stage, title=title)
-    form = healing_form(run, source, pruned)
+    options, form = run.options, healing_form(run, source, pruned)
     recipe = form.recipe
     kept = [("stored", form.stored)] if form.stored else []
     key = fingerprint(VERSION, source.key, pruned.key, recipe, text.key, run.settings.keep_general, options.seed, *kept)
@@ -121,11 +120,13 @@ def heal(
             release()
 
     folder, done = run.workspace.stage(stage, key, make)
-    return Healed(
-        model=SavedModel(path=folder / "model", key=key),
-        training=read_json(folder / "training.json", Training),
-        seconds=done.seconds,
-    )
+    return _healed(folder, key, done.seconds)
+
+
+def _healed(folder: Path, key: str, seconds: float) -> Healed:
+    """Read the record of a healed model, and return both."""
+    training = read_json(folder / "training.json", Training)
+    return Healed(model=SavedModel(path=folder / "model", key=key), training=training, seconds=seconds)
 
 
 def has_nothing_to_learn(recipe: Recipe, source: SavedModel, plan: PrunePlan, pruned: SavedModel) -> bool:
@@ -154,8 +155,7 @@ def _left_out(run: Run, source: SavedModel, pruned: SavedModel, *, stage: str, t
 
     folder, done = run.workspace.stage(stage, key, make)
     checkpoints.remove(run.workspace.work / f"{stage}.safetensors")  # of a healing that an older version began
-    training = read_json(folder / "training.json", Training)
-    return Healed(model=SavedModel(path=folder / "model", key=key), training=training, seconds=done.seconds)
+    return _healed(folder, key, done.seconds)
 
 
 def _stored(

@@ -65,8 +65,8 @@ def test_a_short_run_that_beats_the_long_one_is_kept_and_says_so() -> None:
     result = prolong(search(taught, NOISE, DEV, settings, seed=3), taught, NOISE, DEV, settings, steps=6, seed=3)
     short, record = result.attempts[:-1], result.training_record()
     tried = [attempt.training.learning_rate for attempt in short]
-    assert tried == pytest.approx([1e-2, *(1e-3 / 4**n for n in range(len(short) - 1))])
-    assert not any(attempt.helped for attempt in short[:-1]), "lower rates are tried only where none helped"
+    assert tried == pytest.approx([1e-2, *(1e-3 / 2**n for n in range(len(short) - 1))])
+    assert len(short) in (3, 4) and short[1].helped and short[1].loss < short[0].loss, "the lowest was the best"
     assert result.attempts[-1].training.steps == 6 and result.best in short
     assert record.tokens == result.attempts[-1].training.tokens and record.steps == 6
     assert record.kept_tokens == result.best.training.tokens < record.tokens and record.kept_steps == 1
