@@ -137,10 +137,21 @@ class Runner:
         cards: names of the cards.
         places: places of each card.
         seconds: time of this call.
+        only: names of the jobs that are run, in their order; None runs all. The others may be finished already.
     """
 
-    def __init__(self, jobs: Sequence[Job], work: Path, cards: Sequence[str], places: int, seconds: float) -> None:
-        self.jobs, self.work, self.places = jobs, work, places
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        work: Path,
+        cards: Sequence[str],
+        places: int,
+        seconds: float,
+        only: Sequence[str] | None = None,
+    ) -> None:
+        named = {job.name: job for job in jobs}
+        self.jobs = list(jobs) if only is None else [named[name] for name in only]
+        self.work, self.places = work, places
         self.started, self.seconds = time.monotonic(), seconds
         self.free = dict.fromkeys(cards, places)
         self.running: list[Running] = []
@@ -230,18 +241,20 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="WORD=TEXT", help="text of a word in braces")
     parser.add_argument("--cards", default="0", help="names of the cards, comma-separated")
     parser.add_argument("--places", type=int, default=3, help="jobs that share a card")
-    parser.add_argument("--only", help="names of the jobs that are run, comma-separated [all]")
+    parser.add_argument("--only", help="names of the jobs that are run, in this order, comma-separated [all]")
     parser.add_argument("--seconds", type=float, default=1e9, help="time of this call")
     options = parser.parse_args()
     values = dict(pair.split("=", 1) for pair in options.set)
     jobs = read_jobs(options.jobs, {"work": str(options.work), "python": sys.executable, **values})
-    chosen = [job for job in jobs if options.only is None or job.name in options.only.split(",")]
+    only = options.only.split(",") if options.only else None
+    if unknown := set(only or ()) - {job.name for job in jobs}:
+        parser.error(f"no job is called {', '.join(sorted(unknown))}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    runner = Runner(chosen, options.work, options.cards.split(","), options.places, options.seconds)
+    runner = Runner(jobs, options.work, options.cards.split(","), options.places, options.seconds, only)
     with locks.hold(options.work / ".in_use.lock", str(options.work), timeout=0):
         runner.run()
-    open_ones = [job.name for job in chosen if job.name not in runner.finished]
+    open_ones = [job.name for job in runner.jobs if job.name not in runner.finished]
     print(json.dumps({"finished": sorted(runner.finished), "open": open_ones, "failed": runner.failed}))
     sys.exit(1 if runner.failed else 0)
 

@@ -88,6 +88,20 @@ def test_a_job_is_all_of_its_command_and_another_command_is_another_job(tmp_path
     assert call(tmp_path, jobs, "--set", "seen=never")[0]["failed"] == {"two": 1}
 
 
+def test_jobs_can_be_named_in_another_order_and_rest_on_those_that_are_finished(tmp_path: Path) -> None:
+    jobs: list[dict[str, Any]] = [
+        {"name": name, "command": f"echo {name} >> {{work}}/order.txt", "after": after, "least": 0}
+        for name, after in (("base", []), ("a", ["base"]), ("b", ["base"]), ("c", []))
+    ]
+    assert call(tmp_path, jobs, "--only", "base")[0]["finished"] == ["base"]
+    said, code = call(tmp_path, jobs, "--only", "b,a", "--places", "1")
+    assert (said["finished"], said["open"], code) == (["a", "b", "base"], [], 0)
+    assert (tmp_path / "order.txt").read_text().split() == ["base", "b", "a"]
+    command = [sys.executable, str(BENCHMARKS / "card_jobs.py"), str(tmp_path / "jobs.jsonl"), "--work", str(tmp_path)]
+    wrong = subprocess.run([*command, "--only", "d"], capture_output=True, text=True, check=False, timeout=60)
+    assert wrong.returncode == 2 and "no job is called d" in wrong.stderr
+
+
 def test_jobs_wait_for_room_and_take_it_when_others_leave(tmp_path: Path) -> None:
     """One place for three jobs, each of which fails if another one runs; none begins that has too little time."""
     alone = "mkdir {work}/busy && sleep 0.3 && rmdir {work}/busy"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,23 @@ def test_weights_are_shared_and_wrong_forms_are_refused() -> None:
         gpu_forms.error_of(lambda x: 1.1 * gpu_forms.gated(x, layer.gate, layer.up, layer.down), layer, x)
     with pytest.raises(ValueError, match="half"):
         gpu_forms.relu(layer, x, 0.6)
+
+
+@torch.no_grad()
+def test_a_gate_at_its_threshold_may_be_open_or_shut() -> None:
+    layer, x = layer_and_tokens()
+    meant = gpu_forms.threshold(layer, x, 0.25)
+    border = meant.settings.t_act  # type: ignore[attr-defined]
+
+    def moved(factor: float) -> gpu_forms.Ffn:
+        settings = replace(meant.settings, t_act=factor * border)  # type: ignore[attr-defined]
+        return gpu_forms.of_weights(settings, dict(meant.named_parameters()))  # type: ignore[attr-defined]
+
+    # The border is the value of one gate, so that one of 60 open neurons more counts just below it.
+    assert not torch.allclose(moved(0.999)(x), meant(x), rtol=1e-3)
+    assert gpu_forms.error_of(moved(0.999), layer, x, meant) < 1e-5
+    with pytest.raises(ValueError, match="off by"):
+        gpu_forms.error_of(moved(0.8), layer, x, meant)
 
 
 def test_a_small_model_on_a_processor(
