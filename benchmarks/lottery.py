@@ -52,8 +52,9 @@ from minigpt.tickets.rounds import (
     run_rounds,
     save_masks,
 )
+from minigpt.tickets.settings import SCORES
 from minigpt.tickets.store import save_ticket
-from minigpt.tickets.weight_rounds import by_wanda, settling, with_last
+from minigpt.tickets.weight_rounds import by_inputs, settling, with_last
 
 BITS = "bits_per_byte"
 
@@ -72,7 +73,7 @@ class Plan:
         start: model that rounds start from, `parent` or `tuned`.
         seed: seed of the order of the text, and of random masks.
         last: steps of the last training (0: as many as of the others).
-        criterion: score by which rounds remove weights, `magnitude` or `wanda`.
+        criterion: score by which rounds remove weights, `magnitude`, `wanda` or `sparsegpt`.
         early: distance of masks below which a round ends early (0: none does).
         sampled: passages that the tuned parent writes, as in a build; every arm trains on them too.
     """
@@ -149,8 +150,9 @@ class Tickets(Bench):
         younger: tuple[Any, ...] = (plan.early,) if plan.early else ()
         younger += (self.lesson(last).key, plan.criterion) if plan.said.keys() & {"last", "criterion"} else ()
         key = fingerprint(lesson.key, plan.rewind, plan.start, *younger)
-        by_inputs = by_wanda(self.scratch, lambda: self.batches, Pattern(plan.pattern))
-        prune = None if plan.criterion == "magnitude" else by_inputs
+        prune = None
+        if plan.criterion != "magnitude":
+            prune = by_inputs(self.scratch, lambda: self.batches, Pattern(plan.pattern), plan.criterion)
         return run_rounds(self.home, start, self.names, train_round, schedule, key=key, prune=prune)
 
     @property
@@ -276,7 +278,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, help="rounds of pruning (an N:M pattern sets its own)")
     parser.add_argument("--steps", type=int, default=250, help="steps of each round's training")
     parser.add_argument("--last", type=int, default=0, help="steps of the last round's training [as many]")
-    parser.add_argument("--criterion", choices=("magnitude", "wanda"), default="magnitude", help="of the rounds")
+    parser.add_argument("--criterion", choices=SCORES, default="magnitude", help="of the rounds")
     parser.add_argument("--sampled", type=int, default=0, help="passages of the tuned parent to train on [none]")
     parser.add_argument("--early", type=float, default=0, help="distance of masks that ends a round early [none]")
     parser.add_argument("--rewind", type=int, default=0, help="step that survivors are rewound to")

@@ -39,7 +39,7 @@ from minigpt.tickets.language import early_point, put, take
 from minigpt.tickets.masks import Pattern, apply_masks, prunable
 from minigpt.tickets.rounds import Schedule, Ticket, even_levels, run_rounds
 from minigpt.tickets.store import FILE, StoredBytes, load_ticket, save_ticket
-from minigpt.tickets.weight_rounds import by_wanda, inputs_are_known, settling, with_last
+from minigpt.tickets.weight_rounds import by_inputs, inputs_are_known, settling, with_last
 
 REPORT, TICKET, RECORDS = "lottery.json", "ticket", "rounds.json"
 
@@ -76,10 +76,15 @@ class TicketReport:
 
 
 def levels_of(pattern: Pattern, remaining: float, rounds: int) -> tuple[float, ...]:
-    """Return the levels of the rounds; an N:M pattern gives up one weight of every M in a round, until N are left."""
+    """Return the levels of the rounds; an N:M pattern gives up one weight of every M in a round, until N are left.
+
+    A single round of it gives up all.
+    """
     if pattern.group is None:
         return even_levels(remaining, rounds)
     kept, size = pattern.group
+    if rounds == 1:
+        return (kept / size,)
     return tuple(left / size for left in range(size - 1, kept - 1, -1))
 
 
@@ -228,9 +233,12 @@ def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: 
     levels = levels_of(pattern, share, settings.rounds)
     batches = cache(lambda: calibration(ground.planning, tokenizer, run.settings.plan.tokens))
     score, names = settings.score, prunable(lesson.model)
-    if score == "wanda" and not inputs_are_known(lesson.model, names):
+    if score != "magnitude" and not inputs_are_known(lesson.model, names):
+        run.reporter.note(
+            f"Rounds go by magnitude: {score} cannot read the matrices of this family as they are stored."
+        )
         score = "magnitude"
-        run.reporter.note("Rounds go by magnitude: this family's matrices are stored so that Wanda cannot score them.")
+    prune = by_inputs(lesson.model, batches, pattern, score, reporter=run.reporter) if score != "magnitude" else None
     watch = settling(levels, pattern, settings.early) if settings.early is not None else None
     ticket = run_rounds(
         work,
@@ -239,7 +247,7 @@ def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: 
         with_last(lesson, len(levels), settings.last, watch=watch),
         Schedule(levels=levels, pattern=pattern.name, rewinding=settings.rewinding),
         key=fingerprint(lesson.key, parent.fingerprint, ground.planning.key, settings),
-        prune=by_wanda(lesson.model, batches, pattern, reporter=run.reporter) if score == "wanda" else None,
+        prune=prune,
         steps=[*(settings.steps for _ in levels), settings.last],
         reporter=run.reporter,
     )

@@ -63,7 +63,7 @@ def notes(
     ]
     if "dequant" in precision.lower():
         lines.append(
-            f"The parent is {precision}: healing also repairs quantization loss, which flatters every ratio to the "
+            f"The parent is {precision}: training also repairs quantization loss, which flatters every ratio to the "
             "parent. The ratio to the tuned parent is the fair one; the original in full precision was not measured."
         )
     if not run.settings.tuned_parent:

@@ -109,13 +109,13 @@ def _cut(sizes: Sizes) -> Work | None:
 def _rounds(sizes: Sizes) -> Work | None:
     """Return the work of the rounds of a ticket: a training of all weights, and one after every pruning.
 
-    Each layer reads Wanda's text twice: for its inputs, and for those of the next one.
+    Where a score knows the inputs, each layer reads the text twice: for its own, and for those of the next one.
     """
     lottery, heal = sizes.settings.lottery, sizes.settings.heal
     last = lottery.last if lottery.last is not None else lottery.steps_of(heal.steps)
     steps = lottery.rewind + lottery.rounds * lottery.steps_of(heal.steps) + last
     work = training(heal, sizes.parent, sizes.parent, "Round", steps=steps)
-    if work is None or lottery.score != "wanda":
+    if work is None or lottery.score in (None, "magnitude"):
         return work
     read = sizes.parent * sizes.settings.plan.tokens * lottery.rounds * 2
     return replace(work, operations=work.operations + read)

@@ -1,4 +1,4 @@
-"""One-shot pruning of weights with calibration text: Wanda and SparseGPT, the controls of a lottery ticket.
+"""Pruning of weights with calibration text: Wanda and SparseGPT, in one shot or after each round of a lottery ticket.
 
 Both go through the layers in order. The inputs of a layer are measured after the layers before it were pruned, as in
 the authors' programs.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minigpt.progress import SILENT, Reporter
 from minigpt.pruning.streams import call_layer, layer_arguments
-from minigpt.tickets.masks import Masks, Pattern, best_of_groups, keep_best
+from minigpt.tickets.masks import GONE, Masks, Pattern, best_of_groups, keep_best
 from minigpt.transformer.arch import decoder_layers
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.grams import gram_matrices, inverse_factor
@@ -44,7 +44,9 @@ def wanda_mask(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern)
     return best_of_groups(scores, round(remaining * scores.shape[1]), scores.shape[1])
 
 
-def sparsegpt(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) -> tuple[Tensor, Tensor]:
+def sparsegpt(
+    weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern, there: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Prune one matrix and let the weights that are left make up for it (Frantar and Alistarh 2023, algorithm 1).
 
     With H = X X^T + damping and U the upper Cholesky factor of its inverse, the weight w_ij costs w_ij^2 / U_jj^2. In
@@ -56,16 +58,19 @@ def sparsegpt(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) 
         gram: sum or mean of x x^T over the matrix's inputs.
         remaining: share of the weights to keep; an N:M pattern keeps N of M.
         pattern: where kept weights may lie.
+        there: weights that earlier rounds left, of which alone some are kept (None: all). The others are zero, and what
+            a removal would move them by is given on to the columns behind them.
 
     Returns:
         The new weights in fp32, zero where they are removed, and the mask.
     """
     factor, left = inverse_factor(gram, DAMPING).to(weight.device), weight.float().clone()
     mask = torch.ones_like(left, dtype=torch.bool)
+    gone = torch.zeros_like(mask) if there is None else ~there
     for start in range(0, left.shape[1], BLOCK):
         block = slice(start, min(start + BLOCK, left.shape[1]))
         size, errors = block.stop - start, torch.zeros_like(left[:, block])
-        scores = (left[:, block] / factor.diagonal()[block]).square()
+        scores = (left[:, block] / factor.diagonal()[block]).square().masked_fill(gone[:, block], GONE)
         if pattern.group is None:
             mask[:, block] = keep_best({"block": scores}, remaining, Pattern("layer"))["block"]
         for index in range(size):
@@ -73,8 +78,8 @@ def sparsegpt(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) 
             if pattern.group is not None and column % pattern.group[1] == 0:
                 kept, width = pattern.group
                 group = slice(column, column + width)
-                costs = (left[:, group] / factor.diagonal()[group]).square()
-                mask[:, group] = best_of_groups(costs, kept, width)
+                costs = (left[:, group] / factor.diagonal()[group]).square().masked_fill(gone[:, group], GONE)
+                mask[:, group] = best_of_groups(costs, kept, width) & ~gone[:, group]
             errors[:, index] = left[:, column] * ~mask[:, column] / factor[column, column]
             left[:, column : block.stop] -= errors[:, index : index + 1] * factor[column, column : block.stop]
         left[:, block] *= mask[:, block]
@@ -82,17 +87,20 @@ def sparsegpt(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) 
     return left, mask
 
 
-Prune = Callable[[Tensor, Tensor, float, Pattern], tuple[Tensor, Tensor]]
+PruneMatrix = Callable[[Tensor, Tensor, float, Pattern, Tensor | None], tuple[Tensor, Tensor]]
 
 
-def _wanda(weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern) -> tuple[Tensor, Tensor]:
-    """Prune one matrix by Wanda, which changes no weight that is left."""
+def _wanda(
+    weight: Tensor, gram: Tensor, remaining: float, pattern: Pattern, there: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Prune one matrix by Wanda, which changes no weight that is left; those that are gone are zero and score zero."""
     mask = wanda_mask(weight, gram, remaining, pattern)
+    mask = mask if there is None else mask & there
     return weight * mask, mask
 
 
-# The one-shot methods that need calibration text, by name.
-ONE_SHOT: Mapping[str, Prune] = {"wanda": _wanda, "sparsegpt": sparsegpt}
+# The methods that need calibration text, by name.
+ONE_SHOT: Mapping[str, PruneMatrix] = {"wanda": _wanda, "sparsegpt": sparsegpt}
 
 
 def _run_layer(layer: Any, states: list[Tensor], arguments: list[dict[str, Any]], number: int) -> Tensor:
@@ -108,6 +116,7 @@ def prune_in_one_shot(
     remaining: float,
     pattern: Pattern,
     *,
+    there: Masks | None = None,
     reporter: Reporter = SILENT,
 ) -> Masks:
     """Prune the matrices of the decoder layers in place, layer by layer, and return the mask.
@@ -118,6 +127,7 @@ def prune_in_one_shot(
         name: a key of `ONE_SHOT`.
         remaining: share of the weights to keep.
         pattern: where kept weights may lie.
+        there: weights that earlier rounds left; the others are zero (None: all are there).
         reporter: told about progress.
     """
     known, masks, text = dict(model.named_parameters()), dict[str, Tensor](), [part for part in batches if part.tokens]
@@ -127,7 +137,9 @@ def prune_in_one_shot(
     for index, layer in enumerate(reporter.track(layers, title=f"Pruning by {name}")):
         run = partial(_run_layer, layer, states, [of_layers[index] for of_layers in arguments])
         for matrix, gram in gram_matrices(model, text, layer=index, run=run).items():
-            weight, masks[matrix] = ONE_SHOT[name](known[matrix].detach(), gram, remaining, pattern)
+            old = known[matrix].detach()
+            earlier = None if there is None else there[matrix].to(old.device)
+            weight, masks[matrix] = ONE_SHOT[name](old, gram, remaining, pattern, earlier)
             known[matrix].copy_(weight)
         states = [run(number) for number in range(len(text))]
     return masks

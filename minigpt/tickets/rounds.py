@@ -43,8 +43,9 @@ class Trained:
 
 # Trains from weights under masks: (weights, masks, number of the round, file for a checkpoint).
 Train = Callable[[Weights, Masks, int, Path], Trained]
-# Prunes after a training: (trained weights, masks, share that is left) to smaller masks.
-Prune = Callable[[Weights, Masks, float], Masks]
+# Prunes after a training: (trained weights, masks, share that is left) to weights and smaller masks. The weights that
+# are left may have been moved, to make up for those that go.
+Prune = Callable[[Weights, Masks, float], tuple[Weights, Masks]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +163,7 @@ def run_rounds(
     for number in range(len(records), len(keys)):
         began, before = time.perf_counter(), masks
         if number:
-            masks = (prune or _weakest(schedule.pattern))(trained, masks, schedule.levels[number - 1])
+            trained, masks = (prune or _weakest(schedule.pattern))(trained, masks, schedule.levels[number - 1])
         origin = trained if schedule.rewinding == "rate" else start
         with reporter.stage(f"Round {number}: {density(masks):.1%} of the weights"):
             result = train(masked(origin, masks), masks, number, folder / f"training-{number:02d}.safetensors")
@@ -187,8 +188,9 @@ def run_rounds(
 def _weakest(pattern: str) -> Prune:
     """Return the pruning of the weights of lowest magnitude by a pattern."""
 
-    def prune(weights: Weights, masks: Masks, level: float) -> Masks:
-        return keep_best(magnitudes({name: weights[name] for name in masks}), level, Pattern(pattern), masks)
+    def prune(weights: Weights, masks: Masks, level: float) -> tuple[Weights, Masks]:
+        scores = magnitudes({name: weights[name] for name in masks})
+        return weights, keep_best(scores, level, Pattern(pattern), masks)
 
     return prune
 

@@ -8,7 +8,7 @@ from minigpt.errors import ConfigError
 from minigpt.ranges import PART, Range, at_least, check_ranges
 
 # Scores by which rounds remove single weights.
-SCORES = ("magnitude", "wanda")
+SCORES = ("magnitude", "wanda", "sparsegpt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,8 @@ class LotterySettings:
     """Settings of the rounds of the method `lottery` and of `minigpt lottery`.
 
     Attributes:
-        rounds: number of rounds of pruning; more rounds find better tickets and take longer in proportion.
+        rounds: number of rounds of pruning; more rounds find better tickets and take longer in proportion. With an N:M
+            pattern 1 removes all in one round, and any other number one weight of each group in every round.
         steps: optimizer steps of each round's training, with the recipe of `heal`; null divides the steps of healing
             by the rounds, at least one.
         share: share of the neurons and KV groups that are left in each layer which a round of the method `lottery`
@@ -24,9 +25,10 @@ class LotterySettings:
         layer_share: share of the layers that are left which a round of the method `lottery` removes, 0 or more and
             below 1; 0 ranks layers after the last round only.
         criterion: method that ranks the units after each round's training, by its name in `minigpt methods`.
-        score: score by which the rounds of `minigpt lottery` remove single weights: `magnitude`, or `wanda`, the
-            magnitude times the size of the weight's input, which compares the weights of a row. Null takes `wanda`
-            where the pattern compares within matrices, and `magnitude` where it compares across them.
+        score: score by which the rounds of `minigpt lottery` remove single weights: `magnitude`; `wanda`, the magnitude
+            times the size of the weight's input, which compares the weights of a row; or `sparsegpt`, the error that
+            the removal leaves in the outputs, for which the other weights of the matrix make up in part. Null takes
+            `wanda` where the pattern compares within matrices, and `magnitude` where it compares across them.
         last: steps of the training after the last round, which makes the ticket of `minigpt lottery`. Null takes those
             of healing there, and those of the other rounds for units, which only rank.
         early: end the training of a round of `minigpt lottery` once the masks of five looks differ on less than this
@@ -80,12 +82,12 @@ class LotterySettings:
             across: the pattern compares weights of different matrices.
 
         Raises:
-            ConfigError: Wanda's scores are asked for with such a pattern.
+            ConfigError: a score is asked for that knows no such pattern.
         """
-        if self.score == "wanda" and across:
+        if self.score not in (None, "magnitude") and across:
             raise ConfigError(
-                "lottery.score=wanda compares the weights of a row, and this pattern compares across matrices. Choose "
-                "--pattern layer or N:M, or lottery.score=magnitude."
+                f"lottery.score={self.score} compares the weights of one matrix, and this pattern compares across "
+                "matrices. Choose --pattern layer or N:M, or lottery.score=magnitude."
             )
         return replace(
             self,

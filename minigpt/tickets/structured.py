@@ -167,9 +167,10 @@ def structured_rounds(
         save_tensors({"ffn": scores.ffn, "kv_groups": scores.kv_groups, "layers": scores.layers}, path)
         return scores
 
-    def prune(weights: Weights, masks: Masks, level: float) -> Masks:
+    def prune(weights: Weights, masks: Masks, level: float) -> tuple[Weights, Masks]:
         units = units_of(model, masks)
-        return unit_masks(model, fewer_units(units, scored(weights, levels.index(level)), level, level**exponent))
+        fewer = fewer_units(units, scored(weights, levels.index(level)), level, level**exponent)
+        return weights, unit_masks(model, fewer)
 
     filled: Any = replace(settings, steps=lesson.recipe.steps).for_units(lesson.recipe.steps)
     schedule = Schedule(levels=levels, pattern="layer", rewinding=filled.rewinding)

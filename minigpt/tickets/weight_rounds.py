@@ -1,4 +1,4 @@
-"""Rounds that remove single weights of language models: Wanda's scores, a longer last training, and early birds."""
+"""Rounds that remove single weights of language models: by inputs, with a longer last training, or ended early."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from minigpt.errors import UnsupportedModel
 from minigpt.progress import SILENT, Reporter
-from minigpt.tickets.language import Lesson, put
+from minigpt.tickets.language import Lesson, put, take
 from minigpt.tickets.masks import Masks, Pattern, keep_best, magnitudes, weights_of
 from minigpt.tickets.oneshot import prune_in_one_shot
 from minigpt.tickets.overlap import SETTLED, has_settled
@@ -78,7 +78,7 @@ def settling(levels: Sequence[float], pattern: Pattern, limit: float) -> Callabl
 
 
 def inputs_are_known(model: Any, names: Sequence[str]) -> bool:
-    """Say whether the input of each of the matrices can be measured, which Wanda's scores need.
+    """Say whether the input of each of the matrices can be measured, which Wanda and SparseGPT need.
 
     Matrices that are stored transposed, and those of experts, are not among them.
     """
@@ -90,24 +90,27 @@ def inputs_are_known(model: Any, names: Sequence[str]) -> bool:
     return {*names} == {name for group in groups.values() for name in group} and all(name in modules for name in groups)
 
 
-def by_wanda(
-    model: Any, batches: Callable[[], Sequence[Batch]], pattern: Pattern, *, reporter: Reporter = SILENT
+def by_inputs(
+    model: Any, batches: Callable[[], Sequence[Batch]], pattern: Pattern, score: str, *, reporter: Reporter = SILENT
 ) -> Prune:
-    """Return the pruning of a round by Wanda's scores (Sun et al. 2023, arXiv 2306.11695) of the trained model.
+    """Return the pruning of a round of the trained model by a score that knows the inputs of the matrices.
 
-    Weights that are gone are zero, so that they score zero and stay gone.
+    Wanda (Sun et al. 2023, arXiv 2306.11695) changes no weight that is left. SparseGPT (Frantar and Alistarh 2023,
+    arXiv 2301.00774) also moves them, so that they make up for those that go; the next training starts from the moved
+    weights if only the learning rate is rewound. What an earlier round removed stays removed.
 
     Args:
         model: the model that rounds train; it gets the weights of the round, and loses those that go.
         batches: returns the calibration text.
-        pattern: `layer`, or N:M, of which a round leaves one weight of each group fewer.
+        pattern: `layer`, or N:M, of which a round may leave more than N.
+        score: `wanda` or `sparsegpt`.
         reporter: told about progress.
     """
 
-    def prune(weights: Weights, masks: Masks, level: float) -> Masks:
+    def prune(weights: Weights, masks: Masks, level: float) -> tuple[Weights, Masks]:
         group = pattern.group
         rule = pattern if group is None else Pattern(f"{round(level * group[1])}:{group[1]}")
-        left = prune_in_one_shot(put(model, weights), batches(), "wanda", level, rule, reporter=reporter)
-        return {name: masks[name] & mask.cpu() for name, mask in left.items()}
+        left = prune_in_one_shot(put(model, weights), batches(), score, level, rule, there=masks, reporter=reporter)
+        return take(model), {name: mask.cpu() for name, mask in left.items()}
 
     return prune

@@ -66,6 +66,26 @@ def test_sparsegpt_leaves_a_smaller_error_than_wanda_and_wanda_than_magnitude() 
         assert surgeon < wanda < plain
 
 
+@pytest.mark.parametrize("pattern", [LAYER, TWO_OF_FOUR])
+def test_sparsegpt_gives_nothing_back_to_weights_that_are_gone(pattern: Pattern) -> None:
+    """Each input has a near copy in another group and block, to which the removal of the first moves weight."""
+    x, weight = inputs(128, 500), torch.randn(32, 256, generator=torch.Generator().manual_seed(3))
+    x = torch.cat((x, x + 0.1 * inputs(128, 500, seed=1)), dim=1)
+    gram = x.T @ x
+    there = wanda_mask(weight, gram, 0.75, Pattern("3:4") if pattern is TWO_OF_FOUR else LAYER)
+    new, mask = sparsegpt(weight * there, gram, 0.5, pattern, there)
+    assert not (mask & ~there).any() and torch.equal(new != 0, mask)
+    assert int(mask.sum()) == 32 * 256 // 2
+
+    def error(pruned: torch.Tensor) -> float:
+        gap = (weight * there - pruned).double()
+        return float(((gap @ gram.double()) * gap).sum())
+
+    assert error(new) < error(weight * mask)
+    alone, _ = sparsegpt(weight * there, gram, 0.5, pattern)
+    assert (alone != 0)[~there].any()  # without the mask weights that were moved from zero come back
+
+
 @pytest.mark.parametrize("name", list(ONE_SHOT))
 @pytest.mark.parametrize("pattern", [LAYER, TWO_OF_FOUR])
 def test_every_matrix_of_a_model_gets_the_density_and_only_these(name: str, pattern: Pattern) -> None:

@@ -1,4 +1,4 @@
-"""Rounds of single weights: the length of their trainings, early birds, and Wanda's scores."""
+"""Rounds of single weights: the length of their trainings, early birds, and scores that know the inputs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from minigpt.tickets.language import Lesson, take
-from minigpt.tickets.masks import Masks, Pattern, full, keep_best, magnitudes, prunable, weights_of
-from minigpt.tickets.rounds import Schedule, Ticket, even_levels, load_masks, run_rounds
-from minigpt.tickets.weight_rounds import by_wanda, inputs_are_known, settling, with_last
+from minigpt.tickets.language import Lesson, put, take
+from minigpt.tickets.masks import Masks, Pattern, full, prunable, weights_of
+from minigpt.tickets.oneshot import prune_in_one_shot
+from minigpt.tickets.overlap import mask_distance
+from minigpt.tickets.rounds import Schedule, Ticket, Trained, even_levels, load_masks, run_rounds
+from minigpt.tickets.weight_rounds import by_inputs, inputs_are_known, settling, with_last
 from tests.support.archsuite import random_batch
 from tests.support.healing import VOCABULARY, patterned, recipe
 from tests.support.tiny import tiny_model
@@ -70,24 +72,45 @@ def test_inputs_of_transposed_matrices_and_experts_are_not_known() -> None:
         assert not inputs_are_known(model, prunable(model)), family
 
 
+@pytest.mark.parametrize("score", ["wanda", "sparsegpt"])
 @pytest.mark.parametrize("pattern", ["layer", "2:4"])
-def test_rounds_by_wanda_take_from_what_is_left_and_go_by_inputs(tmp_path: Path, pattern: str) -> None:
+def test_rounds_take_from_what_is_left_and_go_by_inputs(tmp_path: Path, pattern: str, score: str) -> None:
     school, batch = lesson(steps=2), random_batch(vocab=VOCABULARY)
-    prune = by_wanda(school.model, lambda: [batch], Pattern(pattern))
+    prune = by_inputs(school.model, lambda: [batch], Pattern(pattern), score)
     ticket = rounds(tmp_path, school, with_last(school, 2, 2), pattern, prune)
     masks = [load_masks(tmp_path / f"round-{number:02d}" / "masks.safetensors") for number in range(3)]
     for earlier, later in pairwise(masks):
         assert all(not (later[name] & ~earlier[name]).any() for name in later)
+    level = 0.5 if pattern == "2:4" else 0.3
     for name, mask in ticket.masks.items():
         counts = mask.sum(1)
-        assert int(counts.max()) - int(counts.min()) <= 1, name
+        assert int(mask.sum()) == pytest.approx(level * mask.numel(), rel=0.05), name
+        assert score == "sparsegpt" or int(counts.max()) - int(counts.min()) <= 1, name
         if pattern == "2:4":
             assert bool((mask.view(mask.shape[0], -1, 4).sum(2) <= 2).all())
         assert not ticket.weights[name][~mask].any()
-    assert differs(ticket.masks, school.model)
+    school = lesson(steps=2)
+    other = rounds(tmp_path / "magnitude", school, with_last(school, 2, 2), pattern)
+    assert mask_distance(ticket.masks, other.masks) > 0.1
 
 
-def differs(masks: Masks, model: Any) -> bool:
-    """Say whether magnitudes would have kept other weights."""
-    other = keep_best(magnitudes(weights_of(model, tuple(masks))), 0.3, Pattern("layer"))
-    return any(not torch.equal(other[name], mask) for name, mask in masks.items())
+@pytest.mark.parametrize("rewinding", ["rate", "weights"])
+def test_sparsegpt_moves_the_weights_that_the_next_training_starts_from(tmp_path: Path, rewinding: Any) -> None:
+    """One round without training is SparseGPT in one shot; where weights are rewound, only its mask counts."""
+    school, batch = lesson(steps=2), random_batch(vocab=VOCABULARY)
+    start, names, seen = take(school.model), prunable(school.model), []
+
+    def note(weights: Any, masks: Masks, number: int, checkpoint: Path) -> Trained:
+        seen.append({name: value.clone() for name, value in weights.items()})
+        return Trained(weights=weights)
+
+    prune = by_inputs(school.model, lambda: [batch], Pattern("layer"), "sparsegpt")
+    plan = Schedule(levels=(0.5,), pattern="layer", rewinding=rewinding)
+    ticket = run_rounds(tmp_path, start, names, note, plan, key="k", prune=prune)
+    put(school.model, start)
+    masks = prune_in_one_shot(school.model, [batch], "sparsegpt", 0.5, Pattern("layer"))
+    moved, name = take(school.model), names[0]
+    assert all(torch.equal(ticket.masks[name], masks[name]) for name in names)
+    expected = moved if rewinding == "rate" else {name: start[name] * masks[name] for name in names}
+    assert all(torch.equal(seen[1][name], expected[name]) for name in names)
+    assert not torch.equal(moved[name], start[name] * masks[name])
