@@ -162,6 +162,10 @@ class Runner:
         markers = {path.stem: json.loads(path.read_text("utf-8")) for path in (work / "done").glob("*.json")}
         self.finished = {name for name, mark in markers.items() if mark["command"] == commands.get(name)}
 
+    def never(self) -> set[str]:
+        """Return the jobs that others wait for, and that are neither finished nor run."""
+        return {name for job in self.jobs for name in job.after} - self.finished - {job.name for job in self.jobs}
+
     @property
     def left(self) -> float:
         """Seconds until this call ends."""
@@ -246,12 +250,14 @@ def main() -> None:
     options = parser.parse_args()
     values = dict(pair.split("=", 1) for pair in options.set)
     jobs = read_jobs(options.jobs, {"work": str(options.work), "python": sys.executable, **values})
-    only = options.only.split(",") if options.only else None
+    only = options.only.split(",") if options.only is not None else None
     if unknown := set(only or ()) - {job.name for job in jobs}:
-        parser.error(f"no job is called {', '.join(sorted(unknown))}")
+        parser.error(f"no job is called {', '.join(map(repr, sorted(unknown)))}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     runner = Runner(jobs, options.work, options.cards.split(","), options.places, options.seconds, only)
+    if missing := runner.never():
+        parser.error(f"--only leaves out jobs that are waited for: {', '.join(sorted(missing))}")
     with locks.hold(options.work / ".in_use.lock", str(options.work), timeout=0):
         runner.run()
     open_ones = [job.name for job in runner.jobs if job.name not in runner.finished]

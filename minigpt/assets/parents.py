@@ -177,6 +177,23 @@ def load_model(
     return loaded
 
 
+def load_outline(path: Path | str) -> PreTrainedModel:
+    """Make the modules of a model on the meta device, without its weights.
+
+    Raises:
+        AssetError: The folder is missing.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    with quiet_transformers(), torch.device("meta"):
+        model: PreTrainedModel = loader.from_config(
+            AutoConfig.from_pretrained(model_folder(path), local_files_only=True)
+        )
+    return model
+
+
 def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
     """Refuse a model whose stored tensors and config do not fit each other, whatever transformers makes of it.
 

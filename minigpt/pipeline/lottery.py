@@ -60,6 +60,7 @@ class TicketReport:
         stages: Parent, tuned parent if there is one, and ticket (`healed`), whose bytes are those of its file.
         stored: Bytes of the stored ticket, positions of the weights included.
         key: Fingerprint of everything that the ticket depends on.
+        score: Score by which the rounds removed weights; none in reports of versions that did not keep it.
     """
 
     domain: str
@@ -73,6 +74,7 @@ class TicketReport:
     stages: tuple[StageReport, ...]
     stored: StoredBytes
     key: str
+    score: str = ""
 
 
 def levels_of(pattern: Pattern, remaining: float, rounds: int) -> tuple[float, ...]:
@@ -111,7 +113,9 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
     filled = settings.lottery.for_weights(settings.heal.steps, across=rule.across)
     run = replace(run, settings=replace(settings, lottery=filled))
     share = remaining if rule.group is None else rule.group[0] / rule.group[1]
-    key = fingerprint(build_key(run), run.settings.lottery, pattern, share)
+    # Older versions took several rounds here, too.
+    at_once = ("at once",) if rule.group is not None and filled.rounds == 1 else ()
+    key = fingerprint(build_key(run), run.settings.lottery, pattern, share, *at_once)
     if run.workspace.state() is State.FOREIGN and not (run.workspace.root / REPORT).exists():
         raise _foreign(run)
     with run.workspace.locked():
@@ -134,6 +138,8 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
     rows = (*GROUND, *TICKET_ROWS)
     run = numbered(run, rows)
     parent = load_parent(run)
+    score = usable_score(parent.path, run.settings.lottery.score or "magnitude", run.reporter)
+    run = replace(run, settings=replace(run.settings, lottery=replace(run.settings.lottery, score=score)))
     corpora, suite = read(run)
     rounds = len(levels_of(rule, share, run.settings.lottery.rounds))
     weigh(run, rows, with_rounds(sizes_of(run, parent, suite), rounds))
@@ -153,6 +159,29 @@ def with_rounds(sizes: Sizes, rounds: int) -> Sizes:
     """
     settings = replace(sizes.settings, lottery=replace(sizes.settings.lottery, rounds=rounds))
     return replace(sizes, settings=settings, student=sizes.parent)
+
+
+def usable_score(folder: Path, score: str, reporter: Reporter = SILENT) -> str:
+    """Return the score that rounds can go by: the wanted one, or magnitude where Wanda cannot read the matrices.
+
+    Args:
+        folder: the parent.
+        score: the wanted score.
+        reporter: told why it is another one.
+
+    Raises:
+        ConfigError: SparseGPT, which is never taken unasked, cannot read the matrices of this family.
+    """
+    if score == "magnitude":
+        return score
+    model = assets.load_outline(folder)
+    if inputs_are_known(model, prunable(model)):
+        return score
+    reason = f"{score} cannot read the matrices of this family as they are stored"
+    if score == "sparsegpt":
+        raise ConfigError(f"lottery.score={reason}. Choose lottery.score=magnitude.")
+    reporter.note(f"Rounds go by magnitude: {reason}.")
+    return "magnitude"
 
 
 def _foreign(run: Run) -> MiniGPTError:
@@ -221,6 +250,7 @@ def _made(run: Run, ground: Groundwork, pattern: Pattern, share: float, key: str
         stages=(*ground.controls.stages, replace(stage, bytes=stored.file)),
         stored=stored,
         key=key,
+        score=str(run.settings.lottery.score),
     )
 
 
@@ -232,18 +262,14 @@ def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: 
     start = early_point(lesson, take(lesson.model), settings.rewind, work / "early.safetensors")
     levels = levels_of(pattern, share, settings.rounds)
     batches = cache(lambda: calibration(ground.planning, tokenizer, run.settings.plan.tokens))
-    score, names = settings.score, prunable(lesson.model)
-    if score != "magnitude" and not inputs_are_known(lesson.model, names):
-        run.reporter.note(
-            f"Rounds go by magnitude: {score} cannot read the matrices of this family as they are stored."
-        )
-        score = "magnitude"
-    prune = by_inputs(lesson.model, batches, pattern, score, reporter=run.reporter) if score != "magnitude" else None
+    score, prune = settings.score, None
+    if score != "magnitude":
+        prune = by_inputs(lesson.model, batches, pattern, score, reporter=run.reporter)
     watch = settling(levels, pattern, settings.early) if settings.early is not None else None
     ticket = run_rounds(
         work,
         start,
-        names,
+        prunable(lesson.model),
         with_last(lesson, len(levels), settings.last, watch=watch),
         Schedule(levels=levels, pattern=pattern.name, rewinding=settings.rewinding),
         key=fingerprint(lesson.key, parent.fingerprint, ground.planning.key, settings),

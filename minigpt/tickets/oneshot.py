@@ -69,21 +69,25 @@ def sparsegpt(
     gone = torch.zeros_like(mask) if there is None else ~there
     for start in range(0, left.shape[1], BLOCK):
         block = slice(start, min(start + BLOCK, left.shape[1]))
-        size, errors = block.stop - start, torch.zeros_like(left[:, block])
-        scores = (left[:, block] / factor.diagonal()[block]).square().masked_fill(gone[:, block], GONE)
+        inner, diagonal = factor[block, block], factor.diagonal()[block, None]
+        # Columns lie next to each other in memory while they are removed one by one.
+        columns, out = left[:, block].T.contiguous(), gone[:, block].T.contiguous()
+        errors = torch.zeros_like(columns)
         if pattern.group is None:
-            mask[:, block] = keep_best({"block": scores}, remaining, Pattern("layer"))["block"]
-        for index in range(size):
-            column = start + index
-            if pattern.group is not None and column % pattern.group[1] == 0:
+            costs = (columns / diagonal).square().masked_fill(out, GONE)
+            stay = keep_best({"block": costs.T.contiguous()}, remaining, Pattern("layer"))["block"].T.contiguous()
+        else:
+            stay = ~out
+        for index in range(len(columns)):
+            if pattern.group is not None and index % pattern.group[1] == 0:
                 kept, width = pattern.group
-                group = slice(column, column + width)
-                costs = (left[:, group] / factor.diagonal()[group]).square().masked_fill(gone[:, group], GONE)
-                mask[:, group] = best_of_groups(costs, kept, width) & ~gone[:, group]
-            errors[:, index] = left[:, column] * ~mask[:, column] / factor[column, column]
-            left[:, column : block.stop] -= errors[:, index : index + 1] * factor[column, column : block.stop]
-        left[:, block] *= mask[:, block]
-        left[:, block.stop :] -= errors @ factor[block, block.stop :]
+                group = slice(index, index + width)
+                costs = (columns[group] / diagonal[group]).square().masked_fill(out[group], GONE)
+                stay[group] &= best_of_groups(costs.T.contiguous(), kept, width).T
+            errors[index] = columns[index] * ~stay[index] / inner[index, index]
+            columns[index:].addr_(inner[index, index:], errors[index], alpha=-1)
+        left[:, block], mask[:, block] = (columns * stay).T, stay.T
+        left[:, block.stop :] -= errors.T @ factor[block, block.stop :]
     return left, mask
 
 

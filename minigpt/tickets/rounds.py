@@ -159,7 +159,7 @@ def run_rounds(
     if records:
         masks, trained = (load(_home(folder, len(records) - 1) / name) for load, name in _FILES)
     steps = steps or [1.0] * len(keys)
-    skip(reporter, sum(steps[: len(records)]) / sum(steps))
+    skip(reporter, sum(steps[: len(records)]) / (sum(steps) or 1))
     for number in range(len(records), len(keys)):
         began, before = time.perf_counter(), masks
         if number:

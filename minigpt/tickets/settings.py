@@ -16,10 +16,10 @@ class LotterySettings:
     """Settings of the rounds of the method `lottery` and of `minigpt lottery`.
 
     Attributes:
-        rounds: number of rounds of pruning; more rounds find better tickets and take longer in proportion. With an N:M
-            pattern 1 removes all in one round, and any other number one weight of each group in every round.
-        steps: optimizer steps of each round's training, with the recipe of `heal`; null divides the steps of healing
-            by the rounds, at least one.
+        rounds: number of rounds of pruning, each behind a training of `steps` steps. 1 removes all at once; with an N:M
+            pattern any other number removes one weight of each group in every round.
+        steps: optimizer steps of each round's training, with the recipe of `heal`. Null divides the steps of healing by
+            the rounds, at least one; with a single round of `minigpt lottery` it takes none: one shot.
         share: share of the neurons and KV groups that are left in each layer which a round of the method `lottery`
             removes, above 0 and below 1; the ranking is finer the smaller it is.
         layer_share: share of the layers that are left which a round of the method `lottery` removes, 0 or more and
@@ -27,8 +27,8 @@ class LotterySettings:
         criterion: method that ranks the units after each round's training, by its name in `minigpt methods`.
         score: score by which the rounds of `minigpt lottery` remove single weights: `magnitude`; `wanda`, the magnitude
             times the size of the weight's input, which compares the weights of a row; or `sparsegpt`, the error that
-            the removal leaves in the outputs, for which the other weights of the matrix make up in part. Null takes
-            `wanda` where the pattern compares within matrices, and `magnitude` where it compares across them.
+            the removal leaves in the outputs, for which the other weights of the matrix are moved to make up in part.
+            Null takes `wanda` where the pattern compares within matrices, and `magnitude` where it compares across.
         last: steps of the training after the last round, which makes the ticket of `minigpt lottery`. Null takes those
             of healing there, and those of the other rounds for units, which only rank.
         early: end the training of a round of `minigpt lottery` once the masks of five looks differ on less than this
@@ -82,19 +82,25 @@ class LotterySettings:
             across: the pattern compares weights of different matrices.
 
         Raises:
-            ConfigError: a score is asked for that knows no such pattern.
+            ConfigError: a score is asked for that knows no such pattern, or whose work the rewinding would undo.
         """
         if self.score not in (None, "magnitude") and across:
             raise ConfigError(
                 f"lottery.score={self.score} compares the weights of one matrix, and this pattern compares across "
                 "matrices. Choose --pattern layer or N:M, or lottery.score=magnitude."
             )
+        rewinding = self.rewinding or "rate"
+        if (self.score, rewinding) == ("sparsegpt", "weights"):
+            raise ConfigError(
+                "lottery.score=sparsegpt moves the weights that are left, and lottery.rewinding=weights would put them "
+                "back. Choose lottery.rewinding=rate or lottery.score=wanda."
+            )
         return replace(
             self,
-            steps=self.steps_of(healing),
+            steps=0 if self.steps is None and self.rounds == 1 else self.steps_of(healing),
             score=self.score or ("magnitude" if across else "wanda"),
             last=self.last if self.last is not None else healing,
-            rewinding=self.rewinding or "rate",
+            rewinding=rewinding,
         )
 
     def for_units(self, healing: int) -> LotterySettings:

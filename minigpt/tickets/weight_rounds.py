@@ -111,6 +111,7 @@ def by_inputs(
         group = pattern.group
         rule = pattern if group is None else Pattern(f"{round(level * group[1])}:{group[1]}")
         left = prune_in_one_shot(put(model, weights), batches(), score, level, rule, there=masks, reporter=reporter)
-        return take(model), {name: mask.cpu() for name, mask in left.items()}
+        moved = weights if score == "wanda" else take(model)
+        return moved, {name: mask.cpu() for name, mask in left.items()}
 
     return prune

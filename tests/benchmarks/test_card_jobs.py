@@ -98,8 +98,17 @@ def test_jobs_can_be_named_in_another_order_and_rest_on_those_that_are_finished(
     assert (said["finished"], said["open"], code) == (["a", "b", "base"], [], 0)
     assert (tmp_path / "order.txt").read_text().split() == ["base", "b", "a"]
     command = [sys.executable, str(BENCHMARKS / "card_jobs.py"), str(tmp_path / "jobs.jsonl"), "--work", str(tmp_path)]
-    wrong = subprocess.run([*command, "--only", "d"], capture_output=True, text=True, check=False, timeout=60)
-    assert wrong.returncode == 2 and "no job is called d" in wrong.stderr
+    for names, words in (("d", "no job is called 'd'"), ("", "no job is called ''")):
+        wrong = subprocess.run([*command, "--only", names], capture_output=True, text=True, check=False, timeout=60)
+        assert wrong.returncode == 2 and words in wrong.stderr
+
+
+def test_jobs_whose_groundwork_is_left_out_are_refused(tmp_path: Path) -> None:
+    jobs = [{"name": "base", "command": "true"}, {"name": "a", "command": "true", "after": ["base"]}]
+    write_jsonl(tmp_path / "jobs.jsonl", jobs)
+    command = [sys.executable, str(BENCHMARKS / "card_jobs.py"), str(tmp_path / "jobs.jsonl"), "--work", str(tmp_path)]
+    done = subprocess.run([*command, "--only", "a"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and "leaves out jobs that are waited for: base" in done.stderr
 
 
 def test_jobs_wait_for_room_and_take_it_when_others_leave(tmp_path: Path) -> None:

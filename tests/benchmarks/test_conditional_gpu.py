@@ -112,6 +112,35 @@ def test_a_gate_at_its_threshold_may_be_open_or_shut() -> None:
         gpu_forms.error_of(moved(0.8), layer, x, meant)
 
 
+@torch.no_grad()
+def test_rounding_at_a_threshold_is_no_error() -> None:
+    """The plain layer in bf16, whose gates are rounded twice: in every other layer so small a gate changes sides."""
+    moved = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        layer, x = random_model(SIZES, "cpu", torch.bfloat16).layers[0], torch.randn(4, SIZES.hidden).bfloat16()
+        form = gpu_forms.threshold(layer, x, 0.25)
+        gates = torch.nn.functional.silu(x @ layer.gate.T)
+        values = gates.where(gates.abs() > form.settings.t_act, 0) * (x @ layer.up.T)  # type: ignore[attr-defined]
+        right = gpu_forms.exact(form, layer, x)
+        off = (values @ layer.rows).double() - right
+        moved += float(off.norm() / right.norm()) > gpu_forms.LARGEST_ERROR
+        assert gpu_forms.unexplained(off, form, x).norm() / right.norm() < gpu_forms.LARGEST_ERROR
+    assert moved > 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_what_gates_at_a_threshold_explain_hides_no_error(share: float) -> None:
+    torch.manual_seed(0)
+    sizes = Sizes(layers=1, hidden=1024, ffn=4096, heads=4, kv_heads=2, vocab=61)
+    layer, x = random_model(sizes, "cpu", torch.float32).layers[0], torch.randn(8, sizes.hidden)
+    meant = gpu_forms.threshold(layer, x, share)
+    assert gpu_forms.error_of(meant, layer, x) < 1e-5
+    with pytest.raises(ValueError, match="off by"):
+        gpu_forms.error_of(lambda x: 0.95 * meant(x), layer, x, meant)
+
+
 def test_a_small_model_on_a_processor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

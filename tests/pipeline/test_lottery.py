@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 from minigpt import assets, locks
 from minigpt.errors import ConfigError, MiniGPTError
-from minigpt.pipeline.lottery import find_ticket, levels_of, restore_ticket
+from minigpt.pipeline.lottery import find_ticket, levels_of, restore_ticket, usable_score
 from minigpt.pipeline.workspace import LOCK
 from minigpt.tickets.masks import Pattern, prunable
 from tests.support.commands import run as command
 from tests.support.healing import Notes
+from tests.support.tiny import tiny_model
 from tests.support.worlds import World
 
 SMALL = {"lottery.rounds": "2", "lottery.steps": "3", "evaluation.general": "false", "tuned_parent": "false"}
@@ -140,6 +141,33 @@ def _overrides(world: World) -> dict[str, str]:
 
 
 def test_one_shot_is_one_round_without_training_before_it(world: World) -> None:
-    one_shot = {"lottery.rounds": "1", "lottery.steps": "0", "lottery.last": "3", "lottery.score": "sparsegpt"}
+    one_shot = {"lottery.rounds": "1", "lottery.steps": "null", "lottery.last": "3", "lottery.score": "sparsegpt"}
     report = find_ticket(world.options("ticket-once", overrides={**SMALL, **one_shot}), "2:4", 0.5)
     assert [(row.steps, row.remaining) for row in report.rounds] == [(0, 1.0), (3, 0.5)]
+    assert report.score == "sparsegpt"
+
+
+def test_a_ticket_without_any_training_is_pruned_and_stored(world: World) -> None:
+    none = {"lottery.rounds": "1", "lottery.steps": "0", "lottery.last": "0"}
+    report = find_ticket(world.options("ticket-untrained", overrides={**SMALL, **none}), "layer", 0.5)
+    assert [row.steps for row in report.rounds] == [0, 0] and report.rounds[-1].remaining == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+def test_a_family_that_has_no_inputs_to_read_goes_by_magnitude_or_is_refused(tmp_path: Path) -> None:
+    tiny_model("gpt2", layers=2).save_pretrained(tmp_path / "gpt2")
+    tiny_model("llama", layers=2).save_pretrained(tmp_path / "llama")
+    notes = Notes()
+    assert usable_score(tmp_path / "gpt2", "wanda", notes) == "magnitude"
+    assert notes.notes == ["Rounds go by magnitude: wanda cannot read the matrices of this family as they are stored."]
+    with pytest.raises(ConfigError, match=r"lottery.score=sparsegpt cannot read.*Choose lottery.score=magnitude"):
+        usable_score(tmp_path / "gpt2", "sparsegpt")
+    assert usable_score(tmp_path / "gpt2", "magnitude") == "magnitude"
+    assert usable_score(tmp_path / "llama", "sparsegpt") == "sparsegpt"
+
+
+def test_weights_that_sparsegpt_moves_are_not_put_back(world: World) -> None:
+    changes = {**SMALL, "lottery.score": "sparsegpt", "lottery.rewinding": "weights"}
+    with pytest.raises(ConfigError, match="rewinding=weights would put them back"):
+        find_ticket(world.options("ticket-back", overrides=changes), "layer", 0.5)
