@@ -48,6 +48,14 @@ def test_sparsegpt_follows_the_surgeon_column_by_column() -> None:
     assert torch.equal(new != 0, mask)
 
 
+@pytest.mark.parametrize(("pattern", "columns"), [("2:3", 258), ("1:2", 256), ("60:150", 300)])
+def test_groups_of_any_size_lie_in_one_block(pattern: str, columns: int) -> None:
+    x, weight = inputs(columns, 400), torch.randn(6, columns, generator=torch.Generator().manual_seed(2))
+    new, mask = sparsegpt(weight, x.T @ x, 0.5, Pattern(pattern))
+    kept, size = map(int, pattern.split(":"))
+    assert bool((mask.view(6, -1, size).sum(2) == kept).all()) and torch.equal(new != 0, mask)
+
+
 def test_sparsegpt_leaves_a_smaller_error_than_wanda_and_wanda_than_magnitude() -> None:
     x, weight = (
         inputs(64, 500) * torch.linspace(0.1, 3, 64),
