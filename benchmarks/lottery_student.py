@@ -23,8 +23,9 @@ from minigpt.healing.average import Average
 from minigpt.healing.muon import MOMENTUM, ROOT_MEAN_SQUARE, orthogonalize
 from minigpt.healing.recipe import Recipe, schedule
 from minigpt.tickets.masks import Masks, Pattern, full, keep_best, magnitudes
-from minigpt.tickets.oneshot import wanda_scores
+from minigpt.tickets.oneshot import sparsegpt, wanda_scores
 from minigpt.tickets.overlap import has_settled
+from minigpt.tickets.settings import SCORES
 
 INPUTS, WIDTH, BATCH, WINDOWS = 128, 256, 128, 6000
 # Steps of each training, of 1,000 in all; a pruning comes before every one but the first.
@@ -125,7 +126,7 @@ def ticket(
         world: teacher and text.
         remaining: share of the weights that is left.
         split: steps of the trainings.
-        criterion: `magnitude` or `wanda`.
+        criterion: `magnitude`, `wanda` or `sparsegpt`, which also moves the weights that are left.
         rate: learning rate.
         early: distance of masks below which a training but the last one ends; the last one gets the steps that are
             saved (0: all steps are trained).
@@ -137,17 +138,28 @@ def ticket(
     masks: Masks = full(weights)
     for number, steps in enumerate(split):
         if number:
-            scores = magnitudes(weights)
-            if criterion == "wanda":
-                states = zip(weights.items(), inputs_of(weights, world.train[:2000]), strict=False)
-                scores = {name: wanda_scores(weight, x.T @ x) for (name, weight), x in states}
-            masks = keep_best(scores, remaining ** (number / (len(split) - 1)), Pattern("layer"), masks)
+            weights, masks = pruned(world, weights, masks, remaining ** (number / (len(split) - 1)), criterion)
         is_last = number == len(split) - 1
         level = remaining ** ((number + 1) / (len(split) - 1))
         watch = emerging(level, masks, early) if early and not is_last else lambda _: False
         weights, done = trained(world, weights, masks, steps + is_last * spared, rate, has_emerged=watch)
         spared += steps - done
     return weights, done
+
+
+def pruned(world: World, weights: Weights, masks: Masks, level: float, criterion: str) -> tuple[Weights, Masks]:
+    """Prune each matrix to a share of its weights, and return the weights, which SparseGPT moves, and the masks."""
+    scores = magnitudes(weights)
+    if criterion != "magnitude":
+        states = zip(weights.items(), inputs_of(weights, world.train[:2000]), strict=False)
+        grams = {name: x.T @ x for (name, _), x in states}
+        if criterion == "sparsegpt":
+            both = {
+                name: sparsegpt(weights[name], grams[name], level, Pattern("layer"), masks[name]) for name in weights
+            }
+            return {name: pair[0] for name, pair in both.items()}, {name: pair[1] for name, pair in both.items()}
+        scores = {name: wanda_scores(weight, grams[name]) for name, weight in weights.items()}
+    return weights, keep_best(scores, level, Pattern("layer"), masks)
 
 
 def emerging(level: float, masks: Masks, limit: float) -> Callable[[Weights], bool]:
@@ -179,17 +191,18 @@ def update_rows() -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Measure the update, the splits by both scores, and the masking of Muon."""
+    """Measure the update, the splits by each score, and the masking of Muon."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--remaining", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--criteria", default=",".join(SCORES), help="comma-separated")
     options = parser.parse_args()
     result: dict[str, Any] = {"updates": update_rows(), "rows": []}
     print(*result["updates"], sep="\n")
     worlds = [World(seed) for seed in range(options.seeds)]
-    for criterion in ("magnitude", "wanda"):
+    for criterion in options.criteria.split(","):
         for name, split in SPLITS.items():
             for early in (0.0, *EARLY) if len(split) > 2 and all(split) else (0.0,):
                 tickets = [ticket(world, options.remaining, split, criterion, options.rate, early) for world in worlds]

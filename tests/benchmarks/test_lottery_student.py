@@ -28,11 +28,11 @@ def test_the_teacher_itself_has_no_error_and_training_heals_a_mask(student: Any)
     assert not any(healed[name][~mask].any() for name, mask in masks.items())
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "wanda"])
+@pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
 def test_a_ticket_keeps_the_share(student: Any, criterion: str) -> None:
     weights, _ = student.ticket(student.World(0), 0.25, (0, 2, 2), criterion, 1e-3)
     shares = [float(weight.ne(0).float().mean()) for weight in weights.values()]
-    assert shares == pytest.approx([0.25] * 3, abs=0.001)
+    assert shares == pytest.approx([0.25] * 3, abs=0.002)
 
 
 def test_a_settled_mask_gives_its_steps_to_the_last_training(student: Any) -> None:
