@@ -214,6 +214,18 @@ def test_hub_errors_become_sentences(name: str, words: str, monkeypatch: pytest.
 
 def test_the_public_names() -> None:
     assert set(assets.__all__) == {
-        "DEFAULT_BASE", "Parent", "encoder", "fetch_member", "load_model", "load_tokenizer", "parent", "resolve",
-        "weights_by_type",
+        "DEFAULT_BASE", "Parent", "encoder", "fetch_member", "load_model", "load_outline", "load_tokenizer", "parent",
+        "resolve", "weights_by_type",
     }  # fmt: skip
+
+
+def test_an_outline_has_the_shapes_of_the_model_and_no_number(tmp_path: Path) -> None:
+    model = tiny_model(layers=2)
+    model.save_pretrained(tmp_path)
+    outline = assets.load_outline(tmp_path)
+    assert type(outline) is type(model)
+    shapes = {name: value.shape for name, value in model.named_parameters()}
+    assert {name: value.shape for name, value in outline.named_parameters()} == shapes
+    assert all(value.is_meta for value in outline.parameters())
+    with pytest.raises(AssetError):
+        assets.load_outline(tmp_path / "nowhere")

@@ -115,15 +115,20 @@ def test_a_gate_at_its_threshold_may_be_open_or_shut() -> None:
 @torch.no_grad()
 def test_rounding_at_a_threshold_is_no_error() -> None:
     """The plain layer in bf16, whose gates are rounded twice: in every other layer so small a gate changes sides."""
+
+    def rounded(value: torch.Tensor) -> torch.Tensor:
+        return value.bfloat16().double()
+
     moved = 0
     for seed in range(20):
         torch.manual_seed(seed)
         layer, x = random_model(SIZES, "cpu", torch.bfloat16).layers[0], torch.randn(4, SIZES.hidden).bfloat16()
         form = gpu_forms.threshold(layer, x, 0.25)
-        gates = torch.nn.functional.silu(x @ layer.gate.T)
-        values = gates.where(gates.abs() > form.settings.t_act, 0) * (x @ layer.up.T)  # type: ignore[attr-defined]
+        gates = rounded(torch.nn.functional.silu(rounded(x.double() @ layer.gate.T.double())))
+        open_ones = gates.where(gates.abs() > form.settings.t_act, 0)  # type: ignore[attr-defined]
+        values = rounded(open_ones * rounded(x.double() @ layer.up.T.double()))
         right = gpu_forms.exact(form, layer, x)
-        off = (values @ layer.rows).double() - right
+        off = rounded(values @ layer.rows.double()) - right
         moved += float(off.norm() / right.norm()) > gpu_forms.LARGEST_ERROR
         assert gpu_forms.unexplained(off, form, x).norm() / right.norm() < gpu_forms.LARGEST_ERROR
     assert moved > 3
