@@ -34,6 +34,7 @@ from minigpt.files import fingerprint, read_json, read_jsonl, to_plain
 from minigpt.healing import Recipe, Teacher, bits_per_byte
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import device_name, measuring_dtype, release
+from minigpt.pipeline.lottery import levels_of
 from minigpt.pipeline.overrides import apply_overrides
 from minigpt.tickets.language import Lesson, early_point, put, reinitialised, take
 from minigpt.tickets.masks import Masks, Pattern, density, keep_best, magnitudes, prunable, random_like
@@ -45,7 +46,6 @@ from minigpt.tickets.rounds import (
     Schedule,
     Ticket,
     Weights,
-    even_levels,
     load_masks,
     masked,
     rows_of,
@@ -100,10 +100,7 @@ class Plan:
     @property
     def levels(self) -> tuple[float, ...]:
         """Shares of weights left after each pruning; an N:M pattern gives up one weight of a group in each round."""
-        group = Pattern(self.pattern).group
-        if group is not None:
-            return tuple(left / group[1] for left in range(group[1] - 1, group[0] - 1, -1))
-        return even_levels(self.remaining, self.rounds)
+        return levels_of(Pattern(self.pattern), self.remaining, self.rounds)
 
     @property
     def total(self) -> int:

@@ -177,8 +177,12 @@ def load_model(
     return loaded
 
 
-def load_outline(path: Path | str) -> PreTrainedModel:
-    """Make the modules of a model on the meta device, without its weights.
+def load_outline(path: Path | str, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Make the modules of a model in evaluation mode on the meta device, without its weights.
+
+    Args:
+        path: A model folder or a build folder.
+        dtype: Precision of the weights; None for the one that the config says.
 
     Raises:
         AssetError: The folder is missing.
@@ -187,11 +191,11 @@ def load_outline(path: Path | str) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     loader: Any = AutoModelForCausalLM
+    config = AutoConfig.from_pretrained(model_folder(path), local_files_only=True)
     with quiet_transformers(), torch.device("meta"):
-        model: PreTrainedModel = loader.from_config(
-            AutoConfig.from_pretrained(model_folder(path), local_files_only=True)
-        )
-    return model
+        model: Any = loader.from_config(config, **({} if dtype is None else {"dtype": dtype}))
+    outline: PreTrainedModel = model.eval()
+    return outline
 
 
 def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minigpt.assets.parents import is_conditional, model_folder
-from minigpt.assets.quiet import quiet_transformers
+from minigpt.assets.parents import is_conditional, load_outline, model_folder
 from minigpt.errors import UnsupportedModel
 from minigpt.machine import trim_heap
 from minigpt.progress import SILENT, Reporter
@@ -145,17 +144,14 @@ def _skeleton(folder: Path, dtype: torch.dtype) -> Any:
     Raises:
         UnsupportedModel: the family is not in the architecture table, or its layers carry a state.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    classes: Any = AutoModelForCausalLM
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    refuse_state(config, "Streaming", advice="build on a machine that holds the whole model")
-    with quiet_transformers(), torch.device("meta"):
-        model: Any = classes.from_config(config, dtype=dtype)
+    model: Any = load_outline(folder, dtype=dtype)
+    refuse_state(model.config, "Streaming", advice="build on a machine that holds the whole model")
     model.config.name_or_path = str(folder)
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return model.eval()
+    return model
 
 
 def _stored_names(folder: Path, model: Any, weights: StoredWeights) -> dict[str, Stored]:

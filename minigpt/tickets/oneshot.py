@@ -66,24 +66,22 @@ def sparsegpt(
     """
     factor, left = inverse_factor(gram, DAMPING).to(weight.device), weight.float().clone()
     mask = torch.ones_like(left, dtype=torch.bool)
-    gone = torch.zeros_like(mask) if there is None else ~there
+    there = torch.ones_like(mask) if there is None else there
     width = 1 if pattern.group is None else pattern.group[1]
     step = max(1, BLOCK // width) * width  # no group lies in two blocks
     for start in range(0, left.shape[1], step):
         block = slice(start, min(start + step, left.shape[1]))
         inner, diagonal = factor[block, block], factor.diagonal()[block, None]
         # Columns lie next to each other in memory while they are removed one by one.
-        columns, out = left[:, block].T.contiguous(), gone[:, block].T.contiguous()
+        columns, stay = left[:, block].T.contiguous(), there[:, block].T.contiguous()
         errors = torch.zeros_like(columns)
         if pattern.group is None:
-            costs = (columns / diagonal).square().masked_fill(out, GONE)
-            stay = keep_best({"block": costs.T.contiguous()}, remaining, Pattern("layer"))["block"].T.contiguous()
-        else:
-            stay = ~out
+            costs = (columns / diagonal).square()
+            stay = keep_best({"block": costs}, remaining, Pattern("layer"), {"block": stay})["block"]
         for index in range(len(columns)):
             if pattern.group is not None and index % width == 0:
                 group = slice(index, index + width)
-                costs = (columns[group] / diagonal[group]).square().masked_fill(out[group], GONE)
+                costs = (columns[group] / diagonal[group]).square().masked_fill(~stay[group], GONE)
                 stay[group] &= best_of_groups(costs.T.contiguous(), pattern.group[0], width).T
             errors[index] = columns[index] * ~stay[index] / inner[index, index]
             columns[index:].addr_(inner[index, index:], errors[index], alpha=-1)
