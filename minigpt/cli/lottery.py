@@ -58,6 +58,11 @@ def lottery(session: Session, *, recipe: Path | None, domain: str | None, restor
     if restore is not None:
         if "output_dir" not in given:
             raise click.UsageError("--restore needs --output-dir.")
+        if (others := given.keys() - {"output_dir"}) or recipe is not None or domain is not None:
+            names = [f"--{name.replace('_', '-')}" for name in sorted(others)]
+            names += ["--domain"] * (domain is not None) + ["RECIPE"] * (recipe is not None)
+            shown = ", ".join(names).replace("--overrides", "--set")
+            raise click.UsageError(f"--restore writes a ticket as it is, so {shown} would do nothing; leave it out.")
         from minigpt.pipeline.lottery import restore_ticket
 
         restore_ticket(restore, given["output_dir"])
@@ -82,6 +87,8 @@ def options_of(recipe: Path | None, domain: str | None, given: dict[str, Any]) -
 
     start = read_ticket_recipe(recipe) if recipe is not None else TicketOptions(build=BuildOptions(domains=domains))
     ticket = start.with_changes({**given, **({"domains": domains} if domains else {})})
+    if "remaining" in given and ":" in ticket.pattern:
+        raise click.UsageError(f"Pattern {ticket.pattern} says by itself what is left; leave --remaining out.")
     if "output_dir" in given:
         return ticket
     name = Path(domain).stem if domain is not None else load_domain(ticket.build.domains[0]).name

@@ -327,10 +327,10 @@ class Run:
         self.tokens += int((batch.lengths - 1).sum())
         self.average.update()
 
-    def finish(self) -> Training:
-        """Put the best weights in place, free the memory of the steps, and return the record of the run."""
+    def finish(self, *, keeps_last: bool = False) -> Training:
+        """Put the best weights in place, if not the last are kept, free the steps' memory, and return the record."""
         with torch.no_grad():
-            if self.own:
+            if self.own and not keeps_last:
                 torch._foreach_copy_([p.data for p in self.own], self.best)
         self.steps = None
         self.exchange.spread(self.parameters)

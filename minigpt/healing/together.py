@@ -49,6 +49,7 @@ class Assignment:
     checkpoint: Path | None = None
     title: str = "Healing"
     watch: Callable[[], Callable[[Any], bool]] | None = None
+    keeps_last: bool = False
     sharded: bool = False
 
 
@@ -103,6 +104,7 @@ def _shared(group: Group, work: Assignment | None) -> Assignment:
         backs_off=words["backs_off"],
         saves_memory=words["saves_memory"],
         portions=words["portions"],
+        keeps_last=words["keeps_last"],
         checkpoint=ELSEWHERE if words["keeps"] else None,
         sharded=words["sharded"],
     )
@@ -117,6 +119,7 @@ def _words(work: Assignment) -> dict[str, Any]:
         "backs_off": work.backs_off,
         "saves_memory": work.saves_memory,
         "portions": work.portions,
+        "keeps_last": work.keeps_last,
         "keeps": work.checkpoint is not None,
         "sharded": work.sharded,
         "limit": None if work.bound is None else work.bound.limit,

@@ -43,6 +43,7 @@ def train(
     checkpoint: Path | None = None,
     title: str = "Healing",
     watch: Callable[[], Callable[[Any], bool]] | None = None,
+    keeps_last: bool = False,
     reporter: Reporter = SILENT,
 ) -> Training:
     """Train `model` in place and leave it with the weights that were best on the dev text.
@@ -69,6 +70,7 @@ def train(
         title: what the progress bar says.
         watch: returns, at every start of the run, what is asked after each evaluation behind the warm-up, with the
             model as the last step left it; True ends the run. It is not asked where processes divide the weights.
+        keeps_last: leave the model with the weights of the last step, and not with those that were best.
         reporter: receives the progress.
 
     Returns:
@@ -84,7 +86,7 @@ def train(
         model=model, text=text, dev=dev, recipe=recipe, teacher=teacher, bound=bound, mask=mask, seed=seed
     )
     work = replace(work, backs_off=backs_off, saves_memory=saves_memory, portions=portions)
-    work = replace(work, checkpoint=checkpoint, title=title, watch=watch)
+    work = replace(work, checkpoint=checkpoint, title=title, watch=watch, keeps_last=keeps_last)
     return together(work, carry_out, reporter)
 
 
@@ -110,7 +112,7 @@ def carry_out(work: Assignment, group: Group | None, reporter: Reporter) -> Trai
             if checkpoint is not None:
                 run.resume(checkpoint, attempt_id, reporter)
             run.train(work.text, title, reporter, checkpoint, attempt_id)
-            result, overshot, diverged = run.finish(), run.overshot, run.diverged
+            result, overshot, diverged = run.finish(keeps_last=work.keeps_last), run.overshot, run.diverged
         del run
         release()  # before the next run takes as much: fused kernels leave cycles behind
         if not overshot:

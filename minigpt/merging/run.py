@@ -35,6 +35,8 @@ STAGES = (
 )
 # Folder of what a merge has done so far, from which it goes on if it is killed; it is deleted behind the last file.
 WORK = ".merging"
+# What builds and searches for tickets leave: a merge does not write into their folders.
+OTHERS = frozenset({"report.json", "model", "work", "lottery.json", "ticket"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def merge_tickets(recipe: MergeRecipe, output_dir: Path, *, reporter: Reporter =
         if is_healed := max(after) < best.worst:
             weights, dev = healed, after
     domains = tuple(dict.fromkeys(name for ticket in tickets for name in ticket.record.domains))
+    work.mkdir(parents=True, exist_ok=True)  # says to the next run that an unfinished ticket is a merge's
     with passing(numbered, "write", "Writing the merged ticket"):
         record = write(make_ticket(parent, weights, base=first.base, domains=domains), output_dir / FOLDER)
     both, chance = overlap(changes[0], changes[1], parent) if len(changes) == 2 else (None, None)
@@ -145,8 +148,10 @@ def check_request(refs: Sequence[str], output_dir: Path) -> None:
     """
     if len(refs) < 2:
         raise ConfigError("Give two or more delta tickets to merge.")
-    # A ticket without its record is what a killed merge has left; it is written again.
-    if (output_dir / FOLDER).exists() and any((output_dir / name).exists() for name in (MERGE, "report.json", "work")):
-        if (output_dir / MERGE).exists():
-            shutil.rmtree(output_dir / WORK, ignore_errors=True)  # a merge that was killed behind its last file
+    names = {path.name for path in output_dir.iterdir()} if output_dir.is_dir() else set()
+    if {MERGE, FOLDER} <= names:
+        shutil.rmtree(output_dir / WORK, ignore_errors=True)  # a merge that was killed behind its last file
         raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
+    # A ticket without its record is what a killed merge has left; it is written again.
+    if foreign := names & (OTHERS if WORK in names else OTHERS | {FOLDER, RECIPE}):
+        raise ConfigError(f"{output_dir} holds {min(foreign)} of another command. Choose another --output-dir.")

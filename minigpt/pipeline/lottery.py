@@ -10,7 +10,7 @@ from typing import Any
 
 from minigpt import assets, integrity
 from minigpt.errors import ConfigError, MiniGPTError
-from minigpt.files import atomic_path, fingerprint, read_json, write_json
+from minigpt.files import atomic_path, fingerprint, open_to_readers, read_json, sweep, write_json
 from minigpt.machine import device_name, release
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.groundwork import Groundwork, lay_groundwork, read
@@ -35,6 +35,7 @@ from minigpt.pipeline.workspace import ROUNDS_WORK, State
 from minigpt.progress import SILENT, Reporter
 from minigpt.recipes import leave
 from minigpt.results import StageReport, TicketRound
+from minigpt.tickets.checks import check_groups, check_recipe
 from minigpt.tickets.language import early_point, put, take
 from minigpt.tickets.masks import Pattern, apply_masks, prunable
 from minigpt.tickets.rounds import Schedule, Ticket, even_levels, run_rounds
@@ -104,15 +105,17 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
         MiniGPTError: the folder holds something else.
         Busy: another process writes there.
     """
-    if not 0 < remaining < 1 or len(options.domains) != 1:
-        raise ConfigError(f"A ticket is of one domain and keeps a share above 0 and below 1, not {remaining:g}.")
     rule = Pattern(pattern)
+    share = remaining if rule.group is None else rule.group[0] / rule.group[1]
+    if not 0 < share < 1 or len(options.domains) != 1:
+        raise ConfigError(f"A ticket is of one domain and keeps a share above 0 and below 1, not {share:g}.")
     run = resolve_run(options.domains[0], options, reporter)
     # Filled in first, so that the recipe that is left has the same key.
     settings = run.settings
-    filled = settings.lottery.for_weights(settings.heal.steps, across=rule.across)
+    check_recipe(settings.heal)
+    rounds = len(levels_of(rule, share, settings.lottery.rounds))
+    filled = settings.lottery.for_weights(settings.heal.steps, across=rule.across, rounds=rounds)
     run = replace(run, settings=replace(settings, lottery=filled))
-    share = remaining if rule.group is None else rule.group[0] / rule.group[1]
     # Older versions took several rounds here, too.
     at_once = ("at once",) if rule.group is not None and filled.rounds == 1 else ()
     key = fingerprint(build_key(run), run.settings.lottery, pattern, share, *at_once)
@@ -125,9 +128,11 @@ def find_ticket(options: BuildOptions, pattern: str, remaining: float, reporter:
 def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport:
     """Find a ticket in a folder that no other process writes."""
     path, options = run.workspace.root / REPORT, run.options
+    sweep(run.workspace.root / TICKET)
     if options.force:
         run.workspace.clear()
         path.unlink(missing_ok=True)
+        shutil.rmtree(run.workspace.root / TICKET, ignore_errors=True)
     if (finished := _finished(run, key)) is not None:
         leave(run.workspace.root, ticket_files(run, rule.name, share), run.reporter)
         return finished
@@ -138,7 +143,9 @@ def _find_alone(run: Run, rule: Pattern, share: float, key: str) -> TicketReport
     rows = (*GROUND, *TICKET_ROWS)
     run = numbered(run, rows)
     parent = load_parent(run)
-    score = usable_score(parent.path, run.settings.lottery.score or "magnitude", run.reporter)
+    outline = assets.load_outline(parent.path)
+    check_groups(outline, rule)
+    score = usable_score(outline, run.settings.lottery.score or "magnitude", run.reporter)
     run = replace(run, settings=replace(run.settings, lottery=replace(run.settings.lottery, score=score)))
     corpora, suite = read(run)
     rounds = len(levels_of(rule, share, run.settings.lottery.rounds))
@@ -161,21 +168,18 @@ def with_rounds(sizes: Sizes, rounds: int) -> Sizes:
     return replace(sizes, settings=settings, student=sizes.parent)
 
 
-def usable_score(folder: Path, score: str, reporter: Reporter = SILENT) -> str:
+def usable_score(model: Any, score: str, reporter: Reporter = SILENT) -> str:
     """Return the score that rounds can go by: the wanted one, or magnitude where Wanda cannot read the matrices.
 
     Args:
-        folder: the parent.
+        model: the parent; an outline without weights is enough.
         score: the wanted score.
         reporter: told why it is another one.
 
     Raises:
         ConfigError: SparseGPT, which is never taken unasked, cannot read the matrices of this family.
     """
-    if score == "magnitude":
-        return score
-    model = assets.load_outline(folder)
-    if inputs_are_known(model, prunable(model)):
+    if score == "magnitude" or inputs_are_known(model, prunable(model)):
         return score
     reason = f"{score} cannot read the matrices of this family as they are stored"
     if score == "sparsegpt":
@@ -222,10 +226,7 @@ def _made(run: Run, ground: Groundwork, pattern: Pattern, share: float, key: str
         apply_masks(put(model, ticket.weights), ticket.masks)
         tokenizer = assets.load_tokenizer(ground.parent.path)
         save_model(model, tokenizer, folder / "model", run.options.dtype)
-        (folder / TICKET).mkdir()
-        for item in (folder / "model").iterdir():
-            if item.suffix != ".safetensors":
-                shutil.copy2(item, folder / TICKET)
+        shutil.copytree(folder / "model", folder / TICKET, ignore=shutil.ignore_patterns("*.safetensors"))
         write_json(folder / "stored.json", save_ticket(model.cpu(), folder / TICKET / FILE))
         write_json(folder / RECORDS, [for_report(record) for record in ticket.records])
         del model
@@ -297,6 +298,7 @@ def restore_ticket(folder: Path, output: Path) -> None:
     model = load_ticket(home)
     with atomic_path(output) as temporary:
         model.save_pretrained(temporary)
-        for item in home.iterdir():
-            if item.name not in (FILE, integrity.SUMS) and not (temporary / item.name).exists():
-                shutil.copy2(item, temporary)
+        # The ticket's own files are those that were saved with the model, for older readers, too.
+        others = shutil.ignore_patterns(FILE, integrity.SUMS)
+        shutil.copytree(home, temporary, ignore=others, dirs_exist_ok=True)
+        open_to_readers(temporary)

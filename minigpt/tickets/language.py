@@ -16,7 +16,7 @@ from minigpt.healing.checkpoint import weights_digest
 from minigpt.healing.masks import Mask
 from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.masks import Masks
-from minigpt.tickets.rounds import Trained, Weights
+from minigpt.tickets.rounds import Trained, Weights, load_tensors, save_tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class Lesson:
         seed: seed of the order of the text.
         backs_off: whether a rate that does harm is lowered.
         watch: returns, at every start, what is asked after each evaluation behind the warm-up; True ends the training.
+        keeps_last: whether the weights of the last step are kept, and not those that were best on `dev`.
     """
 
     model: Any
@@ -42,6 +43,7 @@ class Lesson:
     seed: int = 0
     backs_off: bool = False
     watch: Callable[[], Callable[[Any], bool]] | None = None
+    keeps_last: bool = False
     reporter: Reporter = SILENT
 
     @property
@@ -66,6 +68,7 @@ class Lesson:
             checkpoint=checkpoint,
             title=f"Round {number}",
             watch=self.watch,
+            keeps_last=self.keeps_last,
             reporter=self.reporter,
         )
         losses = dict(result.dev_losses)
@@ -96,16 +99,19 @@ def early_point(lesson: Lesson, start: Weights, steps: int, checkpoint: Path | N
     """Train all weights for the first steps of a lesson: the point that survivors are rewound to.
 
     The learning rate is that of the whole lesson, which is still warming up, and the weights are those of the last
-    step, not an average.
+    step, not an average and not the best. They are kept beside the checkpoint, so that all rounds rewind to the same.
 
     Args:
         lesson: the training whose beginning is used.
         start: the parent's weights.
         steps: number of steps; 0 is the start itself.
-        checkpoint: file for a checkpoint.
+        checkpoint: file for a checkpoint; the point is kept in a file beside it (None: it is not kept).
     """
     if not steps:
         return dict(start)
+    kept = None if checkpoint is None else checkpoint.with_name(f"point-{fingerprint(lesson.key, steps)}.safetensors")
+    if kept is not None and kept.is_file():
+        return load_tensors(kept)
     recipe = lesson.recipe
     rate = recipe.learning_rate * min(1.0, steps / max(1, recipe.warmup))
     short = replace(
@@ -117,7 +123,11 @@ def early_point(lesson: Lesson, start: Weights, steps: int, checkpoint: Path | N
         average=0.0,
         evaluate_every=max(1, steps),
     )
-    return dict(replace(lesson, recipe=short)(start, {}, 0, checkpoint).weights)
+    first = replace(lesson, recipe=short, backs_off=False, keeps_last=True)
+    point = dict(first(start, {}, 0, checkpoint).weights)
+    if kept is not None:
+        save_tensors(point, kept)
+    return point
 
 
 def reinitialised(model: Any, masks: Masks, seed: int) -> dict[str, Tensor]:

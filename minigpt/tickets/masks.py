@@ -6,19 +6,22 @@ Carbin 2019 (arXiv 1803.03635, section 2) remove the weights of lowest magnitude
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.errors import ConfigError
-from minigpt.transformer.arch import decoder_layers
+from minigpt.transformer.arch import arch_of, decoder_layers
+from minigpt.transformer.specs import ExpertSpec
 
 Masks = Mapping[str, Tensor]
 # Score of a weight that is gone already: below every score.
 GONE = float("-inf")
+# Dimensions of the matrices of all experts of a layer in one tensor.
+STACKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Pattern:
     def _parts(self) -> tuple[int, int] | None:
         """Read N and M from the name; None if it does not say them."""
         kept, _, size = self.name.partition(":")
-        if not (kept.isdigit() and size.isdigit() and 0 < int(kept) < int(size)):
+        if not (kept.isdecimal() and size.isdecimal() and 0 < int(kept) < int(size)):
             return None
         return int(kept), int(size)
 
@@ -57,10 +60,24 @@ class Pattern:
 def prunable(model: Any) -> tuple[str, ...]:
     """List the matrices of the decoder layers by name: the weights that tickets of language models are made of.
 
-    Embeddings, head and norms stay whole, as in Wanda and SparseGPT.
+    These are the weights of linear layers, and the stacked matrices of experts. Embeddings, head and norms stay whole,
+    as in Wanda and SparseGPT, and so do routers and what a layer with a state has beside its linear layers.
     """
-    inside = {id(parameter) for layer in decoder_layers(model) for parameter in layer.parameters()}
-    return tuple(name for name, weight in model.named_parameters() if weight.ndim == 2 and id(weight) in inside)
+    experts = arch_of(model).experts
+    inside = {id(weight) for layer in decoder_layers(model) for weight in _matrices(layer, experts)}
+    return tuple(name for name, weight in model.named_parameters() if id(weight) in inside)
+
+
+def _matrices(layer: nn.Module, experts: ExpertSpec | None) -> Iterator[Tensor]:
+    """Yield the matrices of one decoder layer."""
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in layer.named_modules():
+        is_router = experts is not None and f"{path}.".startswith(f"{experts.router}.")
+        if isinstance(module, nn.Linear | Conv1D) and not is_router and min(module.weight.shape) > 1:
+            yield module.weight
+        if experts is not None and path == experts.experts:
+            yield from (weight for weight in module.parameters(recurse=False) if weight.ndim == STACKED)
 
 
 def weights_of(model: Any, names: tuple[str, ...]) -> dict[str, Tensor]:

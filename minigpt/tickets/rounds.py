@@ -9,6 +9,7 @@ The loop knows no model: training and scoring are functions, so that it serves a
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from minigpt import integrity
 from minigpt.errors import ConfigError, MiniGPTError
-from minigpt.files import atomic_path, fingerprint, read_json, write_json
+from minigpt.files import atomic_path, fingerprint, read_json, sweep, write_json
 from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.progress.stages import skip
@@ -155,6 +156,9 @@ def run_rounds(
         for number in range(len(schedule.levels) + 1)
     ]
     records = _finished(folder, keys, reporter)
+    for number in range(len(records), len(keys)):  # else a round of another start could be taken for the next one
+        sweep(_home(folder, number))
+        shutil.rmtree(_home(folder, number), ignore_errors=True)
     masks, trained = masks or full({name: start[name] for name in names}), start
     if records:
         masks, trained = (load(_home(folder, len(records) - 1) / name) for load, name in _FILES)
@@ -201,7 +205,7 @@ def _home(folder: Path, number: int) -> Path:
 
 
 def _finished(folder: Path, keys: Sequence[str], reporter: Reporter) -> list[RoundRecord]:
-    """Return the records of the finished rounds, from the first on; none if the weights of the last are gone.
+    """Return the records of the finished rounds, from the first to the last one whose weights are there.
 
     A round that is damaged is moved aside, and it and those after it run again.
     """
@@ -212,7 +216,9 @@ def _finished(folder: Path, keys: Sequence[str], reporter: Reporter) -> list[Rou
         if sums is None or sums.key != key:
             break
         records.append(read_json(home / RECORD, RoundRecord))
-    return records if records and (_home(folder, len(records) - 1) / WEIGHTS).is_file() else []
+    while records and not (_home(folder, len(records) - 1) / WEIGHTS).is_file():
+        records.pop()
+    return records
 
 
 def _sums(home: Path, reporter: Reporter) -> integrity.Sums | None:

@@ -19,7 +19,7 @@ class LotterySettings:
         rounds: number of rounds of pruning, each behind a training of `steps` steps. 1 removes all at once; with an N:M
             pattern any other number removes one weight of each group in every round.
         steps: optimizer steps of each round's training, with the recipe of `heal`. Null divides the steps of healing by
-            the rounds, at least one; with a single round of `minigpt lottery` it takes none: one shot.
+            the rounds that there are, at least one; with a single round of `minigpt lottery` it takes none: one shot.
         share: share of the neurons and KV groups that are left in each layer which a round of the method `lottery`
             removes, above 0 and below 1; the ranking is finer the smaller it is.
         layer_share: share of the layers that are left which a round of the method `lottery` removes, 0 or more and
@@ -33,7 +33,8 @@ class LotterySettings:
             of healing there, and those of the other rounds for units, which only rank.
         early: end the training of a round of `minigpt lottery` once the masks of five looks differ on less than this
             share of the weights, above 0 and below 1; the last training runs to its end. Null ends none early.
-        rewind: step of the parent's training that the weights left are rewound to; 0 is the parent itself.
+        rewind: step of the parent's training that the weights left are rewound to, with `rewinding=weights`; 0 is the
+            parent itself.
         rewinding: `weights` rewinds weights and learning rate, `rate` only the learning rate; null takes `rate` for
             single weights and `weights` for units.
 
@@ -70,19 +71,21 @@ class LotterySettings:
         if self.criterion == "lottery":
             raise ConfigError(f"lottery.criterion must be another method than lottery, not {self.criterion!r}.")
 
-    def steps_of(self, healing: int) -> int:
-        """Return the steps of each round's training, given those of healing."""
-        return self.steps if self.steps is not None else max(1, healing // self.rounds)
+    def steps_of(self, healing: int, rounds: int | None = None) -> int:
+        """Return the steps of each round's training, given those of healing and how many rounds there are."""
+        return self.steps if self.steps is not None else max(1, healing // (rounds or self.rounds))
 
-    def for_weights(self, healing: int, *, across: bool) -> LotterySettings:
+    def for_weights(self, healing: int, *, across: bool, rounds: int) -> LotterySettings:
         """Fill in what is left open, for a ticket of single weights.
 
         Args:
             healing: steps of healing.
             across: the pattern compares weights of different matrices.
+            rounds: rounds of pruning, which an N:M pattern decides.
 
         Raises:
-            ConfigError: a score is asked for that knows no such pattern, or whose work the rewinding would undo.
+            ConfigError: a score is asked for that knows no such pattern, or whose work the rewinding would undo, or a
+                step to rewind to that nothing is rewound to.
         """
         if self.score not in (None, "magnitude") and across:
             raise ConfigError(
@@ -90,6 +93,7 @@ class LotterySettings:
                 "matrices. Choose --pattern layer or N:M, or lottery.score=magnitude."
             )
         rewinding = self.rewinding or "rate"
+        self._check_rewind(rewinding)
         if (self.score, rewinding) == ("sparsegpt", "weights"):
             raise ConfigError(
                 "lottery.score=sparsegpt moves the weights that are left, and lottery.rewinding=weights would put them "
@@ -97,7 +101,7 @@ class LotterySettings:
             )
         return replace(
             self,
-            steps=0 if self.steps is None and self.rounds == 1 else self.steps_of(healing),
+            steps=0 if self.steps is None and rounds == 1 else self.steps_of(healing, rounds),
             score=self.score or ("magnitude" if across else "wanda"),
             last=self.last if self.last is not None else healing,
             rewinding=rewinding,
@@ -107,4 +111,13 @@ class LotterySettings:
         """Fill in what is left open, for a ticket of whole units, given the steps of healing."""
         steps = self.steps_of(healing)
         last = self.last if self.last is not None else steps
-        return replace(self, steps=steps, last=last, rewinding=self.rewinding or "weights")
+        self._check_rewind(rewinding := self.rewinding or "weights")
+        return replace(self, steps=steps, last=last, rewinding=rewinding)
+
+    def _check_rewind(self, rewinding: str) -> None:
+        """Refuse a step to rewind to where only the learning rate is rewound."""
+        if self.rewind and rewinding == "rate":
+            raise ConfigError(
+                f"lottery.rewind={self.rewind} is a step that weights go back to, and lottery.rewinding=rate leaves "
+                "them. Choose lottery.rewinding=weights."
+            )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import MiniGPTError
-from minigpt.files import atomic_path
+from minigpt.files import atomic_path, open_to_readers
 from minigpt.parsing import load_json
 from minigpt.tickets.masks import prunable
 from minigpt.tickets.sparse import FORMS, smallest_form
@@ -25,6 +26,8 @@ from minigpt.tickets.sparse import FORMS, smallest_form
 FILE = "ticket.safetensors"
 # Name under which the file's own description stands in its metadata.
 ABOUT = "minigpt.ticket"
+# Dimensions of a matrix.
+MATRIX = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +79,14 @@ def save_ticket(model: Any, path: Path) -> StoredBytes:
     tensors: dict[str, Tensor] = {}
     described: dict[str, dict[str, Any]] = {}
     for name, weight in weights.items():
-        form = smallest_form(weight) if name in sparse else "dense"
+        form = smallest_form(weight.reshape(_rows(weight.shape))) if name in sparse else "dense"
         described[name] = {"form": form, "shape": list(weight.shape)}
-        tensors |= {f"{name}/{part}": value.clone() for part, value in FORMS[form].encode(weight).items()}
+        rows = weight.reshape(_rows(weight.shape)) if name in sparse else weight
+        tensors |= {f"{name}/{part}": value.clone() for part, value in FORMS[form].encode(rows).items()}
     about = {"weights": described, "sha256": weights_hash(weights)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", ABOUT: json.dumps(about)})
+        open_to_readers(temporary)
     inside = {name: value.nbytes for name, value in tensors.items() if name.rpartition("/")[0] in sparse}
     forms = [described[name]["form"] for name in sparse]
     return StoredBytes(
@@ -91,6 +96,16 @@ def save_ticket(model: Any, path: Path) -> StoredBytes:
         dense_matrices=sum(weights[name].nbytes for name in sparse),
         forms={form: forms.count(form) for form in FORMS if form in forms},
     )
+
+
+def _rows(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of a weight as a matrix: those of all experts of a layer stand one below the other."""
+    return (math.prod(shape[:-1]), shape[-1]) if len(shape) > MATRIX else tuple(shape)
+
+
+def _decoded(form: str, parts: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
+    """Read a weight of a shape."""
+    return FORMS[form].decode(parts, _rows(shape)).view(*shape)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -109,7 +124,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
                 name, _, part = key.rpartition("/")
                 parts.setdefault(name, {})[part] = stored.get_tensor(key)
         rows = about["weights"]
-        weights = {name: FORMS[row["form"]].decode(parts[name], row["shape"]) for name, row in rows.items()}
+        weights = {name: _decoded(row["form"], parts[name], row["shape"]) for name, row in rows.items()}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise MiniGPTError(f"{path} is not a stored ticket ({error}); make it again with minigpt lottery.") from None
     if weights_hash(weights) != about["sha256"]:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.methods.scores import Scores
 from minigpt.progress import SILENT, Reporter
 from minigpt.tickets.language import Lesson, put
-from minigpt.tickets.masks import Masks, best_of_groups, prunable
+from minigpt.tickets.masks import Masks, best_of_groups
 from minigpt.tickets.rounds import MASKS, Schedule, Ticket, Weights, load_masks, load_tensors, run_rounds, save_tensors
 from minigpt.tickets.settings import LotterySettings
 from minigpt.tickets.weight_rounds import with_last
-from minigpt.transformer.arch import arch_of, head_dim, heads_per_group, refuse_experts, shape_of
+from minigpt.transformer.arch import arch_of, decoder_layers, head_dim, heads_per_group, refuse_experts, shape_of
+from minigpt.transformer.fused import separate_projections
+from minigpt.transformer.specs import ArchSpec
 
 # Scores of the units of a model: its layers' importance after a training.
 Rank = Callable[[Any], Scores]
@@ -41,7 +44,7 @@ def all_units(model: Any) -> Units:
     """Return all units of a model.
 
     Raises:
-        UnsupportedModel: the family has experts, which rounds do not rank yet.
+        UnsupportedModel: the family has experts, or layers with a state, which rounds do not rank.
     """
     refuse_experts(model, "A ticket of whole units")
     shape = shape_of(model)
@@ -52,38 +55,69 @@ def all_units(model: Any) -> Units:
     )
 
 
+@torch.no_grad()
 def unit_masks(model: Any, units: Units) -> dict[str, Tensor]:
     """Return the mask of every matrix of the layers, true for the weights of the units that are left.
 
-    A layer that is gone loses all of its matrices, so that it passes its input on.
+    A layer that is gone loses all of its matrices and the biases of its outputs, so that it passes its input on.
     """
-    spec, known = arch_of(model), dict(model.named_parameters())
+    spec = arch_of(model)
     head, ratio = head_dim(model.config), heads_per_group(model.config)
-    masks = {}
-    for index in range(len(units.layers)):
+    masks: dict[str, Tensor] = {}
+    for index, layer in enumerate(decoder_layers(model)):
         neurons, groups = units.ffn[index], units.kv_groups[index]
         heads = groups.repeat_interleave(ratio * head)
         flags = {path: neurons[:, None] for path in spec.ffn_rows}
         flags |= {path: groups.repeat_interleave(head)[:, None] for path in spec.key_value}
         flags |= {spec.query: heads[:, None], spec.output: heads[None, :], spec.ffn_columns: neurons[None, :]}
-        for path, flag in flags.items():
-            name = f"{spec.layers}.{index}.{path}.weight"
-            masks[name] = (flag & units.layers[index]).expand(known[name].shape).contiguous()
+        named = _masked_parameters(layer, spec)
+        flagged = _zeros_like(layer)
+        with separate_projections(model, (flagged,)):
+            for path, flag in flags.items():
+                flagged.get_submodule(path).weight.copy_(flag & units.layers[index])
+            for path in (spec.output, spec.ffn_columns):
+                if (bias := flagged.get_submodule(path).bias) is not None:
+                    bias.fill_(float(units.layers[index]))
+        values = dict(flagged.named_parameters())
+        masks |= {f"{spec.layers}.{index}.{name}": values[name] > 0 for name in named}
     return masks
 
 
+@torch.no_grad()
 def units_of(model: Any, masks: Masks) -> Units:
     """Read the units that are left from masks of :func:`unit_masks`."""
     spec, shape = arch_of(model), shape_of(model)
-    head, ratio = head_dim(model.config), heads_per_group(model.config)
+    columns: dict[str, list[Tensor]] = {spec.ffn_columns: [], spec.output: []}
+    for index, layer in enumerate(decoder_layers(model)):
+        flagged = _zeros_like(layer)
+        for name in _masked_parameters(layer, spec):
+            flagged.get_parameter(name).copy_(masks[f"{spec.layers}.{index}.{name}"])
+        with separate_projections(model, (flagged,)):
+            for path, found in columns.items():
+                found.append(flagged.get_submodule(path).weight.any(0))
+    ffn, heads = (torch.stack(columns[path]) for path in (spec.ffn_columns, spec.output))
+    return Units(ffn=ffn, kv_groups=heads.view(shape.layers, shape.kv_groups, -1).any(2), layers=ffn.any(1))
 
-    def rows(path: str, index: int) -> Tensor:
-        return masks[f"{spec.layers}.{index}.{path}.weight"]
 
-    ffn = torch.stack([rows(spec.ffn_columns, index).any(0) for index in range(shape.layers)])
-    columns = torch.stack([rows(spec.output, index).any(0) for index in range(shape.layers)])
-    groups = columns.view(shape.layers, shape.kv_groups, ratio * head).any(2)
-    return Units(ffn=ffn, kv_groups=groups, layers=ffn.any(1))
+def _zeros_like(layer: nn.Module) -> Any:
+    """Return a copy of a layer on the CPU whose parameters are zero."""
+    copy = deepcopy(layer).cpu()
+    for parameter in copy.parameters():
+        parameter.zero_()
+    return copy
+
+
+def _masked_parameters(layer: nn.Module, spec: ArchSpec) -> tuple[str, ...]:
+    """Name the parameters of a layer that units belong to: matrices, and biases of its outputs, as they are stored."""
+
+    def stored(path: str) -> str:
+        return next((fused.path for fused in spec.fused if path.startswith(f"{fused.path}.")), path)
+
+    matrices = (*spec.ffn_rows, spec.query, *spec.key_value, spec.output, spec.ffn_columns)
+    names = [f"{stored(path)}.weight" for path in matrices]
+    names += [f"{stored(path)}.bias" for path in (spec.output, spec.ffn_columns)]
+    known = {name for name, _ in layer.named_parameters()}
+    return tuple(name for name in dict.fromkeys(names) if name in known)
 
 
 def fewer_units(units: Units, scores: Scores, level: float, layer_level: float) -> Units:
@@ -175,7 +209,8 @@ def structured_rounds(
     filled: Any = replace(settings, steps=lesson.recipe.steps).for_units(lesson.recipe.steps)
     schedule = Schedule(levels=levels, pattern="layer", rewinding=filled.rewinding)
     train = with_last(replace(lesson, reporter=reporter), settings.rounds, filled.last)
-    ticket = run_rounds(folder, start, prunable(model), train, schedule, key=key, prune=prune, reporter=reporter)
+    names = tuple(unit_masks(model, all_units(model)))
+    ticket = run_rounds(folder, start, names, train, schedule, key=key, prune=prune, reporter=reporter)
     scored(ticket.weights, settings.rounds)
     numbers = range(settings.rounds + 1)
     return ticket, ranking([(_units(model, folder, number), _scores(folder, number)) for number in numbers])

@@ -108,8 +108,13 @@ def test_what_cannot_be_merged_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists already"):
         merge_tickets(recipe_of(first, first), tmp_path / "x")
     (tmp_path / "x" / MERGE).unlink()  # as a kill before the last file leaves it
+    (tmp_path / "x" / run_module.WORK).mkdir()
     merge_tickets(recipe_of(first, first), tmp_path / "x")
     assert (tmp_path / "x" / MERGE).exists()
+    before = sorted(path.name for path in first.iterdir())
+    with pytest.raises(ConfigError, match="of another command"):
+        merge_tickets(recipe_of(first, first), first)
+    assert sorted(path.name for path in first.iterdir()) == before
 
 
 def test_the_work_of_a_merge_is_the_text_that_it_reads() -> None:

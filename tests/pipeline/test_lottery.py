@@ -134,6 +134,12 @@ def test_the_command_prints_rounds_and_bytes(world: World, tmp_path: Path) -> No
     restored = command("lottery", "--restore", str(tmp_path / "t"), "--output-dir", str(tmp_path / "m"))
     assert restored.exit_code == 0 and (tmp_path / "m" / "model.safetensors").exists()
     assert command("lottery").exit_code == 2
+    ignored = command("lottery", "--restore", str(tmp_path / "t"), *options, "--output-dir", str(tmp_path / "n"))
+    assert ignored.exit_code == 2 and "--base, --device, --set, --domain would do nothing" in " ".join(
+        ignored.output.split()
+    )
+    twice = command("lottery", *options, "--pattern", "2:4", "--remaining", "0.3")
+    assert twice.exit_code == 2 and "leave --remaining out" in twice.output
 
 
 def _overrides(world: World) -> dict[str, str]:
@@ -155,19 +161,55 @@ def test_a_ticket_without_any_training_is_pruned_and_stored(world: World) -> Non
     )
 
 
-def test_a_family_that_has_no_inputs_to_read_goes_by_magnitude_or_is_refused(tmp_path: Path) -> None:
-    tiny_model("gpt2", layers=2).save_pretrained(tmp_path / "gpt2")
-    tiny_model("llama", layers=2).save_pretrained(tmp_path / "llama")
-    notes = Notes()
-    assert usable_score(tmp_path / "gpt2", "wanda", notes) == "magnitude"
+def test_a_family_that_has_no_inputs_to_read_goes_by_magnitude_or_is_refused() -> None:
+    transposed, notes = tiny_model("gpt2", layers=2), Notes()
+    assert usable_score(transposed, "wanda", notes) == "magnitude"
     assert notes.notes == ["Rounds go by magnitude: wanda cannot read the matrices of this family as they are stored."]
     with pytest.raises(ConfigError, match=r"lottery.score=sparsegpt cannot read.*Choose lottery.score=magnitude"):
-        usable_score(tmp_path / "gpt2", "sparsegpt")
-    assert usable_score(tmp_path / "gpt2", "magnitude") == "magnitude"
-    assert usable_score(tmp_path / "llama", "sparsegpt") == "sparsegpt"
+        usable_score(transposed, "sparsegpt")
+    assert usable_score(transposed, "magnitude") == "magnitude"
+    assert usable_score(tiny_model("llama", layers=2), "sparsegpt") == "sparsegpt"
 
 
 def test_weights_that_sparsegpt_moves_are_not_put_back(world: World) -> None:
     changes = {**SMALL, "lottery.score": "sparsegpt", "lottery.rewinding": "weights"}
     with pytest.raises(ConfigError, match="rewinding=weights would put them back"):
         find_ticket(world.options("ticket-back", overrides=changes), "layer", 0.5)
+
+
+def test_a_restored_ticket_has_all_files_of_the_model(world: World, tmp_path: Path) -> None:
+    """Whoever restores a chat model gets its ends and sampling, the names for older readers, and all templates."""
+    parent = tmp_path / "parent"
+    model, tokenizer = assets.load_model(world.base), assets.load_tokenizer(world.base)
+    model.generation_config.update(do_sample=True, temperature=0.6, eos_token_id=[2, 1])
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    model.save_pretrained(parent)
+    tokenizer.save_pretrained(parent)
+    find_ticket(world.options("ticket-chat", base=str(parent), overrides=SMALL), "layer", 0.3)
+    restore_ticket(world.root / "ticket-chat", tmp_path / "dense")
+    stored = world.root / "ticket-chat" / "ticket"
+    kept = {path.relative_to(stored) for path in stored.rglob("*") if path.is_file()}
+    assert Path("additional_chat_templates/tool_use.jinja") in kept
+    for path in kept - {Path("ticket.safetensors"), Path("sums.json")}:
+        assert (tmp_path / "dense" / path).read_bytes() == (stored / path).read_bytes(), path
+    generation = json.loads((tmp_path / "dense" / "generation_config.json").read_text())
+    assert (generation["eos_token_id"], generation["temperature"]) == ([2, 1], 0.6)
+    assert "rope_theta" in json.loads((tmp_path / "dense" / "config.json").read_text())
+    modes = {path.stat().st_mode for path in (tmp_path / "dense").iterdir() if path.is_file()}
+    assert len(modes) == 1
+
+
+def test_what_cannot_become_a_ticket_is_refused_before_any_round(world: World) -> None:
+    for folder, pattern, changes in (("rows", "3:5", {}), ("adapter", "layer", {"heal.adapter": "lora"})):
+        options = world.options(f"ticket-{folder}", overrides={**SMALL, **changes})
+        with pytest.raises(ConfigError, match=r"groups of 5|heal\.adapter"):
+            find_ticket(options, pattern, 0.5)
+        assert not list((world.root / f"ticket-{folder}").rglob("round-*"))
+
+
+def test_a_forced_search_leaves_no_ticket_of_the_one_before(world: World, tmp_path: Path) -> None:
+    find_ticket(world.options("ticket-forced", overrides=SMALL), "layer", 0.3)
+    with pytest.raises(ConfigError, match="groups of 5"):
+        find_ticket(world.options("ticket-forced", overrides=SMALL, force=True), "3:5", 0.3)
+    with pytest.raises(MiniGPTError):
+        restore_ticket(world.root / "ticket-forced", tmp_path / "dense")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from minigpt.errors import ConfigError
+from minigpt import assets
+from minigpt.errors import ConfigError, UnsupportedModel
 from minigpt.methods import method_named
 from minigpt.methods.material import gather
 from minigpt.methods.ranking import rank
@@ -52,3 +55,12 @@ def test_a_criterion_that_ranks_nothing_is_refused(world: World) -> None:
     options = world.options("shortgpt", method="lottery", overrides={**LOTTERY, "lottery.criterion": "shortgpt"})
     with pytest.raises(ConfigError, match="criterion"):
         build(options)
+
+
+def test_families_that_rounds_cannot_rank_are_refused_before_any_text_is_read(world: World, tmp_path: Path) -> None:
+    tiny.tiny_model("mixtral", layers=2).save_pretrained(tmp_path / "parent")
+    assets.load_tokenizer(world.base).save_pretrained(tmp_path / "parent")
+    options = world.options("lottery-moe", method="lottery", base=str(tmp_path / "parent"), overrides=LOTTERY)
+    with pytest.raises(UnsupportedModel, match="A ticket of whole units"):
+        build(options)
+    assert not list(folder_of(options).rglob("texts*"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minigpt.errors import ConfigError
 from minigpt.tickets import masks
 from minigpt.tickets.masks import Pattern
+from minigpt.transformer.arch import arch_of, decoder_layers
 from tests.support.tiny import tiny_model
 
 GLOBAL, LAMP, LAYER, TWO_OF_FOUR = Pattern("global"), Pattern("lamp"), Pattern("layer"), Pattern("2:4")
@@ -111,6 +112,33 @@ def test_a_random_mask_has_the_same_densities_and_other_weights(pattern: Pattern
     assert all(torch.equal(drawn[name], again[name]) for name in ticket)
     if pattern is TWO_OF_FOUR:
         assert all(bool((mask.view(-1, 4).sum(1) == 2).all()) for mask in drawn.values())
+
+
+@pytest.mark.parametrize(
+    ("family", "whole"),
+    [
+        ("mixtral", ["mlp.gate.weight"]),
+        ("qwen2_moe", ["mlp.gate.weight", "mlp.shared_expert_gate.weight"]),
+        ("granitemoe", ["block_sparse_moe.router.weight"]),
+        ("gpt_oss", ["mlp.router.weight", "mlp.experts.gate_up_proj_bias", "mlp.experts.down_proj_bias"]),
+        ("mamba", ["mixer.A_log", "mixer.conv1d.weight"]),
+        ("lfm2", ["conv.conv.weight"]),
+    ],
+)
+def test_experts_can_be_pruned_and_routers_and_states_stay(family: str, whole: list[str]) -> None:
+    model = tiny_model(family, layers=2)
+    names = set(masks.prunable(model))
+    first = {name for name, weight in model.named_parameters() if weight.ndim > 1 and ".0." in name}
+    assert first - names == {name for name in first if name.endswith(tuple(whole))}
+    experts = [name for name in names if "experts" in name]
+    assert bool(experts) == (arch_of(model).experts is not None)
+    layers = [weight for layer in decoder_layers(model) for weight in layer.parameters()]
+    assert sum(model.get_parameter(name).numel() for name in names) > 0.85 * sum(weight.numel() for weight in layers)
+
+
+def test_only_decimal_digits_name_groups() -> None:
+    with pytest.raises(ConfigError, match="A pattern is"):
+        masks.Pattern("²:4")
 
 
 def test_the_matrices_of_the_layers_can_be_pruned_and_nothing_else() -> None:

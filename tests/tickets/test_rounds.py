@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,33 @@ def test_the_early_point_is_the_start_of_the_lesson() -> None:
     moved = take(model)
     assert all(torch.allclose(point[name], moved[name], atol=1e-6) for name in start)
     assert any(not torch.equal(point[name], start[name]) for name in start)
+
+
+def test_the_early_point_is_kept_and_is_never_the_start_where_training_does_harm(tmp_path: Path) -> None:
+    """A rate that does harm gives the point, too: rounds train at this rate, and neither the best nor a lower one."""
+    school = replace(lesson(steps=12, warmup=4, learning_rate=30.0), backs_off=True)
+    start = take(school.model)
+    point = early_point(school, start, 3, tmp_path / "early.safetensors")
+    assert any(float((point[name] - start[name]).abs().max()) > 1 for name in start)
+    killed = replace(school, reporter=Killer(0))
+    again = early_point(killed, start, 3, tmp_path / "early.safetensors")
+    assert all(torch.equal(again[name], point[name]) for name in point)
+    with pytest.raises(Killed):
+        early_point(killed, start, 2, tmp_path / "early.safetensors")
+
+
+def test_rounds_that_start_over_do_not_take_up_rounds_of_the_start_before(tmp_path: Path) -> None:
+    """The last round is damaged, and no other has weights; the next run is killed, and the one after goes on there."""
+    rounds(tmp_path, Doubling())
+    path = tmp_path / "round-02" / WEIGHTS
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(bytes(damaged))
+    cut, again = Doubling(killed_in=1), Doubling()
+    with pytest.raises(Killed):
+        rounds(tmp_path, cut)
+    rounds(tmp_path, again)
+    assert (len(cut.seen), len(again.seen)) == (1, 2)
 
 
 def test_reinitialised_survivors_have_the_width_of_the_family_and_the_rest_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from minigpt.errors import UnsupportedModel
 from minigpt.methods import method_named
 from minigpt.methods.material import gather
-from minigpt.methods.ranking import make_plan, rank
+from minigpt.methods.ranking import rank
 from minigpt.methods.scores import Scores
 from minigpt.pruning.apply import apply_plan
 from minigpt.tickets.language import Lesson, take
@@ -27,24 +29,17 @@ from minigpt.tickets.structured import (
     units_of,
 )
 from minigpt.transformer.arch import shape_of
-from minigpt.types import Shape
-from tests.support.archsuite import random_batch
+from tests.support.archsuite import DENSE, EXPERTS, STATES, model_of, random_batch, some_plan
 from tests.support.healing import VOCABULARY, Killed, Killer, patterned, recipe
 from tests.support.tiny import tiny_model
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text"])
+@pytest.mark.parametrize("family", DENSE)
 def test_a_masked_model_computes_the_same_as_the_cut_one(family: str) -> None:
-    """Masks say what cutting does: the same logits, although nothing gets smaller."""
-    model = tiny_model(family)
-    generator = torch.Generator().manual_seed(0)
-    scores = Scores(
-        ffn=torch.rand(4, 64, generator=generator),
-        kv_groups=torch.rand(4, 2, generator=generator),
-        layers=torch.rand(4, generator=generator),
-    )
-    shape = Shape(layers=3, intermediate_size=40, kv_groups=1, vocab_size=512)
-    plan = make_plan(scores, shape)
+    """Masks say what cutting does: the same logits, although nothing gets smaller; biases and fused matrices count."""
+    model = model_of(family).eval()
+    plan = some_plan(model)
+    cut = apply_plan(deepcopy(model), plan)
     units = all_units(model)
     for flags in (units.ffn, units.kv_groups, units.layers):
         flags.fill_(False)
@@ -53,13 +48,19 @@ def test_a_masked_model_computes_the_same_as_the_cut_one(family: str) -> None:
         units.ffn[layer, list(plan.ffn[place])] = True
         units.kv_groups[layer, list(plan.kv_groups[place])] = True
     masks = unit_masks(model, units)
-    cut = apply_plan(tiny_model(family), plan)
     apply_masks(model, masks)
     ids = torch.arange(3, 40)[None]
     assert torch.allclose(model(ids).logits, cut(ids).logits, atol=1e-4)
     back = units_of(model, masks)
     assert torch.equal(back.layers, units.layers)
-    assert torch.equal(back.ffn, units.ffn & units.layers[:, None])
+    for name in ("ffn", "kv_groups"):
+        assert torch.equal(getattr(back, name), getattr(units, name) & units.layers[:, None])
+
+
+@pytest.mark.parametrize("family", [*EXPERTS, *STATES])
+def test_families_without_neurons_of_their_own_in_each_layer_are_refused(family: str) -> None:
+    with pytest.raises(UnsupportedModel, match="A ticket of whole units"):
+        all_units(tiny_model(family))
 
 
 def test_the_weakest_units_go_and_the_ends_stay() -> None:
@@ -93,8 +94,8 @@ def test_units_rank_by_their_round_and_then_by_their_score() -> None:
     assert result.ffn[0].argsort(descending=True).tolist() == [3, 0, 2, 1]
 
 
-def find(folder: Path, killed_at: int | None = None, **changes: Any) -> Scores:
-    model = tiny_model(vocab_size=VOCABULARY)
+def find(folder: Path, killed_at: int | None = None, family: str = "llama", **changes: Any) -> Scores:
+    model = tiny_model(family, vocab_size=VOCABULARY)
     lesson = Lesson(model=model, text=patterned(80), dev=patterned(12, seed=1), recipe=recipe(steps=6))
     batches = [random_batch(vocab=VOCABULARY)]
     settings = LotterySettings(**({"rounds": 2, "share": 0.25} | changes))
@@ -121,3 +122,9 @@ def test_rounds_rank_units_and_a_killed_search_goes_on(tmp_path: Path, criterion
     again = find(tmp_path / "cut", criterion=criterion, layer_share=0.25)
     for name in ("ffn", "kv_groups", "layers"):
         assert torch.equal(getattr(again, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "phi3", "glm4", "starcoder2"])
+def test_rounds_rank_the_units_of_families_that_store_matrices_otherwise(tmp_path: Path, family: str) -> None:
+    found = find(tmp_path, family=family)
+    assert [int((found.ffn[0].floor() == place).sum()) for place in (1, 2, 3)] == [16, 12, 36]
