@@ -25,6 +25,11 @@ def llama_python() -> str | None:
     return os.environ.get("MINIGPT_LLAMA_PYTHON") or None
 
 
+def parent() -> str | None:
+    """Return the parent of delta tickets that stands in for the recorded one (`MINIGPT_PARENT`), or None."""
+    return os.environ.get("MINIGPT_PARENT") or None
+
+
 def signing_key() -> Path | None:
     """Return the SSH key that signs bills of materials (`MINIGPT_SIGNING_KEY`), or None if they are not signed."""
     return _path("MINIGPT_SIGNING_KEY")

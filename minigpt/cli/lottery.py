@@ -84,10 +84,11 @@ def options_of(recipe: Path | None, domain: str | None, given: dict[str, Any]) -
     from minigpt.domain.config import load_domain
     from minigpt.pipeline import BuildOptions
     from minigpt.pipeline.ticket_recipe import TicketOptions, read_ticket_recipe
+    from minigpt.tickets.masks import Pattern
 
     start = read_ticket_recipe(recipe) if recipe is not None else TicketOptions(build=BuildOptions(domains=domains))
     ticket = start.with_changes({**given, **({"domains": domains} if domains else {})})
-    if "remaining" in given and ":" in ticket.pattern:
+    if "remaining" in given and Pattern(ticket.pattern).group is not None:
         raise click.UsageError(f"Pattern {ticket.pattern} says by itself what is left; leave --remaining out.")
     if "output_dir" in given:
         return ticket

@@ -328,7 +328,7 @@ class Run:
         self.average.update()
 
     def finish(self, *, keeps_last: bool = False) -> Training:
-        """Put the best weights in place, if not the last are kept, free the steps' memory, and return the record."""
+        """Put the best weights in place, or leave the last ones; free the memory of the steps; return the record."""
         with torch.no_grad():
             if self.own and not keeps_last:
                 torch._foreach_copy_([p.data for p in self.own], self.best)

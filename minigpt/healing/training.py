@@ -46,7 +46,7 @@ def train(
     keeps_last: bool = False,
     reporter: Reporter = SILENT,
 ) -> Training:
-    """Train `model` in place and leave it with the weights that were best on the dev text.
+    """Train `model` in place and leave it with the weights that were best on the dev text, or with the last ones.
 
     Args:
         model: a causal language model; its weights become fp32, the arithmetic is that of `recipe.precision`.
@@ -122,7 +122,8 @@ def carry_out(work: Assignment, group: Group | None, reporter: Reporter) -> Trai
         lower_rate = given_rate / BACK_OFF_DIVISOR**back.times
         reporter.note(f"{title}: {_describe_harm(result, diverged)}; starting over at {lower_rate:g}.")
     result = _with_earlier_runs(result, back, given_rate)
-    _note_the_end(result, title, reporter, diverged=diverged, backs_off=work.backs_off)
+    if not work.keeps_last:
+        _note_the_end(result, title, reporter, diverged=diverged, backs_off=work.backs_off)
     checkpoints.remove(checkpoint if leads else None)
     return result
 

@@ -84,7 +84,8 @@ def heal(
         for text, dev, change in zip(texts, reader.dev, changes, strict=True)
     ]
     teachers = fingerprint([ticket.record.result for ticket in tickets])
-    start = fingerprint(teachers, [text.digest for text in texts], planned, digests(weights))
+    read = [text.digest for text in (*texts, *reader.dev)]
+    start = fingerprint(teachers, read, planned, digests(weights))
     reporter.weigh(works_of(recipe, most=sum(text.tokens for text in texts)))
     with passing(reporter, "answers", "Storing the answers of each ticket"):
         teacher = store_lessons(lessons, reader.model, planned, folder / ANSWERS, key=teachers, reporter=reporter)

@@ -73,13 +73,18 @@ def part_of(ref: str) -> Part:
 
 
 def check_same_parent(parts: Sequence[Part], records: Sequence[DeltaRecord]) -> None:
-    """Refuse tickets of different parents.
+    """Refuse tickets of different parents, or of one in different types.
 
     Raises:
         AssetError: they are.
     """
     for part, record in zip(parts, records, strict=True):
-        if (record.parent, record.dtype) != (records[0].parent, records[0].dtype):
+        if record.dtype != records[0].dtype:
+            raise AssetError(
+                f"{part.ticket} is stored in {record.dtype}, and {parts[0].ticket} in {records[0].dtype}; build both "
+                "with one --dtype."
+            )
+        if record.parent != records[0].parent:
             raise AssetError(f"{part.ticket} has another parent than {parts[0].ticket}; merge tickets of one parent.")
 
 

@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from minigpt import assets
+from minigpt import assets, locks
 from minigpt.errors import ConfigError
 from minigpt.files import write_json
 from minigpt.machine import pick_device
 from minigpt.merging import healing, ways
-from minigpt.merging.parts import check_same_parent, part_of, read_parts, with_equal_dev
+from minigpt.merging.parts import Part, check_same_parent, part_of, read_parts, with_equal_dev
 from minigpt.merging.reader import DevReader
 from minigpt.merging.recipe import MergeRecipe, recipe_text
 from minigpt.progress import SILENT, Reporter
@@ -22,7 +23,7 @@ from minigpt.results import Training
 from minigpt.tickets.delta import check_digests, parameters_of
 from minigpt.tickets.delta_merge import merged, overlap
 from minigpt.tickets.delta_places import FOLDER
-from minigpt.tickets.delta_store import DTYPES, make_ticket, read, write
+from minigpt.tickets.delta_store import DTYPES, Ticket, make_ticket, parent_of, read, write
 
 # Record of a merge, which is written last.
 MERGE = "merge.json"
@@ -34,9 +35,11 @@ STAGES = (
     Stage(name="write", title="Writing the merged ticket"),
 )
 # Folder of what a merge has done so far, from which it goes on if it is killed; it is deleted behind the last file.
-WORK = ".merging"
-# What builds and searches for tickets leave: a merge does not write into their folders.
-OTHERS = frozenset({"report.json", "model", "work", "lottery.json", "ticket"})
+WORK, LOCK = ".merging", "lock"
+# What models, builds and searches for tickets have in their folders: a merge does not write there.
+OTHERS = frozenset(
+    {"config.json", "export.json", "conditional.json", "report.json", "model", "work", "lottery.json", "ticket"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +92,29 @@ def merge_tickets(recipe: MergeRecipe, output_dir: Path, *, reporter: Reporter =
 
     Raises:
         AssetError: one of them is no delta ticket, is damaged, or belongs to another parent.
-        ConfigError: fewer than two are given, or the folder is in use.
+        ConfigError: fewer than two are given, or the folder holds something else.
+        Busy: another process merges into the folder.
         CorpusError: the text of a build is gone, or nothing of it may be used.
     """
     check_request(recipe.tickets, output_dir)
     parts = [part_of(ref) for ref in recipe.tickets]
-    tickets, work = [read(part.ticket) for part in parts], output_dir / WORK
-    changes, first = [ticket.changes for ticket in tickets], tickets[0].record
+    tickets = [read(part.ticket) for part in parts]
     check_same_parent(parts, [ticket.record for ticket in tickets])
+    # The folder of work also says to the next run that an unfinished ticket is a merge's.
+    with locks.hold(output_dir / WORK / LOCK, str(output_dir)):
+        return _merge(recipe, parts, tickets, output_dir, reporter)
+
+
+def _merge(
+    recipe: MergeRecipe, parts: Sequence[Part], tickets: Sequence[Ticket], output_dir: Path, reporter: Reporter
+) -> MergeRecord:
+    """Merge tickets that fit each other, in a folder that no other process writes."""
+    changes, first, work = [ticket.changes for ticket in tickets], tickets[0].record, output_dir / WORK
     numbered = counted(reporter, (*STAGES[:-1], *(healing.STAGES if recipe.heal else ()), STAGES[-1]))
     with passing(numbered, "parent", "Loading the parent"):
-        folder = assets.parent(first.base, reporter=numbered).path
-        parent = parameters_of(assets.load_model(folder, dtype=DTYPES[first.dtype]))
+        folder = parent_of(parts[0].ticket, first, numbered)
+        whole: Any = assets.load_model(folder, dtype=DTYPES[first.dtype])
+        parent = parameters_of(whole.to(DTYPES[first.dtype]))
         check_digests(parent, first.parent, f"{{name}} of {first.base} is not what the tickets were made from.")
     with passing(numbered, "text", "Reading the text"):
         texts = with_equal_dev(read_parts(parts, numbered), recipe.dev_bytes)
@@ -115,7 +129,6 @@ def merge_tickets(recipe: MergeRecipe, output_dir: Path, *, reporter: Reporter =
         if is_healed := max(after) < best.worst:
             weights, dev = healed, after
     domains = tuple(dict.fromkeys(name for ticket in tickets for name in ticket.record.domains))
-    work.mkdir(parents=True, exist_ok=True)  # says to the next run that an unfinished ticket is a merge's
     with passing(numbered, "write", "Writing the merged ticket"):
         record = write(make_ticket(parent, weights, base=first.base, domains=domains), output_dir / FOLDER)
     both, chance = overlap(changes[0], changes[1], parent) if len(changes) == 2 else (None, None)
@@ -153,5 +166,5 @@ def check_request(refs: Sequence[str], output_dir: Path) -> None:
         shutil.rmtree(output_dir / WORK, ignore_errors=True)  # a merge that was killed behind its last file
         raise ConfigError(f"{output_dir / FOLDER} exists already. Choose another --output-dir.")
     # A ticket without its record is what a killed merge has left; it is written again.
-    if foreign := names & (OTHERS if WORK in names else OTHERS | {FOLDER, RECIPE}):
+    if foreign := names & (OTHERS if WORK in names else OTHERS | {FOLDER}):
         raise ConfigError(f"{output_dir} holds {min(foreign)} of another command. Choose another --output-dir.")

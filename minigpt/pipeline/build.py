@@ -24,7 +24,7 @@ from minigpt.pipeline.outlook import sizes_of
 from minigpt.pipeline.paper_form import paper_form_report
 from minigpt.pipeline.plan import plan_pruning
 from minigpt.pipeline.recipe import changes
-from minigpt.pipeline.rounds import ticket_of
+from minigpt.pipeline.rounds import check_rounds, ticket_of
 from minigpt.pipeline.run import Run, build_key, deciding_options, load_parent, resolve_run
 from minigpt.pipeline.settings import settings_for
 from minigpt.pipeline.source import source_of
@@ -90,6 +90,7 @@ def _plan_in(run: Run) -> PlanSummary:
     _claim(run)
     run = numbered(run, planning_rows(run))
     parent = load_parent(run)
+    check_rounds(run, parent)
     check_target(run, parent)
     corpora, suite = read(run)
     sizes = sizes_of(run, parent, suite)
@@ -174,6 +175,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     """
     parent = load_parent(run)
     if run.options.delta is None:
+        check_rounds(run, parent)
         check_target(run, parent)
     corpora, suite = read(run)
     set_out(run, parent, suite)

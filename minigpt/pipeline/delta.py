@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -19,6 +20,7 @@ from minigpt.machine import release
 from minigpt.methods.ranking import keep_everything
 from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.groundwork import Groundwork
+from minigpt.pipeline.healing import bound_of
 from minigpt.pipeline.measure import measure
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import tokenized
@@ -33,7 +35,7 @@ from minigpt.transformer.ends import configs_in, document_end
 from minigpt.types import PrunePlan
 
 # Version of delta tickets: raised when their making changes, so that older ones are made again.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,8 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
         last, training, took = _round(run, ground, trainee, start, last, step, number)
         trainings.append(training)
         seconds += took
-    key = fingerprint(VERSION, last.key, run.settings.delta.values, run.options.dtype)
+    base = _base(run.options.base)
+    key = fingerprint(VERSION, last.key, run.settings.delta.values, run.options.dtype, base, run.domain.name)
 
     def make(folder: Path) -> None:
         with run.reporter.stage("Storing the delta ticket"):
@@ -100,7 +103,7 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
             ticket = make_ticket(
                 trainee.parent,
                 result,
-                base=_base(run.options.base),
+                base=base,
                 domains=(run.domain.name,),
                 values=run.settings.delta.values,
             )
@@ -157,14 +160,19 @@ def _trainee(run: Run, ground: Groundwork) -> Trainee:
     path, recipe = ground.parent.path, run.settings.heal
     tokenizer = assets.load_tokenizer(path)
     text, dev = tokenized(ground.text, tokenizer, recipe.window, end=document_end(tokenizer, *configs_in(path)))
-    model = assets.load_model(path, dtype=DTYPES[run.options.dtype])
-    return Trainee(text=text, dev=dev, parent=parameters_of(model), tokenizer=tokenizer)
+    dtype = DTYPES[run.options.dtype]
+    model: Any = assets.load_model(path, dtype=dtype)
+    # transformers keeps some tensors of some families in fp32, which would not be those that are stored.
+    return Trainee(text=text, dev=dev, parent=parameters_of(model.to(dtype)), tokenizer=tokenizer)
 
 
 def _dense(run: Run, ground: Groundwork, trainee: Trainee) -> tuple[SavedModel, Training, float]:
     """Train all weights of the parent where the settings leave out the tuned parent: the rounds need a start."""
     recipe = replace(run.settings.heal, distill=0.0, noise=0.0)
-    key = fingerprint(VERSION, ground.parent.fingerprint, ground.text.key, recipe, run.options.seed, run.options.dtype)
+    key = fingerprint(
+        VERSION, ground.parent.fingerprint, ground.text.key, recipe, run.options.seed, run.options.dtype,
+        *_bounded(run, ground),
+    )  # fmt: skip
 
     def make(folder: Path) -> None:
         with run.reporter.stage("Training all weights, where the ticket starts"):
@@ -175,6 +183,7 @@ def _dense(run: Run, ground: Groundwork, trainee: Trainee) -> tuple[SavedModel, 
                 trainee.text,
                 trainee.dev,
                 recipe,
+                bound=bound_of(run, ground.corpora, ground.parent, model, trainee.tokenizer),
                 seed=run.options.seed,
                 backs_off=True,
                 checkpoint=saved,
@@ -211,7 +220,10 @@ def _round(
     settings, seed = run.settings.delta, run.options.seed + number - 1
     recipe = round_recipe(run.settings.heal, settings, step.steps)
     chosen_by = (settings.score, settings.scope)
-    key = fingerprint(VERSION, start.key, last.key, ground.text.key, recipe, step, chosen_by, seed, run.options.dtype)
+    key = fingerprint(
+        VERSION, start.key, last.key, ground.text.key, recipe, step, chosen_by, seed, run.options.dtype,
+        *_bounded(run, ground),
+    )  # fmt: skip
     title = f"Round {number} of {settings.rounds}: {100 * step.fraction:.3g} % of the weights"
 
     def make(folder: Path) -> None:
@@ -228,12 +240,13 @@ def _round(
                 trainee.dev,
                 recipe,
                 teacher=_teacher(run, start, recipe, model),
+                bound=bound_of(run, ground.corpora, ground.parent, model, trainee.tokenizer),
                 seed=seed,
                 checkpoint=run.workspace.work / f"delta_{number}.safetensors",
                 title=title,
                 reporter=run.reporter,
             )
-            before = {name: tensor.float() for name, tensor in trainee.parent.items()}
+            before = in_dtype(trainee.parent, torch.float32)
             after = {name: tensor.detach().cpu() for name, tensor in parameters_of(model).items()}
             write(make_ticket(before, after, base=run.options.base, domains=(run.domain.name,)), folder / FOLDER)
             write_json(folder / "training.json", training)
@@ -243,6 +256,12 @@ def _round(
     folder, done = run.workspace.stage(f"delta_{number}", key, make)
     changes = SavedModel(path=folder / FOLDER, key=key)
     return changes, read_json(folder / "training.json", Training), done.seconds
+
+
+def _bounded(run: Run, ground: Groundwork) -> tuple[Any, ...]:
+    """Return what a key says of the bound on general text; nothing where there is none."""
+    general, limit = ground.corpora.general, run.settings.keep_general
+    return () if general is None or limit is None else (limit, general.fingerprint)
 
 
 def _teacher(run: Run, start: SavedModel, recipe: Recipe, model: Any) -> Teacher | None:
@@ -259,7 +278,7 @@ def _model_after(run: Run, ground: Groundwork, trainee: Trainee, last: SavedMode
 
 def _weights_after(trainee: Trainee, last: SavedModel) -> dict[str, Tensor]:
     """Return the tensors after a round, in fp32: those of the parent in the stored type, with the round's changes."""
-    tensors = {name: tensor.float() for name, tensor in trainee.parent.items()}
+    tensors = in_dtype(trainee.parent, torch.float32)
     apply(tensors, read(last.path).changes)
     return tensors
 

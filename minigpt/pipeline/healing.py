@@ -96,7 +96,7 @@ def heal(
             train_text, dev = tokenized(text, tokenizer, recipe.window, end=end)
             taught = _stored(run, form, source, plan, pruned, train_text, stage)
             model = load(run, pruned.path, training=not (form.saves_memory and recipe.adapter != "full"))
-            bound = _bound(run, corpora, parent, model, tokenizer)
+            bound = bound_of(run, corpora, parent, model, tokenizer)
             if recipe.distill and taught is None:
                 taught = teacher_of(load(run, source.path), plan.tokens, model)
             training = train(
@@ -208,7 +208,7 @@ def removed_of_decoder(parent: Path, pruned: Path) -> float:
     return max(0.0, 1 - sizes[1] / sizes[0])
 
 
-def _bound(run: Run, corpora: Corpora, parent: assets.Parent, pruned: Any, tokenizer: Any) -> Bound | None:
+def bound_of(run: Run, corpora: Corpora, parent: assets.Parent, pruned: Any, tokenizer: Any) -> Bound | None:
     """Set the bound on general dev text: a multiple of the parent's bits per byte; None where there is no bound.
 
     Each model reads the text behind the opening that suits it best on the domain's dev text, as it is measured.

@@ -18,7 +18,7 @@ from minigpt.pipeline.measure import measure
 from minigpt.pipeline.numbering import numbered, weigh
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.outlook import Sizes, sizes_of
-from minigpt.pipeline.rounds import for_report, lesson_of
+from minigpt.pipeline.rounds import for_report, lesson_of, point_of
 from minigpt.pipeline.run import (
     Run,
     SavedModel,
@@ -273,7 +273,7 @@ def _rounds(run: Run, ground: Groundwork, pattern: Pattern, share: float, work: 
         prunable(lesson.model),
         with_last(lesson, len(levels), settings.last, watch=watch),
         Schedule(levels=levels, pattern=pattern.name, rewinding=settings.rewinding),
-        key=fingerprint(lesson.key, parent.fingerprint, ground.planning.key, settings),
+        key=fingerprint(lesson.key, parent.fingerprint, ground.planning.key, settings, *point_of(settings)),
         prune=prune,
         steps=[*(settings.steps for _ in levels), settings.last],
         reporter=run.reporter,

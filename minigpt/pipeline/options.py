@@ -14,6 +14,9 @@ from minigpt.methods import method_named
 from minigpt.planning import Target
 from minigpt.planning.target import DEFAULT_SIZE, DTYPE_BYTES
 
+# Method of a build that names none.
+DEFAULT_METHOD = "contextual"
+
 # Kinds of pruning that `kinds` may allow.
 KINDS = ("linear", "activation", "embedding", "experts")
 
@@ -56,7 +59,7 @@ class BuildOptions:
     target_size: float | None = None
     target_params: int | None = None
     target_bytes: int | None = None
-    method: str = "contextual"
+    method: str = DEFAULT_METHOD
     preset: str = "quick"
     output_dir: Path | None = None
     device: str = "auto"
@@ -108,6 +111,10 @@ class BuildOptions:
             raise ConfigError(f"The share of changed weights must be above 0 and at most 1, not {self.delta:g}.")
         if self.masked or self.kinds or (self.target_size, self.target_params, self.target_bytes) != (None,) * 3:
             raise PlanError("A delta ticket removes nothing: leave out sizes, --kinds and --paper-form beside --delta.")
+        if self.method != DEFAULT_METHOD:
+            raise PlanError(
+                f"A delta ticket removes nothing, so --method {self.method} would do nothing; leave it out."
+            )
 
     @property
     def way(self) -> tuple[str, str]:

@@ -21,8 +21,10 @@ from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.pipeline.text import PlanningText, TrainingText, calibration, tokenized
 from minigpt.pipeline.workspace import ROUNDS_WORK
 from minigpt.results import TicketRound
+from minigpt.tickets.checks import check_units
 from minigpt.tickets.language import Lesson, early_point, take
 from minigpt.tickets.rounds import RoundRecord, load_tensors, save_tensors
+from minigpt.tickets.settings import LotterySettings
 from minigpt.tickets.structured import scores_from, structured_rounds
 from minigpt.transformer.batches import Batch
 from minigpt.transformer.ends import configs_in, document_end
@@ -75,6 +77,18 @@ def lesson_of(
     )
 
 
+def check_rounds(run: Run, parent: assets.Parent) -> None:
+    """Refuse what rounds of a method cannot do, before anything is read or trained for them.
+
+    Raises:
+        UnsupportedModel: the family has no units that they rank.
+        ConfigError: the settings do not fit.
+    """
+    if ROUNDS in method_named(run.options.method).needs:
+        settings, model = run.settings, assets.load_outline(parent.path)
+        check_units(model, settings.lottery.for_units(settings.heal.steps), settings.heal)
+
+
 def ticket_of(
     run: Run, parent: assets.Parent, planning: PlanningText, text: TrainingText, source: SavedModel
 ) -> StructuredTicket | None:
@@ -89,13 +103,20 @@ def ticket_of(
         planning: calibration text for the criterion.
         text: the training text.
         source: the model that is pruned and that teaches.
+
+    Raises:
+        UnsupportedModel: the family has no units that rounds rank.
+        ConfigError: the settings do not fit.
     """
     if ROUNDS not in method_named(run.options.method).needs:
         return None
+    check_rounds(run, parent)  # a point of a sweep was not checked before
     heal = run.settings.heal
     settings = run.settings.lottery.for_units(heal.steps)
     recipe = replace(heal, steps=settings.steps_of(heal.steps))
-    key = fingerprint(parent.fingerprint, source.key, planning.key, text.key, settings, recipe, run.options.seed)
+    key = fingerprint(
+        parent.fingerprint, source.key, planning.key, text.key, settings, recipe, run.options.seed, *point_of(settings)
+    )
     work = run.common.work / ROUNDS_WORK / key
 
     def make(folder: Path) -> None:
@@ -125,6 +146,11 @@ def ticket_of(
         key=key,
         seconds=done.seconds,
     )
+
+
+def point_of(settings: LotterySettings) -> tuple[str, ...]:
+    """Return what a key says of the weights that are rewound to: older versions took other weights of that training."""
+    return ("last step",) if settings.rewind else ()
 
 
 def _ranked(model: Any, batches: list[Batch], criterion: str) -> Scores:

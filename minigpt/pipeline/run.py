@@ -24,7 +24,6 @@ from minigpt.planning.memory import MemorySettings
 from minigpt.progress import Reporter
 from minigpt.progress.stages import step
 from minigpt.report.text import short_reference
-from minigpt.tickets.checks import check_units
 from minigpt.transformer.arch import check_window
 from minigpt.transformer.older_readers import open_to_older_readers
 
@@ -166,8 +165,7 @@ def load_parent(run: Run) -> assets.Parent:
 
     Raises:
         AssetError: the parent cannot be had.
-        UnsupportedModel: it has conditional layers, or rounds of training cannot rank its units.
-        ConfigError: the settings of such rounds do not fit.
+        UnsupportedModel: it has conditional layers.
     """
     with step(run.reporter, "parent") as begins, run.reporter.stage(f"Parent {short_reference(run.options.base)}"):
         begins()
@@ -175,10 +173,6 @@ def load_parent(run: Run) -> assets.Parent:
     if is_conditional(parent.path):
         raise UnsupportedModel(f"{parent.path} has conditional layers and cannot be pruned. Give the model beside it.")
     check_ties(parent.path)
-    if ROUNDS in method_named(run.options.method).needs:
-        settings = run.settings
-        outline = assets.load_outline(parent.path)
-        check_units(outline, settings.lottery.for_units(settings.heal.steps), settings.heal)
     return parent
 
 

@@ -37,6 +37,7 @@ from minigpt.results import BuildReport, MetricResult, StageReport
 
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@[\w./-]+)?")
 TAGS = ("minigpt", "pruned", "structured-pruning", "domain-specialist")
+DELTA, DELTA_TAGS = "delta", ("minigpt", "delta-ticket", "domain-specialist")
 # Languages of the packaged domains. The language of a user's own text is not known.
 LANGUAGES = {"medical": "en", "law": "en", "finance": "en"}
 
@@ -90,10 +91,11 @@ def render_card(report: BuildReport, *, license: str | None = None) -> str:
         "base_model": base,
         "base_model_relation": "finetune" if base else None,
         **license_metadata(license, trained),
-        "library_name": "transformers",
+        # Stock transformers cannot load a delta ticket by itself.
+        "library_name": "minigpt" if report.method == DELTA else "transformers",
         "pipeline_tag": "text-generation",
         "language": LANGUAGES.get(report.domain),
-        "tags": [*TAGS, report.domain],
+        "tags": [*(DELTA_TAGS if report.method == DELTA else TAGS), report.domain],
         "model_name": model_name(report),
         "eval_results": _eval_results(report),
     }

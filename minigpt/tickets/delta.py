@@ -71,10 +71,15 @@ def changes_between(parent: Mapping[str, Tensor], result: Mapping[str, Tensor]) 
     Args:
         parent: tensors by name.
         result: tensors of the same names, shapes and type.
+
+    Raises:
+        ValueError: a tensor has another type.
     """
     collected = {}
     for name, before in parent.items():
         after = result[name].detach().reshape(-1)
+        if after.dtype != before.dtype:
+            raise ValueError(f"{name} is {after.dtype} and was {before.dtype}: bits of two types cannot be compared")
         # By bits, not by value: -0.0 equals 0.0, and the result must be equal to the bit.
         positions = (_bits(after) != _bits(before.detach().reshape(-1))).nonzero().flatten()
         if len(positions):

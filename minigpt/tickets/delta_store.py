@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from minigpt.tickets.delta import (
 from minigpt.tickets.delta_codes import Form, decode_positions, encode_positions, pack_fours, unpack_fours
 from minigpt.tickets.delta_places import RECORD, WEIGHTS
 from minigpt.tickets.delta_settings import Values
+from minigpt.transformer.older_readers import open_to_older_readers
 
 # Version of the files; other versions are refused.
 FORMAT = 1
@@ -289,20 +291,45 @@ def save_specialist(folder: Path, target: Path, *, reporter: Reporter = SILENT) 
         AssetError: as :func:`materialize`.
     """
     ticket = read(folder)
-    parent = assets.parent(ticket.record.base, reporter=reporter).path
-    model = assets.load_model(parent, dtype=DTYPES[ticket.record.dtype])
-    put_in(model, ticket)
+    parent = parent_of(folder, ticket.record, reporter)
+    dtype = DTYPES[ticket.record.dtype]
+    model: Any = assets.load_model(parent, dtype=dtype)
+    put_in(model.to(dtype), ticket)
     with atomic_path(target) as temporary, quiet_transformers():
         model.save_pretrained(temporary)
         assets.load_tokenizer(parent).save_pretrained(temporary)
-        for path in temporary.iterdir():
-            open_to_readers(path)
+        open_to_older_readers(temporary)
+        open_to_readers(temporary)
         seal(temporary)
 
 
+def parent_of(folder: Path, record: DeltaRecord, reporter: Reporter = SILENT) -> Path:
+    """Return the folder of a ticket's parent: the recorded one, or that which `MINIGPT_PARENT` names.
+
+    Whether it is the right one is decided by the hashes of its tensors.
+
+    Args:
+        folder: folder of the ticket.
+        record: its record.
+        reporter: receives the progress of fetching it.
+
+    Raises:
+        AssetError: it cannot be had.
+    """
+    ref = environment.parent() or record.base
+    try:
+        return assets.parent(ref, reporter=reporter).path
+    except AssetError as error:
+        raise AssetError(
+            f"The delta ticket in {folder} needs its parent {ref}, which cannot be had ({str(error).rstrip('.')}). Put "
+            "it back, or set MINIGPT_PARENT to where it is."
+        ) from error
+
+
 def _forget_old(home: Path) -> None:
-    """Delete models that were made from tickets and not used for a day; they can be made again."""
+    """Delete models that were made from tickets and not used for a day, and what killed processes left half made."""
     for folder in home.iterdir():
-        marker = folder / SUMS
-        if marker.is_file() and time.time() - marker.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+        marker = folder if folder.name.startswith(".") else folder / SUMS
+        with suppress(FileNotFoundError):  # another process deletes, too
+            if time.time() - marker.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)

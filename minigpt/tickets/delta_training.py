@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import ConfigError
-from minigpt.healing import Mask, Recipe, Teacher, TokenText, train
+from minigpt.healing import Bound, Mask, Recipe, Teacher, TokenText, train
 from minigpt.healing.stored import StoredTeacher
 from minigpt.progress import SILENT, Reporter
 from minigpt.results import Training
@@ -114,6 +114,7 @@ def train_masked(
     recipe: Recipe,
     *,
     teacher: Teacher | StoredTeacher | None = None,
+    bound: Bound | None = None,
     seed: int = 0,
     checkpoint: Path | None = None,
     title: str = "Training the ticket",
@@ -128,6 +129,7 @@ def train_masked(
         dev: text that decides which weights are kept.
         recipe: recipe of :func:`round_recipe`.
         teacher: the tuned parent or stored answers, where the recipe distills.
+        bound: what general text may cost (None: anything).
         seed: order of the text.
         checkpoint: file to resume from.
         title: what the progress says.
@@ -140,6 +142,7 @@ def train_masked(
         dev,
         recipe,
         teacher=teacher,
+        bound=bound,
         mask=free,
         seed=seed,
         checkpoint=checkpoint,

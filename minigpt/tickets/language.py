@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minigpt.errors import ConfigError
 from minigpt.files import fingerprint
 from minigpt.healing import Recipe, Teacher, TokenText, train
 from minigpt.healing.checkpoint import weights_digest
@@ -106,6 +107,9 @@ def early_point(lesson: Lesson, start: Weights, steps: int, checkpoint: Path | N
         start: the parent's weights.
         steps: number of steps; 0 is the start itself.
         checkpoint: file for a checkpoint; the point is kept in a file beside it (None: it is not kept).
+
+    Raises:
+        ConfigError: the training diverges.
     """
     if not steps:
         return dict(start)
@@ -125,6 +129,11 @@ def early_point(lesson: Lesson, start: Weights, steps: int, checkpoint: Path | N
     )
     first = replace(lesson, recipe=short, backs_off=False, keeps_last=True)
     point = dict(first(start, {}, 0, checkpoint).weights)
+    if not all(bool(weight.isfinite().all()) for weight in point.values()):
+        raise ConfigError(
+            f"The first {steps} steps of training give no finite weights to rewind to. Choose a lower "
+            "heal.learning_rate, or a smaller lottery.rewind."
+        )
     if kept is not None:
         save_tensors(point, kept)
     return point

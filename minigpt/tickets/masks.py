@@ -6,7 +6,7 @@ Carbin 2019 (arXiv 1803.03635, section 2) remove the weights of lowest magnitude
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ class Pattern:
 
     Attributes:
         name: `global` (one ranking over all matrices), `lamp` (one ranking, of each weight's share of its matrix),
-            `layer` (one ranking in each matrix) or `N:M`, of which at most N of M weights in a row are kept.
+            `layer` (one ranking in each matrix, and in that of each expert) or `N:M`, of which at most N of M weights
+            in a row are kept.
     """
 
     name: str
@@ -112,13 +113,23 @@ def keep_best(scores: Mapping[str, Tensor], remaining: float, pattern: Pattern, 
         kept = max(kept, round(remaining * size))
         return _and({name: best_of_groups(score, kept, size) for name, score in scores.items()}, masks)
     if pattern.name == "layer":
-        return {name: _best(score, round(remaining * score.numel())) for name, score in scores.items()}
+        return {
+            name: _of_each(lambda matrix: _best(matrix, round(remaining * matrix.numel())), score)
+            for name, score in scores.items()
+        }
     if pattern.name == "lamp":
-        scores = {name: lamp(score) for name, score in scores.items()}
+        scores = {name: _of_each(lamp, score) for name, score in scores.items()}
     flat = torch.cat([score.flatten() for score in scores.values()])
     flags = _best(flat, round(remaining * flat.numel()))
     parts = torch.split(flags, [score.numel() for score in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+
+
+def _of_each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Apply a function to matrices; those of experts, which lie in one tensor, are taken one by one."""
+    if tensors[0].ndim < STACKED:
+        return function(*tensors)
+    return torch.stack([function(*parts) for parts in zip(*tensors, strict=True)])
 
 
 def lamp(scores: Tensor) -> Tensor:
@@ -187,7 +198,10 @@ def random_like(masks: Masks, seed: int, pattern: Pattern) -> Masks:
             name: best_of_groups(noise[name], round(float(mask.float().mean()) * size), size)
             for name, mask in masks.items()
         }
-    return {name: _best(noise[name], int(mask.sum())) for name, mask in masks.items()}
+    return {
+        name: _of_each(lambda values, flags: _best(values, int(flags.sum())), noise[name], mask)
+        for name, mask in masks.items()
+    }
 
 
 def density(masks: Masks) -> float:
@@ -198,6 +212,14 @@ def density(masks: Masks) -> float:
 def densities(masks: Masks) -> dict[str, float]:
     """Return the share that a mask keeps in each matrix."""
     return {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()}
+
+
+def smallest(masks: Masks) -> float:
+    """Return the smallest share that a mask keeps in a matrix, those of experts one by one."""
+    shares = (
+        mask.flatten(-2).float().mean(-1) if mask.ndim == STACKED else mask.float().mean() for mask in masks.values()
+    )
+    return min(float(share.min()) for share in shares)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from minigpt.files import atomic_path, fingerprint, read_json, sweep, write_json
 from minigpt.parsing import load_json
 from minigpt.progress import SILENT, Reporter
 from minigpt.progress.stages import skip
-from minigpt.tickets.masks import Masks, Pattern, densities, density, full, keep_best, magnitudes
+from minigpt.tickets.masks import Masks, Pattern, densities, density, full, keep_best, magnitudes, smallest
 from minigpt.tickets.overlap import mask_distance
 from minigpt.tickets.sparse import packed, unpacked
 
@@ -156,6 +156,8 @@ def run_rounds(
         for number in range(len(schedule.levels) + 1)
     ]
     records = _finished(folder, keys, reporter)
+    if records and load_masks(_home(folder, 0) / MASKS).keys() != {*names}:
+        records = []  # an older version pruned other matrices of this family
     for number in range(len(records), len(keys)):  # else a round of another start could be taken for the next one
         sweep(_home(folder, number))
         shutil.rmtree(_home(folder, number), ignore_errors=True)
@@ -176,7 +178,7 @@ def run_rounds(
             number=number,
             key=keys[number],
             remaining=density(masks),
-            smallest=min(densities(masks).values()),
+            smallest=smallest(masks),
             distance=mask_distance(masks, before),
             seconds=time.perf_counter() - began,
             facts=dict(result.facts),

@@ -101,7 +101,7 @@ class LotterySettings:
             )
         return replace(
             self,
-            steps=0 if self.steps is None and rounds == 1 else self.steps_of(healing, rounds),
+            steps=0 if self.steps is None and self.rounds == 1 else self.steps_of(healing, rounds),
             score=self.score or ("magnitude" if across else "wanda"),
             last=self.last if self.last is not None else healing,
             rewinding=rewinding,

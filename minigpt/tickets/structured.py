@@ -109,13 +109,9 @@ def _zeros_like(layer: nn.Module) -> Any:
 
 def _masked_parameters(layer: nn.Module, spec: ArchSpec) -> tuple[str, ...]:
     """Name the parameters of a layer that units belong to: matrices, and biases of its outputs, as they are stored."""
-
-    def stored(path: str) -> str:
-        return next((fused.path for fused in spec.fused if path.startswith(f"{fused.path}.")), path)
-
     matrices = (*spec.ffn_rows, spec.query, *spec.key_value, spec.output, spec.ffn_columns)
-    names = [f"{stored(path)}.weight" for path in matrices]
-    names += [f"{stored(path)}.bias" for path in (spec.output, spec.ffn_columns)]
+    names = [f"{spec.stored(path)}.weight" for path in matrices]
+    names += [f"{spec.stored(path)}.bias" for path in (spec.output, spec.ffn_columns)]
     known = {name for name, _ in layer.named_parameters()}
     return tuple(name for name in dict.fromkeys(names) if name in known)
 

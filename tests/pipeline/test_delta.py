@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ import pytest
 import torch
 
 import minigpt
+from minigpt import assets
 from minigpt.errors import AssetError, ConfigError, MiniGPTError, PlanError
 from minigpt.files import read_json
 from minigpt.models import catalog, find
-from minigpt.pipeline import BuildOptions
+from minigpt.pipeline import BuildOptions, delta
 from minigpt.pipeline.recipe import read_recipe
 from minigpt.pipeline.run import build_key, resolve_run
 from minigpt.progress import SILENT
 from minigpt.tickets.delta_store import DeltaRecord
+from minigpt.tickets.delta_training import train_masked
 from tests.pipeline.test_resume import Interrupting
 from tests.support.building import build, folder_of, weights_of
+from tests.support.tiny import tiny_model
 from tests.support.worlds import CONTROL, World
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -141,7 +145,9 @@ def test_another_build_in_the_folder_is_refused_and_force_replaces_the_ticket(wo
     assert (folder_of(built) / "model").is_dir()
 
 
-@pytest.mark.parametrize("changes", [{"target_size": 0.5}, {"masked": True}, {"kinds": ("linear",)}])
+@pytest.mark.parametrize(
+    "changes", [{"target_size": 0.5}, {"masked": True}, {"kinds": ("linear",)}, {"method": "random"}]
+)
 def test_a_ticket_has_no_size(world: World, changes: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match="A delta ticket removes nothing"):
         options(world, "x", **changes)
@@ -164,3 +170,52 @@ def test_the_parent_of_a_ticket_may_not_be_gone(world: World, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "parent")
     with pytest.raises(AssetError, match=str(tmp_path / "parent")):
         minigpt.load(folder_of(built))
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("llama", "float32"), ("gpt_oss", "float16"), ("gpt2", "float32")])
+def test_rounds_in_every_stored_type_leave_the_parent_as_it_was(
+    world: World, tmp_path: Path, family: str, dtype: str
+) -> None:
+    """Tensors that need no other type for training are copied, too; some families keep some of them in fp32."""
+    tokenizer = assets.load_tokenizer(world.base)
+    parent = tiny_model(family, vocab_size=len(tokenizer), layers=2)
+    parent.save_pretrained(tmp_path / "parent")
+    tokenizer.save_pretrained(tmp_path / "parent")
+    built = options(world, f"{family}-{dtype}", base=str(tmp_path / "parent"), dtype=dtype)
+    build(built)
+    record = read_json(folder_of(built) / "delta" / "delta.json", DeltaRecord)
+    assert record.fraction <= 0.1001
+    stored = {name: weight.data.to(getattr(torch, dtype)) for name, weight in parent.named_parameters()}
+    after = weights_of(find.find_model(str(folder_of(built))).path)
+    differing = sum(
+        int((after[name].to(value.dtype) != value).sum()) for name, value in stored.items() if name in after
+    )
+    assert 0 < differing <= record.changed
+
+
+def test_a_parent_that_moved_is_named_and_can_be_shown(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(world.base, tmp_path / "here")
+    built = options(world, "moved", base=str(tmp_path / "here"), overrides={**TICKET, **QUICK})
+    build(built)
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.setenv("MINIGPT_HOME", str(tmp_path / "home"))
+    with pytest.raises(AssetError, match=r"needs its parent .*here, which cannot be had.*set MINIGPT_PARENT"):
+        minigpt.load(folder_of(built))
+    monkeypatch.setenv("MINIGPT_PARENT", str(tmp_path / "there"))
+    model, _ = minigpt.load(folder_of(built))
+    config = json.loads((Path(model.name_or_path) / "config.json").read_text())
+    assert "rope_theta" in config and "torch_dtype" in config  # for readers of transformers 4
+
+
+def test_a_bound_on_general_text_holds_in_every_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = []
+
+    def seen(*arguments: Any, **options: Any) -> Any:
+        bounds.append(options["bound"])
+        return train_masked(*arguments, **options)
+
+    monkeypatch.setattr(delta, "train_masked", seen)
+    build(options(world, "bounded", keep_general=1.5))
+    assert len(bounds) == 2 and all(bound is not None and bound.limit > 0 for bound in bounds)

@@ -11,9 +11,13 @@ from minigpt.errors import ConfigError, UnsupportedModel
 from minigpt.methods import method_named
 from minigpt.methods.material import gather
 from minigpt.methods.ranking import rank
+from minigpt.pipeline import build as build_module
+from minigpt.sweep.options import SweepOptions
+from minigpt.sweep.run import sweep
 from tests.support import tiny
 from tests.support.archsuite import random_batch
 from tests.support.building import build, folder_of
+from tests.support.healing import Notes
 from tests.support.worlds import World
 
 LOTTERY = {
@@ -57,10 +61,42 @@ def test_a_criterion_that_ranks_nothing_is_refused(world: World) -> None:
         build(options)
 
 
-def test_families_that_rounds_cannot_rank_are_refused_before_any_text_is_read(world: World, tmp_path: Path) -> None:
+def test_families_that_rounds_cannot_rank_are_refused_before_any_text_is_read(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny.tiny_model("mixtral", layers=2).save_pretrained(tmp_path / "parent")
     assets.load_tokenizer(world.base).save_pretrained(tmp_path / "parent")
     options = world.options("lottery-moe", method="lottery", base=str(tmp_path / "parent"), overrides=LOTTERY)
+    monkeypatch.setattr(build_module, "read", refuse)
     with pytest.raises(UnsupportedModel, match="A ticket of whole units"):
         build(options)
-    assert not list(folder_of(options).rglob("texts*"))
+
+
+def refuse(*_: object) -> None:
+    """Stand for the reading of text, which must not be reached."""
+    raise AssertionError("text is read")
+
+
+@pytest.mark.parametrize("methods", [("random", "lottery"), ("lottery", "random")])
+def test_a_sweep_leaves_out_what_rounds_cannot_do_and_goes_on(
+    world: World, tmp_path: Path, methods: tuple[str, ...]
+) -> None:
+    tokenizer = assets.load_tokenizer(world.base)
+    tiny.tiny_model("mixtral", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "parent")
+    tokenizer.save_pretrained(tmp_path / "parent")
+    built = world.options("x", overrides=LOTTERY)
+    options = SweepOptions(
+        domains=built.domains,
+        methods=methods,
+        sizes=(0.9,),
+        base=str(tmp_path / "parent"),
+        output_dir=tmp_path / "sweep",
+        device="cpu",
+        overrides=built.overrides,
+        pictures=False,
+    )
+    notes = Notes()
+    found = sweep(options, notes)
+    [domain] = found.domains
+    assert {row.method for row in domain.rows} == {"random"}
+    assert any("A ticket of whole units" in reason for reason in domain.skipped.values())

@@ -151,3 +151,18 @@ def test_the_matrices_of_the_layers_can_be_pruned_and_nothing_else() -> None:
     for name, weight in model.named_parameters():
         expected = whole[name] * kept[name] if name in kept else whole[name]
         assert torch.equal(weight, expected)
+
+
+@pytest.mark.parametrize("pattern", [GLOBAL, LAMP, LAYER, TWO_OF_FOUR])
+def test_every_expert_keeps_its_share(pattern: Pattern) -> None:
+    """One expert whose weights are all small is a matrix of its own, and is not starved by the others."""
+    weights = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0))
+    weights[0] *= 1e-3
+    kept = masks.keep_best(masks.magnitudes({"experts": weights}), 0.5, pattern)
+    if pattern is GLOBAL:
+        assert masks.smallest(kept) == 0
+        return
+    assert masks.smallest(kept) > 0.4
+    drawn = masks.random_like(kept, 1, pattern)
+    shares = [mask.flatten(1).float().mean(1) for mask in (drawn["experts"], kept["experts"])]
+    assert torch.equal(*shares)

@@ -31,6 +31,7 @@ def test_the_steps_of_healing_are_divided_by_the_rounds_that_there_are() -> None
     """2:4 has two rounds, whatever the setting says."""
     assert LotterySettings(rounds=8).for_weights(1200, across=False, rounds=2).steps == 600
     assert LotterySettings(rounds=1).for_weights(1200, across=False, rounds=1).steps == 0
+    assert LotterySettings(rounds=4).for_weights(1200, across=False, rounds=1).steps == 1200  # 3:4
 
 
 def test_misfits_are_refused() -> None:
