@@ -37,6 +37,8 @@ _LANGUAGE = re.compile(r"^(model\.)?language_model\.(model\.)?")
 _DIRECTIONS = ("mrope_section", "mrope_interleaved")
 # Settings of a text part that its text class says by being that class, or does not have.
 _OWN = ("model_type", "architectures", "transformers_version", "_name_or_path")
+# Folder of a tokenizer's chat templates beyond the default one.
+TEMPLATES = "additional_chat_templates"
 # Files beside the weights that a text model does not need.
 _OTHERS = ("config.json", "model.safetensors.index.json", "preprocessor_config.json", "processor_config.json")
 
@@ -106,6 +108,8 @@ def _save(folder: Path, target: Path, kind: str) -> None:
     for path in folder.iterdir():
         if path.is_file() and path.suffix != ".safetensors" and path.name not in _OTHERS and path.name != RECORD:
             shutil.copyfile(path, target / path.name)
+    if (folder / TEMPLATES).is_dir():
+        shutil.copytree(folder / TEMPLATES, target / TEMPLATES)
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -19,6 +19,7 @@ from minigpt.conditional import store
 from minigpt.conditional.base import ConditionalFFN
 from minigpt.conditional.swap import ffn_layers, ffn_paths, is_encoder, put
 from minigpt.errors import AssetError, first_line
+from minigpt.files import path_of
 from minigpt.integrity import check_model
 
 BACKBONE = "backbone.safetensors"
@@ -34,7 +35,7 @@ def layers_in(model: Any) -> dict[int, ConditionalFFN]:
 def save_model(
     model: Any,
     tokenizer: Any,
-    folder: Path,
+    folder: Path | str,
     *,
     visited_shares: Mapping[int, float] | None = None,
     notes: Mapping[str, str] | None = None,
@@ -50,7 +51,7 @@ def save_model(
     """
     from safetensors.torch import save_file
 
-    layers = layers_in(model)
+    layers, folder = layers_in(model), path_of(folder)
     store.save(folder, layers, visited_shares=visited_shares, notes=notes)
     inside = {id(value) for layer in layers.values() for value in layer.parameters()}
     # Names of tied weights lead to one tensor, of which one name is enough: the config ties the others.
@@ -101,6 +102,8 @@ def _backbone(folder: Path, dtype: torch.dtype | None) -> tuple[Any, list[str]]:
     try:
         weights = load_file(folder / BACKBONE)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if not weights:
+            raise ValueError(f"{BACKBONE} holds no weights")
         kind = dtype or next(iter(weights.values())).dtype
         loader = _stock_class(config)
         with quiet_transformers():
@@ -109,7 +112,7 @@ def _backbone(folder: Path, dtype: torch.dtype | None) -> tuple[Any, list[str]]:
             )
             if (folder / "generation_config.json").exists():
                 model.generation_config = GenerationConfig.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise AssetError(f"Cannot load the model in {folder}: {first_line(error)}") from error
     return model, list(info["missing_keys"])
 

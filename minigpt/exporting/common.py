@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from minigpt.assets.towers import TEMPLATES
 from minigpt.errors import ExportError
 from minigpt.files import atomic_path
 
@@ -30,7 +31,7 @@ class Inexpressible(ExportError):
 
 
 def copy_tokenizer(source: Path, folder: Path, *, skip: Collection[str] = ()) -> None:
-    """Copy config, generation config, tokenizer and chat template of a model folder, as far as they exist.
+    """Copy config, generation config, tokenizer and chat templates of a model folder, as far as they exist.
 
     Args:
         source: the model folder.
@@ -41,6 +42,9 @@ def copy_tokenizer(source: Path, folder: Path, *, skip: Collection[str] = ()) ->
         if name not in skip and (source / name).exists():
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(source / name, temporary)
+    if (source / TEMPLATES).is_dir():
+        with atomic_path(folder / TEMPLATES) as temporary:
+            shutil.copytree(source / TEMPLATES, temporary)
 
 
 def weight_bytes(graph: Path) -> int:

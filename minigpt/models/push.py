@@ -10,6 +10,7 @@ from typing import Any
 
 from minigpt import environment, report, runtimes
 from minigpt.assets.parents import is_conditional, model_folder
+from minigpt.assets.towers import TEMPLATES
 from minigpt.errors import AssetError, ConfigError, first_line
 from minigpt.files import dumps
 from minigpt.models.find import place_of
@@ -170,6 +171,7 @@ def _model_files(folder: Path, with_text: bool) -> tuple[list[Upload], list[Left
             files.append(_whole(path, path.name))
         else:
             left.append(LeftOut(name=path.name, reason=UNKNOWN))
+    files += [_whole(path, f"{TEMPLATES}/{path.name}") for path in sorted((model / TEMPLATES).glob("*.jinja"))]
     if is_build:
         _add_records(folder, files, left, with_text)
     return files, left

@@ -13,7 +13,7 @@ from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
 from minigpt.models import catalog
 from minigpt.pipeline.budget import check_target
-from minigpt.pipeline.conditional import add_conditional, has_conditional
+from minigpt.pipeline.conditional import add_conditional, check_conditional, has_conditional
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.delta import make_delta
 from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
@@ -91,6 +91,7 @@ def _plan_in(run: Run) -> PlanSummary:
     run = numbered(run, planning_rows(run))
     parent = load_parent(run)
     check_rounds(run, parent)
+    check_conditional(run, parent)
     check_target(run, parent)
     corpora, suite = read(run)
     sizes = sizes_of(run, parent, suite)
@@ -176,6 +177,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     parent = load_parent(run)
     if run.options.delta is None:
         check_rounds(run, parent)
+        check_conditional(run, parent)
         check_target(run, parent)
     corpora, suite = read(run)
     set_out(run, parent, suite)

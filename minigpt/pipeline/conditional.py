@@ -14,7 +14,7 @@ from typing import Any
 from minigpt import assets, report
 from minigpt.conditional.folder import save_model
 from minigpt.conditional.kinds import kind_named
-from minigpt.conditional.swap import put
+from minigpt.conditional.swap import dense_weights, put
 from minigpt.evaluation import Suite, load_scores, summarize
 from minigpt.evaluation.part import items_of_part
 from minigpt.evaluation.suite import without_answers
@@ -57,6 +57,16 @@ def has_conditional(run: Run, result: BuildReport) -> bool:
     """Return whether a finished build has the conditional form that its options ask for."""
     key = conditional_key(run, result.fingerprints.get("corpus", ""))
     return run.workspace.conditional.is_dir() and result.fingerprints.get("conditional") == key
+
+
+def check_conditional(run: Run, parent: assets.Parent) -> None:
+    """Refuse a parent whose layers cannot become conditional, before anything is built of it.
+
+    Raises:
+        UnsupportedModel: its layers have experts or a state, a gate with a bias, or an activation that is not known.
+    """
+    if run.options.conditional is not None:
+        dense_weights(assets.load_outline(parent.path), 0)
 
 
 def add_conditional(run: Run, result: BuildReport, corpora: Corpora, suite: Suite) -> BuildReport:

@@ -16,7 +16,7 @@ from minigpt.conditional.convert import relative_error
 from minigpt.conditional.distill import DistillOptions, distill, ffn_inputs
 from minigpt.conditional.folder import layers_in
 from minigpt.conditional.kinds import Kind
-from minigpt.conditional.swap import conditional, dense_weights, ffn_layers, ffn_paths
+from minigpt.conditional.swap import FFNPaths, conditional, dense_weights, ffn_layers, ffn_paths
 from minigpt.corpus.selection import take_bytes
 from minigpt.errors import PlanError
 from minigpt.files import read_json, write_json
@@ -28,6 +28,7 @@ from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.pipeline.text import calibration, planning_text
 from minigpt.pipeline.workspace import LAYERS
 from minigpt.results import ConditionalForm, ConditionalLayer
+from minigpt.transformer.arch import ffn_width
 
 # Bytes of cached inputs of layers that are converted together.
 CACHED = 1 << 30
@@ -121,7 +122,7 @@ def choose_layers(work: Conversion, tokenizer: Any) -> ConditionalForm:
     inputs = dev_inputs(work, model, tokenizer)
     costs = []
     for index in run.reporter.track(sorted(layers), title="Measuring layers", total=len(layers)):
-        dense = ffn_layers(model)[index].get_submodule(ffn_paths(model).replaced)
+        dense = dense_modules(ffn_layers(model)[index], ffn_paths(model))
         dense_us, conditional_us = times_of([dense, layers[index]], inputs[index])
         with conditional(model, {index: layers[index]}):
             loss = bits_per_byte(model, text) - dense_loss
@@ -144,6 +145,14 @@ def choose_layers(work: Conversion, tokenizer: Any) -> ConditionalForm:
     return ConditionalForm(
         kind=work.kind.name, layers=entries, probe=dense_loss, probe_before_healing=before, visited_share=1.0
     )
+
+
+def dense_modules(layer: Any, paths: FFNPaths) -> Any:
+    """Return the modules of a dense layer whose work a conditional one does, as one that runs them in turn."""
+    from torch import nn
+
+    modules = [layer.get_submodule(path) for path in (paths.replaced, *paths.bypassed)]
+    return nn.Sequential(*modules) if len(modules) > 1 else modules[0]
 
 
 def layers_of(work: Conversion, form: ConditionalForm) -> dict[int, ConditionalFFN]:
@@ -198,7 +207,7 @@ def dev_inputs(work: Conversion, model: Any, tokenizer: Any) -> dict[int, Any]:
 def with_visits(form: ConditionalForm, model: Any, inputs: dict[int, Any]) -> ConditionalForm:
     """Put in how many neurons and weights a token needs in each layer."""
     layers, entries, visited, total = layers_in(model), [], 0.0, 0
-    size = int(model.config.intermediate_size)
+    size = ffn_width(model.config)
     matrices = 1 + len(ffn_paths(model).rows)
     for entry in form.layers:
         layer = layers.get(entry.layer)

@@ -99,6 +99,8 @@ class BuildOptions:
         if self.conditional is None:
             return
         kind_named(self.conditional)
+        if self.dtype == "float16":
+            raise PlanError("Conditional layers have no kernel for float16: choose --dtype bfloat16 or float32.")
         if self.masked or self.delta is not None:
             what = "A paper form" if self.masked else "A delta ticket"
             raise PlanError(f"{what} leaves no model that could become conditional; leave out one of the two.")

@@ -52,7 +52,7 @@ def test_conversion_and_distillation_come_near_the_dense_layer() -> None:
 
 
 def test_a_folder_that_names_no_stock_class_is_refused(tmp_path: Path) -> None:
-    folder.save_model(converted("bert"), tiny_tokenizer(), tmp_path / "out")
+    folder.save_model(converted("bert"), tiny_tokenizer(), str(tmp_path / "out"))
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"architectures": ["softmax"]}))
     with pytest.raises(AssetError):

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from minigpt import report
+from minigpt.assets.towers import TEMPLATES
 from minigpt.errors import AssetError, ConfigError
+from minigpt.exporting.common import copy_tokenizer
 from minigpt.models.push import pack, push
 from minigpt.report.card import write_card
 from minigpt.runtimes import RECORD, ExportRecord, Quality, Source
@@ -172,6 +174,15 @@ def test_an_export_goes_as_its_record_says_without_the_path_of_its_source(tmp_pa
     (folder / "model.gguf").write_bytes(b"damaged")
     with pytest.raises(AssetError, match=r"model\.gguf"):
         pack(str(folder), "acme/medical-gguf")
+
+
+def test_all_chat_templates_go(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "plain")
+    (folder / TEMPLATES).mkdir()
+    (folder / TEMPLATES / "tool_use.jinja").write_text("{{ tools }}")
+    assert f"{TEMPLATES}/tool_use.jinja" in {file.name for file in pack(str(folder), "acme/plain").files}
+    copy_tokenizer(folder, tmp_path)
+    assert (tmp_path / TEMPLATES / "tool_use.jinja").read_text() == "{{ tools }}"
 
 
 def test_a_plain_folder_goes_without_its_card_which_may_have_samples(tmp_path: Path) -> None:

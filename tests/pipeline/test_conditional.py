@@ -13,15 +13,19 @@ import torch
 import minigpt
 from minigpt import pipeline, report
 from minigpt.assets import load_model as load_dense
+from minigpt.assets import load_tokenizer
 from minigpt.conditional import store
 from minigpt.conditional.base import ConditionalFFN
 from minigpt.conditional.folder import load_model
 from minigpt.conditional.kinds import KINDS
+from minigpt.conditional.swap import ffn_layers, ffn_paths
 from minigpt.errors import ConfigError, MiniGPTError, PlanError, UnknownName, UnsupportedModel
 from minigpt.models.find import find_report
 from minigpt.pipeline import BuildOptions, conditional_layers
+from minigpt.pipeline import build as build_module
 from minigpt.results import BuildReport
 from tests.support.building import build, folder_of, weights_of
+from tests.support.tiny import tiny_model
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -210,3 +214,45 @@ def test_damage_while_the_conditional_form_is_made_is_named_and_not_sealed(world
 
 def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt
+
+
+def other_parent(world: World, folder: Path, family: str, **changes: object) -> str:
+    tokenizer = load_tokenizer(world.base)
+    tiny_model(family, vocab_size=len(tokenizer), **changes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "phi", "gpt_neox", "phi3"])
+def test_families_that_name_or_store_their_layers_otherwise_are_built_to_the_end(
+    world: World, tmp_path: Path, family: str
+) -> None:
+    base = other_parent(world, tmp_path / "parent", family)
+    options = replace(options_for(world, "topk", family), base=base)
+    stage = build(options).stage("conditional")
+    assert stage is not None and stage.conditional is not None and 0 < stage.conditional.visited_share <= 1
+    minigpt.load(folder_of(options) / "conditional", device="cpu")
+
+
+def test_what_cannot_become_conditional_is_refused_before_text_is_read(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("text is read")
+
+    monkeypatch.setattr(build_module, "read", refuse)
+    for family in ("mixtral", "mamba"):
+        base = other_parent(world, tmp_path / family, family)
+        with pytest.raises(UnsupportedModel, match="Making layers conditional"):
+            build(replace(options_for(world, "topk", f"refused-{family}"), base=base))
+    with pytest.raises(PlanError, match="no kernel for float16"):
+        replace(options_for(world, "topk", "half"), dtype="float16")
+
+
+def test_the_dense_layer_is_timed_as_a_whole() -> None:
+    """OPT has no module for its FFN: a conditional layer stands for both projections and what is between them."""
+    model = tiny_model("opt", layers=2)
+    layer, x = ffn_layers(model)[0], torch.randn(3, 32)
+    with torch.no_grad():
+        expected = layer.fc2(layer.activation_fn(layer.fc1(x)))
+        torch.testing.assert_close(conditional_layers.dense_modules(layer, ffn_paths(model))(x), expected)
