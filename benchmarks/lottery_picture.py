@@ -86,11 +86,11 @@ def draw(points: Mapping[str, Sequence[Point]], names: Mapping[str, str], places
 
     figure = Figure(figsize=(10.4, 3.8), layout="constrained")
     panels = figure.subplots(1, len(points), sharey=True)
-    lowest = min((ratio["low"] for found in points.values() for _, _, ratio in found), default=1.0)
+    lowest = min((ratio["low"] for rows in points.values() for _, _, ratio in rows), default=1.0)
     bottom = min(1.0, lowest) - MARGIN * (top - 1)
-    for axis, (text, found) in zip(panels, points.items(), strict=True):
+    for axis, (text, rows) in zip(panels, points.items(), strict=True):
         for number, series in enumerate(names):
-            own = [(place, ratio) for place, name, ratio in found if name == series]
+            own = [(place, ratio) for place, name, ratio in rows if name == series]
             shift = ASIDE * (number - (len(names) - 1) / 2)
             _draw_series(axis, own, shift, top, names[series], COLORS[number], MARKERS[number])
         axis.axhline(1, color="black", linewidth=1)

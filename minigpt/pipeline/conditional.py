@@ -31,6 +31,7 @@ from minigpt.pipeline.conditional_layers import (
     with_visits,
 )
 from minigpt.pipeline.controls import Controls, compare_with_controls
+from minigpt.pipeline.healing import bound_of
 from minigpt.pipeline.measure import SCORES, Measurement, measure
 from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.recipe import recipe_text
@@ -140,11 +141,13 @@ def _heal(work: Conversion, model: Any, tokenizer: Any) -> Training:
     end = document_end(tokenizer, *configs_in(work.dense.path))
     text = training_text(work.corpora, run.settings, seed=run.text_seed)
     train_text, dev = tokenized(text, tokenizer, recipe.window, end=end, sampled=False)
+    parent = assets.parent(run.options.base, reporter=run.reporter)
     return train(
         model,
         train_text,
         dev,
         recipe,
+        bound=bound_of(run, work.corpora, parent, model, tokenizer),
         teacher=teacher_of(load(run, work.dense.path), None, model),
         seed=run.options.seed,
         backs_off=True,

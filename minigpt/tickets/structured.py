@@ -93,8 +93,8 @@ def units_of(model: Any, masks: Masks) -> Units:
         for name in _masked_parameters(layer, spec):
             flagged.get_parameter(name).copy_(masks[f"{spec.layers}.{index}.{name}"])
         with separate_projections(model, (flagged,)):
-            for path, found in columns.items():
-                found.append(flagged.get_submodule(path).weight.any(0))
+            for path, stacks in columns.items():
+                stacks.append(flagged.get_submodule(path).weight.any(0))
     ffn, heads = (torch.stack(columns[path]) for path in (spec.ffn_columns, spec.output))
     return Units(ffn=ffn, kv_groups=heads.view(shape.layers, shape.kv_groups, -1).any(2), layers=ffn.any(1))
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,11 @@ from minigpt.conditional.folder import load_model
 from minigpt.conditional.kinds import KINDS
 from minigpt.conditional.swap import ffn_layers, ffn_paths
 from minigpt.errors import ConfigError, MiniGPTError, PlanError, UnknownName, UnsupportedModel
+from minigpt.healing import train
 from minigpt.models.find import find_report
 from minigpt.pipeline import BuildOptions, conditional_layers
 from minigpt.pipeline import build as build_module
+from minigpt.pipeline import conditional as conditional_module
 from minigpt.results import BuildReport
 from tests.support.building import build, folder_of, weights_of
 from tests.support.tiny import tiny_model
@@ -256,3 +259,16 @@ def test_the_dense_layer_is_timed_as_a_whole() -> None:
     with torch.no_grad():
         expected = layer.fc2(layer.activation_fn(layer.fc1(x)))
         torch.testing.assert_close(conditional_layers.dense_modules(layer, ffn_paths(model))(x), expected)
+
+
+def test_a_bound_on_general_text_holds_in_conditional_healing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = []
+
+    def seen(*arguments: Any, **options: Any) -> Any:
+        bounds.append(options["bound"])
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(conditional_module, "train", seen)
+    build(replace(options_for(world, "topk", "bounded"), keep_general=9.0))
+    [bound] = bounds
+    assert bound is not None and bound.limit > 0

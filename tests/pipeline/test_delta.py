@@ -197,7 +197,7 @@ def test_a_parent_that_moved_is_named_and_can_be_shown(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(world.base, tmp_path / "here")
-    built = options(world, "moved", base=str(tmp_path / "here"), overrides={**TICKET, **QUICK})
+    built = options(world, "elsewhere", base=str(tmp_path / "here"), overrides={**TICKET, **QUICK})
     build(built)
     (tmp_path / "here").rename(tmp_path / "there")
     monkeypatch.setenv("MINIGPT_HOME", str(tmp_path / "home"))

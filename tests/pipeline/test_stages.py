@@ -144,11 +144,17 @@ def test_rounds_of_a_delta_ticket_count_their_own_steps(world: World) -> None:
 
 
 def test_rounds_of_a_lottery_ticket_count_every_training(world: World) -> None:
-    changes = {"lottery.rounds": "3", "lottery.steps": "10", "lottery.rewind": "2", "heal.distill": "0"}
+    changes = {
+        "lottery.rounds": "3",
+        "lottery.steps": "10",
+        "lottery.rewind": "2",
+        "heal.distill": "0",
+        "lottery.rewinding": "weights",
+    }
     run, known = sizes(replace(world.options("works", overrides=changes), method="lottery"))
     works = works_of(run, rows_of(run), known)
     assert works["rounds"].operations == pytest.approx((4 * 10 + 2) * 256 * 300.0)
-    lottery = known.settings.lottery.for_weights(known.settings.heal.steps, across=False)
+    lottery = known.settings.lottery.for_weights(known.settings.heal.steps, across=False, rounds=4)
     whole = with_rounds(replace(known, settings=replace(known.settings, lottery=lottery)), 2)
     assert whole.student == 100.0
     ticket = works_of(run, TICKET_ROWS, whole)
