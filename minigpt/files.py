@@ -263,8 +263,11 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 def link(source: str, target: str) -> None:
-    """Create `target` as a hard link to `source`, or as a copy if the file system has no hard links."""
+    """Create `target` as a hard link to `source`, or as a copy if the file system has no hard links.
+
+    A symbolic link is followed: a link to it would lead nowhere from another folder.
+    """
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copy2(source, target)

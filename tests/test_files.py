@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import MiniGPTError
-from minigpt.files import atomic_path, path_of, read_jsonl, sweep, write_jsonl
+from minigpt.files import atomic_path, link, path_of, read_jsonl, sweep, write_jsonl
 
 
 @pytest.mark.parametrize("strange", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\n", "\r\n"])
@@ -104,3 +104,14 @@ def test_sweeping_leaves_the_temporaries_of_other_names_alone(tmp_path: Path) ->
         assert not temporary.exists()
         temporary.parent.mkdir()
         temporary.write_text("right")
+
+
+def test_a_link_to_a_symbolic_link_is_one_to_its_file(tmp_path: Path) -> None:
+    """Folders of the Hub's cache hold relative symbolic links, which lead nowhere from another folder."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "blobs" / "x").write_text("text")
+    (tmp_path / "here" / "x").symlink_to(Path("..") / "blobs" / "x")
+    (tmp_path / "there" / "deeper").mkdir(parents=True)
+    link(str(tmp_path / "here" / "x"), str(tmp_path / "there" / "deeper" / "x"))
+    assert (tmp_path / "there" / "deeper" / "x").read_text() == "text"

@@ -147,6 +147,25 @@ def _with_adapters(model: Any, recipe: Recipe) -> Any:
         ) from error
 
 
+def check_adapter(model: Any, recipe: Recipe) -> None:
+    """Refuse adapters that this model cannot have, before anything is trained.
+
+    Args:
+        model: the model; an outline without weights is enough.
+        recipe: the settings of the training.
+
+    Raises:
+        ConfigError: the library of 4-bit weights is missing, there is no layer that it can hold, or the family has no
+            such targets.
+    """
+    if recipe.adapter == "full" or not recipe.steps:
+        return
+    _target_modules(model, recipe.targets)
+    if recipe.adapter == "qlora":
+        nf4.library()
+        nf4.check_projections(model)
+
+
 def _target_modules(model: Any, targets: str) -> str | list[str]:
     """Return the adapted modules as peft takes them; "ffn" becomes the family's FFN projections.
 

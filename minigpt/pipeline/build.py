@@ -18,6 +18,7 @@ from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.delta import make_delta
 from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
 from minigpt.pipeline.groundwork import lay_groundwork, read, training_text_and_tuned_parent
+from minigpt.pipeline.healing import check_healing
 from minigpt.pipeline.numbering import needs_of, numbered, set_out, weigh
 from minigpt.pipeline.options import BuildOptions
 from minigpt.pipeline.outlook import sizes_of
@@ -178,6 +179,7 @@ def build_one(run: Run, key: str) -> BuildReport:
     if run.options.delta is None:
         check_rounds(run, parent)
         check_conditional(run, parent)
+        check_healing(run, parent)
         check_target(run, parent)
     corpora, suite = read(run)
     set_out(run, parent, suite)

@@ -12,6 +12,7 @@ from minigpt.evaluation import choose_opening
 from minigpt.files import fingerprint, link, read_json, write_json
 from minigpt.healing import Bound, Recipe, TokenText, bits_per_byte, train
 from minigpt.healing import checkpoint as checkpoints
+from minigpt.healing.adapters import check_adapter
 from minigpt.healing.stored import StoredTeacher
 from minigpt.healing.teacher import Teacher, teacher_of
 from minigpt.healing.tokenized import behind, token_text
@@ -127,6 +128,16 @@ def _healed(folder: Path, key: str, seconds: float) -> Healed:
     """Read the record of a healed model, and return both."""
     training = read_json(folder / "training.json", Training)
     return Healed(model=SavedModel(path=folder / "model", key=key), training=training, seconds=seconds)
+
+
+def check_healing(run: Run, parent: assets.Parent) -> None:
+    """Refuse healing with adapters that the parent cannot have, before anything is built of it.
+
+    Raises:
+        ConfigError: the settings of the adapters do not fit.
+    """
+    if run.settings.heal.adapter != "full" and not run.options.masked:
+        check_adapter(assets.load_outline(parent.path), run.settings.heal)
 
 
 def has_nothing_to_learn(recipe: Recipe, source: SavedModel, plan: PrunePlan, pruned: SavedModel) -> bool:

@@ -92,7 +92,8 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
 
     # Parts are taken from the scores afterwards.
     measured = replace(suite, parts={})
-    name = fingerprint(model.key, measured, run.settings.evaluation, run.prompt, run.options.dtype)
+    precision = (run.device.partition(":")[0], str(measuring_dtype(run.device)))
+    name = fingerprint(model.key, measured, run.settings.evaluation, run.prompt, run.options.dtype, precision)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
     scores = load_scores(folder / SCORES)

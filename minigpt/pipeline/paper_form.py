@@ -87,6 +87,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         settings.repair,
         (options.method, options.target, options.kinds, options.seed, options.dtype, repaired),
         (replace(ground.suite, parts={}), settings.evaluation, run.prompt),
+        (run.device.partition(":")[0], str(measuring_dtype(run.device))),
     )
 
     def make(folder: Path) -> None:

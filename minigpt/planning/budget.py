@@ -18,6 +18,7 @@ from minigpt.pruning import vocab
 from minigpt.transformer.arch import (
     arch_of,
     check_shape,
+    fixed_layers,
     legal_experts,
     legal_kv_groups,
     shape_of,
@@ -160,7 +161,8 @@ def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], s
     """Collect the allowed shapes; a method that lacks some of the axes may cut more of those it has."""
     parent = shape_of(config)
     whole = method.axes >= family_axes(method, arch_of(config))
-    fewest = min(parent.layers, max(2, round(parent.layers * FEWEST_LAYERS) if whole else 2))
+    fewest = max(2, round(parent.layers * FEWEST_LAYERS) if whole else 2, len(fixed_layers(config)))
+    fewest = min(parent.layers, fewest)
     narrowest = (
         round(parent.intermediate_size * FEWEST_NEURONS) if whole else min(NEURON_STEP, parent.intermediate_size)
     )
@@ -174,7 +176,7 @@ def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], s
         cut_vocab=len(tokenizer) - 1,
         experts=legal_experts(config) if "experts" in axes else (parent.experts,),
     )
-    _check_fixed(settings, config, method, axes, len(tokenizer))
+    _check_fixed(settings, config, method, axes, tokenizer)
     return replace(
         allowed,
         layers=allowed.layers if settings.layers is None else (settings.layers,),
@@ -185,7 +187,7 @@ def _limits(config: Any, tokenizer: Any, method: Method, axes: frozenset[str], s
     )
 
 
-def _check_fixed(settings: PlanSettings, config: Any, method: Method, axes: frozenset[str], tokens: int) -> None:
+def _check_fixed(settings: PlanSettings, config: Any, method: Method, axes: frozenset[str], tokenizer: Any) -> None:
     """Refuse given widths that do not fit the parent, the method or the kinds allowed."""
     parent = shape_of(config)
     fixed = {name: getattr(settings, name) for name in KINDS_OF_WIDTH if getattr(settings, name) is not None}
@@ -199,9 +201,16 @@ def _check_fixed(settings: PlanSettings, config: Any, method: Method, axes: froz
         if axis not in method.axes:
             raise PlanError(f"plan.{name}={width}: method {method.name} removes {', '.join(method.prunes)}; drop one.")
         raise PlanError(f"plan.{name}={width} needs pruning of kind {needed}, which --kinds leaves out; drop one.")
-    size, most = settings.vocab_size, min(parent.vocab_size, tokens)
-    if size not in (None, parent.vocab_size) and (size % VOCAB_STEP or not 0 < size < most):
+    size, most = settings.vocab_size, min(parent.vocab_size, len(tokenizer))
+    if size is None or size == parent.vocab_size:
+        return
+    if size % VOCAB_STEP or not 0 < size < most:
         raise PlanError(f"plan.vocab_size={size} must be a multiple of {VOCAB_STEP} below the parent's {most} tokens.")
+    if size < (least := len(vocab.closure(tokenizer, ()))):
+        raise PlanError(
+            f"plan.vocab_size={size} is too small: {least} tokens are in every vocabulary of this tokenizer. Ask for "
+            f"{-(-least // VOCAB_STEP) * VOCAB_STEP} or more."
+        )
 
 
 def _smallest_vocabulary(tokenizer: Any) -> int:

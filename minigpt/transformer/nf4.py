@@ -136,6 +136,17 @@ def projections_of(model: Any) -> dict[str, nn.Linear]:
     }
 
 
+def check_projections(model: Any) -> None:
+    """Refuse a model none of whose layers can be held in 4 bits.
+
+    Raises:
+        ConfigError: its matrices are those of experts alone, or are stored with inputs first.
+    """
+    if not projections_of(model):
+        family = model.config.model_type
+        raise ConfigError(f"Layers of {family} have no plain linear layer to hold in 4 bits. Choose heal.adapter=lora.")
+
+
 def quantize_projections(model: Any, compute: torch.dtype, *, double: bool = True) -> dict[str, nn.Linear]:
     """Replace every projection by a frozen NF4 layer.
 

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from minigpt.errors import ConfigError
-from minigpt.healing import bits_per_byte, train
-from minigpt.healing.adapters import trainable
+from minigpt.healing import Recipe, bits_per_byte, train
+from minigpt.healing.adapters import check_adapter, trainable
 from minigpt.pruning.apply import apply_plan
+from minigpt.transformer import nf4
 from minigpt.types import PrunePlan
 from tests.support.healing import VOCABULARY, Killed, Killer, patterned, recipe
 from tests.support.tiny import tiny_model
@@ -124,3 +125,13 @@ def test_frozen_weights_may_stay_in_bf16() -> None:
     model = fresh().to(torch.bfloat16)
     train(model, TEXT, DEV, recipe(steps=2, adapter="lora"), saves_memory=True)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_adapters_are_refused_by_what_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nf4, "library", lambda: None)
+    check_adapter(tiny_model(layers=2), Recipe(adapter="qlora", targets="ffn"))
+    check_adapter(tiny_model("mixtral", layers=2), Recipe(adapter="full", targets="ffn"))
+    with pytest.raises(ConfigError, match="one FFN in each layer"):
+        check_adapter(tiny_model("mixtral", layers=2), Recipe(adapter="lora", targets="ffn"))
+    with pytest.raises(ConfigError, match="no plain linear layer to hold in 4 bits"):
+        check_adapter(tiny_model("gpt2", layers=2), Recipe(adapter="qlora"))

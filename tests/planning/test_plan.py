@@ -16,7 +16,8 @@ from minigpt.planning import LEFT_AFTER, Healing, Limits, Sensitivity, Target, a
 from minigpt.planning.allocate import expected_cost, removed_fractions
 from minigpt.planning.budget import budget_for
 from minigpt.planning.settings import PlanSettings
-from minigpt.transformer.arch import UnitCosts, parameters_of, unit_costs
+from minigpt.pruning import vocab
+from minigpt.transformer.arch import UnitCosts, fixed_layers, parameters_of, unit_costs
 from minigpt.types import AXES, PrunePlan, Shape
 from tests.support import tiny
 
@@ -341,3 +342,23 @@ def test_a_tokenizer_that_cannot_be_pruned_hinders_only_where_its_tokens_may_go(
     assert budget.limits.vocab == (config.vocab_size, config.vocab_size)
     with pytest.raises(UnsupportedModel, match="drop `embedding` from --kinds"):
         budget_for(config, tokenizer, method, target, settings=PlanSettings())
+
+
+def test_layers_that_always_stay_count_in_the_smallest_size() -> None:
+    """Half of LFM2's layers have attention and stay: no target may ask for fewer."""
+    tokenizer = tiny.tiny_tokenizer()
+    config, method = tiny.tiny_config("lfm2", vocab_size=len(tokenizer)), method_named("shortgpt")
+    budget = budget_for(config, tokenizer, method, parameters_of(config) // 2, settings=PlanSettings())
+    assert min(budget.limits.layers) == len(fixed_layers(config)) == 2
+    config.layer_types = ["full_attention"] * 3 + ["conv"]
+    budget = budget_for(config, tokenizer, method, parameters_of(config) // 2, settings=PlanSettings())
+    assert min(budget.limits.layers) == 3
+
+
+def test_a_vocabulary_below_the_tokens_that_always_stay_is_refused() -> None:
+    tokenizer = tiny.tiny_tokenizer()
+    config, method = tiny.tiny_config("llama", vocab_size=len(tokenizer)), method_named("contextual")
+    least = len(vocab.closure(tokenizer, ()))
+    settings = PlanSettings(vocab_size=least // 64 * 64)
+    with pytest.raises(PlanError, match=rf"is too small: {least} tokens are in every vocabulary"):
+        budget_for(config, tokenizer, method, parameters_of(config) * 3 // 4, settings=settings)
