@@ -75,6 +75,8 @@ class Parts:
         hidden: hidden size.
         width: FFN width (of all experts that a token goes to).
         vocab: size of the vocabulary.
+        unquantized: parameters of one layer that are never held in 4 bits: those of experts, and matrices that are
+            stored with inputs first.
     """
 
     ends: int
@@ -83,6 +85,7 @@ class Parts:
     hidden: int
     width: int
     vocab: int
+    unquantized: int = 0
 
     @property
     def parameters(self) -> int:
@@ -150,6 +153,7 @@ def parts_of(config: Any, shape: Shape | None = None) -> Parts:
     shape = shape or shape_of(config)
     costs, experts = unit_costs(config), arch_of(config).experts
     active = int(getattr(config, experts.per_token)) if experts is not None else 1
+    turned = any(fused.transposed for fused in arch_of(config).fused)
     return Parts(
         ends=costs.fixed + shape.vocab_size * costs.per_token,
         layer=costs.layer(shape),
@@ -157,6 +161,7 @@ def parts_of(config: Any, shape: Shape | None = None) -> Parts:
         hidden=int(config.hidden_size),
         width=active * (shape.intermediate_size if experts is None else ffn_width(config)),
         vocab=shape.vocab_size,
+        unquantized=costs.layer(shape) if turned else costs.experts(shape),
     )
 
 

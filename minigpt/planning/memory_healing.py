@@ -88,9 +88,9 @@ def healing_peak(
         copies = (2 if saves_memory or portions > 1 else 4) if accelerated else 0
         summands["weights, gradients and optimizer"] = size * (state + copies)
     else:
-        frozen = student.layers * student.layer
-        frozen_bytes = FOUR_BIT if recipe.adapter == "qlora" else (number if saves_memory else 4)
-        summands["frozen weights"] = round(frozen * frozen_bytes) + student.ends * (number if saves_memory else 4)
+        frozen, plain = student.layers * student.layer, number if saves_memory else 4
+        in_4_bits = frozen - student.layers * student.unquantized if recipe.adapter == "qlora" else 0
+        summands["frozen weights"] = round(in_4_bits * FOUR_BIT) + (frozen - in_4_bits + student.ends) * plain
         widths = 11 * student.hidden + 3 * student.width
         summands["adapters"] = recipe.rank * student.layers * widths * state
         if recipe.adapter == "lora" and accelerated and not saves_memory:

@@ -9,9 +9,11 @@ import pytest
 
 from minigpt.errors import ConfigError
 from minigpt.healing.recipe import Recipe
-from minigpt.planning.memory import LIBRARIES, MemorySettings, Parts
-from minigpt.planning.memory_healing import TeacherForm, answering_peak, choose_healing, healing_peak
+from minigpt.planning.memory import LIBRARIES, MemorySettings, Parts, parts_of
+from minigpt.planning.memory_healing import FOUR_BIT, TeacherForm, answering_peak, choose_healing, healing_peak
+from minigpt.transformer.nf4 import projections_of
 from tests.support.sizes import SEVEN
+from tests.support.tiny import tiny_model
 
 STUDENT = Parts(ends=1000, layer=500, layers=4, hidden=10, width=30, vocab=100)
 RECIPE = Recipe(steps=10, tokens_per_step=16384, window=512, distill=1.0, optimizer="muon")
@@ -121,3 +123,19 @@ def test_storing_answers_takes_the_teacher_or_a_layer_of_it() -> None:
     assert resident.device == 3000 * 2 + inside
     assert streamed.device == 1500 * 2 + inside
     assert streamed.host == LIBRARIES + 500 * 2
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gpt_oss", "qwen2_moe", "gpt2", "phi3"])
+def test_weights_that_4_bits_cannot_hold_are_not_counted_as_if_they_did(family: str) -> None:
+    """The prediction and what is quantized differ by norms and biases alone."""
+    model = tiny_model(family, layers=2)
+    parts = parts_of(model.config)
+    held = sum(module.weight.numel() for module in projections_of(model).values())
+    predicted = parts.layers * (parts.layer - parts.unquantized)
+    others = sum(weight.numel() for weight in model.parameters() if weight.ndim == 1)
+    assert held <= predicted <= held + others
+    qlora, lora = (
+        healing_peak(parts, None, Recipe(adapter=adapter), saves_memory=True, accelerated=True).parts["frozen weights"]
+        for adapter in ("qlora", "lora")
+    )
+    assert lora - qlora == pytest.approx(predicted * (2 - FOUR_BIT), abs=1)
