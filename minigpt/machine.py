@@ -85,6 +85,11 @@ def measuring_dtype(device: str) -> Any:
     return torch.bfloat16 if has_fast_bf16(torch.device(device)) else torch.float32
 
 
+def measuring_conditions(device: str) -> tuple[str, str]:
+    """Return the kind of device and the type of numbers, which scores depend on: others are not compared with them."""
+    return device.partition(":")[0], str(measuring_dtype(device))
+
+
 def free_memory(device: str) -> tuple[int, int]:
     """Return the free and all bytes of memory of a device; of a processor, what the system and its limits allow.
 

@@ -19,6 +19,8 @@ from minigpt.parsing import load_json
 
 # Files of a tokenizer that are read beside tokenizer.json.
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# Folder of a tokenizer's chat templates beyond the default one.
+TEMPLATES = "additional_chat_templates"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from minigpt import environment
 from minigpt.assets.gguf import CONVERTING_SECONDS, RECORD
+from minigpt.assets.rowless import TEMPLATES
 from minigpt.errors import AssetError, first_line
 from minigpt.files import atomic_path, sweep, write_json
 from minigpt.integrity import SUMS, aside_note, damage, seal, set_aside
@@ -37,8 +38,6 @@ _LANGUAGE = re.compile(r"^(model\.)?language_model\.(model\.)?")
 _DIRECTIONS = ("mrope_section", "mrope_interleaved")
 # Settings of a text part that its text class says by being that class, or does not have.
 _OWN = ("model_type", "architectures", "transformers_version", "_name_or_path")
-# Folder of a tokenizer's chat templates beyond the default one.
-TEMPLATES = "additional_chat_templates"
 # Files beside the weights that a text model does not need.
 _OTHERS = ("config.json", "model.safetensors.index.json", "preprocessor_config.json", "processor_config.json")
 

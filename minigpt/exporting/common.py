@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from minigpt.assets.towers import TEMPLATES
+from minigpt.assets.rowless import TEMPLATES
 from minigpt.errors import ExportError
 from minigpt.files import atomic_path
 

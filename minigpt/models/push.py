@@ -10,7 +10,7 @@ from typing import Any
 
 from minigpt import environment, report, runtimes
 from minigpt.assets.parents import is_conditional, model_folder
-from minigpt.assets.towers import TEMPLATES
+from minigpt.assets.rowless import TEMPLATES
 from minigpt.errors import AssetError, ConfigError, first_line
 from minigpt.files import dumps
 from minigpt.models.find import place_of

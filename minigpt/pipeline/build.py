@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from minigpt import report
+from minigpt import assets, report
 from minigpt.corpus.coverage import coverage_records
 from minigpt.domain.config import domain_names
 from minigpt.errors import GateFailed, MiniGPTError
@@ -91,8 +91,7 @@ def _plan_in(run: Run) -> PlanSummary:
     _claim(run)
     run = numbered(run, planning_rows(run))
     parent = load_parent(run)
-    check_rounds(run, parent)
-    check_conditional(run, parent)
+    _refuse_unfit(run, parent)
     check_target(run, parent)
     corpora, suite = read(run)
     sizes = sizes_of(run, parent, suite)
@@ -168,6 +167,13 @@ def _with_conditional(run: Run, result: BuildReport, key: str) -> BuildReport:
     return result
 
 
+def _refuse_unfit(run: Run, parent: assets.Parent) -> None:
+    """Refuse what the options ask of a parent that cannot have it, before text is read."""
+    check_rounds(run, parent)
+    check_conditional(run, parent)
+    check_healing(run, parent)
+
+
 def build_one(run: Run, key: str) -> BuildReport:
     """Build one specialist: text, parent, tuned parent, plan, pruning, healing, report.
 
@@ -176,10 +182,8 @@ def build_one(run: Run, key: str) -> BuildReport:
         key: the build's fingerprint, of :func:`minigpt.pipeline.run.build_key`.
     """
     parent = load_parent(run)
+    _refuse_unfit(run, parent)
     if run.options.delta is None:
-        check_rounds(run, parent)
-        check_conditional(run, parent)
-        check_healing(run, parent)
         check_target(run, parent)
     corpora, suite = read(run)
     set_out(run, parent, suite)

@@ -136,7 +136,8 @@ def check_healing(run: Run, parent: assets.Parent) -> None:
     Raises:
         ConfigError: the settings of the adapters do not fit.
     """
-    if run.settings.heal.adapter != "full" and not run.options.masked:
+    heals = not run.options.masked and run.options.delta is None
+    if heals and run.settings.heal.adapter != "full":
         check_adapter(assets.load_outline(parent.path), run.settings.heal)
 
 

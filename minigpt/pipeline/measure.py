@@ -13,7 +13,7 @@ from minigpt.evaluation.items import with_parts
 from minigpt.evaluation.kept import evaluate_kept
 from minigpt.evaluation.opening import choose_opening
 from minigpt.files import fingerprint, read_json, write_json
-from minigpt.machine import measuring_dtype, versions
+from minigpt.machine import measuring_conditions, versions
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.planning.target import DTYPE_BYTES
 from minigpt.progress.stages import discount
@@ -92,8 +92,8 @@ def measure(run: Run, suite: Suite, stage: StageName, model: SavedModel, *, shar
 
     # Parts are taken from the scores afterwards.
     measured = replace(suite, parts={})
-    precision = (run.device.partition(":")[0], str(measuring_dtype(run.device)))
-    name = fingerprint(model.key, measured, run.settings.evaluation, run.prompt, run.options.dtype, precision)
+    conditions = (run.options.dtype, measuring_conditions(run.device))
+    name = fingerprint(model.key, measured, run.settings.evaluation, run.prompt, *conditions)
     folder, done = run.workspace.stage(f"measured_{stage}", name, make)
     facts = read_json(folder / FACTS, ModelFacts)
     scores = load_scores(folder / SCORES)
@@ -127,7 +127,7 @@ def parent_scores(run: Run, suite: Suite, model: Any, tokenizer: Any, key: str) 
         "model": key,
         "opening": opening.token,
         "tokens": (settings.window, settings.batch_tokens),
-        "device": (run.device.partition(":")[0], str(measuring_dtype(run.device))),
+        "device": measuring_conditions(run.device),
         "versions": versions(__version__, LIBRARIES),
     }
     measured: list[Suite] = []

@@ -12,7 +12,7 @@ from minigpt.evaluation import ItemScores, load_scores, save_scores
 from minigpt.evaluation.items import with_parts
 from minigpt.evaluation.suite import without_answers
 from minigpt.files import file_sha256, fingerprint, read_json, write_json
-from minigpt.machine import measuring_dtype, release
+from minigpt.machine import measuring_conditions, measuring_dtype, release
 from minigpt.methods import method_named, resolve
 from minigpt.methods.cut import repair_of
 from minigpt.methods.material import PaperForm
@@ -87,7 +87,7 @@ def paper_form_stage(run: Run, ground: Groundwork) -> tuple[PaperFormRecord, Sta
         settings.repair,
         (options.method, options.target, options.kinds, options.seed, options.dtype, repaired),
         (replace(ground.suite, parts={}), settings.evaluation, run.prompt),
-        (run.device.partition(":")[0], str(measuring_dtype(run.device))),
+        measuring_conditions(run.device),
     )
 
     def make(folder: Path) -> None:

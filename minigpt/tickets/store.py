@@ -20,14 +20,12 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, open_to_readers
 from minigpt.parsing import load_json
-from minigpt.tickets.masks import prunable
+from minigpt.tickets.masks import STACKED, prunable
 from minigpt.tickets.sparse import FORMS, smallest_form
 
 FILE = "ticket.safetensors"
 # Name under which the file's own description stands in its metadata.
 ABOUT = "minigpt.ticket"
-# Dimensions of a matrix.
-MATRIX = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +98,7 @@ def save_ticket(model: Any, path: Path) -> StoredBytes:
 
 def _rows(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of a weight as a matrix: those of all experts of a layer stand one below the other."""
-    return (math.prod(shape[:-1]), shape[-1]) if len(shape) > MATRIX else tuple(shape)
+    return (math.prod(shape[:-1]), shape[-1]) if len(shape) == STACKED else tuple(shape)
 
 
 def _decoded(form: str, parts: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minigpt import report
-from minigpt.assets.towers import TEMPLATES
+from minigpt.assets.rowless import TEMPLATES
 from minigpt.errors import AssetError, ConfigError
 from minigpt.exporting.common import copy_tokenizer
 from minigpt.models.push import pack, push

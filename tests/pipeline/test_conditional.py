@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,13 +20,12 @@ from minigpt.conditional.folder import load_model
 from minigpt.conditional.kinds import KINDS
 from minigpt.conditional.swap import ffn_layers, ffn_paths
 from minigpt.errors import ConfigError, MiniGPTError, PlanError, UnknownName, UnsupportedModel
-from minigpt.healing import train
 from minigpt.models.find import find_report
 from minigpt.pipeline import BuildOptions, conditional_layers
 from minigpt.pipeline import build as build_module
 from minigpt.pipeline import conditional as conditional_module
 from minigpt.results import BuildReport
-from tests.support.building import build, folder_of, weights_of
+from tests.support.building import build, folder_of, no_text, values_given, weights_of
 from tests.support.tiny import tiny_model
 from tests.support.worlds import World
 
@@ -240,10 +238,7 @@ def test_families_that_name_or_store_their_layers_otherwise_are_built_to_the_end
 def test_what_cannot_become_conditional_is_refused_before_text_is_read(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("text is read")
-
-    monkeypatch.setattr(build_module, "read", refuse)
+    monkeypatch.setattr(build_module, "read", no_text)
     for family in ("mixtral", "mamba"):
         base = other_parent(world, tmp_path / family, family)
         with pytest.raises(UnsupportedModel, match="Making layers conditional"):
@@ -262,13 +257,7 @@ def test_the_dense_layer_is_timed_as_a_whole() -> None:
 
 
 def test_a_bound_on_general_text_holds_in_conditional_healing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = []
-
-    def seen(*arguments: Any, **options: Any) -> Any:
-        bounds.append(options["bound"])
-        return train(*arguments, **options)
-
-    monkeypatch.setattr(conditional_module, "train", seen)
+    bounds = values_given(monkeypatch, conditional_module, "train", "bound")
     build(replace(options_for(world, "topk", "bounded"), keep_general=9.0))
     [bound] = bounds
     assert bound is not None and bound.limit > 0

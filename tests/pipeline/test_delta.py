@@ -21,9 +21,8 @@ from minigpt.pipeline.recipe import read_recipe
 from minigpt.pipeline.run import build_key, resolve_run
 from minigpt.progress import SILENT
 from minigpt.tickets.delta_store import DeltaRecord
-from minigpt.tickets.delta_training import train_masked
 from tests.pipeline.test_resume import Interrupting
-from tests.support.building import build, folder_of, weights_of
+from tests.support.building import build, folder_of, values_given, weights_of
 from tests.support.tiny import tiny_model
 from tests.support.worlds import CONTROL, World
 
@@ -210,12 +209,6 @@ def test_a_parent_that_moved_is_named_and_can_be_shown(
 
 
 def test_a_bound_on_general_text_holds_in_every_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = []
-
-    def seen(*arguments: Any, **options: Any) -> Any:
-        bounds.append(options["bound"])
-        return train_masked(*arguments, **options)
-
-    monkeypatch.setattr(delta, "train_masked", seen)
+    bounds = values_given(monkeypatch, delta, "train_masked", "bound")
     build(options(world, "bounded", keep_general=1.5))
     assert len(bounds) == 2 and all(bound is not None and bound.limit > 0 for bound in bounds)

@@ -16,6 +16,7 @@ from minigpt.pipeline import lottery
 from minigpt.pipeline.lottery import find_ticket, levels_of, restore_ticket, usable_score
 from minigpt.pipeline.workspace import LOCK
 from minigpt.tickets.masks import Pattern, prunable
+from tests.support.building import no_text
 from tests.support.commands import run as command
 from tests.support.healing import Notes
 from tests.support.tiny import tiny_model
@@ -203,10 +204,7 @@ def test_a_restored_ticket_has_all_files_of_the_model(world: World, tmp_path: Pa
 def test_what_cannot_become_a_ticket_is_refused_before_text_is_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("text is read")
-
-    monkeypatch.setattr(lottery, "read", refuse)
+    monkeypatch.setattr(lottery, "read", no_text)
     for folder, pattern, changes in (("rows", "3:5", {}), ("adapter", "layer", {"heal.adapter": "lora"})):
         options = world.options(f"ticket-{folder}", overrides={**SMALL, **changes})
         with pytest.raises(ConfigError, match=r"groups of 5|heal\.adapter"):

@@ -16,7 +16,7 @@ from minigpt.sweep.options import SweepOptions
 from minigpt.sweep.run import sweep
 from tests.support import tiny
 from tests.support.archsuite import random_batch
-from tests.support.building import build, folder_of
+from tests.support.building import build, folder_of, no_text
 from tests.support.healing import Notes
 from tests.support.worlds import World
 
@@ -67,14 +67,9 @@ def test_families_that_rounds_cannot_rank_are_refused_before_any_text_is_read(
     tiny.tiny_model("mixtral", layers=2).save_pretrained(tmp_path / "parent")
     assets.load_tokenizer(world.base).save_pretrained(tmp_path / "parent")
     options = world.options("lottery-moe", method="lottery", base=str(tmp_path / "parent"), overrides=LOTTERY)
-    monkeypatch.setattr(build_module, "read", refuse)
+    monkeypatch.setattr(build_module, "read", no_text)
     with pytest.raises(UnsupportedModel, match="A ticket of whole units"):
         build(options)
-
-
-def refuse(*_: object) -> None:
-    """Stand for the reading of text, which must not be reached."""
-    raise AssertionError("text is read")
 
 
 @pytest.mark.parametrize("methods", [("random", "lottery"), ("lottery", "random")])

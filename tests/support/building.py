@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from minigpt import pipeline
 from minigpt.assets import Parent, load_tokenizer
@@ -85,3 +88,21 @@ def start(options: BuildOptions, reporter: Reporter = SILENT) -> Start:
         planning=planning_text(corpora, resolved.settings),
         real=training_text(corpora, resolved.settings, seed=resolved.text_seed),
     )
+
+
+def no_text(*_: object) -> None:
+    """Stand for the reading of text, which must not be reached."""
+    raise AssertionError("text is read")
+
+
+def values_given(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, option: str) -> list[Any]:
+    """Collect what a module's function is given for an option; the function itself still does its work."""
+    values: list[Any] = []
+    function = getattr(module, name)
+
+    def seen(*arguments: Any, **options: Any) -> Any:
+        values.append(options[option])
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(module, name, seen)
+    return values
