@@ -108,7 +108,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _younger(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a row has beyond rounds by magnitude on the domain's own text."""
+    """Yield what a row has beyond rounds by magnitude on the domain's own text, from the parent itself."""
+    if row["start"] != "parent":
+        yield f"from {row['start']}"
     if "criterion" in row:
         yield str(row["criterion"])
     yield from (f"{name} {row[name]}" for name in ("last", "sampled") if name in row)

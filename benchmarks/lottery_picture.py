@@ -21,9 +21,11 @@ from minigpt.sweep.plots import COLORS, MARKERS, need_matplotlib, save_figure
 
 # Series of the pictures, by arm or by domain, in the order of the legends.
 SHRINKING = {
-    "imp": "ticket, medicine",
+    "imp": "ticket, Wanda",
+    "imp by sparsegpt": "ticket, SparseGPT",
     "sparsegpt": "SparseGPT in one shot",
     "wanda": "Wanda in one shot",
+    "magnitude": "magnitude in one shot",
     "random": "random mask",
     "law": "ticket, law",
     "finance": "ticket, finance",
@@ -46,12 +48,21 @@ Point = tuple[int, str, Mapping[str, float]]
 
 
 def shrinking_points(lines: Sequence[Mapping[str, Any]], text: str) -> Iterator[Point]:
-    """Yield place, series and ratio of the arms that trained on sampled text."""
+    """Yield place, series and ratio of the arms that trained on sampled text: of medicine, and tickets elsewhere."""
     for row in compared(lines):
-        if row.get("sampled"):
-            series = row["arm"] if row["domain"] == "medical" else row["domain"]
+        if row.get("sampled") and (series := _series(row)):
             share = row["pattern"] if ":" in row["pattern"] else f"{row['remaining']:.1f}"
             yield list(SHARES).index(share), series, row["to_tuned"][text]
+
+
+def _series(row: Mapping[str, Any]) -> str | None:
+    """Return the series of an arm, or None: the picture has no place for it."""
+    ticket = row["arm"] == "imp"
+    if row["domain"] != "medical":
+        return str(row["domain"]) if ticket else None
+    if row["start"] != "parent":
+        return None
+    return "imp by sparsegpt" if ticket and row.get("criterion") == "sparsegpt" else str(row["arm"])
 
 
 def delta_points(lines: Sequence[Mapping[str, Any]], text: str) -> Iterator[Point]:

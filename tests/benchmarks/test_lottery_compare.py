@@ -50,6 +50,13 @@ def test_tickets_are_paired_with_the_ticket_of_another_pattern(compare: Any) -> 
     assert "| - | 50.0%" in cells[2] and "1.1000" in cells[3]
 
 
+def test_a_row_says_that_its_arm_began_from_the_tuned_parent(compare: Any) -> None:
+    tuned = line("sparsegpt", 0.9)
+    tuned["plan"]["start"] = "tuned"
+    cells = compare.table(list(compare.compared([line("tuned", 0.5), line("sparsegpt", 1.0), tuned]))).splitlines()
+    assert "| words, global, 30% |" in cells[2] and "| words, global, 30%, from tuned |" in cells[3]
+
+
 def options(budget: str, *sets: str) -> Namespace:
     return Namespace(budget=budget, preset="standard", set=list(sets))
 

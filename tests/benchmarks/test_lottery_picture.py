@@ -44,13 +44,17 @@ def test_arms_with_sampled_text_stand_at_their_share(picture: Any) -> None:
         shrinking_line("imp", 0.6),
         shrinking_line("wanda", 0.55, pattern="2:4"),
         shrinking_line("imp", 0.7, sampled=0),
+        shrinking_line("imp", 0.65, criterion="sparsegpt"),
+        shrinking_line("sparsegpt", 0.75, start="tuned"),
         shrinking_line("tuned", 0.8, "law"),
         shrinking_line("imp", 1.0, "law"),
+        shrinking_line("sparsegpt", 1.2, "law"),
     ]
     points = [(place, series, ratio["value"]) for place, series, ratio in picture.shrinking_points(lines, "other")]
     assert points == [
         (1, "imp", pytest.approx(1.2)),
         (0, "wanda", pytest.approx(1.1)),
+        (1, "imp by sparsegpt", pytest.approx(1.3)),
         (1, "law", pytest.approx(1.25)),
     ]
 
