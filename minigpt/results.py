@@ -52,6 +52,8 @@ class MetricResult:
             the number of questions for questions. None in reports of older versions.
         paired_difference_vs_distilled: Paired difference to the distilled twin; None if there is none.
         paired_difference_vs_dense: Paired difference of a conditional form to its dense model; None elsewhere.
+        paired_ratio_vs_parent: Paired ratio to the parent; None if there is none, if either value is zero, and in
+            reports of older versions.
     """
 
     task: str
@@ -67,6 +69,7 @@ class MetricResult:
     effective_n: float | None = None
     paired_difference_vs_distilled: Interval | None = None
     paired_difference_vs_dense: Interval | None = None
+    paired_ratio_vs_parent: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

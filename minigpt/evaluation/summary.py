@@ -11,9 +11,9 @@ from minigpt.errors import MiniGPTError
 from minigpt.evaluation.intervals import effective_number
 from minigpt.evaluation.items import AnswerItems, Items, ItemScores, QuestionItems, RecitationItems, TextItems
 from minigpt.evaluation.paired import averaged, metric_interval, paired
-from minigpt.evaluation.ratios import RATIOS, RECITATION_METRICS, TEXT_METRICS, columns_of
+from minigpt.evaluation.ratios import RATIOS, RECITATION_METRICS, TEXT_METRICS, Array, columns_of
 from minigpt.metrics import ANSWER_METRICS, QUESTION_METRICS
-from minigpt.results import MetricResult
+from minigpt.results import Interval, MetricResult
 
 # Metrics of each kind of items.
 METRICS_OF: Mapping[type[Items], tuple[str, ...]] = {
@@ -64,10 +64,11 @@ def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricRe
             continue
         columns, value = averaged([items], name), _value(name, items)
         bounds = metric_interval(columns, name)
-        difference = None
+        difference = ratio = None
         if parent is not None:
-            paired_bounds = paired(columns, averaged([parent], name), name)
-            difference = replace(paired_bounds, value=value - _value(name, parent))
+            baseline = averaged([parent], name)
+            difference = replace(paired(columns, baseline, name), value=value - _value(name, parent))
+            ratio = _ratio(name, columns, baseline)
         yield MetricResult(
             task=task,
             metric=name,
@@ -79,7 +80,16 @@ def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricRe
             chance=_chance(name, items),
             higher_is_better=RATIOS[name].higher_is_better,
             paired_difference_vs_parent=difference,
+            paired_ratio_vs_parent=ratio,
         )
+
+
+def _ratio(name: str, ours: Array, baseline: Array) -> Interval | None:
+    """Compute the paired ratio of two models; None at the ends of a scale, where a ratio has no interval."""
+    sums = [columns.sum(axis=0) for columns in (ours, baseline)]
+    if any(top <= 0 or (RATIOS[name].is_share and top >= bottom) for top, bottom in sums):
+        return None
+    return paired(ours, baseline, name, how="ratio")
 
 
 def _value(name: str, items: Items) -> float:

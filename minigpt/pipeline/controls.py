@@ -107,6 +107,7 @@ def compare_with_controls(
             replace(
                 result,
                 paired_difference_vs_parent=result.paired_difference_vs_parent if comparable else None,
+                paired_ratio_vs_parent=result.paired_ratio_vs_parent if comparable else None,
                 paired_difference_vs_tuned=to_tuned.get(key) if comparable else None,
                 paired_difference_vs_distilled=to_twin.get(key) if comparable else None,
             )

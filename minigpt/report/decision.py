@@ -120,9 +120,11 @@ def _bounds(report: BuildReport, gate: Gate, result: MetricResult) -> tuple[tupl
         return None, "the parent was not measured"
     if result.metric == "token_perplexity" and not same_vocabulary(report):
         return None, "the tokens are not the parent's"
-    paired = result.paired_difference_vs_parent
-    if paired is None:
+    if (ratio := result.paired_ratio_vs_parent) is not None:
+        return (ratio.value, ratio.low, ratio.high), obstacle
+    if (paired := result.paired_difference_vs_parent) is None:
         return None, "there is no paired difference to the parent"
+    # Reports of older versions have no ratio. Its ends then take the parent's value as known, which is right near 1.
     ends = (result.value, parent.value + paired.low, parent.value + paired.high)
     value, low, high = (end / parent.value for end in ends)
     return (value, low, high), obstacle

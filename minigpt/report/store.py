@@ -108,13 +108,15 @@ def _check_once(names: Iterable[str], kind: str, path: Path) -> None:
 
 def _check_finite(result: MetricResult, stage: str, path: Path) -> None:
     """Refuse a metric that is not a finite number."""
-    differences = (
+    comparisons = (
         result.paired_difference_vs_parent,
         result.paired_difference_vs_tuned,
         result.paired_difference_vs_distilled,
+        result.paired_difference_vs_dense,
+        result.paired_ratio_vs_parent,
     )
     values = [result.value, result.low, result.high, result.effective_n or 0.0]
-    for paired in differences:
+    for paired in comparisons:
         values += [paired.value, paired.low, paired.high] if paired else []
     if not all(math.isfinite(value) for value in values):
         raise MiniGPTError(

@@ -213,6 +213,26 @@ def test_pairing_sees_a_small_gain_that_intervals_of_their_own_hide() -> None:
     assert difference.low <= difference.value <= difference.high < 0
 
 
+def test_a_loss_in_proportion_has_a_ratio_without_width_and_shares_at_their_ends_have_none() -> None:
+    bits = np.random.default_rng(3).uniform(50, 150, 40)
+    documents = {"keys": tuple(map(str, range(40))), "bytes": (100,) * 40, "words": (20,) * 40, "tokens": (30,) * 40}
+    parent = ItemScores(texts={"d": TextItems(bits=tuple(bits), **documents)})
+    worse = ItemScores(texts={"d": TextItems(bits=tuple(1.2 * bits), **documents)})
+    first = {result.metric: result for result in summarize(worse, parent=parent)}["bits_per_byte"]
+    ratio, difference = first.paired_ratio_vs_parent, first.paired_difference_vs_parent
+    assert ratio is not None and difference is not None
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx((1.2, 1.2, 1.2))
+    assert difference.high - difference.low > 0.01
+    assert all(result.paired_ratio_vs_parent is None for result in summarize(parent))
+    perfect, half = (
+        ItemScores(questions={"d/q": QuestionItems(keys=("a", "b"), answers=(0, 1), picks=p, picks_norm=p, chance=0.5)})
+        for p in ((0, 1), (0, 0))
+    )
+    assert all(result.paired_ratio_vs_parent is None for result in summarize(perfect, parent=half))
+    ours = summarize(half, parent=half)[0].paired_ratio_vs_parent
+    assert ours is not None and ours.value == 1
+
+
 def test_text_metrics_are_ratios_of_sums() -> None:
     values = {result.metric: result.value for result in summarize(ItemScores(texts={"d": TEXT}))}
     assert values == pytest.approx({"bits_per_byte": 1.0, "word_perplexity": 16.0, "token_perplexity": 4.0})

@@ -8,7 +8,8 @@ import pytest
 
 from minigpt.errors import ConfigError
 from minigpt.report.decision import DEFAULT_GATES, decide
-from minigpt.results import BuildReport, Coverage
+from minigpt.report.figures import final_stage
+from minigpt.results import BuildReport, Coverage, Interval
 from tests.support.reports import make_report, metric, with_metrics
 
 
@@ -37,6 +38,23 @@ def test_the_whole_interval_decides(
     own: tuple[float, float, float], other: tuple[float, float, float] | None, answer: str
 ) -> None:
     assert decide(measured(own, other)).answer == answer
+
+
+def test_a_factor_is_judged_by_the_paired_ratio() -> None:
+    """The difference may lie wholly beyond the limit where the ratio does not: the parent's value is not known."""
+    report = measured((-0.10, -0.12, -0.08), (0.01, -0.01, 0.03))
+    [general] = [result for result in final_stage(report).metrics if result.task == "general/other"]
+    wide = replace(general, value=1.239, paired_ratio_vs_parent=Interval(value=1.239, low=1.197, high=1.283))
+    by_difference = replace(wide, paired_difference_vs_parent=Interval(value=0.239, low=0.201, high=0.278))
+    others = tuple(result for result in final_stage(report).metrics if result.task != "general/other")
+    check = decide(with_metrics(report, healed=(*others, by_difference)), ["bits_per_byte@general/other>1.20x"]).checks[
+        0
+    ]
+    assert check.state == "open" and "1.239 of the parent's (95 % 1.197 to 1.283)" in check.reason
+    older = replace(by_difference, paired_ratio_vs_parent=None)
+    assert decide(with_metrics(report, healed=(*others, older)), ["bits_per_byte@general/other>1.20x"]).checks[
+        0
+    ].state == ("fails")
 
 
 def test_a_few_documents_decide_nothing() -> None:
