@@ -163,9 +163,10 @@ def share_out(session: Session, options: BuildOptions, crew: Workers, *, plan_on
 def options_of(recipe: Path | None, given: dict[str, Any]) -> BuildOptions:
     """The options of a recipe, if there is one, with those given beside it put in."""
     from minigpt.pipeline import BuildOptions
+    from minigpt.pipeline.rebasing import rebased
     from minigpt.pipeline.recipe import read_recipe, with_changes
 
-    return BuildOptions(**given) if recipe is None else with_changes(read_recipe(recipe), given)
+    return BuildOptions(**given) if recipe is None else with_changes(rebased(read_recipe(recipe), given), given)
 
 
 def run(session: Session, options: BuildOptions, *, plan_only: bool, log: tuple[str | None, Path], fit: Fit) -> None:

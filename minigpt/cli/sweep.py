@@ -101,8 +101,9 @@ def options_of(recipe: Path | None, given: dict[str, Any]) -> SweepOptions:
     if recipe is None:  # before torch is loaded: names that do not exist are refused at once
         for method in given["methods"]:
             check_names(given["domains"], method)
+    from minigpt.pipeline.rebasing import rebased
     from minigpt.recipes import with_changes
     from minigpt.sweep import SweepOptions
     from minigpt.sweep.recipe import read_sweep_recipe
 
-    return SweepOptions(**given) if recipe is None else with_changes(read_sweep_recipe(recipe), given)
+    return SweepOptions(**given) if recipe is None else with_changes(rebased(read_sweep_recipe(recipe), given), given)

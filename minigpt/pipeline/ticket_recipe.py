@@ -11,6 +11,7 @@ from minigpt.assets import DEFAULT_BASE
 from minigpt.domain.config import resolved_yaml
 from minigpt.errors import ConfigError
 from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.rebasing import rebased
 from minigpt.pipeline.recipe import COMMENTS, absolute_base, all_settings, flatten_settings
 from minigpt.pipeline.run import Run
 from minigpt.planning.target import parse_fraction
@@ -68,7 +69,7 @@ class TicketOptions:
         """
         own = {name: given[name] for name in ("pattern", "remaining") if name in given}
         changes = {name: value for name, value in given.items() if name not in own}
-        return replace(self, build=with_changes(self.build, changes), **own)
+        return replace(self, build=with_changes(rebased(self.build, changes), changes), **own)
 
 
 def read_ticket_recipe(path: Path | str) -> TicketOptions:
