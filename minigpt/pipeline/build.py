@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from minigpt import assets, report
 from minigpt.corpus.coverage import coverage_records
-from minigpt.domain.config import domain_names
-from minigpt.errors import GateFailed, MiniGPTError
+from minigpt.errors import ConfigError, GateFailed, MiniGPTError
 from minigpt.files import is_json, write_json
 from minigpt.integrity import SUMS, read_sums
 from minigpt.models import catalog
@@ -16,6 +15,7 @@ from minigpt.pipeline.budget import check_target
 from minigpt.pipeline.conditional import add_conditional, check_conditional, has_conditional
 from minigpt.pipeline.coverage import coverage_of
 from minigpt.pipeline.delta import make_delta
+from minigpt.pipeline.domains import checked_domains
 from minigpt.pipeline.finish import finish, register_and_slim, write_recipe
 from minigpt.pipeline.groundwork import lay_groundwork, read, training_text_and_tuned_parent
 from minigpt.pipeline.healing import check_healing
@@ -54,7 +54,7 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
         MiniGPTError: the build failed for any other reason; the message says what to do.
     """
     bound = settings_for(options.preset, options.overrides, keep_general=options.keep_general).keep_general
-    reports = tuple(build_domain(name, options, reporter) for name in _announced(domains_of(options), reporter))
+    reports = tuple(build_domain(name, options, reporter) for name in _announced(checked_domains(options), reporter))
     if bound is not None:
         try:
             for result in reports:
@@ -66,8 +66,15 @@ def build_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tup
 
 
 def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tuple[PlanSummary, ...]:
-    """Plan the pruning for each domain and stop; finished steps are kept for a later build."""
-    names = _announced(domains_of(options), reporter)
+    """Plan the pruning for each domain and stop; finished steps are kept for a later build.
+
+    Raises:
+        ConfigError: the options ask to start over, too, which would only delete.
+        MiniGPTError: the folder holds a build made with other options.
+    """
+    if options.force:
+        raise ConfigError("A plan deletes nothing, so that --force beside --plan-only would do nothing; leave it out.")
+    names = _announced(checked_domains(options), reporter)
     return tuple(_plan_one(resolve_run(name, options, reporter)) for name in names)
 
 
@@ -88,6 +95,7 @@ def _plan_one(run: Run) -> PlanSummary:
 
 def _plan_in(run: Run) -> PlanSummary:
     """Plan the pruning of one domain in a folder that is locked."""
+    _refuse_other(run, build_key(run))
     _claim(run)
     run = numbered(run, planning_rows(run))
     parent = load_parent(run)
@@ -107,6 +115,8 @@ def _plan_in(run: Run) -> PlanSummary:
     coverage = coverage_records(coverage_of(corpora, suite, text))
     needs = needs_of(run, sizes)
     summary = summarize_plan(run.domain.name, parent.path, plan, coverage)
+    if run.workspace.is_sealed:  # beside a finished build no text may stay
+        run.workspace.slim()
     return replace(summary, seconds_to_build=needs.seconds, disk_needed=needs.disk, disk_free=needs.free)
 
 
@@ -211,11 +221,6 @@ def build_one(run: Run, key: str) -> BuildReport:
         )
 
 
-def domains_of(options: BuildOptions) -> tuple[str, ...]:
-    """List the domains to build; `all` means every packaged one."""
-    return domain_names() if "all" in options.domains else options.domains
-
-
 def _finished(run: Run, key: str) -> BuildReport | None:
     """Return the report of this build if it is finished and whole; with `force`, clear the folder first.
 
@@ -256,10 +261,11 @@ def _refuse_other(run: Run, key: str) -> None:
         return
     if other != key:
         differing = changes(run, workspace.root / RECIPE)[:NAMED]
-        which = f" ({'; '.join(differing)})" if differing else ""
+        what = f"other options ({'; '.join(differing)})" if differing else "text or a parent that has changed since"
+        hint = "" if differing else " (another path, size or time of a file counts as a change)"
         raise MiniGPTError(
-            f"{workspace.root} holds a build made with other options{which}. Choose another --output-dir, or start "
-            "over with --force."
+            f"{workspace.root} holds a build made with {what}{hint}. Choose another --output-dir, or delete it and "
+            "start over with --force."
         )
 
 

@@ -10,7 +10,8 @@ from minigpt.domain.config import resolve_domain
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.files import read_json
 from minigpt.locks import Busy
-from minigpt.pipeline.build import build_domain, domains_of
+from minigpt.pipeline.build import build_domain
+from minigpt.pipeline.domains import checked_domains, domains_of
 from minigpt.pipeline.options import BuildOptions
 from minigpt.progress import Reporter
 from minigpt.progress.pieces import Planned
@@ -27,7 +28,7 @@ def build_by_workers(options: BuildOptions, workers: Workers, reporter: Reporter
     Raises:
         ConfigError: there is one domain only, or the builds would start over each time.
     """
-    names = domains_of(options)
+    names = checked_domains(options)
     if len(names) < 2:
         raise ConfigError(
             "--workers shares out domains, and there is one. Leave it out; torchrun builds one on N cards."
