@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.common import Session, examples, sampling, standard
+from minigpt.cli.streams import is_terminal
 from minigpt.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def chat(
     engine = open_engine(model, name=model, device=pick_device(device), reporter=session.reporter)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     dialog = Dialog(engine, sampling, system=system)
-    if sys.stdin.isatty() and not session.quiet:
+    if is_terminal(sys.stdin) and not session.quiet:
         click.echo(", ".join(f"{name}: {meaning}" for name, meaning in COMMANDS.items()), err=True)
     talk(session, dialog)
     if session.json:
@@ -68,7 +69,7 @@ def talk(session: Session, dialog: Dialog) -> None:
 
     def write(piece: str) -> None:
         if not session.json:
-            click.echo(clean(piece) if sys.stdout.isatty() else piece, nl=False)
+            click.echo(clean(piece) if is_terminal(sys.stdout) else piece, nl=False)
 
     while (line := read_turn()) is not None:
         text = line.strip()
@@ -100,7 +101,7 @@ def answer(session: Session, dialog: Dialog, text: str, write: Callable[[str], N
 def read_turn() -> str | None:
     """Read a line from the user; None at the end of the input, and at Ctrl-C."""
     try:
-        if sys.stdin.isatty() and sys.stdout.isatty():
+        if is_terminal(sys.stdin) and is_terminal(sys.stdout):
             return input("> ")
         return sys.stdin.readline() or None
     except (EOFError, KeyboardInterrupt):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from minigpt.cli.streams import is_terminal
 from minigpt.escaping import json_printable, printable
 from minigpt.progress import SILENT, Reporter
 
@@ -58,7 +59,7 @@ def data_console() -> Console:
     """Make a rich console on stdout, wide when piped so that tables are not cut."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
+    width = None if is_terminal(sys.stdout) else shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
     return Console(width=width, highlight=False, markup=False)
 
 

@@ -14,6 +14,7 @@ import click
 
 from minigpt import environment
 from minigpt.cli.pace import Pace
+from minigpt.cli.streams import is_terminal
 from minigpt.escaping import printable
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import duration
@@ -166,7 +167,7 @@ def reporter_for(*, quiet: bool) -> Reporter:
     """Choose the reporter of this run: silent with `-q`, bars in a terminal, plain lines elsewhere."""
     if quiet:
         return SILENT
-    return RichReporter(bars()) if sys.stderr.isatty() else PlainReporter(sys.stderr)
+    return RichReporter(bars()) if is_terminal(sys.stderr) else PlainReporter(sys.stderr)
 
 
 def bars() -> Progress:

@@ -79,7 +79,7 @@ def init(
 
 def is_terminal() -> bool:
     """Return True if there is somebody to ask."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def name_for(folder: Path) -> str:

@@ -129,7 +129,7 @@ def build_domain(name: str, options: BuildOptions, reporter: Reporter) -> BuildR
     if (result := _whole(run, key)) is None:
         with run.workspace.locked():
             return _built(run, key)
-    reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
+    _say_finished(run, result)
     return result
 
 
@@ -145,6 +145,17 @@ def _whole(run: Run, key: str) -> BuildReport | None:
     return result if _has_all_forms(run, result) else None
 
 
+def _say_finished(run: Run, result: BuildReport) -> None:
+    """Tell the user that nothing is built, and where a price that the report does not know counts."""
+    folder, price = run.workspace.root, run.options.price_per_hour
+    run.reporter.note(f"{folder} is finished; --force builds it again.")
+    if price is not None and (result.cost is None or result.cost.price != price):
+        run.reporter.note(
+            f"Its report does not know this price: minigpt open {folder} --price-per-hour "
+            f"'{price.amount:g} {price.currency}' computes the money."
+        )
+
+
 def _has_all_forms(run: Run, result: BuildReport) -> bool:
     """Return whether a build has the conditional form, too, if its options ask for one."""
     return run.options.conditional is None or has_conditional(run, result)
@@ -158,7 +169,7 @@ def _built(run: Run, key: str) -> BuildReport:
         run = numbered(run, rows_of(run))
         result = build_one(run, key)
     elif _has_all_forms(run, result):
-        run.reporter.note(f"{run.workspace.root} is finished; --force builds it again.")
+        _say_finished(run, result)
     else:
         run = numbered(run, CONDITIONAL)
     return result if _has_all_forms(run, result) else _with_conditional(run, result, key)

@@ -15,6 +15,7 @@ from minigpt import assets, report
 from minigpt.conditional.folder import save_model
 from minigpt.conditional.kinds import kind_named
 from minigpt.conditional.swap import dense_weights, put
+from minigpt.errors import MiniGPTError
 from minigpt.evaluation import Suite, load_scores, summarize
 from minigpt.evaluation.part import items_of_part
 from minigpt.evaluation.suite import without_answers
@@ -80,9 +81,15 @@ def add_conditional(run: Run, result: BuildReport, corpora: Corpora, suite: Suit
         suite: the texts and questions that are measured.
 
     Raises:
+        MiniGPTError: the measurements of the dense build are not there any more.
         PlanError: no layer is faster than the dense one on this machine.
     """
     assert run.options.conditional is not None
+    if _items(run, "parent") is None or _items(run, "healed") is None:
+        raise MiniGPTError(
+            f"{run.workspace.work} does not have the measurements of this build any more, which the conditional form "
+            "is compared with. Build it in another --output-dir, or again with --force."
+        )
     key = conditional_key(run, corpora.domain.fingerprint)
     dense = SavedModel(path=run.workspace.model, key=key)
     work = Conversion(run=run, corpora=corpora, kind=kind_named(run.options.conditional), dense=dense, key=key)
@@ -172,18 +179,13 @@ def _dtype(name: str) -> Any:
 
 def _compared(run: Run, measured: Measurement, training: Training | None, seconds: float) -> StageReport:
     """Make the stage of the report, with differences to parent, tuned parent and dense specialist."""
-
-    def items(stage: str) -> Any:
-        path = run.workspace.work / f"measured_{stage}" / SCORES
-        return load_scores(path) if path.exists() else None
-
-    dense = items("healed")
+    dense = _items(run, "healed")
     controls = Controls(
-        parent=items("parent"),
-        tuned=items("parent_tuned"),
+        parent=_items(run, "parent"),
+        tuned=_items(run, "parent_tuned"),
         stages=(),
         source=SavedModel(path=run.workspace.model, key=""),
-        twin=items("parent_distilled"),
+        twin=_items(run, "parent_distilled"),
     )
     plan = run.workspace.root / "plan.json"
     same = '"tokens": null' in plan.read_text("utf-8")
@@ -195,6 +197,12 @@ def _compared(run: Run, measured: Measurement, training: Training | None, second
         for result in stage.metrics
     )
     return replace(stage, metrics=metrics)
+
+
+def _items(run: Run, stage: str) -> Any:
+    """Read the item scores of a stage of the dense build; None where there are none."""
+    path = run.workspace.work / f"measured_{stage}" / SCORES
+    return load_scores(path) if path.exists() else None
 
 
 def _finish(work: Conversion, result: BuildReport, stage: StageReport, model: Path) -> BuildReport:

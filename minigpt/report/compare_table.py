@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import zip_longest
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +15,8 @@ from minigpt.report.table import STYLES
 from minigpt.report.tasks import is_seen
 from minigpt.report.text import clean, interval, number, percent, short_reference, size, stage_title
 
+# Width of the labels: "  format compliance" is the longest.
+LABEL_WIDTH = 19
 # Verdicts that are too long for a cell.
 MARKS: dict[Verdict, str] = {"not distinguishable": "≈", "too few to tell": "too few", "repeated wording": "repeated"}
 
@@ -24,7 +29,7 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     """
     reasons: dict[str, int] = {}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("", overflow="fold", min_width=16)
+    table.add_column("", overflow="fold", width=LABEL_WIDTH)
     for model in comparison.models:
         table.add_column(Text(clean(model.name)), justify="right", overflow="fold")
     for label, show in _MODEL_ROWS:
@@ -35,7 +40,9 @@ def render_comparison(comparison: Comparison) -> RenderableType:
             task = row.task
             table.add_row()
             table.add_row(_heading(row))
-        table.add_row(_name(row), *(_cell(row, cell, position, reasons) for position, cell in enumerate(row.cells)))
+        cells = [_cell(row, cell, position, reasons) for position, cell in enumerate(row.cells)]
+        for line in _lines(_name(row), *cells):
+            table.add_row(*line)
     notes = [f"{_mark(position)} not comparable with the first model: {reason}" for reason, position in reasons.items()]
     if len(comparison.models) > 1:
         notes.insert(
@@ -79,6 +86,11 @@ _MODEL_ROWS = (
     ("of parent", lambda model: percent(model.kept)),
     ("weights", lambda model: size(model.bytes)),
 )
+
+
+def _lines(*cells: Text) -> Iterator[tuple[Text, ...]]:
+    """Yield the lines of a row's cells, so that a line that is broken in one column stays beside its label."""
+    yield from zip_longest(*(cell.split("\n", allow_blank=True) for cell in cells), fillvalue=Text())
 
 
 def _heading(row: Row) -> Text:

@@ -21,6 +21,11 @@ def openings(report: BuildReport) -> str:
     return ", ".join(f"{text} ({', '.join(names)})" for text, names in models.items())
 
 
+def time_of_steps(report: BuildReport) -> float:
+    """Return the seconds of all steps of a build; in reports of older versions those of making its stages."""
+    return (report.cost.seconds if report.cost is not None else 0.0) or report.seconds
+
+
 def coverage_sentence(report: BuildReport) -> str:
     """Write how much of the measured text stands in the training text; empty where it was not measured."""
     parts = [

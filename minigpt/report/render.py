@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minigpt.files import write_text
-from minigpt.report.facts import coverage_sentence, openings, preset
+from minigpt.report.facts import coverage_sentence, openings, preset, time_of_steps
 from minigpt.report.figures import final_stage, was_quantized
 from minigpt.report.passages import passages_sentence
 from minigpt.report.pictures import removed_picture, training_table
@@ -105,7 +105,7 @@ def _header(report: BuildReport) -> RenderableType:
         ("target", report.target),
         ("preset", f"{preset(report)}, seed {report.seed}"),
         ("device", report.device),
-        ("wall time", duration(report.seconds)),
+        ("time of all steps", duration(time_of_steps(report))),
         ("opening", f"{opened}; before every measured text, the best of each model on dev text" if opened else ""),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))),
     ]

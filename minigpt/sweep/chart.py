@@ -17,6 +17,8 @@ from minigpt.sweep.records import Cell, DomainSweep, Matrix, Score, SweepReport
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta")
 WIDTH, HEIGHT = 56, 14
+# Columns that are never broken.
+DECIDING = ("/ parent", "95 % interval")
 
 
 def render_sweep(report: SweepReport) -> RenderableType:
@@ -97,10 +99,12 @@ def _table(domain_sweep: DomainSweep, stage: str) -> Table:
     others = [key for key in drawn_keys(domain_sweep) if key != (domain_sweep.domain, HEADLINE)]
     table.add_column("")
     table.add_column("method", no_wrap=True)
-    for title in ("kept", "parameters", "bits per byte", "/ parent", "95 % interval"):
-        table.add_column(title, justify="right")
+    # The ratio and its interval decide: where the terminal is narrow, other columns are broken.
+    for title in ("kept", "size", "bpb", "/ parent", "95 % interval"):
+        table.add_column(title, justify="right", overflow="fold", no_wrap=title in DECIDING)
     for task, metric in others:
-        table.add_column(Text(clean(f"{task} {'bpb' if metric == HEADLINE else ''}".rstrip())), justify="right")
+        name = Text(clean(f"{task} {'bpb' if metric == HEADLINE else ''}".rstrip()))
+        table.add_column(name, justify="right", overflow="fold")
     for place, cell in enumerate(domain_sweep.cells):
         if cell.stage != stage:
             continue
@@ -119,7 +123,8 @@ def _table(domain_sweep: DomainSweep, stage: str) -> Table:
             *(number(score.value.value) if score else "–" for score in scores),
         )
     table.caption = Text(
-        "★ no point of equal or smaller size is significantly better (paired intervals over documents)"
+        "★ no point of equal or smaller size is significantly better (paired intervals over documents); "
+        "size: parameters, bpb: bits per byte"
     )
     return table
 
@@ -129,8 +134,8 @@ def sentences(domain_sweep: DomainSweep) -> tuple[str, ...]:
     names = {"parent": "the parent", "parent_tuned": "the tuned parent", "best": "the best of this sweep"}
     if not domain_sweep.pareto.smallest:
         return (
-            f"Too few held-out documents of {domain_sweep.domain} to call any point worse. "
-            "Raise evaluation.heldout_bytes.",
+            f"Too few held-out documents of {domain_sweep.domain} to call any point worse. Give the domain more "
+            "documents, or raise evaluation.heldout_bytes where it limits them.",
         )
     lines = []
     for name, place in domain_sweep.pareto.smallest.items():

@@ -14,6 +14,8 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.results import BuildReport
 from minigpt.sweep.records import Row
 
+# Table of the points of other inputs, beside that of a sweep.
+EARLIER = "earlier-points.jsonl"
 # Field of a line that holds the fingerprint of the others.
 DIGEST = "digest"
 
@@ -21,16 +23,24 @@ DIGEST = "digest"
 def record(path: Path, row: Row, reporter: Reporter = SILENT) -> None:
     """Put a line into the table: in place of the same point's, without those of the domain's other inputs.
 
+    Points of other inputs or settings cannot be compared with it. Their lines go to the table of earlier points beside
+    it, and the reporter is told once for all of them.
+
     Args:
         path: the table, JSON Lines.
         row: the finished point.
         reporter: told about a damaged table.
     """
-    kept = [
-        line
-        for line in _whole_lines(path, reporter)
-        if line["domain"] != row.domain or (line["key"] == row.key and line["id"] != row.id)
-    ]
+    lines = _whole_lines(path, reporter)
+    others = [line for line in lines if line["domain"] == row.domain and line["key"] != row.key]
+    kept = [line for line in lines if line["domain"] != row.domain or (line["key"] == row.key and line["id"] != row.id)]
+    if others:
+        earlier = path.with_name(EARLIER)
+        write_jsonl(earlier, [*(_whole_lines(earlier, reporter) if earlier.exists() else ()), *others])
+        reporter.note(
+            f"{len(others)} points of {row.domain} were made of other text, parent or settings and cannot be compared "
+            f"with the new ones: their lines are in {earlier} now."
+        )
     plain = to_plain(row)
     write_jsonl(path, [*kept, plain | {DIGEST: fingerprint(plain)}])
 

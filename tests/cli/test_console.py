@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
 from minigpt.cli import console
+from minigpt.cli.common import data_console
+from minigpt.cli.console import reporter_for
 from minigpt.cli.pace import Pace
+from minigpt.cli.streams import is_terminal
 from minigpt.errors import AssetError
 from minigpt.progress.rates import roughly
 
@@ -113,3 +117,11 @@ def test_bars_leave_only_finished_stages(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\x1b[32m" not in stream.getvalue()
     assert not progress.live.is_started
     assert progress.tasks == []
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_closed_standard_stream_is_no_terminal(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    assert not is_terminal(getattr(sys, stream))
+    assert data_console().width > 0
+    assert reporter_for(quiet=False) is not None

@@ -119,6 +119,21 @@ def test_a_finished_dense_build_gets_a_conditional_form_later(world: World) -> N
     assert "conditional: threshold" in recipe
 
 
+def test_a_build_without_its_measurements_is_refused_before_layers_are_converted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(world.options("bare", overrides=SMALL))
+    build(world.options("bare", overrides=SMALL))
+    shutil.rmtree(folder / "work")
+
+    def fail(*_arguments: object) -> None:
+        raise AssertionError("layers were converted")
+
+    monkeypatch.setattr(conditional_module, "convert_layers", fail)
+    with pytest.raises(MiniGPTError, match="does not have the measurements of this build any more"):
+        build(options_for(world, "threshold", "bare"))
+
+
 def test_layers_that_are_converted_are_not_converted_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     options, done = options_for(world, "fff", "killed"), []
     convert = conditional_layers._convert

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from minigpt import report
+from minigpt.costs import Price
 from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.pipeline import BuildOptions, plan_specialists
 from tests.support.building import FAST, build, folder_of
+from tests.support.healing import Notes
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -46,6 +48,14 @@ def test_a_plan_with_other_options_leaves_a_finished_build_as_it_is(options: Bui
 def test_a_plan_does_not_start_over(options: BuildOptions) -> None:
     with pytest.raises(ConfigError, match="--force beside --plan-only would do nothing"):
         plan_specialists(replace(options, force=True))
+
+
+def test_a_price_given_to_a_finished_build_is_not_lost_in_silence(options: BuildOptions) -> None:
+    notes = Notes()
+    build(replace(options, price_per_hour=Price(amount=2.5, currency="EUR")), notes)
+    folder = folder_of(options)
+    assert notes.notes[-1].startswith("Its report does not know this price")
+    assert f"minigpt open {folder} --price-per-hour '2.5 EUR'" in notes.notes[-1]
 
 
 def test_a_parent_that_was_written_again_is_named_as_the_reason(options: BuildOptions, world: World) -> None:

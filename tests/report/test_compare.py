@@ -122,6 +122,16 @@ def test_the_table_fits_and_explains_its_marks(width):
     assert "not comparable" not in shown(compare([("m", make_report()), ("s", make_report())]), width)
 
 
+@pytest.mark.parametrize(("width", "count"), [(80, 4), (50, 2)])
+def test_a_line_that_is_broken_stays_beside_its_label(width, count):
+    reports = [(name, make_report()) for name in ("first", "a-long-name", "third", "fourth")[:count]]
+    lines = shown(compare(reports), width).splitlines()
+    values = {"0.921×": "own parent", "1.062×": "own tuned", "0.681–0.721": "95 % interval", "21.4": "word perplexity"}
+    for value, label in values.items():
+        assert [line for line in lines if value in line and line.startswith(f"  {label} ")], label
+        assert not [line for line in lines if value in line and not line.startswith(f"  {label} ")], label
+
+
 def test_too_few_documents_are_said_beside_the_value():
     report = make_report()
     stages = tuple(

@@ -27,14 +27,22 @@ def row(name: str, **changes: object) -> Row:
     return Row(**(values | changes))  # type: ignore[arg-type]
 
 
-def test_lines_are_kept_replaced_and_dropped_with_other_inputs(tmp_path: Path) -> None:
+def test_lines_are_kept_replaced_and_with_other_inputs_moved(tmp_path: Path) -> None:
     path = tmp_path / "points.jsonl"
     write_jsonl(path, [{"id": "old", "key": "k", "domain": "d"}])  # of an older sweep, without a digest
     for one in (row("a"), row("b"), row("a", parameters=7), row("x", domain="other")):
         points.record(path, one)
     assert [line["id"] for line in read_jsonl(path)] == ["old", "b", "a", "x"]
-    points.record(path, row("c", key="new"))
-    assert [line["id"] for line in read_jsonl(path)] == ["x", "c"]
+    notes = Notes()
+    points.record(path, row("c", key="new"), notes)
+    points.record(path, row("e", key="new"), notes)
+    assert [line["id"] for line in read_jsonl(path)] == ["x", "c", "e"]
+    earlier = path.with_name(points.EARLIER)
+    assert [line["id"] for line in read_jsonl(earlier)] == ["old", "b", "a"]
+    (note,) = notes.notes
+    assert note.startswith("3 points of d were made of other text, parent or settings") and str(earlier) in note
+    points.record(path, row("a"))
+    assert [line["id"] for line in read_jsonl(earlier)] == ["old", "b", "a", "c", "e"]
 
 
 def test_a_changed_line_is_named_and_the_others_are_kept(tmp_path: Path) -> None:

@@ -198,6 +198,20 @@ def test_the_terminal_shows_every_point_and_the_verdict() -> None:
     assert "skipped flap-0.1-s0-none: No legal shape." in text
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_shows_whole_ratios_and_intervals(width: int) -> None:
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(width=width, record=True, file=nowhere)
+        console.print(render_sweep(sweep_report(domain_sweep())))
+    text = console.export_text()
+    (cell,) = [
+        cell for cell in domain_sweep().cells if cell.stage == "healed" and cell.kept < 0.8 and cell.method == "bad"
+    ]
+    ratio = next(score.ratio for score in cell.scores if score.ratio is not None and score.task == "medical")
+    assert f"{ratio.value:.3f}×" in text and f"{ratio.low:.3f}–{ratio.high:.3f}" in text
+    assert "…" not in text
+
+
 def test_a_sweep_without_points_is_still_shown() -> None:
     assert "medical" in shown(render_sweep(sweep_report(domain_sweep([]))))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minigpt.costs import Cost, Price
+from minigpt.report.facts import time_of_steps
 from minigpt.results import BuildReport
 
 # Names of steps that do not speak for themselves, by the beginning of the name.
@@ -53,7 +54,7 @@ def cost_values(report: BuildReport, price: Price | None = None) -> dict[str, An
     cost = report.cost or Cost()
     if price is not None:
         cost = replace(cost, price=price)
-    joules, seconds = cost.joules, cost.seconds or report.seconds
+    joules, seconds = cost.joules, time_of_steps(report)
     return {
         "cost_steps": [
             CostRow(
