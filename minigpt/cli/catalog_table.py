@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from minigpt.results import CatalogEntry
 
+# What stands behind a folder that was moved or deleted.
+GONE = " (not there)"
 # Ratios of a model's bits per byte to its parent's, in the order of the columns. Of general text the one that nothing
 # was trained on is shown, as in the gates and on the page; where it was not measured, the other one stands with a mark.
 RATIOS = ("ratio_to_parent", "other_ratio_to_parent", "general_other_ratio_to_parent")
@@ -48,7 +50,7 @@ def overview(entries: Sequence[CatalogEntry], domain: str | None = None) -> Rend
             percent(figures.get("parameters_kept")),
             size(entry.bytes),
             *ratios,
-            folder_name(entry.path),
+            folder_name(entry.path) + GONE * (not Path(entry.path).is_dir()),
         )
     return Group(result, *shared_parents(entries), Text(LEGEND + MARKED * marked, style="dim"))
 

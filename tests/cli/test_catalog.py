@@ -97,3 +97,9 @@ def test_the_list_shows_the_general_text_that_the_page_and_the_gates_show(tmp_pa
     apart = with_task(make_report(), "general/other", 0.8, 1.0)
     catalog.add(finished_build(tmp_path / "apart", stages=apart.stages))
     assert "1.250× " in run("catalog", "list").stdout
+
+
+def test_the_list_marks_a_folder_that_is_gone(build: Path) -> None:
+    assert "(not there)" not in run("catalog", "list").stdout
+    shutil.rmtree(build)
+    assert "b (not there)" in run("catalog", "list").stdout
