@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-from minigpt.domain.config import DomainConfig, domain_names, load_domain
+from minigpt.domain.config import domain_names, load_domain
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.pipeline.options import BuildOptions
+from minigpt.pipeline.read import local_paths
 
 
 def domains_of(options: BuildOptions) -> tuple[str, ...]:
@@ -35,9 +33,3 @@ def checked_domains(options: BuildOptions) -> tuple[str, ...]:
             if not path.exists():
                 raise CorpusError(f"No such file or folder: {path}. Check the path in the domain file.")
     return tuple(dict.fromkeys(names))
-
-
-def local_paths(domain: DomainConfig) -> Iterator[Path]:
-    """Yield the local files and folders of text, questions and tasks that a definition names."""
-    names = [item.file for group in (domain.corpus, domain.questions, domain.tasks) for item in group]
-    yield from (domain.root / name for name in names if name is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from minigpt.corpus.tasks import guarded_prompts
 from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.files import fingerprint
-from minigpt.pipeline.domains import local_paths
 from minigpt.pipeline.settings import CorpusSettings
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
@@ -43,6 +43,12 @@ def source_state(domain: DomainConfig, general: DomainConfig | None, base: str) 
     parent = parse_ref(base)
     files += [parent.path] if isinstance(parent, PathRef) else []
     return fingerprint([resolved_yaml(definition) for definition in definitions], [_stamp(path) for path in files])
+
+
+def local_paths(domain: DomainConfig) -> Iterator[Path]:
+    """Yield the local files and folders of text, questions and tasks that a definition names."""
+    names = [item.file for group in (domain.corpus, domain.questions, domain.tasks) for item in group]
+    yield from (domain.root / name for name in names if name is not None)
 
 
 def _stamp(path: Path) -> list[tuple[str, int, int]]:
