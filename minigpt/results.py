@@ -9,6 +9,7 @@ from typing import Literal
 from minigpt.costs import Cost
 from minigpt.exchanges import TaskExchanges
 from minigpt.fits import Fit
+from minigpt.forms import ConditionalForm
 from minigpt.types import Attribution, Shape
 
 StageName = Literal[
@@ -127,57 +128,6 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConditionalLayer:
-    """One feed-forward layer of a model's conditional form, and what decided about it.
-
-    Attributes:
-        layer: Number of the layer, from 0.
-        conditional: True if it became conditional; False if it stayed dense.
-        neurons: Neurons of the layer as it is now.
-        visited: Neurons that add to a token's output, the mean over dev text.
-        weights_share: Weights that a token reads, relative to those of the dense layer, the mean over dev text.
-        error: Squared error after conversion over the variance of the dense outputs, on text it was not converted on.
-        loss: Bits per byte that the layer alone costs on dev text before healing.
-        dense_us: Microseconds of the dense layer for one token.
-        conditional_us: Microseconds of the conditional layer for one token.
-    """
-
-    layer: int
-    conditional: bool
-    neurons: int
-    visited: float
-    weights_share: float
-    error: float
-    loss: float
-    dense_us: float
-    conditional_us: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConditionalForm:
-    """The conditional form of a finished model.
-
-    Attributes:
-        kind: Kind of its conditional layers.
-        layers: All feed-forward layers, by number.
-        probe: Bits per byte of the dense model on the dev text that decided.
-        probe_before_healing: Bits per byte of the conditional form on it, before healing.
-        visited_share: Feed-forward neurons that a token visits, relative to those of the dense model.
-    """
-
-    kind: str
-    layers: tuple[ConditionalLayer, ...]
-    probe: float
-    probe_before_healing: float
-    visited_share: float
-
-    @property
-    def dense(self) -> tuple[int, ...]:
-        """Numbers of the layers that stayed dense."""
-        return tuple(entry.layer for entry in self.layers if not entry.conditional)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StageReport:
     """A model at one stage of the build, and everything that was measured on it.
 
@@ -265,7 +215,7 @@ class BuildReport:
         seed: Seed of the build.
         versions: Versions of minigpt, Python and the libraries.
         device: Device that the build ran on.
-        seconds: Time that the whole build took.
+        seconds: Time of making and measuring the stages; `cost` has that of all steps.
         stages: Reports of the stages, in order.
         shape_before: Widths of the parent.
         shape_after: Widths of the specialist.

@@ -20,6 +20,7 @@ from minigpt.evaluation import Suite, load_scores, summarize
 from minigpt.evaluation.part import items_of_part
 from minigpt.evaluation.suite import without_answers
 from minigpt.files import atomic_path, fingerprint, link, open_to_readers, read_json, write_json, write_text
+from minigpt.forms import ConditionalForm
 from minigpt.healing import train
 from minigpt.healing.teacher import teacher_of
 from minigpt.machine import release
@@ -41,7 +42,7 @@ from minigpt.pipeline.text import tokenized, training_text
 from minigpt.progress.stages import step
 from minigpt.recipes import RECIPE
 from minigpt.report.conditional import START, conditional_note
-from minigpt.results import BuildReport, ConditionalForm, StageReport, Training
+from minigpt.results import BuildReport, StageReport, Training
 from minigpt.transformer.ends import configs_in, document_end
 
 # Version of the conversion: raised when it changes, so that older conditional forms are made again.

@@ -20,6 +20,7 @@ from minigpt.conditional.swap import FFNPaths, conditional, dense_weights, ffn_l
 from minigpt.corpus.selection import take_bytes
 from minigpt.errors import PlanError
 from minigpt.files import read_json, write_json
+from minigpt.forms import ConditionalForm, ConditionalLayer
 from minigpt.healing import bits_per_byte
 from minigpt.healing.tokenized import token_text
 from minigpt.machine import release
@@ -27,7 +28,6 @@ from minigpt.pipeline.read import Corpora
 from minigpt.pipeline.run import Run, SavedModel, load
 from minigpt.pipeline.text import calibration, planning_text
 from minigpt.pipeline.workspace import LAYERS
-from minigpt.results import ConditionalForm, ConditionalLayer
 from minigpt.transformer.arch import ffn_width
 
 # Bytes of cached inputs of layers that are converted together.

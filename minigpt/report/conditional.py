@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minigpt.errors import MiniGPTError
+from minigpt.forms import ConditionalForm
 from minigpt.report.figures import HEADLINE, metric_of
 from minigpt.report.text import number, percent
-from minigpt.results import BuildReport, ConditionalForm
+from minigpt.results import BuildReport
 
 # Beginning of the notes about a conditional form, by which older ones are replaced.
 START = "The conditional form"
