@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from minigpt import assets
-from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.evaluation import ItemScores
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.healing import Recipe, Teacher, TokenText, train
@@ -22,6 +21,7 @@ from minigpt.pipeline.controls import compare_with_controls
 from minigpt.pipeline.groundwork import Groundwork
 from minigpt.pipeline.healing import bound_of
 from minigpt.pipeline.measure import measure
+from minigpt.pipeline.recipe import absolute_base
 from minigpt.pipeline.run import Run, SavedModel, load, save_model
 from minigpt.pipeline.text import tokenized
 from minigpt.results import StageReport, Training
@@ -94,7 +94,7 @@ def make_delta(run: Run, ground: Groundwork, fraction: float) -> DeltaBuild:
         last, training, took = _round(run, ground, trainee, start, last, step, number)
         trainings.append(training)
         seconds += took
-    base = _base(run.options.base)
+    base = absolute_base(run.options.base)
     key = fingerprint(VERSION, last.key, run.settings.delta.values, run.options.dtype, base, run.domain.name)
 
     def make(folder: Path) -> None:
@@ -281,9 +281,3 @@ def _weights_after(trainee: Trainee, last: SavedModel) -> dict[str, Tensor]:
     tensors = in_dtype(trainee.parent, torch.float32)
     apply(tensors, read(last.path).changes)
     return tensors
-
-
-def _base(ref: str) -> str:
-    """Return a reference to the parent that holds in any folder: a path becomes absolute."""
-    parsed = parse_ref(ref)
-    return str(parsed.path.resolve()) if isinstance(parsed, PathRef) else ref
