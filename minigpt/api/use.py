@@ -9,8 +9,8 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.api.memory import Texts, as_documents
+from minigpt.api.splits import split_for
 from minigpt.conditional.folder import load_model
-from minigpt.domain.config import load_domain
 from minigpt.errors import ConfigError
 from minigpt.evaluation import Suite, summarize
 from minigpt.evaluation import evaluate as score
@@ -69,7 +69,7 @@ def evaluate(
     questions: Sequence[QuestionSet] = (),
     dev: Texts = (),
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     limit: int | None = None,
     online: bool = False,
     reporter: Reporter = SILENT,
@@ -84,7 +84,7 @@ def evaluate(
         dev: texts on which the opening of a model in memory is chosen, the token before every text (none: `bos`, else
             `eos`); never texts that are measured.
         device: torch device, or "auto", for a reference.
-        seed: seed of the splits, for a reference.
+        seed: seed of the splits, for a reference (None: that of the build behind it, else 0).
         limit: at most this many documents and questions of each set.
         online: read the domain's Hub data sets too.
         reporter: told about progress.
@@ -95,8 +95,16 @@ def evaluate(
     if isinstance(model, (str, Path)):
         if not isinstance(on, (str, Path)):
             raise ConfigError("A model by reference is measured on a domain; load it to measure it on texts.")
+        split = split_for(str(model), str(on), seed, reporter=reporter)
         return evaluate_ref(
-            str(model), str(on), device=device, seed=seed, limit=limit, online=online, reporter=reporter
+            str(model),
+            str(on),
+            device=device,
+            seed=split.seed,
+            max_documents=split.max_documents,
+            limit=limit,
+            online=online,
+            reporter=reporter,
         )
     if isinstance(on, (str, Path)) or tokenizer is None:
         raise ConfigError("A model in memory is measured on a list of texts, with its tokenizer.")
@@ -129,7 +137,7 @@ def export(
     quality_bytes: int | None = 65536,
     limit: int | None = None,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     force: bool = False,
     reporter: Reporter = SILENT,
 ) -> ExportRecord:
@@ -145,7 +153,7 @@ def export(
         quality_bytes: bytes of that text to read at most.
         limit: for `lm-eval`, at most this many documents and questions of each set; for `draft`, prompts to try.
         device: torch device of the source.
-        seed: seed of the held-out split.
+        seed: seed of the held-out split (None: that of the build, else 0).
         force: replace an earlier export.
         reporter: told about progress.
 
@@ -154,7 +162,7 @@ def export(
     """
     rounding_of(format, format_of(format, precision)[1], rounding)  # refuse before anything is fetched
     domain = domain or find.domain_of_build(str(model)) or "general"
-    load_domain(domain)
+    split = split_for(str(model), domain, seed, reporter=reporter)
     with reporter.stage(f"Finding {model}"):
         source = find.find_model(str(model), reporter=reporter)
     request = ExportRequest(
@@ -166,7 +174,8 @@ def export(
         domain=domain,
         quality_bytes=quality_bytes,
         limit=limit,
-        seed=seed,
+        seed=split.seed,
+        max_documents=split.max_documents,
         device=pick_device(device),
         force=force,
     )

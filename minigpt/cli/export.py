@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the held-out split.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the held-out split [the build's, else 0].")
 @click.option("--force", is_flag=True, help="Write over an earlier export.")
 @standard
 def export(
@@ -57,7 +57,7 @@ def export(
     quality_bytes: int,
     limit: int | None,
     device: str,
-    seed: int,
+    seed: int | None,
     force: bool,
 ) -> None:
     """Write MODEL for another runtime, and prove that it computes the same before it is kept.

@@ -33,6 +33,7 @@ class ExportRequest:
         quality_bytes: most bytes of held-out text to measure on; None means all of it.
         limit: for `lm-eval` only, the most documents and questions of each task; None means all.
         seed: seed of the split. With the seed of a build, the held-out text is text that the build did not train on.
+        max_documents: number of the domain's documents to sample, as the build did; None takes all.
         device: torch device that runs the source.
         force: whether an earlier export in `output_dir` may be replaced.
         corpus: the text of `domain` once it is read; :func:`minigpt.exporting.run.export` fills it in.
@@ -47,6 +48,7 @@ class ExportRequest:
     quality_bytes: int | None = QUALITY_BYTES
     limit: int | None = None
     seed: int = 0
+    max_documents: int | None = None
     device: str = "cpu"
     force: bool = False
     corpus: Corpus | None = None
@@ -59,7 +61,9 @@ def read_corpus(request: ExportRequest, *, reporter: Reporter = SILENT) -> Corpu
         ConfigError: the domain cannot be used.
         CorpusError: its text is missing, malformed or too little.
     """
-    return build_corpus(load_domain(request.domain), seed=request.seed, reporter=reporter)
+    return build_corpus(
+        load_domain(request.domain), seed=request.seed, max_documents=request.max_documents, reporter=reporter
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
