@@ -70,3 +70,5 @@ def generate(
     result = generate.generate(network, tokenizer, text, sampling=sampling, chat=chat, on_text=write)
     click.echo(dumps(result) if session.json else "", nl=not session.json)
     session.reporter.note(f"{result.tokens} tokens in {result.seconds:.1f} s")
+    if result.cut is not None:
+        session.reporter.note(f"The text ends where the model's window of {result.cut} tokens does, prompt included.")

@@ -74,8 +74,9 @@ EXPORTERS = {
         summary="a specialist as the draft of its parent, for assisted generation",
         card=(
             "`parent.generate(..., do_sample=False, assistant_model=draft, tokenizer=parent_tokenizer, "
-            "assistant_tokenizer=draft_tokenizer)` gives the parent's text. Leave both tokenizers out where `vocab_size` "
-            "is the same in both configs, because the vocabulary was not cut: transformers refuses them there. "
+            "assistant_tokenizer=draft_tokenizer)` gives the parent's text. Leave both tokenizers out where "
+            "`vocab_size` is the same in both configs, because the vocabulary was not cut: transformers refuses them "
+            "there. "
             "`d2t.safetensors` maps the ids: that of draft token i in the parent is i + d2t[i], unless lacking[i]. "
             "`switched_off` in `export.json` says whether it is slower than the parent alone, where it was measured."
         ),
