@@ -14,7 +14,7 @@ from minigpt.conditional.folder import load_model
 from minigpt.errors import ConfigError
 from minigpt.evaluation import Suite, summarize
 from minigpt.evaluation import evaluate as score
-from minigpt.exporting import ExportRequest, format_of, rounding_of
+from minigpt.exporting import QUALITY_BYTES, ExportRequest, check_options, format_of, rounding_of
 from minigpt.exporting import export as write_export
 from minigpt.machine import pick_device
 from minigpt.models import find
@@ -134,7 +134,7 @@ def export(
     precision: str | None = None,
     rounding: str | None = None,
     domain: str | None = None,
-    quality_bytes: int | None = 65536,
+    quality_bytes: int | None = QUALITY_BYTES,
     limit: int | None = None,
     device: str = "auto",
     seed: int | None = None,
@@ -150,17 +150,24 @@ def export(
         precision: precision of the weights (None: the format's first).
         rounding: how int4 weights are rounded (None: the format's first).
         domain: domain whose held-out text the export is measured on (None: the build's domain, else general text).
-        quality_bytes: bytes of that text to read at most.
+        quality_bytes: for a format that is a model, bytes of that text to read at most (None: all).
         limit: for `lm-eval`, at most this many documents and questions of each set; for `draft`, prompts to try.
-        device: torch device of the source.
+        device: torch device of the source; `lm-eval` has none.
         seed: seed of the held-out split (None: that of the build, else 0).
         force: replace an earlier export.
         reporter: told about progress.
 
     Raises:
+        ConfigError: an option does nothing in this format.
         ExportError: a package is missing, the folder is in use, or the export does not compute what its source does.
     """
     rounding_of(format, format_of(format, precision)[1], rounding)  # refuse before anything is fetched
+    check_options(
+        format,
+        quality_bytes=None if quality_bytes == QUALITY_BYTES else quality_bytes,
+        limit=limit,
+        device=None if device == "auto" else device,
+    )
     domain = domain or find.domain_of_build(str(model)) or "general"
     split = split_for(str(model), domain, seed, reporter=reporter)
     with reporter.stage(f"Finding {model}"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minigpt.cli.common import Session, examples, sampling, standard
+from minigpt.cli.common import Session, examples, from_input, sampling, standard
 from minigpt.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -102,6 +102,6 @@ def read_turn() -> str | None:
     try:
         if sys.stdin.isatty() and sys.stdout.isatty():
             return input("> ")
-        return sys.stdin.readline() or None
+        return from_input(sys.stdin.readline) or None
     except (EOFError, KeyboardInterrupt):
         return None

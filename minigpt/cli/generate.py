@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from minigpt.cli.common import Session, examples, sampling, standard
+from minigpt.cli.common import Session, examples, from_input, sampling, standard
 
 
 @click.command(
@@ -52,9 +52,10 @@ def generate(
     if (text is None) == (prompt is None):
         raise click.UsageError('Give the text to continue once: --prompt "The heart", or behind MODEL.')
     given = prompt if text is None else text
-    text = sys.stdin.read() if given == "-" else str(given)
+    text = from_input(sys.stdin.read) if given == "-" else str(given)
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
+    generate.check_text(text)
     with session.reporter.stage(f"Loading {model}"):
         exported = find.export_folder(model)
         folder = exported or find.find_model(model, reporter=session.reporter).path

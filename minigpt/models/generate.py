@@ -236,6 +236,7 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
     Training, evaluation and the report's samples put the prefix token before every text; a model was never measured on
     text without it.
     """
+    check_text(prompt)
     if chat:
         return encode_turns(tokenizer, [{"role": "user", "content": prompt}])
     from transformers import BatchEncoding
@@ -245,6 +246,18 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
     prefix, ids = prefix_token(tokenizer), tokenizer(prompt, add_special_tokens=False)["input_ids"]
     ids = ids if ids[:1] == [prefix] else [prefix, *ids]
     return BatchEncoding({"input_ids": [ids], "attention_mask": [[1] * len(ids)]}, tensor_type="pt")
+
+
+def check_text(text: str) -> None:
+    """Refuse a text with bytes that are no UTF-8, which Python keeps as halves of characters.
+
+    Raises:
+        ConfigError: It has some.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("The prompt holds bytes that are no UTF-8; give it as UTF-8 text.") from None
 
 
 def encode_turns(
@@ -259,7 +272,10 @@ def encode_turns(
 
     Raises:
         AssetError: The template cannot be used with these turns.
+        ConfigError: A turn holds bytes that are no text.
     """
+    for turn in turns:
+        check_text(turn["content"])
     try:
         return tokenizer.apply_chat_template(
             [dict(turn) for turn in turns], add_generation_prompt=True, return_dict=True, return_tensors="pt"

@@ -87,3 +87,13 @@ def test_a_question_to_a_model_without_template_is_refused(tmp_path: Path) -> No
     refused = run("generate", str(folder), "The heart", "--chat", "--device", "cpu")
     assert refused.exit_code == 1 and refused.stdout == ""
     assert "no chat template" in refused.stderr and "Leave --chat out" in refused.stderr
+
+
+@pytest.mark.parametrize("command", [("generate",), ("generate", "--chat"), ("generate", "-"), ("chat",)])
+def test_bytes_that_are_no_text_are_refused(model: Path, command: tuple[str, ...]) -> None:
+    piped = command in (("chat",), ("generate", "-"))
+    prompt = () if piped else ("--prompt", "half \udcff")
+    lines = {"input": b"half \xff\n"} if piped else {}
+    refused = run(command[0], str(model), *command[1:], *prompt, "--device", "cpu", **lines)
+    assert refused.exit_code == 1 and refused.stdout == ""
+    assert "no UTF-8" in refused.stderr and "defect" not in refused.stderr
