@@ -18,7 +18,7 @@ from minigpt.results import BuildReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """How a domain's text is read and split.
+    """Rules by which a domain's text is read and split.
 
     Attributes:
         seed: seed of the splits.

@@ -38,8 +38,8 @@ def build_in(folder: Path, domain: str, *, seed: int, **overrides: str) -> Path:
     model_folder(folder / "model")
     definition = load_domain(domain)
     (folder / "domain.yaml").write_text(resolved_yaml(definition))
-    made = replace(make_report(definition.name), seed=seed, preset="quick", overrides=overrides)
-    report.save(made, folder / "report.json")
+    record = replace(make_report(definition.name), seed=seed, preset="quick", overrides=overrides)
+    report.save(record, folder / "report.json")
     return folder
 
 
