@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import re
 import threading
 import time
@@ -323,40 +322,3 @@ def test_names_are_short_and_differ(tmp_path: Path) -> None:
 def test_two_models_of_one_name_are_refused(engine: Engine) -> None:
     with pytest.raises(ConfigError, match="one name"):
         build_app([engine, engine], Settings())
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "param"),
-    [
-        (TEXT, {"prompt": "\ud800"}, "prompt"),
-        (TEXT, {"prompt": ["whole", "half \udfff"]}, "prompt"),
-        (TEXT, {"prompt": "x", "stop": ["\ud800"]}, "stop"),
-        (TEXT, {"prompt": "x", "model": "\ud800"}, "model"),
-        (CHAT, {"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
-    ],
-)
-def test_half_a_character_is_refused(client: TestClient, path: str, body: dict[str, Any], param: str) -> None:
-    response = client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == param and "surrogate" in response.json()["error"]["message"]
-    pair = json.dumps({"prompt": "\U0001f642", "max_tokens": 1})
-    assert "\\ud83d\\ude42" in pair
-    assert client.post(TEXT, content=pair, headers={"Content-Type": "application/json"}).status_code == 200
-
-
-def test_a_template_that_fails_does_not_name_options_of_the_command_line(folder: Path) -> None:
-    engine = engine_of(folder)
-    engine.runtime.tokenizer.chat_template = "{{ raise_exception('Turns must take turns.') }}"
-    with client_of(engine) as client:
-        refused = client.post(CHAT, json={"messages": user("x")})
-    assert refused.status_code == 400
-    assert "Turns must take turns" in refused.json()["error"]["message"]
-    assert "--chat" not in refused.json()["error"]["message"] and TEXT in refused.json()["error"]["message"]
-
-
-def test_optional_fields_may_be_null(client: TestClient) -> None:
-    plain = {"prompt": "x", "max_tokens": 2}
-    nulls = {**plain, "stream": None, "echo": None, "stream_options": None, "stop": None, "model": None, "seed": None}
-    assert client.post(TEXT, json=nulls).json()["choices"] == client.post(TEXT, json=plain).json()["choices"]
-    streamed = client.post(TEXT, json={**plain, "stream": True, "stream_options": {"include_usage": None}})
-    assert all("usage" not in event for event in events(streamed.text))
