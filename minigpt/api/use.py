@@ -9,12 +9,12 @@ from typing import Any
 
 from minigpt import assets
 from minigpt.api.memory import Texts, as_documents
+from minigpt.api.splits import split_for
 from minigpt.conditional.folder import load_model
-from minigpt.domain.config import load_domain
 from minigpt.errors import ConfigError
 from minigpt.evaluation import Suite, summarize
 from minigpt.evaluation import evaluate as score
-from minigpt.exporting import ExportRequest, format_of, rounding_of
+from minigpt.exporting import QUALITY_BYTES, ExportRequest, check_options, format_of, rounding_of
 from minigpt.exporting import export as write_export
 from minigpt.machine import pick_device
 from minigpt.models import find
@@ -69,7 +69,7 @@ def evaluate(
     questions: Sequence[QuestionSet] = (),
     dev: Texts = (),
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     limit: int | None = None,
     online: bool = False,
     reporter: Reporter = SILENT,
@@ -84,7 +84,7 @@ def evaluate(
         dev: texts on which the opening of a model in memory is chosen, the token before every text (none: `bos`, else
             `eos`); never texts that are measured.
         device: torch device, or "auto", for a reference.
-        seed: seed of the splits, for a reference.
+        seed: seed of the splits, for a reference (None: that of the build behind it, else 0).
         limit: at most this many documents and questions of each set.
         online: read the domain's Hub data sets too.
         reporter: told about progress.
@@ -95,8 +95,16 @@ def evaluate(
     if isinstance(model, (str, Path)):
         if not isinstance(on, (str, Path)):
             raise ConfigError("A model by reference is measured on a domain; load it to measure it on texts.")
+        split = split_for(str(model), str(on), seed, reporter=reporter)
         return evaluate_ref(
-            str(model), str(on), device=device, seed=seed, limit=limit, online=online, reporter=reporter
+            str(model),
+            str(on),
+            device=device,
+            seed=split.seed,
+            max_documents=split.max_documents,
+            limit=limit,
+            online=online,
+            reporter=reporter,
         )
     if isinstance(on, (str, Path)) or tokenizer is None:
         raise ConfigError("A model in memory is measured on a list of texts, with its tokenizer.")
@@ -126,10 +134,10 @@ def export(
     precision: str | None = None,
     rounding: str | None = None,
     domain: str | None = None,
-    quality_bytes: int | None = 65536,
+    quality_bytes: int | None = QUALITY_BYTES,
     limit: int | None = None,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     force: bool = False,
     reporter: Reporter = SILENT,
 ) -> ExportRecord:
@@ -142,19 +150,26 @@ def export(
         precision: precision of the weights (None: the format's first).
         rounding: how int4 weights are rounded (None: the format's first).
         domain: domain whose held-out text the export is measured on (None: the build's domain, else general text).
-        quality_bytes: bytes of that text to read at most.
+        quality_bytes: for a format that is a model, bytes of that text to read at most (None: all).
         limit: for `lm-eval`, at most this many documents and questions of each set; for `draft`, prompts to try.
-        device: torch device of the source.
-        seed: seed of the held-out split.
+        device: torch device of the source; `lm-eval` has none.
+        seed: seed of the held-out split (None: that of the build, else 0).
         force: replace an earlier export.
         reporter: told about progress.
 
     Raises:
+        ConfigError: an option does nothing in this format.
         ExportError: a package is missing, the folder is in use, or the export does not compute what its source does.
     """
     rounding_of(format, format_of(format, precision)[1], rounding)  # refuse before anything is fetched
+    check_options(
+        format,
+        quality_bytes=None if quality_bytes == QUALITY_BYTES else quality_bytes,
+        limit=limit,
+        device=None if device == "auto" else device,
+    )
     domain = domain or find.domain_of_build(str(model)) or "general"
-    load_domain(domain)
+    split = split_for(str(model), domain, seed, reporter=reporter)
     with reporter.stage(f"Finding {model}"):
         source = find.find_model(str(model), reporter=reporter)
     request = ExportRequest(
@@ -166,7 +181,8 @@ def export(
         domain=domain,
         quality_bytes=quality_bytes,
         limit=limit,
-        seed=seed,
+        seed=split.seed,
+        max_documents=split.max_documents,
         device=pick_device(device),
         force=force,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from minigpt.cli.common import Session, examples, sampling, standard
+from minigpt.cli.common import Session, examples, from_input, sampling, standard
 from minigpt.cli.streams import is_terminal
 from minigpt.errors import did_you_mean
 
@@ -103,6 +103,6 @@ def read_turn() -> str | None:
     try:
         if is_terminal(sys.stdin) and is_terminal(sys.stdout):
             return input("> ")
-        return sys.stdin.readline() or None
+        return from_input(sys.stdin.readline) or None
     except (EOFError, KeyboardInterrupt):
         return None

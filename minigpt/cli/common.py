@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from minigpt.cli.streams import is_terminal
+from minigpt.errors import ConfigError
 from minigpt.escaping import json_printable, printable
 from minigpt.progress import SILENT, Reporter
 
@@ -141,6 +142,18 @@ def sampling(most: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
         return functools.reduce(lambda inner, option: option(inner), reversed(options), command)
 
     return decorate
+
+
+def from_input(read: Callable[[], str]) -> str:
+    """Read text from standard input by one of its methods.
+
+    Raises:
+        ConfigError: it is no text in the encoding of the terminal.
+    """
+    try:
+        return read()
+    except UnicodeDecodeError:
+        raise ConfigError("The input holds bytes that are no UTF-8; give it as UTF-8 text.") from None
 
 
 def table(*columns: str, **options: Any) -> Table:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from minigpt.domain.config import DomainConfig, QuestionsConfig, SourceConfig
 
 
+# Help of --seed.
+SEED = "Random seed of the splits [that of a build whose folder is DOMAIN, else 0]."
 # Stages of `minigpt corpus stats`.
 STAGES = (
     Stage(name="read", title="Reading the text"),
@@ -61,14 +63,15 @@ def show(session: Session, *, domain: str, count: bool) -> None:
 
 @corpus.command(epilog=examples("minigpt corpus stats medical", "minigpt corpus stats law --seed 1 --json"))
 @click.argument("domain")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the splits.")
+@click.option("--seed", type=click.IntRange(min=0), help=SEED)
 @online
 @standard
-def stats(session: Session, *, domain: str, seed: int, online: bool) -> None:
+def stats(session: Session, *, domain: str, seed: int | None, online: bool) -> None:
     """Read, clean and split the text of DOMAIN, and count documents, passages, bytes and words.
 
     Also shown is how much of the measured text stands in the domain's training text already.
     """
+    from minigpt.api.splits import split_of_domain
     from minigpt.corpus import build_corpus, statistics
     from minigpt.corpus.grouping import advice
     from minigpt.corpus.personal import personal_in
@@ -76,7 +79,8 @@ def stats(session: Session, *, domain: str, seed: int, online: bool) -> None:
     definition, reporter = definition_of(domain, online=online), counted(session.reporter, STAGES)
     with step(reporter, "read") as begins:
         begins()
-        text = build_corpus(definition, seed=seed, reporter=reporter)
+        split = split_of_domain(domain, seed)
+        text = build_corpus(definition, seed=split.seed, max_documents=split.max_documents, reporter=reporter)
     with passing(reporter, "count", "Counting words, and runs of words that stand in the training text"):
         counts = statistics(text)
     with passing(reporter, "personal", "Counting personal data, and looking for sources"):
@@ -89,14 +93,16 @@ def stats(session: Session, *, domain: str, seed: int, online: bool) -> None:
 @click.option(
     "-o", "--output-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder to write the splits to [none]."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the splits.")
+@click.option("--seed", type=click.IntRange(min=0), help=SEED)
 @online
 @standard
-def fetch(session: Session, *, domain: str, output_dir: Path | None, seed: int, online: bool) -> None:
+def fetch(session: Session, *, domain: str, output_dir: Path | None, seed: int | None, online: bool) -> None:
     """Download the sources of DOMAIN into the cache, so that later commands need no network."""
+    from minigpt.api.splits import split_of_domain
     from minigpt.corpus import build_corpus, save_corpus
 
-    text = build_corpus(definition_of(domain, online=online), seed=seed, reporter=session.reporter)
+    definition, split = definition_of(domain, online=online), split_of_domain(domain, seed)
+    text = build_corpus(definition, seed=split.seed, max_documents=split.max_documents, reporter=session.reporter)
     if output_dir is not None:
         save_corpus(text, output_dir)
     data = {"domain": text.domain, "attributions": text.attributions, "output_dir": output_dir and str(output_dir)}

@@ -30,11 +30,18 @@ if TYPE_CHECKING:
 @click.option(
     "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the splits.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the splits [the build's, else 0].")
 @online
 @standard
 def evaluate(
-    session: Session, *, model: str, domain: str | None, limit: int | None, device: str, seed: int, online: bool
+    session: Session,
+    *,
+    model: str,
+    domain: str | None,
+    limit: int | None,
+    device: str,
+    seed: int | None,
+    online: bool,
 ) -> None:
     """Measure MODEL on a domain: bits per byte, perplexity and multiple choice, with 95 % intervals.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minigpt.cli.common import Session, examples, standard, table
-from minigpt.exporting.formats import EXPORTERS, ROUNDINGS
+from minigpt.exporting.formats import EXPORTERS, QUALITY_BYTES, ROUNDINGS, check_options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,8 +16,17 @@ if TYPE_CHECKING:
     from minigpt.runtimes import ExportRecord
 
 
+def precisions() -> str:
+    """List the precisions of each format, the default first, as a part of an epilog."""
+    width = max(map(len, EXPORTERS)) + 2
+    lines = [f"  {name:{width}}{', '.join(row.precisions)}" for name, row in EXPORTERS.items()]
+    return "\n".join(["\b", "Precisions of each format, the default first:", *lines])
+
+
 @click.command(
-    epilog=examples(
+    epilog=precisions()
+    + "\n\n"
+    + examples(
         "minigpt export runs/medical --format onnx --output-dir runs/medical-onnx",
         "minigpt export runs/medical --format onnx --precision int4 --output-dir runs/medical-int4 --json",
         "minigpt export medical --format onnx --domain medical --quality-bytes 200000 --output-dir medical-onnx",
@@ -25,14 +34,16 @@ if TYPE_CHECKING:
 )
 @click.argument("model")
 @click.option("--format", "kind", required=True, metavar="NAME", help=f"Format to write: {', '.join(EXPORTERS)}.")
-@click.option("--precision", metavar="NAME", help="Precision of the weights [the format's first: see below].")
+@click.option("--precision", metavar="NAME", help="Precision of the weights [the format's first, see below].")
 @click.option("--rounding", metavar="NAME", help=f"Rounding of int4 weights: {' or '.join(ROUNDINGS)} [the first].")
 @click.option("--output-dir", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option(
     "--domain", metavar="NAME|FILE", help="Domain whose held-out text is measured [the build's, else general]."
 )
 @click.option(
-    "--quality-bytes", type=click.IntRange(min=1), default=65536, show_default=True, help="Bytes of that text, at most."
+    "--quality-bytes",
+    type=click.IntRange(min=1),
+    help=f"Bytes of that text, at most; not of draft and lm-eval [{QUALITY_BYTES}].",
 )
 @click.option(
     "--limit",
@@ -40,9 +51,9 @@ if TYPE_CHECKING:
     help="lm-eval: documents and questions of each set, at most [all]; draft: prompts to try [16].",
 )
 @click.option(
-    "--device", metavar="NAME", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1 or mps."
+    "--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:1 or mps; lm-eval runs on the processor [auto]."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the held-out split.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the held-out split [the build's, else 0].")
 @click.option("--force", is_flag=True, help="Write over an earlier export.")
 @standard
 def export(
@@ -54,10 +65,10 @@ def export(
     rounding: str | None,
     output_dir: Path,
     domain: str | None,
-    quality_bytes: int,
+    quality_bytes: int | None,
     limit: int | None,
-    device: str,
-    seed: int,
+    device: str | None,
+    seed: int | None,
     force: bool,
 ) -> None:
     """Write MODEL for another runtime, and prove that it computes the same before it is kept.
@@ -68,6 +79,7 @@ def export(
     """
     import minigpt
 
+    check_options(kind, quality_bytes=quality_bytes, limit=limit, device=device)
     record = minigpt.export(
         model,
         output_dir,
@@ -75,9 +87,9 @@ def export(
         precision=precision,
         rounding=rounding,
         domain=domain,
-        quality_bytes=quality_bytes,
+        quality_bytes=quality_bytes or QUALITY_BYTES,
         limit=limit,
-        device=device,
+        device=device or "auto",
         seed=seed,
         force=force,
         reporter=session.reporter,

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from minigpt.cli.common import Session, examples, sampling, standard
+from minigpt.cli.common import Session, examples, from_input, sampling, standard
 
 
 @click.command(
@@ -52,9 +52,10 @@ def generate(
     if (text is None) == (prompt is None):
         raise click.UsageError('Give the text to continue once: --prompt "The heart", or behind MODEL.')
     given = prompt if text is None else text
-    text = sys.stdin.read() if given == "-" else str(given)
+    text = from_input(sys.stdin.read) if given == "-" else str(given)
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
+    generate.check_text(text)
     with session.reporter.stage(f"Loading {model}"):
         exported = find.export_folder(model)
         folder = exported or find.find_model(model, reporter=session.reporter).path
@@ -70,3 +71,5 @@ def generate(
     result = generate.generate(network, tokenizer, text, sampling=sampling, chat=chat, on_text=write)
     click.echo(dumps(result) if session.json else "", nl=not session.json)
     session.reporter.note(f"{result.tokens} tokens in {result.seconds:.1f} s")
+    if result.cut is not None:
+        session.reporter.note(f"The text ends where the model's window of {result.cut} tokens does, prompt included.")

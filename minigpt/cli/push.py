@@ -33,7 +33,8 @@ def push(session: Session, *, model: str, repo: str, dry_run: bool, public: bool
     """Send MODEL to the Hugging Face Hub as ORG/NAME, in one commit; private unless --public is given.
 
     MODEL is a build folder, a model folder, an export folder, a catalog id or a domain (its latest build). The text
-    that a build reads never goes; report and card go without samples and local paths. Log in with `hf auth login`.
+    that a build reads never goes; reports, records and cards go without samples and local paths. Log in with
+    `hf auth login`.
     """
     from minigpt.models import push as pushing
 

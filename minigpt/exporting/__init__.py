@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minigpt.exporting.formats import EXPORTERS, Format, format_of, rounding_of
+from minigpt.exporting.formats import EXPORTERS, QUALITY_BYTES, Format, check_options, format_of, rounding_of
 from minigpt.lazy import resolve
 
 if TYPE_CHECKING:
@@ -22,7 +22,17 @@ _HOMES = {
     "export": "minigpt.exporting.run",
 }
 
-__all__ = ["EXPORTERS", "ExportRequest", "Format", "Written", "export", "format_of", "rounding_of"]
+__all__ = [
+    "EXPORTERS",
+    "QUALITY_BYTES",
+    "ExportRequest",
+    "Format",
+    "Written",
+    "check_options",
+    "export",
+    "format_of",
+    "rounding_of",
+]
 
 
 def __getattr__(name: str) -> Any:

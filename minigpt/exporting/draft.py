@@ -1,7 +1,8 @@
 """A specialist as the draft of its parent: the parent verifies every token, so its greedy text stays what it was.
 
 Assisted generation in transformers gives the same text faster, if the draft is cheap and often right (Leviathan et al.
-2023, arXiv:2211.17192). A draft with another vocabulary works through `assistant_tokenizer`. Whether it pays is
+2023, arXiv:2211.17192). A draft with another vocabulary works through `assistant_tokenizer`, which transformers refuses
+where both have the same. Whether it pays is
 measured side by side, and where it does not, the record says that the draft is switched off.
 """
 
@@ -183,7 +184,7 @@ def run_trial(target: Any, draft: Any, tokenizers: tuple[Any, Any], row: Tensor,
         row: token ids of the prompt, [1, tokens].
         draft_first: whether the assisted way goes first.
     """
-    help_of = {"assistant_model": draft, "tokenizer": tokenizers[0], "assistant_tokenizer": tokenizers[1]}
+    help_of = assistance(target, draft, tokenizers)
     lengths: list[int] = []
     results: dict[bool, tuple[Tensor, float]] = {}
     for assisted in (draft_first, not draft_first):
@@ -200,6 +201,21 @@ def run_trial(target: Any, draft: Any, tokenizers: tuple[Any, Any], row: Tensor,
         tokens=tokens,
         counts=count_tokens(lengths, row.shape[1], tokens),
     )
+
+
+def assistance(target: Any, draft: Any, tokenizers: tuple[Any, Any]) -> dict[str, Any]:
+    """Return the options of `generate` that let the draft help: tokenizers only where the vocabularies differ.
+
+    The test is that of transformers, which refuses tokenizers for vocabularies of one size and wants them otherwise.
+
+    Args:
+        target: the parent.
+        draft: the specialist.
+        tokenizers: tokenizers of both.
+    """
+    sizes = {model.config.get_text_config().vocab_size for model in (target, draft)}
+    both = {"tokenizer": tokenizers[0], "assistant_tokenizer": tokenizers[1]} if len(sizes) == 2 else {}
+    return {"assistant_model": draft, **both}
 
 
 def gap_of(target: Any, alone: Tensor, assisted: Tensor) -> float:

@@ -19,6 +19,7 @@ class Format:
         needs: modules that the writer imports.
         extra: extra of minigpt that installs these modules.
         roundings: ways in which int4 weights can be rounded, the default first; empty where there is no choice.
+        options: options of `minigpt export` that this format reads, besides those that all read.
         runtime: whether the format is a model. A model has a row in :data:`minigpt.runtimes.LOADERS`, through which it
             is verified; any other format brings its own checks.
     """
@@ -30,11 +31,15 @@ class Format:
     needs: tuple[str, ...] = ()
     extra: str = ""
     roundings: tuple[str, ...] = ()
+    options: tuple[str, ...] = ("quality-bytes", "device")
     runtime: bool = True
 
 
 # Ways to round int4 weights: with error compensation on the domain's calibration text (GPTQ), or to the nearest code.
 ROUNDINGS = ("compensated", "nearest")
+
+# Bytes of held-out text on which an export is measured by default.
+QUALITY_BYTES = 65536
 
 # Every export format by name.
 EXPORTERS = {
@@ -74,10 +79,13 @@ EXPORTERS = {
         summary="a specialist as the draft of its parent, for assisted generation",
         card=(
             "`parent.generate(..., do_sample=False, assistant_model=draft, tokenizer=parent_tokenizer, "
-            "assistant_tokenizer=draft_tokenizer)` gives the parent's text. `d2t.safetensors` maps the ids: that of "
-            "draft token i in the parent is i + d2t[i], unless lacking[i]. `switched_off` in `export.json` says "
-            "whether it is slower than the parent alone, where it was measured."
+            "assistant_tokenizer=draft_tokenizer)` gives the parent's text. Leave both tokenizers out where "
+            "`vocab_size` is the same in both configs, because the vocabulary was not cut: transformers refuses them "
+            "there. "
+            "`d2t.safetensors` maps the ids: that of draft token i in the parent is i + d2t[i], unless lacking[i]. "
+            "`switched_off` in `export.json` says whether it is slower than the parent alone, where it was measured."
         ),
+        options=("limit", "device"),
         runtime=False,
     ),
     "lm-eval": Format(
@@ -87,6 +95,7 @@ EXPORTERS = {
         card="`run.sh` holds the command that scores a model with `lm_eval`; `tasks.txt` names the tasks.",
         needs=("lm_eval",),
         extra="lm-eval",
+        options=("limit",),
         runtime=False,
     ),
     "gguf": Format(
@@ -141,3 +150,21 @@ def rounding_of(name: str, precision: str, rounding: str | None) -> str | None:
         known = f"knows {' and '.join(ways)}" if ways else "has no choice of rounding"
         raise ConfigError(f"{name} in {precision} {known}; leave --rounding {rounding} out.")
     return rounding or next(iter(ways), None)
+
+
+def check_options(name: str, **options: object) -> None:
+    """Refuse options that a format does not read.
+
+    Args:
+        name: name of a format.
+        options: what the user gave for `quality_bytes`, `limit` and `device`; None where nothing was given.
+
+    Raises:
+        UnknownName: no such format.
+        ConfigError: an option would do nothing.
+    """
+    row = format_of(name, None)[0]
+    for option, value in options.items():
+        spelling = option.replace("_", "-")
+        if value is not None and spelling not in row.options:
+            raise ConfigError(f"{name} does not read --{spelling}; leave --{spelling} {value} out.")

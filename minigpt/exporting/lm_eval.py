@@ -99,7 +99,9 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         ExportError: lm-eval's figures differ from ours.
     """
     domain = load_domain(request.domain)
-    suite = build_suite(domain, seed=request.seed, limit=request.limit, reporter=reporter)
+    suite = build_suite(
+        domain, seed=request.seed, limit=request.limit, max_documents=request.max_documents, reporter=reporter
+    )
     tag = f"minigpt_{slug(domain.name)}"
     names = write_tasks(suite, folder, tag, assets.load_tokenizer(request.source.path))
     write_text(folder / "tasks.txt", "".join(f"{name}\n" for name in names.values()))

@@ -10,12 +10,10 @@ from typing import Protocol
 from minigpt.assets import Parent
 from minigpt.corpus import build_corpus
 from minigpt.domain.config import load_domain
+from minigpt.exporting.formats import QUALITY_BYTES
 from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import Check
 from minigpt.types import Corpus
-
-# Bytes of held-out text on which an export is measured by default.
-QUALITY_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +29,9 @@ class ExportRequest:
         domain: name or file of the domain that supplies the calibration text of compensated rounding, and the held-out
             text on which the export is measured against its source.
         quality_bytes: most bytes of held-out text to measure on; None means all of it.
-        limit: for `lm-eval` only, the most documents and questions of each task; None means all.
+        limit: for `lm-eval`, the most documents and questions of each task (None means all); for `draft`, prompts.
         seed: seed of the split. With the seed of a build, the held-out text is text that the build did not train on.
+        max_documents: number of the domain's documents to sample, as the build did; None takes all.
         device: torch device that runs the source.
         force: whether an earlier export in `output_dir` may be replaced.
         corpus: the text of `domain` once it is read; :func:`minigpt.exporting.run.export` fills it in.
@@ -47,6 +46,7 @@ class ExportRequest:
     quality_bytes: int | None = QUALITY_BYTES
     limit: int | None = None
     seed: int = 0
+    max_documents: int | None = None
     device: str = "cpu"
     force: bool = False
     corpus: Corpus | None = None
@@ -59,7 +59,9 @@ def read_corpus(request: ExportRequest, *, reporter: Reporter = SILENT) -> Corpu
         ConfigError: the domain cannot be used.
         CorpusError: its text is missing, malformed or too little.
     """
-    return build_corpus(load_domain(request.domain), seed=request.seed, reporter=reporter)
+    return build_corpus(
+        load_domain(request.domain), seed=request.seed, max_documents=request.max_documents, reporter=reporter
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from minigpt.fitting.search import needs_measuring
 from minigpt.models import find
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.fitted import keep_fit
+from minigpt.pipeline.read import document_limit
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.text import clean
 from minigpt.results import BuildReport, Interval
@@ -128,6 +129,7 @@ def finish_fit(
                 quality_bytes=QUALITY_BYTES,
                 force=True,
                 seed=request.options.seed,
+                max_documents=document_limit(report),
             ),
             reporter=reporter,
         )

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from minigpt.errors import MiniGPTError
+from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.progress import SILENT, Reporter
 from minigpt.progress.stages import Stage, counted, passing
+from minigpt.transformer.arch import learned_positions
 
 if TYPE_CHECKING:
     from minigpt.runtimes import Runtime
@@ -168,6 +169,12 @@ def measure_speed(model: Runtime, work: Workload) -> tuple[float, float]:
     tokens = model.tokenizer.encode(PROMPT_TEXT, add_special_tokens=False)
     prompt = (tokens * (work.prompt // len(tokens) + 1))[: work.prompt]
     started = time.perf_counter()
+    longest = learned_positions(model.config)
+    if longest is not None and work.prompt + work.decode > longest:
+        raise ConfigError(
+            f"The model has positions for {longest} tokens, and {work.prompt} are read and {work.decode} decoded; "
+            "give a smaller --prompt or --decode."
+        )
     model.begin(prompt)
     read = time.perf_counter()
     for step in range(work.decode):

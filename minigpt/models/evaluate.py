@@ -22,6 +22,7 @@ def evaluate_ref(
     *,
     device: str = "auto",
     seed: int = 0,
+    max_documents: int | None = None,
     limit: int | None = None,
     online: bool = False,
     reporter: Reporter = SILENT,
@@ -35,6 +36,7 @@ def evaluate_ref(
         domain: Name or file of a domain.
         device: A torch device or "auto".
         seed: Seed of the split; a build with the same seed has the same held-out documents.
+        max_documents: Number of the domain's documents to sample; with the build's, its held-out documents are read.
         limit: Most passages of each text and questions of each set; None measures all.
         online: Also use the domain's Hub data sets.
         reporter: Receives the progress.
@@ -45,7 +47,9 @@ def evaluate_ref(
     from minigpt.runtimes.scoring import scoring_model
 
     started = time.perf_counter()
-    suite = build_suite(resolve_domain(domain, online=online), seed=seed, limit=limit, reporter=reporter)
+    suite = build_suite(
+        resolve_domain(domain, online=online), seed=seed, max_documents=max_documents, limit=limit, reporter=reporter
+    )
     target = pick_device(device)
     runtime = open_model(ref, device=target, dtype=measuring_dtype(target), reporter=reporter)
     model, batch = scoring_model(runtime), 16384 if target != "cpu" else 1024
@@ -61,16 +65,24 @@ def evaluate_ref(
     )
 
 
-def build_suite(domain: DomainConfig, *, seed: int, limit: int | None, reporter: Reporter = SILENT) -> Suite:
+def build_suite(
+    domain: DomainConfig,
+    *,
+    seed: int,
+    limit: int | None,
+    max_documents: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Suite:
     """Build the suite of a domain and of its general text.
 
     Args:
         domain: Definition of the domain.
         seed: Seed of the split and of the sample of questions.
         limit: Most passages and questions of each task; None takes all.
+        max_documents: Number of the domain's documents to sample; None takes all. General text is never sampled.
         reporter: Receives the progress.
     """
-    corpus = build_corpus(domain, seed=seed, reporter=reporter)
+    corpus = build_corpus(domain, seed=seed, max_documents=max_documents, reporter=reporter)
     general = None
     if domain.general != domain.name:
         general = build_corpus(load_domain(domain.general), seed=seed, reporter=reporter)

@@ -22,6 +22,9 @@ from minigpt.tickets.delta_places import FOLDER, WEIGHTS, ticket_folder
 # Files and folders that make a folder a model, a build, an export or a ticket.
 PRODUCTS = ("config.json", "model", "report.json", runtimes.RECORD, CONDITIONAL_RECORD, FOLDER, WEIGHTS)
 
+# Folders of a build that are models of their own.
+PARTS = ("model", "conditional", FOLDER)
+
 
 def find_model(ref: str, *, reporter: Reporter = SILENT) -> Parent:
     """Find the model behind a reference, as a plain Hugging Face folder; a delta ticket becomes a model first.
@@ -188,6 +191,17 @@ def place_of(name: str) -> Path:
     return catalog.resolve(name)
 
 
+def build_folder(ref: str) -> Path | None:
+    """Find the folder of the build that a reference leads to, also by the build's model, ticket or conditional form.
+
+    Args:
+        ref: A build folder or such a part of one, a catalog id or a domain; any other reference is allowed too.
+    """
+    path = place_of(ref).absolute()
+    places = (path, path.parent) if path.name in PARTS else (path,)
+    return next((place for place in places if (place / "report.json").is_file()), None)
+
+
 def domain_of_build(ref: str) -> str | None:
     """Find the domain that a model was built for, in the form that `--domain` takes.
 
@@ -201,8 +215,8 @@ def domain_of_build(ref: str) -> str | None:
     Raises:
         MiniGPTError: The report of the build cannot be read.
     """
-    path = place_of(ref)
-    if not (path / "report.json").is_file():
+    path = build_folder(ref)
+    if path is None:
         return None
     return str(path) if (path / "domain.yaml").is_file() else report.load(path).domain
 
@@ -216,5 +230,5 @@ def domain_file(ref: str) -> str | None:
     Returns:
         Path of the file, or None where the reference is no build.
     """
-    path = place_of(ref) / "domain.yaml"
+    path = (build_folder(ref) or place_of(ref)) / "domain.yaml"
     return str(path) if path.is_file() else None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minigpt.errors import AssetError, MiniGPTError, first_line
+from minigpt.errors import AssetError, ConfigError, MiniGPTError, first_line
+from minigpt.transformer import ends
+from minigpt.transformer.arch import window_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,13 +30,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """Generated text and its figures; `seconds` counts generation only, without loading."""
+    """Generated text and its figures; `seconds` counts generation only, without loading.
+
+    `cut` is the model's window where its end ended the text, before an end token and before all tokens were generated.
+    """
 
     prompt: str
     text: str
     prompt_tokens: int
     tokens: int
     seconds: float
+    cut: int | None = None
 
 
 def load(folder: Path, *, device: str = "auto") -> tuple[Any, Any]:
@@ -68,15 +74,22 @@ def generate(
         tokenizer: The model's tokenizer.
         prompt: Text to continue, or the user's turn.
         sampling: Rule for choosing tokens; the same seed gives the same text.
-        chat: Wrap the prompt in the chat template; without a template the plain text is continued.
+        chat: Wrap the prompt in the chat template.
         on_text: Receives each piece in order; joined, the pieces are the text that is returned.
+
+    Raises:
+        ConfigError: The prompt is longer than the model's window, or is a question to a model without chat template.
     """
     import torch
 
     from minigpt.runtimes import Runtime
 
+    if chat and not tokenizer.chat_template:
+        raise ConfigError("The model has no chat template: it continues text and knows no turns. Leave --chat out.")
     torch.manual_seed(sampling.seed)
     inputs = encode_prompt(tokenizer, prompt, chat=chat)
+    read = int(inputs["input_ids"].shape[1])
+    most = room_for(model.config, read, sampling.max_new_tokens)
     pieces: list[str] = []
 
     def keep(piece: str) -> None:
@@ -85,23 +98,43 @@ def generate(
 
     out, started = make_streamer(tokenizer, keep), time.perf_counter()
     if isinstance(model, Runtime):
-        tokens = len(generate_tokens(model, inputs["input_ids"][0].tolist(), sampling, out))
+        tokens, stops = generate_tokens(model, inputs["input_ids"][0].tolist(), sampling, out), end_tokens(model)
     else:
-        tokens = _generate_in_transformers(model, tokenizer, inputs, sampling, out)
+        stops = end_tokens_of(model, tokenizer)
+        tokens = _generate_in_transformers(model, tokenizer, inputs, replace(sampling, max_new_tokens=most), out)
+    is_cut = len(tokens) == most < sampling.max_new_tokens and tokens[-1] not in stops
     return Generation(
         prompt=prompt,
         text="".join(pieces),
-        prompt_tokens=inputs["input_ids"].shape[1],
-        tokens=tokens,
+        prompt_tokens=read,
+        tokens=len(tokens),
         seconds=time.perf_counter() - started,
+        cut=window_of(model.config) if is_cut else None,
     )
 
 
-def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, out: Any) -> int:
-    """Generate with the loop of transformers, and return the number of new tokens."""
-    import torch
+def room_for(config: Any, prompt: int, wanted: int) -> int:
+    """Return how many of the wanted tokens may follow a prompt: the last one need not be read any more.
 
-    from minigpt.transformer import ends
+    Args:
+        config: The model's config.
+        prompt: Tokens of the prompt.
+        wanted: Tokens that are wanted.
+
+    Raises:
+        ConfigError: The prompt is longer than the model's window.
+    """
+    window = window_of(config)
+    if window is None:
+        return wanted
+    if prompt > window:
+        raise ConfigError(f"The prompt has {prompt} tokens, and the model reads at most {window}; shorten it.")
+    return min(wanted, window - prompt + 1)
+
+
+def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, out: Any) -> list[int]:
+    """Generate with the loop of transformers, and return the new tokens."""
+    import torch
 
     def checked(_ids: Tensor, logits: Tensor) -> Tensor:
         check_logits(logits)
@@ -111,7 +144,7 @@ def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling:
         output = model.generate(
             **inputs.to(model.device),
             logits_processor=[checked],
-            eos_token_id=sorted(ends.end_tokens(tokenizer, model.config, model.generation_config)) or None,
+            eos_token_id=sorted(end_tokens_of(model, tokenizer)) or None,
             max_new_tokens=sampling.max_new_tokens,
             num_beams=1,  # a streamer shows one text, whatever the folder's rules of generation say
             penalty_alpha=None,
@@ -122,7 +155,8 @@ def _generate_in_transformers(model: Any, tokenizer: Any, inputs: Any, sampling:
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
             streamer=out,
         )
-    return int(output.shape[1] - inputs["input_ids"].shape[1])
+    new: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
+    return new
 
 
 def generate_tokens(runtime: Runtime, prompt: list[int], sampling: Sampling, out: Any) -> list[int]:
@@ -138,18 +172,20 @@ def generate_tokens(runtime: Runtime, prompt: list[int], sampling: Sampling, out
 
     Returns:
         Ids of the new tokens.
+
+    Raises:
+        ConfigError: The prompt is longer than the model's window.
     """
     import torch
 
-    ends = end_tokens(runtime)
-    window = getattr(runtime.config, "max_position_embeddings", None) or len(prompt) + sampling.max_new_tokens
-    most = max(1, min(sampling.max_new_tokens, window - len(prompt) + 1))
+    stops = end_tokens(runtime)
+    most = room_for(runtime.config, len(prompt), sampling.max_new_tokens)
     out.put(torch.tensor(prompt))
     logits, tokens = runtime.begin(prompt), list[int]()
     while True:
         tokens.append(choose_token(torch.from_numpy(logits), sampling))
         out.put(torch.tensor(tokens[-1:]))
-        if tokens[-1] in ends or len(tokens) == most:
+        if tokens[-1] in stops or len(tokens) == most:
             out.end()
             return tokens
         logits = runtime.step(tokens[-1])
@@ -157,9 +193,12 @@ def generate_tokens(runtime: Runtime, prompt: list[int], sampling: Sampling, out
 
 def end_tokens(runtime: Runtime) -> frozenset[int]:
     """Collect the ids that end a text, those of the rules of generation beside an export included."""
-    from minigpt.transformer import ends
-
     return ends.end_tokens(runtime.tokenizer, runtime.config, getattr(runtime, "generation_config", None))
+
+
+def end_tokens_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Collect the ids that end a text of a transformers model."""
+    return ends.end_tokens(tokenizer, model.config, model.generation_config)
 
 
 def choose_token(logits: Tensor, sampling: Sampling) -> int:
@@ -192,12 +231,13 @@ def check_logits(logits: Tensor) -> None:
 
 
 def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
-    """Tokenize a prompt in the chat template if `chat` is set and there is one, else after the prefix token.
+    """Tokenize a prompt in the chat template if `chat` is set, else after the prefix token.
 
     Training, evaluation and the report's samples put the prefix token before every text; a model was never measured on
     text without it.
     """
-    if chat and tokenizer.chat_template:
+    check_text(prompt)
+    if chat:
         return encode_turns(tokenizer, [{"role": "user", "content": prompt}])
     from transformers import BatchEncoding
 
@@ -208,24 +248,40 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool) -> Any:
     return BatchEncoding({"input_ids": [ids], "attention_mask": [[1] * len(ids)]}, tensor_type="pt")
 
 
-def encode_turns(tokenizer: Any, turns: Sequence[Mapping[str, str]]) -> Any:
+def check_text(text: str) -> None:
+    """Refuse a text with bytes that are no UTF-8, which Python keeps as halves of characters.
+
+    Raises:
+        ConfigError: It has some.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("The prompt holds bytes that are no UTF-8; give it as UTF-8 text.") from None
+
+
+def encode_turns(
+    tokenizer: Any, turns: Sequence[Mapping[str, str]], *, hint: str = "Leave --chat out, or correct it."
+) -> Any:
     """Put the turns of a chat into the chat template, which transformers runs in a sandbox, and tokenize them.
 
     Args:
         tokenizer: A tokenizer with a chat template.
         turns: Turns with `role` and `content`.
+        hint: What to do where the template fails.
 
     Raises:
         AssetError: The template cannot be used with these turns.
+        ConfigError: A turn holds bytes that are no text.
     """
+    for turn in turns:
+        check_text(turn["content"])
     try:
         return tokenizer.apply_chat_template(
             [dict(turn) for turn in turns], add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
     except Exception as error:  # a template is a program of the model's author
-        raise AssetError(
-            f"The model's chat template cannot be used ({first_line(error)}). Leave --chat out, or correct it."
-        ) from error
+        raise AssetError(f"The model's chat template cannot be used ({first_line(error)}). {hint}") from error
 
 
 def make_streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:

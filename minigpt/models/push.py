@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from minigpt import environment, report, runtimes
 from minigpt.assets.parents import is_conditional, model_folder
 from minigpt.assets.rowless import TEMPLATES
 from minigpt.errors import AssetError, ConfigError, first_line
-from minigpt.files import dumps
+from minigpt.files import dumps, read_json
 from minigpt.models.find import place_of
-from minigpt.report.card import hub_id, render_card
-from minigpt.results import BuildReport
-from minigpt.runtimes import RECORD, ExportRecord
+from minigpt.models.public import public, public_config, public_plan, public_record, public_report
+from minigpt.report.card import render_card
+from minigpt.runtimes import RECORD
 from minigpt.runtimes.record import changed_file
 from minigpt.tickets.delta_places import ticket_folder
 
@@ -26,6 +26,8 @@ MODEL_FILES = (
     "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "README.md",
 )  # fmt: skip
+# Those of them that may say where the model or its tokenizer was when it was saved.
+CONFIGS = ("config.json", "tokenizer_config.json")
 # Files of a build that may hold the user's text, questions or paths, and go only if the user wants it.
 TEXT_FILES = ("domain.yaml", "recipe.yaml", "report.html")
 NO_TEXT = "may hold your text or paths; --with-text sends it"
@@ -168,7 +170,7 @@ def _model_files(folder: Path, with_text: bool) -> tuple[list[Upload], list[Left
         if path.name == "README.md" and not (is_build or with_text):
             left.append(LeftOut(name=path.name, reason=NO_TEXT))
         elif any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES):
-            files.append(_whole(path, path.name))
+            files.append(_model_file(path, path.name))
         else:
             left.append(LeftOut(name=path.name, reason=UNKNOWN))
     files += [_whole(path, f"{TEMPLATES}/{path.name}") for path in sorted((model / TEMPLATES).glob("*.jinja"))]
@@ -183,13 +185,13 @@ def _add_records(folder: Path, files: list[Upload], left: list[LeftOut], with_te
     if with_text:
         files.append(_whole(folder / "report.json", "report.json"))
     else:
-        bare = without_text(full)
+        bare = public_report(full)
         note = "without samples and local paths"
         card = _written("README.md", render_card(bare), note=note)
         files[:] = [card if file.name == card.name else file for file in files]
         files.append(_written("report.json", dumps(bare), note=note))
     if (folder / "plan.json").is_file():
-        files.append(_whole(folder / "plan.json", "plan.json"))
+        files.append(_whole(folder / "plan.json", "plan.json") if with_text else _plan(folder / "plan.json"))
     for name in TEXT_FILES:
         if (folder / name).is_file():
             if with_text:
@@ -207,44 +209,39 @@ def _export_files(folder: Path, with_text: bool) -> tuple[list[Upload], list[Lef
         raise ConfigError(f"{folder} is an export in {record.format}, which is no model of its own; push the model.")
     if (changed := changed_file(folder, record)) is not None:
         raise AssetError(f"{folder / changed} is not the file that was exported. Export again.")
-    files = [_whole(folder / name, name) for name in sorted(record.files)]
+    files = [_model_file(folder / name, name) for name in sorted(record.files)]
     card = folder / "README.md"
-    text = card.read_text("utf-8").replace(record.source.ref, _public(record.source.ref)) if card.is_file() else ""
+    text = card.read_text("utf-8").replace(record.source.ref, public(record.source.ref)) if card.is_file() else ""
     if not with_text:
         # The card of the source, which is appended whole, has samples.
         text = text.partition(SOURCE_CARD)[0]
     files = [_written(card.name, text, note=NO_PATHS) if file.name == card.name else file for file in files]
-    files.append(_written(RECORD, dumps(_without_path(record, text)), note=NO_PATHS))
+    hashes = {file.name: _sha256(file.content) for file in files if isinstance(file.content, bytes)}
+    files.append(_written(RECORD, dumps(public_record(record, hashes)), note=NO_PATHS))
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     unknown = sorted(present - {file.name for file in files})
     return files, [LeftOut(name=name, reason="not in the record of the export") for name in unknown]
 
 
-def without_text(full: BuildReport) -> BuildReport:
-    """Return a report without the texts that models generated, and without the path of a local parent."""
-    stages = tuple(replace(stage, sample="", samples=()) for stage in full.stages)
-    return replace(
-        full,
-        stages=stages,
-        sample_prompt="",
-        sample_prompts=(),
-        exchanges=(),
-        base_model=_public(full.base_model),
-    )
+def _model_file(path: Path, name: str) -> Upload:
+    """Send a file of a model, a config without the folders that it names."""
+    if name not in CONFIGS:
+        return _whole(path, name)
+    config = read_json(path, dict[str, Any])
+    bare = public_config(config)
+    return _whole(path, name) if bare == config else _written(name, dumps(bare), note=NO_PATHS)
 
 
-def _without_path(record: ExportRecord, card: str) -> ExportRecord:
-    """Return a record that names its source without the folders above it, and has the hash of the card that is sent."""
-    files = dict(record.files)
-    if "README.md" in files:
-        files["README.md"] = hashlib.sha256(card.encode()).hexdigest()
-    return replace(record, source=replace(record.source, ref=_public(record.source.ref)), files=files)
+def _plan(path: Path) -> Upload:
+    """Send a plan without the path of a local parent."""
+    plan = read_json(path, dict[str, Any])
+    bare = public_plan(plan)
+    return _whole(path, path.name) if bare == plan else _written(path.name, dumps(bare), note=NO_PATHS)
 
 
-def _public(ref: str) -> str:
-    """Return a reference as others may see it: of a local path only the last part."""
-    is_public = hub_id(ref) is not None or ref.startswith("pypi:")
-    return ref if is_public else Path(ref).name
+def _sha256(data: bytes) -> str:
+    """Return the SHA-256 of a text that is sent."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _whole(path: Path, name: str) -> Upload:

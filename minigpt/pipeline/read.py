@@ -16,9 +16,11 @@ from minigpt.corpus.tasks import guarded_prompts
 from minigpt.domain.config import DomainConfig, resolved_yaml
 from minigpt.errors import ConfigError, CorpusError
 from minigpt.files import fingerprint
-from minigpt.pipeline.settings import CorpusSettings
+from minigpt.pipeline.overrides import apply_overrides
+from minigpt.pipeline.settings import PRESETS, CorpusSettings
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import Reporter
+from minigpt.results import BuildReport
 from minigpt.types import Corpus, Document, QuestionSet
 
 # Stage folder of the corpora.
@@ -31,6 +33,19 @@ class Corpora:
 
     domain: Corpus
     general: Corpus | None
+
+
+def document_limit(report: BuildReport) -> int | None:
+    """Return how many documents a build sampled at most; None where it read all.
+
+    Reading its domain again with this limit and its seed gives the build's splits.
+    """
+    if report.preset not in PRESETS:
+        return None
+    name, settings = "corpus.max_documents", PRESETS[report.preset]
+    if name in report.overrides:
+        settings = apply_overrides(settings, {name: report.overrides[name]})
+    return settings.corpus.max_documents
 
 
 def source_state(domain: DomainConfig, general: DomainConfig | None, base: str) -> str:

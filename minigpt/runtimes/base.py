@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from minigpt.errors import AssetError
 from minigpt.lazy import resolve
 from minigpt.runtimes.record import RECORD, ExportRecord, changed_file, read_record
+from minigpt.transformer.arch import window_of
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -79,8 +80,8 @@ class ExportRuntime:
         Raises:
             AssetError: The sequence is too long.
         """
-        limit = getattr(self.config, "max_position_embeddings", None) or tokens
-        if tokens > limit:
+        limit = window_of(self.config)
+        if limit is not None and tokens > limit:
             raise AssetError(
                 f"The {self.name} model reads at most {limit} tokens and was given {tokens}. Shorten the prompt or "
                 "generate fewer tokens."

@@ -22,6 +22,7 @@ from minigpt.runtimes import llama_worker
 from minigpt.runtimes.base import ExportRuntime, Floats, Ints, Runtime
 from minigpt.runtimes.pytorch import TorchRuntime
 from minigpt.runtimes.record import ExportRecord, read_record
+from minigpt.transformer.arch import window_of
 
 FILE = "model.gguf"
 # Tokens that fit in the cache at first; longer sequences enlarge it, up to the model's limit.
@@ -49,7 +50,7 @@ class LlamaRuntime(ExportRuntime):
         self._file = file
         self._python = python
         self._cache = "f32" if record.precision == "fp32" else "f16"
-        self._limit = int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
+        self._limit = window_of(config) or sys.maxsize
         self._room = min(ROOM, self._limit)
         self._sequence: list[int] = []
         self._stop: Callable[[], Any] = lambda: None

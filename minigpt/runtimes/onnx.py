@@ -30,6 +30,7 @@ class OnnxRuntime(ExportRuntime):
 
     def logits(self, input_ids: Ints, attention_mask: Ints) -> Floats:
         """Compute the logits of a batch (:meth:`Runtime.logits`)."""
+        self.check_window(int(attention_mask.sum(-1).max()))
         return self._run(input_ids, attention_mask, self._empty(len(input_ids)), outputs=["logits"])["logits"].astype(
             np.float32
         )
@@ -47,6 +48,7 @@ class OnnxRuntime(ExportRuntime):
         """Append tokens to the sequence, and return the logits [vocabulary] of the token after them."""
         ids = np.array([tokens], dtype=np.int64)
         cached = next(iter(self._past.values())).shape[2]
+        self.check_window(cached + len(tokens))
         mask = np.ones((1, cached + len(tokens)), dtype=np.int64)
         outputs = self._run(ids, mask, self._past, outputs=self._outputs)
         self._past = {name: outputs[name.replace("past_key_values", "present")] for name in self._past}

@@ -12,6 +12,7 @@ from minigpt import assets
 from minigpt.errors import AssetError, first_line
 from minigpt.runtimes.base import ExportRuntime, Floats, Ints
 from minigpt.runtimes.record import ExportRecord, read_record
+from minigpt.transformer.arch import window_of
 
 # Tokens that fit in a generator's cache after its prompt. The cache is allocated whole and rebuilt when it is full.
 ROOM = 512
@@ -56,7 +57,7 @@ class GenaiRuntime(ExportRuntime):
     def _open(self, tokens: Sequence[int], *, room: int) -> Any:
         """Make a generator that has read `tokens` and has room for `room` more."""
         self.check_window(len(tokens))
-        limit = getattr(self.config, "max_position_embeddings", None) or len(tokens) + room
+        limit = window_of(self.config) or len(tokens) + room
         parameters = self._library.GeneratorParams(self._model)
         # The cache of a layer with a sliding window must hold the window, however short the text is.
         window = getattr(self.config, "sliding_window", None) or 0

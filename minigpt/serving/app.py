@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from minigpt.errors import MiniGPTError
+from minigpt.errors import ConfigError, MiniGPTError
 from minigpt.parsing import load_json
 from minigpt.serving.answers import Form, stream, whole
 from minigpt.serving.engine import Engine, Job
@@ -38,6 +38,8 @@ class Server:
     def __init__(self, engines: Sequence[Engine], settings: Settings) -> None:
         settings.check()
         self.engines = {engine.name: engine for engine in engines}
+        if len(self.engines) < len(engines):
+            raise ConfigError("Two models have one name, by which a client could only reach one; name them apart.")
         self.first, self.settings, self.line = engines[0], settings, Line(settings.waiting)
         self.page = chat_page(engines)
         self.policy = content_policy(self.page)
@@ -149,7 +151,7 @@ def build_app(engines: Sequence[Engine], settings: Settings) -> Starlette:
         settings: limits and protection.
 
     Raises:
-        ConfigError: the settings would let others in without a key.
+        ConfigError: the settings would let others in without a key, or two models have one name.
     """
     server = Server(engines, settings)
 

@@ -21,8 +21,11 @@ from minigpt.models.generate import (
 from minigpt.progress import SILENT, Reporter
 from minigpt.runtimes import Runtime
 from minigpt.serving.stops import StopFilter
+from minigpt.transformer.arch import window_of
 
 Reason = Literal["stop", "length"]
+# Ways to use a model whose chat template is missing or fails.
+WITHOUT_TURNS = "Use `minigpt generate`, or /v1/completions of `minigpt serve`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +80,8 @@ class Engine:
 
     @property
     def window(self) -> int | None:
-        """Most tokens of prompt and answer together; None if the config does not say."""
-        limit = getattr(self.runtime.config, "max_position_embeddings", None)
-        return int(limit) if limit else None
+        """Most tokens of prompt and answer together; None without a limit."""
+        return window_of(self.runtime.config)
 
     def room(self, prompt: int) -> int | None:
         """Return how many tokens may follow a prompt of so many tokens; None without a limit."""
@@ -98,10 +100,9 @@ class Engine:
         """
         if not self.has_template:
             raise ConfigError(
-                f"{self.name} has no chat template: it continues text and knows no turns. Use `minigpt generate`, or "
-                "/v1/completions of `minigpt serve`."
+                f"{self.name} has no chat template: it continues text and knows no turns. {WITHOUT_TURNS}"
             )
-        return tuple(encode_turns(self.runtime.tokenizer, turns)["input_ids"][0].tolist())
+        return tuple(encode_turns(self.runtime.tokenizer, turns, hint=WITHOUT_TURNS)["input_ids"][0].tolist())
 
     def answer(self, job: Job, on_text: Callable[[str], None], is_gone: Callable[[], bool] = lambda: False) -> Answer:
         """Continue a prompt, and pass on each piece of text as soon as it is final.

@@ -53,15 +53,15 @@ def open_engines(model: str, beside: Sequence[str], *, device: str, reporter: Re
 def short_names(refs: Sequence[str]) -> list[str]:
     """Return a short name for each reference: the last part of a path that is more than `model`, else as it is.
 
-    A name that came before gets a number.
+    A name that came before gets the first number that makes it another one.
     """
     names: list[str] = []
     for ref in refs:
         path = Path(ref)
         parts = [part for part in path.parts if part not in ("/", ".", "..", "model")]
         name = parts[-1] if parts and (path.exists() or ref.startswith("pypi:")) else ref
-        number = 1 + sum(other == name or other.startswith(f"{name}-") for other in names)
-        names.append(name if number == 1 else f"{name}-{number}")
+        numbered = (name, *(f"{name}-{number}" for number in range(2, len(names) + 2)))
+        names.append(next(candidate for candidate in numbered if candidate not in names))
     return names
 
 

@@ -5,6 +5,7 @@ The form is that of https://platform.openai.com/docs/api-reference (completions,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -50,7 +51,7 @@ class StreamOptions(BaseModel):
     """Options of streaming: `include_usage` adds a last chunk with the counts of tokens."""
 
     model_config = ConfigDict(strict=True)
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class Shared(BaseModel):
@@ -63,7 +64,7 @@ class Shared(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Text | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     @property
@@ -82,7 +83,7 @@ class Shared(BaseModel):
     @property
     def wants_usage(self) -> bool:
         """True if a stream ends with the counts of tokens."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 Form = TypeVar("Form", bound=Shared)
@@ -92,7 +93,7 @@ class CompletionRequest(Shared):
     """Request for the continuation of one text, or of several; a prompt may be given as token ids."""
 
     prompt: Text | Ids
-    echo: bool = False
+    echo: bool | None = None
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -158,6 +159,11 @@ def parse(form: type[Form], data: Any) -> Form:
     for name, values in NEUTRAL.items():
         if name in data and data[name] not in values:
             raise RequestError(f"{name} is not supported here; leave it out.", param=name, code="unsupported_parameter")
+    for name in form.model_fields:
+        if name in data and not is_text(data[name]):
+            raise RequestError(
+                f"{name} holds half of a surrogate pair, which is no character; send whole characters.", param=name
+            )
     try:
         return form.model_validate(data)
     except ValidationError as error:
@@ -165,6 +171,15 @@ def parse(form: type[Form], data: Any) -> Form:
         names = [str(part) for part in first["loc"]]
         param = names[0] if names else None
         raise RequestError(f"{'.'.join(names) or 'The body'}: {first['msg']}.", param=param) from None
+
+
+def is_text(value: Any) -> bool:
+    r"""Return whether all strings in JSON data are text: an escape such as \ud800 alone stands for no character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:

@@ -17,6 +17,7 @@ from minigpt.evaluation.paired import averaged, metric_interval, paired
 from minigpt.files import fingerprint, read_json, write_json
 from minigpt.machine import measuring_dtype, pick_device, release
 from minigpt.models import find
+from minigpt.pipeline.read import document_limit
 from minigpt.pipeline.workspace import Workspace
 from minigpt.progress import SILENT, Reporter
 from minigpt.report.figures import HEADLINE
@@ -48,8 +49,9 @@ def cross_domain(
     """Measure every build on the domains of all builds, and on their general text.
 
     The item scores stay under `output_dir`, so that the same call resumes, and one more specialist costs one more row.
-    A domain's held-out split is that of the build that was made for it (its definition and seed). So no specialist is
-    measured on text that it was trained on, unless another domain's training text shares documents with it.
+    A domain's held-out split is that of the first build that was made for it: its definition, seed and number of
+    documents. So no specialist is measured on text that it was trained on, unless another domain's training text shares
+    documents with it, or the builds have different seeds, which a note says.
 
     Args:
         names: Build folders, catalog ids or domains (their latest build).
@@ -67,6 +69,11 @@ def cross_domain(
 
         need_matplotlib()
     specialists = [_specialist(name) for name in dict.fromkeys(names)]
+    if len(seeds := sorted({specialist.report.seed for specialist in specialists})) > 1:
+        reporter.note(
+            f"The builds have the seeds {', '.join(map(str, seeds))}, so that one may have been trained on text that "
+            "another holds out and both are measured on. Build them with one --seed to compare them."
+        )
     texts = _texts(specialists, limit, reporter)
     workspace, target = Workspace(root=output_dir, reporter=reporter), pick_device(device)
     bases = dict.fromkeys(specialist.report.base_model for specialist in specialists)
@@ -105,7 +112,7 @@ def _texts(specialists: Sequence[Specialist], limit: int | None, reporter: Repor
     for specialist in specialists:
         domain, seed = load_domain(str(specialist.folder)), specialist.report.seed
         if domain.name not in texts:
-            texts[domain.name] = _suite(domain, seed, limit, reporter)
+            texts[domain.name] = _suite(domain, seed, limit, reporter, document_limit(specialist.report))
         if domain.general != domain.name:
             general = load_domain(domain.general)
             general_texts.setdefault(general.name, (general, seed))
@@ -115,9 +122,11 @@ def _texts(specialists: Sequence[Specialist], limit: int | None, reporter: Repor
     return texts
 
 
-def _suite(domain: DomainConfig, seed: int, limit: int | None, reporter: Reporter) -> Suite:
+def _suite(
+    domain: DomainConfig, seed: int, limit: int | None, reporter: Reporter, max_documents: int | None = None
+) -> Suite:
     """Collect a domain's held-out passages, and the dev text on which each model's opening is chosen."""
-    corpus = build_corpus(domain, seed=seed, reporter=reporter)
+    corpus = build_corpus(domain, seed=seed, max_documents=max_documents, reporter=reporter)
     return Suite(texts={domain.name: corpus.heldout[:limit]}, dev=sample_for_opening(corpus.dev))
 
 

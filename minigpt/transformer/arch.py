@@ -264,6 +264,18 @@ def check_shape(model_or_config: Any, shape: Shape) -> None:
         )
 
 
+def window_of(config: Any) -> int | None:
+    """Return the most tokens that a model reads; None where layers only hold a state, or the config does not say."""
+    limit = getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit and has_attention(config) else None
+
+
+def learned_positions(config: Any) -> int | None:
+    """Return the length of a family's table of learned positions, beyond which it computes nothing; None without."""
+    spec = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
+    return None if spec is None or spec.positions is None else window_of(config)
+
+
 def check_window(model_or_config: Any, tokens: int) -> None:
     """Refuse windows of text that are longer than a family's table of learned positions.
 
@@ -271,11 +283,10 @@ def check_window(model_or_config: Any, tokens: int) -> None:
         ConfigError: says the longest window and the setting.
     """
     config = _config(model_or_config)
-    spec = ARCHITECTURES.get(str(getattr(config, "model_type", "unknown")))
-    most = int(getattr(config, "max_position_embeddings", tokens) or tokens)
-    if spec is not None and spec.positions is not None and tokens > most:
+    most = learned_positions(config)
+    if most is not None and tokens > most:
         raise ConfigError(
-            f"This {spec.name} model has positions for {most} tokens, and windows of {tokens} are longer; set "
+            f"This {config.model_type} model has positions for {most} tokens, and windows of {tokens} are longer; set "
             f"heal.window={most} (and tune.window and evaluation.window, where they are longer)."
         )
 

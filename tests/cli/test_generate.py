@@ -70,3 +70,30 @@ def test_the_text_may_stand_behind_the_model_and_is_needed_once(model: Path) -> 
     assert json.loads(behind.stdout)["text"] == json.loads(named.stdout)["text"]
     assert run("generate", str(model)).exit_code == 2
     assert run("generate", str(model), "A fever", "--prompt", "A fever").exit_code == 2
+
+
+def test_a_text_that_the_window_cuts_is_noted(model: Path) -> None:
+    arguments = ("generate", str(model), "The heart", "--max-new-tokens", "300", "--device", "cpu")
+    text, data = run(*arguments), json.loads(run(*arguments, "--json").stdout)
+    assert data["cut"] in (None, 256)
+    assert ("window of 256 tokens" in text.stderr) is (data["cut"] == 256)
+    long = run("generate", str(model), "The heart pumps blood. " * 200)
+    assert long.exit_code == 1 and "reads at most 256; shorten it." in long.stderr
+
+
+def test_a_question_to_a_model_without_template_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    refused = run("generate", str(folder), "The heart", "--chat", "--device", "cpu")
+    assert refused.exit_code == 1 and refused.stdout == ""
+    assert "no chat template" in refused.stderr and "Leave --chat out" in refused.stderr
+
+
+@pytest.mark.parametrize("command", [("generate",), ("generate", "--chat"), ("generate", "-"), ("chat",)])
+def test_bytes_that_are_no_text_are_refused(model: Path, command: tuple[str, ...]) -> None:
+    piped = command in (("chat",), ("generate", "-"))
+    prompt = () if piped else ("--prompt", "half \udcff")
+    lines = {"input": b"half \xff\n"} if piped else {}
+    refused = run(command[0], str(model), *command[1:], *prompt, "--device", "cpu", **lines)
+    assert refused.exit_code == 1 and refused.stdout == ""
+    assert "no UTF-8" in refused.stderr and "defect" not in refused.stderr

@@ -16,7 +16,7 @@ from minigpt.exporting import draft, export
 from minigpt.exporting.draft import MAP, Trial, settings_of, speed_up
 from minigpt.exporting.draft_map import Counts, count_tokens, map_ids
 from minigpt.types import Document
-from tests.support.exports import Shop, make_shop, trimmed_build
+from tests.support.exports import Shop, make_shop, trimmed_build, uncut_build
 
 
 def test_ids_map_by_spelling_and_padding_rows_lack_a_parent() -> None:
@@ -93,6 +93,24 @@ def test_a_trimmed_specialist_gives_its_parents_text(shop: Shop, monkeypatch: py
     both = parent.generate(row, assistant_model=helper, tokenizer=large, assistant_tokenizer=small, **options)
     assert torch.equal(alone, both)
     assert json.loads((folder / "export.json").read_text())["settings"]["switched_off"] is settings["switched_off"]
+
+
+def test_a_specialist_with_its_parents_vocabulary_gives_its_parents_text(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(draft, "NEW_TOKENS", 12)
+    monkeypatch.setattr(draft, "PIECE", 60)
+    uncut = replace(shop, model=uncut_build(replace(shop, model=shop.root / "model")))
+    record = export(uncut.request("draft", "drafted-uncut", limit=3))
+    assert record.checks[0].passed and 0 < float(record.settings["acceptance"]) <= 1
+    parent, helper = (
+        AutoModelForCausalLM.from_pretrained(path) for path in (shop.root / "model", uncut.root / "drafted-uncut")
+    )
+    assert draft.assistance(parent, helper, ("large", "same")) == {"assistant_model": helper}
+    card = (shop.root / "drafted-uncut" / "README.md").read_text()
+    assert "Leave both tokenizers out where `vocab_size` is the same" in card
 
 
 def test_a_text_that_differs_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

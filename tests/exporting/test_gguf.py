@@ -24,6 +24,7 @@ from minigpt.exporting.gguf_families import FAMILIES
 from minigpt.exporting.gguf_vocab import pre_tokenizer_name, vocabulary_of
 from minigpt.exporting.gguf_write import q4_0_bytes, write_gguf
 from minigpt.exporting.rounding import round_compensated, round_nearest
+from minigpt.models.push import pack
 from minigpt.runtimes.gguf import READ_BACK, LlamaRuntime, load
 from minigpt.runtimes.pytorch import TorchRuntime
 from tests.support.exports import make_shop
@@ -260,6 +261,10 @@ def test_without_llama_cpp_an_export_is_verified_through_pytorch(
     else:
         assert 0 < record.settings["output_error_over_plain_rounding"] < 1
         assert kinds(tmp_path / "out" / "model.gguf")["token_embd.weight"] == "Q8_0"
+        assert record.settings["calibration_domain"] == shop.domain
+    for file in pack(str(tmp_path / "out"), "acme/out").files:
+        data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+        assert file.name.endswith(".gguf") or str(tmp_path).encode() not in data, file.name
 
 
 def test_families_that_transformers_misreads_need_llama_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from minigpt import runtimes
+from minigpt.errors import AssetError
 from minigpt.exporting import export
 from minigpt.exporting.onnx_quantize import quantize
 from minigpt.integrity import read_signed, write_signed
@@ -108,6 +109,20 @@ def test_batches_and_lengths_that_were_not_traced(shop: Shop, portable: Path) ->
     logits = runtimes.load(portable).logits(ids, mask)
     for row, keep, expected in zip(logits, mask, expected_logits, strict=True):
         np.testing.assert_allclose(row[keep.astype(bool)], expected.numpy(), atol=1e-4)
+
+
+def test_a_sequence_beyond_the_window_is_refused(portable: Path) -> None:
+    runtime = runtimes.load(portable)
+    ids, padding = np.full((1, 300), 7, dtype=np.int64), np.ones((1, 300), dtype=np.int64)
+    with pytest.raises(AssetError, match="reads at most 256 tokens and was given 300"):
+        runtime.logits(ids, padding)
+    padding[:, :60] = 0
+    assert runtime.logits(ids, padding).shape == (1, 300, 512)
+    with pytest.raises(AssetError, match="reads at most 256 tokens and was given 257"):
+        runtime.begin([7] * 257)
+    runtime.begin([7] * 256)
+    with pytest.raises(AssetError, match="reads at most 256 tokens and was given 257"):
+        runtime.step(7)
 
 
 def test_steps_continue_what_was_begun(portable: Path) -> None:

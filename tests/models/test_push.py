@@ -57,8 +57,11 @@ def build(tmp_path: Path) -> Path:
     full = replace(original, stages=stages, sample_prompt=SECRET, base_model=str(tmp_path / "private place" / "base"))
     report.save(full, folder / "report.json")
     write_card(full, folder / "model")
-    for name in ("plan.json", "domain.yaml", "recipe.yaml", "report.html", "build.json"):
-        (folder / name).write_text("{}" if name == "plan.json" else SECRET)
+    (folder / "plan.json").write_text(json.dumps({"base_model": full.base_model, "layers": [0, 1]}))
+    config = json.loads((folder / "model" / "config.json").read_text())
+    (folder / "model" / "config.json").write_text(json.dumps({**config, "_name_or_path": full.base_model}))
+    for name in ("domain.yaml", "recipe.yaml", "report.html", "build.json"):
+        (folder / name).write_text(SECRET)
     (folder / "work" / "corpus").mkdir(parents=True)
     (folder / "work" / "corpus" / "train.jsonl").write_text(SECRET)
     (folder / "model" / "notes.txt").write_text(SECRET)
@@ -77,7 +80,11 @@ def test_a_build_goes_without_text_and_is_private(build: Path, part: str) -> Non
     )
     for name, data in hub.files.items():
         assert SECRET.encode() not in data, name
+        assert name.endswith(".safetensors") or str(build.parent.parent).encode() not in data, name
         assert b"private place" not in data, name
+    assert json.loads(hub.files["plan.json"]) == {"base_model": "base", "layers": [0, 1]}
+    config = json.loads((build / "model" / "config.json").read_text())
+    assert json.loads(hub.files["config.json"]) == {**config, "_name_or_path": "base"}
     assert hub.files["model.safetensors"] == (build / "model" / "model.safetensors").read_bytes()
     sent = json.loads(hub.files["report.json"])
     full = json.loads((build / "report.json").read_text())
@@ -94,6 +101,7 @@ def test_text_goes_when_the_user_wants_it_but_never_the_corpus(build: Path) -> N
     assert not hub.private
     assert {"domain.yaml", "recipe.yaml", "report.html"} <= set(hub.files)
     assert SECRET in json.loads(hub.files["report.json"])["sample_prompt"]
+    assert hub.files["plan.json"] == (build / "plan.json").read_bytes()
     assert not any("work" in name or name == "notes.txt" for name in hub.files)
 
 
@@ -144,6 +152,7 @@ def test_an_export_goes_as_its_record_says_without_the_path_of_its_source(tmp_pa
     folder, source = tmp_path / "export", str(tmp_path / "private place" / "model")
     folder.mkdir()
     (folder / "model.gguf").write_bytes(b"weights")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"name_or_path": source, "pad_token": "/"}))
     (folder / "README.md").write_text(f"An export of {source}.\n\n# The model it was made from\n\n{SECRET}")
     quality = (metric("medical", "bits_per_byte", 0.9),)
     record = ExportRecord(
@@ -155,9 +164,12 @@ def test_an_export_goes_as_its_record_says_without_the_path_of_its_source(tmp_pa
         ),
         bytes=7,
         bytes_per_token=7,
-        settings={},
+        settings={
+            "rounding": "compensated", "calibration_domain": str(tmp_path / "private place" / "mixed.yaml"),
+            "opening": "</s>", "tokens": 3,
+        },
         versions={},
-        files={name: file_sha256(folder / name) for name in ("model.gguf", "README.md")},
+        files={name: file_sha256(folder / name) for name in ("model.gguf", "README.md", "tokenizer_config.json")},
         quality=Quality(domain="medical", fingerprint="f", source=quality, exported=quality),
     )  # fmt: skip
     write_json(folder / RECORD, record)
@@ -165,8 +177,11 @@ def test_an_export_goes_as_its_record_says_without_the_path_of_its_source(tmp_pa
     hub = Hub()
     shipment = pack(str(folder), "acme/medical-gguf")
     push(shipment, api=hub)
-    assert set(hub.files) == {"model.gguf", "README.md", RECORD}
+    assert set(hub.files) == {"model.gguf", "README.md", "tokenizer_config.json", RECORD}
+    assert json.loads(hub.files[RECORD])["settings"] == {**record.settings, "calibration_domain": "mixed.yaml"}
+    assert json.loads(hub.files["tokenizer_config.json"]) == {"name_or_path": "model", "pad_token": "/"}
     assert [left.name for left in shipment.left_out] == ["stray.txt"]
+    assert not any(str(tmp_path).encode() in data for data in hub.files.values())
     assert not any(b"private place" in data or SECRET.encode() in data for data in hub.files.values())
     for name, data in hub.files.items():
         (folder / name).write_bytes(data)

@@ -19,6 +19,7 @@ from minigpt.corpus.dedup import words
 from minigpt.domain.config import load_domain
 from minigpt.errors import AssetError, MiniGPTError
 from minigpt.integrity import SUMS, read_sums, seal
+from minigpt.models.push import pack
 from minigpt.pipeline import BuildOptions
 from minigpt.pipeline.chat import UNTRIED
 from minigpt.pipeline.rescore import rescore
@@ -61,6 +62,14 @@ def test_a_build_leaves_what_the_contract_says(finished: tuple[BuildOptions, Bui
     assert made.base_precision == "float32"
     assert UNTRIED in made.notes
     assert made.domain == "words"
+
+
+def test_what_is_pushed_of_a_build_names_no_folder_of_this_machine(
+    finished: tuple[BuildOptions, BuildReport], world: World
+) -> None:
+    for file in pack(str(folder_of(finished[0])), "acme/words").files:
+        data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+        assert file.name.endswith(".safetensors") or str(world.root).encode() not in data, file.name
 
 
 def test_every_stage_is_measured_on_every_task_once(finished: tuple[BuildOptions, BuildReport]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from minigpt import runtimes
-from minigpt.errors import AssetError, MiniGPTError
+from minigpt.errors import AssetError, ConfigError, MiniGPTError
 from minigpt.evaluation import Suite, evaluate
 from minigpt.files import atomic_path
 from minigpt.machine import processor_name
@@ -115,6 +115,7 @@ class Counting:
         self.clock, self.slowness = clock, slowness
         self.name, self.parameters, self.bytes = f"x{slowness:g}", size, 4 * size
         self.tokenizer = SimpleNamespace(encode=lambda _text, add_special_tokens: [1, 2, 3])
+        self.config = SimpleNamespace(model_type="gpt2", max_position_embeddings=16)
 
     def begin(self, tokens: Any) -> None:
         self.clock["now"] += self.slowness * len(tokens)
@@ -135,6 +136,8 @@ def test_speeds_are_medians_by_turns_and_ratios_to_the_first(monkeypatch: pytest
     assert (parent.prefill, parent.decode, parent.ratios) == (1.0, 0.5, {})
     assert (child.prefill, child.decode, len(child.samples)) == (2.0, 1.0, 3)
     assert child.ratios == {"bytes": 0.5, "load_seconds": 0.75, "peak_memory": 0.25, "prefill": 2.0, "decode": 2.0}
+    with pytest.raises(ConfigError, match="positions for 16 tokens, and 10 are read and 7 decoded"):
+        bench.measure_speed(models["parent"], bench.Workload(prompt=10, decode=7))  # type: ignore[arg-type]
 
 
 def test_a_fresh_process_tells_its_time_and_memory(folder: Path) -> None:

@@ -310,3 +310,15 @@ def test_names_are_short_and_differ(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     refs = [str(tmp_path / "a/runs/model"), str(tmp_path / "b/runs"), "parent", "org/name"]
     assert short_names(refs) == ["runs", "runs-2", "parent", "org/name"]
+    for name in ("med", "med-2", "med-int4"):
+        (tmp_path / name).mkdir()
+    med, second, rounded = (str(tmp_path / name) for name in ("med", "med-2", "med-int4"))
+    assert short_names([rounded, med]) == ["med-int4", "med"]
+    assert short_names([second, med]) == ["med-2", "med"]
+    assert short_names([second, med, med]) == ["med-2", "med", "med-3"]
+    assert short_names([med, med, second, med]) == ["med", "med-2", "med-2-2", "med-3"]
+
+
+def test_two_models_of_one_name_are_refused(engine: Engine) -> None:
+    with pytest.raises(ConfigError, match="one name"):
+        build_app([engine, engine], Settings())

@@ -71,9 +71,25 @@ def trimmed_build(shop: Shop) -> Path:
     kept = closure(tokenizer, {*range(259), *range(259, len(tokenizer), 8)})
     assert len(kept) < len(tokenizer)
     trimmed = trim_tokenizer(tokenizer, kept)
-    build = shop.root / "build"
-    trim_model(model, trimmed).save_pretrained(build / "model")
-    trimmed.tokenizer.save_pretrained(build / "model")
+    return _build_of(shop, "build", trim_model(model, trimmed), trimmed.tokenizer)
+
+
+def uncut_build(shop: Shop) -> Path:
+    """A build with its report whose specialist is the shop's model with other weights and the same vocabulary."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(shop.model)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight *= 0.5
+    return _build_of(shop, "uncut", model, AutoTokenizer.from_pretrained(shop.model))
+
+
+def _build_of(shop: Shop, name: str, model: Any, tokenizer: Any) -> Path:
+    """A build with its report and this specialist."""
+    build = shop.root / name
+    model.save_pretrained(build / "model")
+    tokenizer.save_pretrained(build / "model")
     save(replace(make_report(), base_model=str(shop.model)), build / "report.json")
     return build
 
