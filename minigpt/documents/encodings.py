@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import re
 
+from minigpt.documents.alphabets import likeliest
 from minigpt.documents.base import Source, Unread
 
 MARKS = (
@@ -17,9 +19,11 @@ MARKS = (
 SAMPLE = 1 << 18
 # Share of zero bytes at every second place from which a text without a mark is UTF-16. Each Latin letter has one.
 ZEROS = 0.3
-# Share of bytes above 127 up to which a text in an unknown code page is taken for a Western one. Accented letters are a
-# tenth of French text; in Greek or Cyrillic code pages nearly every letter is above 127.
+# Number, and share, of bytes above 127 up to which a text in an unknown code page is taken for a Western one. Accented
+# letters are a tenth of French text; in Greek or Cyrillic code pages nearly every letter is above 127.
+FEW = 100
 WESTERN = 0.2
+BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def text_of(source: Source, named: str = "") -> str:
@@ -81,19 +85,33 @@ def guessed(data: bytes) -> tuple[str, str]:
     Raises:
         Unread: The bytes are no text.
     """
-    from charset_normalizer import from_bytes
-
-    sample = data[:SAMPLE]
-    matches = from_bytes(sample)
-    best = matches.best()
-    high = sum(byte > 127 for byte in sample) / max(1, len(sample))
-    if best is None and high > WESTERN:
-        raise Unread("binary data, or text in an unknown encoding")
-    # Short Western texts fit many code pages about as well as their own, which is Windows' in nearly all cases.
-    name = best.encoding if best is not None and not (high <= WESTERN and fits(sample, "cp1252")) else "cp1252"
+    sample = from_first_letter(data)
     if sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in sample) > len(sample) / 100:
         raise Unread("binary data, not text")
+    high = sum(byte > 127 for byte in sample)
+    alphabet = likeliest(sample)
+    name = alphabet.page
+    if not alphabet.fits and (high > FEW or high / len(sample) > WESTERN or not fits(sample, name)):
+        best = best_guess(sample)
+        if not best and high / len(sample) > WESTERN:
+            raise Unread("binary data, or text in an unknown encoding")
+        name = best or name
     return data.decode(name, "replace"), name
+
+
+def from_first_letter(data: bytes) -> bytes:
+    """Return a part of a text to guess its encoding by. Most of it stands after the first letter beyond ASCII."""
+    first = BEYOND_ASCII.search(data)
+    start = max(0, first.start() - SAMPLE // 8) if first else 0
+    return data[start : start + SAMPLE]
+
+
+def best_guess(sample: bytes) -> str:
+    """Return the likeliest of all encodings, East Asian ones among them; empty if none is likely."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample).best()
+    return best.encoding if best is not None else ""
 
 
 def fits(sample: bytes, encoding: str) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
 from minigpt.documents.base import MAX_FILE, MAX_UNPACKED, Row, Source, Table, Unread, check_size
-from minigpt.documents.encodings import decode, text_of
+from minigpt.documents.encodings import SAMPLE, decode, fits, guessed, text_of
 from minigpt.parsing import Unreadable, load_json
 
 GZIP = b"\x1f\x8b"
@@ -63,11 +65,12 @@ def line_rows(source: Source) -> Iterator[Row]:
         if beginning in WIDE:
             stream = io.BytesIO(text_of(source).encode())
         try:
+            named = encoding_of(stream, source)
             while line := stream.readline(MAX_FILE + 1):
                 size += len(line)
                 check_size(len(line), MAX_FILE)
                 check_size(size, MAX_UNPACKED)
-                row = row_of(line)
+                row = row_of(line, named)
                 wrong += row is None and bool(line.strip())
                 if row is not None:
                     yield row
@@ -77,10 +80,26 @@ def line_rows(source: Source) -> Iterator[Row]:
         source.notes.append(f"lines left out, because they are no JSON objects: {wrong:,}")
 
 
-def row_of(line: bytes) -> Row | None:
+def encoding_of(stream: BinaryIO, source: Source) -> str:
+    """Guess the encoding of the lines that are not UTF-8, from all of them in the beginning; empty if all are UTF-8."""
+    beginning = b""
+    with suppress(OSError, EOFError, zlib.error):  # damage is said when the lines are read
+        beginning = stream.read(SAMPLE)
+    stream.seek(0)
+    others = b"\n".join(line for line in beginning.split(b"\n")[:-1] if not fits(line, "utf-8"))
+    try:
+        name = guessed(others)[1] if others else ""
+    except Unread:
+        return ""
+    if name:
+        source.notes.append(f"lines that are not UTF-8 are read as {name}")
+    return name
+
+
+def row_of(line: bytes, named: str) -> Row | None:
     """Return the object on a line; None if there is none."""
     try:
-        value = load_json(decode(line)[0]) if line.strip() else None
+        value = load_json(decode(line, named)[0]) if line.strip() else None
     except (Unreadable, Unread):
         return None
     return value if isinstance(value, dict) else None
