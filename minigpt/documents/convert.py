@@ -164,6 +164,7 @@ def write_one(entry: tuple[Source, Kind], target: Path, *, column: str | None, k
         What was read of it, and why it or a part of it was left out.
     """
     source, kind = entry
+    source.wanted = column
     place = source.beside or source.file
     top = place.partition("/")[0] if "/" in place else ""
     path = target / (f"{top}-folder" if top == FILE else top) / FILE

@@ -195,12 +195,14 @@ def test_the_column_of_text_is_the_named_one_then_text_then_running_text() -> No
 
 
 def test_a_first_row_of_data_is_no_header() -> None:
-    assert list(named_rows(iter([["1", "First sentence."], ["2", "Second."]]))) == [
+    assert list(named_rows([["1", "First sentence."], ["2", "Second."]], source(b""))) == [
         {"column 1": "1", "column 2": "First sentence."},
         {"column 1": "2", "column 2": "Second."},
     ]
-    assert list(named_rows(iter([["id", "note"], ["2", "Second."], ["", ""]]))) == [{"id": "2", "note": "Second."}]
-    assert list(named_rows(iter([]))) == []
+    assert list(named_rows([["id", "note"], ["2", "Second."], ["", ""]], source(b""))) == [
+        {"id": "2", "note": "Second."}
+    ]
+    assert list(named_rows([], source(b""))) == []
 
 
 def test_delimiters_are_found_although_sentences_have_commas() -> None:
