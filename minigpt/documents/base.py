@@ -80,10 +80,12 @@ class Table:
     Attributes:
         rows: The rows.
         name: Name of the table in its file, such as a sheet's; empty if the file is the table.
+        unit: Noun for a table that is a part of its file.
     """
 
     rows: Iterator[Row]
     name: str = ""
+    unit: str = "sheet"
 
 
 def check_size(size: int, limit: int) -> None:

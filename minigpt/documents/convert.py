@@ -226,7 +226,7 @@ def converted(
         except Unread as error:
             if not table.name:
                 raise
-            skipped.append(Skipped(file=f"{source.file}, sheet {table.name}", reason=str(error)))
+            skipped.append(Skipped(file=f"{source.file}, {table.unit} {table.name}", reason=str(error)))
 
 
 def table_rows(

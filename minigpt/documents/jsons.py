@@ -8,10 +8,11 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from minigpt.documents.base import MAX_FILE, MAX_UNPACKED, Row, Source, Table, Unread, check_size
 from minigpt.documents.encodings import SAMPLE, decode, fits, guessed, text_of
+from minigpt.documents.shapes import shape_of
 from minigpt.parsing import Unreadable, load_json
 
 GZIP = b"\x1f\x8b"
@@ -20,7 +21,7 @@ WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(source: Source) -> Iterator[Table]:
-    """Yield the table of a JSON file: its list of objects, the longest list of objects in it, or its single object.
+    """Yield the tables of a JSON file: its list of objects, all lists of objects in it, or its single object.
 
     Raises:
         Unread: It is not JSON, or holds no object.
@@ -29,20 +30,12 @@ def read(source: Source) -> Iterator[Table]:
         value = load_json(text_of(source))
     except Unreadable as error:
         raise Unread(f"damaged: not JSON ({error})") from None
-    rows = objects(value)
-    if not rows:
+    shape = shape_of(value, source.wanted)
+    if not shape.lists:
         raise Unread("no JSON object in it")
-    yield Table(rows=iter(rows))
-
-
-def objects(value: Any) -> list[Row]:
-    """Return the objects that a JSON document lists."""
-    if isinstance(value, list):
-        return [item for item in value if isinstance(item, dict)]
-    if not isinstance(value, dict):
-        return []
-    lists = [objects(item) for item in value.values() if isinstance(item, list)]
-    return max(lists, key=len, default=[]) or [value]
+    source.notes += shape.notes
+    for name, rows in shape.lists.items():
+        yield Table(rows=iter(rows), name=name if len(shape.lists) > 1 else "", unit="list")
 
 
 def read_lines(source: Source) -> Iterator[Table]:
