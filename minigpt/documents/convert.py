@@ -51,7 +51,7 @@ class Tally:
     """Numbers of files that account for a folder: `listed - archives + inside` is `read + other + left_out`.
 
     Attributes:
-        listed: Files of the folder and its subfolders; a hidden folder counts as one.
+        listed: Files of the folder and its subfolders; a hidden folder, and a link to one, counts as one.
         archives: Archives among them that were opened, so that the files inside count.
         inside: Files inside archives and mails.
         read: Files that were read as text.
