@@ -23,6 +23,9 @@ ZEROS = 0.3
 # letters are a tenth of French text; in Greek or Cyrillic code pages nearly every letter is above 127.
 FEW = 100
 WESTERN = 0.2
+# Characters beyond ASCII for each wrong byte from which a text is damaged UTF-8.
+FEWEST_RIGHT = 20
+DAMAGED = "utf-8 with damaged characters"
 BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
@@ -57,12 +60,19 @@ def decode(data: bytes, named: str = "") -> tuple[str, str]:
     if b"\0" in data[:SAMPLE]:
         name = wide(data[:SAMPLE])
         return data.decode(name, "replace"), name
-    for name in ("utf-8", named):
+    for name in filter(None, ("utf-8", named)):
         try:
-            return (data.decode(name), name.lower()) if name else guessed(data)
+            return data.decode(name), name.lower()
         except (UnicodeDecodeError, LookupError):
             continue
-    return guessed(data)
+    return (data.decode("utf-8", "replace"), DAMAGED) if is_damaged(data) else guessed(data)
+
+
+def is_damaged(data: bytes) -> bool:
+    """Return True for UTF-8 with a few wrong bytes: they do not make a text of another encoding of it."""
+    text = from_first_letter(data).decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    return wrong * FEWEST_RIGHT < len(text) - wrong - sum(map(str.isascii, text))
 
 
 def wide(sample: bytes) -> str:

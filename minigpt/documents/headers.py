@@ -62,8 +62,8 @@ def header_place(rows: Sequence[Cells], *, wanted: str | None, cut: bool) -> int
     for place in range(1, min(HIGHEST, len(rows)) if filled(first) == 1 and not (usual and cut) else 0):
         row, below = rows[place], rows[place + 1 :]
         if filled(row) > 1:
-            names = below and (is_header(row) or has_usual_name(row, below[:1]))
-            if names and (regular(rows[place:]) or not cut):
+            names = is_header(row) and (regular(rows[place:]) or not cut)
+            if below and (names or has_usual_name(row, below[:1])):
                 return place
             break
     alone = filled(first) == 1 and not cut and any(filled(row) > 1 for row in rows)

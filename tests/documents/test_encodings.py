@@ -110,3 +110,11 @@ def test_the_lines_of_a_file_are_read_in_one_encoding() -> None:
     file = source(content + '{"text": "žena"}\n'.encode())
     assert list(next(jsons.read_lines(file)).rows) == [*rows, {"text": "žena"}]
     assert file.notes == ["lines that are not UTF-8 are read as cp1250"]
+
+
+def test_a_few_wrong_bytes_do_not_spoil_a_file() -> None:
+    for language in ("german", "polish", "russian"):
+        text = drawn(TEXTS[language][1], 60)
+        file = source(text.encode() + "ż".encode()[:1])  # cut inside a character
+        assert next(iter(plain.read(file)))["text"] == f"{text}\ufffd"
+        assert file.notes == ["read as utf-8 with damaged characters"]

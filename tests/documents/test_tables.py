@@ -100,6 +100,13 @@ def test_a_title_above_the_header_swallows_no_columns() -> None:
         assert notes == ["rows above the names of the columns, left out: 1"]
 
 
+def test_a_title_and_unquoted_commas_may_come_together() -> None:
+    rows, _ = read(
+        "\n".join(["Ward", "as of May", "id,note", *(f"{number},{line}" for number, line in enumerate(LINES))])
+    )
+    assert rows == [{"id": str(number), "note": line} for number, line in enumerate(LINES)]
+
+
 def book(*rows: list[Any], wanted: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of an Excel sheet, and the notes."""
     file = source(mixed.xlsx({"A": rows}), "a.xlsx", wanted)
