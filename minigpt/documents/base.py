@@ -50,6 +50,7 @@ class Source:
         opener: Opens it for reading; the stream can go back.
         notes: Remarks of its reader, such as an encoding or rows that were left out.
         beside: File in whose folder its text goes, if not its own: the mail, for an attachment.
+        wanted: Column of the text that the user names, if the file is a table.
     """
 
     file: str
@@ -57,6 +58,7 @@ class Source:
     opener: Callable[[], BinaryIO]
     notes: list[str] = field(default_factory=list)
     beside: str = ""
+    wanted: str | None = None
 
     def data(self) -> bytes:
         """Read the file whole.
@@ -78,10 +80,12 @@ class Table:
     Attributes:
         rows: The rows.
         name: Name of the table in its file, such as a sheet's; empty if the file is the table.
+        unit: Noun for a table that is a part of its file.
     """
 
     rows: Iterator[Row]
     name: str = ""
+    unit: str = "sheet"
 
 
 def check_size(size: int, limit: int) -> None:

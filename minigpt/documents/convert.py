@@ -51,7 +51,7 @@ class Tally:
     """Numbers of files that account for a folder: `listed - archives + inside` is `read + other + left_out`.
 
     Attributes:
-        listed: Files of the folder and its subfolders; a hidden folder counts as one.
+        listed: Files of the folder and its subfolders; a hidden folder, and a link to one, counts as one.
         archives: Archives among them that were opened, so that the files inside count.
         inside: Files inside archives and mails.
         read: Files that were read as text.
@@ -164,6 +164,7 @@ def write_one(entry: tuple[Source, Kind], target: Path, *, column: str | None, k
         What was read of it, and why it or a part of it was left out.
     """
     source, kind = entry
+    source.wanted = column
     place = source.beside or source.file
     top = place.partition("/")[0] if "/" in place else ""
     path = target / (f"{top}-folder" if top == FILE else top) / FILE
@@ -225,7 +226,7 @@ def converted(
         except Unread as error:
             if not table.name:
                 raise
-            skipped.append(Skipped(file=f"{source.file}, sheet {table.name}", reason=str(error)))
+            skipped.append(Skipped(file=f"{source.file}, {table.unit} {table.name}", reason=str(error)))
 
 
 def table_rows(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import re
 
+from minigpt.documents.alphabets import likeliest
 from minigpt.documents.base import Source, Unread
 
 MARKS = (
@@ -17,9 +19,14 @@ MARKS = (
 SAMPLE = 1 << 18
 # Share of zero bytes at every second place from which a text without a mark is UTF-16. Each Latin letter has one.
 ZEROS = 0.3
-# Share of bytes above 127 up to which a text in an unknown code page is taken for a Western one. Accented letters are a
-# tenth of French text; in Greek or Cyrillic code pages nearly every letter is above 127.
+# Number, and share, of bytes above 127 up to which a text in an unknown code page is taken for a Western one. Accented
+# letters are a tenth of French text; in Greek or Cyrillic code pages nearly every letter is above 127.
+FEW = 100
 WESTERN = 0.2
+# Characters beyond ASCII for each wrong byte from which a text is damaged UTF-8.
+FEWEST_RIGHT = 20
+DAMAGED = "utf-8 with damaged characters"
+BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def text_of(source: Source, named: str = "") -> str:
@@ -53,12 +60,19 @@ def decode(data: bytes, named: str = "") -> tuple[str, str]:
     if b"\0" in data[:SAMPLE]:
         name = wide(data[:SAMPLE])
         return data.decode(name, "replace"), name
-    for name in ("utf-8", named):
+    for name in filter(None, ("utf-8", named)):
         try:
-            return (data.decode(name), name.lower()) if name else guessed(data)
+            return data.decode(name), name.lower()
         except (UnicodeDecodeError, LookupError):
             continue
-    return guessed(data)
+    return (data.decode("utf-8", "replace"), DAMAGED) if is_damaged(data) else guessed(data)
+
+
+def is_damaged(data: bytes) -> bool:
+    """Return True for UTF-8 with a few wrong bytes: they do not make a text of another encoding of it."""
+    text = from_first_letter(data).decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    return wrong * FEWEST_RIGHT < len(text) - wrong - sum(map(str.isascii, text))
 
 
 def wide(sample: bytes) -> str:
@@ -81,19 +95,33 @@ def guessed(data: bytes) -> tuple[str, str]:
     Raises:
         Unread: The bytes are no text.
     """
-    from charset_normalizer import from_bytes
-
-    sample = data[:SAMPLE]
-    matches = from_bytes(sample)
-    best = matches.best()
-    high = sum(byte > 127 for byte in sample) / max(1, len(sample))
-    if best is None and high > WESTERN:
-        raise Unread("binary data, or text in an unknown encoding")
-    # Short Western texts fit many code pages about as well as their own, which is Windows' in nearly all cases.
-    name = best.encoding if best is not None and not (high <= WESTERN and fits(sample, "cp1252")) else "cp1252"
+    sample = from_first_letter(data)
     if sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in sample) > len(sample) / 100:
         raise Unread("binary data, not text")
+    high = sum(byte > 127 for byte in sample)
+    alphabet = likeliest(sample)
+    name = alphabet.page
+    if not alphabet.fits and (high > FEW or high / len(sample) > WESTERN or not fits(sample, name)):
+        best = best_guess(sample)
+        if not best and high / len(sample) > WESTERN:
+            raise Unread("binary data, or text in an unknown encoding")
+        name = best or name
     return data.decode(name, "replace"), name
+
+
+def from_first_letter(data: bytes) -> bytes:
+    """Return a part of a text to guess its encoding by. Most of it stands after the first letter beyond ASCII."""
+    first = BEYOND_ASCII.search(data)
+    start = max(0, first.start() - SAMPLE // 8) if first else 0
+    return data[start : start + SAMPLE]
+
+
+def best_guess(sample: bytes) -> str:
+    """Return the likeliest of all encodings, East Asian ones among them; empty if none is likely."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample).best()
+    return best.encoding if best is not None else ""
 
 
 def fits(sample: bytes, encoding: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from minigpt.documents.base import Row, Source, check_text, lines
 from minigpt.documents.encodings import text_of
@@ -33,6 +34,24 @@ def main_text(page: str) -> str:
 def whole_text(page: str) -> str:
     """Return all text of an HTML page that a reader sees."""
     return _extracted(page, main=False)
+
+
+def marked(page: str, selector: str, unless: Callable[[str], bool]) -> str:
+    """Return a page in which the text of some elements is replaced by the mark of a quoted line.
+
+    Args:
+        page: The page.
+        selector: CSS selector of the elements.
+        unless: Returns True for the text of an element that stays.
+    """
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(page)
+    elements: list[Any] = list(tree.body.query_selector_all(selector)) if tree.body else []
+    for element in [item for item in elements if item.parent.closest(selector) is None]:
+        if not unless(element.text or ""):
+            element.inner_html = "<p>&gt;</p>"
+    return str(tree)
 
 
 def _extracted(page: str, *, main: bool) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from contextlib import suppress
+from typing import BinaryIO, cast
 
 from minigpt.documents.base import MAX_FILE, MAX_UNPACKED, Row, Source, Table, Unread, check_size
-from minigpt.documents.encodings import decode, text_of
+from minigpt.documents.encodings import SAMPLE, decode, fits, guessed, text_of
+from minigpt.documents.shapes import shape_of
 from minigpt.parsing import Unreadable, load_json
 
 GZIP = b"\x1f\x8b"
@@ -18,7 +21,7 @@ WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(source: Source) -> Iterator[Table]:
-    """Yield the table of a JSON file: its list of objects, the longest list of objects in it, or its single object.
+    """Yield the tables of a JSON file: its list of objects, all lists of objects in it, or its single object.
 
     Raises:
         Unread: It is not JSON, or holds no object.
@@ -27,20 +30,12 @@ def read(source: Source) -> Iterator[Table]:
         value = load_json(text_of(source))
     except Unreadable as error:
         raise Unread(f"damaged: not JSON ({error})") from None
-    rows = objects(value)
-    if not rows:
+    shape = shape_of(value, source.wanted)
+    if not shape.lists:
         raise Unread("no JSON object in it")
-    yield Table(rows=iter(rows))
-
-
-def objects(value: Any) -> list[Row]:
-    """Return the objects that a JSON document lists."""
-    if isinstance(value, list):
-        return [item for item in value if isinstance(item, dict)]
-    if not isinstance(value, dict):
-        return []
-    lists = [objects(item) for item in value.values() if isinstance(item, list)]
-    return max(lists, key=len, default=[]) or [value]
+    source.notes += shape.notes
+    for name, rows in shape.lists.items():
+        yield Table(rows=iter(rows), name=name if len(shape.lists) > 1 else "", unit="list")
 
 
 def read_lines(source: Source) -> Iterator[Table]:
@@ -63,11 +58,12 @@ def line_rows(source: Source) -> Iterator[Row]:
         if beginning in WIDE:
             stream = io.BytesIO(text_of(source).encode())
         try:
+            named = encoding_of(stream, source)
             while line := stream.readline(MAX_FILE + 1):
                 size += len(line)
                 check_size(len(line), MAX_FILE)
                 check_size(size, MAX_UNPACKED)
-                row = row_of(line)
+                row = row_of(line, named)
                 wrong += row is None and bool(line.strip())
                 if row is not None:
                     yield row
@@ -77,10 +73,26 @@ def line_rows(source: Source) -> Iterator[Row]:
         source.notes.append(f"lines left out, because they are no JSON objects: {wrong:,}")
 
 
-def row_of(line: bytes) -> Row | None:
+def encoding_of(stream: BinaryIO, source: Source) -> str:
+    """Guess the encoding of the lines that are not UTF-8, from all of them in the beginning; empty if all are UTF-8."""
+    beginning = b""
+    with suppress(OSError, EOFError, zlib.error):  # damage is said when the lines are read
+        beginning = stream.read(SAMPLE)
+    stream.seek(0)
+    others = b"\n".join(line for line in beginning.split(b"\n")[:-1] if not fits(line, "utf-8"))
+    try:
+        name = guessed(others)[1] if others else ""
+    except Unread:
+        return ""
+    if name:
+        source.notes.append(f"lines that are not UTF-8 are read as {name}")
+    return name
+
+
+def row_of(line: bytes, named: str) -> Row | None:
     """Return the object on a line; None if there is none."""
     try:
-        value = load_json(decode(line)[0]) if line.strip() else None
+        value = load_json(decode(line, named)[0]) if line.strip() else None
     except (Unreadable, Unread):
         return None
     return value if isinstance(value, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from email import message_from_bytes, policy
@@ -12,11 +11,15 @@ from pathlib import PurePosixPath
 
 from minigpt.documents.archives import check_total, member_of
 from minigpt.documents.base import Row, Skipped, Source, Unread, check_text, paragraphs
-from minigpt.documents.html import whole_text
+from minigpt.documents.html import marked, whole_text
+from minigpt.documents.quotes import FORWARDED, is_passed_on, own_text
 
 ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
-# The line that programs put before a quoted mail.
-BEFORE_QUOTE = re.compile(r"^(On|Am|Le|El|Il) .{5,120}(wrote|schrieb.*|a écrit|escribió|ha scritto)\s*:\s*$")
+# Elements of HTML that hold a quoted mail, or a signature.
+QUOTES = (
+    'blockquote[type="cite"], .gmail_quote, .yahoo_quoted, div[name="quote"], .moz-cite-prefix, .gmail_signature, '
+    ".moz-signature"
+)
 
 
 def read(source: Source) -> Iterator[Row]:
@@ -31,7 +34,9 @@ def read(source: Source) -> Iterator[Row]:
     if not message.keys():
         raise Unread("damaged: not a mail")
     body = message.get_body(("plain", "html"))
-    text = f"{message.get('subject', '')}\n\n{body_text(body)}" if body is not None else ""
+    subject = str(message.get("subject", ""))
+    forwarded = FORWARDED.match(subject) is not None
+    text = f"{subject}\n\n{body_text(body, forwarded=forwarded)}" if body is not None else ""
     yield {"text": check_text(paragraphs(text)), "date": date_of(message)}
 
 
@@ -64,13 +69,14 @@ def content_of(part: MIMEPart) -> bytes:
     return content if isinstance(content, bytes) else b""
 
 
-def body_text(body: MIMEPart) -> str:
-    """Return the text of a mail that its sender wrote."""
-    content = str(body.get_content())
-    if body.get_content_type() == "text/html":
-        return whole_text(content).replace("\n", "\n\n")
-    own = re.split(r"^-- $", content.replace("\r\n", "\n"), maxsplit=1, flags=re.MULTILINE)[0]
-    return "\n".join(line for line in own.split("\n") if not line.startswith(">") and not BEFORE_QUOTE.match(line))
+def body_text(body: MIMEPart, *, forwarded: bool) -> str:
+    """Return the text of a mail that its sender wrote or passed on."""
+    content = str(body.get_content()).replace("\r\n", "\n")
+    if body.get_content_type() != "text/html":
+        return own_text(content, forwarded=forwarded)
+    whole = check_text(content)
+    own = "" if forwarded else own_text(whole_text(marked(whole, QUOTES, unless=is_passed_on)))
+    return (own or own_text(whole_text(whole), forwarded=forwarded)).replace("\n", "\n\n")
 
 
 def date_of(message: EmailMessage) -> str:

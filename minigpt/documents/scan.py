@@ -15,6 +15,7 @@ from minigpt.lazy import resolve
 # Archives inside archives, and attachments of attached mails, are opened to this depth.
 DEEPEST = 3
 HIDDEN = "hidden: its name begins with a dot"
+LINKED = "a link to a folder, which is not followed; put the folder itself there"
 
 Entry = tuple[Source, Kind] | Skipped
 
@@ -29,19 +30,27 @@ def entries(files: Iterable[Source | Skipped]) -> Iterator[Entry]:
 
 
 def listed(folder: Path) -> Iterator[Source | Skipped]:
-    """Yield a file, or the files of a folder and its subfolders; hidden, broken and locked ones with the reason."""
+    """Yield a file, or the files of a folder and its subfolders; those that cannot be opened with the reason."""
     if folder.is_file():
         yield file_in(folder.parent, folder)
         return
     problems: list[OSError] = []
     for here, folders, files in os.walk(folder, onerror=problems.append):
-        for name in sorted(name for name in folders if name.startswith(".")):
-            yield Skipped(file=inside(folder, Path(here, name)) + "/", reason=HIDDEN)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        closed = {name: reason for name in sorted(folders) if (reason := closed_reason(Path(here, name)))}
+        for name, reason in closed.items():
+            yield Skipped(file=inside(folder, Path(here, name)) + "/", reason=reason)
+        folders[:] = sorted(name for name in folders if name not in closed)
         for name in sorted(files):
             yield file_in(folder, Path(here, name))
     for error in problems:
         yield Skipped(file=inside(folder, Path(error.filename)) + "/", reason=f"cannot be opened: {error.strerror}")
+
+
+def closed_reason(folder: Path) -> str:
+    """Say why the files of a folder are not read; empty if they are. Links could lead in a circle."""
+    if folder.name.startswith("."):
+        return HIDDEN
+    return LINKED if folder.is_symlink() else ""
 
 
 def file_in(folder: Path, path: Path) -> Source | Skipped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from minigpt.documents.base import Source, Table
 from minigpt.documents.packages import package
@@ -16,12 +15,5 @@ def read(source: Source) -> Iterator[Table]:
 
     workbook = load_workbook(package(source), read_only=True, data_only=True, keep_links=False)
     for sheet in workbook.worksheets:
-        yield Table(name=sheet.title, rows=named_rows(filled(sheet)))
+        yield Table(name=sheet.title, rows=named_rows(sheet.iter_rows(values_only=True), source))
     workbook.close()
-
-
-def filled(sheet: Any) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of a sheet that hold something."""
-    for row in sheet.iter_rows(values_only=True):
-        if any(cell not in (None, "") for cell in row):
-            yield row

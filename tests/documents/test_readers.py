@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import struct
-import zipfile
 from email.message import EmailMessage
 from pathlib import Path
 from random import Random
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from minigpt.documents import archives, base, book, delimited, jsons, mail, packages, pdf, plain, scan, sheets, word
+from minigpt.corpus.ownfiles import own_texts
+from minigpt.documents import archives, base, book, delimited, jsons, mail, packages, pdf, plain, scan, sheets
 from minigpt.documents.base import Skipped, Source, Unread
 from minigpt.documents.columns import text_column
 from minigpt.documents.convert import convert
@@ -22,6 +22,7 @@ from minigpt.documents.delimited import delimiter_of
 from minigpt.documents.encodings import decode
 from minigpt.documents.kinds import KINDS, kind_of
 from minigpt.documents.tables import named_rows
+from minigpt.errors import CorpusError
 from minigpt.lazy import resolve
 from tests.support import mixed
 
@@ -85,23 +86,6 @@ def test_headers_footers_and_page_numbers_leave_a_pdf_and_broken_lines_are_joine
 
 def test_two_pages_keep_their_edges_because_nothing_is_known_to_repeat() -> None:
     assert pdf.without_edges([["Title", "a"], ["Title", "b"]]) == [["Title", "a"], ["Title", "b"]]
-
-
-def test_deleted_text_of_a_word_document_is_left_out_and_inserted_text_is_kept() -> None:
-    content = mixed.docx(["MARK"])
-    change = (
-        b'<w:p><w:ins w:id="1" w:author="a"><w:r><w:t>Inserted words</w:t></w:r></w:ins>'
-        b'<w:del w:id="2" w:author="a"><w:r><w:delText>Deleted words</w:delText></w:r></w:del></w:p>'
-    )
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w") as new:
-        for item in old.infolist():
-            data = old.read(item)
-            if item.filename == "word/document.xml":
-                data = data.replace(b"<w:sectPr", change + b"<w:sectPr", 1)
-            new.writestr(item, data)
-    text = next(iter(word.read(source(stream.getvalue()))))["text"]
-    assert text == "MARK\nInserted words"
 
 
 def test_packages_that_unpack_to_too_much_or_have_a_password_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,12 +179,14 @@ def test_the_column_of_text_is_the_named_one_then_text_then_running_text() -> No
 
 
 def test_a_first_row_of_data_is_no_header() -> None:
-    assert list(named_rows(iter([["1", "First sentence."], ["2", "Second."]]))) == [
+    assert list(named_rows([["1", "First sentence."], ["2", "Second."]], source(b""))) == [
         {"column 1": "1", "column 2": "First sentence."},
         {"column 1": "2", "column 2": "Second."},
     ]
-    assert list(named_rows(iter([["id", "note"], ["2", "Second."], ["", ""]]))) == [{"id": "2", "note": "Second."}]
-    assert list(named_rows(iter([]))) == []
+    assert list(named_rows([["id", "note"], ["2", "Second."], ["", ""]], source(b""))) == [
+        {"id": "2", "note": "Second."}
+    ]
+    assert list(named_rows([], source(b""))) == []
 
 
 def test_delimiters_are_found_although_sentences_have_commas() -> None:
@@ -272,6 +258,26 @@ def test_broken_links_and_locked_files_are_listed(tmp_path: Path) -> None:
         Skipped(file=".git/", reason=scan.HIDDEN),
         Skipped(file="gone.txt", reason="a broken link"),
     ]
+
+
+def test_links_to_folders_are_listed_and_do_not_make_a_folder_empty(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.txt").write_text("Words.")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "ward").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    assert list(scan.listed(tmp_path / "in")) == [
+        Skipped(file="round/", reason=scan.LINKED),
+        Skipped(file="ward/", reason=scan.LINKED),
+    ]
+    with pytest.raises(CorpusError, match=r"holds no text that can be read .*a link to a folder"):
+        own_texts(tmp_path / "in", tmp_path / "a.yaml")
+    (tmp_path / "in" / "b.txt").write_text("Own words.")
+    texts = own_texts(tmp_path / "in", tmp_path / "a.yaml")
+    assert texts.converted is None and [item.file for item in texts.reading.skipped] == ["round/", "ward/"]
+    assert (texts.reading.tally.listed, texts.reading.tally.read, texts.reading.tally.left_out) == (3, 1, 2)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert [item.file for item in scan.listed(tmp_path / "link")] == ["a.txt"]  # the folder itself may be a link
 
 
 def attached(content: bytes) -> list[str]:
