@@ -128,6 +128,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
         *(reading_lines(written.general, "general text: ") if written.general else []),
         *other_lines(written),
         f"Wrote {written.path}. {written.apart}",
+        *([written.ties] if written.ties else []),
         *([f"The text is in {written.texts}."] if written.texts else []),
         "",
         f"Text: {text.documents:,} documents, {text.words:,} words, {size_text(text.bytes)}.",

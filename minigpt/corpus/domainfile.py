@@ -106,10 +106,11 @@ def remark_on(proposal: Proposal) -> str:
     """Explain the entries of a folder: what is kept apart and how to change it."""
     if proposal.group is None:
         return proposal.reason
-    return (
-        f"{proposal.reason} To keep another apart, write its name in both places below; to train on all text, remove "
-        "`without` and the entry with `split: other`."
+    change = (
+        "To keep another apart, write its name in both places below; to train on all text, remove `without` and the "
+        "entry with `split: other`."
     )
+    return " ".join(filter(None, (proposal.reason, change, proposal.ties)))
 
 
 def entry_lines(source: SourceConfig) -> str:

@@ -23,6 +23,9 @@ from minigpt.types import Document
 FEWEST_GROUPS = 4
 # Fewest documents of a group that counts. Verdicts of a report need as many.
 FEWEST_DOCUMENTS = 10
+# Fewest sources beside the one kept apart that are split whole: held-out, dev and calibration text take three at least,
+# and half of them should be left to train on.
+FEWEST_TIED = 6
 # Share of the text that a group may have to be kept apart, and the share that is best.
 SHARES = (0.05, 0.25)
 BEST_SHARE = 0.15
@@ -100,11 +103,15 @@ class Proposal:
         grouping: The groups; None where the text has no groups.
         group: The group to keep apart; None where none fits.
         reason: One sentence about the choice.
+        untied: True if rows that share a source become documents of their own, which the splits may part.
+        ties: Sentences on whether rows that share a source stay together; empty where the groups are no such sources.
     """
 
     grouping: Grouping | None
     group: Group | None
     reason: str
+    untied: bool = False
+    ties: str = ""
 
 
 def propose(source: SourceConfig, *, root: Path, column: str | None = None, value: str | None = None) -> Proposal:
@@ -126,7 +133,7 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
     groupings = groupings_of(source, path, (column,) if column else (FOLDER, *COLUMNS))
     grouping = next((grouping for grouping in groupings if grouping.is_sound), None)
     if value is not None:
-        return _named(groupings, column, value)
+        return _with_ties(source, _named(groupings, column, value), column)
     if grouping is None:
         return Proposal(grouping=None, group=None, reason=_too_few(groupings, column))
     low, high = SHARES
@@ -134,7 +141,8 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
     copied = 0
     for group in sorted(fitting, key=lambda group: abs(grouping.share(group) - BEST_SHARE)):
         if _copied(source, path, grouping.column, group) < WARN:
-            return Proposal(grouping=grouping, group=group, reason=_chosen(grouping, group))
+            proposal = Proposal(grouping=grouping, group=group, reason=_chosen(grouping, group))
+            return _with_ties(source, proposal, column)
         copied += 1
     size = f"{_percent(low)} to {_percent(high)} of the text"
     reason = f"none of the {len(grouping.usable)} groups by {grouping.column} has {size}"
@@ -144,17 +152,24 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
 
 
 def parts(source: SourceConfig, proposal: Proposal) -> tuple[SourceConfig, ...]:
-    """Divide a source into its text without the group that is kept apart, and that group as `split: other`."""
+    """Divide a source into its text without the group that is kept apart, and that group as `split: other`.
+
+    Rows of the group are documents of their own even where the column names documents: none of them leaves the group,
+    and a report judges nothing by a single document.
+    """
     if proposal.grouping is None or proposal.group is None:
         return (source,)
     column, value = proposal.grouping.column, proposal.group.value
-    rows = source.row_documents or _names_documents(source, column)
-    kept = replace(source, row_documents=rows, without={**source.without, column: (value,)})
+    kept = replace(
+        source,
+        row_documents=source.row_documents or proposal.untied,
+        without={**source.without, column: (value,)},
+    )
     name = re.sub(r"[^\w.-]+", "-", value).strip("-") or "other"
     apart = replace(
         source,
         name=f"{source.name}-{name}",
-        row_documents=rows,
+        row_documents=source.row_documents or _names_documents(source, column),
         where={**source.where, column: (value,)},
         split="other",
     )
@@ -193,8 +208,40 @@ def groupings_of(source: SourceConfig, path: Path, columns: Sequence[str]) -> tu
 
 
 def _names_documents(source: SourceConfig, column: str) -> bool:
-    """Return True if the column names documents: rows that share it are one document, unless it tells groups apart."""
+    """Return True if the column names documents: rows that share it are one document."""
     return source.columns.get("source", "source") == column
+
+
+def _with_ties(source: SourceConfig, proposal: Proposal, column: str | None) -> Proposal:
+    """Say whether rows that share a source stay in one split, where the groups are such sources.
+
+    They do, unless the user names the column as one of groups, or too few sources are left to split them whole.
+
+    Args:
+        source: The source.
+        proposal: The group to keep apart.
+        column: Column that the user names (None: none).
+    """
+    if proposal.grouping is None or source.row_documents or not _names_documents(source, proposal.grouping.column):
+        return proposal
+    name = proposal.grouping.column
+    left = sum(1 for group in proposal.grouping.groups if group.value) - 1
+    sources = f"the {left} other {name}s are" if left != 1 else f"the other {name} is"
+    if column is None and left >= FEWEST_TIED:
+        return replace(
+            proposal,
+            ties=f"Rows with the same {name} stay in one split, so {sources} as many documents. If such rows do not "
+            f"belong together, as with sites or categories, `--group-by {name}` makes every row a document of its own.",
+        )
+    why = f"as you named {name} as the column of groups" if column else f"because {sources} too few to split whole"
+    remedy = "" if left >= FEWEST_TIED else f" and add text until at least {FEWEST_TIED} others are there"
+    return replace(
+        proposal,
+        untied=True,
+        ties=f"Every row is a document of its own, {why}: rows with the same {name} can be both trained on and "
+        "measured. If they belong together, as with patients or cases, remove `row_documents` from the first entry of "
+        f"the domain file{remedy}.",
+    )
 
 
 def group_value(row: Row, column: str) -> str:

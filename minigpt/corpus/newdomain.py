@@ -53,6 +53,7 @@ class NewDomain:
     Attributes:
         path: The domain file.
         apart: One sentence about the source that is kept apart, or why there is none.
+        ties: Sentences on whether rows that share a source stay in one split; empty where none is kept apart by source.
         groups: Groups in the text, by the column `grouped_by`.
         grouped_by: Column that tells the groups apart; empty where there are none.
         reading: What was read of the folder, and what was left out.
@@ -73,6 +74,7 @@ class NewDomain:
     tasks: tuple[TaskFile, ...] = ()
     questions: tuple[QuestionFile, ...] = ()
     replaced: str = ""
+    ties: str = ""
 
 
 def new_domain(
@@ -144,6 +146,7 @@ def new_domain(
         tasks=texts.tasks,
         questions=texts.questions,
         replaced=replaced,
+        ties=proposal.ties,
     )
 
 
