@@ -84,9 +84,11 @@ def is_terminal() -> bool:
 
 def name_for(folder: Path) -> str:
     """Propose a name for the domain of a folder or file."""
+    from minigpt.domain.checks import LONGEST_NAME
+
     path = folder.resolve()
     name = path.stem if path.is_file() else path.name
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "mine"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME] or "mine"
 
 
 def show_kinds(folder: Path) -> None:

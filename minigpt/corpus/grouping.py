@@ -8,29 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from minigpt.corpus.coverage import WARN, seen_runs
+from minigpt.corpus.groups import FEWEST_DOCUMENTS, FEWEST_GROUPS, UNGROUPED, Group, Grouping, Proposal
 from minigpt.corpus.localfiles import rows_and_documents
 from minigpt.corpus.rows import FOLDER, Row, field_text
 from minigpt.corpus.selection import take_bytes
+from minigpt.corpus.ties import names_documents, with_ties
 from minigpt.domain.config import DomainConfig, SourceConfig
 from minigpt.files import path_of
 from minigpt.types import Document
 
-# Fewest groups: with one kept apart, three are left, so that what a model learns is not the manner of one or two.
-FEWEST_GROUPS = 4
-# Fewest documents of a group that counts. Verdicts of a report need as many.
-FEWEST_DOCUMENTS = 10
-# Fewest sources beside the one kept apart that are split whole: held-out, dev and calibration text take three at least,
-# and half of them should be left to train on.
-FEWEST_TIED = 6
 # Share of the text that a group may have to be kept apart, and the share that is best.
 SHARES = (0.05, 0.25)
 BEST_SHARE = 0.15
-# Largest share of the text that may belong to no group.
-UNGROUPED = 0.05
 # Bytes of a group that are searched for text of the others.
 SEARCHED = 1 << 18
 
@@ -41,77 +34,6 @@ COLUMNS = (
     *("source", "site", "author", "publisher", "journal", "institution", "organization", "department", "hospital"),
     *("court", "company", *ADDRESSES, *DATES),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Text that comes from one place.
-
-    Attributes:
-        value: Value of the column that its rows share, in the form that `where` of a source takes.
-        documents: Number of its documents.
-        bytes: Size of its text.
-    """
-
-    value: str
-    documents: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grouping:
-    """Groups of a source's text by one column.
-
-    Attributes:
-        column: The column; `folder` for the top-level folders.
-        groups: The groups, the largest first; text that belongs to none has the value "".
-    """
-
-    column: str
-    groups: tuple[Group, ...]
-
-    @property
-    def usable(self) -> tuple[Group, ...]:
-        """Groups that are large enough to count."""
-        return tuple(group for group in self.groups if group.value and group.documents >= FEWEST_DOCUMENTS)
-
-    @property
-    def bytes(self) -> int:
-        """Size of the whole text."""
-        return sum(group.bytes for group in self.groups)
-
-    def share(self, group: Group) -> float:
-        """Return the share of the text that belongs to a group."""
-        return group.bytes / max(1, self.bytes)
-
-    @property
-    def ungrouped(self) -> float:
-        """Share of the text that belongs to no group."""
-        return sum(self.share(group) for group in self.groups if not group.value)
-
-    @property
-    def is_sound(self) -> bool:
-        """True if there are enough groups and nearly all text belongs to one; files beside folders do not count."""
-        return len(self.usable) >= FEWEST_GROUPS and (self.column == FOLDER or self.ungrouped <= UNGROUPED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """A group to keep apart, or the reason why there is none.
-
-    Attributes:
-        grouping: The groups; None where the text has no groups.
-        group: The group to keep apart; None where none fits.
-        reason: One sentence about the choice.
-        untied: True if rows that share a source become documents of their own, which the splits may part.
-        ties: Sentences on whether rows that share a source stay together; empty where the groups are no such sources.
-    """
-
-    grouping: Grouping | None
-    group: Group | None
-    reason: str
-    untied: bool = False
-    ties: str = ""
 
 
 def propose(source: SourceConfig, *, root: Path, column: str | None = None, value: str | None = None) -> Proposal:
@@ -133,7 +55,7 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
     groupings = groupings_of(source, path, (column,) if column else (FOLDER, *COLUMNS))
     grouping = next((grouping for grouping in groupings if grouping.is_sound), None)
     if value is not None:
-        return _with_ties(source, _named(groupings, column, value), column)
+        return with_ties(source, _named(groupings, column, value), column)
     if grouping is None:
         return Proposal(grouping=None, group=None, reason=_too_few(groupings, column))
     low, high = SHARES
@@ -142,7 +64,7 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
     for group in sorted(fitting, key=lambda group: abs(grouping.share(group) - BEST_SHARE)):
         if _copied(source, path, grouping.column, group) < WARN:
             proposal = Proposal(grouping=grouping, group=group, reason=_chosen(grouping, group))
-            return _with_ties(source, proposal, column)
+            return with_ties(source, proposal, column)
         copied += 1
     size = f"{_percent(low)} to {_percent(high)} of the text"
     reason = f"none of the {len(grouping.usable)} groups by {grouping.column} has {size}"
@@ -169,7 +91,7 @@ def parts(source: SourceConfig, proposal: Proposal) -> tuple[SourceConfig, ...]:
     apart = replace(
         source,
         name=f"{source.name}-{name}",
-        row_documents=source.row_documents or _names_documents(source, column),
+        row_documents=source.row_documents or names_documents(source, column),
         where={**source.where, column: (value,)},
         split="other",
     )
@@ -194,7 +116,7 @@ def groupings_of(source: SourceConfig, path: Path, columns: Sequence[str]) -> tu
             sizes[column][value] = sizes[column].get(value, 0) + size
             if value:
                 members = documents[column].setdefault(value, set())
-                members.add(f"row {len(members)}" if _names_documents(source, column) else texts[0].source)
+                members.add(f"row {len(members)}" if names_documents(source, column) else texts[0].source)
     return tuple(
         Grouping(
             column=column,
@@ -204,43 +126,6 @@ def groupings_of(source: SourceConfig, path: Path, columns: Sequence[str]) -> tu
             ),
         )
         for column in columns
-    )
-
-
-def _names_documents(source: SourceConfig, column: str) -> bool:
-    """Return True if the column names documents: rows that share it are one document."""
-    return source.columns.get("source", "source") == column
-
-
-def _with_ties(source: SourceConfig, proposal: Proposal, column: str | None) -> Proposal:
-    """Say whether rows that share a source stay in one split, where the groups are such sources.
-
-    They do, unless the user names the column as one of groups, or too few sources are left to split them whole.
-
-    Args:
-        source: The source.
-        proposal: The group to keep apart.
-        column: Column that the user names (None: none).
-    """
-    if proposal.grouping is None or source.row_documents or not _names_documents(source, proposal.grouping.column):
-        return proposal
-    name = proposal.grouping.column
-    left = sum(1 for group in proposal.grouping.groups if group.value) - 1
-    sources = f"the {left} other {name}s are" if left != 1 else f"the other {name} is"
-    if column is None and left >= FEWEST_TIED:
-        return replace(
-            proposal,
-            ties=f"Rows with the same {name} stay in one split, so {sources} as many documents. If such rows do not "
-            f"belong together, as with sites or categories, `--group-by {name}` makes every row a document of its own.",
-        )
-    why = f"as you named {name} as the column of groups" if column else f"because {sources} too few to split whole"
-    remedy = "" if left >= FEWEST_TIED else f" and add text until at least {FEWEST_TIED} others are there"
-    return replace(
-        proposal,
-        untied=True,
-        ties=f"Every row is a document of its own, {why}: rows with the same {name} can be both trained on and "
-        "measured. If they belong together, as with patients or cases, remove `row_documents` from the first entry of "
-        f"the domain file{remedy}.",
     )
 
 
@@ -270,6 +155,7 @@ def _documents(source: SourceConfig, path: Path) -> Iterator[Document]:
 
 def _named(groupings: Sequence[Grouping], column: str | None, value: str) -> Proposal:
     """Propose the group that the user names; any column that has it will do, unless one is given."""
+    value = value.strip()
     for grouping in groupings:
         for group in grouping.groups:
             if group.value and value in (group.value, group.value.removesuffix("*")):

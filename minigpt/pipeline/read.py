@@ -98,9 +98,7 @@ def read_corpora(
         )
         if general is not None:
             with reporter.stage("Keeping domain and general text apart"):
-                corpus, other = separate(
-                    corpus, build_corpus(general, seed=seed, reporter=reporter), overlap=overlap
-                )
+                corpus, other = separate(corpus, build_corpus(general, seed=seed, reporter=reporter), overlap=overlap)
             save_corpus(other, folder / "general")
         save_corpus(corpus, folder / "domain")
 
