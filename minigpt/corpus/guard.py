@@ -46,8 +46,8 @@ class Guard:
         for start in range(0, len(documents), TOGETHER):
             batch = documents[start : start + TOGETHER]
             hashed = dedup.hash_texts(document.text for document in batch)
-            asked = self.question_rule.matches(hashed) | self.whole_rule.matches(hashed)
-            matches = zip(batch, self.text_rule.matches(hashed), asked, strict=True)
+            in_questions = self.question_rule.matches(hashed) | self.whole_rule.matches(hashed)
+            matches = zip(batch, self.text_rule.matches(hashed), in_questions, strict=True)
             for document, in_text, in_question in matches:
                 if in_text or in_question:
                     tally["overlaps_heldout" if in_text else "overlaps_questions"] += 1

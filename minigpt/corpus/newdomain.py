@@ -90,8 +90,7 @@ def new_domain(
 ) -> NewDomain:
     """Write a domain file for the text in `folder` and check that it can be read.
 
-    Nothing has its name before all of it is written and checked, so that a definition that is replaced stays as it is
-    when the new one fails.
+    Nothing has its name before all of it is checked, so that a definition that is replaced stays if the new one fails.
 
     Args:
         name: The domain's name: small letters, digits, `-` and `_`.
@@ -109,8 +108,6 @@ def new_domain(
         CorpusError: The folder is missing or holds no text, or its first rows cannot be read.
     """
     target, other = targets(name, output, general=general is not None, force=force)
-    grouped = grouped or Grouped()
-    check_wishes(folder, grouped)
     written = (target, other) if general else (target,)
     replaced = replaced_sentence(written)
     reporter = counted(reporter, stages_of((name, f"{name}-general")[: len(written)]))
@@ -121,7 +118,7 @@ def new_domain(
             folder,
             stage=folder_of_new,
             head=MEASURED_ON.format(general=other.name if general else "general"),
-            grouped=grouped,
+            grouped=grouped or Grouped(),
             column=text_column,
             reporter=reporter,
         )
@@ -170,7 +167,7 @@ def check_wishes(folder: Path, grouped: Grouped) -> None:
         )
     wishes = {"--group-by": grouped.column if grouped.column != "none" else None, "--hold-out": grouped.apart}
     given = " and ".join(f"{option} {value!r}" for option, value in wishes.items() if value is not None)
-    if given and declared_files(path_of(folder).resolve()):
+    if given and declared_files(folder):
         raise ConfigError(
             f"{folder} declares its splits (corpus_*.jsonl), so {given} cannot be honored: put the text to keep apart "
             "into corpus_other.jsonl and leave the option out."
@@ -244,6 +241,7 @@ def write_checked(
         The group that the file keeps apart, or why there is none; and the texts of the folder.
     """
     folder = path_of(folder).resolve()
+    check_wishes(folder, grouped)
     written = stage / target.name
     with passing(reporter, f"{name} {READ}", f"Reading the files of {folder.name}"):
         texts = texts_of(folder, written, grouped=grouped, column=column, reporter=reporter)
