@@ -37,9 +37,10 @@ class Reader:
 
     def __init__(self, domain: str, base: str, device: str, limit: int | None = None) -> None:
         definition = load_domain(domain)
-        corpus, general = build_corpus(definition), build_corpus(load_domain(definition.general))
-        corpus, general = separate(corpus, general)
-        self.corpora, self.general = Corpora(domain=corpus, general=general), general
+        other = load_domain(definition.general)
+        overlap = min(definition.overlap, other.overlap)
+        corpus, general = separate(build_corpus(definition), build_corpus(other), overlap=overlap)
+        self.corpora, self.general = Corpora(domain=corpus, general=general, overlap=overlap), general
         self.folder: Path = assets.parent(base).path
         self.device, self.limit = device, limit
         self.tokenizer = assets.load_tokenizer(self.folder)

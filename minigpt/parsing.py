@@ -27,24 +27,33 @@ class Unreadable(ValueError):
         self.line = line
 
 
+class Repeated(Unreadable):
+    """YAML in which a mapping has a key twice, so that nobody knows which of its values is meant."""
+
+
 def load_yaml(text: str) -> Any:
     """Read a YAML document. Dates stay text, as they stand in the file.
 
     Raises:
-        Unreadable: it is not YAML, or it is too large, too deep, or grows too much by its references.
+        Unreadable: it is not YAML, has a key twice, is too large or too deep, or grows too much by its references.
     """
     import yaml
 
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"it has more than {MAX_CHARACTERS:,} characters")
     try:
-        value = _loader()(text).get_single_data()
+        loader = _loader()(text)
+        root = loader.get_single_node()
+        _check_keys(root)
+        value = None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         reason = getattr(error, "problem", None) or first_line(error)
         raise Unreadable(str(reason), None if line is None else line + 1) from None
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
+    except Unreadable:
+        raise
     except (ValueError, TypeError, OverflowError) as error:
         raise Unreadable(first_line(error)) from None
     _check_size(value)
@@ -84,6 +93,34 @@ def _loader() -> Any:
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     return Loader
+
+
+def _check_keys(root: Any) -> None:
+    """Refuse a mapping that has a key twice. What it merges (`<<`) may have the same keys: its own ones count.
+
+    Args:
+        root: node of the document, before anything is merged into it; None for an empty one.
+    """
+    import yaml
+
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:  # a reference
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            stack += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[tuple[str, str]] = set()
+            for key, value in node.value:
+                stack += (key, value)
+                if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                    continue
+                if (key.tag, key.value) in keys:
+                    raise Repeated(f"the key {key.value!r:.80} is there twice", key.start_mark.line + 1)
+                keys.add((key.tag, key.value))
 
 
 def _check_size(value: Any) -> None:

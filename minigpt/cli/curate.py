@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="Option of datatrove's executor for Slurm or Ray, e.g. partition=cpu; may be repeated.",
 )
-@click.option("--relevance", is_flag=True, help="Drop training documents that are unlike the domain's seed sentences.")
+@click.option(
+    "--relevance", is_flag=True, help="Drop training documents that are unlike the domain's `seeds`; it needs some."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the splits.")
 @online
 @standard

@@ -131,7 +131,8 @@ def validate(session: Session, *, domain: str) -> None:
     "--group-by",
     metavar="COLUMN",
     help="Column that tells the sources of your texts apart, `folder` for the top-level folders, or `none` "
-    "[folders, or else a column such as source, author, site or date].",
+    "[folders, or else a column such as source, author, site or date]. Rows with the same `source` stay in one split "
+    "unless `source` is named here, or too few sources are left.",
 )
 @click.option("--hold-out", metavar="SOURCE", help="Source that is never trained on [one with about 15 % of the text].")
 @click.option("--force", is_flag=True, help="Replace your definition of this name, and the texts converted for it.")

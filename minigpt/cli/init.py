@@ -84,9 +84,11 @@ def is_terminal() -> bool:
 
 def name_for(folder: Path) -> str:
     """Propose a name for the domain of a folder or file."""
+    from minigpt.domain.checks import LONGEST_NAME
+
     path = folder.resolve()
     name = path.stem if path.is_file() else path.name
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "mine"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME] or "mine"
 
 
 def show_kinds(folder: Path) -> None:
@@ -128,6 +130,7 @@ def summary(name: str, written: NewDomain, text: Survey) -> RenderableType:
         *(reading_lines(written.general, "general text: ") if written.general else []),
         *other_lines(written),
         f"Wrote {written.path}. {written.apart}",
+        *([written.ties] if written.ties else []),
         *([f"The text is in {written.texts}."] if written.texts else []),
         "",
         f"Text: {text.documents:,} documents, {text.words:,} words, {size_text(text.bytes)}.",

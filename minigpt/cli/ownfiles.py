@@ -23,6 +23,7 @@ def reading_data(name: str, written: NewDomain) -> dict[str, Any]:
         "path": str(written.path),
         "replaced": written.replaced,
         "kept_apart": written.apart,
+        "ties": written.ties,
         "grouped_by": written.grouped_by,
         "groups": written.groups,
         "texts": str(written.texts) if written.texts else None,
@@ -53,6 +54,7 @@ def written_text(written: NewDomain) -> RenderableType:
         *other_lines(written),
         *([written.replaced] if written.replaced else []),
         f"Wrote {written.path}. {written.apart}",
+        *([written.ties] if written.ties else []),
         *([where] if where else []),
         f"See what it holds with: minigpt corpus stats {path}",
         f"Build with: minigpt build --domain {path}",
@@ -98,10 +100,11 @@ def reading_lines(reading: Reading, prefix: str = "") -> list[str]:
         counts[0] += 1
         counts[1] += file.documents
     parts = ", ".join(f"{count} {kind} ({documents:,})" for kind, (count, documents) in sorted(kinds.items()))
+    amount, unit = amount_text(reading)
     lines = [
         f"{prefix}{tally_line(reading.tally)}",
-        f"{prefix}Read {count_text(len(reading.files), 'file')}: {count_text(reading.documents, 'document')}, "
-        f"{size_text(reading.bytes)} of text. Files by kind, with their documents: {parts}.",
+        f"{prefix}Read {count_text(len(reading.files), 'file')}: {amount}, {size_text(reading.bytes)} of text. "
+        f"Files by kind, with their {unit}: {parts}.",
     ]
     columns: dict[str, list[str]] = {}
     for file in reading.files:
@@ -116,6 +119,15 @@ def reading_lines(reading: Reading, prefix: str = "") -> list[str]:
         lines.append(f"{prefix}Left out {count_text(reading.tally.left_out, 'file')}{also}:")
         lines += [f"  {names(places)}: {reason}" for reason, places in reasons(reading.skipped).items()]
     return lines
+
+
+def amount_text(reading: Reading) -> tuple[str, str]:
+    """Return how many documents and rows were read, and the noun for them: rows of one source are one document."""
+    rows = sum(file.documents for file in reading.files if file.column)
+    counts = {"document": reading.documents - rows, "row": rows}
+    present = {noun: count for noun, count in counts.items() if count} or {"document": 0}
+    nouns = [f"{noun}s" for noun in present]
+    return " and ".join(count_text(count, noun) for noun, count in present.items()), " or ".join(nouns)
 
 
 def names(files: list[str]) -> str:

@@ -215,16 +215,17 @@ class Overlap:
         targets: Texts that must not be given away. One shorter than `size` words is one run.
         size: Words in a run.
         share: Share of runs from which a text overlaps; 0 means that a single run is too much.
+        shortest: Fewest words of a target. One with fewer is skipped: other texts repeat it by chance.
     """
 
-    # Targets with fewer words are skipped: other texts repeat them by chance.
+    # Fewest words of a target that is any piece of text.
     SHORTEST = 8
 
-    def __init__(self, targets: Iterable[str], *, size: int, share: float) -> None:
+    def __init__(self, targets: Iterable[str], *, size: int, share: float, shortest: int = SHORTEST) -> None:
         self.share = share
         by_size: dict[int, list[Grams]] = {}
         for tokens in map(words, targets):
-            if len(tokens) >= self.SHORTEST:
+            if len(tokens) >= shortest:
                 run = min(size, len(tokens))
                 by_size.setdefault(run, []).append(grams(tokens, run))
         self.tables = [_Table.of(runs, length) for length, runs in sorted(by_size.items())]

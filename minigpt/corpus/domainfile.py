@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from textwrap import wrap
 
-from minigpt.corpus.grouping import Proposal, parts
+from minigpt.corpus.grouping import parts
+from minigpt.corpus.groups import Proposal
 from minigpt.corpus.ownfiles import DECLARED, OwnTexts, declared_files
 from minigpt.corpus.question_files import QuestionFile
 from minigpt.corpus.task_files import TaskFile
@@ -67,7 +68,7 @@ def domain_yaml(target: Path, name: str, folder: Path, texts: OwnTexts, *, head:
     Raises:
         CorpusError: The folder is missing or holds no text.
     """
-    corpus = [source_lines(path, split=DECLARED[path.stem]) for path in declared_files(folder)]
+    corpus = [source_lines(path, split=DECLARED[path.stem], column=texts.column) for path in declared_files(folder)]
     corpus = corpus or [plain_source(folder, texts, proposal)]
     questions = "".join(f"\n{question_lines(item)}" for item in texts.questions)
     return TEMPLATE.format(
@@ -94,9 +95,11 @@ def plain_source(folder: Path, texts: OwnTexts, proposal: Proposal) -> str:
     return "\n".join([*remark, *map(entry_lines, sources)])
 
 
-def source_lines(path: Path, *, split: str, name: str | None = None) -> str:
-    """Return one corpus entry as YAML."""
+def source_lines(path: Path, *, split: str, name: str | None = None, column: str = "") -> str:
+    """Return one corpus entry as YAML; `column` holds the text, if it is not called so."""
     lines = [f"  - name: {quoted(name or path.stem)}", f"    file: {quoted(str(path))}"]
+    if column:
+        lines.append(f"    columns: {json.dumps({'text': column}, ensure_ascii=False)}")
     if split != "auto":
         lines.append(f"    split: {split}")
     return "\n".join([*lines, "    license: unknown  # say what license your text has: it goes into the model card"])
@@ -106,10 +109,11 @@ def remark_on(proposal: Proposal) -> str:
     """Explain the entries of a folder: what is kept apart and how to change it."""
     if proposal.group is None:
         return proposal.reason
-    return (
-        f"{proposal.reason} To keep another apart, write its name in both places below; to train on all text, remove "
-        "`without` and the entry with `split: other`."
+    change = (
+        "To keep another apart, write its name in both places below; to train on all text, remove `without` and the "
+        "entry with `split: other`."
     )
+    return " ".join(filter(None, (proposal.reason, change, proposal.ties)))
 
 
 def entry_lines(source: SourceConfig) -> str:

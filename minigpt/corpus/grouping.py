@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from minigpt.corpus.coverage import WARN, seen_runs
+from minigpt.corpus.groups import FEWEST_DOCUMENTS, FEWEST_GROUPS, UNGROUPED, Group, Grouping, Proposal
 from minigpt.corpus.localfiles import rows_and_documents
 from minigpt.corpus.rows import FOLDER, Row, field_text
 from minigpt.corpus.selection import take_bytes
+from minigpt.corpus.ties import names_documents, with_ties
 from minigpt.domain.config import DomainConfig, SourceConfig
 from minigpt.files import path_of
 from minigpt.types import Document
 
-# Fewest groups: with one kept apart, three are left, so that what a model learns is not the manner of one or two.
-FEWEST_GROUPS = 4
-# Fewest documents of a group that counts. Verdicts of a report need as many.
-FEWEST_DOCUMENTS = 10
 # Share of the text that a group may have to be kept apart, and the share that is best.
 SHARES = (0.05, 0.25)
 BEST_SHARE = 0.15
-# Largest share of the text that may belong to no group.
-UNGROUPED = 0.05
 # Bytes of a group that are searched for text of the others.
 SEARCHED = 1 << 18
 
@@ -38,73 +34,6 @@ COLUMNS = (
     *("source", "site", "author", "publisher", "journal", "institution", "organization", "department", "hospital"),
     *("court", "company", *ADDRESSES, *DATES),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Text that comes from one place.
-
-    Attributes:
-        value: Value of the column that its rows share, in the form that `where` of a source takes.
-        documents: Number of its documents.
-        bytes: Size of its text.
-    """
-
-    value: str
-    documents: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grouping:
-    """Groups of a source's text by one column.
-
-    Attributes:
-        column: The column; `folder` for the top-level folders.
-        groups: The groups, the largest first; text that belongs to none has the value "".
-    """
-
-    column: str
-    groups: tuple[Group, ...]
-
-    @property
-    def usable(self) -> tuple[Group, ...]:
-        """Groups that are large enough to count."""
-        return tuple(group for group in self.groups if group.value and group.documents >= FEWEST_DOCUMENTS)
-
-    @property
-    def bytes(self) -> int:
-        """Size of the whole text."""
-        return sum(group.bytes for group in self.groups)
-
-    def share(self, group: Group) -> float:
-        """Return the share of the text that belongs to a group."""
-        return group.bytes / max(1, self.bytes)
-
-    @property
-    def ungrouped(self) -> float:
-        """Share of the text that belongs to no group."""
-        return sum(self.share(group) for group in self.groups if not group.value)
-
-    @property
-    def is_sound(self) -> bool:
-        """True if there are enough groups and nearly all text belongs to one; files beside folders do not count."""
-        return len(self.usable) >= FEWEST_GROUPS and (self.column == FOLDER or self.ungrouped <= UNGROUPED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """A group to keep apart, or the reason why there is none.
-
-    Attributes:
-        grouping: The groups; None where the text has no groups.
-        group: The group to keep apart; None where none fits.
-        reason: One sentence about the choice.
-    """
-
-    grouping: Grouping | None
-    group: Group | None
-    reason: str
 
 
 def propose(source: SourceConfig, *, root: Path, column: str | None = None, value: str | None = None) -> Proposal:
@@ -126,7 +55,7 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
     groupings = groupings_of(source, path, (column,) if column else (FOLDER, *COLUMNS))
     grouping = next((grouping for grouping in groupings if grouping.is_sound), None)
     if value is not None:
-        return _named(groupings, column, value)
+        return with_ties(source, _named(groupings, column, value), column)
     if grouping is None:
         return Proposal(grouping=None, group=None, reason=_too_few(groupings, column))
     low, high = SHARES
@@ -134,7 +63,8 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
     copied = 0
     for group in sorted(fitting, key=lambda group: abs(grouping.share(group) - BEST_SHARE)):
         if _copied(source, path, grouping.column, group) < WARN:
-            return Proposal(grouping=grouping, group=group, reason=_chosen(grouping, group))
+            proposal = Proposal(grouping=grouping, group=group, reason=_chosen(grouping, group))
+            return with_ties(source, proposal, column)
         copied += 1
     size = f"{_percent(low)} to {_percent(high)} of the text"
     reason = f"none of the {len(grouping.usable)} groups by {grouping.column} has {size}"
@@ -144,17 +74,24 @@ def propose(source: SourceConfig, *, root: Path, column: str | None = None, valu
 
 
 def parts(source: SourceConfig, proposal: Proposal) -> tuple[SourceConfig, ...]:
-    """Divide a source into its text without the group that is kept apart, and that group as `split: other`."""
+    """Divide a source into its text without the group that is kept apart, and that group as `split: other`.
+
+    Rows of the group are documents of their own even where the column names documents: none of them leaves the group,
+    and a report judges nothing by a single document.
+    """
     if proposal.grouping is None or proposal.group is None:
         return (source,)
     column, value = proposal.grouping.column, proposal.group.value
-    rows = source.row_documents or _names_documents(source, column)
-    kept = replace(source, row_documents=rows, without={**source.without, column: (value,)})
+    kept = replace(
+        source,
+        row_documents=source.row_documents or proposal.untied,
+        without={**source.without, column: (value,)},
+    )
     name = re.sub(r"[^\w.-]+", "-", value).strip("-") or "other"
     apart = replace(
         source,
         name=f"{source.name}-{name}",
-        row_documents=rows,
+        row_documents=source.row_documents or names_documents(source, column),
         where={**source.where, column: (value,)},
         split="other",
     )
@@ -179,7 +116,7 @@ def groupings_of(source: SourceConfig, path: Path, columns: Sequence[str]) -> tu
             sizes[column][value] = sizes[column].get(value, 0) + size
             if value:
                 members = documents[column].setdefault(value, set())
-                members.add(f"row {len(members)}" if _names_documents(source, column) else texts[0].source)
+                members.add(f"row {len(members)}" if names_documents(source, column) else texts[0].source)
     return tuple(
         Grouping(
             column=column,
@@ -190,11 +127,6 @@ def groupings_of(source: SourceConfig, path: Path, columns: Sequence[str]) -> tu
         )
         for column in columns
     )
-
-
-def _names_documents(source: SourceConfig, column: str) -> bool:
-    """Return True if the column names documents: rows that share it are one document, unless it tells groups apart."""
-    return source.columns.get("source", "source") == column
 
 
 def group_value(row: Row, column: str) -> str:
@@ -223,6 +155,7 @@ def _documents(source: SourceConfig, path: Path) -> Iterator[Document]:
 
 def _named(groupings: Sequence[Grouping], column: str | None, value: str) -> Proposal:
     """Propose the group that the user names; any column that has it will do, unless one is given."""
+    value = value.strip()
     for grouping in groupings:
         for group in grouping.groups:
             if group.value and value in (group.value, group.value.removesuffix("*")):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, takewhile
 
 from minigpt.corpus import dedup
+from minigpt.corpus.guarded_questions import QUESTION_RUN, SHORTEST_QUESTION, guarded_parts, short_questions
 from minigpt.corpus.questions import split_by_seen
 from minigpt.types import Document, Question, QuestionSet
 
@@ -15,12 +16,6 @@ from minigpt.types import Document, Question, QuestionSet
 TEXT_RUN = 8
 # Share of such runs from which a passage overlaps held-out text.
 TEXT_SHARE = 0.5
-# Words in a run that is compared with questions.
-QUESTION_RUN = 13
-# Mark of a blanked word in a question.
-BLANK = "___"
-# Most questions that may share a short fragment before it counts as a common phrase.
-SHARED_BY = 2
 # Documents that are compared at once.
 TOGETHER = 1024
 
@@ -29,7 +24,7 @@ class Guard:
     """Finder of passages that overlap guarded text or questions.
 
     A passage overlaps if it holds at least `share` of a guarded passage's runs of 8 words, if at least `share` of its
-    own runs come from guarded passages, or if it holds 13 words in a row of a question.
+    own runs come from guarded passages, if it holds 13 words in a row of a question, or if it holds a whole question.
 
     Args:
         guarded: Passages that must not be given away.
@@ -39,8 +34,11 @@ class Guard:
 
     def __init__(self, guarded: Iterable[Document], questions: Iterable[QuestionSet], *, share: float) -> None:
         self.text_rule = dedup.Overlap((document.text for document in guarded), size=TEXT_RUN, share=share)
-        parts = (part for question_set in questions for part in _guarded_parts(question_set))
+        sets = list(questions)
+        parts = (part for question_set in sets for part in guarded_parts(question_set))
         self.question_rule = dedup.Overlap(parts, size=QUESTION_RUN, share=0)
+        whole = [" ".join(tokens) for question_set in sets for tokens in short_questions(question_set)]
+        self.whole_rule = dedup.Overlap(whole, size=sys.maxsize, share=0, shortest=SHORTEST_QUESTION)
 
     def keep(self, documents: Sequence[Document], tally: Counter[str]) -> list[Document]:
         """Return the passages that do not overlap, and count the others as `overlaps_heldout` or `_questions`."""
@@ -48,7 +46,8 @@ class Guard:
         for start in range(0, len(documents), TOGETHER):
             batch = documents[start : start + TOGETHER]
             hashed = dedup.hash_texts(document.text for document in batch)
-            matches = zip(batch, self.text_rule.matches(hashed), self.question_rule.matches(hashed), strict=True)
+            in_questions = self.question_rule.matches(hashed) | self.whole_rule.matches(hashed)
+            matches = zip(batch, self.text_rule.matches(hashed), in_questions, strict=True)
             for document, in_text, in_question in matches:
                 if in_text or in_question:
                     tally["overlaps_heldout" if in_text else "overlaps_questions"] += 1
@@ -78,39 +77,6 @@ def drop_overlap(
         The passages that do not overlap.
     """
     return Guard(guarded, questions, share=share).keep(documents, tally)
-
-
-def _guarded_parts(questions: QuestionSet) -> Iterable[str]:
-    """Yield the texts of a set's questions and right answers that training text must not hold.
-
-    The words of a template that all questions share are left out. A question with blanks gives the fragments between
-    them, since no text holds a blank. A fragment shorter than a run counts as a whole, unless more than `SHARED_BY`
-    questions have it: then it is a common phrase that gives nothing away.
-    """
-    texts = [dedup.words(question.question) for question in questions.questions]
-    start, end = (0, 0)
-    if len(texts) > 1:
-        start, end = _common_start(texts), _common_start([tokens[::-1] for tokens in texts])
-    parts = [_fragments(tokens[start : len(tokens) - end]) for tokens in texts]
-    shared = Counter(part for fragments in parts for part in set(fragments))
-    for fragments, question in zip(parts, questions.questions, strict=True):
-        for part in fragments:
-            if len(part) >= QUESTION_RUN or shared[part] <= SHARED_BY:
-                yield " ".join(part)
-        answer = question.choices[question.answer]
-        if len(dedup.words(answer)) >= QUESTION_RUN:
-            yield answer
-
-
-def _fragments(tokens: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the runs of words between blanks."""
-    runs = groupby(tokens, key=lambda token: BLANK in token)
-    return [tuple(words) for blank, words in runs if not blank]
-
-
-def _common_start(texts: Sequence[Sequence[str]]) -> int:
-    """Return the number of first words that all texts have in common."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
 
 
 def drop_dev_leaks(question_sets: Sequence[QuestionSet], tally: Counter[str]) -> list[QuestionSet]:

@@ -16,6 +16,7 @@ from minigpt.corpus.rows import (
     Span,
     files_in,
     is_wanted,
+    name_in,
     read_rows,
     text_of,
     value_of,
@@ -109,6 +110,4 @@ def row_documents(row: Row, where: str, source: SourceConfig, *, fallback: str) 
 
 def optional_text(row: Row, columns: Mapping[str, Any], key: str, where: str) -> str:
     """Return a field as text, empty if it is missing. A field that the domain file maps must exist."""
-    if key in columns:
-        return str(value_of(row, columns[key], where, key=key) or "")
-    return str(row.get(key) or "")
+    return name_in(value_of(row, columns[key], where, key=key) if key in columns else row.get(key))

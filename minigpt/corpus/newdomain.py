@@ -10,19 +10,20 @@ comes from several sources, one of them is kept apart (`minigpt.corpus.grouping`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.corpus.domainfile import GENERAL_TEXT, MEASURED_ON, domain_yaml
-from minigpt.corpus.grouping import Group, Proposal, propose
+from minigpt.corpus.grouping import propose
+from minigpt.corpus.groups import Group, Proposal
 from minigpt.corpus.ownfiles import OwnTexts, declared_files, own_texts, read_declared, texts_folder
 from minigpt.corpus.question_files import QuestionFile, question_files
 from minigpt.corpus.replacing import check_replaceable, replaced_sentence, staged
 from minigpt.corpus.sources import read_source
 from minigpt.corpus.task_files import TaskFile, task_files
 from minigpt.documents.convert import Reading
+from minigpt.domain.checks import name_problems
 from minigpt.domain.config import SourceConfig, load_domain, packaged_folder
 from minigpt.errors import ConfigError
 from minigpt.files import path_of, write_text
@@ -30,7 +31,6 @@ from minigpt.progress import SILENT, Reporter
 from minigpt.progress.stages import Stage, counted, passing
 
 READ, SOURCES = "read", "sources"
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ class NewDomain:
     Attributes:
         path: The domain file.
         apart: One sentence about the source that is kept apart, or why there is none.
+        ties: Sentences on whether rows that share a source stay in one split; empty where none is kept apart by source.
         groups: Groups in the text, by the column `grouped_by`.
         grouped_by: Column that tells the groups apart; empty where there are none.
         reading: What was read of the folder, and what was left out.
@@ -73,6 +74,7 @@ class NewDomain:
     tasks: tuple[TaskFile, ...] = ()
     questions: tuple[QuestionFile, ...] = ()
     replaced: str = ""
+    ties: str = ""
 
 
 def new_domain(
@@ -88,8 +90,7 @@ def new_domain(
 ) -> NewDomain:
     """Write a domain file for the text in `folder` and check that it can be read.
 
-    Nothing has its name before all of it is written and checked, so that a definition that is replaced stays as it is
-    when the new one fails.
+    Nothing has its name before all of it is checked, so that a definition that is replaced stays if the new one fails.
 
     Args:
         name: The domain's name: small letters, digits, `-` and `_`.
@@ -102,8 +103,8 @@ def new_domain(
         reporter: Receives progress.
 
     Raises:
-        ConfigError: The name cannot be used, a file is already there, a package is missing that a file needs, or there
-            is no group to keep apart as wished.
+        ConfigError: The name cannot be used, a file is already there, a package is missing that a file needs, the
+            wishes contradict each other or the folder, or there is no group to keep apart as wished.
         CorpusError: The folder is missing or holds no text, or its first rows cannot be read.
     """
     target, other = targets(name, output, general=general is not None, force=force)
@@ -144,7 +145,33 @@ def new_domain(
         tasks=texts.tasks,
         questions=texts.questions,
         replaced=replaced,
+        ties=proposal.ties,
     )
+
+
+def check_wishes(folder: Path, grouped: Grouped) -> None:
+    """Refuse wishes about the group that is kept apart that contradict each other, or splits that a folder declares.
+
+    Args:
+        folder: The folder with the text, or one file.
+        grouped: The wishes.
+
+    Raises:
+        ConfigError: They do.
+        CorpusError: The folder is missing.
+    """
+    if grouped.column == "none" and grouped.apart is not None:
+        raise ConfigError(
+            f"--group-by none keeps nothing apart, and --hold-out {grouped.apart!r} keeps a source apart: leave one of "
+            "them out."
+        )
+    wishes = {"--group-by": grouped.column if grouped.column != "none" else None, "--hold-out": grouped.apart}
+    given = " and ".join(f"{option} {value!r}" for option, value in wishes.items() if value is not None)
+    if given and declared_files(folder):
+        raise ConfigError(
+            f"{folder} declares its splits (corpus_*.jsonl), so {given} cannot be honored: put the text to keep apart "
+            "into corpus_other.jsonl and leave the option out."
+        )
 
 
 def stages_of(names: Sequence[str]) -> list[Stage]:
@@ -165,8 +192,9 @@ def targets(name: str, output: Path, *, general: bool, force: bool = False) -> t
         ConfigError: The name cannot be used or is that of a packaged domain, or a file is already there that may not be
             replaced.
     """
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} cannot name a domain: use small letters, digits, '-' and '_', e.g. cardiology.")
+    for owner in (name, f"{name}-general")[: 2 if general else 1]:
+        if problem := next(name_problems(owner, general_text=True, reserved=()), None):
+            raise ConfigError(problem.removeprefix("name: "))
     if (packaged_folder() / f"{name}.yaml").is_file():
         raise ConfigError(
             f"{name!r} is a packaged domain, which yours would hide from every build here: choose another name, such "
@@ -213,6 +241,7 @@ def write_checked(
         The group that the file keeps apart, or why there is none; and the texts of the folder.
     """
     folder = path_of(folder).resolve()
+    check_wishes(folder, grouped)
     written = stage / target.name
     with passing(reporter, f"{name} {READ}", f"Reading the files of {folder.name}"):
         texts = texts_of(folder, written, grouped=grouped, column=column, reporter=reporter)
@@ -239,8 +268,10 @@ def texts_of(folder: Path, written: Path, *, grouped: Grouped, column: str | Non
     questions = question_files(folder, declared)
     tasks = task_files(folder, (*declared, *(folder / file for file in questions.files)), names=questions.names)
     if declared:
-        reading = read_declared(folder, declared, questions, tasks)
-        return OwnTexts(file=str(folder), reading=reading, tasks=tasks.tasks, questions=questions.sets)
+        reading = read_declared(folder, declared, questions, tasks, column=column)
+        return OwnTexts(
+            file=str(folder), reading=reading, tasks=tasks.tasks, questions=questions.sets, column=column or ""
+        )
     return own_texts(
         folder, written, column=column, group_by=grouped.column, questions=questions, tasks=tasks, reporter=reporter
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ DECLARED = {"corpus_train": "train", "corpus_heldout": "heldout", "corpus_dev": 
 KEPT = ("source", "license", *COLUMNS)
 NO_TASKS = TaskFiles()
 NO_QUESTIONS = QuestionFiles()
+# Advice of errors about rows on a domain file.
+MAPPED = r"Map it in the domain file, e\.g\. columns: \{text: (.+?)\}\."
 SPLITS_DECLARED = "the folder declares its splits (corpus_*.jsonl), so nothing else is read"
 
 
@@ -38,6 +41,7 @@ class OwnTexts:
         converted: The folder with the converted texts; None if the texts are read where they are.
         tasks: Files of the folder that are tasks with free answers, not text.
         questions: Files of the folder that are multiple-choice questions, not text.
+        column: Column of the text in tables that are read where they are; empty for `text`.
     """
 
     file: str
@@ -45,6 +49,7 @@ class OwnTexts:
     converted: Path | None = None
     tasks: tuple[TaskFile, ...] = ()
     questions: tuple[QuestionFile, ...] = ()
+    column: str = ""
 
 
 def own_texts(
@@ -131,27 +136,42 @@ def counted(files: Sequence[FileRead], skipped: Sequence[Skipped], other: int = 
     return Reading(files=tuple(files), skipped=tuple(skipped), tally=tally)
 
 
-def plain_file(folder: Path, file: str) -> FileRead:
+def plain_file(folder: Path, file: str, column: str = "text") -> FileRead:
     """Read one file as a build would.
+
+    Args:
+        folder: The folder, or the file itself.
+        file: The file inside the folder.
+        column: Column of the text, if it is a table.
 
     Raises:
         CorpusError: It cannot be read.
     """
     documents = empty = size = 0
     path = folder / file if folder.is_dir() else folder
-    for _, passages in rows_and_documents(SourceConfig(name=folder.name, file=str(path)), path):
+    source = SourceConfig(name=folder.name, file=str(path), columns={"text": column})
+    for _, passages in rows_and_documents(source, path):
         lengths = [len(passage.text.encode()) for passage in passages]
         documents, empty, size = documents + bool(lengths), empty + (not lengths), size + sum(lengths)
     kind = kind_of(file)
-    notes = (f"rows left out, because 'text' holds no text: {empty:,}",) if empty and documents else ()
-    column = "text" if kind is not None and kind.gives == "table" else ""
+    notes = (f"rows left out, because {column!r} holds no text: {empty:,}",) if empty and documents else ()
     return FileRead(
-        file=file, kind=kind.name if kind else "", documents=documents, bytes=size, column=column, notes=notes
+        file=file,
+        kind=kind.name if kind else "",
+        documents=documents,
+        bytes=size,
+        column=column if kind is not None and kind.gives == "table" else "",
+        notes=notes,
     )
 
 
 def read_declared(
-    folder: Path, files: Sequence[Path], questions: QuestionFiles = NO_QUESTIONS, tasks: TaskFiles = NO_TASKS
+    folder: Path,
+    files: Sequence[Path],
+    questions: QuestionFiles = NO_QUESTIONS,
+    tasks: TaskFiles = NO_TASKS,
+    *,
+    column: str | None = None,
 ) -> Reading:
     """Read a folder that declares its splits; every other file is left out.
 
@@ -160,6 +180,7 @@ def read_declared(
         files: Its files of text, or folders of such files.
         questions: Its files that look like questions.
         tasks: Its files that look like tasks.
+        column: Column of the text in tables (None: `text`).
 
     Raises:
         CorpusError: A file cannot be read.
@@ -171,7 +192,12 @@ def read_declared(
         for item in listed(folder)
         if item.file not in used
     ]
-    reading = counted([plain_file(folder, file) for file in texts], skipped, len(questions.files) + len(tasks.files))
+    try:
+        read = [plain_file(folder, file, column or "text") for file in texts]
+    except CorpusError as error:
+        # There is no domain file yet to map a column in.
+        raise CorpusError(re.sub(MAPPED, r"Name the column: --text-column \1.", str(error))) from None
+    reading = counted(read, skipped, len(questions.files) + len(tasks.files))
     return with_skipped(reading, (*questions.skipped, *tasks.skipped))
 
 
@@ -189,7 +215,8 @@ def check_texts(folder: Path, reading: Reading) -> None:
     why = "; ".join(
         f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {reason}" for reason, files in groups.items()
     )
-    raise CorpusError(f"{folder} holds no text that can be read{f' ({why})' if why else ''}.")
+    other = " beside questions and prompts, which only measure" if reading.tally.other else ""
+    raise CorpusError(f"{folder} holds no text that can be read{other}{f' ({why})' if why else ''}.")
 
 
 def declared_files(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt.corpus.guarded_questions import unguarded
 from minigpt.corpus.likeness import files_like, free_name
 from minigpt.corpus.rows import Row
 from minigpt.corpus.sources import read_question_set
@@ -28,11 +29,13 @@ class QuestionFile:
         config: Its entry in the domain file.
         file: Its path inside the folder.
         questions: Number of its questions.
+        unguarded: Number of those that are too short to be looked for in training text.
     """
 
     config: QuestionsConfig
     file: str
     questions: int
+    unguarded: int = 0
 
     @property
     def path(self) -> Path:
@@ -73,18 +76,19 @@ def question_files(folder: Path, without: Collection[Path] = ()) -> QuestionFile
     sets: list[QuestionFile] = []
     skipped: list[Skipped] = []
     for path in files_like(folder, without, _is_question, PREFIX):
-        file = path.relative_to(folder).as_posix()
+        file = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
         taken = {item.config.name for item in sets}
         name = free_name(path.stem.removeprefix(PREFIX), taken, banned=BANNED, default="questions")
         # Only a set that its owner calls so may guide choices.
         config = QuestionsConfig(name=name, file=str(path), role="dev" if name == DEV else "test")
         try:
-            count = len(read_question_set(config, root=folder).questions)
+            read = read_question_set(config, root=folder)
         except (ConfigError, CorpusError) as error:
             reason = str(error).replace(f"{path}, ", "").partition(" Map it in the domain file")[0]
             skipped.append(Skipped(file=file, reason=f"it looks like questions, but {reason}"))
         else:
-            sets.append(QuestionFile(config=config, file=file, questions=count))
+            count, short = len(read.questions), unguarded(read) if config.role == "test" else 0
+            sets.append(QuestionFile(config=config, file=file, questions=count, unguarded=short))
     return QuestionFiles(sets=tuple(sets), skipped=tuple(skipped))
 
 
@@ -94,7 +98,15 @@ def questions_sentence(sets: Collection[QuestionFile]) -> str:
         return ""
     names = ", ".join(f"{item.config.name} ({item.questions:,} of {item.file})" for item in sets)
     noun = "one set" if len(sets) == 1 else f"{len(sets)} sets"
-    return f"Multiple-choice questions became {noun}, not text: {names}. They only measure; nothing is trained on them."
+    short = sum(item.unguarded for item in sets)
+    remark = (
+        f" Text that holds one of {short:,} of them is trained on all the same: they are too short or too common to be "
+        "looked for."
+    )
+    return (
+        f"Multiple-choice questions became {noun}, not text: {names}. They only measure; nothing is trained on them."
+        f"{remark if short else ''}"
+    )
 
 
 def _is_question(row: Row) -> bool:

@@ -250,9 +250,20 @@ def is_wanted(row: Row, where: Mapping[str, Sequence[str]], without: Mapping[str
 
 
 def _has(row: Row, column: str, values: Sequence[str]) -> bool:
-    """Return True if the row's field is one of the values."""
-    text = field_text(row, column)
-    return any(text.startswith(value[:-1]) if value.endswith("*") else text == value for value in values)
+    """Return True if the row's field is one of the values. White space around either does not count."""
+    text = field_text(row, column).strip()
+    wanted = map(str.strip, values)
+    return any(text.startswith(value[:-1]) if value.endswith("*") else text == value for value in wanted)
+
+
+def name_in(value: Any) -> str:
+    """Return the value of a field that names something, such as `source`, as text; empty if it names nothing.
+
+    White space around it goes, so that two rows whose sources differ by nothing else belong together. The number 0 is
+    a name like others.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value).strip() if value or is_number else ""
 
 
 def field_text(row: Row, column: str) -> str:

@@ -19,7 +19,7 @@ QUESTIONS = "questions.jsonl"
 TASKS = "tasks.json"
 SPLITS = cast("tuple[Split, ...]", get_args(Split))
 # Version of a corpus: raised when the same text would be split or stored otherwise, so that cached ones are made again.
-VERSION = 3
+VERSION = 4
 
 
 def fingerprint(corpus: Corpus) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigpt.corpus.rows import Row, text_of, value_of
+from minigpt.corpus.rows import Row, name_in, text_of, value_of
 from minigpt.domain.tasks import TaskConfig, check_regex
 from minigpt.errors import CorpusError, did_you_mean
 from minigpt.types import Constraint, Prompt
@@ -47,7 +47,7 @@ def prompt_of(row: Row, where: str, config: TaskConfig) -> Prompt:
         choices=choices,
         regex=regex,
         constraints=constraints,
-        source=str(_optional(row, where, config, "source") or ""),
+        source=name_in(_optional(row, where, config, "source")),
         license=str(_optional(row, where, config, "license") or config.license),
     )
 

@@ -41,9 +41,21 @@ def file_tasks(
     """
     configs = [config for config in domain.tasks if config.rule is None and not config.online]
     train_sources, heldout_sources = {document.source for document in train}, {document.source for document in heldout}
+    heldout_sources |= kept_apart(domain)
     return tuple(
         divided(config, read_task(config, domain.root), train_sources, heldout_sources, seed) for config in configs
     )
+
+
+def kept_apart(domain: DomainConfig) -> set[str]:
+    """Return the values of `source` whose rows are documents of their own and only measure.
+
+    No document has such a name, and prompts that name one must not be trained on all the same.
+    """
+    only_measured = (item for item in domain.corpus if item.row_documents and item.split in ("heldout", "other"))
+    return {
+        value.strip() for item in only_measured for value in item.where.get(item.columns.get("source", "source"), ())
+    }
 
 
 def rule_tasks(

@@ -9,10 +9,11 @@ from pathlib import Path
 from minigpt.corpus.rows import Span, files_in, spans
 from minigpt.corpus.sources import fetch_data
 from minigpt.domain.config import DomainConfig, SourceConfig, resolved_yaml
+from minigpt.errors import ConfigError
 from minigpt.files import fingerprint
 
 # Version of the procedure: raised when the same text would be curated otherwise.
-VERSION = 1
+VERSION = 2
 # Bytes of text in a unit and in a partition: the memory of a task grows with them.
 SHARD_BYTES = 1 << 24
 # Bytes of text behind one byte of a compressed file, about.
@@ -70,6 +71,26 @@ class Wishes:
     seed: int = 0
     relevance: bool = False
     shard_bytes: int = SHARD_BYTES
+
+
+def check_relevance(source: DomainConfig | Path, wishes: Wishes) -> None:
+    """Refuse to choose text by relevance where no seed sentences say what is relevant.
+
+    Args:
+        source: The domain, or a folder of text.
+        wishes: The settings.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    if not wishes.relevance or (isinstance(source, DomainConfig) and source.seeds):
+        return
+    name = source.name if isinstance(source, DomainConfig) else f"the folder {source}"
+    remedy = "" if isinstance(source, DomainConfig) else ", as `minigpt domains new` writes one"
+    raise ConfigError(
+        f"--relevance compares text with seed sentences, and {name} has none; list some under `seeds` in a domain "
+        f"file{remedy}, or leave --relevance out."
+    )
 
 
 def plan_of(domain: DomainConfig, wishes: Wishes, *, state: str) -> Plan:

@@ -14,7 +14,7 @@ from minigpt.corpus.newdomain import Grouped, new_domain
 from minigpt.curation import engine
 from minigpt.curation.context import DOMAIN, PLAN, Context, context_of
 from minigpt.curation.duplicates import is_open
-from minigpt.curation.plan import Wishes, plan_of, state_of
+from minigpt.curation.plan import Wishes, check_relevance, plan_of, state_of
 from minigpt.curation.shards import RECORD, Curated, publish
 from minigpt.curation.steps import Step
 from minigpt.domain.config import DomainConfig, load_domain, resolved_yaml
@@ -61,14 +61,16 @@ def curate(
         reporter: Receives progress.
 
     Raises:
-        ConfigError: A package or an option is missing, or the folder holds something else.
+        ConfigError: A package, an option or the seed sentences for `relevance` are missing, or the folder holds
+            something else.
         CorpusError: The text cannot be read, or there is too little of it.
         MiniGPTError: A worker was killed, or the folder is in use.
     """
     if find_spec("datatrove") is None:
         raise ConfigError('Curation takes a package that is not installed. Install it: pip install "minigpt[curate]"')
-    check_output(output)
     wishes, reporter = wishes or Wishes(), counted(reporter, STAGES)
+    check_relevance(source, wishes)
+    check_output(output)
     work, state = output.resolve() / WORK, state_of(source, wishes)
     if (output / RECORD).exists():
         record = read_json(output / RECORD, Curated)

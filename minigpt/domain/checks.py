@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from minigpt.errors import ConfigError, did_you_mean
 from minigpt.escaping import printable
-from minigpt.parsing import load_json, load_yaml
+from minigpt.parsing import Repeated, load_json, load_yaml
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,119}")
 # Names of readers.
@@ -54,6 +54,8 @@ def read_mapping(path: Path, kind: str, shape: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         line = getattr(error, "line", None)
         where = f"{path}, line {line}" if line is not None else str(path)
+        if isinstance(error, Repeated):
+            raise ConfigError(f"{where}: {error}; keep one of them.") from None
         raise ConfigError(f"{where}: not readable as YAML ({error}). Check indentation, colons and quotes.") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: {shape}.")
@@ -124,7 +126,12 @@ def name_problems(name: str, *, general_text: bool, reserved: Collection[str]) -
         general_text: True if the domain holds general text.
         reserved: Names of packaged general text, which only another domain of general text may replace.
     """
-    if not NAME.fullmatch(name):
+    if len(name) > LONGEST_NAME:
+        yield (
+            f"name: {name[:30]!r}... cannot name a domain; it has {len(name)} characters, and at most {LONGEST_NAME} "
+            "can be used."
+        )
+    elif not NAME.fullmatch(name):
         yield f"name: {name!r} cannot name a domain; use small letters, digits, '-' and '_', e.g. cardiology."
     elif name in reserved and not general_text:
         yield f"name: {name!r} is the packaged general text; choose another name, or say general_text: true."
@@ -165,7 +172,8 @@ def explain(error: Any, kind: type) -> str:
         return f"{where} is missing."
     # A list of YAML becomes a tuple, which is no word of the file's.
     reason = first["msg"].removeprefix("Value error, ").rstrip(".").replace("a valid tuple", "a list")
-    return f"{where}: {reason}." if where else f"{reason}."
+    reason = reason if reason.endswith("?") else f"{reason}."  # a hint may be a question
+    return f"{where}: {reason}" if where else reason
 
 
 def location_text(location: list[Any]) -> str:

@@ -111,6 +111,8 @@ def keep_apart(corpora: Sequence[Corpora]) -> list[PartText]:
     Raises:
         CorpusError: all training or dev text of a domain goes.
     """
+    # As strict as the strictest of the builds was with its own text.
+    share = min(one.overlap for one in corpora)
     guarded, questions = [], []
     for one in corpora:
         documents, sets = guarded_text(one.domain, one.general)
@@ -124,8 +126,8 @@ def keep_apart(corpora: Sequence[Corpora]) -> list[PartText]:
         others = [document for document in one.domain.train if document.source not in sources]
         text = PartText(
             domain=one.domain.domain,
-            train=tuple(drop_overlap(others, guarded, questions, Counter())),
-            dev=tuple(drop_overlap(list(one.domain.dev), measured, [], Counter())),
+            train=tuple(drop_overlap(others, guarded, questions, Counter(), share=share)),
+            dev=tuple(drop_overlap(list(one.domain.dev), measured, [], Counter(), share=share)),
         )
         if emptied := "training" if not text.train else "dev" if not text.dev else "":
             raise CorpusError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minigpt.assets.refs import PathRef, parse_ref
 from minigpt.corpus import build_corpus, load_corpus, save_corpus
-from minigpt.corpus.guard import drop_overlap
+from minigpt.corpus.guard import TEXT_SHARE, drop_overlap
 from minigpt.corpus.store import VERSION
 from minigpt.corpus.store import fingerprint as corpus_fingerprint
 from minigpt.corpus.tasks import guarded_prompts
@@ -29,10 +29,18 @@ TEXT = "corpus"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpora:
-    """Domain text and, where there is some, general text, without overlap between training and test text."""
+    """Domain text and, where there is some, general text, without overlap between training and test text.
+
+    Attributes:
+        domain: text of the domain.
+        general: general text; None if there is none.
+        overlap: share of a measured passage's 8-word runs from which text is too similar to train on, as the stricter
+            of both definitions has it.
+    """
 
     domain: Corpus
     general: Corpus | None
+    overlap: float = TEXT_SHARE
 
 
 def document_limit(report: BuildReport) -> int | None:
@@ -97,6 +105,7 @@ def read_corpora(
     Raises:
         CorpusError: the text cannot be read, or too little of it is left.
     """
+    overlap = min(item.overlap for item in (domain, general) if item is not None)
 
     def make(folder: Path) -> None:
         corpus = build_corpus(
@@ -104,7 +113,7 @@ def read_corpora(
         )
         if general is not None:
             with reporter.stage("Keeping domain and general text apart"):
-                corpus, other = separate(corpus, build_corpus(general, seed=seed, reporter=reporter))
+                corpus, other = separate(corpus, build_corpus(general, seed=seed, reporter=reporter), overlap=overlap)
             save_corpus(other, folder / "general")
         save_corpus(corpus, folder / "domain")
 
@@ -112,15 +121,21 @@ def read_corpora(
     return Corpora(
         domain=load_corpus(folder / "domain"),
         general=load_corpus(folder / "general") if general is not None else None,
+        overlap=overlap,
     )
 
 
-def separate(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
+def separate(domain: Corpus, general: Corpus, *, overlap: float = TEXT_SHARE) -> tuple[Corpus, Corpus]:
     """Drop the training text of both corpora that overlaps the held-out text, dev text or test questions of either.
 
     General text is calibrated and trained on too, so it may hold no held-out, other or dev document of the domain, and
     the domain's training text may hold none of the general corpus. Dev text of both guides choices, so neither may hold
     text that the other one measures.
+
+    Args:
+        domain: text of the domain.
+        general: general text.
+        overlap: share of runs from which a passage overlaps one that the other corpus measures or chooses by.
 
     Raises:
         CorpusError: nothing is left to train or calibrate on, or to guide choices.
@@ -132,10 +147,10 @@ def separate(domain: Corpus, general: Corpus) -> tuple[Corpus, Corpus]:
     def clean(documents: tuple[Document, ...]) -> tuple[Document, ...]:
         other_sources = [document for document in documents if document.source not in sources]
         tally["control_shares_document"] += len(documents) - len(other_sources)
-        return tuple(drop_overlap(other_sources, guarded, questions, tally))
+        return tuple(drop_overlap(other_sources, guarded, questions, tally, share=overlap))
 
     def clean_dev(dev: tuple[Document, ...], corpus: Corpus) -> tuple[Document, ...]:
-        return tuple(drop_overlap(list(dev), [*corpus.heldout, *corpus.other], [], tally))
+        return tuple(drop_overlap(list(dev), [*corpus.heldout, *corpus.other], [], tally, share=overlap))
 
     dev, general_dev = clean_dev(domain.dev, general), clean_dev(general.dev, domain)
     domain = _with(replace(domain, dev=dev), train=clean(domain.train), calibration=clean(domain.calibration))
@@ -190,7 +205,7 @@ def guarded_text(domain: Corpus, general: Corpus | None) -> tuple[list[Document]
 def clear_of_tests(documents: list[Document], corpora: Corpora) -> list[Document]:
     """Drop generated documents that overlap held-out text, dev text or test questions."""
     guarded, questions = guarded_text(corpora.domain, corpora.general)
-    return drop_overlap(documents, guarded, questions, Counter()) if documents else []
+    return drop_overlap(documents, guarded, questions, Counter(), share=corpora.overlap) if documents else []
 
 
 def _with(corpus: Corpus, *, train: tuple[Document, ...], calibration: tuple[Document, ...]) -> Corpus:

@@ -147,6 +147,7 @@ def training_text(corpora: Corpora, settings: Settings, *, seed: int) -> Trainin
     key = fingerprint(
         domain.fingerprint,
         general.fingerprint if general else "",
+        corpora.overlap,
         bounded,
         (replace(settings.text, sampled=0, sampled_general=0.0, plan_general=False), seed),
     )

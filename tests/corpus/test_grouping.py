@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from minigpt.corpus import build_corpus
-from minigpt.corpus.grouping import Proposal, advice, propose
+from minigpt.corpus.grouping import advice, propose
+from minigpt.corpus.groups import Proposal
 from minigpt.corpus.newdomain import Grouped, NewDomain, new_domain
 from minigpt.domain.config import SourceConfig, load_domain
 from minigpt.errors import ConfigError
@@ -121,7 +122,7 @@ def test_dates_are_grouped_by_year_and_addresses_by_host(tmp_path: Path) -> None
 
 
 def test_where_the_source_column_names_sites_every_row_is_a_document(tmp_path: Path) -> None:
-    """Else 92 rows would be 4 documents, and the splits would follow the sites in silence."""
+    """Else 92 rows would be 4 documents, which are too few to split."""
     written = new(tmp_path, table(tmp_path / "texts", "source", SIZES))
     assert written.grouped_by == "source"
     domain = load_domain(str(written.path))
@@ -129,6 +130,8 @@ def test_where_the_source_column_names_sites_every_row_is_a_document(tmp_path: P
     corpus = build_corpus(domain)
     assert len({document.source for document in corpus.other}) == 15
     assert len({document.source for document in corpus.train}) > 50
+    assert "because the 3 other sources are too few to split whole" in written.ties
+    assert "remove `row_documents`" in " ".join(written.path.read_text().replace("#", "").split())
     books = {f"book {number}": 3 for number in range(30)}
     assert new_domain("books", table(tmp_path / "books", "source", books), output=tmp_path).grouped_by == ""
 

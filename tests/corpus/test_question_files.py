@@ -84,3 +84,24 @@ def test_one_source_is_kept_apart_beside_questions(folder: Path) -> None:
     write(folder / "a.jsonl", rows)
     data = json.loads(run("domains", "new", "ward", "--from", "letters", "--json").stdout)
     assert data["kept_apart"].startswith("The site 'c' is kept apart")
+
+
+def test_one_file_of_questions_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mcq_heart.jsonl", [EXAM | {"question": f"{EXAM['question']} {n}"} for n in range(30)])
+    write(tmp_path / "bad" / "mcq_x.jsonl", [EXAM, {"question": "And this?"}])
+    write(tmp_path / "tasks.jsonl", [{"prompt": f"What is {n}?", "answer": "a number"} for n in range(30)])
+    for file in ("mcq_heart.jsonl", "bad/mcq_x.jsonl", "tasks.jsonl"):
+        refused = run("domains", "new", "heart", "--from", file)
+        assert refused.exit_code == 1 and "holds no text that can be read" in refused.stderr
+        assert not Path("domains").exists() or not list(Path("domains").iterdir())
+    (item,) = question_files(tmp_path / "mcq_heart.jsonl").sets
+    assert item.file == "mcq_heart.jsonl"
+
+
+def test_questions_that_are_not_looked_for_are_named(folder: Path) -> None:
+    write(folder / "exams" / "2024.jsonl", [EXAM, EXAM | {"question": "Which one?"}])
+    words = " ".join(run("domains", "new", "ward", "--from", "letters").stdout.split())
+    assert "Text that holds one of 1 of them is trained on all the same: they are too short" in words
+    (item,) = question_files(folder).sets
+    assert (item.questions, item.unguarded) == (2, 1)

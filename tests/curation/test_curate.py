@@ -278,3 +278,10 @@ def test_two_processes_do_not_write_one_folder(place: Path, tmp_path: Path, monk
 
 def test_environment_is_untouched() -> None:
     assert not any(name.startswith("DATATROVE") for name in os.environ)
+
+
+@pytest.mark.parametrize("source", ["shelf.yaml", "texts"])
+def test_relevance_without_seed_sentences_is_refused_at_once(place: Path, tmp_path: Path, source: str) -> None:
+    refused = run("corpus", "curate", str(place / source), "--relevance", "-o", str(tmp_path / "out"))
+    assert refused.exit_code == 1 and "has none; list some under `seeds`" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "out").exists()

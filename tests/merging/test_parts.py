@@ -74,3 +74,13 @@ def test_every_domain_has_as_much_dev_text() -> None:
     )
     assert [len(text.dev) for text in with_equal_dev([long, short], 10 * size)] == [2, 2]
     assert [len(text.dev) for text in with_equal_dev([long, short], size)] == [1, 1]
+
+
+def test_the_strictest_overlap_of_the_builds_holds_for_all() -> None:
+    one, two = corpora("one", 0), corpora("two", 10)
+    near = Document(text=" ".join([*two.domain.heldout[0].text.split()[:16], *passage(99).text.split()]), source="near")
+    trained, choosing = with_train(one, near), replace(one, domain=replace(one.domain, dev=(*one.domain.dev, near)))
+    strict = replace(two, overlap=0.2)
+    assert near in keep_apart([trained, two])[0].train and near in keep_apart([choosing, two])[0].dev
+    assert keep_apart([trained, strict])[0].train == one.domain.train
+    assert keep_apart([choosing, strict])[0].dev == one.domain.dev

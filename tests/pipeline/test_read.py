@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from minigpt.domain.config import load_domain
+from minigpt.domain.config import DomainConfig, SourceConfig, load_domain
 from minigpt.errors import CorpusError
-from minigpt.pipeline.read import separate, source_state
+from minigpt.pipeline.read import Corpora, clear_of_tests, read_corpora, separate, source_state
+from minigpt.pipeline.settings import CorpusSettings
+from minigpt.pipeline.workspace import Workspace
+from minigpt.progress import SILENT
 from minigpt.types import Corpus, Document, Question, QuestionSet
 from tests.support.worlds import World, make_world
 
@@ -94,3 +98,33 @@ def test_a_changed_file_is_another_state(tmp_path: Path) -> None:
 def fields(record: Corpus) -> dict[str, object]:
     """The fields of a corpus by name."""
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def test_the_overlap_of_the_definitions_holds_for_general_and_generated_text() -> None:
+    own, general = corpus("own", range(5)), corpus("general", range(10, 15))
+    third = " ".join([*own.heldout[0].text.split()[:16], *(f"z{place}" for place in range(60))])
+    near = Document(text=third, source="near")
+    for split in ("train", "dev"):
+        mixed = Corpus(**{**fields(general), split: (*getattr(general, split), near)})
+        assert near in getattr(separate(own, mixed)[1], split)
+        assert getattr(separate(own, mixed, overlap=0.2)[1], split) == getattr(general, split)
+    assert clear_of_tests([near], Corpora(domain=own, general=general)) == [near]
+    assert clear_of_tests([near], Corpora(domain=own, general=general, overlap=0.2)) == []
+
+
+@pytest.mark.parametrize(("shares", "overlap"), [((0.2, 0.5), 0.2), ((0.5, 0.3), 0.3), ((0.2, None), 0.2)])
+def test_the_stricter_overlap_of_both_definitions_is_read(
+    tmp_path: Path, shares: tuple[float, float | None], overlap: float
+) -> None:
+    definitions = []
+    for name, share in zip("ab", shares, strict=True):
+        rows = [json.dumps({"text": passage(number).text + name, "source": f"{name}{number}"}) for number in range(30)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(row.replace("w", name) for row in rows))
+        source = SourceConfig(name=name, file=str(tmp_path / f"{name}.jsonl"))
+        definitions.append(DomainConfig(name=name, corpus=(source,), overlap=share) if share else None)
+    domain, general = definitions
+    assert domain is not None
+    made = read_corpora(
+        domain, general, CorpusSettings(), seed=0, workspace=Workspace(root=tmp_path / "w"), state="s", reporter=SILENT
+    )
+    assert made.overlap == overlap and (made.general is None) == (general is None)
