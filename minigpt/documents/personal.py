@@ -89,7 +89,9 @@ KINDS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     (
         "dates of birth",
         re.compile(
-            r"\b(?:born|date of birth|D\.?O\.?B\.?|geb(?:oren)?\.?(?: am)?|née? le|nacid[oa] el|nat[oa] il)"
+            r"\b(?:born|date of birth|birth ?date|D\.?O\.?B\.?|geb(?:oren)?\.?(?: am)?"
+            r"|Geb(?:urts(?:datum|tag)|\.?-?(?:datum|dat\.?|tag))|née? le|date de naissance|nacid[oa] el"
+            r"|fecha de nacimiento|nat[oa] il|data di nascita)"
             r"\s{0,3}(?:on|:)?\s{0,3}"
             r"(?:\d{1,4}[./ -]\d{1,2}[./ -]\d{1,4}|\d{1,2}\.? [A-Za-zäéû]{3,10} \d{4}|[A-Z][a-z]{2,9} \d{1,2}, \d{4})",
             re.IGNORECASE,
