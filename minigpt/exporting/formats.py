@@ -21,6 +21,8 @@ class Format:
         roundings: ways in which int4 weights can be rounded, the default first; empty where there is no choice.
         runtime: whether the format is a model. A model has a row in :data:`minigpt.runtimes.LOADERS`, through which it
             is verified; any other format brings its own checks.
+        check: `module:function` that refuses, by request and config, a model that the format cannot hold, before any
+            work; empty where only the writer knows.
     """
 
     write: str
@@ -31,6 +33,7 @@ class Format:
     extra: str = ""
     roundings: tuple[str, ...] = ()
     runtime: bool = True
+    check: str = ""
 
 
 # Ways to round int4 weights: with error compensation on the domain's calibration text (GPTQ), or to the nearest code.
@@ -40,6 +43,7 @@ ROUNDINGS = ("compensated", "nearest")
 EXPORTERS = {
     "onnx": Format(
         write="minigpt.exporting.onnx:write",
+        check="minigpt.exporting.onnx:check",
         precisions=("fp32", "fp16", "int8", "int4"),
         summary="one ONNX graph with a KV cache, for ONNX Runtime and everything that reads its names",
         card=(
@@ -91,6 +95,7 @@ EXPORTERS = {
     ),
     "gguf": Format(
         write="minigpt.exporting.gguf:write",
+        check="minigpt.exporting.gguf:check",
         precisions=("fp16", "int8", "int4", "fp32"),
         summary="one GGUF file (F16, Q8_0, Q4_0 or F32), for llama.cpp and everything built on it",
         card=(

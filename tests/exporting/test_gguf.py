@@ -24,7 +24,7 @@ from minigpt.exporting.gguf_families import FAMILIES
 from minigpt.exporting.gguf_vocab import pre_tokenizer_name, vocabulary_of
 from minigpt.exporting.gguf_write import q4_0_bytes, write_gguf
 from minigpt.exporting.rounding import round_compensated, round_nearest
-from minigpt.runtimes.gguf import READ_BACK, LlamaRuntime, load
+from minigpt.runtimes.gguf import LlamaRuntime, load
 from minigpt.runtimes.pytorch import TorchRuntime
 from tests.support.exports import make_shop
 from tests.support.tiny import tiny_config, tiny_model, tiny_tokenizer
