@@ -50,10 +50,10 @@ def _is_float(tensor: Any) -> bool:
 def _multiplies(name: str, dimensions: int, readers: Mapping[str, list[Any]]) -> bool:
     """Return whether a value, or a part or another view of it, is multiplied with."""
     for node in readers.get(name, []):
-        if node.op_type in PRODUCTS:
-            return True
         is_lookup = node.op_type == "Gather" and dimensions == TABLE
-        if node.op_type in PARTS and name == node.input[0] and not is_lookup:
-            if any(_multiplies(output, dimensions, readers) for output in node.output):
-                return True
+        is_part = node.op_type in PARTS and name == node.input[0] and not is_lookup
+        if node.op_type in PRODUCTS or (
+            is_part and any(_multiplies(output, dimensions, readers) for output in node.output)
+        ):
+            return True
     return False

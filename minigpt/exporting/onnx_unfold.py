@@ -8,7 +8,7 @@ with one of several experts that stand in one constant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 # Suffix of the name of a constant whose transpose is stored; tied matrices are recognized by it.
@@ -74,16 +74,19 @@ def unfold_experts(graph: Any) -> None:
     for split in _expert_splits(graph, arrays):
         array = onnx.numpy_helper.to_array(arrays[split.input[0]])
         for number, output in enumerate(split.output):
-            squeezes = [node for node in readers.get(output, []) if node.op_type == "Squeeze"]
-            if not squeezes:
-                continue
             name = f"{split.input[0]}.{number}"
-            graph.initializer.append(onnx.numpy_helper.from_array(array[number].copy(), name))
-            renamed |= {squeeze.output[0]: name for squeeze in squeezes}
-            gone |= {squeeze.output[0] for squeeze in squeezes}
-        if all(node.output[0] in gone for output in split.output for node in readers.get(output, [])):
+            squeezes = [node.output[0] for node in readers.get(output, []) if node.op_type == "Squeeze"]
+            if squeezes:
+                graph.initializer.append(onnx.numpy_helper.from_array(array[number].copy(), name))
+                renamed |= dict.fromkeys(squeezes, name)
+        if all(node.output[0] in renamed for output in split.output for node in readers.get(output, [])):
             gone.add(split.output[0])
-    nodes = [node for node in graph.node if node.output[0] not in gone]
+    _rename(graph, renamed, gone)
+
+
+def _rename(graph: Any, renamed: Mapping[str, str], gone: Collection[str]) -> None:
+    """Read other values in place of some, and remove the nodes that gave those, and others by their first output."""
+    nodes = [node for node in graph.node if node.output[0] not in renamed and node.output[0] not in gone]
     for node in nodes:
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)
@@ -114,12 +117,14 @@ def unfold_transposes(graph: Any) -> None:
     multiplied = {name for node in graph.node if node.op_type == "MatMul" for name in node.input[1:]}
     for node in _transposes(graph):
         if node.input[0] in constants and node.output[0] in multiplied:
-            array = onnx.numpy_helper.to_array(constants[node.input[0]])
-            transposed = onnx.numpy_helper.from_array(array.T.copy(), f"{node.input[0]}{TRANSPOSED}")
-            graph.initializer.append(transposed)
+            name = f"{node.input[0]}{TRANSPOSED}"
+            if name not in constants:
+                array = onnx.numpy_helper.to_array(constants[node.input[0]])
+                constants[name] = onnx.numpy_helper.from_array(array.T.copy(), name)
+                graph.initializer.append(constants[name])
             graph.node.remove(node)
             for other in graph.node:
-                replace_inputs(other, node.output[0], transposed.name)
+                replace_inputs(other, node.output[0], name)
 
 
 def unfold_lookups(graph: Any) -> None:

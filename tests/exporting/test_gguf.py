@@ -14,7 +14,7 @@ from gguf.quants import dequantize
 from tokenizers import Regex, pre_tokenizers
 
 from minigpt import runtimes
-from minigpt.assets.gguf import read_gguf, read_metadata
+from minigpt.assets.gguf import READ_BACK, read_gguf, read_metadata
 from minigpt.assets.gguf_tokenizer import PRE_TOKENIZERS, byte_level_tokenizer
 from minigpt.errors import AssetError, ExportError
 from minigpt.exporting import export, request
