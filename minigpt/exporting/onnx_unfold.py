@@ -27,6 +27,14 @@ def unfold(graph: Any) -> None:
     unfold_experts(graph)
     unfold_transposes(graph)
     unfold_lookups(graph)
+    name_products(graph)
+
+
+def name_products(graph: Any) -> None:
+    """Name the products that have no name: the quantizer knows them by it."""
+    for node in graph.node:
+        if node.op_type == "MatMul" and not node.name:
+            node.name = f"{node.output[0]}_matmul"
 
 
 def unfold_gemms(graph: Any) -> None:

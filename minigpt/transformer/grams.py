@@ -15,9 +15,7 @@ from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, run_decoder
 
 
-def matrices_by_input(
-    model: Any, layer: int | None = None, *, transposed: bool = False
-) -> dict[str, tuple[str, ...]]:
+def matrices_by_input(model: Any, layer: int | None = None, *, transposed: bool = False) -> dict[str, tuple[str, ...]]:
     """Group the weight matrices of the decoder layers by the input they share.
 
     Matrices that a layer does not have are left out: those of attention where it carries a state, those of an FFN where
