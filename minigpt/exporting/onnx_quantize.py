@@ -148,5 +148,7 @@ def _row_shape(head: Mapping[str, int]) -> Any:
 def drop_unused(graph: Any) -> None:
     """Remove the constants that no node reads."""
     used = {name for node in graph.node for name in node.input}
-    for tensor in [constant for constant in graph.initializer if constant.name not in used]:
-        graph.initializer.remove(tensor)
+    # By position: `remove` would compare tensors with all that stand before them.
+    for position in reversed(range(len(graph.initializer))):
+        if graph.initializer[position].name not in used:
+            del graph.initializer[position]

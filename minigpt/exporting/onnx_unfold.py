@@ -44,7 +44,7 @@ def unfold_gemms(graph: Any) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
     nodes, stored = list[Any](), set[str]()
     for node in graph.node:
-        options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        options = _options(node) if node.op_type == "Gemm" else {}
         if node.op_type != "Gemm" or node.input[1] not in constants or not _is_plain(options):
             nodes.append(node)
             continue
@@ -62,6 +62,13 @@ def unfold_gemms(graph: Any) -> None:
             nodes.append(onnx.helper.make_node("Add", [product, bias], [node.output[0]], name=f"{name}_add"))
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _options(node: Any) -> dict[str, Any]:
+    """Return the attributes of a node by name."""
+    import onnx
+
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _is_plain(options: dict[str, Any]) -> bool:
@@ -104,13 +111,10 @@ def _rename(graph: Any, renamed: Mapping[str, str], gone: Collection[str]) -> No
 
 def _expert_splits(graph: Any, arrays: dict[str, Any]) -> Iterator[Any]:
     """Yield the nodes that split a stacked constant into the matrices of single experts."""
-    import onnx
-
     for node in graph.node:
-        if node.op_type == "Split" and node.input[0] in arrays:
-            options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-            if options.get("axis", 0) == 0 and len(node.output) == arrays[node.input[0]].dims[0]:
-                yield node
+        is_split = node.op_type == "Split" and node.input[0] in arrays and _options(node).get("axis", 0) == 0
+        if is_split and len(node.output) == arrays[node.input[0]].dims[0]:
+            yield node
 
 
 def unfold_transposes(graph: Any) -> None:
