@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigpt.errors import ExportError
-from minigpt.exporting.formats import EXPORTERS
+from minigpt.exporting.formats import format_of
 from minigpt.exporting.onnx_int4 import encode_matmuls
 from minigpt.exporting.onnx_left import weights_left
 from minigpt.exporting.onnx_unfold import TRANSPOSED, unfold
@@ -98,7 +98,7 @@ def quantize(
 
 def _unrounded(kind: str) -> str:
     """Return what to do where a graph cannot be rounded."""
-    precisions = [name for name in EXPORTERS[kind].precisions if not name.startswith("int")]
+    precisions = [name for name in format_of(kind, None)[0].precisions if not name.startswith("int")]
     return f"export it with --precision {' or '.join(precisions)}, or in another format"
 
 

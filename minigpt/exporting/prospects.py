@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from minigpt.errors import ConfigError
-from minigpt.exporting.formats import EXPORTERS, rounding_of
+from minigpt.exporting.formats import format_of, rounding_of
 from minigpt.exporting.request import ExportRequest
 from minigpt.lazy import resolve
 from minigpt.transformer.arch import arch_of, ffn_width, has_state, head_dim, refuse_state
@@ -32,8 +32,9 @@ def settled(request: ExportRequest, *, proved: bool = True) -> ExportRequest:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(request.source.path, local_files_only=True)
-    if (check := EXPORTERS[request.format].check) and proved:
-        resolve(check)(request, config)
+    row, _ = format_of(request.format, request.precision)
+    if row.check and proved:
+        resolve(row.check)(request, config)
     return replace(request, rounding=settled_rounding(request, config))
 
 
