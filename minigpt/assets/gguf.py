@@ -32,6 +32,8 @@ CONVERTING_SECONDS = 3600.0
 PROBE = "In 2020, 12 of 345 patients had a fever.\n\nThe court held  that 7 + 8 = 15."
 # Precisions of GGUF files that need no dequantization.
 EXACT_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# Families that transformers reads back with all their settings, so that the logits are equal.
+READ_BACK = ("llama", "mistral", "qwen2", "phi3", "stablelm", "starcoder2")
 
 
 def convert_gguf(path: Path, *, reporter: Reporter = SILENT) -> Path:

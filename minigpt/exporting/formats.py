@@ -22,6 +22,8 @@ class Format:
         options: options of `minigpt export` that this format reads, besides those that all read.
         runtime: whether the format is a model. A model has a row in :data:`minigpt.runtimes.LOADERS`, through which it
             is verified; any other format brings its own checks.
+        check: `module:function` that refuses, by request and config, a model that the format cannot hold, before any
+            work; empty where only the writer knows.
     """
 
     write: str
@@ -33,6 +35,7 @@ class Format:
     roundings: tuple[str, ...] = ()
     options: tuple[str, ...] = ("quality-bytes", "device")
     runtime: bool = True
+    check: str = ""
 
 
 # Ways to round int4 weights: with error compensation on the domain's calibration text (GPTQ), or to the nearest code.
@@ -45,6 +48,7 @@ QUALITY_BYTES = 65536
 EXPORTERS = {
     "onnx": Format(
         write="minigpt.exporting.onnx:write",
+        check="minigpt.exporting.onnx:check",
         precisions=("fp32", "fp16", "int8", "int4"),
         summary="one ONNX graph with a KV cache, for ONNX Runtime and everything that reads its names",
         card=(
@@ -100,6 +104,7 @@ EXPORTERS = {
     ),
     "gguf": Format(
         write="minigpt.exporting.gguf:write",
+        check="minigpt.exporting.gguf:check",
         precisions=("fp16", "int8", "int4", "fp32"),
         summary="one GGUF file (F16, Q8_0, Q4_0 or F32), for llama.cpp and everything built on it",
         card=(

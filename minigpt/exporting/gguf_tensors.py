@@ -74,7 +74,7 @@ def _pieces(model: Any, source: str, tensor: Tensor, family: GgufFamily) -> list
         return [(name, tensor.squeeze(0))]
     if has_state(model):
         return [(name, state_layout(source, tensor, model.config, upright=family.upright))]
-    return [(name, tensor.T if tensor.ndim == 2 and _is_transposed(model, source) else tensor)]
+    return [(name, tensor.T if tensor.ndim == 2 and arch_of(model).stores_transposed(source) else tensor)]
 
 
 def _expert_pieces(name: str, tensor: Tensor, alternating: bool) -> list[tuple[str, Tensor]]:
@@ -85,13 +85,6 @@ def _expert_pieces(name: str, tensor: Tensor, alternating: bool) -> list[tuple[s
     half = tensor.shape[1] // 2
     gate, up = (tensor[:, ::2], tensor[:, 1::2]) if alternating else (tensor[:, :half], tensor[:, half:])
     return [(name.replace("gate_up", "gate"), gate), (name.replace("gate_up", "up"), up)]
-
-
-def _is_transposed(model: Any, source: str) -> bool:
-    """Return whether a tensor of a layer is stored as [inputs, outputs]."""
-    spec = arch_of(model)
-    path = source.removeprefix(f"{spec.layers}.").partition(".")[2].rpartition(".")[0]
-    return source.startswith(f"{spec.layers}.") and spec.is_transposed(path)
 
 
 def stays_fp32(target: str, tensor: Tensor) -> bool:

@@ -45,6 +45,16 @@ INPUTS = {
 }
 
 
+def check(request: ExportRequest, config: Any) -> None:
+    """Refuse a model that has no graph of this form, before any work.
+
+    Raises:
+        ExportError: its layers carry a state.
+    """
+    if has_state(config):
+        refuse_states(config, assets.load_tokenizer(request.source.path))
+
+
 def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
     """Write `model.onnx` with its weights beside it, in fp32 or fp16, or with int8 or int4 weights.
 
@@ -65,7 +75,7 @@ def write(request: ExportRequest, folder: Path, reporter: Reporter) -> Written:
         rounded: Mapping[str, RoundedMatrix] = {}
         weights = 0
         if request.precision == "int4":
-            matrices, rounding = round_layers(model, tokenizer, request, reporter)
+            matrices, rounding = round_layers(model, tokenizer, request, reporter, every=True)
             rounded, settings = index_by_content(model, matrices), settings | rounding
             weights = sum(matrix.codes.numel() for matrix in matrices.values())
         settings |= quantize(folder / GRAPH, DATA, rounded, weights=weights)
@@ -86,11 +96,7 @@ def trace(model: Any, tokenizer: Any = None) -> Any:
     from transformers.exporters.configs import OnnxConfig
     from transformers.exporters.exporter_onnx import OnnxExporter
 
-    if has_state(model):
-        raise ExportError(
-            f"The ONNX graph holds keys and values only, so this program cannot trace this {model.config.model_type} "
-            f"model, whose layers carry a state. {advice(model.config, tokenizer, but='onnx')}"
-        )
+    refuse_states(model.config, tokenizer)
     config = OnnxConfig(dynamic=True, dynamic_shapes=free_axes(model.config.num_hidden_layers))
     try:
         with quiet_transformers(), silence(), torch.no_grad():
@@ -103,6 +109,19 @@ def trace(model: Any, tokenizer: Any = None) -> Any:
         ) from error
     # A tuple with metadata since transformers 5.2x, an ONNXProgram before.
     return program[0] if isinstance(program, tuple) else program.model
+
+
+def refuse_states(config: Any, tokenizer: Any) -> None:
+    """Refuse a model whose layers carry a state.
+
+    Raises:
+        ExportError: they do; the message names formats that work for the model.
+    """
+    if has_state(config):
+        raise ExportError(
+            f"The ONNX graph holds keys and values only, so this program cannot trace this {config.model_type} "
+            f"model, whose layers carry a state. {advice(config, tokenizer, but='onnx')}"
+        )
 
 
 def sample_inputs(model: Any) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def _refusal(request: ExportRequest, reason: str) -> str:
 def put_in_blocks(request: ExportRequest, folder: Path, reporter: Reporter) -> RoundingSettings:
     """Replace the matrices of the graph in `folder` by rounded blocks, and return how they were rounded."""
     model = assets.load_model(request.source.path, dtype=torch.float32)
-    matrices, rounding = round_layers(model, assets.load_tokenizer(request.source.path), request, reporter)
+    tokenizer = assets.load_tokenizer(request.source.path)
+    matrices, rounding = round_layers(model, tokenizer, request, reporter, every=True)
     weights = sum(matrix.codes.numel() for matrix in matrices.values())
-    return rounding | quantize(folder / GRAPH, DATA, index_by_content(model, matrices), weights=weights)
+    rounded = index_by_content(model, matrices)
+    return rounding | quantize(folder / GRAPH, DATA, rounded, weights=weights, kind="onnx-genai")

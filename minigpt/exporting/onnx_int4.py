@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigpt.exporting.rounding import matrices_by_input, stack_rows
+from minigpt.exporting.rounding.model import matrix_of
+from minigpt.transformer.arch import arch_of
+from minigpt.transformer.fused import part_sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,24 +28,35 @@ FP32_ACTIVATIONS = 1
 def index_by_content(model: Any, rounded: Mapping[str, RoundedMatrix]) -> dict[str, RoundedMatrix]:
     """Index rounded matrices by the content of the originals, so that they are found again in a graph.
 
-    Exporters rename the matrices of a graph, and some fuse those of queries, keys and values. The content identifies a
-    matrix whatever its name is.
+    Exporters rename the matrices of a graph; some fuse those of queries, keys and values, and some take stored matrices
+    apart. The content identifies a matrix whatever its name is.
 
     Args:
         model: the model that was rounded.
-        rounded: its rounded matrices by parameter name.
+        rounded: its rounded matrices by name, see :mod:`minigpt.exporting.rounding.model`.
 
     Returns:
-        Rounded matrices by the digest of the transposed original. Matrices with the same input stand there twice: each
-        for itself, and all of them as one.
+        Rounded matrices by the digest of the original as [inputs, outputs]. Matrices with the same input stand there
+        twice: each for itself, and all of them as one. So do those that hold several projections: whole, and in parts.
     """
-    originals = {name: model.get_parameter(name).detach().T.cpu().numpy() for name in rounded}
+    originals = {name: matrix_of(model, name).T.cpu().numpy() for name in rounded}
     index = {tensor_digest(originals[name]): matrix for name, matrix in rounded.items()}
-    for names in matrices_by_input(model).values():
+    for names in matrices_by_input(model, transposed=True).values():
         if len(names) > 1 and all(name in rounded for name in names):
             fused = np.concatenate([originals[name] for name in names], axis=1)
             index[tensor_digest(fused)] = stack_rows([rounded[name] for name in names])
+    for name, matrix in rounded.items():
+        sizes = _sizes(model, name, len(matrix.codes))
+        columns = np.split(originals[name], np.cumsum(sizes)[:-1], axis=1)
+        index |= {tensor_digest(part): rows for part, rows in zip(columns, matrix.split(sizes), strict=True)}
     return index
+
+
+def _sizes(model: Any, name: str, rows: int) -> list[int]:
+    """Return the rows of the projections that a stored matrix holds one after the other, all in one if it holds one."""
+    stored = (fused for fused in arch_of(model).fused if fused.parts and fused.layout != "by_head")
+    fused = next((fused for fused in stored if name.endswith(f".{fused.path}.weight")), None)
+    return [rows] if fused is None else list(part_sizes(model.config, fused, rows))
 
 
 def tensor_digest(array: NDArray[Any]) -> str:

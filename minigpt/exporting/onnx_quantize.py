@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigpt.errors import ExportError
+from minigpt.exporting.formats import format_of
 from minigpt.exporting.onnx_int4 import encode_matmuls
+from minigpt.exporting.onnx_left import weights_left
+from minigpt.exporting.onnx_unfold import TRANSPOSED, unfold
 from minigpt.exporting.quiet import silence
 
 if TYPE_CHECKING:
@@ -28,14 +31,14 @@ if TYPE_CHECKING:
 
 # Weights that share a scale.
 BLOCK = 32
-# Suffix of the name of a constant whose transpose is stored; `tie_embedding` recognizes tied matrices by it.
-TRANSPOSED = ".transposed"
+# Share of the weights of all matrices that may stay in fp32 in a graph that is called quantized.
+MOST_LEFT = 0.03
 # ONNX Runtime's `accuracy_level` at which activations are rounded to int8: its only fast kernel for 8-bit weights.
 INT8_ACTIVATIONS = 4
 
 
 def quantize(
-    graph: Path, data: str, rounded: Mapping[str, RoundedMatrix], *, weights: int = 0
+    graph: Path, data: str, rounded: Mapping[str, RoundedMatrix], *, weights: int = 0, kind: str = "onnx"
 ) -> dict[str, str | int | float | bool]:
     """Quantize a graph in place: products with constant weights become `MatMulNBits`, and the embedding likewise.
 
@@ -47,23 +50,23 @@ def quantize(
         data: name of the file of weights beside it.
         rounded: the matrices that get 4 bits, see :func:`minigpt.exporting.onnx_int4.index_by_content`.
         weights: number of weights that have to get 4 bits.
+        kind: the export format, for the message.
 
     Returns:
-        Block size, numbers of matrices and rounding rule, for the record.
+        Block size, numbers of matrices and of weights that stay in fp32, and rounding rule, for the record.
 
     Raises:
-        ExportError: no matrices were found, or fewer weights than have to get 4 bits.
+        ExportError: no matrices were found, or fewer weights than have to get 4 bits, or too many stay in fp32.
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import KQuantWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     model = onnx.load(str(graph))
-    unfold_transposes(model.graph)
-    unfold_lookups(model.graph)
+    unfold(model.graph)
     four_bit = encode_matmuls(model.graph, rounded)
     eight_bit = {node.name: {"bits": 8} for node in constant_matmuls(model.graph)}
     if sum(matrix.codes.numel() for matrix in four_bit) < weights or not eight_bit:
-        raise ExportError("The traced graph does not hold the model's matrices as they are; export it in fp32 or fp16.")
+        raise ExportError(f"The graph does not hold the model's matrices as they are; {_unrounded(kind)}.")
     level = {"accuracy_level": INT8_ACTIVATIONS, "block_size": BLOCK}
     with silence():
         quantizer = MatMulNBitsQuantizer(
@@ -73,6 +76,12 @@ def quantize(
     quantized = quantizer.model.model
     tie_embedding(quantized.graph)
     drop_unused(quantized.graph)
+    left, everything = weights_left(quantized.graph)
+    if left > MOST_LEFT * everything:
+        raise ExportError(
+            f"{left / everything:.0%} of the weights of the graph's matrices cannot be rounded and would stay in fp32; "
+            f"{_unrounded(kind)}."
+        )
     if not any(opset.domain == "com.microsoft" for opset in quantized.opset_import):
         quantized.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     for path in (graph, graph.with_name(data)):
@@ -82,8 +91,15 @@ def quantize(
         "block_size": BLOCK,
         "matrices_in_4_bits": len(four_bit),
         "matrices_in_8_bits": len(eight_bit),
+        "weights_in_fp32": left,
         "int8_rounding": "k_quant",
     }
+
+
+def _unrounded(kind: str) -> str:
+    """Return what to do where a graph cannot be rounded."""
+    precisions = [name for name in format_of(kind, None)[0].precisions if not name.startswith("int")]
+    return f"export it with --precision {' or '.join(precisions)}, or in another format"
 
 
 def constant_matmuls(graph: Any) -> Iterator[Any]:
@@ -92,58 +108,6 @@ def constant_matmuls(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in constants:
             yield node
-
-
-def unfold_transposes(graph: Any) -> None:
-    """Store the transpose of a constant that a MatMul multiplies with, instead of computing it.
-
-    The exporter leaves a tied output projection as `Transpose(embedding)`, which the quantizer does not recognize as a
-    constant.
-    """
-    import onnx
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    multiplied = {name for node in graph.node if node.op_type == "MatMul" for name in node.input[1:]}
-    for node in _transposes(graph):
-        if node.input[0] in constants and node.output[0] in multiplied:
-            array = onnx.numpy_helper.to_array(constants[node.input[0]])
-            transposed = onnx.numpy_helper.from_array(array.T.copy(), f"{node.input[0]}{TRANSPOSED}")
-            graph.initializer.append(transposed)
-            graph.node.remove(node)
-            for other in graph.node:
-                replace_inputs(other, node.output[0], transposed.name)
-
-
-def unfold_lookups(graph: Any) -> None:
-    """Store the transpose of a constant that a Gather looks tokens up in, instead of computing it.
-
-    GenAI's builder looks tokens up in `Transpose(output projection)`.
-    """
-    import onnx
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    for node in _transposes(graph):
-        if node.input[0] in constants and node.output[0] in looked_up:
-            tensor, name = constants[node.input[0]], f"{node.input[0]}.rows"
-            graph.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).T.copy(), name))
-            graph.node.remove(node)
-            for other in graph.node:
-                replace_inputs(other, node.output[0], name)
-                replace_inputs(other, tensor.name, f"{name}{TRANSPOSED}")
-            tensor.name = f"{name}{TRANSPOSED}"
-
-
-def _transposes(graph: Any) -> list[Any]:
-    """List the Transpose nodes, so that a loop over them may remove nodes from the graph."""
-    return [node for node in graph.node if node.op_type == "Transpose"]
-
-
-def replace_inputs(node: Any, old: str, new: str) -> None:
-    """Make a node read the value `new` wherever it read `old`."""
-    for index, name in enumerate(node.input):
-        if name == old:
-            node.input[index] = new
 
 
 def tie_embedding(graph: Any) -> None:
@@ -184,5 +148,7 @@ def _row_shape(head: Mapping[str, int]) -> Any:
 def drop_unused(graph: Any) -> None:
     """Remove the constants that no node reads."""
     used = {name for node in graph.node for name in node.input}
-    for tensor in [constant for constant in graph.initializer if constant.name not in used]:
-        graph.initializer.remove(tensor)
+    # By position: `remove` would compare tensors with all that stand before them.
+    for position in reversed(range(len(graph.initializer))):
+        if graph.initializer[position].name not in used:
+            del graph.initializer[position]

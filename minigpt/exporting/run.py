@@ -12,6 +12,7 @@ from minigpt.errors import ExportError
 from minigpt.exporting.card import write_card
 from minigpt.exporting.formats import Format, format_of, rounding_of
 from minigpt.exporting.proof import MEASURE, VERIFY, prove
+from minigpt.exporting.prospects import settled
 from minigpt.exporting.request import ExportRequest, Writer, Written, read_corpus
 from minigpt.files import atomic_path, file_sha256, open_to_readers
 from minigpt.integrity import write_signed
@@ -48,13 +49,18 @@ def export(request: ExportRequest, *, reporter: Reporter = SILENT) -> ExportReco
         UnknownName: no such format.
         ConfigError: the format does not come in that precision, or the domain cannot be used.
         CorpusError: the domain has too little text.
-        ExportError: a package is missing, the target is in use, or the export does not compute what its source does.
+        ExportError: a package is missing, the target is in use, the format cannot hold the model, or the export does
+            not compute what its source does.
+        AssetError: nothing here reads what would be written.
+        UnsupportedModel: the model cannot be rounded as the request says.
     """
     row, precision = format_of(request.format, request.precision)
-    rounding = rounding_of(request.format, precision, request.rounding)
-    request = replace(request, precision=precision, rounding=rounding)
+    rounding_of(request.format, precision, request.rounding)  # refuse before transformers is imported
+    request = replace(request, precision=precision)
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
+    if row.runtime:
+        request = settled(request)
     started = time.perf_counter()
     reporter = counted(reporter, [stage for stage in STAGES if row.runtime or stage.name == WRITE])
     if row.runtime:
@@ -92,10 +98,11 @@ def write_unproved(request: ExportRequest, *, reporter: Reporter = SILENT) -> Ex
     """
     row, precision = format_of(request.format, request.precision)
     plain = "nearest" if rounding_of(request.format, precision, request.rounding) else None
-    rounding = request.rounding or plain
-    request = replace(request, precision=precision, rounding=rounding)
+    request = replace(request, precision=precision, rounding=request.rounding or plain)
     check_packages(request.format, row)
     check_target(request.output_dir, force=request.force)
+    if row.runtime:
+        request = settled(request, proved=False)
     writer: Writer = resolve(row.write)
     with atomic_path(request.output_dir) as folder:
         folder.mkdir()

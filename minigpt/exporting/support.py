@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from minigpt.assets.gguf import READ_BACK
 from minigpt.errors import ExportError
 from minigpt.exporting.gguf_arch import family_of
 from minigpt.exporting.gguf_families import FAMILIES as GGUF
@@ -155,20 +156,29 @@ def _onnx(spec: ArchSpec) -> Cell:
     """Say whether a family can be written as a plain ONNX graph."""
     if spec.state is not None:
         return Cell(state="refused", note="the graph holds keys and values only, and layers carry a state")
-    return Cell(state="yes", note="sliding windows, where it has any, are in the masks; the cache holds the whole text")
+    windows = "sliding windows, where it has any, are in the masks; the cache holds the whole text"
+    return Cell(state="yes", note=f"{windows}{_rounding(spec)}")
 
 
 def _gguf(spec: ArchSpec) -> Cell:
-    """Say whether a family can be written for llama.cpp."""
-    if spec.name in GGUF:
-        return Cell(state="yes", note="a setting that llama.cpp lacks is refused by name")
-    return Cell(state="refused", note="its tensors have no row in the table of llama.cpp's families")
+    """Say whether a family can be written for llama.cpp, what proves it, and how int4 is rounded."""
+    if spec.name not in GGUF:
+        return Cell(state="refused", note="its tensors have no row in the table of llama.cpp's families")
+    proof = "" if spec.name in READ_BACK else "; proved in llama.cpp, so that has to be there (`minigpt[gguf-runtime]`)"
+    return Cell(state="yes", note=f"a setting that llama.cpp lacks is refused by name{proof}{_rounding(spec)}")
+
+
+def _rounding(spec: ArchSpec) -> str:
+    """Say what rounding with error compensation leaves out in a family, as the end of a note."""
+    if spec.state is not None:
+        return "; int4 is rounded to the nearest code"
+    return "; experts are rounded to the nearest code in int4" if spec.experts is not None else ""
 
 
 def _genai(spec: ArchSpec) -> Cell:
     """Say whether GenAI's builder writes a family."""
     if spec.name in GENAI:
-        return Cell(state="yes")
+        return Cell(state="yes", note=_rounding(spec).removeprefix("; "))
     return Cell(state="refused", note="ONNX Runtime GenAI's builder does not know the family or its rotary settings")
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any, NoReturn, cast
 import numpy as np
 
 from minigpt import assets, environment
-from minigpt.assets.gguf import read_gguf
+from minigpt.assets.gguf import READ_BACK, read_gguf
 from minigpt.errors import AssetError
 from minigpt.runtimes import llama_worker
 from minigpt.runtimes.base import ExportRuntime, Floats, Ints, Runtime
@@ -29,8 +29,6 @@ FILE = "model.gguf"
 ROOM = 2048
 PACKAGE = "llama_cpp"
 OTHER_PYTHON = "Install llama-cpp-python there, or name another interpreter with MINIGPT_LLAMA_PYTHON."
-# Families that transformers reads back with all their settings, so that the logits are equal.
-READ_BACK = ("llama", "mistral", "qwen2", "phi3", "stablelm", "starcoder2")
 
 
 class LlamaRuntime(ExportRuntime):

@@ -103,17 +103,28 @@ def _open(model: Any, layer: nn.Module, fused: FusedProjection) -> nn.Module:
             "merge adapters first."
         )
     if fused.parts:
-        head, groups = head_dim(model.config), kv_groups_of(model.config)
-        rows = stored.weight.shape[1 if fused.transposed else 0]
-        even = (rows // len(fused.parts),) * len(fused.parts)
-        heads = (rows - 2 * groups * head, groups * head, groups * head)
-        module: nn.Module = _Parts(stored, fused, heads if fused.layout == "heads" else even, head)
+        sizes = part_sizes(model.config, fused, stored.weight.shape[1 if fused.transposed else 0])
+        module: nn.Module = _Parts(stored, fused, sizes, head_dim(model.config))
     else:
         module = _linear(*_rows(stored, fused.transposed), _flags(stored))
     for parameter in stored.parameters():
         parameter.data = parameter.data.new_empty(0)
     _set(layer, fused.path, module.train(stored.training))
     return cast(nn.Module, stored)
+
+
+def part_sizes(config: Any, fused: FusedProjection, rows: int) -> tuple[int, ...]:
+    """Return the number of rows of each part of a fused projection.
+
+    Args:
+        config: config of the model.
+        fused: row of the table, which has parts.
+        rows: rows of the stored matrix.
+    """
+    if fused.layout != "heads":
+        return (rows // len(fused.parts),) * len(fused.parts)
+    keys = kv_groups_of(config) * head_dim(config)
+    return (rows - 2 * keys, keys, keys)
 
 
 def _close(layer: nn.Module, fused: FusedProjection, stored: Any) -> None:

@@ -15,12 +15,16 @@ from minigpt.transformer.arch import arch_of, decoder_layers
 from minigpt.transformer.batches import Batch, run_decoder
 
 
-def matrices_by_input(model: Any, layer: int | None = None) -> dict[str, tuple[str, ...]]:
+def matrices_by_input(model: Any, layer: int | None = None, *, transposed: bool = False) -> dict[str, tuple[str, ...]]:
     """Group the weight matrices of the decoder layers by the input they share.
+
+    Matrices that a layer does not have are left out: those of attention where it carries a state, those of an FFN where
+    it has experts. A stacked matrix of experts has no input of its own.
 
     Args:
         model: a causal language model.
         layer: the only layer whose matrices are grouped (None: all layers).
+        transposed: whether matrices that are stored as [inputs, outputs] are grouped, too.
 
     Returns:
         Parameter names by the name of the module whose input they share.
@@ -28,14 +32,16 @@ def matrices_by_input(model: Any, layer: int | None = None) -> dict[str, tuple[s
     Raises:
         UnsupportedModel: the family is not in the architecture table.
     """
-    spec = arch_of(model)
+    spec, layers = arch_of(model), decoder_layers(model)
     groups = {}
-    for index in range(len(decoder_layers(model))) if layer is None else (layer,):
+    for index in range(len(layers)) if layer is None else (layer,):
+        modules = {path for path, _ in layers[index].named_modules() if path}
         shared = ((spec.query, *spec.key_value), (spec.output,), spec.ffn_rows, (spec.ffn_columns,))
         for names in shared:
             # A matrix that is stored the other way round has no rows of inputs to cut into blocks.
-            stored = dict.fromkeys(spec.stored(name) for name in names if not spec.is_transposed(name))
-            paths = [f"{spec.layers}.{index}.{name}" for name in stored]
+            wanted = [name for name in names if transposed or not spec.is_transposed(name)]
+            stored = dict.fromkeys(spec.stored(name) for name in wanted)
+            paths = [f"{spec.layers}.{index}.{name}" for name in stored if name in modules]
             if paths:
                 groups[paths[0]] = tuple(f"{path}.weight" for path in paths)
     return groups
@@ -47,6 +53,7 @@ def gram_matrices(
     *,
     layer: int | None = None,
     run: Callable[[int], object] | None = None,
+    transposed: bool = False,
     reporter: Reporter = SILENT,
 ) -> Mapping[str, Tensor]:
     """Average x x^T over the inputs x that every matrix of the decoder layers receives for text tokens.
@@ -56,6 +63,7 @@ def gram_matrices(
         batches: calibration text.
         layer: the only layer whose inputs are measured (None: all layers).
         run: runs what is measured on a batch, by its number (None: the whole decoder).
+        transposed: whether inputs of matrices that are stored as [inputs, outputs] are measured, too.
         reporter: receives progress.
 
     Returns:
@@ -66,7 +74,7 @@ def gram_matrices(
         CorpusError: the batches hold no text.
         UnsupportedModel: the family is not in the architecture table.
     """
-    groups = matrices_by_input(model, layer)
+    groups = matrices_by_input(model, layer, transposed=transposed)
     sums = _InputSums()
     with torch.inference_mode(), ExitStack() as stack:
         for name in groups:

@@ -206,3 +206,8 @@ class ArchSpec:
     def is_transposed(self, path: str) -> bool:
         """Return whether a projection is stored as [inputs, outputs]."""
         return any(fused.transposed and fused.path == self.stored(path) for fused in self.fused)
+
+    def stores_transposed(self, parameter: str) -> bool:
+        """Return whether a parameter of a decoder layer, by its name in the model, is stored as [inputs, outputs]."""
+        path = parameter.removeprefix(f"{self.layers}.").partition(".")[2].rpartition(".")[0]
+        return parameter.startswith(f"{self.layers}.") and self.is_transposed(path)

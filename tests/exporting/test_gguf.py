@@ -14,7 +14,7 @@ from gguf.quants import dequantize
 from tokenizers import Regex, pre_tokenizers
 
 from minigpt import runtimes
-from minigpt.assets.gguf import read_gguf, read_metadata
+from minigpt.assets.gguf import READ_BACK, read_gguf, read_metadata
 from minigpt.assets.gguf_tokenizer import PRE_TOKENIZERS, byte_level_tokenizer
 from minigpt.errors import AssetError, ExportError
 from minigpt.exporting import export, request
@@ -25,7 +25,7 @@ from minigpt.exporting.gguf_vocab import pre_tokenizer_name, vocabulary_of
 from minigpt.exporting.gguf_write import q4_0_bytes, write_gguf
 from minigpt.exporting.rounding import round_compensated, round_nearest
 from minigpt.models.push import pack
-from minigpt.runtimes.gguf import READ_BACK, LlamaRuntime, load
+from minigpt.runtimes.gguf import LlamaRuntime, load
 from minigpt.runtimes.pytorch import TorchRuntime
 from tests.support.exports import make_shop
 from tests.support.tiny import tiny_config, tiny_model, tiny_tokenizer

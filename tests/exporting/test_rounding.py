@@ -11,14 +11,16 @@ from gguf.quants import dequantize, quantize
 from minigpt.errors import CorpusError
 from minigpt.exporting.rounding import (
     gram_matrices,
+    matrices_by_input,
     round_compensated,
     round_matrices,
     round_nearest,
     round_searched,
     row_errors,
 )
+from minigpt.exporting.rounding.model import matrix_names, matrix_of
 from minigpt.transformer.batches import Batch, run_decoder
-from tests.support.archsuite import random_batch
+from tests.support.archsuite import EXPERTS, FAMILIES, STATES, random_batch
 from tests.support.tiny import tiny_model
 
 Q4 = GGMLQuantizationType.Q4_0
@@ -116,6 +118,48 @@ def test_gram_matrices_are_those_of_the_inputs(family: str):
         assert torch.allclose(grams[f"model.layers.1.{name}.weight"], rows.T @ rows / 20, atol=1e-4), name
     matrices = {name for name, parameter in model.named_parameters() if parameter.ndim == 2 and "embed" not in name}
     assert set(grams) == matrices
+
+
+def test_inputs_of_transposed_matrices_are_measured_where_they_are_wanted() -> None:
+    """GPT-2 stores [inputs, outputs]; pruning reads rows of inputs only, rounding turns the matrices round."""
+    model, batch = tiny_model("gpt2", layers=1), random_batch()
+    assert not gram_matrices(model, [batch])
+    grams = gram_matrices(model, [batch], transposed=True)
+    assert {name.removeprefix("transformer.h.0.") for name in grams} == {
+        "attn.c_attn.weight",
+        "attn.c_proj.weight",
+        "mlp.c_fc.weight",
+        "mlp.c_proj.weight",
+    }
+    for name, gram in grams.items():
+        assert matrix_of(model, name).shape[1] == len(gram)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
+def test_only_matrices_that_are_there_are_grouped(family: str) -> None:
+    """Layers with experts have no FFN, and layers with a state no attention; each matrix has one upright form."""
+    model = tiny_model(family, layers=2)
+    groups = matrices_by_input(model, transposed=True)
+    known = dict(model.named_parameters())
+    grouped = [name for names in groups.values() for name in names]
+    everything = list(matrix_names(model))
+    assert set(grouped) <= set(known) and set(grouped) <= set(everything)
+    assert family in STATES or any("attn" in name or "attention" in name for name in grouped)
+    assert len(set(everything)) == len(everything)
+    whole = [known[name] for name in everything if "[" not in name]
+    assert all(matrix_of(model, name).ndim == 2 for name in everything)
+    stacks = {name.partition("[")[0] for name in everything if "[" in name}
+    assert bool(stacks) == (family in EXPERTS)
+    numbers = sum(matrix_of(model, name).numel() for name in everything)
+    assert numbers == sum(values.numel() for values in [*whole, *(known[name] for name in stacks)])
+
+
+def test_experts_stand_upright_however_they_are_stored() -> None:
+    """gpt-oss stores [inputs, outputs], Mixtral [outputs, inputs]."""
+    for family, turned in (("gpt_oss", True), ("mixtral", False)):
+        model = tiny_model(family, layers=1)
+        stored = model.get_parameter("model.layers.0.mlp.experts.down_proj")[3]
+        assert torch.equal(matrix_of(model, "model.layers.0.mlp.experts.down_proj[3]"), stored.T if turned else stored)
 
 
 def test_matrices_with_one_input_are_rounded_as_if_alone():

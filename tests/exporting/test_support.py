@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from minigpt.errors import ExportError, UnsupportedModel
+from minigpt.errors import AssetError, ExportError, UnsupportedModel
 from minigpt.exporting import onnx_genai
 from minigpt.exporting.gguf_arch import family_of
+from minigpt.exporting.gguf_families import FAMILIES as GGUF
 from minigpt.exporting.onnx import sample_inputs, trace
 from minigpt.exporting.support import COLUMNS, advice, matrix, working_formats
 from minigpt.progress import SILENT
+from minigpt.runtimes import gguf
 from minigpt.transformer.arch import arch_of, legal_kv_groups, shape_of
 from minigpt.transformer.families import ARCHITECTURES, UNDESCRIBED
 from tests.support.archsuite import FAMILIES, STATES, model_of
@@ -41,6 +43,17 @@ def test_heads_and_gguf_are_what_the_code_does(family: str) -> None:
     if cells["gguf"].state == "refused":
         with pytest.raises(ExportError, match=f"'{family}' have no GGUF writer"):
             family_of(config)
+
+
+@pytest.mark.parametrize("family", GGUF)
+def test_the_cell_says_whether_llama_cpp_has_to_be_there(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that PyTorch reads back need nothing else."""
+    monkeypatch.setattr(gguf, "interpreter", lambda: None)
+    if "gguf-runtime" in ROWS[family].cells["gguf"].note:
+        with pytest.raises(AssetError, match=r"need llama\.cpp"):
+            gguf.check_readable(tiny_config(family))
+    else:
+        gguf.check_readable(tiny_config(family))
 
 
 @pytest.mark.parametrize("kind", UNDESCRIBED)
