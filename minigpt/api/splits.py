@@ -42,7 +42,7 @@ def split_for(model: str, domain: str, seed: int | None, *, reporter: Reporter =
         MiniGPTError: the report of a build cannot be read, or there is no such domain.
     """
     builds = builds_behind(model)
-    split = _split_of(builds or builds_of_domain(domain), domain, seed, otherwise=_seed_of_export(model))
+    split = _split_of((*builds, *builds_of_domain(domain)), domain, seed, otherwise=_seed_of_export(model))
     if others := sorted({build.seed for build in builds} - {split.seed}):
         reporter.note(
             f"{model} was built with seed {' and '.join(map(str, others))}: with seed {split.seed}, some of the text "

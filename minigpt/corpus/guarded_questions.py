@@ -15,8 +15,9 @@ QUESTION_RUN = 13
 BLANK = "___"
 # Most questions that may share a short fragment before it counts as a common phrase.
 SHARED_BY = 2
-# Fewest words of a whole question, from its first word to its question mark, that is looked for.
-SHORTEST_QUESTION = 4
+# Fewest words of a whole question, from its first word to its question mark, that is looked for. Shorter ones stand in
+# text that is no question, too.
+SHORTEST_QUESTION = 6
 # Question marks of Latin, Chinese and Japanese, Arabic, and Greek script.
 MARKS = ("?", "？", "؟", "\u037e")
 # Signs that may stand behind the question mark.

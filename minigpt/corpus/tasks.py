@@ -144,15 +144,18 @@ def divided(
         config: The task's entry in the domain file.
         task: The task, with all prompts.
         train: Names of the documents that may be trained on.
-        heldout: Names of the documents that only measure.
+        heldout: Names of the documents that only measure; one that ends in `*` stands for all that begin so.
         seed: Seed of the division and of the draw.
     """
+    prefixes = tuple(name.removesuffix("*") for name in heldout if name.endswith("*"))
 
     def measures(item: Prompt) -> bool:
         if config.split != "auto":
             return config.split == "heldout"
         if item.source in train or item.source in heldout:
             return item.source in heldout
+        if item.source.startswith(prefixes):
+            return True
         return int(fingerprint(seed, item.source or item.prompt)[:8], 16) % MEASURED == 0
 
     tested = _ordered((item for item in task.prompts if measures(item)), seed)

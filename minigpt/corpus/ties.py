@@ -10,11 +10,18 @@ from minigpt.domain.config import SourceConfig
 # Fewest sources beside the one kept apart that are split whole: held-out, dev and calibration text take three at least,
 # and half of them should be left to train on.
 FEWEST_TIED = 6
+# Sources of which a tenth are as many documents as a verdict of a report needs.
+ENOUGH_TIED = 100
 
 
 def names_documents(source: SourceConfig, column: str) -> bool:
     """Return True if the column names documents: rows that share it are one document."""
     return source.columns.get("source", "source") == column
+
+
+def _caution(left: int) -> str:
+    """Say what too few held-out documents mean; nothing where there are enough of them."""
+    return "" if left >= ENOUGH_TIED else ": a report gives no verdict on fewer than 10, so add text of more of them"
 
 
 def with_ties(source: SourceConfig, proposal: Proposal, column: str | None) -> Proposal:
@@ -35,8 +42,9 @@ def with_ties(source: SourceConfig, proposal: Proposal, column: str | None) -> P
     if column is None and left >= FEWEST_TIED:
         return replace(
             proposal,
-            ties=f"Rows with the same {name} stay in one split, so {sources} as many documents. If such rows do not "
-            f"belong together, as with sites or categories, `--group-by {name}` makes every row a document of its own.",
+            ties=f"Rows with the same {name} stay in one split, so {sources} as many documents, and about a tenth of "
+            f"them is held out{_caution(left)}. If such rows do not belong together, as with sites or categories, "
+            f"`--group-by {name}` makes every row a document of its own.",
         )
     why = f"as you named {name} as the column of groups" if column else f"because {sources} too few to split whole"
     remedy = "" if left >= FEWEST_TIED else f" and add text until at least {FEWEST_TIED} others are there"

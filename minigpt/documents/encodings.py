@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 
 from minigpt.documents.alphabets import likeliest
 from minigpt.documents.base import Source, Unread
@@ -24,7 +25,7 @@ ZEROS = 0.3
 FEW = 100
 WESTERN = 0.2
 # Characters beyond ASCII for each wrong byte from which a text is damaged UTF-8.
-FEWEST_RIGHT = 20
+FEWEST_RIGHT = 3
 DAMAGED = "utf-8 with damaged characters"
 BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
@@ -60,19 +61,21 @@ def decode(data: bytes, named: str = "") -> tuple[str, str]:
     if b"\0" in data[:SAMPLE]:
         name = wide(data[:SAMPLE])
         return data.decode(name, "replace"), name
-    for name in filter(None, ("utf-8", named)):
-        try:
-            return data.decode(name), name.lower()
-        except (UnicodeDecodeError, LookupError):
-            continue
-    return (data.decode("utf-8", "replace"), DAMAGED) if is_damaged(data) else guessed(data)
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8"), "utf-8"
+    if is_damaged(data):
+        return data.decode("utf-8", "replace"), DAMAGED
+    try:
+        return data.decode(named or "ascii"), named.lower()
+    except (UnicodeDecodeError, LookupError):
+        return guessed(data)
 
 
 def is_damaged(data: bytes) -> bool:
     """Return True for UTF-8 with a few wrong bytes: they do not make a text of another encoding of it."""
     text = from_first_letter(data).decode("utf-8", "replace")
     wrong = text.count("\ufffd")
-    return wrong * FEWEST_RIGHT < len(text) - wrong - sum(map(str.isascii, text))
+    return wrong * FEWEST_RIGHT <= len(text) - wrong - sum(map(str.isascii, text))
 
 
 def wide(sample: bytes) -> str:

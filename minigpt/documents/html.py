@@ -12,6 +12,9 @@ from minigpt.documents.encodings import text_of
 # The encoding that a page names in its head.
 CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{2,40})|encoding=["']([\w-]{2,40})["']""", re.I)
 HEAD = 4096
+# Words by which elements are marked as quotations or signatures, and the most of them that are looked at one by one.
+HINTS = re.compile(r"blockquote|quote|signature|cite", re.IGNORECASE)
+MOST_MARKED = 1000
 
 
 def read(source: Source) -> Iterator[Row]:
@@ -39,6 +42,8 @@ def whole_text(page: str) -> str:
 def marked(page: str, selector: str, unless: Callable[[str], bool]) -> str:
     """Return a page in which the text of some elements is replaced by the mark of a quoted line.
 
+    A page with hundreds of them is returned as it is: the library's time grows with the square of their number.
+
     Args:
         page: The page.
         selector: CSS selector of the elements.
@@ -46,6 +51,8 @@ def marked(page: str, selector: str, unless: Callable[[str], bool]) -> str:
     """
     from resiliparse.parse.html import HTMLTree
 
+    if len(HINTS.findall(page)) > MOST_MARKED:
+        return page
     tree = HTMLTree.parse(page)
     elements: list[Any] = list(tree.body.query_selector_all(selector)) if tree.body else []
     for element in [item for item in elements if item.parent.closest(selector) is None]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import BinaryIO, cast
 
 from minigpt.documents.base import MAX_FILE, MAX_UNPACKED, Row, Source, Table, Unread, check_size
-from minigpt.documents.encodings import SAMPLE, decode, fits, guessed, text_of
+from minigpt.documents.encodings import SAMPLE, decode, fits, guessed, is_damaged, text_of
 from minigpt.documents.shapes import shape_of
 from minigpt.parsing import Unreadable, load_json
 
@@ -79,7 +79,8 @@ def encoding_of(stream: BinaryIO, source: Source) -> str:
     with suppress(OSError, EOFError, zlib.error):  # damage is said when the lines are read
         beginning = stream.read(SAMPLE)
     stream.seek(0)
-    others = b"\n".join(line for line in beginning.split(b"\n")[:-1] if not fits(line, "utf-8"))
+    lines = [line for line in beginning.split(b"\n")[:-1] if not fits(line, "utf-8")]
+    others = b"\n".join(line for line in lines if not is_damaged(line))
     try:
         name = guessed(others)[1] if others else ""
     except Unread:

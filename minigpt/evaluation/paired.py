@@ -25,6 +25,9 @@ from minigpt.evaluation.items import Items
 from minigpt.evaluation.ratios import RATIOS, Array, columns_of
 from minigpt.results import Interval
 
+# Exponent beyond which no float is left.
+LARGEST_EXPONENT = 700.0
+
 Contrast = Literal["difference", "ratio"]
 
 
@@ -91,7 +94,8 @@ def paired(ours: Array, baseline: Array, metric: str, *, how: Contrast = "differ
     if how == "difference":
         return around(our_value - their_value, half_width(our_effects - their_effects, effective))
     ratio = our_value / their_value
-    spread = math.exp(half_width(our_effects / our_value - their_effects / their_value, effective))
+    width = half_width(our_effects / our_value - their_effects / their_value, effective)
+    spread = math.exp(width) if width < LARGEST_EXPONENT else math.inf
     return Interval(value=ratio, low=ratio / spread, high=ratio * spread)
 
 

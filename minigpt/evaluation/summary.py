@@ -85,11 +85,17 @@ def _results(task: str, items: Items, parent: Items | None) -> Iterator[MetricRe
 
 
 def _ratio(name: str, ours: Array, baseline: Array) -> Interval | None:
-    """Compute the paired ratio of two models; None at the ends of a scale, where a ratio has no interval."""
+    """Compute the paired ratio of two models; None at the ends of a scale, and where its interval has no end.
+
+    A perplexity per word of text with hardly any words is such a case.
+    """
     sums = [columns.sum(axis=0) for columns in (ours, baseline)]
     if any(top <= 0 or (RATIOS[name].is_share and top >= bottom) for top, bottom in sums):
         return None
-    return paired(ours, baseline, name, how="ratio")
+    if not all(np.isfinite(RATIOS[name].value(*pair)) for pair in sums):
+        return None
+    ratio = paired(ours, baseline, name, how="ratio")
+    return ratio if np.isfinite([ratio.value, ratio.low, ratio.high]).all() else None
 
 
 def _value(name: str, items: Items) -> float:

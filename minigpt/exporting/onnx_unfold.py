@@ -127,6 +127,7 @@ def unfold_transposes(graph: Any) -> None:
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
     multiplied = {name for node in graph.node if node.op_type == "MatMul" for name in node.input[1:]}
+    renamed = dict[str, str]()
     for node in _transposes(graph):
         if node.input[0] in constants and node.output[0] in multiplied:
             name = f"{node.input[0]}{TRANSPOSED}"
@@ -134,9 +135,8 @@ def unfold_transposes(graph: Any) -> None:
                 array = onnx.numpy_helper.to_array(constants[node.input[0]])
                 constants[name] = onnx.numpy_helper.from_array(array.T.copy(), name)
                 graph.initializer.append(constants[name])
-            graph.node.remove(node)
-            for other in graph.node:
-                replace_inputs(other, node.output[0], name)
+            renamed[node.output[0]] = name
+    _rename(graph, renamed, ())
 
 
 def unfold_lookups(graph: Any) -> None:

@@ -43,13 +43,18 @@ def public_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without the folders in which its model or its tokenizer lay."""
-    return {
-        name: Path(value).name
-        if name.endswith(PLACES) and isinstance(value, str) and Path(value).is_absolute()
-        else value
-        for name, value in config.items()
-    }
+    """Return a config without the folders in which its model or its tokenizer lay, however deep they are named."""
+    return {name: _without_folder(name, value) for name, value in config.items()}
+
+
+def _without_folder(name: str, value: Any) -> Any:
+    """Return a value of a config, of which a place keeps only its last part."""
+    if isinstance(value, Mapping):
+        return public_config(value)
+    if isinstance(value, list):
+        return [_without_folder(name, item) for item in value]
+    is_place = name.endswith(PLACES) and isinstance(value, str) and Path(value).is_absolute()
+    return Path(value).name if is_place else value
 
 
 def public_record(record: ExportRecord, hashes: Mapping[str, str]) -> ExportRecord:

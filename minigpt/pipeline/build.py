@@ -72,8 +72,6 @@ def plan_specialists(options: BuildOptions, reporter: Reporter = SILENT) -> tupl
         ConfigError: the options ask to start over, too, which would only delete.
         MiniGPTError: the folder holds a build made with other options.
     """
-    if options.force:
-        raise ConfigError("A plan deletes nothing, so that --force beside --plan-only would do nothing; leave it out.")
     names = _announced(checked_domains(options), reporter)
     return tuple(_plan_one(resolve_run(name, options, reporter)) for name in names)
 
@@ -89,13 +87,19 @@ def _announced(names: Sequence[str], reporter: Reporter) -> Iterator[str]:
 def _plan_one(run: Run) -> PlanSummary:
     """Plan the pruning of one domain."""
     _refuse_foreign(run.workspace)
+    if run.options.force:
+        raise ConfigError("A plan deletes nothing, so that --force beside --plan-only would do nothing; leave it out.")
     with run.workspace.locked():
-        return _plan_in(run)
+        _refuse_other(run, build_key(run))
+        try:
+            return _plan_in(run)
+        finally:
+            if run.workspace.is_sealed:  # beside a finished build no text may stay
+                run.workspace.slim()
 
 
 def _plan_in(run: Run) -> PlanSummary:
     """Plan the pruning of one domain in a folder that is locked."""
-    _refuse_other(run, build_key(run))
     _claim(run)
     run = numbered(run, planning_rows(run))
     parent = load_parent(run)
@@ -115,8 +119,6 @@ def _plan_in(run: Run) -> PlanSummary:
     coverage = coverage_records(coverage_of(corpora, suite, text))
     needs = needs_of(run, sizes)
     summary = summarize_plan(run.domain.name, parent.path, plan, coverage)
-    if run.workspace.is_sealed:  # beside a finished build no text may stay
-        run.workspace.slim()
     return replace(summary, seconds_to_build=needs.seconds, disk_needed=needs.disk, disk_free=needs.free)
 
 

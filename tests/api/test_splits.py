@@ -156,3 +156,9 @@ def test_the_matrix_reads_what_a_build_held_out_and_says_where_seeds_differ(
         with pytest.raises(MiniGPTError, match="Stop"):
             matrix.cross_domain(builds, output_dir=tmp_path / "m", pictures=False, reporter=notes)
     assert len(notes.notes) == 1 and "seeds 1, 3" in notes.notes[0]
+
+
+def test_the_build_of_the_domain_decides_for_another_build(tmp_path: Path, build: Path) -> None:
+    other = build_in(tmp_path / "runs" / "law", "law", seed=9)
+    assert split_for(str(other), str(build), None) == Split(seed=3, max_documents=12)
+    assert split_for(str(build), str(build), None) == Split(seed=3, max_documents=12)

@@ -34,9 +34,9 @@ LONGER = "Who first described how blood goes around in the whole human body?"
         (AORTA, "WHICH chamber pumps blood, into the aorta", False),
         (AORTA, "which chamber pumps blood into the lungs?", True),
         (AORTA, "Which chamber pumps blood", True),
-        ("What is the aorta?", "So what is the aorta? A vessel.", False),
-        ('"Is it the aorta?" ', "is it the aorta", False),
-        ("Is it hypertension?", "Is it hypertension? It is.", True),  # three words
+        ("What does the left ventricle do?", "So what does the left ventricle do? It pumps.", False),
+        ('"Is it the aorta or not?" ', "is it the aorta or not", False),
+        ("What is the diagnosis here?", "He knows what is the diagnosis here.", True),  # five words
         ("Define the word aorta", "Define the word aorta", True),  # no question
         ("大动脉是什么？", "大动脉是什么？", True),  # seven signs
         ("哪个心室将血液泵入大动脉？", "哪个心室将血液泵入大动脉", False),
@@ -56,7 +56,7 @@ def test_what_a_shared_template_leaves_too_short_is_looked_for_with_it() -> None
 
 
 def test_what_many_questions_ask_alike_is_a_common_phrase() -> None:
-    common = "Which statement is true?"
+    common = "Which of the statements is true?"
     assert not is_kept(common, asked(*[common] * SHARED_BY, LONGER))
     many = asked(*[common] * (SHARED_BY + 1), LONGER)
     assert is_kept(common, many) and unguarded(many) == SHARED_BY + 1

@@ -11,8 +11,11 @@ import pytest
 from minigpt.corpus import build_corpus
 from minigpt.corpus.newdomain import Grouped, NewDomain, new_domain
 from minigpt.corpus.rows import is_wanted, name_in
+from minigpt.corpus.tasks import divided
 from minigpt.corpus.ties import FEWEST_TIED
 from minigpt.domain.config import load_domain
+from minigpt.domain.tasks import TaskConfig
+from minigpt.types import AnswerTask, Prompt
 from tests.support.commands import run
 from tests.support.mixed import prose
 
@@ -47,6 +50,7 @@ def test_rows_of_a_patient_never_land_in_two_splits(tmp_path: Path, count: int, 
     owners = letters(tmp_path / "texts", patients(count))
     written = new(tmp_path / "texts", apart=apart)
     assert f"stay in one split, so the {count - 1} other sources are as many documents" in written.ties
+    assert "a report gives no verdict on fewer than 10, so add text of more of them" in written.ties
     parts = sides(written, owners)
     assert all(parts.values()) and sum(map(len, parts.values())) == count == len(set().union(*parts.values()))
     assert len(parts["other"]) == 1 and (apart is None or parts["other"] == {apart})
@@ -118,4 +122,14 @@ def test_prompts_of_a_source_kept_apart_only_measure(tmp_path: Path) -> None:
     (tmp_path / "texts" / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     written = new(tmp_path / "texts", apart="patient 3")
     (task,) = build_corpus(load_domain(str(written.path))).tasks
+    assert (len(task.prompts), len(task.train)) == (30, 0)
+
+
+def test_prompts_of_sources_kept_apart_by_their_beginning_only_measure() -> None:
+    prompts = tuple(
+        Prompt(prompt=f"Is letter {number} urgent?", answers=("no",), source=f"https://a.b/{number}")
+        for number in range(30)
+    )
+    config = TaskConfig(name="t", file="t.jsonl")
+    task = divided(config, AnswerTask(name="t", prompts=prompts), (), {"https://a.b/*"}, 0)
     assert (len(task.prompts), len(task.train)) == (30, 0)

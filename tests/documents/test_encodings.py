@@ -118,3 +118,20 @@ def test_a_few_wrong_bytes_do_not_spoil_a_file() -> None:
         file = source(text.encode() + "ż".encode()[:1])  # cut inside a character
         assert next(iter(plain.read(file)))["text"] == f"{text}\ufffd"
         assert file.notes == ["read as utf-8 with damaged characters"]
+
+
+def test_a_few_letters_are_enough_for_damaged_utf_8() -> None:
+    text = "He didn’t know, “so” he said: " + "plain words. " * 30
+    assert decode(text.encode() + "’".encode()[:1]) == (f"{text}\ufffd", encodings.DAMAGED)
+    assert decode(text.encode() + b"\xff", "iso-8859-1") == (f"{text}\ufffd", encodings.DAMAGED)
+    assert decode("Müller".encode("latin-1"), "iso-8859-1") == ("Müller", "iso-8859-1")
+
+
+def test_a_damaged_line_does_not_name_an_encoding() -> None:
+    line = json.dumps({"text": "Größe der Müller in Köln"}, ensure_ascii=False).encode()
+    file = source(line.replace(b"in", b"in \xff") + b"\n" + line + b"\n")
+    assert [row["text"] for row in next(jsons.read_lines(file)).rows] == [
+        "Größe der Müller in \ufffd Köln",
+        "Größe der Müller in Köln",
+    ]
+    assert file.notes == []

@@ -145,3 +145,8 @@ def test_mails_inside_mails_without_end_are_no_harm() -> None:
     assert text_of(">" * 5000 + " x") == ""
     assert text_of("-----Original Message-----\n" * 5000) == ""
     assert text_of(f"{OWN}\n" + "From: x\n" * 5000).startswith(OWN)
+
+
+def test_hundreds_of_quotations_in_html_are_read_at_once() -> None:
+    quotes = "".join(f'<blockquote type="cite">Old words {number}.</blockquote>' for number in range(4000))
+    assert "Own words." in text_of(f"<html><body><p>Own words.</p>{quotes}</body></html>", kind="html")

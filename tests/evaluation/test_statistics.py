@@ -259,6 +259,23 @@ def test_perplexity_of_text_without_white_space_stays_a_number() -> None:
     assert all(np.isfinite(result.high) for result in summarize(ItemScores(texts={"d": huge})))
 
 
+def test_a_ratio_without_an_end_is_none_and_stops_nothing() -> None:
+    generator = np.random.default_rng(5)
+    parts = {"bytes": (20_000,) * 12, "words": (1,) * 12, "tokens": (9_000,) * 12}
+    models = []
+    for level in (0.010, 0.011):
+        bits = tuple((20_000 * level * generator.uniform(0.9, 1.1, 12)).tolist())
+        models.append(ItemScores(texts={"d": TextItems(keys=tuple(map(str, range(12))), bits=bits, **parts)}))
+    results = {result.metric: result for result in summarize(models[0], parent=models[1])}
+    assert results["bits_per_byte"].paired_ratio_vs_parent is not None
+    ratio = results["word_perplexity"].paired_ratio_vs_parent
+    assert ratio is None or np.isfinite(ratio.high)
+    wild = tuple(1e6 * (1 + place) for place in range(12))
+    lost = ItemScores(texts={"d": TextItems(keys=tuple(map(str, range(12))), bits=wild, **parts)})
+    by_metric = {result.metric: result for result in summarize(lost, parent=models[1])}
+    assert by_metric["word_perplexity"].paired_ratio_vs_parent is None
+
+
 def test_the_metrics_are_metrics_of_the_library_and_need_no_hub() -> None:
     assert all(issubclass(kind, library.Metric) for kind in METRICS.values())
     assert BitsPerByte().compute(predictions=[8.0, 16.0], references=[4, 8]) == {"bits_per_byte": 2.0}

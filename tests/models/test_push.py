@@ -13,6 +13,7 @@ from minigpt import report
 from minigpt.assets.rowless import TEMPLATES
 from minigpt.errors import AssetError, ConfigError
 from minigpt.exporting.common import copy_tokenizer
+from minigpt.models.public import public_config
 from minigpt.models.push import pack, push
 from minigpt.report.card import write_card
 from minigpt.runtimes import RECORD, ExportRecord, Quality, Source
@@ -206,3 +207,14 @@ def test_a_plain_folder_goes_without_its_card_which_may_have_samples(tmp_path: P
     names = {file.name for file in pack(str(folder), "acme/plain").files}
     assert names == {path.name for path in folder.iterdir()} - {"README.md"}
     assert "README.md" in {file.name for file in pack(str(folder), "acme/plain", with_text=True).files}
+
+
+def test_a_folder_that_a_config_names_deep_inside_goes_nowhere() -> None:
+    config = {
+        "text_config": {"_name_or_path": "/home/u/secret/x", "layers": 2},
+        "parts": [{"a_file": "/home/u/b.json"}],
+    }
+    assert public_config(config) == {
+        "text_config": {"_name_or_path": "x", "layers": 2},
+        "parts": [{"a_file": "b.json"}],
+    }

@@ -38,6 +38,18 @@ def test_a_plan_leaves_no_text_beside_a_finished_build(options: BuildOptions) ->
     assert build(options) == report.load(folder_of(options))
 
 
+def test_a_plan_that_fails_leaves_no_text_beside_a_finished_build(
+    options: BuildOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise MiniGPTError("the plan failed")
+
+    monkeypatch.setattr("minigpt.pipeline.build.plan_pruning", fail)
+    with pytest.raises(MiniGPTError, match="the plan failed"):
+        plan_specialists(options)
+    assert not [path for path in (folder_of(options) / "work").rglob("*.jsonl") if "corpus" in path.parts]
+
+
 def test_a_plan_with_other_options_leaves_a_finished_build_as_it_is(options: BuildOptions) -> None:
     before = files_of(folder_of(options))
     with pytest.raises(MiniGPTError, match="holds a build made with other options"):
