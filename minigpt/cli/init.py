@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minigpt.cli import streams
 from minigpt.cli.common import Session, examples, standard
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def init(
 
 def is_terminal() -> bool:
     """Return True if there is somebody to ask."""
-    return sys.stdin is not None and sys.stdin.isatty()
+    return streams.is_terminal(sys.stdin)
 
 
 def name_for(folder: Path) -> str:

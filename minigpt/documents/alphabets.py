@@ -92,7 +92,7 @@ def likeliest(sample: bytes) -> Likeliest:
         for page in pages:
             signs = counted(words.decode(page, "replace"))
             several = combinations(languages, 2) if page == USUAL else ()
-            best = max(score(signs, spoken, pages, page) for spoken in (*((one,) for one in languages), *several))
+            best = max(score(signs, pair, pages, page) for pair in (*((one,) for one in languages), *several))
             scores[page] = max(best, scores.get(page, best))
     page = max(scores, key=lambda name: scores[name])
     if scores[page][1] < FITTING or scores[page][0] < scores[USUAL][0] + CLEARLY:

@@ -41,6 +41,9 @@ class Format:
 # Ways to round int4 weights: with error compensation on the domain's calibration text (GPTQ), or to the nearest code.
 ROUNDINGS = ("compensated", "nearest")
 
+# Weights of a row that share a scale, in every 4-bit and 8-bit format.
+BLOCK = 32
+
 # Bytes of held-out text on which an export is measured by default.
 QUALITY_BYTES = 65536
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from minigpt.errors import ExportError
+from minigpt.exporting.formats import BLOCK
 from minigpt.exporting.gguf_arch import add_architecture, family_of, rope_factors
 from minigpt.exporting.gguf_tensors import row_order, stays_fp32, tensors_of
 from minigpt.exporting.gguf_vocab import add_vocabulary, vocabulary_of
@@ -29,8 +30,6 @@ FILE_TYPES: Mapping[GgufType, str] = {
     "Q8_0": "MOSTLY_Q8_0",
     "Q4_0": "MOSTLY_Q4_0",
 }
-# Weights that share a scale in Q8_0 and Q4_0.
-BLOCK = 32
 # Largest number that F16 holds.
 LARGEST_HALF = 65504.0
 # No rounded matrices: an immutable default.

@@ -47,6 +47,8 @@ def index_by_content(model: Any, rounded: Mapping[str, RoundedMatrix]) -> dict[s
             index[tensor_digest(fused)] = stack_rows([rounded[name] for name in names])
     for name, matrix in rounded.items():
         sizes = _sizes(model, name, len(matrix.codes))
+        if len(sizes) == 1:
+            continue
         columns = np.split(originals[name], np.cumsum(sizes)[:-1], axis=1)
         index |= {tensor_digest(part): rows for part, rows in zip(columns, matrix.split(sizes), strict=True)}
     return index

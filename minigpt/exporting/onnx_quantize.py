@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigpt.errors import ExportError
-from minigpt.exporting.formats import format_of
+from minigpt.exporting.formats import BLOCK, format_of
 from minigpt.exporting.onnx_int4 import encode_matmuls
 from minigpt.exporting.onnx_left import weights_left
 from minigpt.exporting.onnx_unfold import TRANSPOSED, unfold
@@ -29,8 +29,6 @@ from minigpt.exporting.quiet import silence
 if TYPE_CHECKING:
     from minigpt.exporting.rounding import RoundedMatrix
 
-# Weights that share a scale.
-BLOCK = 32
 # Share of the weights of all matrices that may stay in fp32 in a graph that is called quantized.
 MOST_LEFT = 0.03
 # ONNX Runtime's `accuracy_level` at which activations are rounded to int8: its only fast kernel for 8-bit weights.

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from minigpt.transformer.specs import STACKED
+
 # Suffix of the name of a constant whose transpose is stored; tied matrices are recognized by it.
 TRANSPOSED = ".transposed"
-# Dimensions of a constant that holds the matrices of several experts.
-STACKED = 3
 
 
 def unfold(graph: Any) -> None:

@@ -6,13 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from minigpt.errors import ConfigError
-from minigpt.exporting.formats import format_of, rounding_of
+from minigpt.exporting.formats import BLOCK, format_of, rounding_of
 from minigpt.exporting.request import ExportRequest
 from minigpt.lazy import resolve
 from minigpt.transformer.arch import arch_of, ffn_width, has_state, head_dim, refuse_state
-
-# Weights of a row that share a scale in every four-bit format.
-BLOCK = 32
 
 
 def settled(request: ExportRequest, *, proved: bool = True) -> ExportRequest:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from minigpt.domain.config import domain_names, load_domain
-from minigpt.errors import ConfigError, CorpusError
+from minigpt.domain.config import domain_names, load_domain, validate
+from minigpt.errors import ConfigError
 from minigpt.pipeline.options import BuildOptions
-from minigpt.pipeline.read import local_paths
 
 
 def domains_of(options: BuildOptions) -> tuple[str, ...]:
@@ -14,13 +13,12 @@ def domains_of(options: BuildOptions) -> tuple[str, ...]:
 
 
 def checked_domains(options: BuildOptions) -> tuple[str, ...]:
-    """List the domains to build, and refuse those that cannot all be built before the first has cost an hour.
+    """List the domains to build, and refuse several that cannot all be built before the first has cost an hour.
 
     Raises:
-        ConfigError: two of them have one name, and so one folder.
-        CorpusError: a text of one of them is not there.
+        ConfigError: two of them have one name, and so one folder, or one of them cannot be built here.
     """
-    names = domains_of(options)
+    names = tuple(dict.fromkeys(domains_of(options)))
     origins: dict[str, str] = {}
     for name in names:
         domain = load_domain(name)
@@ -29,7 +27,7 @@ def checked_domains(options: BuildOptions) -> tuple[str, ...]:
                 f"{other} and {name} both define a domain called {domain.name}, whose builds would share one folder. "
                 "Change the name in one of them, or build them with an --output-dir of their own."
             )
-        for path in local_paths(domain):
-            if not path.exists():
-                raise CorpusError(f"No such file or folder: {path}. Check the path in the domain file.")
-    return tuple(dict.fromkeys(names))
+        # The text of a single one is read at once, and says more of what is wrong.
+        if len(names) > 1 and (problems := validate(domain)):
+            raise ConfigError(f"{domain.name} cannot be built here: {problems[0]}")
+    return names

@@ -62,13 +62,13 @@ def source_state(domain: DomainConfig, general: DomainConfig | None, base: str) 
     A changed or missing text, or another parent at the same path, gives another fingerprint.
     """
     definitions = [definition for definition in (domain, general) if definition is not None]
-    files = [path for definition in definitions for path in local_paths(definition)]
+    files = [path for definition in definitions for path in _paths(definition)]
     parent = parse_ref(base)
     files += [parent.path] if isinstance(parent, PathRef) else []
     return fingerprint([resolved_yaml(definition) for definition in definitions], [_stamp(path) for path in files])
 
 
-def local_paths(domain: DomainConfig) -> Iterator[Path]:
+def _paths(domain: DomainConfig) -> Iterator[Path]:
     """Yield the local files and folders of text, questions and tasks that a definition names."""
     names = [item.file for group in (domain.corpus, domain.questions, domain.tasks) for item in group]
     yield from (domain.root / name for name in names if name is not None)

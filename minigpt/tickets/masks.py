@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from minigpt.errors import ConfigError
 from minigpt.transformer.arch import arch_of, decoder_layers
-from minigpt.transformer.specs import ExpertSpec
+from minigpt.transformer.specs import STACKED, ExpertSpec
 
 Masks = Mapping[str, Tensor]
 # Score of a weight that is gone already: below every score.
 GONE = float("-inf")
-# Dimensions of the matrices of all experts of a layer in one tensor.
-STACKED = 3
 
 
 @dataclass(frozen=True, slots=True)

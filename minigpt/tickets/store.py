@@ -20,8 +20,9 @@ from minigpt.assets.quiet import quiet_transformers
 from minigpt.errors import MiniGPTError
 from minigpt.files import atomic_path, open_to_readers
 from minigpt.parsing import load_json
-from minigpt.tickets.masks import STACKED, prunable
+from minigpt.tickets.masks import prunable
 from minigpt.tickets.sparse import FORMS, smallest_form
+from minigpt.transformer.specs import STACKED
 
 FILE = "ticket.safetensors"
 # Name under which the file's own description stands in its metadata.

@@ -8,6 +8,8 @@ from typing import Literal
 
 # Numbers of heads that stock transformers loads for a family; see `ArchSpec.head_rule`.
 HeadRule = Literal["none", "divides", "any"]
+# Dimensions of the tensor that holds a matrix of every expert of a layer.
+STACKED = 3
 # Order of the rows of a fused projection; see `FusedProjection.layout`.
 Layout = Literal["even", "heads", "by_head"]
 

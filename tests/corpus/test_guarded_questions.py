@@ -14,7 +14,7 @@ from tests.support.mixed import prose
 AORTA = "Which chamber pumps blood into the aorta?"
 
 
-def asked(*texts: str, derived: bool = False) -> QuestionSet:
+def exam(*texts: str, derived: bool = False) -> QuestionSet:
     questions = tuple(Question(question=text, choices=(f"a{n}", f"b{n}"), answer=0) for n, text in enumerate(texts))
     return QuestionSet(name="exam", questions=questions, derived=derived)
 
@@ -44,30 +44,30 @@ LONGER = "Who first described how blood goes around in the whole human body?"
     ],
 )
 def test_a_short_question_is_looked_for_as_a_whole(question: str, text: str, kept: bool) -> None:
-    assert is_kept(text, asked(question, LONGER)) is kept
-    assert is_kept(text, asked(question)) is kept
+    assert is_kept(text, exam(question, LONGER)) is kept
+    assert is_kept(text, exam(question)) is kept
 
 
 def test_what_a_shared_template_leaves_too_short_is_looked_for_with_it() -> None:
     template = "Which of the vessels named in the list of all the vessels below is the {}?"
-    questions = asked(template.format("aorta"), template.format("vena cava"))
+    questions = exam(template.format("aorta"), template.format("vena cava"))
     assert not is_kept(template.format("aorta"), questions)
     assert is_kept(template.format("carotid"), questions)
 
 
 def test_what_many_questions_ask_alike_is_a_common_phrase() -> None:
     common = "Which of the statements is true?"
-    assert not is_kept(common, asked(*[common] * SHARED_BY, LONGER))
-    many = asked(*[common] * (SHARED_BY + 1), LONGER)
+    assert not is_kept(common, exam(*[common] * SHARED_BY, LONGER))
+    many = exam(*[common] * (SHARED_BY + 1), LONGER)
     assert is_kept(common, many) and unguarded(many) == SHARED_BY + 1
 
 
 def test_questions_made_from_text_are_guarded_by_their_definitions() -> None:
-    glossary = asked("What does aorta mean?", "What does vein mean?", derived=True)
+    glossary = exam("What does aorta mean?", "What does vein mean?", derived=True)
     assert list(short_questions(glossary)) == []
     assert is_kept("What does aorta mean?", glossary)
 
 
 def test_questions_that_are_not_looked_for_are_counted() -> None:
-    assert unguarded(asked(AORTA, LONGER, "Is it hypertension?", "Aorta:", "Define the word aorta")) == 3
-    assert unguarded(asked()) == 0
+    assert unguarded(exam(AORTA, LONGER, "Is it hypertension?", "Aorta:", "Define the word aorta")) == 3
+    assert unguarded(exam()) == 0

@@ -270,9 +270,9 @@ def test_a_ratio_without_an_end_is_none_and_stops_nothing() -> None:
     assert results["bits_per_byte"].paired_ratio_vs_parent is not None
     ratio = results["word_perplexity"].paired_ratio_vs_parent
     assert ratio is None or np.isfinite(ratio.high)
-    wild = tuple(1e6 * (1 + place) for place in range(12))
-    lost = ItemScores(texts={"d": TextItems(keys=tuple(map(str, range(12))), bits=wild, **parts)})
-    by_metric = {result.metric: result for result in summarize(lost, parent=models[1])}
+    large = tuple(1e6 * (1 + place) for place in range(12))
+    broken = ItemScores(texts={"d": TextItems(keys=tuple(map(str, range(12))), bits=large, **parts)})
+    by_metric = {result.metric: result for result in summarize(broken, parent=models[1])}
     assert by_metric["word_perplexity"].paired_ratio_vs_parent is None
 
 

@@ -54,7 +54,7 @@ def test_rows_that_are_no_whole_blocks_cannot_be_compensated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "options", "error", "said"),
+    ("family", "kind", "options", "error", "message"),
     [
         ("phi", "gguf", {}, AssetError, r"GGUF files of phi models need llama\.cpp"),
         ("exaone4", "gguf", {}, ExportError, "does not compute sliding attention for exaone4. Use --format onnx"),
@@ -68,7 +68,7 @@ def test_what_the_config_says_is_refused_before_text_is_read(
     kind: str,
     options: dict[str, Any],
     error: type[MiniGPTError],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,7 +83,7 @@ def test_what_the_config_says_is_refused_before_text_is_read(
     (tmp_path / "weights" / "model.safetensors").replace(tmp_path / "model.safetensors")
     tiny_tokenizer().save_pretrained(tmp_path)
     wanted = replace(request(kind, **options), source=parent(str(tmp_path)), output_dir=tmp_path / "out")
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         export(wanted)
     assert not (tmp_path / "out").exists()
 

@@ -124,7 +124,7 @@ def test_the_stricter_overlap_of_both_definitions_is_read(
         definitions.append(DomainConfig(name=name, corpus=(source,), overlap=share) if share else None)
     domain, general = definitions
     assert domain is not None
-    made = read_corpora(
+    corpora = read_corpora(
         domain, general, CorpusSettings(), seed=0, workspace=Workspace(root=tmp_path / "w"), state="s", reporter=SILENT
     )
-    assert made.overlap == overlap and (made.general is None) == (general is None)
+    assert corpora.overlap == overlap and (corpora.general is None) == (general is None)

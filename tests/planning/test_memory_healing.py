@@ -130,10 +130,10 @@ def test_weights_that_4_bits_cannot_hold_are_not_counted_as_if_they_did(family: 
     """The prediction and what is quantized differ by norms and biases alone."""
     model = tiny_model(family, layers=2)
     parts = parts_of(model.config)
-    held = sum(module.weight.numel() for module in projections_of(model).values())
+    weights = sum(module.weight.numel() for module in projections_of(model).values())
     predicted = parts.layers * (parts.layer - parts.unquantized)
     others = sum(weight.numel() for weight in model.parameters() if weight.ndim == 1)
-    assert held <= predicted <= held + others
+    assert weights <= predicted <= weights + others
     qlora, lora = (
         healing_peak(parts, None, Recipe(adapter=adapter), saves_memory=True, accelerated=True).parts["frozen weights"]
         for adapter in ("qlora", "lora")

@@ -6,7 +6,6 @@ Not to be confused with NF4, the four-bit type of bitsandbytes: see :mod:`minigp
 from __future__ import annotations
 
 from minigpt.exporting.rounding.blocks import (
-    BLOCK,
     RoundedMatrix,
     round_compensated,
     round_nearest,
@@ -18,7 +17,6 @@ from minigpt.exporting.rounding.matrices import round_matrices
 from minigpt.transformer.grams import gram_matrices, matrices_by_input
 
 __all__ = [
-    "BLOCK",
     "RoundedMatrix",
     "gram_matrices",
     "matrices_by_input",

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from minigpt.exporting.formats import BLOCK
 from minigpt.transformer.grams import inverse_factor
 
-# Weights of a row that share a scale.
-BLOCK = 32
 # Number of codes, and the code that stands for zero.
 LEVELS = 16
 ZERO = 8

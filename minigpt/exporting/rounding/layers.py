@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from minigpt.exporting.formats import BLOCK
 from minigpt.exporting.prospects import compensates
 from minigpt.exporting.request import ExportRequest, read_corpus
-from minigpt.exporting.rounding.blocks import BLOCK, RoundedMatrix, round_nearest
+from minigpt.exporting.rounding.blocks import RoundedMatrix, round_nearest
 from minigpt.exporting.rounding.matrices import round_matrices
 from minigpt.exporting.rounding.model import matrix_names, matrix_of
 from minigpt.progress import Reporter

@@ -8,10 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from minigpt.transformer.arch import arch_of, decoder_layers
-from minigpt.transformer.specs import ArchSpec
-
-# Dimensions of the stacked matrices of experts.
-STACKED = 3
+from minigpt.transformer.specs import STACKED, ArchSpec
 
 
 def matrix_names(model: Any) -> Iterator[str]:
